@@ -1,0 +1,78 @@
+# metasrv: every command a person needs. `make` alone lists them.
+#
+# Nothing is needed first but Python 3.11 or later with its venv module: each target makes .venv and installs what
+# pyproject.toml names, once, and again when pyproject.toml changes.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+ROUNDS ?= 50
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+.PHONY: run
+run: $(STAMP) ## Start the three nodes of conf/ under .metasrv/ and follow them until Ctrl-C (ARGS="--fresh")
+	@exec $(BIN)/python -m metasrv.cli.local_cluster $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Run all tests (ARGS="-k name")
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+# Containers need an engine and minutes for an image, so `make test` skips them unless METASRV_COMPOSE=1 says otherwise.
+.PHONY: test-compose
+test-compose: $(STAMP) ## Build the image and test docker-compose.yml with real containers (METASRV_COMPOSE_IMAGE=name: that image)
+	@METASRV_COMPOSE=1 exec $(BIN)/python -m pytest tests/compose $(ARGS)
+
+.PHONY: check
+check: lint test ## Everything that must hold: style, types, layering, tests
+
+.PHONY: lint
+lint: $(STAMP) ## Style and types only
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(STAMP) ## Format the source
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+.PHONY: chaos
+chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)
+	@exec $(BIN)/python tests/chaos --rounds $(ROUNDS) $(ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Side by side with etcd on this machine (needs Debian's etcd-server and nghttp2-client)
+	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)
+
+.PHONY: wheel
+wheel: $(STAMP) ## Build the wheel and the source archive into dist/
+	@$(BIN)/python -m pip install --quiet build
+	@$(BIN)/python -m build --outdir dist .
+
+.PHONY: docker-base
+docker-base: ## Build a Python base image from Debian packages, for machines that can not pull images
+	@exec docker/make_base.sh
+
+.PHONY: docker
+docker: $(STAMP) ## Build the container image from wheels made here (BASE=image, METASRV_IMAGE=name)
+	@PYTHON=$(BIN)/python exec docker/build.sh
+
+.PHONY: clean
+clean: ## Remove the virtual environment, caches and the data of `make run`
+	rm -rf $(VENV) .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml scripts/development_requirements.py scripts/make_environment.sh
+	@scripts/make_environment.sh $(VENV)
+	@touch $@

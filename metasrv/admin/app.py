@@ -1,0 +1,45 @@
+"""The admin API as one application: a router per area behind one guard, faults as bare text.
+
+A factory and nothing global, so that several nodes may live in one process. Runs on the node's event loop.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from metasrv.admin.cluster import cluster_router
+from metasrv.admin.control import control_router
+from metasrv.admin.guard import Guard
+from metasrv.admin.health import health_router
+from metasrv.admin.metrics import metrics_router
+from metasrv.admin.problem import install_error_handlers
+from metasrv.admin.profiling import profiling_router
+from metasrv.context import NodeContext
+from metasrv.health import HealthMonitor
+
+DESCRIPTION = (
+    "Every answer is from the node that was asked; nothing is proxied to the leader. Errors are bare text. "
+    "A query string that can not be parsed counts as absent."
+)
+
+
+def create_app(context: NodeContext) -> FastAPI:
+    """The application that serves `context`; `/openapi.json` describes it."""
+    app = FastAPI(
+        title="metasrv admin API",
+        version=context.binary_version,
+        description=DESCRIPTION,
+        # The bundled pages would load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    install_error_handlers(app)
+    app.add_middleware(Guard, context=context)
+    monitor = HealthMonitor(context)
+    app.include_router(health_router(monitor))
+    app.include_router(cluster_router(context))
+    app.include_router(metrics_router(context, monitor))
+    app.include_router(control_router(context))
+    app.include_router(profiling_router())
+    return app

@@ -1,0 +1,48 @@
+"""Routes about the cluster and this node: nodes, status, configuration. All are reads of local state.
+
+    GET /v1/cluster/nodes    every registered node
+    GET /v1/cluster/status   the status of this node (also under its former name, /v1/cluster/state)
+    GET /v1/config           the effective configuration as text
+
+Nothing is proxied to the leader, and nothing here waits. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from metasrv.admin.config_view import config_dump
+from metasrv.admin.problem import fault
+from metasrv.admin.responses import JsonResponse, TextResponse
+from metasrv.admin.schemas import NodeSchema, StatusSchema
+from metasrv.admin.views import nodes_view, status_view
+from metasrv.context import NodeContext
+from metasrv.errors import MetasrvError
+
+
+def cluster_router(context: NodeContext) -> APIRouter:
+    router = APIRouter(tags=["cluster"])
+
+    @router.get("/v1/cluster/nodes", response_model=list[NodeSchema], operation_id="nodes")
+    async def nodes() -> JsonResponse | TextResponse:
+        """Every registered node, voters and learners, from local applied state. 200; 500 when the node has stopped."""
+        try:
+            return JsonResponse(nodes_view(context.consensus.status()))
+        except MetasrvError as error:
+            return fault(500, f"Failed to get nodes: {error}")
+
+    @router.get("/v1/cluster/status", response_model=StatusSchema, operation_id="status")
+    @router.get("/v1/cluster/state", response_model=StatusSchema, operation_id="state", deprecated=True)
+    async def status() -> JsonResponse | TextResponse:
+        """The status of this node at this instant. 200; 500 when the node has stopped."""
+        try:
+            return JsonResponse(status_view(context))
+        except MetasrvError as error:
+            return fault(500, f"Failed to get status: {error}")
+
+    @router.get("/v1/config", response_class=TextResponse, operation_id="config")
+    async def config() -> TextResponse:
+        """The effective configuration as text, secrets masked. 200."""
+        return TextResponse(config_dump(context.config))
+
+    return router

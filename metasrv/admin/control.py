@@ -1,0 +1,127 @@
+"""Routes that change something: snapshot, leadership, features.
+
+    GET /v1/ctrl/trigger_snapshot          start a snapshot on this node
+    GET /v1/ctrl/trigger_transfer_leader   hand leadership over; leader only
+    GET /v1/features/list                  known features and those that are on
+    GET /v1/features/set                   turn one on or off; leader only
+
+They answer to GET because the readers of this API send GET; `guard.py` keeps other web sites out. Runs on the event
+loop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from metasrv.admin.problem import fault
+from metasrv.admin.query import boolean, parse_query, unsigned
+from metasrv.admin.responses import JsonResponse, TextResponse
+from metasrv.admin.schemas import FeaturesSchema, TransferSchema
+from metasrv.admin.views import FEATURES, features_view
+from metasrv.commands import FeatureReply, SetFeature
+from metasrv.context import NodeContext
+from metasrv.errors import NotLeaderError
+from metasrv.types import RaftStatus
+
+SNAPSHOT_PATH = "/v1/ctrl/trigger_snapshot"
+TRANSFER_PATH = "/v1/ctrl/trigger_transfer_leader"
+SET_FEATURE_PATH = "/v1/features/set"
+CONTROL_PATHS = frozenset({SNAPSHOT_PATH, TRANSFER_PATH, SET_FEATURE_PATH})
+"""Everything that changes state; `guard.py` protects and records it."""
+
+PROPOSAL_TIMEOUT_MS = 10_000
+MISSING_FEATURE_QUERY = "'feature' and 'enable' query parameters are required"
+
+
+def control_router(context: NodeContext) -> APIRouter:
+    router = APIRouter(tags=["control"])
+
+    @router.get(SNAPSHOT_PATH, operation_id="triggerSnapshot", response_model=None)
+    async def trigger_snapshot() -> JsonResponse:
+        """Start a snapshot of this node and answer at once, also while one is being written. 200 `null`; 500."""
+        await context.consensus.trigger_snapshot()
+        return JsonResponse(None)
+
+    @router.get(
+        TRANSFER_PATH,
+        operation_id="transferLeader",
+        response_model=TransferSchema,
+        openapi_extra=_parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
+    )
+    async def trigger_transfer_leader(request: Request) -> JsonResponse | TextResponse:
+        """Ask a voter to take over. 200 once asked, whether or not it happens; 404 when not leader; 500."""
+        query = parse_query(request.scope["query_string"], {"to": unsigned})
+        try:
+            result = await context.consensus.transfer_leadership(query.get("to"))
+        except NotLeaderError:
+            return fault(404, not_leader_to_transfer(context.consensus.status()))
+        return JsonResponse({"from": result.from_id, "to": result.to_id, "voter_ids": sorted(result.voter_ids)})
+
+    @router.get("/v1/features/list", operation_id="listFeatures", response_model=FeaturesSchema)
+    async def list_features() -> JsonResponse:
+        """Known features and those that are on, from local applied state. 200."""
+        return JsonResponse(features_view(context.machine.features))
+
+    @router.get(
+        SET_FEATURE_PATH,
+        operation_id="setFeature",
+        response_model=FeaturesSchema,
+        openapi_extra=_parameters(
+            feature=("Name of a known feature.", "string", True), enable=("`true` or `false`.", "boolean", True)
+        ),
+    )
+    async def set_feature(request: Request) -> JsonResponse | TextResponse:
+        """Turn a feature on or off in the whole cluster. 200; 400 bad query; 404 when not leader; 500."""
+        fields = {"feature": _known_feature, "enable": boolean}
+        query: dict[str, str | bool] = parse_query(request.scope["query_string"], fields)
+        feature, enable = query.get("feature"), query.get("enable")
+        if not isinstance(feature, str) or not isinstance(enable, bool):
+            return fault(400, MISSING_FEATURE_QUERY)
+        status = context.consensus.status()
+        if not status.is_leader:
+            return fault(404, not_leader_to_set_feature(status))
+        try:
+            reply = await context.consensus.propose_local(SetFeature(feature, enable), PROPOSAL_TIMEOUT_MS)
+        except NotLeaderError:
+            return fault(404, not_leader_to_set_feature(context.consensus.status()))
+        if not isinstance(reply, FeatureReply):
+            return fault(500, f"the feature was not set: {reply}")
+        return JsonResponse(features_view(reply.enabled))
+
+    return router
+
+
+def not_leader_to_transfer(status: RaftStatus) -> str:
+    """Four lines (admin-api.md 1.5)."""
+    return (
+        "This node is not leader, can not transfer leadership\n"
+        f"id={status.node_id}\n"
+        f"current_leader={optional_text(status.leader_id)}\n"
+        f"voter_ids={sorted(status.membership.voters)}"
+    )
+
+
+def not_leader_to_set_feature(status: RaftStatus) -> str:
+    """One line (admin-api.md 1.6)."""
+    leader = optional_text(status.leader_id)
+    return f"This node is not leader, can not set feature; id={status.node_id} current_leader={leader}"
+
+
+def optional_text(node_id: int | None) -> str:
+    return "None" if node_id is None else f"Some({node_id})"
+
+
+def _known_feature(text: str) -> str | None:
+    return text if text in FEATURES else None
+
+
+def _parameters(**described: tuple[str, str, bool]) -> dict[str, Any]:
+    """Query parameters for the API's description; the framework must not parse them, because it answers 422."""
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}
+            for name, (text, kind, required) in described.items()
+        ]
+    }

@@ -1,0 +1,153 @@
+"""What stands before every route: limits, the token, other web sites, the audit line, the request count.
+
+A plain ASGI layer, so that it also sees what no route takes. Requests that change state are refused when a browser
+says that another site sent them, because they are GET. With `admin_token` set, they and everything under /debug need
+it; reads and probes never do. Each of them leaves one JSON line on the logger `metasrv.audit`. Headers that proxies
+add are never trusted. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from metasrv.admin.control import CONTROL_PATHS
+from metasrv.admin.problem import fault
+from metasrv.admin.responses import TextResponse
+from metasrv.context import NodeContext
+from metasrv.limits import ADMIN_BODY_SIZE_BYTES_MAX
+
+audit_logger = logging.getLogger("metasrv.audit")
+
+DEBUG_PREFIX = "/debug/"
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+CROSS_SITE = "a request from another web site may not change or profile this node"
+UNAUTHORIZED = "this route needs the admin token: Authorization: Bearer <admin_token>"
+QUERY_AUDITED_CHARACTERS_MAX = 1024
+
+
+class BodyTooLargeError(Exception):
+    """More bytes came than a request may have."""
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """What is known of one request when it is over."""
+
+    status_code: int = 500
+    authenticated: bool = False
+    started: bool = False
+
+
+class Guard:
+    """Wraps the application; `context` gives the token, the metrics and the clock."""
+
+    def __init__(self, app: ASGIApp, context: NodeContext) -> None:
+        self._app = app
+        self._context = context
+        token = context.config.admin_token
+        self._token = None if token is None else token.get_secret_value().encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        clock = self._context.clock
+        begun = clock.monotonic()
+        exchange = _Exchange()
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.started = True
+                exchange.status_code = message["status"]
+            await send(message)
+
+        try:
+            await self._serve(scope, receive, sending, exchange)
+        finally:
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self._context.metrics.admin_request(_route_path(scope), method, exchange.status_code)
+            if _is_protected(scope["path"]):
+                self._audit(scope, exchange, clock.monotonic() - begun)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        refusal = self._refusal(scope["path"], headers, exchange)
+        if refusal is not None:
+            await refusal(scope, receive, send)
+            return
+        try:
+            await self._app(scope, _Counted(receive), send)
+        except BodyTooLargeError:
+            if exchange.started:
+                raise
+            await _too_large()(scope, receive, send)
+
+    def _refusal(self, path: str, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > 20 or int(length) > ADMIN_BODY_SIZE_BYTES_MAX:
+            return _too_large()
+        if not _is_protected(path):
+            return None
+        if headers.get(b"sec-fetch-site") == b"cross-site":
+            return fault(403, CROSS_SITE)
+        if self._token is None:
+            return None
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
+            return TextResponse(UNAUTHORIZED, status_code=401, headers={"WWW-Authenticate": "Bearer"})
+        exchange.authenticated = True
+        return None
+
+    def _audit(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
+        status = self._context.consensus.status()
+        client = scope.get("client")
+        line: dict[str, Any] = {
+            "at_ms": self._context.clock.wall_ms(),
+            "node_id": status.node_id,
+            "client": f"{client[0]}:{client[1]}" if client else None,
+            "authenticated": exchange.authenticated,
+            "method": scope["method"],
+            "path": scope["path"],
+            "query": scope["query_string"].decode("latin-1")[:QUERY_AUDITED_CHARACTERS_MAX],
+            "status_code": exchange.status_code,
+            "seconds": round(seconds, 6),
+            "term": status.term,
+            "last_applied": status.last_applied.index,
+        }
+        audit_logger.info("%s", json.dumps(line))
+
+
+class _Counted:
+    """Receives a body until it is too large."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._size_bytes = 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._size_bytes += len(message.get("body", b""))
+        if self._size_bytes > ADMIN_BODY_SIZE_BYTES_MAX:
+            raise BodyTooLargeError
+        return message
+
+
+def _too_large() -> TextResponse:
+    text = f"the body of a request may have {ADMIN_BODY_SIZE_BYTES_MAX} bytes"
+    return TextResponse(text, status_code=413, headers={"Connection": "close"})
+
+
+def _is_protected(path: str) -> bool:
+    return path in CONTROL_PATHS or path.startswith(DEBUG_PREFIX)
+
+
+def _route_path(scope: Scope) -> str:
+    """The path of the route that took the request; paths that clients make up must not become labels."""
+    route = scope.get("route")
+    return getattr(route, "path", None) or "unknown"

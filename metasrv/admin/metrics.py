@@ -1,0 +1,30 @@
+"""The metrics page: `GET /v1/metrics`, and `/metrics`, where scrapers look by default.
+
+Made from the status of the moment of the request. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from metasrv.admin.responses import TextResponse
+from metasrv.context import NodeContext
+from metasrv.health import HealthMonitor
+
+
+def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
+    router = APIRouter(tags=["metrics"])
+
+    @router.get("/v1/metrics", response_class=TextResponse, operation_id="metrics")
+    @router.get("/metrics", response_class=TextResponse, operation_id="metricsAlias")
+    async def metrics(request: Request) -> TextResponse:
+        """Prometheus text, or OpenMetrics for readers that accept nothing else. 200; 500 when the node has stopped."""
+        await monitor.liveness()
+        await monitor.readiness()
+        context.metrics.loop_lag(context.loop_lag_ms / 1000)
+        status = context.consensus.status()
+        accept = request.headers.get("accept")
+        body, content_type = context.metrics.render(status, context.machine.watches.count, accept)
+        return TextResponse(body, headers={"Content-Type": content_type})
+
+    return router

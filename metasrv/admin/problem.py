@@ -1,0 +1,52 @@
+"""Faults as answers: a status code and one bare sentence, never JSON, never 422 (admin-api.md 1.0).
+
+Must not know what the routes do. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from metasrv.admin.responses import TextResponse
+from metasrv.errors import MetasrvError
+
+logger = logging.getLogger(__name__)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make every fault of `app` a bare text."""
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(MetasrvError, _known_error)
+    app.add_exception_handler(Exception, _unknown_error)
+
+
+def fault(status_code: int, text: str) -> TextResponse:
+    """One answer that says what is wrong."""
+    return TextResponse(text, status_code=status_code)
+
+
+async def _http_error(_request: Request, error: Exception) -> TextResponse:
+    if not isinstance(error, HTTPException):
+        return await _unknown_error(_request, error)
+    text = HTTPStatus(error.status_code).phrase.lower() if error.status_code in (404, 405) else str(error.detail)
+    return TextResponse(text, status_code=error.status_code, headers=error.headers)
+
+
+async def _validation_error(_request: Request, error: Exception) -> TextResponse:
+    logger.warning("a route validated its input itself, which none should: %s", error)
+    return fault(400, "the request is not valid")
+
+
+async def _known_error(_request: Request, error: Exception) -> TextResponse:
+    return fault(500, str(error))
+
+
+async def _unknown_error(request: Request, error: Exception) -> TextResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return fault(500, f"internal error: {type(error).__name__}: {error}")

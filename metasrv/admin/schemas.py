@@ -1,0 +1,116 @@
+"""The JSON shapes as models, for the API's description only; `views.py` makes them.
+
+A test holds both together: every view must be valid here, and no field may be missing in either.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class HealthSchema(Schema):
+    status: Literal["pass"]
+
+
+class EndpointSchema(Schema):
+    addr: str
+    port: int = Field(ge=0, le=65535)
+
+
+class NodeSchema(Schema):
+    name: str = Field(description="Node id in decimal.")
+    endpoint: EndpointSchema = Field(description="Raft advertise address.")
+    grpc_api_addr: str = Field(description="Client listen address.")
+    grpc_api_advertise_address: str | None = Field(description="What clients dial; null without an advertise host.")
+
+
+class LeaderIdSchema(Schema):
+    term: int
+    node_id: int
+
+
+class LogIdSchema(Schema):
+    term: int
+    index: int
+    leader_id: LeaderIdSchema
+
+
+class RaftLogSchema(Schema):
+    cache_items: int
+    cache_used_size: int
+    wal_total_size: int
+    wal_open_chunk_size: int
+    wal_offset: int
+    wal_closed_chunk_count: int
+    wal_closed_chunk_total_size: int
+    wal_closed_chunk_sizes: dict[str, int]
+
+
+class PeerSchema(Schema):
+    id: int
+    connected: bool
+    last_contact_ms: int | None = Field(description="Since the last message from the peer.")
+    match: LogIdSchema | None = Field(description="Last entry it acknowledged; leader only.")
+    lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
+
+
+class StatusSchema(Schema):
+    id: int
+    endpoint: str = Field(description="Raft advertise address, `host:port`.")
+    db_size: int = Field(description="Bytes of log and state on disk.")
+    state: Literal["Leader", "Follower", "Candidate", "Learner", "Shutdown"]
+    is_leader: bool
+    current_term: int
+    last_log_index: int
+    last_applied: LogIdSchema
+    leader: NodeSchema | None
+    voters: list[NodeSchema]
+    non_voters: list[NodeSchema] = Field(description="Learners.")
+    last_seq: int = Field(description="Last sequence number given out.")
+    binary_version: str
+    data_version: str
+    raft_log_size: int
+    raft_log: RaftLogSchema
+    key_num: int = Field(description="Former name of snapshot_key_count.")
+    snapshot_key_count: int = Field(description="Keys of the last snapshot, the expire index included.")
+    snapshot_key_space_stat: dict[str, int] | None = Field(
+        default=None, description="Keys of the last snapshot by kind; left out while empty."
+    )
+    snapshot_last_log_id: LogIdSchema | None
+    purged: LogIdSchema | None
+    replication: dict[str, LogIdSchema | None] | None = Field(description="Acknowledged by node id; leader only.")
+    cluster_name: str
+    cluster_id: str | None
+    commit_index: int
+    has_quorum: bool
+    failure_tolerance: int | None = Field(description="Voters that may still fail; leader only.")
+    leader_contact_ms: int | None
+    membership_committed: bool
+    proposals_pending: int
+    peers: list[PeerSchema]
+    key_count: int
+    expire_count: int
+    watchers: int
+    started_at_ms: int
+    joined: bool
+    draining: bool
+    fatal: str | None
+
+
+class TransferSchema(Schema):
+    model_config = ConfigDict(extra="forbid", strict=True, populate_by_name=True)
+
+    from_id: int = Field(alias="from")
+    to: int
+    voter_ids: list[int]
+
+
+class FeaturesSchema(Schema):
+    features: list[str] = Field(description="Every known feature.")
+    enabled: list[str] = Field(description="Those that are on, sorted.")

@@ -1,0 +1,153 @@
+"""The JSON shapes of the API: the seed's fields first and in its order, then today's, then ours.
+
+One shape for two generations of readers: a node shows both of its client addresses, a log id shows the term flat and
+nested, sizes stand under the old and the new name (admin-api.md 1.2, 1.3). Pure functions over one `RaftStatus`;
+must not know HTTP. `schemas.py` describes the same shapes for the API's description.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metasrv.context import NodeContext
+from metasrv.metrics.own_page import failure_tolerance
+from metasrv.types import DATA_VERSION, Endpoint, LogId, Node, PeerProgress, RaftLogStatus, RaftStatus
+
+FEATURES = ("dummy", "dummy_feature2")
+"""Every known feature, in the order in which they are listed."""
+
+View = dict[str, Any]
+
+
+def node_view(node: Node) -> View:
+    return {
+        "name": node.name,
+        "endpoint": {"addr": node.endpoint.addr, "port": node.endpoint.port},
+        "grpc_api_addr": node.grpc_api_addr,
+        "grpc_api_advertise_address": node.grpc_api_advertise_address,
+    }
+
+
+def nodes_view(status: RaftStatus) -> list[View]:
+    """Every registered node, voters and learners, by ascending id."""
+    return [node_view(status.nodes[node_id]) for node_id in sorted(status.nodes)]
+
+
+def log_id_view(log_id: LogId) -> View:
+    return {
+        "term": log_id.term,
+        "index": log_id.index,
+        "leader_id": {"term": log_id.term, "node_id": log_id.node_id},
+    }
+
+
+def optional_log_id_view(log_id: LogId | None) -> View | None:
+    return None if log_id is None else log_id_view(log_id)
+
+
+def features_view(enabled: tuple[str, ...]) -> View:
+    return {"features": list(FEATURES), "enabled": sorted(enabled)}
+
+
+def status_view(context: NodeContext) -> View:
+    """The status of this instant as this node sees it."""
+    status = context.consensus.status()
+    return {
+        **_seed_fields(context, status),
+        **_databend_fields(context, status),
+        **_own_fields(context, status),
+    }
+
+
+def _seed_fields(context: NodeContext, status: RaftStatus) -> View:
+    return {
+        "id": status.node_id,
+        "endpoint": str(raft_endpoint(context)),
+        "db_size": status.db_size_bytes,
+        "state": status.state.value,
+        "is_leader": status.is_leader,
+        "current_term": status.term,
+        "last_log_index": status.last_log_id.index,
+        "last_applied": log_id_view(status.last_applied),
+        "leader": None if status.leader is None else node_view(status.leader),
+        "voters": [node_view(node) for node in status.voter_nodes()],
+        "non_voters": [node_view(node) for node in status.learner_nodes()],
+        "last_seq": status.last_seq,
+    }
+
+
+def _databend_fields(context: NodeContext, status: RaftStatus) -> View:
+    snapshot = status.snapshot
+    key_count = snapshot.key_count + snapshot.expire_count
+    fields: View = {
+        "binary_version": context.binary_version,
+        "data_version": DATA_VERSION,
+        "raft_log_size": status.raft_log.wal_total_size,
+        "raft_log": _raft_log_view(status.raft_log),
+        "key_num": key_count,
+        "snapshot_key_count": key_count,
+    }
+    if key_count:
+        # Left out while it is empty, as Databend does.
+        fields["snapshot_key_space_stat"] = {"exp-": snapshot.expire_count, "kv--": snapshot.key_count}
+    replication = status.replication
+    return {
+        **fields,
+        "snapshot_last_log_id": optional_log_id_view(snapshot.last_log_id),
+        "purged": optional_log_id_view(status.purged),
+        "replication": None
+        if replication is None
+        else {str(node_id): optional_log_id_view(replication[node_id]) for node_id in sorted(replication)},
+    }
+
+
+def _own_fields(context: NodeContext, status: RaftStatus) -> View:
+    return {
+        "cluster_name": context.config.raft_config.cluster_name,
+        "cluster_id": status.cluster_id,
+        "commit_index": status.commit_index,
+        "has_quorum": status.has_quorum,
+        "failure_tolerance": failure_tolerance(status) if status.is_leader else None,
+        "leader_contact_ms": status.leader_contact_ms,
+        "membership_committed": status.membership_committed,
+        "proposals_pending": status.proposals_pending,
+        "peers": [_peer_view(peer, status) for peer in status.peers],
+        "key_count": context.machine.key_count,
+        "expire_count": context.machine.expire_count,
+        "watchers": context.machine.watches.count,
+        "started_at_ms": context.started_at_ms,
+        "joined": context.joined,
+        "draining": context.draining,
+        "fatal": status.fatal,
+    }
+
+
+def _peer_view(peer: PeerProgress, status: RaftStatus) -> View:
+    matched = 0 if peer.match_log_id is None else peer.match_log_id.index
+    return {
+        "id": peer.node_id,
+        "connected": peer.connected,
+        "last_contact_ms": peer.last_contact_ms,
+        "match": optional_log_id_view(peer.match_log_id),
+        "lag": max(0, status.last_log_id.index - matched) if status.is_leader else None,
+    }
+
+
+def _raft_log_view(log: RaftLogStatus) -> View:
+    return {
+        "cache_items": log.cache_items,
+        "cache_used_size": log.cache_used_size,
+        "wal_total_size": log.wal_total_size,
+        "wal_open_chunk_size": log.wal_open_chunk_size,
+        "wal_offset": log.wal_offset,
+        "wal_closed_chunk_count": log.wal_closed_chunk_count,
+        "wal_closed_chunk_total_size": log.wal_closed_chunk_total_size,
+        "wal_closed_chunk_sizes": dict(log.wal_closed_chunk_sizes),
+    }
+
+
+def raft_endpoint(context: NodeContext) -> Endpoint:
+    """Where peers reach this node: as configured, never as an old record says; the port as it was bound."""
+    raft = context.config.raft_config
+    bound = context.listeners.get("raft")
+    return Endpoint(raft.raft_advertise_host, raft.raft_api_port if bound is None else bound.port)

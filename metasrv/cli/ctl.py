@@ -1,0 +1,193 @@
+"""`metactl`: look at a cluster, read and write keys, trigger things (admin-api.md section 4).
+
+Parsing and dispatch; the commands stand in `ctl_grpc.py` and `ctl_admin.py`. Answers go to stdout, everything else to
+stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from metasrv import __version__
+from metasrv.cli import ctl_admin, ctl_grpc
+from metasrv.errors import MetasrvError
+
+GRPC_ADDRESS_DEFAULT = "127.0.0.1:9191"
+GRPC_ADDRESS_VARIABLE = "METASRV_GRPC_API_ADDRESS"
+ADMIN_ADDRESS_DEFAULT = "127.0.0.1:28002"
+ADMIN_ADDRESS_SNAPSHOT_DEFAULT = "127.0.0.1:28101"
+"""Upstream's default for `trigger-snapshot` alone."""
+EXPORT_CHUNK_SIZE_DEFAULT = 32
+BENCH_CONNECTIONS_DEFAULT = 10_000
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = build_parser()
+    namespace = parser.parse_args(arguments)
+    level = logging.getLevelNamesMapping().get(namespace.log_level.upper(), logging.WARNING)
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    command: Command | None = getattr(namespace, "command", None)
+    if command is None and namespace.export:
+        command = ctl_grpc.export
+        namespace.chunk_size = namespace.export_chunk_size
+    if command is None:
+        parser.print_help()
+        return EXIT_DONE
+    return _run(command, namespace)
+
+
+def _run(command: Command, namespace: argparse.Namespace) -> int:
+    try:
+        command(namespace)
+        sys.stdout.flush()
+    except MetasrvError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # The reader, `head` perhaps, has enough. Nothing more may be written, also not at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    return EXIT_DONE
+
+
+# ----------------------------------------------------------------------------- the command line
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; each subcommand's function is in `command`."""
+    parser = argparse.ArgumentParser(
+        prog="metactl",
+        description="Look at and operate a metasrv cluster.",
+        epilog=f"Secrets come from the environment: {ctl_grpc.PASSWORD_VARIABLE}, {ctl_admin.TOKEN_VARIABLE}.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"metactl {__version__}")
+    parser.add_argument("--log-level", default="WARN", metavar="LEVEL", help="level of the notes on stderr")
+    _add_deprecated(parser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_cluster_commands(commands)
+    _add_key_commands(commands)
+    _add_admin_commands(commands)
+    return parser
+
+
+def _add_deprecated(parser: argparse.ArgumentParser) -> None:
+    """Flags without a command, as older scripts use them."""
+    old = parser.add_argument_group("deprecated, use a command instead")
+    _add_grpc_flags(old, os.environ.get(GRPC_ADDRESS_VARIABLE) or GRPC_ADDRESS_DEFAULT)
+    old.add_argument("--export", action="store_true", help="as the command `export`")
+    old.add_argument(
+        "--export-chunk-size", type=_positive, default=EXPORT_CHUNK_SIZE_DEFAULT, metavar="LINES", help="see `export`"
+    )
+    old.add_argument("--db", default="", metavar="FILE", help="see `export`")
+
+
+def _add_cluster_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _add_grpc_command(commands, "status", ctl_grpc.status, "print the status of a node")
+    _add_grpc_command(commands, "member-list", ctl_grpc.member_list, "list the client addresses of all members")
+    layout = _add_grpc_command(commands, "keys-layout", ctl_grpc.keys_layout, "count keys by directory")
+    layout.add_argument("--depth", type=_unsigned_32, metavar="N", help="directories of at most N segments")
+    bench = _add_grpc_command(
+        commands, "bench-client-num-conn", ctl_grpc.bench_client_num_conn, "open many connections and keep them"
+    )
+    bench.add_argument("--num", type=_positive, default=BENCH_CONNECTIONS_DEFAULT, metavar="N", help="how many")
+    export = _add_grpc_command(commands, "export", ctl_grpc.export, "back up a running node as lines of JSON")
+    export.add_argument("--db", default="", metavar="FILE", help="write to FILE instead of stdout")
+    export.add_argument(
+        "--chunk-size", type=_positive, default=EXPORT_CHUNK_SIZE_DEFAULT, metavar="LINES", help="lines of a message"
+    )
+
+
+def _add_key_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    get = _add_grpc_command(commands, "get", ctl_grpc.get, "print one record as JSON")
+    get.add_argument("--key", required=True)
+    upsert = _add_grpc_command(commands, "upsert", ctl_grpc.upsert, "write one value")
+    upsert.add_argument("--key", required=True)
+    upsert.add_argument("--value", required=True)
+    watch = _add_grpc_command(commands, "watch", ctl_grpc.watch, "print records under a prefix, then every change")
+    watch.add_argument("--prefix", required=True)
+
+
+def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    transfer = _add_admin_command(
+        commands, "transfer-leader", ctl_admin.transfer_leader, "hand leadership to another node"
+    )
+    transfer.add_argument("--to", type=_unsigned, metavar="ID", help="the next voter without it")
+    _add_admin_command(
+        commands,
+        "trigger-snapshot",
+        ctl_admin.trigger_snapshot,
+        "write a snapshot file on a node",
+        ADMIN_ADDRESS_SNAPSHOT_DEFAULT,
+    )
+    _add_admin_command(commands, "list-features", ctl_admin.list_features, "list features and which are on")
+    feature = _add_admin_command(commands, "set-feature", ctl_admin.set_feature, "turn a feature on or off")
+    feature.add_argument("--feature", required=True, metavar="NAME")
+    feature.add_argument("--enable", required=True, choices=("true", "false"))
+    _add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
+
+
+def _add_grpc_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, text: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text}.".capitalize(), allow_abbrev=False)
+    parser.set_defaults(command=command)
+    _add_grpc_flags(parser, GRPC_ADDRESS_DEFAULT)
+    return parser
+
+
+def _add_grpc_flags(parser: argparse._ActionsContainer, address: str) -> None:
+    parser.add_argument("--grpc-api-address", default=address, metavar="HOST:PORT", help=f"default {address}")
+    parser.add_argument("--grpc-tls-ca-file", metavar="FILE", help="authority of the servers' certificates; enables TLS")
+    parser.add_argument("--grpc-tls-server-name", metavar="NAME", help="name in the certificates, if not the host")
+
+
+def _add_admin_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    command: Command,
+    text: str,
+    address: str = ADMIN_ADDRESS_DEFAULT,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=f"{text}.".capitalize(), allow_abbrev=False)
+    parser.set_defaults(command=command)
+    parser.add_argument("--admin-api-address", default=address, metavar="HOST:PORT", help=f"default {address}")
+    parser.add_argument("--admin-tls-ca-file", metavar="FILE", help="authority of the server's certificate; enables TLS")
+    return parser
+
+
+def _unsigned(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _unsigned(text)
+    if not 0 < number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return number
+
+
+def _unsigned_32(text: str) -> int:
+    number = _unsigned(text)
+    if number >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""metactl's commands over the admin API: one GET each, the answer as text or JSON.
+
+Runs in the foreground of a short process; knows no route's meaning beyond its answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import ssl
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from metasrv.cli.output import pretty_json
+from metasrv.errors import InvalidRequestError, MetasrvError, NotDoneError
+
+TIMEOUT_SECONDS = 10.0
+TOKEN_VARIABLE = "METASRV_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
+BODY_SIZE_BYTES_MAX = 64 * 1024 * 1024
+
+_TRANSFER = ("from", "to", "voter_ids")
+_FEATURES = ("features", "enabled")
+
+
+class AdminError(MetasrvError):
+    """The admin API refused; the text is what upstream's tool says."""
+
+    def __init__(self, code: int, body: str) -> None:
+        super().__init__(f"status code: {code}, msg: {body}")
+        self.code = code
+
+
+class AdminClient:
+    """GETs from one node's admin API."""
+
+    def __init__(self, address: str, token: str | None = None, tls_ca_file: str | None = None) -> None:
+        """`address` is `host:port`, or a URL with `http://` or `https://`."""
+        try:
+            parts = urlsplit(address if "://" in address else f"http://{address}")
+            port = parts.port
+        except ValueError as error:
+            raise InvalidRequestError(f"{address!r} is not host:port: {error}") from error
+        if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
+            raise InvalidRequestError(f"{address!r} is not host:port")
+        self._address = address
+        self._host, self._port = parts.hostname, port
+        self._tls = parts.scheme == "https" or tls_ca_file is not None
+        self._tls_ca_file = tls_ca_file
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def text(self, path: str, **query: object) -> str:
+        """The body of a 200; raises AdminError for another status, NotDoneError when nothing answers."""
+        given = {name: value for name, value in query.items() if value is not None}
+        target = f"{path}?{urlencode(given, quote_via=quote)}" if given else path
+        connection = self._connection()
+        try:
+            connection.request("GET", target, headers=self._headers)
+            response = connection.getresponse()
+            body = response.read(BODY_SIZE_BYTES_MAX).decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise NotDoneError(f"the admin API at {self._address} does not answer: {error}") from error
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            raise AdminError(response.status, body)
+        return body
+
+    def json(self, path: str, members: tuple[str, ...], **query: object) -> dict[str, Any]:
+        """The body of a 200, a JSON object with these members."""
+        body = self.text(path, **query)
+        try:
+            answer = json.loads(body)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or not all(member in answer for member in members):
+            raise NotDoneError(f"the server at {self._address} is no admin API of a node: it answered something else")
+        return answer
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if not self._tls:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        context = ssl.create_default_context(cafile=self._tls_ca_file)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_SECONDS, context=context)
+
+
+def client_of(arguments: argparse.Namespace) -> AdminClient:
+    return AdminClient(arguments.admin_api_address, os.environ.get(TOKEN_VARIABLE), arguments.admin_tls_ca_file)
+
+
+# ----------------------------------------------------------------------------- commands
+
+
+def transfer_leader(arguments: argparse.Namespace) -> None:
+    answer = client_of(arguments).json("/v1/ctrl/trigger_transfer_leader", _TRANSFER, to=arguments.to)
+    print(f"triggered leader transfer from {answer['from']} to {answer['to']}.")
+    print(f"voter ids: {answer['voter_ids']}")
+
+
+def trigger_snapshot(arguments: argparse.Namespace) -> None:
+    client_of(arguments).text("/v1/ctrl/trigger_snapshot")
+    print("triggered snapshot successfully.")
+
+
+def list_features(arguments: argparse.Namespace) -> None:
+    print(pretty_json(client_of(arguments).json("/v1/features/list", _FEATURES)))
+
+
+def set_feature(arguments: argparse.Namespace) -> None:
+    answer = client_of(arguments).json("/v1/features/set", _FEATURES, feature=arguments.feature, enable=arguments.enable)
+    print("set-feature: Done; features:")
+    print(pretty_json(answer))
+
+
+def metrics(arguments: argparse.Namespace) -> None:
+    print(client_of(arguments).text("/v1/metrics"))

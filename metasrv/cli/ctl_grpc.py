@@ -1,0 +1,139 @@
+"""metactl's commands over the client API: status, members, keys, watch, export.
+
+Runs in the foreground of a short process, over the blocking client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from metasrv.cli.output import debug_record, record_json, status_lines, upsert_line, watch_line
+from metasrv.client import Client
+from metasrv.errors import InvalidRequestError, RequestError, StorageError
+from metasrv.limits import KEY_SIZE_BYTES_MAX
+from metasrv.state.format import prefix_end
+
+PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
+PROGRESS_LINES = 10_000
+LAST_KEY = "\U0010ffff" * (KEY_SIZE_BYTES_MAX // 4)
+"""The end of a range that has none: no key sorts above it."""
+
+
+def client_of(arguments: argparse.Namespace) -> Client:
+    """A client of the addresses in `--grpc-api-address`, several of them separated by commas."""
+    addresses = [address.strip() for address in arguments.grpc_api_address.split(",") if address.strip()]
+    if not addresses:
+        raise InvalidRequestError("--grpc-api-address names no address")
+    try:
+        return Client(
+            addresses,
+            password=os.environ.get(PASSWORD_VARIABLE, "xxx"),
+            tls_ca_file=arguments.grpc_tls_ca_file,
+            tls_server_name=arguments.grpc_tls_server_name,
+        )
+    except OSError as error:
+        raise InvalidRequestError(f"{error.filename}: {error.strerror}") from error
+
+
+# ----------------------------------------------------------------------------- cluster
+
+
+def status(arguments: argparse.Namespace) -> None:
+    with client_of(arguments) as client:
+        for line in status_lines(client.cluster_status()):
+            print(line)
+
+
+def member_list(arguments: argparse.Namespace) -> None:
+    with client_of(arguments) as client:
+        for address in client.member_list():
+            print(address)
+
+
+# ----------------------------------------------------------------------------- keys
+
+
+def get(arguments: argparse.Namespace) -> None:
+    with client_of(arguments) as client:
+        print(record_json(client.get(arguments.key)))
+
+
+def upsert(arguments: argparse.Namespace) -> None:
+    with client_of(arguments) as client:
+        # Bytes that are not UTF-8 arrive from the shell as surrogates; this gives them back as they were.
+        reply = client.upsert(arguments.key, os.fsencode(arguments.value))
+        print(upsert_line(reply.prev, reply.result))
+
+
+def watch(arguments: argparse.Namespace) -> None:
+    end = prefix_end(arguments.prefix) or LAST_KEY
+    with client_of(arguments) as client:
+        for event in client.watch(arguments.prefix, end, initial_flush=True):
+            print(watch_line(event), flush=True)
+
+
+def keys_layout(arguments: argparse.Namespace) -> None:
+    with client_of(arguments) as client:
+        for prefix, count in client.keys_layout(arguments.depth):
+            print(f"{prefix} {count}")
+
+
+def bench_client_num_conn(arguments: argparse.Namespace) -> None:
+    """Open connections one by one and keep them all."""
+    address, number = arguments.grpc_api_address, arguments.num
+    print(f"loop: connect to metasrv {address}, get_kv('foo'), do not drop the connection, num={number}")
+    with contextlib.ExitStack() as clients:
+        for i in range(1, number + 1):
+            client = clients.enter_context(client_of(arguments))
+            try:
+                result = f"Ok({debug_record(client.get('foo'))})"
+            except RequestError as error:
+                result = f"Err({error})"
+            print(f"{i}-th: get_kv(foo): {result}")
+        print(f"bench completed: {number} connections created")
+
+
+# ----------------------------------------------------------------------------- export
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """The state of a running node, as lines of JSON."""
+    _note(f"export from the node at {arguments.grpc_api_address}")
+    with client_of(arguments) as client:
+        _write(client.export(arguments.chunk_size), arguments.db)
+
+
+def _write(lines: Iterator[str], path: str) -> None:
+    """To stdout, or to a file that appears under its name only when it is whole."""
+    if not path:
+        for number, line in enumerate(lines, 1):
+            sys.stdout.write(line + "\n")
+            _progress(number)
+        sys.stdout.flush()
+        return
+    draft = f"{path}.part"
+    number = 0
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            for number, line in enumerate(lines, 1):
+                file.write(line + "\n")
+                _progress(number)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error.strerror}") from error
+    _note(f"exported {number} lines to {path}")
+
+
+def _progress(number: int) -> None:
+    if number % PROGRESS_LINES == 0:
+        _note(f"exported {number} lines")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,143 @@
+"""The command line of `metasrv`: one flag for each key, `--config-file`, `--cmd`, `config check` and `config show`.
+
+Tells what was given and nothing more; a flag that was not given has no value here, because presence decides
+(admin-api.md 3.1). Texts stay texts: `metasrv.config.load` parses them together with those of the environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from metasrv import __version__
+from metasrv.config.keys import CONFIG_FILE_VARIABLE, KEYS, Key, Kind
+from metasrv.config.load import FlagValues
+from metasrv.errors import ConfigError
+
+RUN = "run"
+CONFIG_CHECK = "config check"
+CONFIG_SHOW = "config show"
+
+_FLAG_PREFIX = "flag:"
+"""Where the parser keeps a key's text, apart from its own names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line and METASRV_CONFIG_FILE asked for."""
+
+    command: str
+    """`RUN`, `CONFIG_CHECK` or `CONFIG_SHOW`."""
+    config_file: str | None
+    cmd: str
+    """Upstream's `--cmd`: `ver`, `show-config` or another text; empty when not given."""
+    flags: FlagValues
+    check_file: str | None = None
+    """The file of `config check`."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong command line as the configuration error that it is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError([f"{message}; `{self.prog} --help` lists what there is"])
+
+
+def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
+    """Parse the arguments after the program's name.
+
+    Raises ConfigError for a wrong command line and SystemExit(0) after `--help` or `--version` was printed.
+    """
+    # Before anything else: a mistyped flag's value would be taken for a command, and quoted although it may be a secret.
+    problems = [_unknown_flag(argument) for argument in arguments if _flag_name(argument) not in KNOWN_FLAGS]
+    if problems:
+        raise ConfigError(problems)
+    namespace, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        raise ConfigError([f"unexpected argument {argument!r}" for argument in unknown])
+    given = vars(namespace)
+    flags = {name.removeprefix(_FLAG_PREFIX): value for name, value in given.items() if name.startswith(_FLAG_PREFIX)}
+    return Options(
+        command=given.get("command") or RUN,
+        config_file=given.get("config_file") or environment.get(CONFIG_FILE_VARIABLE) or None,
+        cmd=given.get("cmd", ""),
+        flags={path: tuple(value) if isinstance(value, list) else value for path, value in flags.items()},
+        check_file=given.get("check_file"),
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; also the source of the usage text."""
+    shared = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    _add_key_flags(shared)
+    parser = _Parser(
+        prog="metasrv",
+        description="Run a node of the meta service, or look at its configuration.",
+        epilog="Every flag is also a key of the configuration file and a variable METASRV_<FLAG>.",
+        parents=[shared],
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("--version", action="version", version=f"metasrv {__version__}")
+    parser.add_argument("--cmd", metavar="COMMAND", help="ver or show-config: print and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
+    config = commands.add_parser("config", help="check or show a configuration", allow_abbrev=False)
+    actions = config.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    check = actions.add_parser("check", help="print every mistake of a configuration file", allow_abbrev=False)
+    check.add_argument("check_file", metavar="FILE")
+    check.set_defaults(command=CONFIG_CHECK)
+    show = actions.add_parser(
+        "show",
+        help="print the effective configuration and where each value comes from",
+        parents=[shared],
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    show.set_defaults(command=CONFIG_SHOW)
+    return parser
+
+
+def _add_key_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config-file", metavar="FILE", help=f"TOML file; else {CONFIG_FILE_VARIABLE}")
+    for flag, key in keys_by_flag().items():
+        _add_key_flag(parser, flag, key)
+
+
+def keys_by_flag() -> dict[str, Key]:
+    """Each flag once; some old keys of upstream stand at two places of a file and share a flag."""
+    keys: dict[str, Key] = {}
+    for key in KEYS.values():
+        keys.setdefault(key.flag, key)
+    return keys
+
+
+def _add_key_flag(parser: argparse.ArgumentParser, flag: str, key: Key) -> None:
+    destination = _FLAG_PREFIX + key.path
+    text = argparse.SUPPRESS if key.ignored else key.description.replace("%", "%%")
+    if key.kind is Kind.BOOLEAN:
+        parser.add_argument(flag, dest=destination, nargs="?", const="true", metavar="true|false", help=text)
+    elif key.kind is Kind.LIST:
+        metavar = "SECRET" if key.secret else "HOST:PORT"
+        parser.add_argument(flag, dest=destination, nargs="+", action="extend", metavar=metavar, help=text)
+    else:
+        metavar = "N" if key.kind is Kind.INTEGER else "SECRET" if key.secret else "TEXT"
+        parser.add_argument(flag, dest=destination, metavar=metavar, help=text)
+
+
+def _flag_name(argument: str) -> str:
+    """`--id` of `--id=3`; empty for what is no long flag."""
+    return argument.partition("=")[0] if argument.startswith("--") else ""
+
+
+def _unknown_flag(argument: str) -> str:
+    flag = _flag_name(argument)
+    offered = [name for name, key in keys_by_flag().items() if not key.ignored] + ["--config-file", "--cmd", "--help"]
+    close = difflib.get_close_matches(flag, offered, n=1, cutoff=0.7)
+    return f"unknown flag {flag}" + (f"; did you mean {close[0]}?" if close else "")
+
+
+KNOWN_FLAGS = frozenset({"", "--", "--help", "--version", "--config-file", "--cmd", *keys_by_flag()})
+"""Everything that may begin with two dashes."""

@@ -1,0 +1,131 @@
+"""The `metasrv` program: parse, load the configuration, run one node, end with its exit code.
+
+Parsing and printing only; composes the node with its listeners. Exit codes are those of `metasrv.errors.StartupError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from metasrv.admin.service import AdminService
+from metasrv.cli.options import CONFIG_CHECK, CONFIG_SHOW, Options, parse_options
+from metasrv.clock import SystemClock
+from metasrv.config.load import LoadedConfig, check_config_file, load_config
+from metasrv.config.model import Config
+from metasrv.config.text import banner_text, show_config_text, start_warnings, version_text
+from metasrv.context import NodeContext
+from metasrv.errors import ConfigError, StartupError
+from metasrv.grpc_api.service import GrpcService
+from metasrv.joining import leave_cluster
+from metasrv.logs import start_logging
+from metasrv.node import MetaNode
+from metasrv.raft.forwarding import Forwarding
+from metasrv.raft.one_shot import one_shot_transport
+
+logger = logging.getLogger("metasrv.server")
+
+COMMIT_VARIABLE = "METASRV_COMMIT"
+"""The commit this build was made from; set by the container image."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns the exit code."""
+    try:
+        options = parse_options(sys.argv[1:] if arguments is None else list(arguments), os.environ)
+        if options.command == CONFIG_CHECK and options.check_file is not None:
+            return _check(options.check_file)
+        loaded = load_config(options.config_file, os.environ, options.flags)
+        if options.cmd or options.command == CONFIG_SHOW:
+            return _print_command(options, loaded)
+        if loaded.config.raft_config.is_leave_request:
+            uvloop.run(_leave(loaded.config))
+            return 0
+        return uvloop.run(_serve(loaded.config))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"metasrv: {problem}", file=sys.stderr)
+        return error.exit_code
+    except StartupError as error:
+        print(f"metasrv: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+def _check(path: str) -> int:
+    problems = check_config_file(path)
+    for problem in problems:
+        print(f"{path}: {problem}", file=sys.stderr)
+    if not problems:
+        print(f"{path}: ok")
+    return ConfigError.exit_code if problems else 0
+
+
+def _print_command(options: Options, loaded: LoadedConfig) -> int:
+    if options.command == CONFIG_SHOW or options.cmd == "show-config":
+        print(show_config_text(loaded))
+    elif options.cmd == "ver":
+        print(version_text(loaded.config))
+    else:  # upstream exits 0 here too (admin-api.md 3.2)
+        print(f"metasrv: unknown --cmd {options.cmd!r}; it is `ver` or `show-config`", file=sys.stderr)
+    return 0
+
+
+async def _leave(config: Config) -> None:
+    """Ask a member to remove a node; opens no store and no listener."""
+    raft = config.raft_config
+    transport = one_shot_transport(raft, SystemClock())
+    try:
+        await leave_cluster(Forwarding(transport), raft.leave_id or 0, raft.leave_via)
+    finally:
+        await transport.close()
+    print(f"node {raft.leave_id} left the cluster")
+
+
+async def _serve(config: Config) -> int:
+    logs = start_logging(config.log, config.secret_values())
+    try:
+        for sentence in start_warnings(config):
+            logger.warning("%s", sentence)
+        node = MetaNode(config, os.environ.get(COMMIT_VARIABLE, "unknown"), [AdminService, GrpcService])
+        node.listening = _print_banner
+        node.started = _print_started
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_signal, node, number)
+        code = await node.run()
+        logger.info("Databend Metasrv shutdown")
+        print("Databend Metasrv shutdown", flush=True)
+        return code
+    except StartupError as error:
+        logger.critical("%s", error)
+        raise
+    finally:
+        logs.stop()
+
+
+def _on_signal(node: MetaNode, number: signal.Signals) -> None:
+    """The first signal begins an orderly stop; a second one ends the process at once."""
+    if node.stopping():
+        print("metasrv: received a second termination signal; ending at once", file=sys.stderr, flush=True)
+        os._exit(128 + number)
+    logger.info("Received termination signal.")
+    node.request_stop()
+
+
+def _print_banner(context: NodeContext) -> None:
+    print(banner_text(context.config, context.listeners), flush=True)
+
+
+def _print_started(_context: NodeContext) -> None:
+    logger.info("Databend Metasrv started")
+    print("Databend Metasrv started", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

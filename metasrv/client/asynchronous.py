@@ -1,0 +1,180 @@
+"""The asyncio client: typed calls that follow the leader and never repeat a write that may have been done.
+
+    async with AsyncClient(["127.0.0.1:9191"]) as client:
+        await client.upsert("key", b"value")
+
+Every call has a deadline. NotDoneError means certainly not executed; UnknownOutcomeError that only the caller can
+decide. Runs on the caller's event loop; leaving the context manager leaves no task behind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self
+
+from metasrv import commands as c
+from metasrv.client import answers
+from metasrv.client.caller import Caller
+from metasrv.client.connection import Credentials
+from metasrv.client.transaction import Transaction, upsert_request
+from metasrv.errors import NotDoneError
+from metasrv.grpc_api import methods as m
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.types import SeqV
+
+TIMEOUT_MS_DEFAULT = 5_000
+ANY = c.MatchSeq(c.MatchKind.ANY)
+_STALE = ((m.READ_METADATA_KEY, m.STALE_READ),)
+
+
+class AsyncClient:
+    """A client of a cluster. All times are milliseconds; keys are text, values bytes."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        username: str = "root",
+        password: str = "",
+        timeout_ms: int = TIMEOUT_MS_DEFAULT,
+        tls_ca_file: str | None = None,
+        tls_server_name: str | None = None,
+    ) -> None:
+        """`endpoints` are `host:port` of some nodes; the others are learned. `timeout_ms` bounds each call."""
+        credentials = Credentials(username, password, tls_ca_file, tls_server_name)
+        self._caller = Caller(endpoints, credentials, timeout_ms)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancel what is under way and close every connection; safe to call again."""
+        await self._caller.close()
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Every endpoint known by now."""
+        return self._caller.endpoints.all
+
+    # ------------------------------------------------------------------------- reads
+
+    async def get(self, key: str, *, stale: bool = False) -> SeqV | None:
+        """One record. `stale` reads what the asked node has, without a round to a quorum."""
+        return (await self.get_many([key], stale=stale))[0]
+
+    async def get_many(self, keys: Sequence[str], *, stale: bool = False) -> list[SeqV | None]:
+        """One item a key, in order, all from one snapshot."""
+        items = await self._read({"MGetKV": {"keys": list(keys)}}, stale)
+        if len(items) != len(keys):
+            raise NotDoneError(f"the server answered {len(items)} of {len(keys)} keys")
+        return [record for _, record in items]
+
+    async def list_prefix(self, prefix: str, *, limit: int | None = None, stale: bool = False) -> list[tuple[str, SeqV]]:
+        """Records under a prefix in key order, from one snapshot; the stream is dropped at `limit`."""
+        if limit is not None and limit <= 0:
+            return []
+        items = await self._read({"ListKV": {"prefix": prefix}}, stale, limit)
+        return [(key, record) for key, record in items if record is not None]
+
+    async def _read(
+        self, request: dict[str, object], stale: bool, limit: int | None = None
+    ) -> list[tuple[str, SeqV | None]]:
+        message = pb.RaftRequest(data=json.dumps(request, separators=(",", ":")))
+        metadata = _STALE if stale else ()
+        found = await self._caller.collect(m.KV_READ_V1, message, metadata, limit)
+        return [answers.item_of(item) for item in found]
+
+    # ------------------------------------------------------------------------- writes
+
+    async def upsert(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        match: c.MatchSeq = ANY,
+        ttl_ms: int | None = None,
+        expire_at_ms: int | None = None,
+    ) -> c.UpsertReply:
+        """Write when the sequence number matches; `result` equals `prev` when it did not."""
+        reply = await self._transaction(upsert_request(key, match, value, ttl_ms, expire_at_ms))
+        return answers.upsert_reply_of(reply)
+
+    async def delete(self, key: str, *, match: c.MatchSeq = ANY) -> c.UpsertReply:
+        """Delete when the sequence number matches."""
+        reply = await self._transaction(upsert_request(key, match, None, None, None))
+        return answers.upsert_reply_of(reply)
+
+    async def transaction(self, transaction: Transaction | pb.TxnRequest) -> c.TransactionReply:
+        """Execute a transaction, all of it or nothing."""
+        request = transaction.request if isinstance(transaction, Transaction) else transaction
+        return answers.transaction_reply_of(await self._transaction(request))
+
+    async def branch_transaction(self, request: pb.KvTransactionRequest) -> c.BranchTransactionReply:
+        """Execute the first branch whose predicate holds."""
+        reply = await self._caller.unary(m.KV_TRANSACTION, request)
+        return answers.branch_transaction_reply_of(reply)
+
+    async def _transaction(self, request: pb.TxnRequest) -> pb.TxnReply:
+        reply: pb.TxnReply = await self._caller.unary(m.TRANSACTION, request)
+        return reply
+
+    # ------------------------------------------------------------------------- streams
+
+    async def watch(
+        self,
+        key: str,
+        key_end: str | None = None,
+        *,
+        filter_type: pb.WatchRequest.FilterType = pb.WatchRequest.ALL,
+        initial_flush: bool = False,
+    ) -> AsyncGenerator[answers.WatchEvent, None]:
+        """Changes of one key, or of [key, key_end), until the caller stops reading.
+
+        Raises NotDoneError when the stream ends by itself: read the keys again and watch anew.
+        """
+        request = pb.WatchRequest(key=key, key_end=key_end, filter_type=filter_type, initial_flush=initial_flush)
+        async with aclosing(self._caller.stream(m.WATCH, request)) as stream:
+            async for message in stream:
+                yield answers.watch_event_of(message)
+        raise NotDoneError("the server ended the watch; read the keys again and watch anew")
+
+    async def export(self, chunk_size: int = 32) -> AsyncGenerator[str, None]:
+        """The lines of a backup, from the node asked."""
+        request = pb.ExportRequest(chunk_size=chunk_size)
+        async with aclosing(self._caller.stream(m.EXPORT_V1, request)) as stream:
+            async for message in stream:
+                for line in message.data:
+                    yield line
+
+    async def keys_layout(self, depth: int | None = None) -> AsyncGenerator[tuple[str, int], None]:
+        """(directory, key count), children before parents, the total under "" last."""
+        request = pb.KeysLayoutRequest(depth=depth)
+        async with aclosing(self._caller.stream(m.SNAPSHOT_KEYS_LAYOUT, request)) as stream:
+            async for message in stream:
+                yield message.prefix, message.count
+
+    # ------------------------------------------------------------------------- cluster
+
+    async def member_list(self) -> list[str]:
+        """Client addresses by node id; "" for a node that advertises none."""
+        reply: pb.MemberListReply = await self._caller.unary(m.MEMBER_LIST, pb.MemberListRequest())
+        self._caller.endpoints.replace(list(reply.data))
+        return list(reply.data)
+
+    async def cluster_status(self) -> pb.ClusterStatus:
+        """What the asked node knows of itself and the cluster."""
+        reply: pb.ClusterStatus = await self._caller.unary(m.GET_CLUSTER_STATUS, pb.Empty())
+        return reply
+
+    async def client_info(self) -> answers.ClientInfo:
+        reply: pb.ClientInfo = await self._caller.unary(m.GET_CLIENT_INFO, pb.Empty())
+        server_time = reply.server_time if reply.HasField("server_time") else None
+        return answers.ClientInfo(reply.client_addr, server_time)

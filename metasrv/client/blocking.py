@@ -1,0 +1,146 @@
+"""The blocking client: the asyncio client on a private event loop.
+
+    with Client(["127.0.0.1:9191"]) as client:
+        client.upsert("key", b"value")
+
+For scripts and command lines. One thread uses a client; inside a running event loop use `AsyncClient`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from metasrv import commands as c
+from metasrv.client import answers
+from metasrv.client.asynchronous import ANY, TIMEOUT_MS_DEFAULT, AsyncClient
+from metasrv.client.transaction import Transaction
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.types import SeqV
+
+Result = TypeVar("Result")
+_END = object()
+
+
+class Client:
+    """Blocking twin of `AsyncClient`; see there for what each call means and raises."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        *,
+        username: str = "root",
+        password: str = "",
+        timeout_ms: int = TIMEOUT_MS_DEFAULT,
+        tls_ca_file: str | None = None,
+        tls_server_name: str | None = None,
+    ) -> None:
+        self._runner = asyncio.Runner()
+
+        async def make() -> AsyncClient:
+            return AsyncClient(
+                endpoints,
+                username=username,
+                password=password,
+                timeout_ms=timeout_ms,
+                tls_ca_file=tls_ca_file,
+                tls_server_name=tls_server_name,
+            )
+
+        try:
+            self._client = self._runner.run(make())
+        except BaseException:
+            self._runner.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection and the event loop; the client can not be used again."""
+        try:
+            self._run(self._client.close())
+        finally:
+            self._runner.close()
+
+    # ------------------------------------------------------------------------- reads and writes
+
+    def get(self, key: str, *, stale: bool = False) -> SeqV | None:
+        return self._run(self._client.get(key, stale=stale))
+
+    def get_many(self, keys: Sequence[str], *, stale: bool = False) -> list[SeqV | None]:
+        return self._run(self._client.get_many(keys, stale=stale))
+
+    def list_prefix(self, prefix: str, *, limit: int | None = None, stale: bool = False) -> list[tuple[str, SeqV]]:
+        return self._run(self._client.list_prefix(prefix, limit=limit, stale=stale))
+
+    def upsert(
+        self,
+        key: str,
+        value: bytes,
+        *,
+        match: c.MatchSeq = ANY,
+        ttl_ms: int | None = None,
+        expire_at_ms: int | None = None,
+    ) -> c.UpsertReply:
+        return self._run(self._client.upsert(key, value, match=match, ttl_ms=ttl_ms, expire_at_ms=expire_at_ms))
+
+    def delete(self, key: str, *, match: c.MatchSeq = ANY) -> c.UpsertReply:
+        return self._run(self._client.delete(key, match=match))
+
+    def transaction(self, transaction: Transaction | pb.TxnRequest) -> c.TransactionReply:
+        return self._run(self._client.transaction(transaction))
+
+    def branch_transaction(self, request: pb.KvTransactionRequest) -> c.BranchTransactionReply:
+        return self._run(self._client.branch_transaction(request))
+
+    # ------------------------------------------------------------------------- streams
+
+    def watch(
+        self,
+        key: str,
+        key_end: str | None = None,
+        *,
+        filter_type: pb.WatchRequest.FilterType = pb.WatchRequest.ALL,
+        initial_flush: bool = False,
+    ) -> Iterator[answers.WatchEvent]:
+        return self._iterate(self._client.watch(key, key_end, filter_type=filter_type, initial_flush=initial_flush))
+
+    def export(self, chunk_size: int = 32) -> Iterator[str]:
+        return self._iterate(self._client.export(chunk_size))
+
+    def keys_layout(self, depth: int | None = None) -> Iterator[tuple[str, int]]:
+        return self._iterate(self._client.keys_layout(depth))
+
+    # ------------------------------------------------------------------------- cluster
+
+    def member_list(self) -> list[str]:
+        return self._run(self._client.member_list())
+
+    def cluster_status(self) -> pb.ClusterStatus:
+        return self._run(self._client.cluster_status())
+
+    def client_info(self) -> answers.ClientInfo:
+        return self._run(self._client.client_info())
+
+    # ------------------------------------------------------------------------- the private loop
+
+    def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        return self._runner.run(coroutine)
+
+    def _iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
+        async def following() -> Any:
+            return await anext(items, _END)
+
+        try:
+            while (item := self._run(following())) is not _END:
+                yield item
+        finally:
+            self._run(items.aclose())

@@ -1,0 +1,182 @@
+"""Calls with retries: which endpoint, how often, until when (invariant 4).
+
+Only what is certain to have changed nothing is sent again; an unknown outcome is the caller's. Knows no method's
+meaning. Runs on the client's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from time import monotonic
+from typing import Any
+
+from google.protobuf.message import Message
+
+from metasrv.client.connection import CallFailedError, Connection, Credentials
+from metasrv.client.endpoints import Endpoints
+from metasrv.client.outcomes import Outcome, TokenRefusedError
+from metasrv.errors import InvalidRequestError, MetasrvError, NotDoneError, UnknownOutcomeError
+from metasrv.grpc_api import methods as m
+from metasrv.grpc_api.proto import meta_pb2 as pb
+
+PAUSE_SECONDS_MIN = 0.02
+PAUSE_SECONDS_MAX = 0.3
+TRY_SECONDS_MIN = 0.05
+"""With less time left nothing is sent again: cut off by the deadline, a write would turn from not done to unknown."""
+READ_ATTEMPTS_PER_CALL = 3
+"""A read gives one endpoint this part of its time, so that a hung node does not use it up."""
+MEMBERS_SECONDS = 30.0
+"""Age at which the list of members is refreshed."""
+
+Extra = tuple[tuple[str, str], ...]
+
+
+class Caller:
+    """The connections of one client."""
+
+    def __init__(self, endpoints: Sequence[str], credentials: Credentials, timeout_ms: int) -> None:
+        self.endpoints = Endpoints(endpoints)
+        self._credentials = credentials
+        self._timeout_seconds = timeout_ms / 1000
+        self._connections: dict[str, Connection] = {}
+        self._refresh: asyncio.Task[None] | None = None
+        self._members_at = monotonic()
+        self._closed = False
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._refresh is not None:
+            self._refresh.cancel()
+            await asyncio.gather(self._refresh, return_exceptions=True)
+            self._refresh = None
+        connections = list(self._connections.values())
+        self._connections.clear()
+        for connection in connections:
+            await connection.close()
+
+    # ------------------------------------------------------------------------- calls
+
+    async def unary(self, method: m.Method, request: Message) -> Any:
+        """One reply, from whichever endpoint gives one before the deadline."""
+        retries = _Retries(self.endpoints, self._timeout_seconds)
+        while True:
+            connection = self._connection()
+            try:
+                answer = await connection.unary(method, request, retries.seconds(method))
+            except CallFailedError as error:
+                await retries.pause_or_raise(connection, error)
+                continue
+            self._learn(answer.leader_address)
+            return answer.message
+
+    async def collect(
+        self, method: m.Method, request: Message, metadata: Extra = (), limit: int | None = None
+    ) -> list[Any]:
+        """All replies of a stream of reads, at most `limit`; a stream that breaks is read again from the start."""
+        retries = _Retries(self.endpoints, self._timeout_seconds)
+        while True:
+            connection = self._connection()
+            messages: list[Any] = []
+            leader: str | None = None
+            try:
+                async with aclosing(connection.stream(method, request, retries.seconds(method), metadata)) as stream:
+                    async for answer in stream:
+                        messages.append(answer.message)
+                        leader = answer.leader_address
+                        if len(messages) == limit:
+                            break
+            except CallFailedError as error:
+                await retries.pause_or_raise(connection, error)
+                continue
+            self._learn(leader)
+            return messages
+
+    async def stream(self, method: m.Method, request: Message) -> AsyncGenerator[Any, None]:
+        """Replies without an end in time; only the start is tried again."""
+        retries = _Retries(self.endpoints, self._timeout_seconds)
+        started = False
+        while True:
+            connection = self._connection()
+            try:
+                async with aclosing(connection.stream(method, request, None)) as stream:
+                    async for answer in stream:
+                        started = True
+                        yield answer.message
+                return
+            except CallFailedError as error:
+                if started:
+                    raise error.outcome.error from error
+                await retries.pause_or_raise(connection, error)
+
+    # ------------------------------------------------------------------------- endpoints
+
+    def _connection(self) -> Connection:
+        if self._closed:
+            raise NotDoneError("the client is closed")
+        endpoint = self.endpoints.current
+        connection = self._connections.get(endpoint)
+        if connection is None:
+            connection = self._connections[endpoint] = Connection(endpoint, self._credentials)
+        return connection
+
+    def _learn(self, leader_address: str | None) -> None:
+        if leader_address is not None:
+            self.endpoints.prefer(leader_address)
+        if monotonic() - self._members_at >= MEMBERS_SECONDS and self._refresh is None and not self._closed:
+            self._refresh = asyncio.create_task(self._refresh_members(), name="client-members")
+
+    async def _refresh_members(self) -> None:
+        """Ask one node who the members are; no answer is no news."""
+        try:
+            connection = self._connection()
+            answer = await connection.unary(m.MEMBER_LIST, pb.MemberListRequest(), self._timeout_seconds)
+            self.endpoints.replace(list(answer.message.data))
+        except MetasrvError:
+            return
+        finally:
+            self._members_at = monotonic()
+            self._refresh = None
+
+
+class _Retries:
+    """The tries of one call."""
+
+    def __init__(self, endpoints: Endpoints, timeout_seconds: float) -> None:
+        self._endpoints = endpoints
+        self._timeout_seconds = timeout_seconds
+        self._deadline = monotonic() + timeout_seconds
+        self._pause_seconds = PAUSE_SECONDS_MIN
+        self._redirects = 0
+
+    def seconds(self, method: m.Method) -> float:
+        """How long the next try may take."""
+        left = max(self._deadline - monotonic(), 0.001)
+        if method.write:
+            return left
+        return min(left, max(self._timeout_seconds / READ_ATTEMPTS_PER_CALL, 0.5))
+
+    async def pause_or_raise(self, connection: Connection, error: CallFailedError) -> None:
+        """Choose the next endpoint and wait a little, or raise what the failure means to the caller."""
+        outcome = error.outcome
+        if isinstance(outcome.error, UnknownOutcomeError | InvalidRequestError):
+            raise outcome.error from error
+        if isinstance(outcome.error, TokenRefusedError):
+            connection.forget_token()
+        pause = self._choose(connection, outcome)
+        if self._deadline - monotonic() - pause < TRY_SECONDS_MIN:
+            raise outcome.error from error
+        await asyncio.sleep(pause)
+
+    def _choose(self, connection: Connection, outcome: Outcome) -> float:
+        if outcome.leader_address is not None and outcome.leader_address != connection.endpoint:
+            self._endpoints.prefer(outcome.leader_address)
+            self._redirects += 1
+            if self._redirects <= 2:
+                return 0.0  # at once; two nodes that point at each other are worth a pause
+        elif not isinstance(outcome.error, TokenRefusedError):
+            self._endpoints.move_on(connection.endpoint)
+        pause = self._pause_seconds
+        self._pause_seconds = min(2 * pause, PAUSE_SECONDS_MAX)
+        return pause

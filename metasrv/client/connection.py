@@ -1,0 +1,215 @@
+"""One endpoint: its channel, its token, and calls over it whose failures have a meaning.
+
+A call is only sent over a connection that has answered a handshake, which is safe to repeat; so a server that is not
+there is found out before a write leaves. Knows nothing of other endpoints. Runs on the client's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.message import Message
+
+from metasrv.client.outcomes import Outcome, TokenRefusedError, outcome_of
+from metasrv.errors import InvalidRequestError, NotDoneError, RequestError, TooLargeError
+from metasrv.grpc_api import methods as m
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.grpc_api.versions import MIN_SERVER_VERSION, SERVER_VERSION, ProtocolVersion
+from metasrv.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
+
+CLIENT_VERSION = SERVER_VERSION
+_EOF: Any = vars(grpc.aio)["EOF"]
+CONNECT_SECONDS_MAX = 2.0
+"""Longest wait for the handshake of one endpoint while others may answer."""
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+    # Clients of one process share nothing: the close of one must not touch another.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A server that vanished without a word is noticed within a quarter of a minute, also by a watch.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who the client is, and how it checks whom it talks to."""
+
+    username: str = "root"
+    password: str = ""
+    tls_ca_file: str | None = None
+    """PEM file of the authority that signed the servers' certificates; None speaks without TLS."""
+    tls_server_name: str | None = None
+    """Name in the certificates when it is not the endpoint's host."""
+
+
+class CallFailedError(RequestError):
+    """A call failed; `outcome` says what that means. Never leaves the client library."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(str(outcome.error))
+        self.outcome = outcome
+
+
+class Answer(NamedTuple):
+    message: Any
+    leader_address: str | None
+    """Set by a server that forwarded the call."""
+
+
+class Connection:
+    """The channel to one endpoint."""
+
+    def __init__(self, endpoint: str, credentials: Credentials) -> None:
+        self.endpoint = endpoint
+        self._credentials = credentials
+        self._token: bytes | None = None
+        self._live: set[Any] = set()
+        self._handshaking = asyncio.Lock()
+        options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
+        if credentials.tls_ca_file is None:
+            self._channel: Any = grpc.aio.insecure_channel(endpoint, options=options)
+        else:
+            if credentials.tls_server_name is not None:
+                options.append(("grpc.ssl_target_name_override", credentials.tls_server_name))
+            with open(credentials.tls_ca_file, "rb") as file:
+                tls = grpc.ssl_channel_credentials(root_certificates=file.read())
+            self._channel = grpc.aio.secure_channel(endpoint, tls, options=options)
+        self._callables = {method: _callable(self._channel, method) for method in m.METHODS}
+
+    async def close(self) -> None:
+        """Cancel what is under way and close the channel."""
+        for call in tuple(self._live):
+            call.cancel()
+        await self._channel.close()
+
+    def forget_token(self) -> None:
+        self._token = None
+
+    # ------------------------------------------------------------------------- calls
+
+    async def unary(
+        self, method: m.Method, request: Message, seconds: float, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> Answer:
+        """One request, one reply; raises CallFailedError, or TooLargeError before anything is sent."""
+        if request.ByteSize() > GRPC_MESSAGE_SIZE_BYTES_DEFAULT:
+            raise TooLargeError("the request in bytes", request.ByteSize(), GRPC_MESSAGE_SIZE_BYTES_DEFAULT)
+        deadline = monotonic() + seconds
+        await self._ready(seconds)
+        left = deadline - monotonic()
+        call = self._callables[method](request, timeout=left, metadata=self._metadata(method, metadata))
+        try:
+            leader = _leader_of(await call.initial_metadata())
+            return Answer(await call, leader)
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error, write=bool(method.write)) from error
+
+    async def stream(
+        self,
+        method: m.Method,
+        request: Message,
+        seconds: float | None,
+        metadata: tuple[tuple[str, str], ...] = (),
+        start_seconds: float = CONNECT_SECONDS_MAX,
+    ) -> AsyncGenerator[Answer, None]:
+        """One request, many replies; raises CallFailedError. `seconds` None sets no end to the stream."""
+        await self._ready(start_seconds if seconds is None else seconds)
+        call = self._callables[method](request, timeout=seconds, metadata=self._metadata(method, metadata))
+        self._live.add(call)
+        try:
+            leader = _leader_of(await call.initial_metadata())
+            while (message := await call.read()) is not _EOF:
+                yield Answer(message, leader)
+        except grpc.aio.AioRpcError as error:
+            raise self._failed(error, write=False) from error
+        finally:
+            self._live.discard(call)
+            call.cancel()
+
+    def _metadata(self, method: m.Method, extra: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str | bytes], ...]:
+        if method.token and self._token is not None:
+            return ((m.TOKEN_METADATA_KEY, self._token), *extra)
+        return extra
+
+    def _failed(self, error: grpc.aio.AioRpcError, *, write: bool) -> CallFailedError:
+        outcome = outcome_of(error, self.endpoint, write=write)
+        if isinstance(outcome.error, TokenRefusedError):
+            self._token = None
+        return CallFailedError(outcome)
+
+    # ------------------------------------------------------------------------- handshake
+
+    async def _ready(self, seconds: float) -> None:
+        """Have a token and a connection that is up; the handshake makes both, once for all calls that wait."""
+        if self._is_ready():
+            return
+        try:
+            async with asyncio.timeout(min(seconds, CONNECT_SECONDS_MAX)), self._handshaking:
+                if not self._is_ready():
+                    self._token = await self._handshake(min(seconds, CONNECT_SECONDS_MAX))
+        except TimeoutError as error:
+            failed = NotDoneError(f"{self.endpoint}: the server did not answer the handshake in time")
+            raise CallFailedError(Outcome(failed, None)) from error
+
+    def _is_ready(self) -> bool:
+        return self._token is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def _handshake(self, seconds: float) -> bytes:
+        user = pb.BasicAuth(username=self._credentials.username, password=self._credentials.password)
+        request = pb.HandshakeRequest(protocol_version=CLIENT_VERSION.digit, payload=user.SerializeToString())
+        call = self._callables[m.HANDSHAKE](iter((request,)), timeout=seconds)
+        self._live.add(call)
+        try:
+            reply = await call.read()
+        except grpc.aio.AioRpcError as error:
+            raise CallFailedError(self._refused(error)) from error
+        finally:
+            self._live.discard(call)
+            call.cancel()
+        if reply is _EOF:
+            failed = NotDoneError(f"{self.endpoint}: the server ended the handshake without an answer")
+            raise CallFailedError(Outcome(failed, None))
+        server = ProtocolVersion.from_digit(reply.protocol_version)
+        if server < MIN_SERVER_VERSION:
+            raise InvalidRequestError(
+                f"server protocol_version({tuple(server)}) < client required({tuple(MIN_SERVER_VERSION)})"
+            )
+        token: bytes = reply.payload
+        return token
+
+    def _refused(self, error: grpc.aio.AioRpcError) -> Outcome:
+        outcome = outcome_of(error, self.endpoint, write=False)
+        if isinstance(outcome.error, TokenRefusedError):  # here it is the user or the password
+            return Outcome(InvalidRequestError(str(outcome.error)), None)
+        return outcome
+
+
+def _callable(channel: Any, method: m.Method) -> Any:
+    make = {
+        m.Kind.UNARY: channel.unary_unary,
+        m.Kind.SERVER_STREAM: channel.unary_stream,
+        m.Kind.BIDIRECTIONAL: channel.stream_stream,
+    }[method.kind]
+    return make(
+        method.path,
+        request_serializer=method.request.SerializeToString,
+        response_deserializer=method.reply.FromString,
+    )
+
+
+def _leader_of(metadata: Any) -> str | None:
+    for key, value in metadata or ():
+        if key == m.LEADER_METADATA_KEY:
+            return str(value) or None
+    return None

@@ -1,0 +1,32 @@
+"""Time as a parameter: the two clocks a node reads, behind one protocol.
+
+Nothing below this module may call `time` itself where the value decides anything; the simulator
+replaces the clock with a virtual one. `apply` never reads a clock at all (invariant 2).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What a node knows of time."""
+
+    def monotonic(self) -> float:
+        """Seconds since some fixed point; never goes back. For timers and deadlines."""
+        ...
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the Unix epoch; may jump. For stamps on commands and for logs."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000

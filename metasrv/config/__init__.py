@@ -1,0 +1,1 @@
+"""What a node is told: models, catalogue of keys, sources, checks and texts."""

@@ -1,0 +1,254 @@
+"""Where the configuration comes from: defaults < TOML file < environment < flags, by presence.
+
+A value that was given counts even if it equals the default. Every mistake of all sources is collected before one
+ConfigError is raised. Reads one file; runs before the event loop and listens to nothing.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from metasrv.config.keys import KEYS, SECTIONS, SHORTHANDS, UPSTREAM_SECTIONS, Key, Kind, is_upstream_only, suggestion
+from metasrv.config.model import Config
+from metasrv.config.validate import cross_problems
+from metasrv.errors import ConfigError
+
+FlagValues = Mapping[str, str | tuple[str, ...]]
+"""Texts of the flags that were given, by key path; lists as tuples."""
+
+CONFIG_FILE_SIZE_BYTES_MAX = 1024 * 1024
+"""Nobody writes a larger configuration; the path is probably wrong."""
+
+DESCRIBED_CHARACTERS_MAX = 120
+"""A wrong value is quoted up to here."""
+
+BOOLEAN_TEXTS: Mapping[str, bool] = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "on": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "off": False,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """The effective configuration and the source of each of its values."""
+
+    config: Config
+    sources: Mapping[str, str]
+    """By key path: `default`, the file's path, `environment METASRV_ID`, `flag --id`."""
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What was gathered so far."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    doubtful: set[str] = field(default_factory=set)
+    """Keys whose value is already a problem; checks that read them would only repeat it."""
+
+    def take(self, layer: Mapping[str, Any], source_of: Mapping[str, str]) -> None:
+        """Put one source's values over those of the sources before it."""
+        expanded = {path: (value, source_of[path]) for path, value in layer.items() if path not in SHORTHANDS}
+        for short, path in SHORTHANDS.items():
+            if short in layer:
+                expanded[path] = (layer[short], source_of[short])
+        for path, (value, source) in expanded.items():
+            if is_upstream_only(path):
+                if path not in self.ignored:
+                    self.ignored.append(path)
+            else:
+                self.values[path] = value
+                self.sources[path] = source
+
+
+def load_config(file: str | None, environment: Mapping[str, str], flags: FlagValues) -> LoadedConfig:
+    """Gather, validate and freeze the configuration.
+
+    Raises ConfigError with one sentence for each mistake found.
+    """
+    draft = _Draft()
+    if file is not None:
+        _take_file(draft, file)
+    _take_environment(draft, environment)
+    _take_flags(draft, flags)
+    config = _build(draft)
+    draft.problems.extend(cross_problems(config, frozenset(draft.doubtful)))
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    sources = {
+        path: draft.sources.get(path, "default")
+        for path, key in KEYS.items()
+        if not key.ignored and path not in SHORTHANDS
+    }
+    return LoadedConfig(config, sources)
+
+
+def check_config_file(path: str) -> list[str]:
+    """All mistakes of one file by itself, without environment and flags; empty when it is good."""
+    try:
+        load_config(path, {}, {})
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+# ----------------------------------------------------------------------------- the three sources
+
+
+def _take_file(draft: _Draft, file: str) -> None:
+    layer: dict[str, Any] = {}
+    for path, value in _flatten(_read_toml(file), ""):
+        if is_upstream_only(path):
+            layer[path] = value
+        elif path in SECTIONS:
+            draft.problems.append(f"{file}: `{path}` must be a table, written as `[{path}]`")
+            draft.doubtful.update(key for key in KEYS if key.startswith(path + "."))
+        elif path in KEYS:
+            layer[path] = tuple(value) if isinstance(value, list) else value
+        else:
+            meant = suggestion(path, isinstance(value, dict))
+            draft.problems.append(_unknown_key(file, path, value, meant))
+            draft.doubtful.update(key for key in KEYS if meant and (key == meant or key.startswith(meant + ".")))
+    draft.take(layer, dict.fromkeys(layer, file))
+
+
+def _take_environment(draft: _Draft, environment: Mapping[str, str]) -> None:
+    texts: dict[str, str | tuple[str, ...]] = {}
+    source_of: dict[str, str] = {}
+    for path, key in KEYS.items():
+        variable = key.environment_variable
+        # A variable that is set to nothing is how compose files say "not given".
+        if variable is not None and environment.get(variable):
+            texts[path] = environment[variable]
+            source_of[path] = f"environment {variable}"
+    draft.take(_parse_texts(draft, texts, source_of), source_of)
+
+
+def _take_flags(draft: _Draft, flags: FlagValues) -> None:
+    source_of = {path: f"flag {KEYS[path].flag}" for path in flags}
+    draft.take(_parse_texts(draft, flags, source_of), source_of)
+
+
+def _parse_texts(draft: _Draft, texts: FlagValues, source_of: Mapping[str, str]) -> dict[str, Any]:
+    layer: dict[str, Any] = {}
+    for path, text in texts.items():
+        try:
+            layer[path] = _parse_text(KEYS[path], text)
+        except ValueError as error:
+            draft.problems.append(f"{source_of[path]}: {error}")
+            draft.doubtful.add(SHORTHANDS.get(path, path))
+    return layer
+
+
+def _parse_text(key: Key, text: str | tuple[str, ...]) -> Any:
+    if key.kind is Kind.LIST:
+        parts = (text,) if isinstance(text, str) else text
+        return tuple(item.strip() for part in parts for item in part.split(",") if item.strip())
+    single = text if isinstance(text, str) else ",".join(text)
+    if key.kind is Kind.INTEGER:
+        digits = single.strip()
+        if not digits.isascii() or not digits.removeprefix("-").isdigit() or len(digits) > 20:
+            raise ValueError(f"{single!r} is not {Kind.INTEGER}")
+        return int(digits)
+    if key.kind is Kind.BOOLEAN:
+        boolean = BOOLEAN_TEXTS.get(single.strip().lower())
+        if boolean is None:
+            raise ValueError(f"{single!r} is not {Kind.BOOLEAN}")
+        return boolean
+    return single
+
+
+# ----------------------------------------------------------------------------- the file
+
+
+def _read_toml(file: str) -> dict[str, Any]:
+    try:
+        with open(file, "rb") as stream:
+            content = stream.read(CONFIG_FILE_SIZE_BYTES_MAX + 1)
+        if len(content) > CONFIG_FILE_SIZE_BYTES_MAX:
+            raise ConfigError([f"{file} is larger than {CONFIG_FILE_SIZE_BYTES_MAX} bytes, so it is no configuration"])
+        return tomllib.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise ConfigError([f"the configuration file {file} can not be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{file} is not UTF-8 text: byte {error.start} is wrong"]) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError([f"{file} is not TOML: {error or 'it is nested too deeply'}"]) from error
+
+
+def _flatten(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Every value with its dotted path; a table that is no section of ours is one value."""
+    for name, value in table.items():
+        path = prefix + name
+        if isinstance(value, dict) and (path in SECTIONS or path in UPSTREAM_SECTIONS):
+            yield from _flatten(value, path + ".")
+        else:
+            yield path, value
+
+
+def _unknown_key(file: str, path: str, value: object, meant: str | None) -> str:
+    what = "section" if isinstance(value, dict) else "key"
+    return f"{file}: unknown {what} `{path}`" + (f"; did you mean `{meant}`?" if meant else "")
+
+
+# ----------------------------------------------------------------------------- from values to models
+
+
+def _build(draft: _Draft) -> Config:
+    """The models; values that do not fit are reported and replaced by their defaults."""
+    try:
+        return _validated(draft)
+    except ValidationError as error:
+        for details in error.errors(include_url=False):
+            path = _path_of(details)
+            draft.problems.append(_sentence(draft, path, details))
+            draft.doubtful.add(path)
+    for path in draft.doubtful:
+        draft.values.pop(path, None)
+    return _validated(draft)
+
+
+def _validated(draft: _Draft) -> Config:
+    nested: dict[str, Any] = {"ignored_keys": tuple(draft.ignored)}
+    for path, value in draft.values.items():
+        *sections, name = path.split(".")
+        table = nested
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[name] = value
+    return Config.model_validate(nested)
+
+
+def _path_of(details: ErrorDetails) -> str:
+    """The key an error is about, without the position inside a list."""
+    return ".".join(part for part in details["loc"] if isinstance(part, str))
+
+
+def _sentence(draft: _Draft, path: str, details: ErrorDetails) -> str:
+    message = details["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    value = "***" if KEYS[path].secret else _describe(draft.values.get(path))
+    return f"{draft.sources.get(path, 'default')}: `{path}` is {value}: {message}"
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= DESCRIBED_CHARACTERS_MAX else text[:DESCRIBED_CHARACTERS_MAX] + "…"

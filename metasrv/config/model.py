@@ -1,0 +1,255 @@
+"""The effective configuration: frozen models, one field a key, with the defaults of admin-api.md section 3.
+
+Types and ranges only; what two keys or a key and the disk have to do with each other is `validate.py`, where values
+come from is `load.py`. Knows no TOML, no flags. Every description here is also the help text of the key's flag.
+Secrets print as `***` in every text form.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
+
+from metasrv.config.levels import parse_levels
+from metasrv.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB
+from metasrv.types import Endpoint
+
+MASK = "***"
+HEARTBEAT_INTERVAL_MS_MIN = 20
+HEARTBEAT_INTERVAL_MS_MAX = 60_000
+NODE_ID_MAX = 2**63 - 1
+"""Ids are kept in SQLite's signed integers."""
+SIZE_BYTES_MAX = 2**63 - 1
+GRPC_MESSAGE_SIZE_BYTES_MIN = 1024
+GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1
+"""gRPC counts message sizes in signed 32 bits."""
+DURATION_MS_MAX = 24 * 3600 * 1000
+
+
+class SecretText(SecretStr):
+    """A secret; `get_secret_value()` is the only way to its text."""
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __repr__(self) -> str:
+        return MASK
+
+
+Secret = Annotated[SecretText, PlainSerializer(lambda _: MASK, return_type=str, when_used="json")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Milliseconds = Annotated[int, Field(ge=1, le=DURATION_MS_MAX)]
+
+
+class ConfigModel(BaseModel):
+    """What all parts of a configuration share: immutable, no unknown keys, no guessing of types."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
+
+
+class LogFileConfig(ConfigModel):
+    """`[log.file]`: log files, one an hour, the oldest removed."""
+
+    on: bool = Field(default=True, description="Write log files.")
+    level: str = Field(default="Warn,metasrv=Info", description="Level, or levels by name: `Warn,metasrv.raft=Debug`.")
+    dir: str = Field(default="./.databend/logs", description="Directory of the log files.", min_length=1)
+    format: Literal["json", "text"] = Field(default="json", description="One JSON object a line, or plain text.")
+    limit: int = Field(default=48, ge=1, le=1_000_000, description="Number of log files to keep.")
+    max_size: int = Field(
+        default=4 * 1024 * MIB,
+        ge=4096,
+        le=SIZE_BYTES_MAX,
+        description="Size in bytes at which a new log file is begun early.",
+    )
+
+    _level = field_validator("level")(lambda text: _checked_levels(text))
+
+
+class LogStderrConfig(ConfigModel):
+    """`[log.stderr]`: log lines on standard error."""
+
+    on: bool = Field(default=False, description="Write log lines to standard error.")
+    level: str = Field(default="Warn,metasrv=Info", description="Level, or levels by name.")
+    format: Literal["json", "text"] = Field(default="text", description="One JSON object a line, or plain text.")
+
+    _level = field_validator("level")(lambda text: _checked_levels(text))
+
+
+class LogConfig(ConfigModel):
+    """`[log]`."""
+
+    file: LogFileConfig = LogFileConfig()
+    stderr: LogStderrConfig = LogStderrConfig()
+
+
+class RaftConfig(ConfigModel):
+    """`[raft_config]`: this node among its peers, its data, its timing."""
+
+    id: int = Field(
+        default=0, ge=0, le=NODE_ID_MAX, description="Node id, used at the first start; the stored id wins later."
+    )
+    raft_listen_host: str = Field(
+        default="127.0.0.1", min_length=1, description="Host or address to listen on for peers."
+    )
+    raft_advertise_host: str = Field(
+        default_factory=socket.gethostname, min_length=1, description="Host by which peers reach this node."
+    )
+    raft_api_port: Port = Field(default=28004, description="Port for peers.")
+    raft_dir: str = Field(default="./.databend/meta", min_length=1, description="Directory of log, state and snapshots.")
+    single: bool = Field(
+        default=False, description="Begin a cluster of one node; no effect once the node is initialised."
+    )
+    join: tuple[str, ...] = Field(
+        default=(), description="Raft addresses `host:port` of members that may let this node in."
+    )
+    learner: bool = Field(default=False, description="Join without a vote.")
+    leave_via: tuple[str, ...] = Field(
+        default=(), description="Ask these raft addresses to remove `leave_id`, then exit."
+    )
+    leave_id: int | None = Field(default=None, ge=0, le=NODE_ID_MAX, description="Node to remove from the cluster.")
+    cluster_name: str = Field(default="foo_cluster", description="A label.")
+    heartbeat_interval: int = Field(
+        default=500,
+        ge=HEARTBEAT_INTERVAL_MS_MIN,
+        le=HEARTBEAT_INTERVAL_MS_MAX,
+        description="Milliseconds between a leader's heartbeats; elections start after 2 to 3 of them are missed.",
+    )
+    install_snapshot_timeout: Milliseconds = Field(default=4000, description="Milliseconds to wait for a snapshot chunk.")
+    wait_leader_timeout: Milliseconds = Field(
+        default=180_000, description="Milliseconds to wait for a leader at the start."
+    )
+    snapshot_logs_since_last: int = Field(
+        default=1024, ge=1, le=SIZE_BYTES_MAX, description="Applied log entries after which the log is compacted."
+    )
+    max_applied_log_to_keep: int = Field(
+        default=1000, ge=0, le=SIZE_BYTES_MAX, description="Applied log entries that compaction leaves."
+    )
+    snapshot_chunk_size: int = Field(
+        default=4 * MIB, ge=1, le=SIZE_BYTES_MAX, description="Bytes of one snapshot chunk on its way to a peer."
+    )
+    raft_secret: Secret | None = Field(
+        default=None, description="Secret shared by all nodes; prefer the file or environment."
+    )
+    raft_accepted_secrets: tuple[Secret, ...] = Field(
+        default=(), description="Further secrets accepted while one is replaced."
+    )
+    raft_secret_strict: bool = Field(
+        default=True, description="Refuse peers that prove no secret; off only while it is rolled out."
+    )
+    insecure_raft: bool = Field(default=False, description="Let anyone who reaches the raft port act as a peer.")
+    raft_tls_ca: str = Field(default="", description="PEM file of the authority that signed every peer's certificate.")
+    raft_tls_cert: str = Field(default="", description="PEM file of this node's certificate for peers.")
+    raft_tls_key: str = Field(default="", description="PEM file of that certificate's key.")
+
+    @field_validator("raft_secret")
+    @classmethod
+    def _empty_secret_is_none(cls, secret: SecretText | None) -> SecretText | None:
+        return secret if secret is not None and secret.get_secret_value() else None
+
+    @field_validator("join", "leave_via")
+    @classmethod
+    def _addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            Endpoint.parse(address)
+        return addresses
+
+    @property
+    def raft_listen_endpoint(self) -> Endpoint:
+        """Where this node listens for peers."""
+        return Endpoint(self.raft_listen_host, self.raft_api_port)
+
+    @property
+    def raft_advertise_endpoint(self) -> Endpoint:
+        """Where peers reach this node."""
+        return Endpoint(self.raft_advertise_host, self.raft_api_port)
+
+    @property
+    def election_timeout_min_ms(self) -> int:
+        """A follower waits at least this long for a leader."""
+        return 2 * self.heartbeat_interval
+
+    @property
+    def election_timeout_max_ms(self) -> int:
+        """A follower waits less than this long for a leader."""
+        return 3 * self.heartbeat_interval
+
+    @property
+    def raft_tls_enabled(self) -> bool:
+        """Whether peers speak mutual TLS."""
+        return bool(self.raft_tls_ca and self.raft_tls_cert and self.raft_tls_key)
+
+    @property
+    def is_leave_request(self) -> bool:
+        """Whether this process only asks for a node's removal and exits (admin-api.md section 5)."""
+        return bool(self.leave_via) and self.leave_id is not None
+
+
+class Config(ConfigModel):
+    """Everything a node is told, from all sources together."""
+
+    admin_api_address: str = Field(default="127.0.0.1:28101", description="`ip:port` of the HTTP admin API.")
+    admin_tls_server_cert: str = Field(default="", description="PEM file of the admin API's certificate.")
+    admin_tls_server_key: str = Field(default="", description="PEM file of that certificate's key.")
+    admin_token: Secret | None = Field(default=None, description="Token that admin requests must carry; prefer the file.")
+    grpc_api_address: str = Field(default="127.0.0.1:9191", description="`ip:port` of the gRPC API for clients.")
+    grpc_api_advertise_host: str | None = Field(default=None, description="Host by which clients reach the gRPC API.")
+    grpc_tls_server_cert: str = Field(default="", description="PEM file of the gRPC API's certificate.")
+    grpc_tls_server_key: str = Field(default="", description="PEM file of that certificate's key.")
+    grpc_api_max_message_size: int = Field(
+        default=GRPC_MESSAGE_SIZE_BYTES_DEFAULT,
+        ge=GRPC_MESSAGE_SIZE_BYTES_MIN,
+        le=GRPC_MESSAGE_SIZE_BYTES_MAX,
+        description="Bytes of the largest gRPC message.",
+    )
+    grpc_password: Secret | None = Field(
+        default=None, description="Password that clients give as user root; prefer the file."
+    )
+    grpc_min_client_version: str = Field(
+        default="1.2.676",
+        pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$",
+        description="Oldest client version that may connect.",
+    )
+    log: LogConfig = LogConfig()
+    raft_config: RaftConfig = Field(default_factory=lambda: RaftConfig())
+    ignored_keys: tuple[str, ...] = Field(default=(), exclude=True)
+    """Given keys of upstream releases that mean nothing here, so that one log line can name them."""
+
+    @field_validator("admin_token", "grpc_password")
+    @classmethod
+    def _empty_secret_is_none(cls, secret: SecretText | None) -> SecretText | None:
+        return secret if secret is not None and secret.get_secret_value() else None
+
+    @field_validator("grpc_api_advertise_host")
+    @classmethod
+    def _empty_host_is_none(cls, host: str | None) -> str | None:
+        return host or None
+
+    @property
+    def admin_endpoint(self) -> Endpoint:
+        """Where the admin API listens."""
+        return Endpoint.parse(self.admin_api_address)
+
+    @property
+    def grpc_endpoint(self) -> Endpoint:
+        """Where the gRPC API listens."""
+        return Endpoint.parse(self.grpc_api_address)
+
+    @property
+    def grpc_api_advertise_address(self) -> str | None:
+        """What clients dial, `host:port`; None without an advertise host (admin-api.md 3.2)."""
+        if self.grpc_api_advertise_host is None:
+            return None
+        return str(Endpoint(self.grpc_api_advertise_host, self.grpc_endpoint.port))
+
+    def secret_values(self) -> tuple[str, ...]:
+        """Every configured secret in plain text, for the one who removes them from texts."""
+        raft = self.raft_config
+        secrets = (self.admin_token, self.grpc_password, raft.raft_secret, *raft.raft_accepted_secrets)
+        return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
+
+
+def _checked_levels(text: str) -> str:
+    parse_levels(text)
+    return text

@@ -1,0 +1,187 @@
+"""What keys have to do with each other, with the disk and with the network (admin-api.md 3.4).
+
+Each check names the keys it reads; a check that reads a key which is already known to be wrong is not made, because
+it would only blame another line. Reads certificate files, opens no socket.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterator
+
+from metasrv.config.model import Config
+from metasrv.types import Endpoint
+
+NO_START_MODE = "at least one of `single` and `join` needs to be enabled"
+JOIN_ITSELF = "--join must not be set to itself"
+
+Check = Callable[[Config], Iterator[str]]
+
+
+def cross_problems(config: Config, doubtful: frozenset[str]) -> list[str]:
+    """One sentence for each mistake; `doubtful` are key paths whose values are not what was meant."""
+    return [
+        problem for keys, check in CHECKS if not doubtful.intersection(_full_paths(keys)) for problem in check(config)
+    ]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on `host`; names other than localhost count as reachable."""
+    if host.lower().rstrip(".") in {"localhost", "localhost.localdomain", "ip6-localhost"}:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _full_paths(keys: str) -> set[str]:
+    """`a b` as key paths; a name with a leading dot is in `[raft_config]`."""
+    return {f"raft_config{key}" if key.startswith(".") else key for key in keys.split()}
+
+
+# ----------------------------------------------------------------------------- addresses
+
+
+def _check_admin_address(config: Config) -> Iterator[str]:
+    yield from _address_problems(config.admin_api_address)
+
+
+def _check_grpc_address(config: Config) -> Iterator[str]:
+    yield from _address_problems(config.grpc_api_address)
+
+
+def _address_problems(address: str) -> Iterator[str]:
+    try:
+        ipaddress.ip_address(Endpoint.parse(address).addr)
+    except ValueError:
+        yield f"invalid socket address syntax while parsing {address}"
+
+
+def _check_listeners_differ(config: Config) -> Iterator[str]:
+    try:
+        listeners = [
+            ("admin_api_address", config.admin_endpoint),
+            ("grpc_api_address", config.grpc_endpoint),
+            ("raft_listen_host and raft_api_port", config.raft_config.raft_listen_endpoint),
+        ]
+    except ValueError:
+        return  # the checks of the single addresses say so
+    for position, (name, endpoint) in enumerate(listeners):
+        for other_name, other in listeners[position + 1 :]:
+            if endpoint.port == other.port != 0 and _hosts_overlap(endpoint.addr, other.addr):
+                yield f"`{name}` and `{other_name}` are both {other}; each listener needs a port of its own"
+
+
+def _hosts_overlap(host: str, other: str) -> bool:
+    wildcards = {"0.0.0.0", "::"}  # noqa: S104  # compared with, not listened on
+    return host == other or host in wildcards or other in wildcards
+
+
+# ----------------------------------------------------------------------------- how the node starts
+
+
+def _check_start_mode(config: Config) -> Iterator[str]:
+    raft = config.raft_config
+    if not raft.leave_via and raft.single == bool(raft.join):
+        yield NO_START_MODE
+
+
+def _check_join(config: Config) -> Iterator[str]:
+    raft = config.raft_config
+    if not raft.leave_via and raft.raft_listen_endpoint in {Endpoint.parse(address) for address in raft.join}:
+        yield JOIN_ITSELF
+
+
+def _check_leave(config: Config) -> Iterator[str]:
+    raft = config.raft_config
+    if raft.leave_id is not None and not raft.leave_via:
+        yield f"`leave_id` is {raft.leave_id} but `leave_via` names no node to ask; give both or neither"
+
+
+# ----------------------------------------------------------------------------- security
+
+
+def _check_raft_exposure(config: Config) -> Iterator[str]:
+    raft = config.raft_config
+    if is_loopback(raft.raft_listen_host) or raft.is_leave_request:
+        return
+    if raft.raft_secret is None and not raft.raft_tls_enabled and not raft.insecure_raft:
+        yield (
+            f"`raft_listen_host` {raft.raft_listen_host} can be reached from other machines, and whoever reaches it "
+            "could act as a member: set `raft_secret`, or set `raft_tls_ca`, `raft_tls_cert` and `raft_tls_key`, or "
+            "accept the risk with `insecure_raft = true` (--insecure-raft)"
+        )
+
+
+def _check_secrets(config: Config) -> Iterator[str]:
+    raft = config.raft_config
+    if raft.raft_secret is None and raft.raft_accepted_secrets:
+        yield "`raft_accepted_secrets` is set without `raft_secret`, which this node would prove itself with"
+    if any(not secret.get_secret_value() for secret in raft.raft_accepted_secrets):
+        yield "`raft_accepted_secrets` holds an empty secret"
+
+
+def _check_admin_tls(config: Config) -> Iterator[str]:
+    yield from _file_group_problems(
+        {
+            "admin_tls_server_cert": config.admin_tls_server_cert,
+            "admin_tls_server_key": config.admin_tls_server_key,
+        }
+    )
+
+
+def _check_grpc_tls(config: Config) -> Iterator[str]:
+    yield from _file_group_problems(
+        {
+            "grpc_tls_server_cert": config.grpc_tls_server_cert,
+            "grpc_tls_server_key": config.grpc_tls_server_key,
+        }
+    )
+
+
+def _check_raft_tls(config: Config) -> Iterator[str]:
+    raft = config.raft_config
+    yield from _file_group_problems(
+        {
+            "raft_tls_ca": raft.raft_tls_ca,
+            "raft_tls_cert": raft.raft_tls_cert,
+            "raft_tls_key": raft.raft_tls_key,
+        }
+    )
+
+
+def _file_group_problems(files: dict[str, str]) -> Iterator[str]:
+    """All of the files or none, and each readable."""
+    given = {name: path for name, path in files.items() if path}
+    missing = [f"`{name}`" for name in files if name not in given]
+    if given and missing:
+        verb = "is" if len(missing) == 1 else "are"
+        yield f"{' and '.join(f'`{name}`' for name in given)} is set but {' and '.join(missing)} {verb} not"
+    for name, path in given.items():
+        try:
+            with open(path, "rb") as stream:
+                stream.read(1)
+        except OSError as error:
+            yield f"`{name}`: {path} can not be read: {error.strerror}"
+        except ValueError as error:  # a null character in the path
+            yield f"`{name}`: {path!r} is no path: {error}"
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("admin_api_address", _check_admin_address),
+    ("grpc_api_address", _check_grpc_address),
+    ("admin_api_address grpc_api_address .raft_listen_host .raft_api_port", _check_listeners_differ),
+    (".single .join .leave_via", _check_start_mode),
+    (".join .raft_listen_host .raft_api_port .leave_via", _check_join),
+    (".leave_id .leave_via", _check_leave),
+    (
+        ".raft_listen_host .raft_secret .raft_tls_ca .raft_tls_cert .raft_tls_key .insecure_raft .leave_id .leave_via",
+        _check_raft_exposure,
+    ),
+    (".raft_secret .raft_accepted_secrets .raft_secret_strict", _check_secrets),
+    ("admin_tls_server_cert admin_tls_server_key", _check_admin_tls),
+    ("grpc_tls_server_cert grpc_tls_server_key", _check_grpc_tls),
+    (".raft_tls_ca .raft_tls_cert .raft_tls_key", _check_raft_tls),
+)
+"""The keys that a check reads, and the check."""

@@ -1,0 +1,89 @@
+"""What services may ask of consensus; no name of the engine appears here.
+
+Implemented by `raft/engine.py`; the tests have an in-memory twin in `metasrv.testing`. Runs on the node's
+event loop: no method may be called from another thread.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from metasrv.commands import Command, Reply
+from metasrv.types import Node, RaftStatus
+
+
+class TransferResult(NamedTuple):
+    """Answer of a leadership transfer (admin-api.md 1.5)."""
+
+    from_id: int
+    to_id: int
+    voter_ids: list[int]
+
+
+class JoinRequest(NamedTuple):
+    """A node asks to become a member."""
+
+    node: Node
+    incarnation: str
+    learner: bool
+
+
+class Consensus(Protocol):
+    """Proposals, linearizable reads, membership, leadership and the status of one instant."""
+
+    def status(self) -> RaftStatus:
+        """The status of this instant; cheap, never blocks, callable before the node has joined."""
+        ...
+
+    async def propose(self, command: Command, timeout_ms: int) -> Reply:
+        """Replicate a command, from any node (a follower forwards it, one hop).
+
+        Returns once it is committed, applied and durable on a majority.
+        Raises NotDoneError (NoLeaderError, NotLeaderError, OverloadedError, StoppingError) when it was
+        certainly not executed, UnknownOutcomeError when it may have been, TooLargeError before it was sent.
+        """
+        ...
+
+    async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
+        """As `propose`, but raises NotLeaderError instead of forwarding."""
+        ...
+
+    async def read_barrier(self, timeout_ms: int) -> None:
+        """Return when local applied state includes every write acknowledged before the call (invariant 5).
+
+        On a follower it asks the leader for its read index. Raises NotDoneError.
+        """
+        ...
+
+    async def read_barrier_local(self, timeout_ms: int) -> None:
+        """As `read_barrier`, but raises NotLeaderError on a node that is not the leader."""
+        ...
+
+    async def wait_applied(self, index: int, timeout_ms: int) -> None:
+        """Return when the local state has applied `index`. Raises NotDoneError at the deadline."""
+        ...
+
+    async def trigger_snapshot(self) -> None:
+        """Start writing a snapshot file in the background; no effect while one is being written."""
+        ...
+
+    async def transfer_leadership(self, to_id: int | None) -> TransferResult:
+        """Hand leadership to `to_id`, by default the next voter in ascending order, wrapping.
+
+        Returns once the request is sent; an impossible target changes nothing. Raises NotLeaderError.
+        """
+        ...
+
+    async def join(self, request: JoinRequest, timeout_ms: int) -> None:
+        """Leader only: admit a node (learner first, voter after it caught up). Idempotent.
+
+        Raises NotLeaderError, ChangeInProgressError, MembershipError.
+        """
+        ...
+
+    async def leave(self, node_id: int, timeout_ms: int) -> None:
+        """Leader only: remove a node. A node that is no member is a success.
+
+        Raises NotLeaderError, LeaveSelfError, ChangeInProgressError, MembershipError.
+        """
+        ...

@@ -1,0 +1,94 @@
+"""What a handler sees of one call: metadata, deadline, and a counted stream of messages.
+
+The protocol names the part of grpc.aio's context that is used, so that tests need no server. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NoReturn, Protocol
+
+import grpc
+
+from metasrv.grpc_api.failures import Metadata
+from metasrv.grpc_api.methods import READ_METADATA_KEY, STALE_READ
+
+TIMEOUT_MS_DEFAULT = 10_000
+"""For a call without a deadline, and the longest that any call waits for consensus."""
+ANSWER_MARGIN_MS = 20
+"""Taken off a client's deadline, so that the true reason arrives before its own clock runs out."""
+
+
+class Call(Protocol):
+    """The part of `grpc.aio.ServicerContext` that handlers use."""
+
+    async def write(self, message: bytes, /) -> None: ...
+
+    async def send_initial_metadata(self, metadata: Metadata, /) -> None: ...
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn: ...
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
+
+    def time_remaining(self) -> float | None: ...
+
+    def peer(self) -> str: ...
+
+    def done(self) -> bool: ...
+
+
+class Sink(Protocol):
+    """Counts bytes sent to clients (implemented by the metrics registry)."""
+
+    def client_sent_bytes(self, size_bytes: int, /) -> None: ...
+
+
+class Stream:
+    """The answer side of a streaming call; `started` once anything was sent."""
+
+    __slots__ = ("_sink", "call", "started")
+
+    def __init__(self, call: Call, sink: Sink) -> None:
+        self.call = call
+        self._sink = sink
+        self.started = False
+
+    async def start(self, metadata: Metadata) -> None:
+        """Send the initial metadata now, before the first message."""
+        self.started = True
+        await self.call.send_initial_metadata(metadata)
+
+    async def send(self, message: bytes) -> None:
+        self.started = True
+        self._sink.client_sent_bytes(len(message))
+        await self.call.write(message)
+
+
+def timeout_ms_of(call: Call) -> int:
+    """How long this call may wait for consensus: its deadline, at most `TIMEOUT_MS_DEFAULT`."""
+    remaining_seconds = call.time_remaining()
+    if remaining_seconds is None:
+        return TIMEOUT_MS_DEFAULT
+    remaining_ms = int(remaining_seconds * 1000) - ANSWER_MARGIN_MS
+    return max(1, min(remaining_ms, TIMEOUT_MS_DEFAULT))
+
+
+def wants_stale_read(call: Call) -> bool:
+    """Whether the client asked for local state without a round to a quorum."""
+    return metadata_value(call, READ_METADATA_KEY) == STALE_READ
+
+
+def metadata_value(call: Call, name: str) -> str | bytes | None:
+    """The first value of a metadata key (lower case), None without one."""
+    for key, value in call.invocation_metadata() or ():
+        if key == name:
+            return value
+    return None
+
+
+def client_address(peer: str) -> str:
+    """`ip:port` of a caller from gRPC's `ipv4:1.2.3.4:5` or `ipv6:%5B::1%5D:5`."""
+    kind, _, address = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return peer
+    return address.replace("%5B", "[").replace("%5D", "]")

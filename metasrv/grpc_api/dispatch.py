@@ -1,0 +1,174 @@
+"""Around every call: admission, decoding, metrics, and the status of whatever went wrong.
+
+Handlers take raw bytes from gRPC: a message that does not parse becomes INVALID_ARGUMENT here instead of gRPC's own
+INTERNAL, and sizes are counted for free. Knows no method's meaning. Runs on the event loop; this is the outermost
+frame of the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from metasrv.context import NodeContext
+from metasrv.errors import InvalidRequestError, OverloadedError, StoppingError
+from metasrv.grpc_api.calls import Call, Stream
+from metasrv.grpc_api.failures import failure_of
+from metasrv.grpc_api.handshake import Authenticator
+from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.methods import (
+    GET_CLIENT_INFO,
+    GET_CLUSTER_STATUS,
+    KV_GET_MANY,
+    KV_LIST,
+    KV_TRANSACTION,
+    MEMBER_LIST,
+    SERVICE_NAME,
+    Kind,
+    Method,
+)
+from metasrv.limits import GRPC_CALLS_MAX
+
+Body = Callable[[Any, Any], Awaitable[Any]]
+"""Unary: (request, call) -> reply message. Streaming: (request or iterator of requests, Stream) -> None."""
+
+LEADER_ONLY = frozenset((KV_LIST, KV_GET_MANY, KV_TRANSACTION))
+"""Methods that are never forwarded: a client is sent to the leader instead."""
+SERVED_WHILE_DRAINING = frozenset((GET_CLUSTER_STATUS, GET_CLIENT_INFO, MEMBER_LIST))
+"""Methods that look at the node itself; they answer until the listener closes."""
+
+
+class Dispatcher:
+    """Builds gRPC handlers from the method table and the bodies of the methods."""
+
+    def __init__(self, context: NodeContext, authenticator: Authenticator, hint: LeaderHint) -> None:
+        self._context = context
+        self._metrics = context.metrics
+        self._authenticator = authenticator
+        self._hint = hint
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+        self.calls = 0
+        """Calls under way."""
+
+    def handlers(self, bodies: Mapping[Method, Body]) -> Any:
+        """The generic handler of MetaService for `grpc.aio.Server.add_generic_rpc_handlers`."""
+        table = {method.name: self._handler(method, body) for method, body in bodies.items()}
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, table)
+
+    def end_streams(self) -> None:
+        """End every streaming call with UNAVAILABLE, so that a stop need not wait for watchers."""
+        self._stopping = True
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def _handler(self, method: Method, body: Body) -> Any:
+        if method.kind is Kind.UNARY:
+            return grpc.unary_unary_rpc_method_handler(self._unary(method, body))
+        if method.kind is Kind.SERVER_STREAM:
+            return grpc.unary_stream_rpc_method_handler(self._server_stream(method, body))
+        return grpc.stream_stream_rpc_method_handler(self._bidirectional(method, body))
+
+    # ------------------------------------------------------------------------- kinds
+
+    def _unary(self, method: Method, body: Body) -> Callable[[bytes, Call], Awaitable[bytes]]:
+        metrics = self._metrics
+        parse = method.request.FromString
+        clock = perf_counter
+
+        async def handle(data: bytes, call: Call) -> bytes:
+            metrics.rpc_started()
+            self.calls += 1
+            started = clock()
+            success = False
+            try:
+                metrics.client_received_bytes(len(data))
+                await self._admit(method, call)
+                reply: Message = await body(_parsed(parse, data), call)
+                answer = reply.SerializeToString()
+                metrics.client_sent_bytes(len(answer))
+                success = True
+                return answer
+            except Exception as error:
+                await self._fail(method, call, error)
+                return b""
+            finally:
+                self.calls -= 1
+                metrics.rpc_finished(success, clock() - started, method.write)
+
+        return handle
+
+    def _server_stream(self, method: Method, body: Body) -> Callable[[bytes, Call], Awaitable[None]]:
+        parse = method.request.FromString
+
+        async def handle(data: bytes, call: Call) -> None:
+            self._metrics.client_received_bytes(len(data))
+            await self._stream(method, call, lambda stream: body(_parsed(parse, data), stream))
+
+        return handle
+
+    def _bidirectional(self, method: Method, body: Body) -> Callable[[AsyncIterator[bytes], Call], Awaitable[None]]:
+        async def handle(requests: AsyncIterator[bytes], call: Call) -> None:
+            await self._stream(method, call, lambda stream: body(self._parsed_all(method, requests), stream))
+
+        return handle
+
+    async def _stream(self, method: Method, call: Call, run: Callable[[Stream], Awaitable[None]]) -> None:
+        self._metrics.rpc_started()
+        self.calls += 1
+        started = perf_counter()
+        success = False
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+        try:
+            await self._admit(method, call)
+            await run(Stream(call, self._metrics))
+            success = True
+        except asyncio.CancelledError:
+            if not self._stopping or call.done() or task is None:
+                raise  # the client went away
+            task.uncancel()
+            await self._fail(method, call, StoppingError())
+        except Exception as error:
+            await self._fail(method, call, error)
+        finally:
+            if task is not None:
+                self._tasks.discard(task)
+            self.calls -= 1
+            self._metrics.rpc_finished(success, perf_counter() - started, method.write)
+
+    async def _parsed_all(self, method: Method, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        parse = method.request.FromString
+        async for data in requests:
+            self._metrics.client_received_bytes(len(data))
+            yield _parsed(parse, data)
+
+    # ------------------------------------------------------------------------- around
+
+    async def _admit(self, method: Method, call: Call) -> None:
+        if (self._context.draining or self._stopping) and method not in SERVED_WHILE_DRAINING:
+            raise StoppingError
+        if self.calls > GRPC_CALLS_MAX:
+            raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
+        if method.token:
+            await self._authenticator.check(call)
+
+    async def _fail(self, method: Method, call: Call, error: Exception) -> None:
+        """End the call with the status of `error`; nothing to do for a caller that is gone."""
+        if call.done():
+            return
+        failure = failure_of(error, self._hint.address(), leader_only=method in LEADER_ONLY)
+        await call.abort(failure.code, failure.text, failure.metadata)
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError as error:
+        raise InvalidRequestError(f"the request is not the message of this method: {error}") from error

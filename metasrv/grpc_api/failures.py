@@ -1,0 +1,82 @@
+"""From errors to gRPC statuses: the one place where an exception class becomes a code (grpc.md section e).
+
+A status that certainly changed nothing carries `x-metasrv-outcome: not-done`, so that a client need not guess from
+codes or texts whether it may send a write again (invariant 4). Pure.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import grpc
+
+from metasrv.errors import (
+    InvalidRequestError,
+    MetasrvError,
+    NoLeaderError,
+    NotDoneError,
+    NotLeaderError,
+    OverloadedError,
+    StoppingError,
+    UnknownOutcomeError,
+)
+from metasrv.grpc_api.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
+
+logger = logging.getLogger(__name__)
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+NOT_LEADER_TEXT = "not leader"
+_NOT_DONE_METADATA: Metadata = ((OUTCOME_METADATA_KEY, NOT_DONE),)
+
+
+class StatusError(MetasrvError):
+    """A call ends with exactly this status; nothing was changed."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class Failure(NamedTuple):
+    """The status that ends a call."""
+
+    code: grpc.StatusCode
+    text: str
+    metadata: Metadata
+
+
+def failure_of(error: Exception, leader_address: str | None, *, leader_only: bool) -> Failure:
+    """The status for `error`.
+
+    `leader_address` is the leader's client address when this node is not the leader and knows it; `leader_only`
+    says that the method is never forwarded, so that a missing leader reads as `not leader` too.
+    """
+    if isinstance(error, StatusError):
+        return Failure(error.code, str(error), _NOT_DONE_METADATA)
+    if isinstance(error, InvalidRequestError):
+        return Failure(grpc.StatusCode.INVALID_ARGUMENT, str(error), _NOT_DONE_METADATA)
+    if isinstance(error, UnknownOutcomeError):
+        return Failure(grpc.StatusCode.ABORTED, str(error), ())
+    if isinstance(error, NotDoneError):
+        return _not_done(error, leader_address, leader_only)
+    # The text of an unexpected exception may hold anything; the log has it, the client gets a sentence.
+    logger.error("a client call failed unexpectedly", exc_info=error)
+    return Failure(grpc.StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}", ())
+
+
+def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool) -> Failure:
+    metadata = _NOT_DONE_METADATA
+    if isinstance(error, NotLeaderError) or (leader_only and isinstance(error, NoLeaderError)):
+        if leader_address:
+            metadata = (*metadata, (LEADER_METADATA_KEY, leader_address))
+        return Failure(grpc.StatusCode.UNAVAILABLE, NOT_LEADER_TEXT, metadata)
+    if isinstance(error, NoLeaderError):
+        return Failure(grpc.StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)
+    if isinstance(error, OverloadedError):
+        return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), metadata)
+    text = str(error)
+    if isinstance(error, StoppingError) and not text.startswith("MetaNodeStopped"):
+        text = f"MetaNodeStopped: {text}"
+    return Failure(grpc.StatusCode.UNAVAILABLE, text, metadata)

@@ -1,0 +1,111 @@
+"""Who may call: the handshake that gives tokens out and the check of the tokens that come back (grpc.md section b).
+
+The signing key is replicated; the first handshake of a cluster proposes one, later ones only read it, so that a
+handshake needs no leader. Runs on the event loop; the check of a known token costs a dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import AsyncIterator
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from metasrv.commands import SecretReply, SetClusterSecret
+from metasrv.context import NodeContext
+from metasrv.errors import NoLeaderError
+from metasrv.grpc_api.calls import Call, Stream, metadata_value, timeout_ms_of
+from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.methods import TOKEN_METADATA_KEY
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.grpc_api.tokens import SECRET_NAME, SECRET_SIZE_BYTES, TokenError, TokenSigner
+from metasrv.grpc_api.versions import SERVER_VERSION, ProtocolVersion
+
+USERNAME = "root"
+
+
+class Authenticator:
+    """Gives out and checks tokens for one node."""
+
+    def __init__(self, context: NodeContext, password: str | None, min_client_version: ProtocolVersion) -> None:
+        self._context = context
+        self._password = password
+        self._min_client_version = min_client_version
+        self._known_signer: TokenSigner | None = None
+
+    # ------------------------------------------------------------------------- tokens
+
+    async def check(self, call: Call) -> None:
+        """Return for a call with a good token; raises StatusError UNAUTHENTICATED."""
+        token = metadata_value(call, TOKEN_METADATA_KEY)
+        if not token:
+            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, "Error auth-token-bin is empty")
+        if type(token) is not bytes:
+            token = str(token).encode()
+        signer = self._signer()
+        if signer is None:
+            # Another node may have signed it: wait until this one knows what the cluster knows.
+            await self._context.consensus.read_barrier(timeout_ms_of(call))
+            signer = self._signer()
+        try:
+            if signer is None:
+                raise TokenError("this cluster has not signed any token")
+            signer.verify(token, self._context.clock.wall_ms() // 1000)
+        except TokenError as error:
+            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, f"token verify failed: {error}") from error
+
+    def _signer(self) -> TokenSigner | None:
+        if self._known_signer is None:
+            secret = self._context.machine.secret(SECRET_NAME)
+            if secret is not None:
+                self._known_signer = TokenSigner(secret, self._password)
+        return self._known_signer
+
+    # ------------------------------------------------------------------------- handshake
+
+    async def handshake(self, requests: AsyncIterator[pb.HandshakeRequest], stream: Stream) -> None:
+        """The Handshake method: one message in, one message out."""
+        request = await anext(requests, None)
+        if request is None:
+            raise StatusError(grpc.StatusCode.INTERNAL, "Error request next is None")
+        self._check_version(request.protocol_version)
+        self._check_user(request.payload)
+        signer = await self._signer_or_new(stream.call)
+        token = signer.sign(USERNAME, self._context.clock.wall_ms() // 1000)
+        reply = pb.HandshakeResponse(protocol_version=SERVER_VERSION.digit, payload=token)
+        await stream.send(reply.SerializeToString())
+
+    def _check_version(self, digit: int) -> None:
+        if 0 < digit < self._min_client_version.digit:
+            raise StatusError(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"meta-client protocol_version({ProtocolVersion.from_digit(digit)})"
+                f" < metasrv min-compatible({self._min_client_version})",
+            )
+
+    def _check_user(self, payload: bytes) -> None:
+        try:
+            user = pb.BasicAuth.FromString(payload)
+        except DecodeError as error:
+            raise StatusError(
+                grpc.StatusCode.INTERNAL, f"the payload of the handshake is not a BasicAuth: {error}"
+            ) from error
+        if user.username != USERNAME:
+            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, f"Unknown user: {user.username}")
+        if self._password is None:
+            return
+        if not hmac.compare_digest(user.password.encode(), self._password.encode()):
+            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, f"Wrong password of user: {USERNAME}")
+
+    async def _signer_or_new(self, call: Call) -> TokenSigner:
+        signer = self._signer()
+        if signer is not None:
+            return signer
+        command = SetClusterSecret(SECRET_NAME, secrets.token_bytes(SECRET_SIZE_BYTES))
+        reply = await self._context.consensus.propose(command, timeout_ms_of(call))
+        if not isinstance(reply, SecretReply):
+            raise NoLeaderError("the cluster has no key for tokens yet")
+        self._known_signer = TokenSigner(reply.secret, self._password)
+        return self._known_signer

@@ -1,0 +1,218 @@
+"""The key-value methods: Transaction, KvTransaction, KvApi, KvReadV1, KvList, KvGetMany (grpc.md sections a to e).
+
+Writes go through consensus and read nothing here; reads wait for a read barrier and are then answered from local
+state, one snapshot per call. Knows no rule of the state machine. Runs on the event loop; Transaction and KvReadV1
+are the hot path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import grpc
+
+from metasrv.commands import BranchTransactionReply, ErrorReply, Reply, TransactionReply, UpsertReply
+from metasrv.context import NodeContext
+from metasrv.errors import InvalidRequestError, InvariantError
+from metasrv.grpc_api import kv_json
+from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
+from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.grpc_api.readers import Readers
+from metasrv.grpc_api.replies import branch_transaction_reply, stream_item, transaction_reply
+from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
+from metasrv.state.format import U64_MAX, prefix_end
+from metasrv.state.reader import StateReader
+from metasrv.state.validate import validate_command, validate_key
+from metasrv.types import SeqV
+
+INLINE_RECORDS_MAX = 128
+"""Reads of at most so many records are made on the event loop; larger ones in a helper thread."""
+INLINE_SIZE_BYTES_MAX = 1024 * 1024
+"""The same for the values of a read of several keys, about."""
+INLINE_PROBE_RECORDS = 8
+"""Records of a list that are looked at before it is decided where to read it."""
+PAGE_RECORDS = 512
+
+
+class KvMethods:
+    """Bodies of the methods that read and write keys."""
+
+    def __init__(self, context: NodeContext, hint: LeaderHint, readers: Readers) -> None:
+        self._consensus = context.consensus
+        self._machine = context.machine
+        self._metrics = context.metrics
+        self._clock = context.clock
+        self._hint = hint
+        self._readers = readers
+
+    # ------------------------------------------------------------------------- writes
+
+    async def transaction(self, request: pb.TxnRequest, call: Call) -> pb.TxnReply:
+        """Transaction: from any node; a follower forwards and names the leader in its initial metadata."""
+        command = transaction_from(request)
+        validate_command(command)
+        reply = await self._consensus.propose(command, timeout_ms_of(call))
+        metadata = self._hint.metadata()
+        if metadata:
+            await call.send_initial_metadata(metadata)
+        if type(reply) is TransactionReply:
+            return transaction_reply(reply)
+        raise _unexpected(reply)
+
+    async def kv_transaction(self, request: pb.KvTransactionRequest, call: Call) -> pb.KvTransactionReply:
+        """KvTransaction: on the leader only."""
+        command = branch_transaction_from(request)
+        validate_command(command)
+        reply = await self._consensus.propose_local(command, timeout_ms_of(call))
+        if type(reply) is BranchTransactionReply:
+            return branch_transaction_reply(reply)
+        raise _unexpected(reply)
+
+    async def kv_api(self, request: pb.RaftRequest, call: Call) -> pb.RaftReply:
+        """KvApi: UpsertKV in JSON; a follower forwards and says nothing of it."""
+        try:
+            command = kv_json.parse_write(request.data)
+        except InvalidRequestError as error:  # this method's contract is INTERNAL for bad JSON (section c)
+            raise StatusError(grpc.StatusCode.INTERNAL, str(error)) from error
+        validate_command(command)
+        reply = await self._consensus.propose(command, timeout_ms_of(call))
+        if type(reply) is UpsertReply:
+            return pb.RaftReply(data=kv_json.upsert_reply_text(reply))
+        raise _unexpected(reply)
+
+    # ------------------------------------------------------------------------- reads
+
+    async def kv_read_v1(self, request: pb.RaftRequest, stream: Stream) -> None:
+        """KvReadV1: get, mget and list in JSON, answered as items."""
+        query = kv_json.parse_read(request.data)
+        if not wants_stale_read(stream.call):
+            await self._consensus.read_barrier(timeout_ms_of(stream.call))
+        metadata = self._hint.metadata()
+        if metadata:
+            await stream.start(metadata)
+        if isinstance(query, kv_json.ListPrefix):
+            await self._send_list(query.prefix, None, stream)
+            return
+        count = await self._send_keys(query.keys, stream)
+        self._metrics.stream_items("mget" if query.many else "get", count)
+
+    async def kv_list(self, request: pb.KvListRequest, stream: Stream) -> None:
+        """KvList: on the leader only, unless a stale read is asked for."""
+        if not wants_stale_read(stream.call):
+            await self._consensus.read_barrier_local(timeout_ms_of(stream.call))
+        await self._send_list(request.prefix, request.limit if request.HasField("limit") else None, stream)
+
+    async def kv_get_many(self, requests: AsyncIterator[pb.KvGetManyRequest], stream: Stream) -> None:
+        """KvGetMany: on the leader only; every key is answered while the input is still open."""
+        stale = wants_stale_read(stream.call)
+        if not stale:
+            # Before the first key too, so that a client learns at once that it asks the wrong node.
+            await self._consensus.read_barrier_local(timeout_ms_of(stream.call))
+        count = 0
+        try:
+            async for request in requests:
+                validate_key(request.key)
+                if count and not stale:
+                    await self._consensus.read_barrier_local(timeout_ms_of(stream.call))
+                record = self._machine.get(request.key, self._clock.wall_ms())
+                await stream.send(stream_item(request.key, record))
+                count += 1
+        finally:
+            self._metrics.stream_items("mget", count)
+
+    async def _send_keys(self, keys: list[str], stream: Stream) -> int:
+        """One item per requested key, in order; all from one snapshot."""
+        for key in keys:
+            validate_key(key)
+        now_ms = self._clock.wall_ms()
+        records = self._inline_keys(keys, now_ms)
+        if records is not None:
+            for key, record in zip(keys, records, strict=True):
+                await stream.send(stream_item(key, record))
+            return len(keys)
+        async with self._readers.open() as reader:
+            async for page in reader.iterate(_key_pages(reader.view, keys, now_ms)):
+                await reader.deliver(stream, page)
+        return len(keys)
+
+    def _inline_keys(self, keys: list[str], now_ms: int) -> list[SeqV | None] | None:
+        """The records of few and small ones; None when they are for a helper thread."""
+        if len(keys) > INLINE_RECORDS_MAX:
+            return None
+        if len(keys) == 1:
+            return self._machine.get_many(keys, now_ms)
+        records: list[SeqV | None] = []
+        size_bytes = 0
+        for key in keys:
+            record = self._machine.get(key, now_ms)
+            size_bytes += 0 if record is None else len(record.data)
+            if size_bytes > INLINE_SIZE_BYTES_MAX:
+                return None
+            records.append(record)
+        return records
+
+    async def _send_list(self, prefix: str, limit: int | None, stream: Stream) -> None:
+        """Every record under `prefix` in key order, at most `limit`; all from one snapshot."""
+        validate_key(prefix, "the prefix")
+        now_ms = self._clock.wall_ms()
+        sent = 0
+        try:
+            records = self._inline_list(prefix, limit, now_ms)
+            if records is not None:
+                for key, record in records:
+                    await stream.send(stream_item(key, record))
+                    sent += 1
+                return
+            async with self._readers.open() as reader:
+                async for page in reader.iterate(_list_pages(reader.view, prefix, limit, now_ms)):
+                    await reader.deliver(stream, page)
+                    sent += len(page)
+        finally:
+            self._metrics.stream_items("list", sent)
+
+    def _inline_list(self, prefix: str, limit: int | None, now_ms: int) -> list[tuple[str, SeqV]] | None:
+        """All records of a short list of small values; None when it is for a helper thread."""
+        most = U64_MAX if limit is None else limit
+        records = self._machine.list_prefix(prefix, min(most, INLINE_PROBE_RECORDS), now_ms)
+        if len(records) < INLINE_PROBE_RECORDS or len(records) == most:
+            return records
+        # The first few tell whether the rest may be large; nothing is applied in between.
+        if sum(len(record.data) for _, record in records) > INLINE_SIZE_BYTES_MAX // INLINE_PROBE_RECORDS:
+            return None
+        records = self._machine.list_prefix(prefix, min(most, INLINE_RECORDS_MAX + 1), now_ms)
+        return records if len(records) <= INLINE_RECORDS_MAX else None
+
+
+def _key_pages(view: StateReader, keys: list[str], now_ms: int) -> Iterator[list[bytes]]:
+    """Encoded items of the keys, in order, in pages bounded in count and in bytes."""
+    page: list[bytes] = []
+    size_bytes = 0
+    for key in keys:
+        item = stream_item(key, view.get(key, now_ms))
+        page.append(item)
+        size_bytes += len(item)
+        if len(page) >= PAGE_RECORDS or size_bytes > INLINE_SIZE_BYTES_MAX:
+            yield page
+            page, size_bytes = [], 0
+    if page:
+        yield page
+
+
+def _list_pages(view: StateReader, prefix: str, limit: int | None, now_ms: int) -> Iterator[list[bytes]]:
+    """Encoded items of the records under `prefix`, at most `limit`, in the view's pages."""
+    left = U64_MAX if limit is None else limit
+    for records in view.pages(prefix, prefix_end(prefix), now_ms):
+        page = [stream_item(key, record) for key, record in records[:left]]
+        if page:
+            yield page
+        left -= len(page)
+        if left <= 0:
+            return
+
+
+def _unexpected(reply: Reply) -> Exception:
+    if isinstance(reply, ErrorReply):
+        return InvalidRequestError(reply.text)
+    return InvariantError(f"consensus answered with a {type(reply).__name__}")

@@ -1,0 +1,40 @@
+"""Where the leader is, as clients are told: a header with its client address (grpc.md section e).
+
+Building a status costs more than a call's own work, so an answer is remembered for a few milliseconds; it is only a
+hint, and a stale one costs the client one more hop. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from metasrv.context import NodeContext
+from metasrv.grpc_api.failures import Metadata
+from metasrv.grpc_api.methods import LEADER_METADATA_KEY
+
+HINT_SECONDS = 0.05
+
+
+class LeaderHint:
+    """The leader's client address as this node knows it."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._consensus = context.consensus
+        self._monotonic = context.clock.monotonic
+        self._metadata: Metadata = ()
+        self._valid_until = float("-inf")
+
+    def metadata(self) -> Metadata:
+        """The header for a successful answer; empty on the leader and while no address is known."""
+        now = self._monotonic()
+        if now >= self._valid_until:
+            address = self.address()
+            self._metadata = ((LEADER_METADATA_KEY, address),) if address else ()
+            self._valid_until = now + HINT_SECONDS
+        return self._metadata
+
+    def address(self) -> str | None:
+        """The leader's client address of this instant; None on the leader, or when it is not known."""
+        status = self._consensus.status()
+        leader = status.leader
+        if status.is_leader or leader is None:
+            return None
+        return leader.grpc_api_advertise_address or None

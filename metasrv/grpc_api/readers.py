@@ -1,0 +1,100 @@
+"""Large reads: a view pinned to one instant, read page by page in a helper thread.
+
+What would hold the event loop longer than its step limit is read here: long lists, exports, key layouts. A pinned view
+keeps SQLite's write-ahead log from shrinking, so the number of views and the time a client takes for a page are
+bounded. Methods run on the event loop; only the reading itself runs in the threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+from typing import Self, TypeVar
+
+import grpc
+
+from metasrv.errors import OverloadedError
+from metasrv.grpc_api.calls import Stream
+from metasrv.grpc_api.failures import StatusError
+from metasrv.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READERS_MAX
+from metasrv.state.machine import StateMachine
+from metasrv.state.reader import StateReader
+
+Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+THREADS = 2
+
+
+class Readers:
+    """The helper threads of one node's gRPC service and the views that are open."""
+
+    def __init__(self, machine: StateMachine) -> None:
+        self._machine = machine
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc-reader")
+        self.open_count = 0
+
+    def open(self) -> PinnedReader:
+        """Pin the state of this instant; raises OverloadedError at the limit."""
+        if self.open_count >= GRPC_READERS_MAX:
+            raise OverloadedError(f"this node already serves {GRPC_READERS_MAX} large reads, the limit")
+        return PinnedReader(self, self._pool, self._machine.open_reader())
+
+    def close(self) -> None:
+        """Wait for reads under way; new ones raise RuntimeError."""
+        self._pool.shutdown()
+
+
+class PinnedReader:
+    """One view, as an async context manager; a single task uses it."""
+
+    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, view: StateReader) -> None:
+        self.view = view
+        self._readers = readers
+        self._pool = pool
+        self._under_way: Future[object] | None = None
+        readers.open_count += 1
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._readers.open_count -= 1
+        # A cancelled call may leave a read running in its thread: the view is closed behind it.
+        self._pool.submit(_close_after, self.view, self._under_way)
+
+    async def run(self, read: Callable[[], Result]) -> Result:
+        """`read()` in a helper thread."""
+        future = self._pool.submit(read)
+        self._under_way = future  # type: ignore[assignment]  # Future is invariant, only its end matters here
+        return await asyncio.wrap_future(future)
+
+    async def iterate(self, items: Iterator[Item]) -> AsyncIterator[Item]:
+        """Each next item made in a helper thread."""
+        while True:
+            item = await self.run(lambda: next(items, None))
+            if item is None:
+                return
+            yield item
+
+    async def deliver(self, stream: Stream, messages: Sequence[bytes]) -> None:
+        """Send a page; raises StatusError when the client does not take it in time."""
+        try:
+            async with asyncio.timeout(GRPC_PAGE_SECONDS_MAX):
+                for message in messages:
+                    await stream.send(message)
+        except TimeoutError as error:
+            raise StatusError(
+                grpc.StatusCode.ABORTED,
+                f"the client took none of a page of answers for {GRPC_PAGE_SECONDS_MAX} seconds; read again",
+            ) from error
+
+
+def _close_after(view: StateReader, under_way: Future[object] | None) -> None:
+    if under_way is not None:
+        wait((under_way,))
+    view.close()

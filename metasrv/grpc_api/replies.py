@@ -1,0 +1,73 @@
+"""From replies and records to protobuf: the outward half of the wire (grpc.md a.2, a.3).
+
+Hot path: runs on the event loop once per transaction and once per streamed item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metasrv import commands as c
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.types import KVMeta, SeqV
+
+
+def transaction_reply(reply: c.TransactionReply) -> pb.TxnReply:
+    return pb.TxnReply(success=reply.success, responses=_responses(reply.responses), execution_path=reply.execution_path)
+
+
+def branch_transaction_reply(reply: c.BranchTransactionReply) -> pb.KvTransactionReply:
+    # None leaves the optional field unset.
+    return pb.KvTransactionReply(executed_branch=reply.executed_branch, responses=_responses(reply.responses))
+
+
+def stream_item(key: str, record: SeqV | None) -> bytes:
+    """An encoded StreamItem; without a value when the key is absent."""
+    return pb.StreamItem(key=key, value=record_out(record)).SerializeToString()
+
+
+def record_out(record: SeqV | None) -> pb.SeqV | None:
+    """A record on the wire; None stays None, which leaves an optional field unset."""
+    if record is None:
+        return None
+    return pb.SeqV(seq=record.seq, data=record.data, meta=_meta_out(record.meta))
+
+
+def _meta_out(meta: KVMeta | None) -> pb.KVMeta | None:
+    if meta is None:
+        return None
+    return pb.KVMeta(expire_at=meta.expire_at, proposed_at_ms=meta.proposed_at_ms)
+
+
+def _responses(responses: Sequence[c.OperationResponse]) -> list[pb.TxnOpResponse]:
+    return [_response(response) for response in responses]
+
+
+def _response(response: c.OperationResponse) -> pb.TxnOpResponse:
+    if isinstance(response, c.PutResponse):
+        return pb.TxnOpResponse(
+            put=pb.TxnPutResponse(
+                key=response.key,
+                prev_value=record_out(response.prev),
+                current=record_out(response.current),
+            )
+        )
+    if isinstance(response, c.GetResponse):
+        return pb.TxnOpResponse(get=pb.TxnGetResponse(key=response.key, value=record_out(response.value)))
+    if isinstance(response, c.DeleteResponse):
+        return pb.TxnOpResponse(
+            delete=pb.TxnDeleteResponse(key=response.key, success=response.success, prev_value=record_out(response.prev))
+        )
+    if isinstance(response, c.DeleteByPrefixResponse):
+        return pb.TxnOpResponse(
+            delete_by_prefix=pb.TxnDeleteByPrefixResponse(prefix=response.prefix, count=response.count)
+        )
+    return pb.TxnOpResponse(
+        fetch_increase_u64=pb.FetchIncreaseU64Response(
+            key=response.key,
+            before_seq=response.before_seq,
+            before=response.before,
+            after_seq=response.after_seq,
+            after=response.after,
+        )
+    )

@@ -1,0 +1,99 @@
+"""Tokens of the client API: JWT, HS256, one claim that matters (`username`), good on every node (grpc.md b.5).
+
+The signing key comes from a secret that the cluster replicates, so that a token of one node holds on the others and
+over restarts. With a password configured the key depends on it: changing the password ends all earlier tokens.
+Knows nothing of gRPC. Runs on the event loop; a repeated token costs one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from typing import Any
+
+from metasrv.errors import MetasrvError
+
+SECRET_NAME = "grpc-token-key"  # noqa: S105 - the name under which the secret is replicated, not the secret
+SECRET_SIZE_BYTES = 32
+TOKEN_LIFETIME_SECONDS = 3650 * 24 * 3600
+TOKEN_SIZE_BYTES_MAX = 4096
+VERIFIED_TOKENS_MAX = 4096
+
+_HEADER = {"alg": "HS256", "typ": "JWT"}
+
+
+class TokenError(MetasrvError):
+    """A token is not one that this cluster signed, or its time is over."""
+
+
+class TokenSigner:
+    """Signs and verifies the tokens of one key."""
+
+    def __init__(self, cluster_secret: bytes, password: str | None) -> None:
+        """`cluster_secret` is the replicated secret; `password` the configured one, None when none is asked for."""
+        self._key = cluster_secret
+        if password is not None:
+            self._key = hmac.digest(cluster_secret, b"password:" + password.encode(), "sha256")
+        self._verified: dict[bytes, int] = {}
+
+    def sign(self, username: str, now_seconds: int) -> bytes:
+        """A new token, as the bytes of its text."""
+        claims = {
+            "iat": now_seconds,
+            "nbf": now_seconds,
+            "exp": now_seconds + TOKEN_LIFETIME_SECONDS,
+            "username": username,
+        }
+        signed = _encode_json(_HEADER) + b"." + _encode_json(claims)
+        return signed + b"." + _encode(self._signature(signed))
+
+    def verify(self, token: bytes, now_seconds: float) -> None:
+        """Return for a good token; raises TokenError with the reason."""
+        expires_at = self._verified.get(token)
+        if expires_at is None:
+            expires_at = self._verify_signature(token)
+            if len(self._verified) >= VERIFIED_TOKENS_MAX:
+                self._verified.clear()  # bounded; the few tokens in use are verified once more
+            self._verified[token] = expires_at
+        if expires_at < now_seconds:
+            raise TokenError("the token is expired")
+
+    def _verify_signature(self, token: bytes) -> int:
+        if len(token) > TOKEN_SIZE_BYTES_MAX:
+            raise TokenError(f"the token is {len(token)} bytes, the limit is {TOKEN_SIZE_BYTES_MAX}")
+        parts = token.split(b".")
+        if len(parts) != 3:
+            raise TokenError("the token is not a JWT")
+        # The signature is checked before anything inside is read: the algorithm is ours, never the token's choice.
+        signed, _, signature = token.rpartition(b".")
+        if not hmac.compare_digest(_encode(self._signature(signed)), signature):
+            raise TokenError("the signature does not match")
+        claims = _decode_json(parts[1])
+        expires_at = claims.get("exp")
+        if type(claims.get("username")) is not str or type(expires_at) is not int:
+            raise TokenError("the token lacks its claims")
+        return expires_at
+
+    def _signature(self, signed: bytes) -> bytes:
+        return hmac.digest(self._key, signed, hashlib.sha256)
+
+
+def _encode(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _encode_json(value: dict[str, Any]) -> bytes:
+    return _encode(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _decode_json(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(base64.urlsafe_b64decode(data + b"=" * (-len(data) % 4)))
+    except (binascii.Error, ValueError, RecursionError) as error:
+        raise TokenError("the token does not hold JSON") from error
+    if type(value) is not dict:
+        raise TokenError("the token does not hold an object")
+    return value

@@ -1,0 +1,72 @@
+"""The Watch method: changes of keys as this node applies them (grpc.md d.7).
+
+Queues, filters and the initial flush belong to `metasrv.state.watch`; here they become messages. A client that goes
+away cancels the handler, which closes its watcher. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import grpc
+
+from metasrv.context import NodeContext
+from metasrv.grpc_api.calls import Stream
+from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.grpc_api.replies import record_out
+from metasrv.state.validate import validate_key
+from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchItem, WatchReset
+
+MARKER = pb.WatchResponse().SerializeToString()
+"""Ends the initial flush: no event, no initialization flag; by proto3's rules an empty message."""
+
+_FILTERS = {int(kind): kind for kind in WatchFilter}
+
+
+class WatchMethod:
+    """Body of Watch."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._watches = context.machine.watches
+        self._metrics = context.metrics
+
+    async def watch(self, request: pb.WatchRequest, stream: Stream) -> None:
+        """Serve changes until the client leaves, falls too far behind, or the node stops."""
+        key_end = request.key_end if request.HasField("key_end") else None
+        validate_key(request.key)
+        if key_end is not None:
+            validate_key(key_end, "the end of the range")
+        # An unknown number reads as the enum's default, as everywhere in proto3.
+        kind = _FILTERS.get(request.filter_type, WatchFilter.ALL)
+        watcher = self._watches.subscribe(request.key, key_end, kind, request.initial_flush)
+        try:
+            # At once: a client's call returns when it sees the initial metadata, long before the first change.
+            await stream.start(())
+            while items := await watcher.next_batch():
+                await self._send(items, stream)
+        except WatcherOverflow as error:
+            raise StatusError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"the watch ended because the client read too slowly: {error}; read the keys again and watch anew",
+            ) from error
+        except WatchReset as error:
+            raise StatusError(
+                grpc.StatusCode.ABORTED, f"the watch ended: {error}; read the keys again and watch anew"
+            ) from error
+        finally:
+            watcher.close()
+
+    async def _send(self, items: list[WatchItem], stream: Stream) -> None:
+        initialization = 0
+        try:
+            for item in items:
+                initialization += item.is_initialization
+                await stream.send(MARKER if item.marker else watch_response(item))
+        finally:
+            self._metrics.watch_items(initialization, len(items) - initialization)
+
+
+def watch_response(item: WatchItem) -> bytes:
+    """An encoded WatchResponse with an event."""
+    event = pb.Event(key=item.key, current=record_out(item.current), prev=record_out(item.prev))
+    response = pb.WatchResponse(event=event, is_initialization=item.is_initialization)
+    return response.SerializeToString()

@@ -1,0 +1,83 @@
+"""The numbers that one node counts, grouped by who counts them.
+
+Plain holders: `registry.py` writes them, `page.py` and `own_page.py` read them. Labels are plain texts, and their
+number is bounded. Runs on the node's event loop.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from metasrv.metrics.counting import BoundedCounter, Histogram, HistogramByLabel
+from metasrv.metrics.quantiles import SlidingWindow
+
+RPC_DELAY_BOUNDS_MS = tuple(float(step * 10**power) for power in range(5) for step in (1, 2, 3, 4, 5, 7))
+"""admin-api.md 2.5: 30 bounds, the last 70000."""
+APPEND_BOUNDS_SECONDS = tuple(0.001 * 2**power for power in range(20))
+SNAPSHOT_BOUNDS_SECONDS = tuple(float(2**power) for power in range(10))
+WORK_BOUNDS_SECONDS = tuple(0.0001 * 2**power for power in range(16))
+"""Syncs and batches: 0.1 ms to 3.3 s."""
+
+OTHER = "other"
+StreamKind = Literal["get", "mget", "list"]
+
+
+class ClientCounters:
+    """The client-facing RPCs (admin-api.md 2.5)."""
+
+    def __init__(self) -> None:
+        self.sent_bytes = 0
+        self.received_bytes = 0
+        self.succeeded = 0
+        self.failed = 0
+        self.reads_failed = 0
+        self.in_flight = 0
+        self.delay_seconds_sum = 0.0
+        self.delay_window = SlidingWindow()
+        self.delay_read_ms = Histogram(RPC_DELAY_BOUNDS_MS)
+        self.delay_write_ms = Histogram(RPC_DELAY_BOUNDS_MS)
+        self.delay_neither_ms = Histogram(RPC_DELAY_BOUNDS_MS)
+        """Calls that neither read nor write keys, such as handshakes and status."""
+        self.watch_initialization = 0
+        self.watch_change = 0
+        self.stream_items: dict[StreamKind, int] = {"get": 0, "mget": 0, "list": 0}
+
+
+class PeerCounters:
+    """What goes to and comes from peers (admin-api.md 2.3)."""
+
+    def __init__(self) -> None:
+        self.active: BoundedCounter[tuple[str, str]] = BoundedCounter((OTHER, OTHER))
+        self.connect_failed: BoundedCounter[tuple[str, str]] = BoundedCounter((OTHER, OTHER))
+        self.sent_bytes: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.received_bytes: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.send_failed: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.append_seconds = HistogramByLabel(APPEND_BOUNDS_SECONDS, OTHER)
+        self.snapshot_sending: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.snapshot_receiving: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.snapshot_sent: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.snapshot_send_failed: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.snapshot_received: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.snapshot_receive_failed: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.snapshot_sent_seconds = HistogramByLabel(SNAPSHOT_BOUNDS_SECONDS, OTHER)
+        self.snapshot_received_seconds = HistogramByLabel(SNAPSHOT_BOUNDS_SECONDS, OTHER)
+
+
+class WorkCounters:
+    """Disk, state and health of this node."""
+
+    def __init__(self) -> None:
+        self.store_write_failed: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.store_read_failed: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.snapshot_written_entries = 0
+        self.log_sync_seconds = Histogram(WORK_BOUNDS_SECONDS)
+        self.log_synced_entries = 0
+        self.apply_seconds = Histogram(WORK_BOUNDS_SECONDS)
+        self.applied_commands = 0
+        self.loop_lag_seconds = 0.0
+        self.disk_free_bytes: int | None = None
+        self.health: dict[tuple[str, str], bool] = {}
+        """Newest outcome of each check by (probe, check)."""
+        self.health_checks: BoundedCounter[tuple[str, str, str]] = BoundedCounter((OTHER, OTHER, OTHER))
+        self.admin_requests: BoundedCounter[tuple[str, str, str]] = BoundedCounter((OTHER, OTHER, OTHER))
+        """By (route, method, status code)."""

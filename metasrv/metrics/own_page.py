@@ -1,0 +1,98 @@
+"""The families that no Databend release has, under prefixes of our own.
+
+`metasrv_raft_*`, `metasrv_node_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in base units. They answer what
+operators of such clusters ask for: disk latency, lag of each peer, how many nodes may still fail, why a probe fails.
+Pure functions over counters and a status; must not know who counts or who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from metasrv.metrics.counters import WorkCounters
+from metasrv.metrics.exposition import Family, Labels, counter, gauge, histogram, labelled
+from metasrv.types import LogId, RaftStatus
+
+RAFT = "metasrv_raft_"
+NODE = "metasrv_node_"
+
+
+def own_families(work: WorkCounters, status: RaftStatus, binary_version: str, commit: str) -> Iterator[Family]:
+    yield from _raft_families(status)
+    yield from _peer_families(status)
+    yield from _work_families(work)
+    yield from _health_families(work)
+    build: Labels = (("version", binary_version), ("commit", commit))
+    yield labelled("metasrv_build_info", "gauge", "Version of this build.", {build: 1})
+    yield gauge(f"{NODE}id", "Id of this node.", status.node_id)
+
+
+def failure_tolerance(status: RaftStatus) -> int:
+    """How many more voters may fail before the cluster stops, as this leader sees it; 0 off the leader.
+
+    A voter counts as alive when it is connected; the leader itself always does.
+    """
+    if not status.is_leader:
+        return 0
+    voters = status.membership.voters
+    alive = sum(peer.connected for peer in status.peers if peer.node_id in voters) + (status.node_id in voters)
+    return max(0, alive - status.membership.majority)
+
+
+def _raft_families(status: RaftStatus) -> Iterator[Family]:
+    lag = max(0, status.commit_index - status.last_applied.index)
+    yield gauge(f"{RAFT}commit_index", "Index of the last committed log entry.", status.commit_index)
+    yield gauge(f"{RAFT}apply_lag_entries", "Committed entries not yet applied.", lag)
+    yield gauge(f"{RAFT}has_quorum", "1 while a majority of voters is in contact.", int(status.has_quorum))
+    yield gauge(f"{RAFT}voters", "Voters of the cluster.", len(status.membership.voters))
+    yield gauge(f"{RAFT}learners", "Learners of the cluster.", len(status.membership.learners))
+    yield gauge(f"{RAFT}failure_tolerance_nodes", "Voters that may still fail; leader only.", failure_tolerance(status))
+    if status.leader_contact_ms is not None:
+        seconds = status.leader_contact_ms / 1000
+        yield gauge(f"{RAFT}leader_contact_age_seconds", "Since the leader was last heard.", seconds)
+    yield gauge(f"{RAFT}purged_index", "Index of the last purged log entry.", (status.purged or LogId()).index)
+    yield gauge(f"{NODE}state_size_bytes", "Bytes of the state on disk.", status.state_size_bytes)
+
+
+def _peer_families(status: RaftStatus) -> Iterator[Family]:
+    connected: dict[Labels, float] = {}
+    ages: dict[Labels, float] = {}
+    lags: dict[Labels, float] = {}
+    for peer in status.peers:
+        label: Labels = (("id", str(peer.node_id)),)
+        connected[label] = int(peer.connected)
+        if peer.last_contact_ms is not None:
+            ages[label] = peer.last_contact_ms / 1000
+        if status.is_leader:
+            matched = 0 if peer.match_log_id is None else peer.match_log_id.index
+            lags[label] = max(0, status.last_log_id.index - matched)
+    yield labelled(f"{RAFT}peer_connected", "gauge", "1 while the peer is connected.", connected)
+    yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Since the peer was last heard.", ages)
+    yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
+
+
+def _work_families(work: WorkCounters) -> Iterator[Family]:
+    yield histogram(f"{RAFT}log_sync_seconds", "One write and sync of the raft log.", {(): work.log_sync_seconds})
+    yield counter(f"{RAFT}log_synced_entries_total", "Log entries synced.", work.log_synced_entries)
+    yield histogram(f"{RAFT}apply_seconds", "Applying one log entry to the state.", {(): work.apply_seconds})
+    yield counter(f"{RAFT}applied_commands_total", "Commands applied to the state.", work.applied_commands)
+    yield gauge(f"{NODE}loop_lag_seconds", "How late the event loop's last beat was.", work.loop_lag_seconds)
+    if work.disk_free_bytes is not None:
+        yield gauge(f"{NODE}disk_free_bytes", "Free bytes where the data directory is.", work.disk_free_bytes)
+
+
+def _health_families(work: WorkCounters) -> Iterator[Family]:
+    newest: dict[Labels, float] = {
+        (("type", probe), ("name", check)): int(passed) for (probe, check), passed in work.health.items()
+    }
+    yield labelled("metasrv_healthcheck", "gauge", "1 when the check passed last time.", newest)
+    checks: dict[Labels, float] = {
+        (("type", probe), ("name", check), ("status", outcome)): count
+        for (probe, check, outcome), count in work.health_checks.values.items()
+    }
+    yield labelled("metasrv_healthchecks_total", "counter", "Outcomes of checks.", checks)
+    requests: dict[Labels, float] = {
+        (("route", route), ("method", method), ("code", code)): count
+        for (route, method, code), count in work.admin_requests.values.items()
+    }
+    yield labelled("metasrv_admin_requests_total", "counter", "Requests to the admin API.", requests)

@@ -1,0 +1,153 @@
+"""What one node counts: the observer of consensus, the counters of the client API, and the page made of them.
+
+One registry a node and nothing global, so that several nodes may live in one process. Counting is plain integers
+(under two microseconds an event); everything about the state comes from the `RaftStatus` of the moment the page is
+asked for, so a scrape never shows an old one. Runs on the node's event loop. Must not know HTTP, gRPC or SQLite.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from itertools import chain
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS, ClientCounters, PeerCounters, StreamKind, WorkCounters
+from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
+from metasrv.metrics.own_page import own_families
+from metasrv.metrics.page import client_families, network_families, seed_families, server_families
+from metasrv.types import RaftStatus
+
+
+class MetricsRegistry:
+    """Implements `RaftObserver`; the client API and the admin API count here too."""
+
+    def __init__(self, binary_version: str, commit: str) -> None:
+        self.binary_version = binary_version
+        self.commit = commit
+        self.client = ClientCounters()
+        self.peers = PeerCounters()
+        self.work = WorkCounters()
+        self._process = CollectorRegistry(auto_describe=False)
+        ProcessCollector(registry=self._process)
+        PlatformCollector(registry=self._process)
+
+    # ------------------------------------------------------------------------- client API
+
+    def rpc_started(self) -> None:
+        self.client.in_flight += 1
+
+    def rpc_finished(self, success: bool, seconds: float, write: bool | None) -> None:
+        """`write` is None for calls that neither read nor write keys."""
+        client = self.client
+        client.in_flight -= 1
+        if success:
+            client.succeeded += 1
+        else:
+            client.failed += 1
+            client.reads_failed += write is False
+        client.delay_seconds_sum += seconds
+        client.delay_window.observe(seconds)
+        delay_ms = client.delay_write_ms if write else client.delay_neither_ms if write is None else client.delay_read_ms
+        milliseconds = seconds * 1000.0
+        delay_ms.counts[bisect_left(RPC_DELAY_BOUNDS_MS, milliseconds)] += 1
+        delay_ms.sum += milliseconds
+
+    def client_sent_bytes(self, size_bytes: int) -> None:
+        self.client.sent_bytes += size_bytes
+
+    def client_received_bytes(self, size_bytes: int) -> None:
+        self.client.received_bytes += size_bytes
+
+    def watch_items(self, initialization: int, changes: int) -> None:
+        self.client.watch_initialization += initialization
+        self.client.watch_change += changes
+
+    def stream_items(self, kind: StreamKind, count: int) -> None:
+        self.client.stream_items[kind] += count
+
+    # ------------------------------------------------------------------------- consensus: RaftObserver
+
+    def peer_connected(self, node_id: int, address: str, connected: bool) -> None:
+        self.peers.active.add((str(node_id), address), 1 if connected else -1)
+
+    def connect_failed(self, node_id: int, address: str) -> None:
+        self.peers.connect_failed.add((str(node_id), address), 1)
+
+    def sent_bytes(self, to_id: int, size_bytes: int) -> None:
+        self.peers.sent_bytes.add(str(to_id), size_bytes)
+
+    def received_bytes(self, from_address: str, size_bytes: int) -> None:
+        self.peers.received_bytes.add(from_address, size_bytes)
+
+    def send_failed(self, to_id: int) -> None:
+        self.peers.send_failed.add(str(to_id), 1)
+
+    def append_acknowledged(self, to_id: int, seconds: float) -> None:
+        self.peers.append_seconds.observe(str(to_id), seconds)
+
+    def snapshot_sending(self, to_id: int, change: int) -> None:
+        self.peers.snapshot_sending.add(str(to_id), change)
+
+    def snapshot_sent(self, to_id: int, seconds: float, success: bool) -> None:
+        counter = self.peers.snapshot_sent if success else self.peers.snapshot_send_failed
+        counter.add(str(to_id), 1)
+        self.peers.snapshot_sent_seconds.observe(str(to_id), seconds)
+
+    def snapshot_receiving(self, from_id: int, change: int) -> None:
+        self.peers.snapshot_receiving.add(str(from_id), change)
+
+    def snapshot_received(self, from_id: int, seconds: float, success: bool) -> None:
+        counter = self.peers.snapshot_received if success else self.peers.snapshot_receive_failed
+        counter.add(str(from_id), 1)
+        self.peers.snapshot_received_seconds.observe(str(from_id), seconds)
+
+    def snapshot_written(self, entries: int) -> None:
+        self.work.snapshot_written_entries += entries
+
+    def storage_failed(self, operation: str, write: bool) -> None:
+        counter = self.work.store_write_failed if write else self.work.store_read_failed
+        counter.add(operation, 1)
+
+    def log_synced(self, seconds: float, entries: int) -> None:
+        self.work.log_sync_seconds.observe(seconds)
+        self.work.log_synced_entries += entries
+
+    def batch_applied(self, seconds: float, commands: int) -> None:
+        self.work.apply_seconds.observe(seconds)
+        self.work.applied_commands += commands
+
+    # ------------------------------------------------------------------------- admin API and health
+
+    def admin_request(self, route: str, method: str, status_code: int) -> None:
+        """`route` is the path of a known route, never what a client made up."""
+        self.work.admin_requests.add((route, method, str(status_code)), 1)
+
+    def health_checked(self, probe: str, check: str, passed: bool) -> None:
+        self.work.health[(probe, check)] = passed
+        self.work.health_checks.add((probe, check, "pass" if passed else "fail"), 1)
+
+    def loop_lag(self, seconds: float) -> None:
+        self.work.loop_lag_seconds = seconds
+
+    def disk_free(self, size_bytes: int) -> None:
+        self.work.disk_free_bytes = size_bytes
+
+    # ------------------------------------------------------------------------- page
+
+    def families(self, status: RaftStatus, watchers: int) -> Iterable[Family]:
+        """Every family, those of the seed's sample first and in its order."""
+        return chain(
+            seed_families(self.client, status),
+            server_families(self.client, status, watchers, self.binary_version, self.commit),
+            network_families(self.peers, self.work, status),
+            client_families(self.client),
+            own_families(self.work, status, self.binary_version, self.commit),
+            (family_of(metric) for metric in self._process.collect()),
+        )
+
+    def render(self, status: RaftStatus, watchers: int, accept: str | None) -> tuple[bytes, str]:
+        """The metrics page and its content type, fresh from `status`; `accept` is the request's header."""
+        content_type = choose_content_type(accept)
+        return encode(self.families(status, watchers), content_type), content_type

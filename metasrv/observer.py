@@ -1,0 +1,97 @@
+"""What consensus reports while it works, for whoever counts it.
+
+`raft/` calls these from the event loop; `metrics/` implements them. A protocol, so that the engine knows nothing of
+Prometheus and the simulator can listen too.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class RaftObserver(Protocol):
+    """Counts and durations; every method is cheap and never raises."""
+
+    def peer_connected(self, node_id: int, address: str, connected: bool) -> None: ...
+
+    def connect_failed(self, node_id: int, address: str) -> None: ...
+
+    def sent_bytes(self, to_id: int, size_bytes: int) -> None: ...
+
+    def received_bytes(self, from_address: str, size_bytes: int) -> None: ...
+
+    def send_failed(self, to_id: int) -> None: ...
+
+    def append_acknowledged(self, to_id: int, seconds: float) -> None:
+        """Time from sending entries to their acknowledgement."""
+        ...
+
+    def snapshot_sending(self, to_id: int, change: int) -> None:
+        """`change` is +1 when a transfer starts and -1 when it ends."""
+        ...
+
+    def snapshot_sent(self, to_id: int, seconds: float, success: bool) -> None: ...
+
+    def snapshot_receiving(self, from_id: int, change: int) -> None: ...
+
+    def snapshot_received(self, from_id: int, seconds: float, success: bool) -> None: ...
+
+    def snapshot_written(self, entries: int) -> None:
+        """A snapshot file with so many entries was finished."""
+        ...
+
+    def storage_failed(self, operation: str, write: bool) -> None: ...
+
+    def log_synced(self, seconds: float, entries: int) -> None:
+        """One write and sync of the raft log."""
+        ...
+
+    def batch_applied(self, seconds: float, commands: int) -> None:
+        """One log entry was applied to the state."""
+        ...
+
+
+class SilentObserver:
+    """Listens to nothing."""
+
+    def peer_connected(self, node_id: int, address: str, connected: bool) -> None:
+        del node_id, address, connected
+
+    def connect_failed(self, node_id: int, address: str) -> None:
+        del node_id, address
+
+    def sent_bytes(self, to_id: int, size_bytes: int) -> None:
+        del to_id, size_bytes
+
+    def received_bytes(self, from_address: str, size_bytes: int) -> None:
+        del from_address, size_bytes
+
+    def send_failed(self, to_id: int) -> None:
+        del to_id
+
+    def append_acknowledged(self, to_id: int, seconds: float) -> None:
+        del to_id, seconds
+
+    def snapshot_sending(self, to_id: int, change: int) -> None:
+        del to_id, change
+
+    def snapshot_sent(self, to_id: int, seconds: float, success: bool) -> None:
+        del to_id, seconds, success
+
+    def snapshot_receiving(self, from_id: int, change: int) -> None:
+        del from_id, change
+
+    def snapshot_received(self, from_id: int, seconds: float, success: bool) -> None:
+        del from_id, seconds, success
+
+    def snapshot_written(self, entries: int) -> None:
+        del entries
+
+    def storage_failed(self, operation: str, write: bool) -> None:
+        del operation, write
+
+    def log_synced(self, seconds: float, entries: int) -> None:
+        del seconds, entries
+
+    def batch_applied(self, seconds: float, commands: int) -> None:
+        del seconds, commands

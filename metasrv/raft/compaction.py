@@ -1,0 +1,91 @@
+"""Log purge without a copy of the state (architecture.md section 5).
+
+The state file is durable by itself, so the log may be purged up to the applied index that a finished sync of the state
+has put on disk. Policy: every `snapshot_logs_since_last` applied entries, keeping `max_applied_log_to_keep` of them;
+earlier when the log in memory grows past its limit. The sync runs in the snapshot thread; the purge is a lazy log write.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from metasrv.errors import StartupError, StorageError
+from metasrv.limits import LOG_MEMORY_BYTES_MAX
+from metasrv.raft.log_store import LogStore
+from metasrv.raft.snapshots import Snapshots
+from metasrv.raft.storage_thread import Storage
+from metasrv.state.snapshot import checkpoint, sync_state
+from metasrv.types import LogId
+
+logger = logging.getLogger(__name__)
+
+
+class Compaction:
+    """Decides when to sync the state and how far to purge the log."""
+
+    def __init__(
+        self,
+        *,
+        store: LogStore,
+        snapshots: Snapshots,
+        thread: Storage,
+        state_path: str,
+        logs_since_last: int,
+        logs_to_keep: int,
+        applied_index: Callable[[], int],
+        failed: Callable[[StartupError], None],
+    ) -> None:
+        self._store = store
+        self._snapshots = snapshots
+        self._thread = thread
+        self._state_path = state_path
+        self._logs_since_last = max(1, logs_since_last)
+        self._logs_to_keep = logs_to_keep
+        self._applied_index = applied_index
+        self._failed = failed
+        self._synced_index = applied_index()
+        self._running = False
+
+    def purged(self) -> LogId | None:
+        """The last purged entry; the log keeps its position, as Raft's consistency check needs it."""
+        first = self._store.first_index
+        entry = self._store.entry_at(first)
+        return LogId(entry[2], first, 0) if entry is not None and first > 1 else None
+
+    def consider(self) -> None:
+        """Start a sync of the state if enough was applied since the last one."""
+        applied = self._applied_index()
+        crowded = self._store.bytes_in_memory > LOG_MEMORY_BYTES_MAX and applied > self._synced_index
+        if self._running or not (crowded or applied - self._synced_index >= self._logs_since_last):
+            return
+        self._running = True
+
+        def done(_result: object, error: BaseException | None) -> None:
+            self._running = False
+            if error is not None:
+                self._failed(
+                    error if isinstance(error, StartupError) else StorageError(f"the state can not be synced: {error}")
+                )
+                return
+            self._synced_index = applied
+            self._purge()
+
+        self._thread.submit(_make_durable, self._state_path, on_done=done)
+
+    def _purge(self) -> None:
+        crowded = self._store.bytes_in_memory > LOG_MEMORY_BYTES_MAX
+        keep = 1 if crowded else max(1, self._logs_to_keep)
+        first_kept = self._synced_index - keep
+        floor = self._snapshots.purge_floor()
+        if floor is not None:
+            first_kept = min(first_kept, floor)
+        if first_kept > self._store.first_index:
+            logger.debug("purging the log before entry %d", first_kept)
+            self._store.purge_to(first_kept)
+
+
+def _make_durable(state_path: str) -> None:
+    """In the snapshot thread: sync what is committed, then shorten the state's write-ahead log."""
+    sync_state(state_path)
+    checkpoint(state_path)

@@ -1,0 +1,187 @@
+"""Membership changes, one at a time (engine.md D6): join as a learner, vote after catching up, leave.
+
+Each change is one log entry that holds the configuration before and after it. A new one is refused while any
+membership entry is not yet committed, or before the leader's own no-op is applied. Runs on the event loop of the leader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from metasrv.clock import Clock
+from metasrv.commands import AddNode, Command, RemoveNode, Reply
+from metasrv.consensus import JoinRequest
+from metasrv.entries import encode_membership_entry
+from metasrv.errors import (
+    ChangeInProgressError,
+    LeaveSelfError,
+    MembershipError,
+    NotLeaderError,
+    UnknownOutcomeError,
+)
+from metasrv.raft.engine import LEADER, Engine
+from metasrv.raft.log_store import LogStore
+from metasrv.types import Member, Membership
+
+logger = logging.getLogger(__name__)
+
+CATCH_UP_LAG_ENTRIES = 64
+"""A learner that is this close to the leader's last entry may vote."""
+_POLL_SECONDS = 0.02
+
+
+class MembershipChanges:
+    """The leader's side of join and leave."""
+
+    def __init__(
+        self,
+        *,
+        node_id: int,
+        clock: Clock,
+        engine: Engine,
+        store: LogStore,
+        free: Callable[[], Awaitable[None]],
+        append: Callable[[bytes], tuple[int, int]],
+        propose: Callable[[Command, int], Awaitable[Reply]],
+        leader_id: Callable[[], int | None],
+        applied_index: Callable[[], int],
+    ) -> None:
+        self._own_id = node_id
+        self._clock = clock
+        self._engine = engine
+        self._store = store
+        self._free = free
+        self._append = append
+        self._propose = propose
+        self._leader_id = leader_id
+        self._applied_index = applied_index
+        self._lock = asyncio.Lock()
+        self._last_change_index = 0
+
+    async def join(self, request: JoinRequest, timeout_ms: int) -> None:
+        """Admit a node, idempotently; see `Consensus.join`."""
+        self._require_leader()
+        node_id = request.node.node_id
+        wanted = Member(request.node.endpoint, request.incarnation)
+        present = self._engine.membership()
+        if self._settled(present, node_id, wanted, request.learner):
+            return
+        if node_id == self._own_id:
+            raise MembershipError(f"node id {node_id} is this leader's own; give the joining node another id")
+        if self._lock.locked():
+            raise ChangeInProgressError
+        async with self._lock:
+            deadline = self._clock.monotonic() + timeout_ms / 1000
+            await self._remove_other_directory(node_id, wanted, deadline)
+            if self._engine.membership().member(node_id) is None:
+                await self._propose(AddNode(request.node, False), self._left_ms(deadline))
+                await self._change(lambda now: _with_learner(now, node_id, wanted), deadline)
+                logger.info("node %d joined as a learner, at %s", node_id, request.node.endpoint)
+            if not request.learner and node_id not in self._engine.membership().voters:
+                await self._catch_up(node_id, deadline)
+                await self._change(lambda now: _promoted(now, node_id), deadline)
+                logger.info("node %d votes from now on", node_id)
+
+    async def leave(self, node_id: int, timeout_ms: int) -> None:
+        """Remove a node, idempotently; see `Consensus.leave`."""
+        self._require_leader()
+        present = self._engine.membership()
+        if node_id == self._own_id:
+            if len(present.voters) == 1:
+                raise MembershipError(f"node {node_id} is the last voter; a cluster can not lose its last member")
+            raise LeaveSelfError(node_id)
+        if self._lock.locked():
+            raise ChangeInProgressError
+        async with self._lock:
+            deadline = self._clock.monotonic() + timeout_ms / 1000
+            if node_id in present:
+                await self._change(lambda now: _without(now, node_id), deadline)
+                logger.info("node %d left the cluster", node_id)
+            await self._propose(RemoveNode(node_id), self._left_ms(deadline))
+
+    def _settled(self, present: Membership, node_id: int, wanted: Member, learner: bool) -> bool:
+        member = present.member(node_id)
+        if member is None or member.incarnation != wanted.incarnation:
+            return False
+        return node_id in present.voters or learner
+
+    async def _remove_other_directory(self, node_id: int, wanted: Member, deadline: float) -> None:
+        """A member with this id but another data directory was wiped: it must leave before it may join.
+
+        It may have forgotten votes and entries, so it must not go on as the voter it was.
+        """
+        member = self._engine.membership().member(node_id)
+        if member is not None and member.incarnation != wanted.incarnation:
+            logger.warning("node %d comes back with a new data directory; its former self is removed first", node_id)
+            await self._change(lambda now: _without(now, node_id), deadline)
+
+    async def _catch_up(self, node_id: int, deadline: float) -> None:
+        """Wait until the learner has nearly all of the log."""
+        while True:
+            self._require_leader()
+            if self._engine.match_index(node_id) >= self._store.last_index - CATCH_UP_LAG_ENTRIES:
+                return
+            if self._clock.monotonic() > deadline:
+                raise MembershipError(
+                    f"node {node_id} is a learner now but has not caught up in time "
+                    f"({self._engine.match_index(node_id)} of {self._store.last_index} entries); it may ask again"
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _change(self, make: Callable[[Membership], Membership], deadline: float) -> None:
+        """Append one membership entry and wait until it is applied here."""
+        await self._free()
+        self._require_leader()
+        if self._applied_index() < max(self._engine.noop_index(), self._last_change_index):
+            raise ChangeInProgressError
+        if self._uncommitted_change():
+            raise ChangeInProgressError
+        before = self._engine.membership()
+        after = make(before)
+        if after == before:
+            return
+        index, term = self._append(encode_membership_entry(self._own_id, before, after))
+        self._last_change_index = index
+        while self._applied_index() < index:
+            if self._clock.monotonic() > deadline:
+                raise UnknownOutcomeError("the membership change is in the log but was not committed in time")
+            await asyncio.sleep(_POLL_SECONDS / 4)
+        entry = self._store.entry_at(index)
+        if entry is not None and entry[2] != term:
+            raise NotLeaderError(self._leader_id(), "another leader's entry took the place of the membership change")
+
+    def _uncommitted_change(self) -> bool:
+        """Some entry after the applied index changes the membership."""
+        applied = self._applied_index()
+        return any(
+            entry[0][0] == 2
+            for index in range(applied + 1, self._store.last_index + 1)
+            if (entry := self._store.entry_at(index)) is not None
+        )
+
+    def _require_leader(self) -> None:
+        if self._engine.role() != LEADER:
+            raise NotLeaderError(self._leader_id())
+
+    def _left_ms(self, deadline: float) -> int:
+        return max(1, int((deadline - self._clock.monotonic()) * 1000))
+
+
+def _with_learner(now: Membership, node_id: int, member: Member) -> Membership:
+    return replace(now, learners={**now.learners, node_id: member})
+
+
+def _promoted(now: Membership, node_id: int) -> Membership:
+    learners = dict(now.learners)
+    member = learners.pop(node_id)
+    return Membership({**now.voters, node_id: member}, learners)
+
+
+def _without(now: Membership, node_id: int) -> Membership:
+    return Membership(
+        {i: member for i, member in now.voters.items() if i != node_id},
+        {i: member for i, member in now.learners.items() if i != node_id},
+    )

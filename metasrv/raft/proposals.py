@@ -1,0 +1,178 @@
+"""Group commit: proposals wait here, leave as one log entry, and get their replies when it is applied.
+
+A lone proposal leaves at once. Under load a batch leaves when enough have gathered or a few milliseconds have passed
+(engine.md, "how it is driven"): each batch costs every node a message, a sync and a transaction, so larger batches
+halve the cost of a write and shorten its latency. How many is enough follows the number of proposals lately in flight.
+Every proposal ends as done, not done, or unknown (D15). No clock of its own; runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import NamedTuple
+
+from metasrv.commands import Command, Reply
+from metasrv.entries import RegularEntry, encode_regular_entry
+from metasrv.errors import NotDoneError, NotLeaderError, OverloadedError, UnknownOutcomeError
+from metasrv.limits import (
+    ENTRY_COMMANDS_MAX,
+    ENTRY_SIZE_BYTES_TARGET,
+    PROPOSALS_WAITING_BYTES_MAX,
+    PROPOSALS_WAITING_MAX,
+)
+
+PACE_SECONDS_MAX = 0.005
+"""A batch never waits longer for company."""
+GATHER_SHARE = 0.75
+"""A batch leaves early once it holds this share of the proposals lately in flight."""
+DEMAND_HALF_LIFE_SECONDS = 0.05
+
+
+class _Proposal(NamedTuple):
+    command: Command
+    encoded: bytes
+    future: asyncio.Future[Reply]
+
+
+class _Batch(NamedTuple):
+    term: int
+    entry: RegularEntry
+    proposals: list[_Proposal]
+
+
+class Proposals:
+    """The waiting proposals of one node and the batches of it that are in the log but not yet applied."""
+
+    def __init__(self, node_id: int) -> None:
+        self._own_id = node_id
+        self._waiting: deque[_Proposal] = deque()
+        self._waiting_bytes = 0
+        self._oldest_at = 0.0
+        self._in_flight: dict[int, _Batch] = {}
+        self._in_flight_count = 0
+        self._demand = 0.0
+        self._demand_at = 0.0
+        self._last_time_ms = 0
+        self.failed = 0
+        """Proposals that ended in an error, for the metrics."""
+
+    def pending(self) -> int:
+        """Proposals not yet answered."""
+        return len(self._waiting) + self._in_flight_count
+
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, command: Command, encoded: bytes, now: float) -> asyncio.Future[Reply]:
+        """Queue one proposal; raises OverloadedError at the limits, before anything was taken."""
+        if len(self._waiting) >= PROPOSALS_WAITING_MAX:
+            raise OverloadedError(f"{PROPOSALS_WAITING_MAX} writes already wait for the log; try again later")
+        if self._waiting_bytes + len(encoded) > PROPOSALS_WAITING_BYTES_MAX and self._waiting:
+            raise OverloadedError(f"writes of {self._waiting_bytes} bytes already wait for the log; try again later")
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._oldest_at = now
+        self._waiting.append(_Proposal(command, encoded, future))
+        self._waiting_bytes += len(encoded)
+        return future
+
+    def seconds_to_wait(self, now: float) -> float:
+        """0 when a batch should leave now; otherwise how long until it must."""
+        gathered = len(self._waiting)
+        demand = self._note_demand(now)
+        if not self._in_flight_count and gathered >= demand * GATHER_SHARE:
+            return 0.0
+        if gathered >= min(demand * GATHER_SHARE, ENTRY_COMMANDS_MAX) and gathered > 1:
+            return 0.0
+        return max(0.0, self._oldest_at + PACE_SECONDS_MAX - now)
+
+    def _note_demand(self, now: float) -> float:
+        """Proposals lately in flight at once: a peak that decays by half every `DEMAND_HALF_LIFE_SECONDS`."""
+        elapsed = now - self._demand_at
+        self._demand_at = now
+        decayed = self._demand * 0.5 ** (elapsed / DEMAND_HALF_LIFE_SECONDS) if elapsed < 1.0 else 0.0
+        self._demand = max(decayed, float(self.pending()))
+        return self._demand
+
+    def take_batch(self, wall_ms: int) -> tuple[bytes, RegularEntry, list[_Proposal]] | None:
+        """The next log entry and whom to answer; abandoned proposals are left out."""
+        taken: list[_Proposal] = []
+        size_bytes = 0
+        while self._waiting and len(taken) < ENTRY_COMMANDS_MAX:
+            proposal = self._waiting[0]
+            if taken and size_bytes + len(proposal.encoded) > ENTRY_SIZE_BYTES_TARGET:
+                break
+            self._waiting.popleft()
+            self._waiting_bytes -= len(proposal.encoded)
+            if proposal.future.done():  # its deadline passed while it waited: certainly not executed
+                continue
+            taken.append(proposal)
+            size_bytes += len(proposal.encoded)
+        if not taken:
+            return None
+        # Stamped by the leader, never going back (invariant 2).
+        self._last_time_ms = max(self._last_time_ms, wall_ms)
+        content = encode_regular_entry(self._last_time_ms, self._own_id, [p.encoded for p in taken])
+        entry = RegularEntry(self._last_time_ms, self._own_id, tuple(p.command for p in taken))
+        return content, entry, taken
+
+    def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal]) -> None:
+        """The batch is in this leader's log at `index`."""
+        self._in_flight[index] = _Batch(term, entry, proposals)
+        self._in_flight_count += len(proposals)
+
+    def own_entry(self, index: int, term: int) -> RegularEntry | None:
+        """The decoded entry, when this node proposed what is at `index`: saves decoding it again."""
+        batch = self._in_flight.get(index)
+        return batch.entry if batch is not None and batch.term == term else None
+
+    def applied(self, index: int, term: int, time_ms: int, replies: tuple[Reply, ...]) -> None:
+        """The entry at `index` took effect: answer its proposals, by position."""
+        self._last_time_ms = max(self._last_time_ms, time_ms)
+        batch = self._in_flight.pop(index, None)
+        if batch is None:
+            return
+        self._in_flight_count -= len(batch.proposals)
+        if batch.term != term:
+            # Another entry was committed in its place, so this one never will be.
+            error = NotLeaderError(None, "another leader's entry took the place of this write; it was not executed")
+            self._fail(batch.proposals, error)
+            return
+        for proposal, reply in zip(batch.proposals, replies, strict=True):
+            if not proposal.future.done():
+                proposal.future.set_result(reply)
+
+    def in_log(self, future: asyncio.Future[Reply]) -> bool:
+        """Whether the proposal already is in this leader's log, so that its outcome is open."""
+        return any(p.future is future for batch in self._in_flight.values() for p in batch.proposals)
+
+    def not_leader(self, leader_id: int | None) -> None:
+        """This node does not lead: what still waits was certainly not executed."""
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0
+        self._fail(waiting, NotLeaderError(leader_id))
+
+    def state_replaced(self, index: int) -> None:
+        """A snapshot up to `index` was installed: what happened to batches up to it can not be told."""
+        for position in [i for i in self._in_flight if i <= index]:
+            batch = self._in_flight.pop(position)
+            self._in_flight_count -= len(batch.proposals)
+            self._fail(batch.proposals, UnknownOutcomeError("a snapshot replaced the state while this write was pending"))
+
+    def stop(self, waiting_error: NotDoneError) -> None:
+        """The node stops: waiting proposals were not executed, those in the log may have been."""
+        waiting, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0
+        self._fail(waiting, waiting_error)
+        batches, self._in_flight, self._in_flight_count = list(self._in_flight.values()), {}, 0
+        for batch in batches:
+            self._fail(
+                batch.proposals, UnknownOutcomeError("the node stopped before this write was known to be committed")
+            )
+
+    def _fail(self, proposals: list[_Proposal], error: Exception) -> None:
+        for proposal in proposals:
+            if not proposal.future.done():
+                self.failed += 1
+                proposal.future.set_exception(error)

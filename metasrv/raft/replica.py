@@ -1,0 +1,277 @@
+"""One node's replica: the parts of `raft/` built and connected, and what happens to committed entries.
+
+Applies entries to the state, puts verified snapshots in place, keeps the log short. `cluster.py` turns requests into
+work for it; `driver.py` decides when the engine may be touched. Runs on the node's event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from metasrv.clock import Clock
+from metasrv.data_directory import DataDirectory
+from metasrv.entries import MembershipEntry, RegularEntry, decode_entry, encode_noop_entry
+from metasrv.errors import CodecError, DataDamagedError, StoppingError
+from metasrv.observer import RaftObserver
+from metasrv.raft.compaction import Compaction
+from metasrv.raft.driver import Driver
+from metasrv.raft.engine import LEADER, Engine
+from metasrv.raft.guards import Guards
+from metasrv.raft.log_store import LogEntry, LogStore, LogWriter
+from metasrv.raft.peers import Peers
+from metasrv.raft.proposals import Proposals
+from metasrv.raft.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.snapshots import Snapshots
+from metasrv.raft.status import LeaderHistory, StatusSources, build_status
+from metasrv.raft.storage_thread import Storage
+from metasrv.raft.transport import LocalIdentity, PeerSecurity
+from metasrv.state.machine import StateMachine
+from metasrv.state.snapshot import SnapshotInfo
+from metasrv.types import Endpoint, LogId, Membership, RaftStatus
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RaftSettings:
+    """What consensus needs of the configuration."""
+
+    endpoint: Endpoint
+    heartbeat_ms: int
+    election_timeout_min_ms: int
+    election_timeout_max_ms: int
+    snapshot_logs_since_last: int
+    max_applied_log_to_keep: int
+    snapshot_chunk_size_bytes: int
+    install_snapshot_timeout_ms: int
+
+
+@dataclass(slots=True)
+class ReplicaResources:
+    """What a replica works with; opened by `node.py`, closed by it after the replica."""
+
+    settings: RaftSettings
+    directory: DataDirectory
+    machine: StateMachine
+    store: LogStore
+    writer: LogWriter
+    log_thread: Storage
+    snapshot_thread: Storage
+    security: PeerSecurity
+    observer: RaftObserver
+    clock: Clock
+
+
+class Replica:
+    """The connected parts of one node."""
+
+    def __init__(self, resources: ReplicaResources, answer: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+        self.resources = resources
+        self.node_id = resources.directory.identity.node_id
+        self.machine = resources.machine
+        self.store = resources.store
+        self.clock = resources.clock
+        self.history = LeaderHistory()
+        self.proposals = Proposals(self.node_id)
+        self.reads = ReadIndex(self.node_id)
+        self.applied = AppliedWaiters(self.applied_index)
+        self._pending_install: SnapshotInfo | None = None
+        self._build_transport(answer)
+        self._build_engine()
+        self._connect()
+
+    def _build_transport(self, answer: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+        given, identity = self.resources, self.resources.directory.identity
+        local = LocalIdentity(self.node_id, identity.incarnation, given.settings.endpoint, identity.cluster_id)
+        self.peers = Peers(local, given.security, given.observer, given.clock, answer)
+        self.driver = Driver(
+            clock=given.clock,
+            store=given.store,
+            writer=given.writer,
+            thread=given.log_thread,
+            reads=self.reads,
+            proposals=self.proposals,
+            observer=given.observer,
+            send=self.peers.transport.send,
+        )
+
+    def _build_engine(self) -> None:
+        given, settings = self.resources, self.resources.settings
+        store, minimum = given.store, given.settings.election_timeout_min_ms / 1000
+        store.noop_content = encode_noop_entry(self.node_id)
+        self.snapshots = Snapshots(
+            directory=given.directory.snapshot_directory,
+            state_path=given.directory.state_path,
+            thread=given.snapshot_thread,
+            clock=given.clock,
+            observer=given.observer,
+            cluster_id=lambda: given.directory.identity.cluster_id,
+            tail_at=self._tail_at,
+            verified=self._snapshot_verified,
+            chunk_size_bytes=settings.snapshot_chunk_size_bytes,
+            receive_timeout_seconds=settings.install_snapshot_timeout_ms / 1000,
+        )
+        self.snapshots.usable = lambda index: store.first_index <= index
+        self.engine = Engine(
+            clock=given.clock,
+            node_id=self.node_id,
+            store=store,
+            membership=membership_in_force(store, given.machine),
+            applied_index=given.machine.last_applied.index,
+            heartbeat_seconds=settings.heartbeat_ms / 2000,
+            election_timeout_seconds=(minimum, settings.election_timeout_max_ms / 1000),
+            send=self.driver.outgoing,
+            apply=self._apply,
+            snapshots=self.snapshots,
+        )
+        store.commit_floor = self.engine.commit_index
+        self.guards = Guards(
+            node_id=self.node_id,
+            incarnation=given.directory.identity.incarnation,
+            engine=self.engine,
+            store=store,
+            reads=self.reads,
+            send=self.driver.outgoing,
+            reachable=self.peers.transport.is_connected,
+            snapshot_chunk=self.snapshots.receive,
+            snapshot_expected=self.snapshots.receiving,
+            election_timeout_min_seconds=minimum,
+        )
+
+    def _connect(self) -> None:
+        given, settings = self.resources, self.resources.settings
+        self.driver.attach(self.engine, self.guards)
+        self.driver.after_step = self._after_step
+        self.peers.attach(self.driver, self.engine, self.guards, self.snapshots, given.machine)
+        self._compaction = Compaction(
+            store=given.store,
+            snapshots=self.snapshots,
+            thread=given.snapshot_thread,
+            state_path=given.directory.state_path,
+            logs_since_last=settings.snapshot_logs_since_last,
+            logs_to_keep=settings.max_applied_log_to_keep,
+            applied_index=self.applied_index,
+            failed=self.driver.fail,
+        )
+        self._sources = StatusSources(
+            node_id=self.node_id,
+            clock=given.clock,
+            engine=self.engine,
+            guards=self.guards,
+            driver=self.driver,
+            store=given.store,
+            proposals=self.proposals,
+            snapshots=self.snapshots,
+            machine=given.machine,
+            last_contact=self.peers.transport.last_contact,
+            is_connected=self.peers.transport.is_connected,
+            election_timeout_min_seconds=settings.election_timeout_min_ms / 1000,
+        )
+
+    # ------------------------------------------------------------------ what requests need
+
+    def applied_index(self) -> int:
+        return self.machine.last_applied.index
+
+    def leads(self) -> bool:
+        return self.engine.role() == LEADER
+
+    def leader_id(self) -> int | None:
+        """The leader this node believes in at this moment, None while it knows of none."""
+        if self.leads():
+            return self.node_id if self.guards.leads_with_quorum(self.clock.monotonic()) else None
+        leader_id = self.engine.leader_id()
+        return None if leader_id == self.node_id else leader_id
+
+    def status(self) -> RaftStatus:
+        return build_status(self._sources, self.history, self._compaction.purged())
+
+    async def until_free(self) -> None:
+        """Return when no log write is in flight, so that the engine may be touched before the next await."""
+        while self.driver.busy():
+            await self.driver.until_synced()
+
+    async def close(self) -> None:
+        """Stop stepping, end what waits, close connections and threads."""
+        self.driver.stop()
+        self.proposals.stop(StoppingError())
+        self.reads.fail(None)
+        self.applied.fail(StoppingError())
+        await self.peers.transport.close()
+        self.snapshots.close()
+        await self.resources.log_thread.stop()
+        await self.resources.snapshot_thread.stop()
+
+    # ------------------------------------------------------------------ called by the parts
+
+    def _tail_at(self, index: int) -> tuple[LogEntry, LogEntry] | None:
+        previous, last = self.store.entry_at(index - 1), self.store.entry_at(index)
+        return None if previous is None or last is None else (previous, last)
+
+    def _apply(self, content: bytes, index: int, term: int) -> None:
+        entry = self.proposals.own_entry(index, term)
+        if entry is None:
+            try:
+                decoded = decode_entry(content)
+            except CodecError as error:
+                raise DataDamagedError(
+                    self.resources.directory.log_path,
+                    f"entry {index}",
+                    str(error),
+                    "start a version of metasrv that knows it",
+                ) from error
+        else:
+            decoded = entry
+        self.history.led_term(term, decoded.leader_id)
+        started = self.clock.monotonic()
+        replies = self.machine.apply_entry(LogId(term, index, decoded.leader_id), decoded)
+        if isinstance(decoded, RegularEntry):
+            self.resources.observer.batch_applied(self.clock.monotonic() - started, len(replies))
+            self.proposals.applied(index, term, decoded.time_ms, replies)
+        else:
+            self.proposals.applied(index, term, 0, ())
+            if isinstance(decoded, MembershipEntry):
+                logger.info("membership is now %s", decoded.after)
+        self.peers.note_registry(self.machine.nodes)
+
+    def _after_step(self) -> None:
+        self.history.saw(self.leader_id(), self.engine.term())
+        self.applied.resolve()
+        if self._pending_install is not None and not self.driver.busy():
+            info, self._pending_install = self._pending_install, None
+            self._install(info)
+        if self.snapshots.needed:
+            self.snapshots.build(self.machine.last_applied.index)
+        self._compaction.consider()
+
+    def _snapshot_verified(self, info: SnapshotInfo) -> None:
+        self._pending_install = info
+        self.driver.wake()
+
+    def _install(self, info: SnapshotInfo) -> None:
+        leader_id = self.engine.leader_id()
+        newer = info.log_id.index > self.machine.last_applied.index
+        if newer:
+            tail = self.machine.install(info.path)
+            self.engine.install(tail.previous, tail.last, self.machine.membership)
+            self.proposals.state_replaced(info.log_id.index)
+            self.peers.note_registry(self.machine.nodes)
+            logger.info("the snapshot up to %s is in place", info.log_id)
+        self.snapshots.finish_receiving(newer)
+        if newer and leader_id is not None and leader_id != self.node_id:
+            # Only now: the log is the snapshot's and nothing else. An older snapshot proves nothing about this log.
+            self.engine.reply_append(leader_id)
+        self.driver.wake()
+
+
+def membership_in_force(store: LogStore, machine: StateMachine) -> Membership:
+    """The membership at start: the newest one in the log, or the applied one."""
+    for index in range(store.last_index, machine.last_applied.index, -1):
+        entry = store.entry_at(index)
+        if entry is not None:
+            decoded = decode_entry(entry[0])
+            if isinstance(decoded, MembershipEntry):
+                return decoded.after
+    return machine.membership

@@ -1,0 +1,290 @@
+"""Snapshot files: written on demand, sent to peers that lag, received, checked and put in place.
+
+A snapshot is a copy of the state file (architecture.md section 5) that also holds the log's last two entries. Writing
+and checking run in the snapshot thread; the event loop only passes chunks on. Nothing is installed before its digest,
+its structure and its place in the cluster were checked (D10), and nothing older than the present state ever is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from typing import BinaryIO
+
+from metasrv.clock import Clock
+from metasrv.errors import DataDamagedError, StorageError
+from metasrv.limits import SNAPSHOT_CHUNK_SIZE_BYTES_MAX
+from metasrv.observer import RaftObserver
+from metasrv.raft.messages import LogEntry, SnapshotChunk
+from metasrv.raft.storage_thread import Storage
+from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter, verify_snapshot
+from metasrv.types import LogId
+
+logger = logging.getLogger(__name__)
+
+INCOMING_NAME = "incoming.tmp"
+KEPT_FILES = 2
+
+
+class _Outgoing:
+    """One transfer to one peer."""
+
+    def __init__(self, info: SnapshotInfo, started_at: float) -> None:
+        self.info = info
+        self.transfer_id = secrets.token_hex(8)
+        self.file: BinaryIO = open(info.path, "rb")  # noqa: SIM115  # closed by `Snapshots.cancel`
+        self.offset_bytes = 0
+        self.started_at = started_at
+
+
+class _Incoming:
+    """One transfer from the leader."""
+
+    def __init__(self, node_id: int, chunk: SnapshotChunk, path: str, now: float) -> None:
+        self.node_id = node_id
+        self.transfer_id = chunk.transfer_id
+        self.term = chunk.term
+        self.path = path
+        self.file: BinaryIO = open(path, "wb", buffering=0)  # noqa: SIM115  # closed when complete or abandoned
+        self.received_bytes = 0
+        self.started_at = now
+        self.last_chunk_at = now
+        self.checking = False
+
+
+class Snapshots:
+    """The snapshot files of one node. `directory` exists; `tail_at(index)` reads two entries of the log."""
+
+    def __init__(
+        self,
+        *,
+        directory: str,
+        state_path: str,
+        thread: Storage,
+        clock: Clock,
+        observer: RaftObserver,
+        cluster_id: Callable[[], str | None],
+        tail_at: Callable[[int], tuple[LogEntry, LogEntry] | None],
+        verified: Callable[[SnapshotInfo], None],
+        chunk_size_bytes: int,
+        receive_timeout_seconds: float,
+    ) -> None:
+        self._directory = directory
+        self._state_path = state_path
+        self._thread = thread
+        self._clock = clock
+        self._observer = observer
+        self._cluster_id = cluster_id
+        self._tail_at = tail_at
+        self._verified = verified
+        self._chunk_size_bytes = min(chunk_size_bytes, SNAPSHOT_CHUNK_SIZE_BYTES_MAX)
+        self._receive_timeout = receive_timeout_seconds
+        self._outgoing: dict[int, _Outgoing] = {}
+        self._incoming: _Incoming | None = None
+        self.newest: SnapshotInfo | None = None
+        self.building = False
+        self.needed = False
+        """A peer asked for a snapshot that is not there; the driver starts one."""
+        self.pinned_index: int | None = None
+        """Log entries from here on must not be purged: a snapshot being written or sent needs them."""
+        self.usable: Callable[[int], bool] = lambda _index: True
+        """Whether the log still continues a snapshot that ends at this index."""
+
+    # ------------------------------------------------------------------ writing
+
+    def load_existing(self) -> None:
+        """At start: look at the newest file that an earlier run left, in the snapshot thread."""
+
+        def looked(info: SnapshotInfo | None, error: BaseException | None) -> None:
+            if error is not None:
+                logger.warning("an earlier snapshot file is not used: %s", error)
+            elif info is not None and self.newest is None:
+                self.newest = info
+
+        self._thread.submit(self._look, on_done=looked)
+
+    def _look(self) -> SnapshotInfo | None:
+        incoming = os.path.join(self._directory, INCOMING_NAME)
+        if os.path.exists(incoming):
+            os.unlink(incoming)
+        files = self._files()
+        return verify_snapshot(files[-1], None, self._cluster_id()) if files else None
+
+    def _files(self) -> list[str]:
+        """Finished snapshot files, oldest first."""
+        names = [name for name in os.listdir(self._directory) if name.endswith(".snap")]
+        return sorted((os.path.join(self._directory, name) for name in names), key=os.path.getmtime)
+
+    def purge_floor(self) -> int | None:
+        """The log must be kept from this index on."""
+        indexes = [transfer.info.log_id.index for transfer in self._outgoing.values()]
+        if self.pinned_index is not None:
+            indexes.append(self.pinned_index)
+        return min(indexes) - 1 if indexes else None
+
+    def build(self, applied_index: int, on_done: Callable[[SnapshotInfo | None], None] | None = None) -> None:
+        """Start writing a new snapshot file in the snapshot thread; no effect while one is being written."""
+        if self.building or applied_index < 2:
+            return
+        self.building = True
+        self.needed = False
+        self.pinned_index = applied_index
+        writer = SnapshotWriter(self._state_path)
+
+        def finished(info: SnapshotInfo | None, error: BaseException | None) -> None:
+            self.building = False
+            self.pinned_index = None
+            if error is not None or info is None:
+                logger.error("the snapshot could not be written: %s", error)
+                self._observer.storage_failed("snapshot", write=True)
+            else:
+                self.newest = info
+                self._observer.snapshot_written(info.key_count + info.expire_count)
+                logger.info("snapshot %s written up to %s, %d bytes", info.path, info.log_id, info.size_bytes)
+            if on_done is not None:
+                on_done(info)
+
+        def pinned(log_id: LogId | None, error: BaseException | None) -> None:
+            tail = None if log_id is None else self._tail_at(log_id.index)
+            if log_id is None or tail is None:
+                writer.close()
+                finished(None, error or StorageError("the log no longer holds the entries that the snapshot must carry"))
+                return
+            name = f"{log_id.term}-{log_id.node_id}-{log_id.index}-{self._clock.wall_ms()}.snap"
+            path = os.path.join(self._directory, name)
+            self._thread.submit(self._write, writer, path, SnapshotTail(*tail), on_done=finished)
+
+        self._thread.submit(writer.pin, on_done=pinned)
+
+    def _write(self, writer: SnapshotWriter, path: str, tail: SnapshotTail) -> SnapshotInfo:
+        """In the snapshot thread: write the file, then drop older ones."""
+        info = writer.write(path, tail)
+        for old in self._files()[:-KEPT_FILES]:
+            if old != info.path:
+                os.unlink(old)  # a transfer that still reads it keeps its open file
+        return info
+
+    # ------------------------------------------------------------------ sending (called by the engine)
+
+    def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
+        """The next piece for a peer; starts a snapshot when none is there that the log continues."""
+        transfer = self._outgoing.get(node_id)
+        if transfer is None:
+            info = self.newest
+            if info is None or not self.usable(info.log_id.index) or not os.path.exists(info.path):
+                self.needed = True
+                return None, False
+            transfer = self._outgoing[node_id] = _Outgoing(info, self._clock.monotonic())
+            self._observer.snapshot_sending(node_id, +1)
+            logger.info("sending snapshot up to %s to node %d", info.log_id, node_id)
+        data = transfer.file.read(self._chunk_size_bytes)
+        chunk = SnapshotChunk(
+            0, 0, transfer.transfer_id, transfer.offset_bytes, transfer.info.size_bytes, transfer.info.sha256, data
+        )
+        transfer.offset_bytes += len(data)
+        is_last = transfer.offset_bytes >= transfer.info.size_bytes or not data
+        if is_last:
+            self._end(node_id, success=True)
+        return chunk, is_last
+
+    def cancel(self, node_id: int) -> None:
+        """The peer is not ready. A pause keeps its place; a lost connection is ended by `peer_gone`."""
+
+    def peer_gone(self, node_id: int) -> None:
+        if node_id in self._outgoing:
+            self._end(node_id, success=False)
+
+    def _end(self, node_id: int, success: bool) -> None:
+        transfer = self._outgoing.pop(node_id)
+        transfer.file.close()
+        self._observer.snapshot_sending(node_id, -1)
+        self._observer.snapshot_sent(node_id, self._clock.monotonic() - transfer.started_at, success)
+
+    # ------------------------------------------------------------------ receiving
+
+    def receiving(self) -> bool:
+        """A snapshot is on its way or being checked: the old log is not matched against anything (D1)."""
+        incoming = self._incoming
+        if incoming is None:
+            return False
+        if not incoming.checking and self._clock.monotonic() - incoming.last_chunk_at > self._receive_timeout:
+            self._abandon(f"no piece of it came for {self._receive_timeout:.1f} s")
+        return self._incoming is not None
+
+    def receive(self, node_id: int, chunk: SnapshotChunk) -> None:
+        """Take one piece from the leader; the last one starts the check."""
+        now = self._clock.monotonic()
+        incoming = self._incoming
+        if incoming is not None and incoming.checking:
+            return
+        if chunk.offset_bytes == 0:
+            if incoming is not None:
+                self._abandon("the leader began anew")
+            incoming = self._begin(node_id, chunk, now)
+        if incoming is None or incoming.transfer_id != chunk.transfer_id:
+            return
+        if chunk.offset_bytes != incoming.received_bytes:
+            self._abandon(f"a piece is missing at byte {incoming.received_bytes}")
+            return
+        try:
+            written = incoming.file.write(chunk.data)
+        except OSError as error:
+            self._observer.storage_failed("snapshot", write=True)
+            self._abandon(f"{incoming.path} can not be written: {error}")
+            return
+        if written != len(chunk.data):
+            self._abandon(f"{incoming.path} can not be written: the disk is full")
+            return
+        incoming.received_bytes += len(chunk.data)
+        incoming.last_chunk_at = now
+        if incoming.received_bytes >= chunk.size_bytes or not chunk.data:
+            self._check(incoming, chunk)
+
+    def _begin(self, node_id: int, chunk: SnapshotChunk, now: float) -> _Incoming | None:
+        path = os.path.join(self._directory, INCOMING_NAME)
+        try:
+            incoming = _Incoming(node_id, chunk, path, now)
+        except OSError as error:
+            logger.error("the leader's snapshot can not be stored in %s: %s", path, error)
+            self._observer.storage_failed("snapshot", write=True)
+            return None
+        self._incoming = incoming
+        self._observer.snapshot_receiving(node_id, +1)
+        logger.info("receiving a snapshot of %d bytes from node %d", chunk.size_bytes, node_id)
+        return incoming
+
+    def _check(self, incoming: _Incoming, chunk: SnapshotChunk) -> None:
+        incoming.checking = True
+        incoming.file.close()
+
+        def checked(info: SnapshotInfo | None, error: BaseException | None) -> None:
+            if error is not None or info is None:
+                reason = error if isinstance(error, DataDamagedError) else f"it can not be checked: {error}"
+                self._abandon(str(reason))
+                return
+            self._verified(info)
+
+        self._thread.submit(verify_snapshot, incoming.path, chunk.sha256, self._cluster_id(), on_done=checked)
+
+    def finish_receiving(self, success: bool) -> None:
+        """The driver has installed the checked snapshot, or found it to be older than the state."""
+        incoming, self._incoming = self._incoming, None
+        if incoming is None:
+            return
+        self._observer.snapshot_receiving(incoming.node_id, -1)
+        seconds = self._clock.monotonic() - incoming.started_at
+        self._observer.snapshot_received(incoming.node_id, seconds, success)
+
+    def _abandon(self, why: str) -> None:
+        if self._incoming is not None:
+            logger.warning("the snapshot from node %d is given up: %s", self._incoming.node_id, why)
+            self._incoming.file.close()
+        self.finish_receiving(success=False)
+
+    def close(self) -> None:
+        for node_id in list(self._outgoing):
+            self._end(node_id, success=False)
+        if self._incoming is not None:
+            self._incoming.file.close()

@@ -1,0 +1,163 @@
+"""Builds the status of one instant from the engine, the log and the state (invariant 8).
+
+Called on the event loop, between two steps, whenever somebody asks; reads values only and touches no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from metasrv.clock import Clock
+from metasrv.raft.driver import Driver
+from metasrv.raft.engine import CANDIDATE, LEADER, Engine
+from metasrv.raft.guards import Guards
+from metasrv.raft.log_store import LogStore
+from metasrv.raft.proposals import Proposals
+from metasrv.raft.snapshots import Snapshots
+from metasrv.state.machine import StateMachine
+from metasrv.types import LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
+
+
+@dataclass(slots=True)
+class StatusSources:
+    """What a status is made of; filled once by `cluster.py`."""
+
+    node_id: int
+    clock: Clock
+    engine: Engine
+    guards: Guards
+    driver: Driver
+    store: LogStore
+    proposals: Proposals
+    snapshots: Snapshots
+    machine: StateMachine
+    last_contact: Callable[[int], float | None]
+    is_connected: Callable[[int], bool]
+    election_timeout_min_seconds: float
+
+
+class LeaderHistory:
+    """Who led, for the counter of leader changes and for the node ids in log ids."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self._last_known: int | None = None
+        self._terms: dict[int, int] = {}
+
+    def saw(self, leader_id: int | None, term: int) -> None:
+        """+1 when a known leader differs from the last one seen; a loss to none does not count (spec 2.2)."""
+        if leader_id is None:
+            return
+        self.led_term(term, leader_id)
+        if leader_id != self._last_known:
+            self.changes += 1
+            self._last_known = leader_id
+
+    def led_term(self, term: int, leader_id: int) -> None:
+        """`leader_id` led `term`: said by its entries, or heard from it."""
+        self._terms[term] = leader_id
+        if len(self._terms) > 64:
+            del self._terms[min(self._terms)]
+
+    def led(self, term: int) -> int:
+        """The leader of `term`, 0 when this node never heard."""
+        return self._terms.get(term, 0)
+
+
+def build_status(sources: StatusSources, history: LeaderHistory, last_purged: LogId | None) -> RaftStatus:
+    """Everything at once, from values only."""
+    engine, machine, store = sources.engine, sources.machine, sources.store
+    now = sources.clock.monotonic()
+    membership = engine.membership()
+    state, leader_id, has_quorum = _role(sources, now)
+    term = engine.term()
+    heard_at = sources.guards.leader_heard_at()
+    if state is RaftState.LEADER:
+        leader_contact_ms: int | None = 0
+    elif leader_id is None or heard_at is None:
+        leader_contact_ms = None
+    else:
+        leader_contact_ms = int((now - heard_at) * 1000)
+    members = sorted({*membership.voters, *membership.learners})
+    replication = None
+    if state is RaftState.LEADER:
+        replication = {i: _match(sources, history, i) for i in members}
+    snapshot = sources.snapshots
+    newest = snapshot.newest
+    return RaftStatus(
+        node_id=sources.node_id,
+        cluster_id=machine.cluster_id,
+        state=state,
+        term=term,
+        leader_id=leader_id,
+        last_log_id=LogId(store.last_term, store.last_index, history.led(store.last_term)),
+        commit_index=engine.commit_index(),
+        last_applied=machine.last_applied,
+        purged=last_purged,
+        membership=membership,
+        membership_committed=machine.membership == membership,
+        nodes=machine.nodes,
+        replication=replication,
+        peers=tuple(_peer(sources, history, i, now, state) for i in members if i != sources.node_id),
+        leader_contact_ms=leader_contact_ms,
+        has_quorum=has_quorum,
+        proposals_pending=sources.proposals.pending(),
+        proposals_failed=sources.proposals.failed,
+        leader_changes=history.changes,
+        last_seq=machine.last_seq,
+        raft_log=store.statistics(),
+        state_size_bytes=machine.size_bytes(),
+        snapshot=SnapshotStatus(
+            last_log_id=newest.log_id if newest else None,
+            key_count=newest.key_count if newest else 0,
+            expire_count=newest.expire_count if newest else 0,
+            size_bytes=newest.size_bytes if newest else 0,
+            building=snapshot.building,
+            installing=snapshot.receiving(),
+        ),
+        fatal=str(sources.driver.fatal) if sources.driver.fatal else None,
+    )
+
+
+def _role(sources: StatusSources, now: float) -> tuple[RaftState, int | None, bool]:
+    """What this node may say it is; a leader whose majority is silent says that it is none (invariant 6)."""
+    engine, guards = sources.engine, sources.guards
+    if sources.driver.fatal is not None:
+        return RaftState.SHUTDOWN, None, False
+    if engine.role() == LEADER:
+        stalled = sources.driver.stalled_seconds(now) > sources.election_timeout_min_seconds
+        if guards.leads_with_quorum(now) and not stalled:
+            return RaftState.LEADER, sources.node_id, True
+        return RaftState.FOLLOWER, None, False
+    hears = guards.hears_leader(now)
+    leader_id = engine.leader_id()
+    if leader_id == sources.node_id:
+        leader_id = None
+    if sources.node_id not in engine.membership().voters:
+        return RaftState.LEARNER, leader_id, hears
+    if engine.role() == CANDIDATE or guards.electing:
+        return RaftState.CANDIDATE, None, False
+    return RaftState.FOLLOWER, leader_id, hears
+
+
+def _match(sources: StatusSources, history: LeaderHistory, node_id: int) -> LogId | None:
+    store = sources.store
+    if node_id == sources.node_id:
+        return LogId(store.last_term, store.last_index, history.led(store.last_term))
+    index = sources.engine.match_index(node_id)
+    if index == 0:
+        return None
+    entry = store.entry_at(index)
+    term = entry[2] if entry is not None else 0
+    return LogId(term, index, history.led(term))
+
+
+def _peer(sources: StatusSources, history: LeaderHistory, node_id: int, now: float, state: RaftState) -> PeerProgress:
+    contact = sources.last_contact(node_id)
+    return PeerProgress(
+        node_id=node_id,
+        match_log_id=_match(sources, history, node_id) if state is RaftState.LEADER else None,
+        last_contact_ms=None if contact is None else int((now - contact) * 1000),
+        connected=sources.is_connected(node_id),
+    )

@@ -1,0 +1,119 @@
+"""What one log entry does to the records while its transaction is open (grpc.md d.1-d.4).
+
+Sequence numbers, expiry, counters and watch events are kept here, so that the rules of commands in `transaction.py`
+stay free of them. Nothing here is visible outside before the entry commits; the machine takes the new scalars over
+then and drops this object otherwise. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from metasrv.state.expiry import expire_at_of, expire_ms_of
+from metasrv.state.format import Applied, prefix_end
+from metasrv.state.registry import Registry
+from metasrv.state.store import Store
+from metasrv.types import KVMeta, LogId, SeqV
+
+Change = tuple[str, SeqV | None, SeqV | None]
+"""(key, previous, current) of one changed record."""
+
+REPLY_SIZE_BYTES_MAX = 256 * 1024 * 1024
+"""Values that the replies of one entry may hold in memory; a command past it is refused, the same on every node."""
+
+
+class RefusedCommandError(Exception):
+    """A command says something impossible; the entry is applied again without it."""
+
+
+class EntryEffects:
+    """The open transaction of one entry at log time `time_ms`; `watched` asks for change events."""
+
+    __slots__ = (
+        "_reply_size_bytes",
+        "changes",
+        "expire_count",
+        "key_count",
+        "registry",
+        "seq",
+        "store",
+        "time_ms",
+        "watched",
+    )
+
+    def __init__(self, store: Store, applied: Applied, registry: Registry, time_ms: int, watched: bool) -> None:
+        self.store = store
+        self.seq = applied.seq
+        self.key_count = applied.key_count
+        self.expire_count = applied.expire_count
+        self.registry = registry
+        self.time_ms = time_ms
+        self.watched = watched
+        self.changes: list[Change] = []
+        self._reply_size_bytes = 0
+
+    def applied(self, log_id: LogId) -> Applied:
+        return Applied(log_id, self.time_ms, self.seq, self.key_count, self.expire_count)
+
+    def read(self, key: str) -> SeqV | None:
+        """The record as the operations so far left it."""
+        record = self.store.read(key)
+        if record is not None:
+            self._reply_size_bytes += len(record.data)
+            if self._reply_size_bytes > REPLY_SIZE_BYTES_MAX:
+                raise RefusedCommandError(
+                    f"the values that one log entry answers with are larger than {REPLY_SIZE_BYTES_MAX} bytes"
+                )
+        return record
+
+    def write(
+        self, key: str, data: bytes, prev: SeqV | None, expire_at: int | None = None, ttl_ms: int | None = None
+    ) -> SeqV | None:
+        """Store a record over `prev`, the present one; returns it, or None when it expired before the log time.
+
+        Takes a sequence number in either case (d.1).
+        """
+        self.seq += 1
+        expire_at = expire_at_of(expire_at, ttl_ms, self.time_ms)
+        had_expiry = prev is not None and prev.meta is not None and prev.meta.expire_at is not None
+        if expire_at is not None and expire_ms_of(expire_at) < self.time_ms:
+            if prev is not None:
+                self.remove(key, prev)
+            return None
+        current = SeqV(self.seq, data, KVMeta(expire_at, self.time_ms))
+        self.store.put(key, current)
+        self.key_count += prev is None
+        self.expire_count += (expire_at is not None) - had_expiry
+        if self.watched:
+            self.changes.append((key, prev, current))
+        return current
+
+    def remove(self, key: str, prev: SeqV) -> None:
+        """Delete a record that exists."""
+        self.store.delete(key)
+        self.key_count -= 1
+        self.expire_count -= prev.meta is not None and prev.meta.expire_at is not None
+        if self.watched:
+            self.changes.append((key, prev, None))
+
+    def remove_prefix(self, prefix: str) -> int:
+        """Delete every record whose key starts with `prefix`, in key order; returns how many."""
+        end = prefix_end(prefix)
+        keys, expiring = self.store.count_range(prefix, end)
+        if keys == 0:
+            return 0
+        if self.watched:
+            records = self.store.scan(prefix, end, None, None, None)
+            self.changes += [(key, record, None) for key, record in records]
+        self.store.delete_range(prefix, end)
+        self.key_count -= keys
+        self.expire_count -= expiring
+        return keys
+
+    def sweep(self) -> None:
+        """Delete what expired before the log time, in (expire_ms, seq) order (d.4)."""
+        if self.expire_count == 0:
+            return
+        if self.watched:
+            self.changes += [(key, record, None) for key, record in self.store.expired(self.time_ms)]
+        removed = self.store.delete_expired(self.time_ms)
+        self.key_count -= removed
+        self.expire_count -= removed

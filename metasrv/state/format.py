@@ -1,0 +1,124 @@
+"""What stands in the state file: schema, constants and the checksums of what is stored.
+
+One SQLite file holds the whole replicated state. Anybody may look into it with `sqlite3`; scalar values are
+msgpack behind a CRC so that a flipped bit is noticed when it is read. Knows nothing of Raft or of commands.
+Pure functions; runs anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from metasrv.entries import membership_from_tree, membership_to_tree
+from metasrv.errors import CodecError
+from metasrv.types import LogId, Membership
+from metasrv.wire import byte_string, pack, unpack, unsigned
+
+APPLICATION_ID = 0x6D737276
+"""`PRAGMA application_id` of every state and snapshot file: the letters `msrv`."""
+FORMAT_VERSION = 1
+"""`PRAGMA user_version`; raised when the schema changes."""
+
+U64_MAX = 2**64 - 1
+I64_MAX = 2**63 - 1
+"""SQLite's integers are signed; what does not fit is clamped where only its order counts and kept as text elsewhere."""
+
+SCHEMA = (
+    "CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    # The data comes last: a test of the sequence number must not read the overflow pages of a large value.
+    # `expire_at` has no type, so that SQLite keeps a text (a number past 2**63) as it is.
+    "CREATE TABLE kv(key TEXT PRIMARY KEY COLLATE BINARY, seq INTEGER NOT NULL, expire_ms INTEGER, expire_at,"
+    " proposed_at_ms INTEGER NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX expire ON kv(expire_ms, seq) WHERE expire_ms IS NOT NULL",
+    "CREATE TABLE nodes(node_id TEXT PRIMARY KEY, node BLOB NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE features(name TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE secrets(name TEXT PRIMARY KEY, secret BLOB NOT NULL) WITHOUT ROWID",
+)
+
+META_APPLIED = "applied"
+META_MEMBERSHIP = "membership"
+META_CLUSTER_ID = "cluster_id"
+META_TAIL = "tail"
+
+
+class Applied(NamedTuple):
+    """Every scalar that an entry changes, in one row: one update an entry."""
+
+    log_id: LogId = LogId()
+    time_ms: int = 0
+    """Highest log time so far."""
+    seq: int = 0
+    """Last sequence number given out."""
+    key_count: int = 0
+    expire_count: int = 0
+    """Records that carry an expiry."""
+
+
+class SnapshotTail(NamedTuple):
+    """The log's entries at the index before last applied and at last applied, each (content, index, term)."""
+
+    previous: tuple[bytes, int, int]
+    last: tuple[bytes, int, int]
+
+
+def seal(value: Any) -> bytes:
+    """msgpack of `value` behind its CRC-32."""
+    body = pack(value)
+    return crc32(body).to_bytes(4, "big") + body
+
+
+def unseal(data: Any) -> Any:
+    """The inverse of `seal`; raises CodecError for anything else."""
+    if type(data) is not bytes or len(data) < 5 or int.from_bytes(data[:4], "big") != crc32(data[4:]):
+        raise CodecError("the checksum does not match")
+    return unpack(data[4:])
+
+
+def record_checksum(key: str, seq: int, expire_at: int | None, proposed_at_ms: int, data: bytes) -> int:
+    """CRC-32 over everything a record says."""
+    scalars = seq ^ proposed_at_ms ^ ((expire_at or 0) << 7)
+    return crc32(data, crc32(key.encode(), (scalars ^ (scalars >> 32)) & 0xFFFFFFFF))
+
+
+def applied_out(applied: Applied) -> bytes:
+    log_id, time_ms, seq, key_count, expire_count = applied
+    return seal((*log_id, time_ms, seq, key_count, expire_count))
+
+
+def applied_in(data: Any) -> Applied:
+    """Raises CodecError, TypeError or ValueError."""
+    term, index, node_id, time_ms, seq, key_count, expire_count = map(unsigned, unseal(data))
+    return Applied(LogId(term, index, node_id), time_ms, seq, key_count, expire_count)
+
+
+def membership_out(log_id: LogId, membership: Membership) -> bytes:
+    return seal((*log_id, membership_to_tree(membership)))
+
+
+def membership_in(data: Any) -> tuple[LogId, Membership]:
+    """Raises CodecError, TypeError, ValueError or AttributeError."""
+    term, index, node_id, tree = unseal(data)
+    return LogId(unsigned(term), unsigned(index), unsigned(node_id)), membership_from_tree(tree)
+
+
+def tail_out(tail: SnapshotTail) -> bytes:
+    return seal((tail.previous, tail.last))
+
+
+def tail_in(data: Any) -> SnapshotTail:
+    """Raises CodecError, TypeError or ValueError."""
+    previous, last = ((byte_string(content), unsigned(index), unsigned(term)) for content, index, term in unseal(data))
+    return SnapshotTail(previous, last)
+
+
+def prefix_end(prefix: str) -> str | None:
+    """The first key after every key that starts with `prefix`; None when there is none.
+
+    Surrogates have no UTF-8 form, so the code point after U+D7FF is U+E000.
+    """
+    stripped = prefix.rstrip("\U0010ffff")
+    if not stripped:
+        return None
+    last = ord(stripped[-1])
+    return stripped[:-1] + ("\ue000" if last == 0xD7FF else chr(last + 1))

@@ -1,0 +1,379 @@
+"""The replicated state machine: log entries in, replies out, everything on one SQLite file (invariants 2 and 3).
+
+`apply_entry` is the only way the state changes. One entry is one SQLite transaction that also stores the entry's
+position, so replay after a crash goes on exactly behind what is there. Reads no clock and no randomness: the same
+entries give the same state on every node. Knows nothing of Raft beyond log positions. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from metasrv import commands as c
+from metasrv.entries import Entry, MembershipEntry, RegularEntry
+from metasrv.errors import InvariantError, MetasrvError, StorageError
+from metasrv.state.cached_store import CachedStore
+from metasrv.state.damage import check_file, damaged
+from metasrv.state.durability import checkpoint, sync_state
+from metasrv.state.effects import EntryEffects, RefusedCommandError
+from metasrv.state.expiry import TIME_MS_MAX, is_expired
+from metasrv.state.format import (
+    META_APPLIED,
+    META_CLUSTER_ID,
+    META_MEMBERSHIP,
+    META_TAIL,
+    Applied,
+    SnapshotTail,
+    applied_out,
+    membership_out,
+    prefix_end,
+    seal,
+    tail_in,
+)
+from metasrv.state.install import OldFiles, begin_install, finish_install
+from metasrv.state.reader import StateReader, read_cluster_id, read_membership
+from metasrv.state.registry import KNOWN_FEATURES, Registry, apply_registry_command, load_registry
+from metasrv.state.snapshot import tail_fits
+from metasrv.state.store import CACHE_SIZE_KIB, FILE_SWAP, Store, check_schema, connect, create_file, fault
+from metasrv.state.transaction import apply_branch_transaction, apply_transaction, apply_upsert
+from metasrv.state.watch import WatchHub
+from metasrv.types import LogId, Membership, Node, SeqV
+
+__all__ = ["KNOWN_FEATURES", "StateMachine", "checkpoint", "sync_state"]
+
+FULL_CHECK_SIZE_BYTES_MAX = 64 * 1024 * 1024
+"""Up to this size a start walks the whole state file: some 100 ms for 100,000 records of 256 bytes."""
+
+
+class _CommandFault(Exception):  # noqa: N818 - never leaves this module
+    """The command at `position` can not be applied; the entry is applied again without it."""
+
+    def __init__(self, position: int, text: str) -> None:
+        super().__init__(text)
+        self.position = position
+        self.text = text
+
+
+class StateMachine:
+    """The whole replicated state of one node; see `open`. The attributes are what the last commit left."""
+
+    def __init__(self, path: str, store: Store) -> None:
+        self._path = path
+        self._store = store
+        self._applied = Applied()
+        self._registry = Registry()
+        self.membership_log_id = LogId()
+        self.membership = Membership()
+        self.cluster_id: str | None = None
+        self.watches = WatchHub(self._read_watch_page)
+        self._load()
+
+    @classmethod
+    def open(cls, path: str) -> StateMachine:
+        """Open the state file, or create an empty one where there is none.
+
+        Finishes an installation that a crash interrupted. Raises DataDamagedError for a file that is empty, foreign,
+        cut off or damaged, StorageError when the disk refuses.
+        """
+        try:
+            finish_install(path)
+            if not os.path.exists(path):
+                if os.path.exists(f"{path}-wal"):
+                    raise damaged(path, "whole file", "the file is gone, but its write-ahead log is there")
+                create_file(path)
+            check_file(path)
+            machine = cls(path, _open_store(path))
+            machine._check_when_small()
+            return machine
+        except OSError as error:
+            raise StorageError(f"{path}: the state file could not be opened: {error}") from error
+        except sqlite3.Error as error:
+            raise fault(path, error) from error
+
+    def close(self) -> None:
+        """End all watches and close the file."""
+        self.watches.reset("the node is shutting down")
+        self._store.close()
+
+    # ------------------------------------------------------------------------- what is applied
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def last_applied(self) -> LogId:
+        return self._applied.log_id
+
+    @property
+    def last_time_ms(self) -> int:
+        """Highest log time so far; it never goes back."""
+        return self._applied.time_ms
+
+    @property
+    def last_seq(self) -> int:
+        """Last sequence number given out."""
+        return self._applied.seq
+
+    @property
+    def key_count(self) -> int:
+        return self._applied.key_count
+
+    @property
+    def expire_count(self) -> int:
+        """Records that carry an expiry."""
+        return self._applied.expire_count
+
+    @property
+    def nodes(self) -> Mapping[int, Node]:
+        """Registered nodes by id, ascending."""
+        return self._registry.nodes
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Sorted names of the features that are on."""
+        return self._registry.features
+
+    def secret(self, name: str) -> bytes | None:
+        """A secret stored by SetClusterSecret."""
+        return self._registry.secrets.get(name)
+
+    def size_bytes(self) -> int:
+        """The state file and its write-ahead log on disk."""
+        total = 0
+        for path in (self._path, f"{self._path}-wal"):
+            if os.path.exists(path):
+                total += os.stat(path).st_size
+        return total
+
+    # ------------------------------------------------------------------------- applying
+
+    def apply_entry(self, log_id: LogId, entry: Entry) -> tuple[c.Reply, ...]:
+        """Apply one committed entry: all its effects and its position, or nothing.
+
+        Returns one reply a command. A command that says something impossible is answered with ErrorReply and changes
+        nothing. Raises InvariantError when `log_id` is not the next position, StorageError when the disk refuses
+        (the transaction is rolled back), DataDamagedError when a record that is needed proves damaged.
+        """
+        last = self._applied.log_id
+        if log_id.index != last.index + 1 or log_id.term < last.term:
+            raise InvariantError(f"entry {log_id} can not be applied after {last}: it is not the next one")
+        refused: dict[int, str] = {}
+        try:
+            while True:
+                try:
+                    if isinstance(entry, RegularEntry):
+                        return self._apply_commands(log_id, entry, refused)
+                    return self._apply_unstamped(log_id, entry)
+                except _CommandFault as command_fault:
+                    refused[command_fault.position] = command_fault.text
+        except sqlite3.Error as error:
+            raise fault(self._path, error) from error
+
+    def _apply_commands(self, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[c.Reply, ...]:
+        store = self._store
+        time_ms = min(max(entry.time_ms, self._applied.time_ms), TIME_MS_MAX)
+        effects = EntryEffects(store, self._applied, self._registry, time_ms, self.watches.count > 0)
+        replies: list[c.Reply] = []
+        store.begin()
+        try:
+            if entry.commands:
+                # One sweep serves all commands: they share their time, and none can store what has expired by then.
+                effects.sweep()
+            for position, command in enumerate(entry.commands):
+                if position in refused:
+                    replies.append(c.ErrorReply(refused[position]))
+                else:
+                    replies.append(_apply_guarded(effects, position, command))
+            applied = effects.applied(log_id)
+            store.set_meta(META_APPLIED, applied_out(applied))
+            store.commit()
+        except BaseException:
+            store.rollback()
+            raise
+        self._applied = applied
+        self._registry = effects.registry
+        if effects.changes:
+            self.watches.publish(effects.changes)
+        return tuple(replies)
+
+    def _apply_unstamped(self, log_id: LogId, entry: Entry) -> tuple[c.Reply, ...]:
+        """A no-op or a membership: no time, so no expiry (d.3)."""
+        applied = self._applied._replace(log_id=log_id)
+        self._store.begin()
+        try:
+            self._store.set_meta(META_APPLIED, applied_out(applied))
+            if isinstance(entry, MembershipEntry):
+                self._store.set_meta(META_MEMBERSHIP, membership_out(log_id, entry.after))
+            self._store.commit()
+        except BaseException:
+            self._store.rollback()
+            raise
+        self._applied = applied
+        if isinstance(entry, MembershipEntry):
+            self.membership_log_id, self.membership = log_id, entry.after
+        return ()
+
+    # ------------------------------------------------------------------------- reading
+
+    def get(self, key: str, now_ms: int) -> SeqV | None:
+        """The record, unless it has expired by `now_ms` (d.4)."""
+        with self._store.faults():
+            return _unless_expired(self._store.read(key), now_ms)
+
+    def get_many(self, keys: Iterable[str], now_ms: int) -> list[SeqV | None]:
+        """One item a key, in the order asked for, duplicates repeated."""
+        with self._store.faults():
+            read = self._store.read
+            return [_unless_expired(read(key), now_ms) for key in keys]
+
+    def list_prefix(self, prefix: str, limit: int | None, now_ms: int) -> list[tuple[str, SeqV]]:
+        """Records whose key starts with `prefix`, in key order, at most `limit`; None is all of them."""
+        with self._store.faults():
+            return self._store.scan(prefix, prefix_end(prefix), None, limit, now_ms)
+
+    def list_range(
+        self, start: str, end: str | None, after_key: str | None, page_size: int, now_ms: int
+    ) -> list[tuple[str, SeqV]]:
+        """A page of [start, end) after `after_key`; shorter than `page_size` only at the end.
+
+        Pages read between entries are not one instant; `open_reader` is.
+        """
+        with self._store.faults():
+            return self._store.scan(start, end, after_key, page_size, now_ms)
+
+    def open_reader(self) -> StateReader:
+        """A read-only view pinned to this instant, for a helper thread; the caller closes it."""
+        return StateReader(self._path)
+
+    def _read_watch_page(
+        self, start: str, end: str | None, after_key: str | None, limit: int
+    ) -> tuple[list[tuple[str, SeqV]], bool]:
+        with self._store.faults():
+            return self._store.scan_page(start, end, after_key, limit)
+
+    # ------------------------------------------------------------------------- identity and snapshots
+
+    def set_cluster_id(self, cluster_id: str) -> None:
+        """Remember which cluster this state belongs to. Raises InvariantError when it already belongs to another."""
+        if self.cluster_id == cluster_id:
+            return
+        if self.cluster_id is not None:
+            raise InvariantError(f"{self._path}: the state is of cluster {self.cluster_id}, not of {cluster_id}")
+        with self._store.faults():
+            self._store.set_meta(META_CLUSTER_ID, seal(cluster_id))
+        self.cluster_id = cluster_id
+
+    def install(self, path: str) -> SnapshotTail:
+        """Replace the whole state by a verified snapshot file, which is used up; returns the tail it carries.
+
+        Takes a few milliseconds whatever the size. All watches end with WatchReset. Raises InvariantError for a
+        snapshot that is not newer than the state, StorageError when the disk refuses.
+        """
+        old = self._store
+        begin_install(path, self._path)
+        old_files = OldFiles(self._path)
+        with FILE_SWAP:
+            finish_install(self._path)
+            old.close()
+            old_files.dispose()
+            try:
+                self._store = _open_store(self._path)
+                self._load()
+            except sqlite3.Error as error:
+                raise fault(self._path, error) from error
+        self.watches.reset("the state was replaced by a snapshot from the leader")
+        tail = self.installed_tail()
+        if tail is None:
+            raise damaged(self._path, "meta tail", "the installed snapshot carries no end of the log")
+        return tail
+
+    def installed_tail(self) -> SnapshotTail | None:
+        """The tail of the installed snapshot while nothing has been applied on top of it."""
+        with self._store.faults():
+            data = self._store.meta(META_TAIL)
+        if data is None:
+            return None
+        tail: SnapshotTail = self._store.parsed("meta tail", tail_in, data)
+        return tail if tail_fits(tail, self._applied.log_id) else None
+
+    def _check_when_small(self) -> None:
+        """Walk the whole file when that takes a fraction of a second; larger ones prove themselves as they are read."""
+        if self.size_bytes() > FULL_CHECK_SIZE_BYTES_MAX:
+            return
+        try:
+            problem = self._store.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise damaged(self._path, "inside the file", f"SQLite's quick check says: {problem}")
+            counts = self._store.count_range("", None)
+            if counts != (self.key_count, self.expire_count):
+                raise damaged(self._path, "table kv", f"it holds {counts} records and expiries, its counters differ")
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _load(self) -> None:
+        """Fill the memory from the file."""
+        store = self._store
+        try:
+            check_schema(self._path, store.connection)
+            self._applied = store.applied()
+            self._registry = load_registry(store)
+            self.membership_log_id, self.membership = read_membership(store)
+            self.cluster_id = read_cluster_id(store)
+            # Touch both ends of the records and of the expire index: cheap, and a mangled root is found now.
+            store.execute("SELECT min(key) FROM kv").fetchall()
+            store.execute("SELECT max(key) FROM kv").fetchall()
+            store.execute("SELECT max(expire_ms) FROM kv WHERE expire_ms IS NOT NULL").fetchall()
+        except BaseException:
+            store.close()
+            raise
+
+
+def _open_store(path: str) -> Store:
+    connection = connect(path, cache_size_kib=CACHE_SIZE_KIB)
+    try:
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StorageError(f"{path}: SQLite offers no write-ahead log on this file system (mode {mode})")
+        return CachedStore(path, connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> c.Reply:
+    """The command's reply; whatever is wrong with the command itself becomes a _CommandFault."""
+    try:
+        return _apply_command(effects, command)
+    except RefusedCommandError as error:
+        raise _CommandFault(position, str(error)) from error
+    except (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.InternalError, MetasrvError, MemoryError):
+        raise
+    except sqlite3.DataError as error:
+        raise _CommandFault(position, f"the command does not fit the store: {error}") from error
+    except sqlite3.Error:
+        raise
+    except Exception as error:
+        # `apply` is total (invariant 2). The same command fails in the same way on every node.
+        raise _CommandFault(position, f"the command can not be applied: {type(error).__name__}") from error
+
+
+def _apply_command(effects: EntryEffects, command: c.Command) -> c.Reply:
+    kind = type(command)
+    if kind is c.Transaction:
+        return apply_transaction(effects, command)  # type: ignore[arg-type]
+    if kind is c.Upsert:
+        return apply_upsert(effects, command)  # type: ignore[arg-type]
+    if kind is c.BranchTransaction:
+        return apply_branch_transaction(effects, command)  # type: ignore[arg-type]
+    effects.registry, reply = apply_registry_command(effects.store, effects.registry, command)  # type: ignore[arg-type]
+    return reply
+
+
+def _unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:
+    if record is None or record.meta is None or not is_expired(record.meta.expire_at, now_ms):
+        return record
+    return None

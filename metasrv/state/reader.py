@@ -1,0 +1,134 @@
+"""A second, read-only connection that sees one committed instant of the state, whatever happens meanwhile.
+
+Opened on the event loop between two entries, then used by one thread at a time (a helper thread, as a rule) and
+closed by whoever asked for it: while it is open the write-ahead log can not start over.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from types import TracebackType
+
+from metasrv.state.expiry import TIME_MS_MAX, is_expired
+from metasrv.state.format import META_CLUSTER_ID, META_MEMBERSHIP, membership_in, unseal
+from metasrv.state.registry import load_registry
+from metasrv.state.store import Store, connect, fault
+from metasrv.types import LogId, Membership, SeqV
+
+READER_PAGE_RECORDS = 512
+
+
+class StateReader:
+    """One consistent snapshot of the whole state. A context manager."""
+
+    def __init__(self, path: str) -> None:
+        """Pin the present state of the file; raises StorageError or DataDamagedError."""
+        connection: sqlite3.Connection | None = None
+        try:
+            connection = connect(path, shared=True)
+            connection.execute("PRAGMA query_only = ON")
+            self._store = Store(path, connection)
+            self._store.execute("BEGIN")
+            applied = self._store.applied()
+            self.last_applied: LogId = applied.log_id
+            self.last_time_ms: int = applied.time_ms
+            self.last_seq: int = applied.seq
+            self.key_count: int = applied.key_count
+            self.expire_count: int = applied.expire_count
+            registry = load_registry(self._store)
+            self.nodes = registry.nodes
+            self.features = registry.features
+            self.membership_log_id, self.membership = read_membership(self._store)
+            self.cluster_id = read_cluster_id(self._store)
+        except sqlite3.Error as error:
+            if connection is not None:
+                connection.close()
+            raise fault(path, error) from error
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
+
+    def __enter__(self) -> StateReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the instant; safe to call again, and from another thread than the one that read."""
+        self._store.close()
+
+    def get(self, key: str, now_ms: int | None = None) -> SeqV | None:
+        """One record; `now_ms` hides it when it has expired by then."""
+        with self._store.faults():
+            record = self._store.read(key)
+        return None if record is None or (now_ms is not None and _hidden(record, now_ms)) else record
+
+    def list_range(
+        self, start: str, end: str | None, after_key: str | None, page_size: int, now_ms: int | None
+    ) -> list[tuple[str, SeqV]]:
+        """A page of [start, end) after `after_key`, in key order; shorter than `page_size` only at the end."""
+        with self._store.faults():
+            return self._store.scan(start, end, after_key, page_size, now_ms)
+
+    def pages(
+        self, start: str = "", end: str | None = None, now_ms: int | None = None
+    ) -> Iterator[list[tuple[str, SeqV]]]:
+        """All records of [start, end) in key order, in pages bounded in count and in bytes."""
+        after: str | None = None
+        last = False
+        while not last:
+            with self._store.faults():
+                page, last = self._store.scan_page(start, end, after, READER_PAGE_RECORDS)
+            if page:
+                after = page[-1][0]
+                yield page if now_ms is None else [item for item in page if not _hidden(item[1], now_ms)]
+
+    def records(self) -> Iterator[tuple[str, SeqV]]:
+        """Every record in key order, expired or not."""
+        for page in self.pages():
+            yield from page
+
+    def keys(self) -> Iterator[str]:
+        """Every key in order, without reading the records."""
+        after: str | None = None
+        while True:
+            with self._store.faults():
+                keys = self._store.scan_keys(after, 16 * READER_PAGE_RECORDS)
+            if not keys:
+                return
+            yield from keys
+            after = keys[-1]
+
+    def expire_index(self) -> Iterator[tuple[int, int, str]]:
+        """(expire_ms, seq, key) of every record that carries an expiry, in the order of the sweep."""
+        after: tuple[int, int] | None = None
+        while True:
+            with self._store.faults():
+                page = self._store.scan_expire(after, READER_PAGE_RECORDS)
+            if not page:
+                return
+            yield from page
+            after = page[-1][:2]
+
+
+def read_membership(store: Store) -> tuple[LogId, Membership]:
+    """The last applied membership and where it stands in the log; zero and empty before the first."""
+    data = store.meta(META_MEMBERSHIP)
+    if data is None:
+        return LogId(), Membership()
+    log_id, membership = store.parsed("meta membership", membership_in, data)
+    return log_id, membership
+
+
+def read_cluster_id(store: Store) -> str | None:
+    data = store.meta(META_CLUSTER_ID)
+    return None if data is None else str(store.parsed("meta cluster_id", unseal, data))
+
+
+def _hidden(record: SeqV, now_ms: int) -> bool:
+    return record.meta is not None and is_expired(record.meta.expire_at, min(now_ms, TIME_MS_MAX))

@@ -1,0 +1,227 @@
+"""Snapshot files: a copy of the state at one instant, written, checked and read in a helper thread.
+
+A snapshot is a state file in one piece (no write-ahead log) that also carries the log's last two entries, so that
+the engine can go on from it. Never touches the loop's connection.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from typing import NamedTuple
+from urllib.parse import quote
+
+from metasrv.errors import DataDamagedError, StorageError
+from metasrv.state.damage import check_file, damaged
+from metasrv.state.durability import checkpoint, sync_state
+from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail_out
+from metasrv.state.reader import read_cluster_id, read_membership
+from metasrv.state.registry import load_registry
+from metasrv.state.store import FILE_SWAP, Store, check_schema, connect, fault, sync_directory
+from metasrv.types import LogId
+
+__all__ = [
+    "SnapshotInfo",
+    "SnapshotTail",
+    "SnapshotWriter",
+    "checkpoint",
+    "read_snapshot_tail",
+    "sync_state",
+    "verify_snapshot",
+]
+
+_COPY_PAGES = 256
+_READ_SIZE_BYTES = 1024 * 1024
+
+
+class SnapshotInfo(NamedTuple):
+    """A finished snapshot file."""
+
+    path: str
+    log_id: LogId
+    """Last entry whose effects are in it."""
+    key_count: int
+    expire_count: int
+    size_bytes: int
+    sha256: str
+
+
+class SnapshotWriter:
+    """Writes one snapshot in two steps, so that the log's entries at the pinned position can be read in between."""
+
+    def __init__(self, state_path: str) -> None:
+        self._state_path = state_path
+        self._store: Store | None = None
+        self._applied = Applied()
+
+    def pin(self) -> LogId:
+        """Fix the instant that will be copied; returns its last applied entry. Raises StorageError."""
+        try:
+            with FILE_SWAP:
+                self._store = Store(self._state_path, connect(self._state_path, shared=True))
+                self._store.execute("BEGIN")
+                self._applied = self._store.applied()
+        except sqlite3.Error as error:
+            self.close()
+            raise fault(self._state_path, error) from error
+        return self._applied.log_id
+
+    def write(self, destination: str, tail: SnapshotTail) -> SnapshotInfo:
+        """Copy the pinned instant to `destination`, which appears complete and synced or not at all; then unpin.
+
+        Raises StorageError, or DataDamagedError when the state file proves damaged while it is read.
+        """
+        store = self._store
+        if store is None:
+            raise StorageError(f"{self._state_path}: nothing is pinned to write a snapshot of")
+        draft = f"{destination}.tmp"
+        try:
+            _remove(draft)
+            self._copy(store, draft, tail)
+            sha256, size_bytes = _digest(draft, sync=True)
+            os.replace(draft, destination)
+            sync_directory(destination)
+        except sqlite3.Error as error:
+            raise fault(self._state_path, error) from error
+        except OSError as error:
+            raise StorageError(f"{destination}: the snapshot could not be written: {error}") from error
+        finally:
+            self.close()
+            _remove(draft)
+        applied = self._applied
+        return SnapshotInfo(destination, applied.log_id, applied.key_count, applied.expire_count, size_bytes, sha256)
+
+    def close(self) -> None:
+        """Unpin without writing; safe to call again."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def _copy(self, store: Store, draft: str, tail: SnapshotTail) -> None:
+        copy = sqlite3.connect(draft, isolation_level=None)
+        try:
+            # A draft that a crash cuts short is thrown away, so it needs no journal; the whole is synced at the end.
+            copy.execute("PRAGMA synchronous = OFF")
+            copy.execute("PRAGMA journal_mode = OFF")
+            store.connection.backup(copy, pages=_COPY_PAGES, sleep=0.01)
+        finally:
+            copy.close()
+        # The copied header says WAL; reopened, the file can be turned into one in a single piece.
+        copy = sqlite3.connect(draft, isolation_level=None)
+        try:
+            copy.execute("PRAGMA synchronous = OFF")
+            mode = copy.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
+            if mode != "delete":
+                raise StorageError(f"{draft}: the copy could not be closed into one file (journal mode {mode})")
+            Store(draft, copy).set_meta(META_TAIL, tail_out(tail))
+        finally:
+            copy.close()
+
+
+def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None = None) -> SnapshotInfo:
+    """Check a snapshot file from end to end, as slowly as that is; raises DataDamagedError naming what is wrong.
+
+    `sha256` and `cluster_id` are compared when given. Raises StorageError when the file can not be read.
+    """
+    try:
+        check_file(path)
+        digest, size_bytes = _digest(path, sync=False)
+        if sha256 is not None and digest != sha256:
+            raise damaged(path, "whole file", f"its SHA-256 is {digest}, not {sha256}")
+        store = _open_snapshot(path)
+    except OSError as error:
+        raise StorageError(f"{path}: the snapshot could not be read: {error}") from error
+    except sqlite3.Error as error:
+        raise fault(path, error) from error
+    try:
+        check_schema(path, store.connection)
+        problem = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise damaged(path, "inside the file", f"SQLite's integrity check says: {problem}")
+        applied = _check_content(path, store, cluster_id)
+        if sha256 is None:
+            # What came with its digest is what the sender read with this very check, record by record.
+            _check_records(store)
+    except sqlite3.Error as error:
+        raise fault(path, error) from error
+    finally:
+        store.close()
+    return SnapshotInfo(path, applied.log_id, applied.key_count, applied.expire_count, size_bytes, digest)
+
+
+def read_snapshot_tail(path: str) -> SnapshotTail:
+    """The tail stored in a snapshot file; raises DataDamagedError when there is none."""
+    try:
+        store = _open_snapshot(path)
+        try:
+            return stored_tail(store)
+        finally:
+            store.close()
+    except sqlite3.Error as error:
+        raise fault(path, error) from error
+
+
+def stored_tail(store: Store) -> SnapshotTail:
+    """The tail in an open file, checked against its last applied entry."""
+    applied = store.applied()
+    tail: SnapshotTail = store.parsed("meta tail", tail_in, store.meta(META_TAIL))
+    if not tail_fits(tail, applied.log_id):
+        raise damaged(store.path, "meta tail", f"the log entries it carries do not end at {applied.log_id}")
+    return tail
+
+
+def tail_fits(tail: SnapshotTail, log_id: LogId) -> bool:
+    """Whether the tail ends at `log_id`."""
+    previous, last = tail
+    return last[1] == log_id.index and last[2] == log_id.term and previous[1] == last[1] - 1 and previous[2] <= last[2]
+
+
+def _check_content(path: str, store: Store, cluster_id: str | None) -> Applied:
+    applied = store.applied()
+    stored_tail(store)
+    read_membership(store)
+    load_registry(store)
+    counts = store.count_range("", None)
+    if counts != (applied.key_count, applied.expire_count):
+        raise damaged(path, "table kv", f"it holds {counts} records and expiries, its counters say otherwise")
+    own = read_cluster_id(store)
+    if cluster_id is not None and own != cluster_id:
+        raise DataDamagedError(
+            path, "meta cluster_id", f"it is of cluster {own}, this node is of cluster {cluster_id}", "use the right file"
+        )
+    return applied
+
+
+def _check_records(store: Store) -> None:
+    after: str | None = None
+    last = False
+    while not last:
+        page, last = store.scan_page("", None, after, 512)
+        after = page[-1][0] if page else after
+
+
+def _open_snapshot(path: str) -> Store:
+    """Read-only and without side files: nobody writes to a snapshot."""
+    uri = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
+    return Store(path, sqlite3.connect(uri, uri=True, isolation_level=None))
+
+
+def _digest(path: str, *, sync: bool) -> tuple[str, int]:
+    digest = hashlib.sha256()
+    size_bytes = 0
+    with open(path, "rb", buffering=0) as file:
+        if sync:
+            os.fsync(file.fileno())
+        while chunk := file.read(_READ_SIZE_BYTES):
+            digest.update(chunk)
+            size_bytes += len(chunk)
+    return digest.hexdigest(), size_bytes
+
+
+def _remove(draft: str) -> None:
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        try:
+            os.unlink(draft + suffix)
+        except FileNotFoundError:
+            continue

@@ -1,0 +1,322 @@
+"""One connection to the state file: its tables as typed reads and writes.
+
+Knows rows, not rules: what a command means stands in `transaction.py`. A connection belongs to the thread that uses
+it; the loop's one writes, every other only reads. SQLite's faults leave here as sqlite3 errors inside an entry and
+as `StorageError` or `DataDamagedError` everywhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from metasrv.errors import CodecError, DataDamagedError, StorageError
+from metasrv.state.damage import damaged
+from metasrv.state.expiry import TIME_MS_MAX, expire_ms_of
+from metasrv.state.format import (
+    APPLICATION_ID,
+    FORMAT_VERSION,
+    I64_MAX,
+    META_APPLIED,
+    SCHEMA,
+    Applied,
+    applied_in,
+    applied_out,
+    prefix_end,
+    record_checksum,
+)
+from metasrv.types import KVMeta, SeqV
+
+BUSY_TIMEOUT_SECONDS = 10.0
+"""How long a write waits for a checkpoint that holds the write lock; reached only on a dying disk."""
+PAGE_SIZE_BYTES_TARGET = 1024 * 1024
+"""Values of one page of a scan, unless its first record alone is larger."""
+CACHE_SIZE_KIB = 64 * 1024
+READER_CACHE_SIZE_KIB = 4 * 1024
+
+# The statements below are put together from constants of this module; values are always bound (S608).
+_RECORD = "seq, expire_at, proposed_at_ms, checksum, data"
+_READ = f"SELECT {_RECORD} FROM kv WHERE key = ?"  # noqa: S608
+_READ_SEQ = "SELECT seq FROM kv WHERE key = ?"
+_PUT = "INSERT OR REPLACE INTO kv VALUES(?, ?, ?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM kv WHERE key = ?"
+_COUNT = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? LIMIT ?)"
+_COUNT_TO = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? AND key < ? LIMIT ?)"
+_DELETE_EXPIRED = "DELETE FROM kv WHERE expire_ms < ?"
+_EXPIRED = f"SELECT key, {_RECORD} FROM kv WHERE expire_ms < ? ORDER BY expire_ms, seq"  # noqa: S608
+_SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
+
+
+class Store:
+    """Reads and writes of one open state file; see `open_store`."""
+
+    __slots__ = ("connection", "execute", "path")
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self.connection = connection
+        # One cursor for all statements: every read below fetches all its rows before the next statement starts.
+        self.execute: Callable[..., sqlite3.Cursor] = connection.cursor().execute
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what is remembered of the file; a plain store remembers nothing."""
+
+    def close(self) -> None:
+        self.connection.close()
+
+    # ------------------------------------------------------------------------- transactions
+
+    def begin(self) -> None:
+        """Take the write lock; waits for a checkpoint that holds it."""
+        self.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """End a transaction without effect; SQLite has already done so after some faults."""
+        if self.connection.in_transaction:
+            self.execute("ROLLBACK")
+
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """Turn SQLite's errors into the house's."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise fault(self.path, error) from error
+
+    # ------------------------------------------------------------------------- records
+
+    def read(self, key: str) -> SeqV | None:
+        """The stored record, expired or not."""
+        row = self.execute(_READ, (key,)).fetchone()
+        return None if row is None else self._record(key, *row)
+
+    def read_seq(self, key: str) -> int:
+        """The record's sequence number, 0 when there is none."""
+        row = self.execute(_READ_SEQ, (key,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def put(self, key: str, record: SeqV) -> None:
+        """Store a record over whatever is there."""
+        seq, data, meta = record
+        expire_at, proposed_at_ms = meta or KVMeta()
+        checksum = record_checksum(key, seq, expire_at, proposed_at_ms or 0, data)
+        expire_ms: int | None = None
+        stored: int | str | None = expire_at
+        if expire_at is not None:
+            expire_ms = expire_ms_of(expire_at)
+            stored = expire_at if expire_at <= I64_MAX else str(expire_at)
+        self.execute(_PUT, (key, seq, expire_ms, stored, proposed_at_ms, checksum, data))
+
+    def delete(self, key: str) -> None:
+        self.execute(_DELETE, (key,))
+
+    def count_prefix(self, prefix: str, limit: int) -> int:
+        """Keys that start with `prefix`; counting stops at `limit`."""
+        end = prefix_end(prefix)
+        limit = min(limit, I64_MAX)
+        if end is None:
+            return int(self.execute(_COUNT, (prefix, limit)).fetchone()[0])
+        return int(self.execute(_COUNT_TO, (prefix, end, limit)).fetchone()[0])
+
+    def scan(
+        self, start: str, end: str | None, after_key: str | None, limit: int | None, now_ms: int | None
+    ) -> list[tuple[str, SeqV]]:
+        """Records in [start, end) after `after_key`, in key order; `now_ms` hides what has expired by then."""
+        condition, parameters = _range("key >= ?", start, end)
+        if after_key is not None and after_key >= start:
+            condition, parameters = _range("key > ?", after_key, end)
+        if now_ms is not None:
+            condition += " AND (expire_ms IS NULL OR expire_ms >= ?)"
+            parameters.append(min(now_ms, TIME_MS_MAX))
+        parameters.append(-1 if limit is None else min(limit, I64_MAX))
+        rows = self.execute(f"SELECT key, {_RECORD} FROM kv WHERE {condition} ORDER BY key LIMIT ?", parameters)  # noqa: S608
+        return self._records(rows)
+
+    def scan_page(
+        self, start: str, end: str | None, after_key: str | None, limit: int
+    ) -> tuple[list[tuple[str, SeqV]], bool]:
+        """As `scan`, nothing hidden, but the page ends early when it grows large; and whether it is the last one."""
+        condition, parameters = _range("key >= ?", start, end)
+        if after_key is not None:
+            condition, parameters = _range("key > ?", after_key, end)
+        query = f"SELECT key, {_RECORD} FROM kv WHERE {condition} ORDER BY key LIMIT ?"  # noqa: S608
+        page: list[tuple[str, SeqV]] = []
+        size_bytes = 0
+        with closing(self.connection.execute(query, (*parameters, limit + 1))) as rows:
+            for row in rows:
+                if len(page) == limit or size_bytes > PAGE_SIZE_BYTES_TARGET:
+                    return page, False
+                page.append((row[0], self._record(*row)))
+                size_bytes += len(row[5])
+        return page, True
+
+    def scan_keys(self, after_key: str | None, limit: int) -> list[str]:
+        """Keys in order, without their records."""
+        condition = "" if after_key is None else "WHERE key > ?"
+        parameters = (limit,) if after_key is None else (after_key, limit)
+        return [row[0] for row in self.execute(f"SELECT key FROM kv {condition} ORDER BY key LIMIT ?", parameters)]  # noqa: S608
+
+    def count_range(self, start: str, end: str | None) -> tuple[int, int]:
+        """Records in the range, and how many of them carry an expiry."""
+        condition, parameters = _range("key >= ?", start, end)
+        row = self.execute(f"SELECT count(*), count(expire_ms) FROM kv WHERE {condition}", parameters).fetchone()  # noqa: S608
+        return int(row[0]), int(row[1])
+
+    def delete_range(self, start: str, end: str | None) -> None:
+        condition, parameters = _range("key >= ?", start, end)
+        self.execute(f"DELETE FROM kv WHERE {condition}", parameters)  # noqa: S608
+
+    def expired(self, time_ms: int) -> list[tuple[str, SeqV]]:
+        """Records that expired before `time_ms`, in the order of the sweep."""
+        return self._records(self.execute(_EXPIRED, (time_ms,)))
+
+    def delete_expired(self, time_ms: int) -> int:
+        """Delete them; returns how many."""
+        return self.execute(_DELETE_EXPIRED, (time_ms,)).rowcount
+
+    def scan_expire(self, after: tuple[int, int] | None, limit: int) -> list[tuple[int, int, str]]:
+        """The expire index: (expire_ms, seq, key) in order, after a pair of the first two."""
+        parameters = (*(after or (-1, -1)), limit)
+        query = (
+            "SELECT expire_ms, seq, key FROM kv WHERE expire_ms IS NOT NULL AND (expire_ms, seq) > (?, ?)"
+            " ORDER BY expire_ms, seq LIMIT ?"
+        )
+        return [(int(row[0]), int(row[1]), row[2]) for row in self.execute(query, parameters)]
+
+    def _records(self, rows: Iterable[Any]) -> list[tuple[str, SeqV]]:
+        """`_record` for many rows: lists are long, so the usual case is spelled out here."""
+        records: list[tuple[str, SeqV]] = []
+        for row in rows:
+            key, seq, expire_at, proposed_at_ms, checksum, data = row
+            if expire_at is None and record_checksum(key, seq, None, proposed_at_ms, data) == checksum:
+                records.append((key, SeqV(seq, data, KVMeta(None, proposed_at_ms))))
+            else:
+                records.append((key, self._record(*row)))
+        return records
+
+    def _record(
+        self, key: str, seq: int, expire_at: int | str | None, proposed_at_ms: int, checksum: int, data: bytes
+    ) -> SeqV:
+        try:
+            expires = None if expire_at is None else int(expire_at)
+            if record_checksum(key, seq, expires, proposed_at_ms, data) == checksum:
+                return SeqV(seq, data, KVMeta(expires, proposed_at_ms))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise damaged(self.path, f"key {key!r}", "a column of the stored record is of another kind") from error
+        raise damaged(self.path, f"key {key!r}", "the stored record does not match its checksum")
+
+    # ------------------------------------------------------------------------- meta
+
+    def meta(self, name: str) -> bytes | None:
+        row = self.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_meta(self, name: str, value: bytes) -> None:
+        self.execute(_SET_META, (name, value))
+
+    def applied(self) -> Applied:
+        applied: Applied = self.parsed("meta applied", applied_in, self.meta(META_APPLIED))
+        return applied
+
+    def parsed(self, where: str, parse: Callable[[Any], Any], data: Any) -> Any:
+        """`parse(data)`, or DataDamagedError naming `where`."""
+        try:
+            return parse(data)
+        except (CodecError, TypeError, ValueError, AttributeError, LookupError) as error:
+            raise damaged(self.path, where, f"the stored value is damaged ({error})") from error
+
+
+def _range(lower: str, start: str, end: str | None) -> tuple[str, list[Any]]:
+    return (lower, [start]) if end is None else (f"{lower} AND key < ?", [start, end])
+
+
+def fault(path: str, error: sqlite3.Error) -> DataDamagedError | StorageError:
+    """What an error of SQLite means for the node."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA", "SQLITE_ERROR")):
+        return damaged(path, "inside the file", f"SQLite says: {error}")
+    return StorageError(f"{path}: the state file could not be read or written: {error}")
+
+
+# ----------------------------------------------------------------------------- opening
+
+
+def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: bool = False) -> sqlite3.Connection:
+    """A connection in explicit-transaction mode; `shared` when one thread opens it and another uses it."""
+    connection = sqlite3.connect(
+        path,
+        timeout=BUSY_TIMEOUT_SECONDS,
+        isolation_level=None,
+        check_same_thread=not shared,
+        cached_statements=64,
+    )
+    connection.execute(f"PRAGMA cache_size = -{cache_size_kib}")
+    connection.execute("PRAGMA secure_delete = OFF")
+    # Nobody else may checkpoint: it would sync on the event loop.
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+FILE_SWAP = threading.Lock()
+"""Held while a helper thread opens the state file, and while the loop puts another file in its place.
+
+The one lock of this package. A connection that opened between the removal of the old write-ahead log and the rename of
+the new file would share the new file's log while it reads the old one.
+"""
+
+
+def create_file(path: str) -> None:
+    """Write an empty state file; it appears under `path` complete or not at all."""
+    draft = f"{path}.new"
+    for suffix in ("", "-journal"):
+        if os.path.exists(draft + suffix):
+            os.unlink(draft + suffix)
+    connection = sqlite3.connect(draft, isolation_level=None)
+    try:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        connection.execute("BEGIN")
+        for statement in SCHEMA:
+            connection.execute(statement)
+        connection.execute(_SET_META, (META_APPLIED, applied_out(Applied())))
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    os.replace(draft, path)
+    sync_directory(path)
+
+
+def check_schema(path: str, connection: sqlite3.Connection) -> None:
+    """Raise DataDamagedError unless the file is ours and of this version."""
+    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    if application_id != APPLICATION_ID:
+        raise damaged(path, "application id", "this SQLite file was not written by metasrv")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != FORMAT_VERSION:
+        raise DataDamagedError(
+            path,
+            "user version",
+            f"the file has format {version}, this version of metasrv reads format {FORMAT_VERSION}",
+            "start the version of metasrv that wrote it",
+        )
+    found = sorted(row[0] for row in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+    if found != sorted(SCHEMA):
+        raise damaged(path, "schema", "the tables are not those of this format")
+
+
+def sync_directory(path: str) -> None:
+    """Make the name of `path` durable."""
+    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,185 @@
+"""Writers and readers that remember what they were told, and the verdict on what they find afterwards.
+
+Each client appends to a log of its own (a lost, a doubled and an invented record all show), and works with a few
+neighbours on a register and on a counter whose histories go through the linearizability checker. Runs on an event
+loop; knows stores, not nodes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TypeVar
+
+from metasrv.errors import NotDoneError, UnknownOutcomeError
+from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
+from metasrv.testing.linearizability import check
+from metasrv.testing.models import CounterModel, RegisterModel
+from metasrv.testing.store import Store
+
+CLIENTS_PER_KEY = 4
+"""Clients that share a register and a counter; more would make the check expensive."""
+OPERATIONS_PER_KEY_MAX = 400
+"""After so many operations, or an unknown outcome, a group goes on with a fresh key."""
+BACK_OFF_SECONDS = 0.02
+LOG_PREFIX = "log/"
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class Record:
+    """What all clients of a workload did and were told."""
+
+    operations: list[Operation] = field(default_factory=list)
+    """On registers and counters."""
+    appended: set[str] = field(default_factory=set)
+    """Acknowledged log records."""
+    perhaps_appended: set[str] = field(default_factory=set)
+    """Log records of unknown outcome."""
+    acknowledged_at: list[float] = field(default_factory=list)
+    """Monotonic seconds of every acknowledged write."""
+    unknown: int = 0
+    refused: int = 0
+
+    @property
+    def total(self) -> int:
+        return len(self.operations) + len(self.appended) + len(self.perhaps_appended)
+
+    def unavailable_seconds(self, since: float, until: float) -> float:
+        """The longest time without an acknowledged write."""
+        inside = [since, *sorted(at for at in self.acknowledged_at if since <= at <= until), until]
+        return max(later - earlier for earlier, later in pairwise(inside))
+
+    def gap_around(self, moment: float) -> float:
+        """Seconds between the last acknowledged write before a moment and the first one after it."""
+        before = max((at for at in self.acknowledged_at if at <= moment), default=moment)
+        after = min((at for at in self.acknowledged_at if at > moment), default=time.monotonic())
+        return after - before
+
+
+class Workload:
+    """`async with Workload(stores): ...` keeps one client per store busy; `record` says what they were told."""
+
+    def __init__(self, stores: Sequence[Store], *, seed: int = 0, pause_s: float = 0.0, name: str = "") -> None:
+        self.record = Record()
+        self._stores = stores
+        self._seed = seed
+        self._pause_s = pause_s
+        self._name = name
+        self._epochs: Counter[str] = Counter()
+        self._used: Counter[str] = Counter()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    async def __aenter__(self) -> Workload:
+        self._tasks = [asyncio.create_task(self._client(number, store)) for number, store in enumerate(self._stores)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+
+    async def wait_for_writes(self, count: int, timeout_s: float = 30.0) -> None:
+        """Until `count` more writes were acknowledged; AssertionError at the deadline."""
+        target = len(self.record.acknowledged_at) + count
+        deadline = time.monotonic() + timeout_s
+        while len(self.record.acknowledged_at) < target:
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            if time.monotonic() > deadline:
+                missing = target - len(self.record.acknowledged_at)
+                raise AssertionError(f"no service: {missing} of {count} writes missing after {timeout_s:g} s")
+            await asyncio.sleep(0.01)
+
+    async def _client(self, number: int, store: Store) -> None:
+        source = random.Random(f"{self._seed}/{number}")  # noqa: S311 - a repeatable choice, not a secret
+        group = number // CLIENTS_PER_KEY
+        serial = 0
+        while not self._stopping:
+            serial += 1
+            try:
+                await self._append(number, store, f"{self._name}{number}-{serial}")
+                await self._on_register(number, store, group, source, serial)
+                await self._on_counter(number, store, group, source)
+            except NotDoneError:
+                self.record.refused += 1
+                await asyncio.sleep(BACK_OFF_SECONDS)
+            except UnknownOutcomeError:
+                self.record.unknown += 1
+                await asyncio.sleep(BACK_OFF_SECONDS)
+            if self._pause_s:
+                await asyncio.sleep(self._pause_s)
+
+    async def _append(self, number: int, store: Store, value: str) -> None:
+        try:
+            await store.append(f"{LOG_PREFIX}{self._name}{number}/", value)
+        except UnknownOutcomeError:
+            self.record.perhaps_appended.add(value)
+            raise
+        self.record.appended.add(value)
+        self.record.acknowledged_at.append(time.monotonic())
+
+    async def _on_register(self, number: int, store: Store, group: int, source: random.Random, serial: int) -> None:
+        key = self._key("register", group)
+        value = f"{number}-{serial}"
+        choice = source.random()
+        if choice < 0.4:
+            await self._record(number, key, "read", None, store.read(key))
+        elif choice < 0.7:
+            await self._record(number, key, "write", value, store.write(key, value))
+        else:
+            seen = await self._record(number, key, "read", None, store.read(key))
+            await self._record(number, key, "compare_and_set", (seen, value), store.compare_and_set(key, seen, value))
+
+    async def _on_counter(self, number: int, store: Store, group: int, source: random.Random) -> None:
+        key = self._key("counter", group)
+        delta = source.randint(1, 3)
+        await self._record(number, key, "add", delta, store.add(key, delta))
+
+    def _key(self, kind: str, group: int) -> str:
+        name = f"{kind}/{self._name}{group}"
+        if self._used[name] >= OPERATIONS_PER_KEY_MAX:
+            self._epochs[name] += 1
+            self._used[name] = 0
+        self._used[name] += 1
+        return f"{name}/{self._epochs[name]}"
+
+    async def _record(self, number: int, key: str, name: str, argument: object, call: Awaitable[Answer]) -> Answer:
+        """Await a call and put it into the history, unless it certainly did nothing."""
+        called_at = time.monotonic()
+        try:
+            output = await call
+        except UnknownOutcomeError:
+            self.record.operations.append(Operation(number, key, name, argument, UNKNOWN_OUTCOME, called_at, None))
+            base = key.rpartition("/")[0]
+            self._used[base] = OPERATIONS_PER_KEY_MAX  # the group leaves this key: unknowns make the check slow
+            raise
+        returned_at = time.monotonic()
+        self.record.operations.append(Operation(number, key, name, argument, output, called_at, returned_at))
+        if name != "read":
+            self.record.acknowledged_at.append(returned_at)
+        return output
+
+
+def verdict(record: Record, stored_logs: Mapping[str, bytes]) -> list[str]:
+    """Everything that is wrong, one text each; empty when all promises were kept.
+
+    `stored_logs` are the records under `LOG_PREFIX`, read after the workload ended.
+    """
+    found = Counter(value.decode() for value in stored_logs.values())
+    problems = [f"acknowledged record {value!r} is missing" for value in sorted(record.appended - found.keys())]
+    problems += [f"record {value!r} is stored {count} times" for value, count in found.items() if count > 1]
+    invented = found.keys() - record.appended - record.perhaps_appended
+    problems += [f"record {value!r} was refused or never sent, and is stored" for value in sorted(invented)]
+    registers = [operation for operation in record.operations if operation.key.startswith("register/")]
+    counters = [operation for operation in record.operations if operation.key.startswith("counter/")]
+    problems += [str(violation) for violation in check(registers, RegisterModel())]
+    problems += [str(violation) for violation in check(counters, CounterModel())]
+    return problems

@@ -1,0 +1,113 @@
+"""Nodes that join, learn, leave and come back with an empty disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from metasrv.testing.processes import ProcessCluster
+
+
+def leave(leave_id: int, *via: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "metasrv.cli.server", "--leave-id", str(leave_id)]
+    for address in via:
+        command += ["--leave-via", address]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def names(nodes: list[dict[str, object]]) -> list[str]:
+    return [str(node["name"]) for node in nodes]
+
+
+async def test_a_node_joins_through_a_follower(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    follower = next(node_id for node_id in cluster.nodes if node_id != leader)
+    added = cluster.add_node(join=[str(cluster.nodes[follower].raft)])
+    async with cluster.node_client(leader) as client:
+        await client.put("before", b"1")
+    cluster.start(added)
+    await cluster.wait_for_leader(members=4)
+    async with cluster.node_client(added) as client:
+        assert await client.get("before") == b"1"
+        await client.put("after", b"2")
+    await cluster.wait_until_equal()
+
+
+async def test_a_learner_receives_the_data_and_does_not_vote(cluster: ProcessCluster) -> None:
+    added = cluster.add_node(learner=True)
+    cluster.start(added)
+
+    def knows_learner(statuses: dict[int, dict]) -> bool:
+        return all(names(status["non_voters"]) == [str(added)] for status in statuses.values())
+
+    statuses = await cluster.wait_for_statuses(knows_learner, "every node to list the learner")
+    assert statuses[added]["state"] == "Learner"
+    assert all(names(status["voters"]) == ["1", "2", "3"] for status in statuses.values())
+    async with cluster.node_client(1) as client:
+        await client.put("k", b"v")
+    await cluster.wait_until_equal()
+    _, metrics = await cluster.admin(added, "/v1/metrics")
+    assert "metasrv_server_node_is_health 0" in metrics.splitlines()
+
+
+async def test_a_node_that_left_is_gone_from_every_list(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    answer = leave(leaving, str(cluster.nodes[staying].raft))
+    assert answer.returncode == 0, answer.stderr
+    await cluster.kill(leaving)
+
+    def gone(statuses: dict[int, dict]) -> bool:
+        return all(str(leaving) not in names(status["voters"]) for status in statuses.values())
+
+    await cluster.wait_for_statuses(gone, "the node to be gone")
+    _, nodes = await cluster.admin(leader, "/v1/cluster/nodes")
+    assert f'"name":"{leaving}"' not in nodes
+    async with cluster.node_client(staying) as client:
+        await client.put("k", b"v")
+    assert leave(leaving, str(cluster.nodes[staying].raft)).returncode == 0
+
+
+async def test_the_leader_does_not_remove_itself(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    answer = leave(leader, str(cluster.nodes[leader].raft))
+    assert answer.returncode == 4
+    text = answer.stdout + answer.stderr
+    assert f"fail to leave: can not leave id={leader} via itself, source: leave-via-self" in text
+    status = await cluster.status(leader)
+    assert status is not None
+    assert len(status["voters"]) == 3
+
+
+def test_leave_through_addresses_that_do_not_answer_fails_with_their_names() -> None:
+    answer = leave(7, "127.0.0.1:1", "127.0.0.1:2")
+    assert answer.returncode == 4
+    text = answer.stdout + answer.stderr
+    assert "fail to leave 7 cluster via" in text
+    assert "127.0.0.1:1" in text
+    assert "127.0.0.1:2" in text
+
+
+@pytest.mark.slow
+async def test_a_node_with_an_empty_disk_is_not_counted_before_it_has_the_data(
+    cluster: ProcessCluster,
+) -> None:
+    """A wiped voter that came back under its old id could otherwise vote away what it once acknowledged."""
+    leader = await cluster.wait_for_leader()
+    wiped = next(node_id for node_id in cluster.nodes if node_id != leader)
+    async with cluster.node_client(leader) as client:
+        await client.put("k", b"v")
+    await cluster.kill(wiped)
+    cluster.wipe(wiped)
+    cluster.nodes[wiped].settings.pop("single", None)
+    cluster.nodes[wiped].settings["join"] = [
+        str(node.raft) for node_id, node in cluster.nodes.items() if node_id != wiped
+    ]
+    cluster.nodes[wiped].write_config()
+    cluster.start(wiped)
+    await cluster.wait_for_leader(members=3)
+    await cluster.wait_until_equal()
+    async with cluster.node_client(wiped) as client:
+        assert await client.get("k") == b"v"

@@ -1,0 +1,497 @@
+"""The gRPC listener and the client library over loopback: one node, the real wire."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from metasrv.client import AsyncClient, Client, Transaction
+from metasrv.client.connection import Connection, Credentials
+from metasrv.commands import MatchKind, MatchSeq
+from metasrv.config.model import SecretText
+from metasrv.errors import (
+    BindError,
+    ConfigError,
+    InvalidRequestError,
+    NoLeaderError,
+    NotDoneError,
+    TooLargeError,
+    UnknownOutcomeError,
+)
+from metasrv.grpc_api import methods as m
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.grpc_api.proto import meta_pb2_grpc
+from metasrv.grpc_api.service import GrpcService
+from metasrv.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
+from metasrv.types import Endpoint, Node
+from tests.unit.grpc_bench import InstantConsensus, make_context
+
+Start = Callable[..., Awaitable["Running"]]
+
+
+class Running:
+    """One node's listener."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.context, self.consensus = make_context(directory, **settings)
+        self.service = GrpcService(self.context)
+        self.address = ""
+
+    async def start(self) -> Running:
+        self.address = str(await self.service.start())
+        return self
+
+    async def stop(self, grace_ms: int = 0) -> None:
+        await self.service.stop(grace_ms)
+
+    def name_leader(self, address: str) -> None:
+        """From now on a follower whose leader's clients dial `address`."""
+        self.consensus.nodes = {2: Node(2, Endpoint("localhost", 1), "", address)}
+        self.consensus.leader_id = 2
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    nodes: list[Running] = []
+
+    async def one(**settings: Any) -> Running:
+        directory = tmp_path / str(len(nodes))
+        directory.mkdir()
+        nodes.append(Running(directory, **settings))
+        return await nodes[-1].start()
+
+    yield one
+    for node in nodes:
+        await node.stop()
+        node.context.machine.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 2.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the other side of a socket sets no event
+            await asyncio.sleep(0.01)
+
+
+# ----------------------------------------------------------------------------- keys
+
+
+async def test_the_client_reads_what_it_wrote(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client:
+        first = await client.upsert("a", b"1")
+        assert first.prev is None
+        assert first.result is not None
+        assert first.result.seq == 1
+        refused = await client.upsert("a", b"2", match=MatchSeq(MatchKind.EXACT, 9))
+        assert refused.prev == refused.result == await client.get("a")
+        assert [record and record.data for record in await client.get_many(["b", "a"])] == [None, b"1"]
+        done = await client.transaction(Transaction().when_present("a").put("b/1", b"x").put("b/2", b"y"))
+        assert (done.success, done.execution_path) == (True, "then")
+        assert [key for key, _ in await client.list_prefix("b/")] == ["b/1", "b/2"]
+        assert [key for key, _ in await client.list_prefix("", limit=2)] == ["a", "b/1"]
+        gone = await client.delete("a")
+        assert (gone.prev, gone.result) == (first.result, None)
+        branch = await client.branch_transaction(pb.KvTransactionRequest())
+        assert branch.executed_branch is None
+
+
+async def test_what_is_too_large_is_refused_before_it_is_sent(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client:
+        with pytest.raises(TooLargeError):
+            await client.upsert("a", bytes(GRPC_MESSAGE_SIZE_BYTES_DEFAULT))
+        with pytest.raises(InvalidRequestError, match="the key in bytes is 5000"):
+            await client.upsert("k" * 5000, b"")
+
+
+async def test_messages_past_the_configured_size_are_refused_by_grpc(start: Start) -> None:
+    node = await start(grpc_api_max_message_size=4096)
+    async with AsyncClient([node.address]) as client:
+        assert (await client.upsert("a", bytes(4000))).result
+        with pytest.raises(UnknownOutcomeError, match="larger than max"):
+            await client.upsert("a", bytes(5000))
+
+
+async def test_several_clients_of_one_process_have_their_own_connections(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as one, AsyncClient([node.address]) as other:
+        assert (await one.client_info()).client_addr != (await other.client_info()).client_addr
+
+
+# ----------------------------------------------------------------------------- endpoints and failures
+
+
+async def test_a_dead_endpoint_is_passed_over_by_reads_and_writes(start: Start) -> None:
+    node = await start()
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{unused.getsockname()[1]}"
+        async with AsyncClient([dead, node.address]) as client:
+            await client.upsert("a", b"1")
+        async with AsyncClient([dead, node.address]) as client:
+            assert await client.get("a")
+        async with AsyncClient([dead], timeout_ms=300) as client:
+            with pytest.raises(NotDoneError, match="Connection refused"):
+                await client.upsert("a", b"1")
+
+
+async def test_the_client_goes_where_it_is_sent(start: Start) -> None:
+    leader, follower = await start(), await start()
+    async with AsyncClient([follower.address]) as client:
+        await client.get("warm")
+        follower.name_leader(leader.address)
+        follower.context.clock.ahead_ms = 60  # type: ignore[attr-defined]
+        await client.upsert("a", b"1")
+        assert len(follower.consensus.proposals) == 2, "the token key, and a write that it forwarded"
+        await client.upsert("b", b"1")
+        assert leader.consensus.proposals[-1].if_then[0].key == "b"  # type: ignore[union-attr]
+    async with AsyncClient([follower.address]) as client:
+        reply = await client.branch_transaction(pb.KvTransactionRequest(branches=[pb.ConditionalOperation()]))
+        assert reply.executed_branch == 0
+        assert client.endpoints == (follower.address, leader.address)
+
+
+async def test_two_nodes_that_point_at_each_other_end_in_not_done(start: Start) -> None:
+    one, two = await start(), await start()
+    async with AsyncClient([one.address], timeout_ms=1_000) as client:
+        await client.get("warm")
+        one.name_leader(two.address)
+        two.name_leader(one.address)
+        with pytest.raises(NotDoneError, match="not leader"):
+            await client.branch_transaction(pb.KvTransactionRequest())
+
+
+async def test_a_write_whose_connection_broke_is_unknown_and_not_sent_again(start: Start) -> None:
+    node, other = await start(), await start()
+    async with AsyncClient([node.address, other.address]) as client:
+        await client.upsert("a", b"1")
+        node.consensus.hold = asyncio.Event()
+        writing = asyncio.create_task(client.upsert("a", b"2"))
+        await until(lambda: len(node.consensus.proposals) == 3)
+        await node.stop()
+        with pytest.raises(UnknownOutcomeError, match="the outcome is unknown"):
+            await writing
+        assert other.consensus.proposals == []
+        assert await client.get("a") is None, "reads go on at the other node"
+
+
+async def test_a_write_past_its_deadline_is_unknown(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address], timeout_ms=300) as client:
+        await client.upsert("a", b"1")
+        node.consensus.hold = asyncio.Event()
+        with pytest.raises(UnknownOutcomeError, match="deadline"):
+            await client.upsert("a", b"2")
+
+
+async def test_refusals_that_changed_nothing_are_tried_until_the_deadline(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address], timeout_ms=400) as client:
+        await client.upsert("a", b"1")
+        node.consensus.refusal = NoLeaderError()
+        with pytest.raises(NoLeaderError, match="no known leader"):
+            await client.upsert("a", b"2")
+        assert len(node.consensus.proposals) > 3
+        node.consensus.refusal = UnknownOutcomeError("it may be done")
+        before = len(node.consensus.proposals)
+        with pytest.raises(UnknownOutcomeError, match="it may be done"):
+            await client.upsert("a", b"2")
+        assert len(node.consensus.proposals) == before + 1
+
+
+async def test_a_token_that_is_no_longer_known_is_replaced(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client:
+        await client.get("a")
+        node.service._authenticator._known_signer = None
+        machine = node.context.machine
+        other = InstantConsensus(machine)
+        assert other.leader_id == 1
+        for connection in client._caller._connections.values():
+            connection._token = b"stale"
+        assert (await client.upsert("a", b"1")).result
+
+
+async def test_a_wrong_password_is_final(start: Start) -> None:
+    node = await start(grpc_password=SecretText("sesame"))
+    async with AsyncClient([node.address], password="wrong") as client:
+        with pytest.raises(InvalidRequestError, match="Wrong password"):
+            await client.get("a")
+    async with AsyncClient([node.address], password="sesame") as client:
+        assert await client.get("a") is None
+
+
+async def test_an_older_server_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = await start()
+    monkeypatch.setattr("metasrv.grpc_api.handshake.SERVER_VERSION", m_version := _old_version())
+    async with AsyncClient([node.address]) as client:
+        with pytest.raises(InvalidRequestError, match=r"server protocol_version\(\(1, 2, 770\)\) < client"):
+            await client.get("a")
+    assert m_version.minor == 2
+
+
+def _old_version() -> Any:
+    from metasrv.grpc_api.versions import ProtocolVersion
+
+    return ProtocolVersion(1, 2, 770)
+
+
+async def test_a_closed_client_leaves_nothing_behind(start: Start) -> None:
+    node = await start()
+    before = asyncio.all_tasks()
+    client = AsyncClient([node.address])
+    watch = client.watch("a")
+    reading = asyncio.create_task(anext(watch))  # type: ignore[arg-type]
+    await until(lambda: node.context.machine.watches.count == 1)
+    await client.close()
+    with pytest.raises((NotDoneError, asyncio.CancelledError)):
+        await reading
+    await until(lambda: node.context.machine.watches.count == 0)
+    left = {task.get_name() for task in asyncio.all_tasks() - before if not task.done()}
+    assert not {name for name in left if name.startswith("client")}
+    with pytest.raises(NotDoneError, match="closed"):
+        await client.get("a")
+    await client.close()
+
+
+# ----------------------------------------------------------------------------- streams
+
+
+async def test_a_watch_from_the_first_record_to_the_stop(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client:
+        await client.upsert("w/a", b"1")
+        watch = client.watch("w/", "w0", initial_flush=True)
+        existing, marker = await anext(watch), await anext(watch)
+        assert (existing.key, existing.is_initialization, marker.is_marker) == ("w/a", True, True)
+        await client.delete("w/a")
+        change = await anext(watch)
+        assert (change.key, change.current, change.is_initialization) == ("w/a", None, False)
+        stopping = asyncio.create_task(node.stop(grace_ms=5_000))
+        async with asyncio.timeout(2):
+            with pytest.raises(NotDoneError, match="MetaNodeStopped"):
+                await anext(watch)
+            await stopping
+
+
+async def test_a_watcher_that_left_is_forgotten_within_two_seconds(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client:
+        watch = client.watch("w")
+        reading = asyncio.create_task(anext(watch))  # type: ignore[arg-type]
+        await until(lambda: node.context.machine.watches.count == 1)
+        reading.cancel()
+        await until(lambda: node.context.machine.watches.count == 0, seconds=2.0)
+        assert node.context.metrics.client.in_flight == 0
+
+
+async def test_get_many_answers_before_the_input_ends(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client, grpc.aio.insecure_channel(node.address) as channel:
+        await client.upsert("a", b"1")
+        token = next(iter(client._caller._connections.values()))._token
+        stub: Any = meta_pb2_grpc.MetaServiceStub(channel)  # type: ignore[no-untyped-call]
+        call = stub.KvGetMany(metadata=((m.TOKEN_METADATA_KEY, token),))
+        for key, present in (("a", True), ("b", False)):
+            await call.write(pb.KvGetManyRequest(key=key))
+            item = await asyncio.wait_for(call.read(), 2)
+            assert (item.key, item.HasField("value")) == (key, present)
+        await call.done_writing()
+        assert await call.read() is grpc.aio.EOF  # type: ignore[attr-defined]
+
+
+async def test_not_leader_is_a_status_without_initial_metadata(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client, grpc.aio.insecure_channel(node.address) as channel:
+        await client.get("a")
+        node.name_leader("leader:1")
+        token = next(iter(client._caller._connections.values()))._token
+        stub: Any = meta_pb2_grpc.MetaServiceStub(channel)  # type: ignore[no-untyped-call]
+        call = stub.KvList(pb.KvListRequest(prefix=""), metadata=((m.TOKEN_METADATA_KEY, token),))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.UNAVAILABLE, "not leader")
+        assert dict(caught.value.trailing_metadata())[m.LEADER_METADATA_KEY] == "leader:1"  # type: ignore[call-overload]
+        assert m.LEADER_METADATA_KEY not in dict(caught.value.initial_metadata() or ())  # type: ignore[call-overload]
+
+
+async def test_export_and_keys_layout(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client:
+        for i in range(5):
+            await client.upsert(f"d/{i}", b"x")
+        lines = [line async for line in client.export(chunk_size=2)]
+        assert sum("GenericKV" in line for line in lines) == 5
+        assert [item async for item in client.keys_layout()] == [("d", 5), ("", 5)]
+
+
+async def test_random_bytes_as_any_message(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client, grpc.aio.insecure_channel(node.address) as channel:
+        await client.get("a")
+        token = next(iter(client._caller._connections.values()))._token
+        for method in m.METHODS:
+            if method.kind is not m.Kind.UNARY:
+                continue
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary(method.path)(b"\xff\xff", metadata=((m.TOKEN_METADATA_KEY, token),))
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+# ----------------------------------------------------------------------------- the listener
+
+
+async def test_a_port_in_use_is_a_clear_bind_error(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        node = Running(tmp_path)
+        node.context.config = node.context.config.model_copy(update={"grpc_api_address": f"127.0.0.1:{port}"})
+        with pytest.raises(BindError, match=f"can not listen at 127.0.0.1:{port}: the address is in use"):
+            await node.service.start()
+        await node.stop()
+        node.context.machine.close()
+
+
+async def test_an_address_of_another_machine_is_a_clear_bind_error(tmp_path: Path) -> None:
+    node = Running(tmp_path)
+    node.context.config = node.context.config.model_copy(update={"grpc_api_address": "192.0.2.1:9191"})
+    with pytest.raises(BindError, match=r"can not listen at 192\.0\.2\.1:9191: Cannot assign requested address"):
+        await node.service.start()
+    await node.stop()
+    node.context.machine.close()
+
+
+async def test_health_follows_the_node(start: Start) -> None:
+    node = await start()
+    async with grpc.aio.insecure_channel(node.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        async def status(service: str) -> int:
+            return (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status  # type: ignore[no-any-return]
+
+        for service in ("", "meta.MetaService"):
+            assert await status(service) == health_pb2.HealthCheckResponse.SERVING
+        node.consensus.leader_id = None
+        async with asyncio.timeout(3):
+            while await status("") != health_pb2.HealthCheckResponse.NOT_SERVING:  # noqa: ASYNC110 - it is polled
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_under_both_names(start: Start, version: str) -> None:
+    node = await start()
+    async with grpc.aio.insecure_channel(node.address) as channel:
+        ask = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        requests = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="meta.MetaService"),
+        ]
+        listed, described = [response async for response in ask(iter(requests))]
+        names = {service.name for service in listed.list_services_response.service}
+        assert {"meta.MetaService", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"} <= names
+        assert described.file_descriptor_response.file_descriptor_proto
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl program")
+async def test_tls(start: Start, tmp_path: Path) -> None:
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    subject = ["-subj", "/CN=metasrv", "-addext", "subjectAltName=DNS:metasrv,IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    await asyncio.to_thread(subprocess.run, [*command, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    node = await start(grpc_tls_server_cert=cert, grpc_tls_server_key=key)
+    async with AsyncClient([node.address], tls_ca_file=cert) as client:
+        assert (await client.upsert("a", b"1")).result
+    async with AsyncClient([node.address], timeout_ms=500) as client:
+        with pytest.raises(NotDoneError):
+            await client.get("a")
+    broken = Running(tmp_path, grpc_tls_server_cert=key, grpc_tls_server_key=key)
+    with pytest.raises(BindError, match="certificate or its key is not usable"):
+        await broken.service.start()
+    await broken.stop()
+    missing = broken.context.config.model_copy(update={"grpc_tls_server_cert": "/nowhere"})
+    broken.context.config = missing
+    with pytest.raises(ConfigError, match="grpc_tls_server_cert: /nowhere can not be read"):
+        await GrpcService(broken.context).start()
+    broken.context.machine.close()
+
+
+async def test_calls_in_flight_finish_within_the_grace(start: Start) -> None:
+    node = await start()
+    async with AsyncClient([node.address]) as client:
+        await client.get("a")
+        node.consensus.hold = asyncio.Event()
+        writing = asyncio.create_task(client.upsert("a", b"1"))
+        await until(lambda: len(node.consensus.proposals) == 2)
+        stopping = asyncio.create_task(node.stop(grace_ms=5_000))
+        await asyncio.sleep(0.05)
+        node.consensus.hold.set()
+        assert (await writing).result is not None
+        await stopping
+
+
+# ----------------------------------------------------------------------------- the blocking client
+
+
+def test_the_blocking_client(tmp_path: Path) -> None:
+    address, done = [""], threading.Event()
+    ready = threading.Event()
+
+    async def serve() -> None:
+        node = await Running(tmp_path).start()
+        address[0] = node.address
+        ready.set()
+        await asyncio.to_thread(done.wait)
+        await node.stop()
+        node.context.machine.close()
+
+    server = threading.Thread(target=asyncio.run, args=(serve(),))
+    server.start()
+    try:
+        assert ready.wait(10)
+        with Client([address[0]]) as client:
+            assert client.upsert("b/a", b"1").result is not None
+            record = client.get("b/a")
+            assert record is not None
+            assert record.data == b"1"
+            assert [key for key, _ in client.list_prefix("b/")] == ["b/a"]
+            for event in client.watch("b/", "b0", initial_flush=True):
+                if event.is_marker:
+                    break
+                assert event.key == "b/a"
+            assert client.transaction(Transaction().put("b/b", b"")).success
+            assert client.member_list() == ["127.0.0.1:9191", "127.0.0.1:9192", "127.0.0.1:9193"]
+            assert client.cluster_status().id == 1
+            assert client.delete("b/a").result is None
+            assert list(client.keys_layout()) == [("b", 1), ("", 1)]
+            assert any("GenericKV" in line for line in client.export())
+    finally:
+        done.set()
+        server.join()
+
+
+async def test_a_connection_is_made_anew_after_it_broke(start: Start) -> None:
+    node = await start()
+    connection = Connection(node.address, Credentials())
+    answer = await connection.unary(m.GET_CLIENT_INFO, pb.Empty(), 2.0)
+    assert answer.leader_address is None
+    connection.forget_token()
+    again = await connection.unary(m.GET_CLIENT_INFO, pb.Empty(), 2.0)
+    assert again.message.client_addr == answer.message.client_addr
+    await connection.close()

@@ -1,0 +1,562 @@
+"""The peer transport over loopback sockets: dialling, redialling, requests, TLS, strangers, shutting down."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import socket
+import subprocess
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from metasrv.clock import SystemClock
+from metasrv.errors import (
+    BindError,
+    NotDoneError,
+    NotLeaderError,
+    PeerUnreachableError,
+    StoppingError,
+    TooLargeError,
+    UnknownOutcomeError,
+)
+from metasrv.limits import MIB, PEER_BUFFER_HIGH_BYTES
+from metasrv.observer import SilentObserver
+from metasrv.raft.frames import PAYLOAD_SIZE_BYTES_MAX
+from metasrv.raft.security import tls_contexts
+from metasrv.raft.transport import LocalIdentity, OneShotHandler, PeerSecurity, PeerTransport, RemoteIdentity
+from metasrv.types import Endpoint
+
+# The fixture is the only way that every allowed release of pytest-asyncio has to choose the loop of one module.
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
+
+HOST = "127.0.0.1"
+NOWHERE = Endpoint(HOST, 1)
+
+
+class Counts(SilentObserver):
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+
+    def peer_connected(self, node_id: int, address: str, connected: bool) -> None:
+        self.totals["connected"] += 1 if connected else -1
+
+    def connect_failed(self, node_id: int, address: str) -> None:
+        self.totals["connect_failed"] += 1
+
+    def sent_bytes(self, to_id: int, size_bytes: int) -> None:
+        self.totals["sent"] += size_bytes
+
+    def received_bytes(self, from_address: str, size_bytes: int) -> None:
+        self.totals["received"] += size_bytes
+
+    def send_failed(self, to_id: int) -> None:
+        self.totals["send_failed"] += 1
+
+
+class Node(OneShotHandler):
+    """A handler that remembers, and the transport it belongs to."""
+
+    def __init__(
+        self, node_id: int | None, security: PeerSecurity, incarnation: str = "", cluster_id: str | None = "c1"
+    ) -> None:
+        self.node_id = node_id
+        self.told: list[tuple[str, int]] = []
+        self.messages: list[tuple[int, int, bytes]] = []
+        self.seen: list[RemoteIdentity] = []
+        self.refusal: str | None = None
+        self.counts = Counts()
+        self.identity = LocalIdentity(node_id, incarnation or f"data-{node_id}", NOWHERE, cluster_id)
+        self.transport = PeerTransport(self.identity, security, self, self.counts, SystemClock())
+        self.endpoint = NOWHERE
+
+    def peer_connected(self, node_id: int) -> None:
+        self.told.append(("connected", node_id))
+
+    def peer_disconnected(self, node_id: int) -> None:
+        self.told.append(("disconnected", node_id))
+
+    def peer_lost(self, node_id: int) -> None:
+        self.told.append(("lost", node_id))
+
+    def message_received(self, node_id: int, generation: int, payload: bytes) -> None:
+        self.messages.append((node_id, generation, payload))
+
+    def admit(self, remote: RemoteIdentity) -> str | None:
+        self.seen.append(remote)
+        return self.refusal
+
+    async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
+        if method == "who":
+            return repr(remote.node_id).encode()
+        if method == "never":
+            await asyncio.Event().wait()
+        if method == "not leader":
+            raise NotLeaderError(3)
+        return payload
+
+    async def listen(self, port: int = 0) -> Endpoint:
+        self.endpoint = self.identity.endpoint = await self.transport.listen(HOST, port)
+        return self.endpoint
+
+
+class Cluster:
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+
+    async def add(
+        self,
+        node_id: int | None,
+        security: PeerSecurity | None = None,
+        port: int | None = 0,
+        incarnation: str = "",
+        cluster_id: str | None = "c1",
+    ) -> Node:
+        node = Node(node_id, security or PeerSecurity(), incarnation, cluster_id)
+        self.nodes.append(node)
+        if port is not None:
+            await node.listen(port)
+        return node
+
+    async def pair(self, left: PeerSecurity | None = None, right: PeerSecurity | None = None) -> tuple[Node, Node]:
+        """Two nodes that dial each other."""
+        a, b = await self.add(1, left), await self.add(2, right or left)
+        a.transport.set_peers({2: b.endpoint})
+        b.transport.set_peers({1: a.endpoint})
+        return a, b
+
+    async def connected_pair(self, security: PeerSecurity | None = None) -> tuple[Node, Node]:
+        a, b = await self.pair(security)
+        await until(lambda: a.transport.is_connected(2) and b.transport.is_connected(1))
+        return a, b
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Nodes run on uvloop, other users of the transport may not: both count."""
+    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    yield cluster
+    for node in cluster.nodes:
+        await node.transport.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.002)
+
+
+# ----------------------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize("security", [PeerSecurity(), PeerSecurity(b"secret")])
+async def test_messages_of_all_sizes_arrive_in_order_in_both_directions(cluster, security):
+    a, b = await cluster.connected_pair(security)
+    messages = [bytes([size % 251]) * size for size in [0, 1, 100, 5000, 70_000, MIB, 3 * MIB] + [10] * 1000]
+    for sender, receiver in ((a, b), (b, a)):
+        for message in messages:
+            await until(lambda sender=sender, to=receiver.node_id: sender.transport.is_connected(to))
+            assert sender.transport.send(receiver.node_id, message)
+        await until(lambda receiver=receiver: len(receiver.messages) == len(messages))
+        assert [payload for _, _, payload in receiver.messages] == messages
+        assert {node_id for node_id, _, _ in receiver.messages} == {sender.node_id}
+    assert a.counts.totals["sent"] >= sum(map(len, messages))
+    assert a.counts.totals["received"] >= sum(map(len, messages))
+    assert a.counts.totals["connected"] == 1
+
+
+async def test_a_node_knows_whom_it_can_send_to_and_when_it_heard_from_them(cluster):
+    a, b = await cluster.pair()
+    assert not a.transport.send(2, b"too early")
+    assert a.counts.totals["send_failed"] == 1
+    assert a.transport.last_contact(2) is None
+    await until(lambda: a.told == b.told == [])
+    await until(lambda: a.transport.is_connected(2) and b.transport.is_connected(1))
+    assert a.transport.connected_ids() == [2]
+    assert a.transport.known_endpoint(2) == b.endpoint
+    assert a.transport.buffered_bytes(2) == 0
+    heard = a.transport.last_contact(2)
+    assert heard is not None
+    assert abs(time.monotonic() - heard) < 5
+    b.transport.send(1, b"hello")
+    await until(lambda: bool(a.messages))
+    assert (a.transport.last_contact(2) or 0) > heard
+    assert ("connected", 2) in a.told
+    assert not a.transport.send(7, b"to nobody")
+
+
+async def test_a_message_past_the_limit_is_refused_and_one_at_the_limit_arrives(cluster):
+    a, b = await cluster.connected_pair()
+    with pytest.raises(TooLargeError):
+        a.transport.send(2, bytes(PAYLOAD_SIZE_BYTES_MAX + 1))
+    assert a.transport.send(2, bytes(PAYLOAD_SIZE_BYTES_MAX))
+    await until(lambda: bool(b.messages))
+    assert len(b.messages[0][2]) == PAYLOAD_SIZE_BYTES_MAX
+
+
+async def test_one_way_connectivity_is_seen_as_such(cluster):
+    a, b = await cluster.add(1), await cluster.add(2)
+    a.transport.set_peers({2: b.endpoint})
+    b.transport.set_peers({1: NOWHERE})
+    await until(lambda: a.transport.is_connected(2))
+    assert a.transport.send(2, b"one way")
+    await until(lambda: bool(b.messages))
+    assert not b.transport.is_connected(1)
+    assert not b.transport.send(1, b"and back")
+    assert b.transport.known_endpoint(1) == a.endpoint
+    assert b.transport.last_contact(1) is not None
+    b.transport.set_peers({1: b.transport.known_endpoint(1) or NOWHERE})
+    await until(lambda: b.transport.is_connected(1))
+
+
+# ----------------------------------------------------------------------------- coming and going
+
+
+async def test_a_peer_that_starts_later_is_found_and_one_that_restarts_is_found_again(cluster, caplog):
+    probe = socket.socket()
+    probe.bind((HOST, 0))
+    port = probe.getsockname()[1]
+    probe.close()
+    a = await cluster.add(1)
+    a.transport.set_peers({2: Endpoint(HOST, port)})
+    await until(lambda: a.counts.totals["connect_failed"] >= 3)
+    refusals = [record for record in caplog.records if "no connection to node 2" in record.getMessage()]
+    assert len(refusals) == 1
+    assert f"{HOST}:{port} can not be reached" in refusals[0].getMessage()
+    generations = []
+    for incarnation in ("first", "second"):
+        b = await cluster.add(2, port=port, incarnation=incarnation)
+        b.transport.set_peers({1: a.endpoint})
+        await until(lambda b=b: a.transport.is_connected(2) and b.transport.is_connected(1))
+        b.transport.send(1, incarnation.encode())
+        await until(lambda incarnation=incarnation: any(m[2] == incarnation.encode() for m in a.messages))
+        generations.append(a.messages[-1][1])
+        await b.transport.close()
+        await until(lambda: not a.transport.is_connected(2) and a.told[-1] != ("connected", 2))
+    assert generations[0] < generations[1]
+    assert [remote.incarnation for remote in a.seen] == ["first", "second"]
+    assert [entry for entry in a.told if entry[0] != "lost"] == [("connected", 2), ("disconnected", 2)] * 2
+    assert a.told.count(("lost", 2)) == 2
+    assert a.counts.totals["connected"] == 0
+
+
+async def test_a_peer_that_moved_is_dialled_at_its_new_address_and_a_dropped_one_no_more(cluster):
+    a, b = await cluster.connected_pair()
+    moved = await cluster.add(2)
+    a.transport.set_peers({2: moved.endpoint})
+    assert not a.transport.is_connected(2)
+    assert ("disconnected", 2) not in a.told, "the handler was called from within set_peers"
+    await until(lambda: a.transport.is_connected(2))
+    assert a.told[-2:] == [("disconnected", 2), ("connected", 2)]
+    a.transport.send(2, b"moved")
+    await until(lambda: bool(moved.messages))
+    assert b.messages == []
+    a.transport.set_peers({})
+    await until(lambda: a.told[-1] == ("disconnected", 2))
+    assert a.transport.connected_ids() == []
+    assert a.transport.last_contact(2) is None
+    await until(lambda: ("lost", 1) in moved.told)
+
+
+async def test_unchanged_peers_keep_their_connection_and_the_own_id_is_passed_over(cluster):
+    a, b = await cluster.connected_pair()
+    before = list(a.told)
+    a.transport.set_peers({1: a.endpoint, 2: b.endpoint, 3: NOWHERE})
+    assert a.transport.is_connected(2)
+    a.transport.send(2, b"still the same")
+    await until(lambda: bool(b.messages))
+    assert a.told == before
+    assert len(b.seen) == 1
+
+
+async def test_a_name_without_an_address_is_logged(cluster, caplog):
+    a = await cluster.add(1)
+    a.transport.set_peers({2: Endpoint("no-such-host.invalid", 28103), 3: Endpoint("bad..name" + "x" * 80, 1)})
+    await until(lambda: a.counts.totals["connect_failed"] >= 3, seconds=30)
+    assert "no connection to node 2: no-such-host.invalid can not be resolved" in caplog.text
+    assert "no connection to node 3: bad..name" in caplog.text
+
+
+async def test_another_node_at_the_address_is_not_taken_for_the_peer(cluster, caplog):
+    a, b = await cluster.add(1), await cluster.add(3)
+    a.transport.set_peers({2: b.endpoint})
+    await until(lambda: a.counts.totals["connect_failed"] >= 1)
+    assert "node 3 answers there, node 2 was expected" in caplog.text
+    assert not a.transport.is_connected(2)
+
+
+async def test_a_peer_that_does_not_read_is_paused_and_resumed(cluster):
+    a, b = await cluster.connected_pair()
+    count = 0
+    while a.transport.send(2, bytes(MIB)):
+        count += 1
+    assert PEER_BUFFER_HIGH_BYTES // MIB <= count <= 2 * PEER_BUFFER_HIGH_BYTES // MIB
+    assert a.transport.buffered_bytes(2) > PEER_BUFFER_HIGH_BYTES
+    assert a.told[-1] == ("connected", 2), "the handler was called from within send"
+    assert a.transport.is_connected(2), "a pause is not a loss"
+    assert not a.transport.send(2, b"refused while paused")
+    await until(lambda: a.told[-2:] == [("disconnected", 2), ("connected", 2)])
+    assert a.transport.is_connected(2)
+    await until(lambda: len(b.messages) == count)
+    assert a.counts.totals["connected"] == 1
+
+
+# ----------------------------------------------------------------------------- requests
+
+
+async def test_requests_by_id_and_by_endpoint(cluster):
+    a, b = await cluster.connected_pair(PeerSecurity(b"secret"))
+    assert await a.transport.request(2, "echo", b"x" * 100_000, 5000) == b"x" * 100_000
+    assert await a.transport.request(b.endpoint, "echo", b"y", 5000) == b"y"
+    assert await a.transport.request(b.endpoint, "who", b"", 5000) == b"1"
+    with pytest.raises(NotLeaderError) as raised:
+        await a.transport.request(2, "not leader", b"", 5000)
+    assert raised.value.leader_id == 3
+    with pytest.raises(UnknownOutcomeError, match="did not answer 'never' within 20 ms"):
+        await a.transport.request(2, "never", b"", 20)
+    assert a.transport.is_connected(2)
+    assert len(b.seen) == 1, "a request by endpoint took the place of the peer's connection"
+
+
+async def test_a_one_shot_client_asks_without_being_anybody(cluster):
+    b = await cluster.add(2, PeerSecurity(b"secret"))
+    client = await cluster.add(None, PeerSecurity(b"secret"), port=None, cluster_id=None)
+    assert await client.transport.request(b.endpoint, "who", b"", 5000) == b"None"
+    stranger = await cluster.add(None, PeerSecurity(), port=None)
+    with pytest.raises(PeerUnreachableError, match="it refused: this node demands the shared secret"):
+        await stranger.transport.request(b.endpoint, "who", b"", 5000)
+
+
+async def test_requests_that_were_not_sent_say_so(cluster):
+    a = await cluster.add(1)
+    a.transport.set_peers({2: NOWHERE})
+    await until(lambda: a.counts.totals["connect_failed"] >= 1)
+    for target, sentence in [
+        (2, "there is no connection to node 2: 127.0.0.1:1 can not be reached"),
+        (7, "node 7 is not a peer of this node"),
+        (NOWHERE, "127.0.0.1:1 can not be reached"),
+    ]:
+        with pytest.raises(PeerUnreachableError, match=sentence):
+            await a.transport.request(target, "propose", b"", 5000)
+    with socket.socket() as silent:
+        silent.bind((HOST, 0))
+        silent.listen()
+        with pytest.raises(NotDoneError, match="could not be reached within 50 ms"):
+            await a.transport.request(Endpoint(*silent.getsockname()), "propose", b"", 50)
+
+
+async def test_a_peer_that_dies_leaves_requests_unknown(cluster):
+    a, b = await cluster.connected_pair()
+    asking = asyncio.ensure_future(a.transport.request(2, "never", b"", 60_000))
+    await asyncio.sleep(0.02)
+    await b.transport.close()
+    with pytest.raises(UnknownOutcomeError, match="the connection ended before the peer answered"):
+        await asking
+
+
+async def test_a_refusing_handler_keeps_a_peer_out_until_it_relents(cluster, caplog):
+    a, b = await cluster.add(1), await cluster.add(2)
+    b.refusal = "node 1 has to join again"
+    a.transport.set_peers({2: b.endpoint})
+    await until(lambda: a.counts.totals["connect_failed"] >= 3)
+    assert caplog.text.count("it refused: node 1 has to join again") == 1
+    b.refusal = None
+    await until(lambda: a.transport.is_connected(2))
+
+
+async def test_a_cluster_id_learned_later_counts_from_the_next_connection(cluster):
+    a, b = await cluster.add(1, cluster_id=None), await cluster.add(2, cluster_id="c2")
+    a.transport.set_peers({2: b.endpoint})
+    await until(lambda: a.transport.is_connected(2))
+    a.identity.cluster_id = "c1"
+    with pytest.raises(
+        PeerUnreachableError, match="it refused: the caller belongs to cluster c1, this node to cluster c2"
+    ):
+        await a.transport.request(b.endpoint, "who", b"", 5000)
+
+
+# ----------------------------------------------------------------------------- secrets and certificates
+
+
+async def test_a_secret_is_rotated_on_running_clusters_without_losing_anybody(cluster):
+    steps = [PeerSecurity(b"old"), PeerSecurity(b"old", (b"new",)), PeerSecurity(b"new", (b"old",)), PeerSecurity(b"new")]
+    for left, right in itertools.pairwise(steps):
+        a, b = await cluster.pair(left, right)
+        await until(lambda a=a, b=b: a.transport.is_connected(2) and b.transport.is_connected(1))
+        assert a.counts.totals["connect_failed"] == b.counts.totals["connect_failed"] == 0
+
+
+async def test_different_secrets_never_connect_and_each_side_says_why_once(cluster, caplog):
+    a, b = await cluster.pair(PeerSecurity(b"one"), PeerSecurity(b"two"))
+    await until(lambda: a.counts.totals["connect_failed"] >= 4 and b.counts.totals["connect_failed"] >= 4)
+    assert a.told == b.told == []
+    assert a.messages == b.messages == []
+    sentence = "the shared secret (raft_secret) of this node and of the caller differ"
+    assert caplog.text.count(f"it refused: {sentence}") == 2
+    assert caplog.text.count(f"came to nothing: {sentence}") == 2
+    assert "b'one'" not in caplog.text
+
+
+class Authority:
+    """A certificate authority in a directory, made with the openssl program."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir()
+        self._run("req", "-x509", *self._new_key("ca"), "-out", "ca.pem", "-days", "2", "-subj", f"/CN={directory.name}")
+
+    def contexts(self, name: str, subject_alternative: str = "IP:127.0.0.1") -> PeerSecurity:
+        (self.directory / f"{name}.ext").write_text(f"subjectAltName={subject_alternative}\n")
+        self._run("req", "-new", *self._new_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
+        self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
+        return self.security(name, self)
+
+    def security(self, name: str, trusted: Authority) -> PeerSecurity:
+        """A node with this authority's certificate that trusts another authority."""
+        paths = [trusted.directory / "ca.pem", self.directory / f"{name}.pem", self.directory / f"{name}.key"]
+        server_context, client_context = tls_contexts(*map(str, paths))
+        return PeerSecurity(server_context=server_context, client_context=client_context)
+
+    def _new_key(self, name: str) -> list[str]:
+        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key"]
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.directory, check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    if shutil.which("openssl") is None:
+        pytest.skip("certificates are made with the openssl program, which is not installed")
+    return Authority(tmp_path_factory.mktemp("tls") / "ours")
+
+
+async def test_nodes_with_certificates_of_one_authority_talk(cluster, authority):
+    security = authority.contexts("node")
+    a, b = await cluster.connected_pair(security)
+    a.transport.send(2, b"x" * MIB)
+    assert await a.transport.request(2, "echo", b"y" * MIB, 5000) == b"y" * MIB
+    assert await a.transport.request(b.endpoint, "echo", b"z", 5000) == b"z"
+    await until(lambda: bool(b.messages))
+    assert b.messages[0][2] == b"x" * MIB
+
+
+async def test_certificates_of_another_authority_and_plain_connections_are_kept_out(cluster, authority, tmp_path, caplog):
+    ours = authority.contexts("node")
+    foreign = Authority(tmp_path / "theirs")
+    foreign.contexts("foreign")
+    b = await cluster.add(2, ours)
+    # It trusts us, but its own certificate is not ours to trust; then one that does not trust us; then no TLS at all.
+    for security in (foreign.security("foreign", authority), foreign.security("foreign", foreign), PeerSecurity()):
+        a = await cluster.add(1, security)
+        a.transport.set_peers({2: b.endpoint})
+        await until(lambda a=a: a.counts.totals["connect_failed"] >= 2, seconds=20)
+        assert a.told == []
+        await a.transport.close()
+    assert b.seen == []
+    assert "certificate verify failed" in caplog.text
+    a = await cluster.add(1, ours)
+    a.transport.set_peers({2: b.endpoint})
+    await until(lambda: a.transport.is_connected(2))
+
+
+async def test_a_certificate_for_another_host_is_refused(cluster, authority, caplog):
+    b = await cluster.add(2, authority.contexts("elsewhere", "DNS:elsewhere.example"))
+    a = await cluster.add(1, authority.contexts("node"))
+    a.transport.set_peers({2: b.endpoint})
+    await until(lambda: a.counts.totals["connect_failed"] >= 1)
+    assert "certificate verify failed" in caplog.text
+    assert b.seen == []
+
+
+# ----------------------------------------------------------------------------- strangers
+
+
+async def test_strangers_do_not_disturb_the_peers(cluster, caplog):
+    a, b = await cluster.connected_pair(PeerSecurity(b"secret"))
+    hostile = [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x80\x00\x00\x00", bytes(100_000), b"\x00\x00\x00\x14\x01"]
+    writers = []
+    for data in hostile * 4:
+        reader, writer = await asyncio.open_connection(*b.endpoint)
+        writers.append(writer)
+        writer.write(data)
+        if len(data) > 10:
+            assert await asyncio.wait_for(reader.read(-1), 5) is not None
+    a.transport.send(2, b"undisturbed")
+    await until(lambda: bool(b.messages))
+    assert [payload for _, _, payload in b.messages] == [b"undisturbed"]
+    assert a.transport.is_connected(2)
+    for writer in writers:
+        writer.close()
+    assert caplog.text.count("came to nothing") == 1
+
+
+async def test_a_slow_handshake_is_cut_off(cluster, monkeypatch):
+    monkeypatch.setattr("metasrv.raft.connection.HANDSHAKE_TIMEOUT_MS", 100)
+    b = await cluster.add(2)
+    reader, writer = await asyncio.open_connection(*b.endpoint)
+    writer.write(b"\x00")
+    started = time.monotonic()
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await asyncio.wait_for(reader.readexactly(1), 5)
+    assert 0.05 < time.monotonic() - started < 3
+    writer.close()
+
+
+async def test_connections_past_the_limit_are_closed_and_the_others_stay(cluster, monkeypatch):
+    monkeypatch.setattr("metasrv.raft.listener.PEER_CONNECTIONS_MAX", 3)
+    a, b = await cluster.connected_pair()
+    idle = [await asyncio.open_connection(*b.endpoint) for _ in range(2)]
+    reader, writer = await asyncio.open_connection(*b.endpoint)
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await asyncio.wait_for(reader.readexactly(1), 5)
+    assert a.transport.is_connected(2)
+    for _, idle_writer in idle:
+        idle_writer.close()
+    writer.close()
+    await asyncio.sleep(0.02)
+    assert await a.transport.request(b.endpoint, "echo", b"room again", 5000) == b"room again"
+
+
+# ----------------------------------------------------------------------------- listening and closing
+
+
+async def test_an_address_in_use_is_a_clear_error(cluster):
+    a = await cluster.add(1)
+    with pytest.raises(BindError, match=f"can not listen for peers on {HOST}:{a.endpoint.port}: .*in use"):
+        await cluster.add(2, port=a.endpoint.port)
+    for host, port in (("no-such-host.invalid", 0), ("192.0.2.1", 0), (HOST, 70_000)):
+        with pytest.raises(BindError, match="can not listen for peers on"):
+            await Node(3, PeerSecurity()).transport.listen(host, port)
+
+
+async def test_closing_sends_the_last_messages_and_ends_everything(cluster):
+    a, b = await cluster.connected_pair()
+    asking = asyncio.ensure_future(b.transport.request(1, "never", b"", 60_000))
+    await asyncio.sleep(0.02)
+    for number in range(100):
+        a.transport.send(2, b"%d" % number)
+    await a.transport.close()
+    await a.transport.close()
+    with pytest.raises(UnknownOutcomeError):
+        await asking
+    await until(lambda: len(b.messages) == 100)
+    assert a.transport.connected_ids() == []
+    assert not a.transport.send(2, b"after the end")
+    a.transport.set_peers({2: b.endpoint})
+    for target in (2, b.endpoint):
+        with pytest.raises(StoppingError):
+            await a.transport.request(target, "echo", b"", 1000)
+    assert len(asyncio.all_tasks()) <= 4

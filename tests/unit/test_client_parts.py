@@ -1,0 +1,168 @@
+"""Parts of the client without a connection: what failures mean, where to ask next, how transactions are built."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from grpc.aio import AioRpcError, Metadata
+
+from metasrv import commands as c
+from metasrv import errors
+from metasrv.client.answers import upsert_reply_of, watch_event_of
+from metasrv.client.endpoints import Endpoints
+from metasrv.client.outcomes import TokenRefusedError, outcome_of
+from metasrv.client.transaction import Transaction, upsert_request
+from metasrv.grpc_api import methods as m
+from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.types import SeqV
+
+Code = grpc.StatusCode
+MARK = (m.OUTCOME_METADATA_KEY, m.NOT_DONE)
+LEADER = (m.LEADER_METADATA_KEY, "h:1")
+
+
+def failure(code: grpc.StatusCode, details: str = "d", *metadata: tuple[str, str]) -> AioRpcError:
+    return AioRpcError(code, Metadata(), Metadata(*metadata), details=details)
+
+
+# code, details, metadata, meaning of a write, meaning of a read
+MEANINGS = [
+    (Code.UNAVAILABLE, "Socket closed", (), errors.UnknownOutcomeError, errors.NotDoneError),
+    (Code.UNAVAILABLE, "MetaNodeStopped", (MARK,), errors.NotDoneError, errors.NotDoneError),
+    (Code.UNAVAILABLE, "not leader", (LEADER,), errors.NotLeaderError, errors.NotLeaderError),
+    (Code.DEADLINE_EXCEEDED, "d", (), errors.UnknownOutcomeError, errors.NotDoneError),
+    (Code.CANCELLED, "d", (), errors.UnknownOutcomeError, errors.NotDoneError),
+    (Code.ABORTED, "d", (), errors.UnknownOutcomeError, errors.NotDoneError),
+    (Code.INTERNAL, "d", (), errors.UnknownOutcomeError, errors.NotDoneError),
+    (Code.INTERNAL, "no known leader", (MARK,), errors.NoLeaderError, errors.NoLeaderError),
+    (Code.UNKNOWN, "d", (), errors.UnknownOutcomeError, errors.NotDoneError),
+    (Code.RESOURCE_EXHAUSTED, "d", (MARK,), errors.OverloadedError, errors.OverloadedError),
+    (Code.RESOURCE_EXHAUSTED, "too large", (), errors.UnknownOutcomeError, errors.InvalidRequestError),
+    (Code.INVALID_ARGUMENT, "d", (MARK,), errors.InvalidRequestError, errors.InvalidRequestError),
+    (Code.UNIMPLEMENTED, "d", (), errors.InvalidRequestError, errors.InvalidRequestError),
+    (Code.UNAUTHENTICATED, "d", (MARK,), TokenRefusedError, TokenRefusedError),
+]
+
+
+@pytest.mark.parametrize(("code", "details", "metadata", "write", "read"), MEANINGS)
+def test_what_a_failed_call_means(
+    code: grpc.StatusCode,
+    details: str,
+    metadata: tuple[tuple[str, str], ...],
+    write: type[Exception],
+    read: type[Exception],
+) -> None:
+    for is_write, expected in ((True, write), (False, read)):
+        outcome = outcome_of(failure(code, details, *metadata), "host:9", write=is_write)
+        assert type(outcome.error) is expected
+        assert "host:9" in str(outcome.error)
+        assert details in str(outcome.error)
+        assert outcome.leader_address == ("h:1" if LEADER in metadata else None)
+
+
+# ----------------------------------------------------------------------------- endpoints
+
+
+def test_endpoints_rotate_and_ignore_late_complaints() -> None:
+    endpoints = Endpoints(["a:1", "b:1", "a:1"])
+    assert endpoints.all == ("a:1", "b:1")
+    endpoints.move_on("a:1")
+    endpoints.move_on("a:1")
+    assert endpoints.current == "b:1"
+    endpoints.move_on("b:1")
+    assert endpoints.current == "a:1"
+
+
+def test_a_named_leader_is_asked_next_even_when_it_was_not_known() -> None:
+    endpoints = Endpoints(["a:1"])
+    endpoints.prefer("c:1")
+    assert endpoints.current == "c:1"
+    assert endpoints.all == ("a:1", "c:1")
+
+
+def test_members_replace_what_was_learned_and_keep_what_was_configured() -> None:
+    endpoints = Endpoints(["a:1"])
+    endpoints.prefer("old:1")
+    endpoints.replace(["b:1", "c:1", ""])
+    assert endpoints.all == ("b:1", "c:1", "a:1")
+    assert endpoints.current == "b:1"
+    endpoints.replace(["d:1", "", ""])
+    assert endpoints.all == ("b:1", "c:1", "a:1"), "a minority of addresses is no news"
+    endpoints.prefer("c:1")
+    endpoints.replace(["c:1", "b:1"])
+    assert endpoints.current == "c:1"
+
+
+def test_no_endpoint_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Endpoints([])
+
+
+# ----------------------------------------------------------------------------- transactions
+
+
+def test_a_transaction_reads_like_its_request() -> None:
+    built = (
+        Transaction()
+        .when_absent("a")
+        .when_present("b")
+        .when_value("c", "!=", b"x")
+        .when_count("d/", "<=", 3)
+        .put("a", b"1", ttl_ms=5, match_seq=0)
+        .delete("b", match_seq=2)
+        .delete_by_prefix("d/")
+        .fetch_increase("n", -1, floor=9)
+        .put_sequential("q/", "counter", b"v")
+        .otherwise()
+        .get("a")
+    )
+    request = built.request
+    kinds = [condition.WhichOneof("target") for condition in request.condition]
+    assert kinds == ["seq", "seq", "value", "keys_with_prefix"]
+    expected = [pb.TxnCondition.EQ, pb.TxnCondition.GT, pb.TxnCondition.NE, pb.TxnCondition.LE]
+    assert [condition.expected for condition in request.condition] == expected
+    operations = [operation.WhichOneof("request") for operation in request.if_then]
+    assert operations == ["put", "delete", "delete_by_prefix", "fetch_increase_u64", "put_sequential"]
+    assert request.if_then[0].put.HasField("match_seq")
+    assert not request.if_then[0].put.HasField("expire_at")
+    assert [operation.WhichOneof("request") for operation in request.else_then] == ["get"]
+
+
+def test_a_wrong_comparison_is_refused() -> None:
+    with pytest.raises(ValueError, match="'=' is none of"):
+        Transaction().when_seq("a", "=", 1)
+
+
+def test_upserts_follow_the_specified_shape() -> None:
+    anything = upsert_request("k", c.MatchSeq(c.MatchKind.ANY), b"v", 5, None)
+    assert (len(anything.condition), len(anything.else_then)) == (0, 0)
+    assert anything.if_then[0].put.ttl_ms == 5
+    exact = upsert_request("k", c.MatchSeq(c.MatchKind.EXACT, 0), b"v", None, None)
+    assert exact.condition[0] == pb.TxnCondition(key="k", seq=0, expected=pb.TxnCondition.EQ)
+    assert exact.else_then[0].get.key == "k"
+    delete = upsert_request("k", c.MatchSeq(c.MatchKind.GREATER_EQUAL, 1), None, None, None)
+    assert delete.condition[0].expected == pb.TxnCondition.GE
+    assert not delete.if_then[0].delete.HasField("match_seq")
+
+
+def reply(**response: object) -> pb.TxnReply:
+    return pb.TxnReply(responses=[pb.TxnOpResponse(**response)])  # type: ignore[arg-type]
+
+
+def test_upsert_replies_come_from_the_first_response() -> None:
+    old, new = pb.SeqV(seq=1, data=b"1"), pb.SeqV(seq=2, data=b"2")
+    was, now = SeqV(1, b"1"), SeqV(2, b"2")
+    assert upsert_reply_of(reply(put=pb.TxnPutResponse(prev_value=old, current=new))) == (was, now)
+    assert upsert_reply_of(reply(delete=pb.TxnDeleteResponse(success=True, prev_value=old))) == (was, None)
+    assert upsert_reply_of(reply(delete=pb.TxnDeleteResponse(success=False, prev_value=old))) == (was, was)
+    assert upsert_reply_of(reply(get=pb.TxnGetResponse(value=old))) == (was, was)
+    with pytest.raises(ValueError, match="without a response"):
+        upsert_reply_of(pb.TxnReply())
+    with pytest.raises(ValueError, match="another operation"):
+        upsert_reply_of(reply(delete_by_prefix=pb.TxnDeleteByPrefixResponse()))
+
+
+def test_the_marker_of_a_watch_is_told_from_an_event() -> None:
+    assert watch_event_of(pb.WatchResponse()).is_marker
+    event = watch_event_of(pb.WatchResponse(event=pb.Event(key="k"), is_initialization=True))
+    assert (event.key, event.is_initialization, event.is_marker) == ("k", True, False)

@@ -1,0 +1,85 @@
+"""The data directory: whose it is, and that data never silently becomes none (invariant 9)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metasrv.data_directory import DataDirectory
+from metasrv.errors import DataDamagedError, IdentityError, StorageError
+
+
+def test_a_new_directory_gets_an_identity_that_lasts(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path / "data"), 3)
+    assert first.fresh
+    first.complete("cluster-a")
+    first.close()
+    second = DataDirectory.open(str(tmp_path / "data"), 3)
+    assert not second.fresh
+    assert second.identity == first.identity
+    assert second.identity.cluster_id == "cluster-a"
+    second.close()
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    with pytest.raises(IdentityError, match="in use by another running metasrv process"):
+        DataDirectory.open(str(tmp_path), 1)
+    first.close()
+    DataDirectory.open(str(tmp_path), 1).close()
+
+
+def test_another_id_is_refused(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    first.complete(None)
+    first.close()
+    with pytest.raises(IdentityError, match="belongs to node 1, but the configuration says id = 2"):
+        DataDirectory.open(str(tmp_path), 2)
+
+
+def test_an_unfinished_first_start_begins_anew(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    Path(first.log_path).write_bytes(b"half a log")
+    first.close()
+    second = DataDirectory.open(str(tmp_path), 1)
+    assert second.fresh
+    assert not Path(second.log_path).exists()
+    second.close()
+
+
+def test_data_without_identity_is_damage(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    first.complete(None)
+    first.close()
+    (tmp_path / "node.json").unlink()
+    with pytest.raises(DataDamagedError, match="is missing although data is present"):
+        DataDirectory.open(str(tmp_path), 1)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"format": 99}', "\x00\x01", '{"format": 1, "node_id": 1}'])
+def test_an_unreadable_identity_is_damage(tmp_path: Path, text: str) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    first.complete(None)
+    first.close()
+    (tmp_path / "node.json").write_text(text)
+    with pytest.raises(DataDamagedError, match=r"node\.json"):
+        DataDirectory.open(str(tmp_path), 1)
+    with pytest.raises(DataDamagedError, match=r"node\.json"):
+        DataDirectory.open(str(tmp_path), 1)
+
+
+def test_the_cluster_never_changes(tmp_path: Path) -> None:
+    directory = DataDirectory.open(str(tmp_path), 1)
+    directory.complete(None)
+    directory.set_cluster_id("a")
+    directory.set_cluster_id("a")
+    with pytest.raises(IdentityError, match="belongs to cluster a, not to cluster b"):
+        directory.set_cluster_id("b")
+    directory.close()
+
+
+def test_an_unusable_path_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can not be used"):
+        DataDirectory.open(str(tmp_path / "file" / "data"), 1)

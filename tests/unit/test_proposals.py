@@ -1,0 +1,150 @@
+"""Group commit: every proposal ends as done, not done, or unknown, and batches keep their order (engine.md D8, D15)."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from metasrv.codec import encode_command
+from metasrv.commands import FeatureReply, MatchKind, MatchSeq, Operation, Reply, Upsert
+from metasrv.entries import RegularEntry, decode_entry
+from metasrv.errors import NotLeaderError, OverloadedError, StoppingError, UnknownOutcomeError
+from metasrv.limits import ENTRY_COMMANDS_MAX, ENTRY_SIZE_BYTES_TARGET, PROPOSALS_WAITING_MAX
+from metasrv.raft.proposals import PACE_SECONDS_MAX, Proposals
+
+
+def _put(key: str, size_bytes: int = 10) -> Upsert:
+    return Upsert(key, MatchSeq(MatchKind.ANY), Operation.UPDATE, b"x" * size_bytes)
+
+
+def _submit(proposals: Proposals, command: Upsert, now: float = 1.0) -> asyncio.Future[Reply]:
+    return proposals.submit(command, encode_command(command), now)
+
+
+def _enter(proposals: Proposals, index: int, term: int, wall_ms: int = 1000) -> RegularEntry:
+    batch = proposals.take_batch(wall_ms)
+    assert batch is not None
+    content, entry, taken = batch
+    assert decode_entry(content) == entry
+    proposals.entered(index, term, entry, taken)
+    return entry
+
+
+async def test_replies_go_to_their_proposals_by_position() -> None:
+    proposals = Proposals(1)
+    futures = [_submit(proposals, _put(str(i))) for i in range(3)]
+    entry = _enter(proposals, 7, 2)
+    assert [command.key for command in entry.commands if isinstance(command, Upsert)] == ["0", "1", "2"]
+    assert proposals.own_entry(7, 2) is entry
+    assert proposals.own_entry(7, 3) is None
+    proposals.applied(7, 2, 1000, tuple(FeatureReply((str(i),)) for i in range(3)))
+    assert [future.result() for future in futures] == [FeatureReply((str(i),)) for i in range(3)]
+    assert proposals.pending() == 0
+
+
+async def test_a_batch_that_lost_its_place_was_not_executed() -> None:
+    proposals = Proposals(1)
+    future = _submit(proposals, _put("a"))
+    _enter(proposals, 7, 2)
+    proposals.applied(7, 3, 1000, ())
+    with pytest.raises(NotLeaderError):
+        future.result()
+    assert proposals.failed == 1
+
+
+async def test_what_waits_when_leadership_ends_was_not_executed_but_what_is_in_the_log_is_open() -> None:
+    proposals = Proposals(1)
+    in_log = _submit(proposals, _put("a"))
+    _enter(proposals, 7, 2)
+    waiting = _submit(proposals, _put("b"))
+    proposals.not_leader(3)
+    with pytest.raises(NotLeaderError):
+        waiting.result()
+    assert not in_log.done()
+    assert proposals.in_log(in_log)
+    assert not proposals.in_log(waiting)
+
+
+async def test_stop_tells_not_done_from_unknown() -> None:
+    proposals = Proposals(1)
+    in_log = _submit(proposals, _put("a"))
+    _enter(proposals, 7, 2)
+    waiting = _submit(proposals, _put("b"))
+    proposals.stop(StoppingError())
+    with pytest.raises(UnknownOutcomeError):
+        in_log.result()
+    with pytest.raises(StoppingError):
+        waiting.result()
+
+
+async def test_a_snapshot_over_a_pending_write_leaves_it_unknown() -> None:
+    proposals = Proposals(1)
+    covered = _submit(proposals, _put("a"))
+    _enter(proposals, 7, 2)
+    later = _submit(proposals, _put("b"))
+    _enter(proposals, 8, 2)
+    proposals.state_replaced(7)
+    with pytest.raises(UnknownOutcomeError):
+        covered.result()
+    assert not later.done()
+
+
+async def test_d8_a_caller_that_went_away_changes_nothing_for_the_others() -> None:
+    proposals = Proposals(1)
+    gone, stays = _submit(proposals, _put("a")), _submit(proposals, _put("b"))
+    _enter(proposals, 7, 2)
+    gone.cancel()
+    proposals.applied(7, 2, 1000, (FeatureReply(("a",)), FeatureReply(("b",))))
+    assert stays.result() == FeatureReply(("b",))
+
+
+async def test_a_proposal_whose_deadline_passed_never_enters_the_log() -> None:
+    proposals = Proposals(1)
+    _submit(proposals, _put("a")).cancel()
+    assert proposals.take_batch(1000) is None
+    assert proposals.pending() == 0
+
+
+async def test_time_never_goes_back() -> None:
+    proposals = Proposals(1)
+    _submit(proposals, _put("a"))
+    assert _enter(proposals, 7, 2, wall_ms=5000).time_ms == 5000
+    _submit(proposals, _put("b"))
+    assert _enter(proposals, 8, 2, wall_ms=4000).time_ms == 5000
+    proposals.applied(9, 3, 9000, ())
+    _submit(proposals, _put("c"))
+    assert _enter(proposals, 10, 3, wall_ms=4000).time_ms == 9000
+
+
+async def test_an_entry_ends_at_its_limits() -> None:
+    proposals = Proposals(1)
+    for i in range(ENTRY_COMMANDS_MAX + 1):
+        _submit(proposals, _put(str(i)))
+    assert len(_enter(proposals, 1, 1).commands) == ENTRY_COMMANDS_MAX
+    assert len(_enter(proposals, 2, 1).commands) == 1
+    for _ in range(2):
+        _submit(proposals, _put("big", ENTRY_SIZE_BYTES_TARGET))
+    assert len(_enter(proposals, 3, 1).commands) == 1  # one command alone may be larger
+
+
+async def test_the_queue_is_bounded() -> None:
+    proposals = Proposals(1)
+    for i in range(PROPOSALS_WAITING_MAX):
+        _submit(proposals, _put(str(i)))
+    with pytest.raises(OverloadedError, match=str(PROPOSALS_WAITING_MAX)):
+        _submit(proposals, _put("one more"))
+
+
+async def test_a_lone_proposal_leaves_at_once_and_a_crowd_gathers() -> None:
+    proposals = Proposals(1)
+    _submit(proposals, _put("a"), now=1.0)
+    assert proposals.seconds_to_wait(1.0) == 0.0
+    for i in range(31):
+        _submit(proposals, _put(str(i)), now=1.0)
+    assert proposals.seconds_to_wait(1.0) == 0.0
+    _enter(proposals, 7, 1)
+    _submit(proposals, _put("late"), now=1.001)
+    wait = proposals.seconds_to_wait(1.001)
+    assert 0.0 < wait <= PACE_SECONDS_MAX
+    assert proposals.seconds_to_wait(1.001 + PACE_SECONDS_MAX) == 0.0
