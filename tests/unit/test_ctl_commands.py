@@ -35,7 +35,7 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "command", "expected"), COMMANDS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("arguments", "command", "expected"), COMMANDS, ids=[" ".join(row[0]) for row in COMMANDS])
 def test_commands_and_their_defaults(arguments: list[str], command: Any, expected: dict[str, Any]) -> None:
     namespace = vars(ctl.build_parser().parse_args(arguments))
     assert namespace["command"] is command
