@@ -1,8 +1,9 @@
 """The profiler that needs no permission: a thread of this process that looks at the other threads' stacks.
 
 The second choice, used where py-spy may not attach. It sees a thread only when the interpreter switches to it, so
-long calls into C are blurred. A thread counts as running when its processor time has advanced by a tenth of the
-interval; where the system does not tell, every thread counts. Runs in a helper thread, never on the event loop.
+long calls into C are blurred and steps of less than a tenth of a millisecond are mostly missed. A thread counts as
+running when its processor time has advanced by a tenth of the interval; where the system does not tell, every thread
+counts. Runs in a helper thread, never on the event loop.
 """
 
 from __future__ import annotations
@@ -37,11 +38,13 @@ def sample_threads(seconds: float, frequency_hertz: int, stop: threading.Event) 
             due = max(due + interval, now)
             if stop.wait(max(0.0, min(due, end) - now)):
                 break
+            # Look first: asking the system for processor times gives up the interpreter, and by the time it is back a
+            # loop of short steps waits again. And unhurried: a coroutine that goes on meanwhile loses its callers.
+            sys.setswitchinterval(switch_interval)
+            stacks = [(ident, _stack(frame)) for ident, frame in sys._current_frames().items() if ident != own]
+            sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
             running = clock.running_threads()
-            # Nothing may come between these two lines: a coroutine that goes on meanwhile loses its callers.
-            for ident, frame in sys._current_frames().items():
-                if ident != own and (running is None or ident in running):
-                    counts[_stack(frame)] += 1
+            counts.update(stack for ident, stack in stacks if running is None or ident in running)
     finally:
         sys.setswitchinterval(switch_interval)
     return [StackSample(frames, (count,)) for frames, count in counts.items()]

@@ -62,7 +62,7 @@ def spin(rounds: int) -> int:
 
 async def spin_forever(kept: list[bytearray]) -> None:
     while True:
-        spin(2000)
+        spin(20_000)
         kept.append(bytearray(1000))
         await asyncio.sleep(0.001)
 
