@@ -118,7 +118,7 @@ class RaftConsensus:
         if not self._replica.leads():
             raise NotLeaderError(self._replica.leader_id())
         future = self._replica.proposals.submit(command, encode_command(command), self._clock.monotonic())
-        self._replica.driver.wake()
+        self._replica.driver.wake_for_proposal()
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 return await future

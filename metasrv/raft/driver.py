@@ -115,6 +115,13 @@ class Driver:
             self._scheduled = True
             self._loop.call_soon(self._scheduled_step)
 
+    def wake_for_proposal(self) -> None:
+        """A proposal waits: take a step soon, unless the sync in flight or the pace timer brings one in good time."""
+        if self.busy():
+            return
+        if self._pace_timer is None or self._proposals.seconds_to_wait(self._clock.monotonic()) <= 0.0:
+            self.wake()
+
     def busy(self) -> bool:
         """A log write is in flight, so the engine must not be touched."""
         return self._sync_started_at is not None

@@ -24,7 +24,7 @@ from metasrv.errors import InvariantError
 from metasrv.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, FRAME_SIZE_BYTES_MAX
 from metasrv.raft.log_store import LogStore
 from metasrv.raft.messages import LogEntry, Message, SnapshotChunk
-from metasrv.raft.translation import from_engine, to_engine
+from metasrv.raft.translation import engine_node, from_engine, to_engine
 from metasrv.types import Membership
 
 ENGINE_PRIVATE_NAMES = (
@@ -182,7 +182,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         )
         with _construction_seams(store):
             super().__init__(
-                EngineNode(str(node_id)),
+                engine_node(node_id),
                 [],
                 configuration,
                 nodeClass=EngineNode,
@@ -239,20 +239,20 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         return bool(self._SyncObj__transferInProgress)
 
     def match_index(self, node_id: int) -> int:
-        index: int = self._SyncObj__raftMatchIndex.get(EngineNode(str(node_id)), 0)
+        index: int = self._SyncObj__raftMatchIndex.get(engine_node(node_id), 0)
         return index
 
     def next_index(self, node_id: int) -> int:
-        index: int = self._SyncObj__raftNextIndex.get(EngineNode(str(node_id)), 0)
+        index: int = self._SyncObj__raftNextIndex.get(engine_node(node_id), 0)
         return index
 
     def last_response(self, node_id: int) -> float:
         """Monotonic seconds of the peer's last answer to this leader; 0.0 if never."""
-        moment: float = self._SyncObj__lastResponseTime.get(EngineNode(str(node_id)), 0.0)
+        moment: float = self._SyncObj__lastResponseTime.get(engine_node(node_id), 0.0)
         return moment
 
     def note_response(self, node_id: int, now: float) -> None:
-        self._SyncObj__lastResponseTime[EngineNode(str(node_id))] = now
+        self._SyncObj__lastResponseTime[engine_node(node_id)] = now
 
     def membership(self) -> Membership:
         """The configuration in force: the newest in the log, committed or not."""
@@ -265,7 +265,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def peer_ready(self, node_id: int, ready: bool) -> None:
         """Replicate to the peer, or stop for now (down, or its send buffer is full)."""
-        node = EngineNode(str(node_id))
+        node = engine_node(node_id)
         if ready:
             self._SyncObj__connectedNodes.add(node)
         else:
@@ -292,7 +292,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def ask_to_campaign(self, node_id: int) -> None:
         """Send TimeoutNow to a voter that has this leader's last entry; the engine refuses any other."""
-        self.transferLeadership(EngineNode(str(node_id)))
+        self.transferLeadership(engine_node(node_id))
 
     def apply_committed(self) -> None:
         """Apply committed entries for a few milliseconds, without looking at timers."""
@@ -300,11 +300,11 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def receive(self, node_id: int, message: Message) -> None:
         """Hand a guarded message to the engine in its own words."""
-        self._SyncObj__onMessageReceived(EngineNode(str(node_id)), to_engine(message))
+        self._SyncObj__onMessageReceived(engine_node(node_id), to_engine(message))
 
     def reply_append(self, node_id: int, next_index: int | None = None) -> None:
         """Acknowledge entries that are already here, by default all of the log after a snapshot."""
-        self._SyncObj__sendNextNodeIdx(EngineNode(str(node_id)), nextNodeIdx=next_index, success=True)
+        self._SyncObj__sendNextNodeIdx(engine_node(node_id), nextNodeIdx=next_index, success=True)
 
     def learn_commit(self, index: int) -> None:
         """The leader has committed up to `index`, which this node's log is known to match."""
@@ -323,8 +323,8 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     def adopt(self, membership: Membership) -> None:
         """Make a configuration effective: who counts, who only learns, whom to talk to."""
         now = self._clock.monotonic() if self.role() == LEADER else 0.0
-        others = {EngineNode(str(i)) for i in membership.voters if i != self._own_id}
-        learners = {EngineNode(str(i)) for i in membership.learners if i != self._own_id}
+        others = {engine_node(i) for i in membership.voters if i != self._own_id}
+        learners = {engine_node(i) for i in membership.learners if i != self._own_id}
         following = others | learners
         for table, initial in (
             (self._SyncObj__raftNextIndex, self._store.last_index + 1),

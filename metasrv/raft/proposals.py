@@ -2,7 +2,8 @@
 
 A lone proposal leaves at once. Under load a batch leaves when enough have gathered or a few milliseconds have passed
 (engine.md, "how it is driven"): each batch costs every node a message, a sync and a transaction, so larger batches
-halve the cost of a write and shorten its latency. How many is enough follows the number of proposals lately in flight.
+halve the cost of a write and shorten its latency. How many is enough follows the most that were pending at once; a
+batch that waited in vain halves it.
 Every proposal ends as done, not done, or unknown (D15). No clock of its own; runs on the event loop.
 """
 
@@ -22,11 +23,12 @@ from metasrv.limits import (
     PROPOSALS_WAITING_MAX,
 )
 
-PACE_SECONDS_MAX = 0.005
+PACE_SECONDS_MAX = 0.01
 """A batch never waits longer for company."""
-GATHER_SHARE = 0.75
-"""A batch leaves early once it holds this share of the proposals lately in flight."""
-DEMAND_HALF_LIFE_SECONDS = 0.05
+PACE_SECONDS_PER_PROPOSAL = 0.00025
+"""And never longer than this for each proposal that is expected: about what a batch less saves."""
+GATHER_SHARE = 0.9
+"""A batch leaves early once it holds this share of the proposals that are expected."""
 
 
 class _Proposal(NamedTuple):
@@ -51,8 +53,8 @@ class Proposals:
         self._oldest_at = 0.0
         self._in_flight: dict[int, _Batch] = {}
         self._in_flight_count = 0
-        self._demand = 0.0
-        self._demand_at = 0.0
+        self._expected = 0
+        """The most proposals lately pending at once: each comes from a caller who will soon be back with the next."""
         self._last_time_ms = 0
         self.failed = 0
         """Proposals that ended in an error, for the metrics."""
@@ -79,24 +81,20 @@ class Proposals:
 
     def seconds_to_wait(self, now: float) -> float:
         """0 when a batch should leave now; otherwise how long until it must."""
+        self._expected = max(self._expected, self.pending())
         gathered = len(self._waiting)
-        demand = self._note_demand(now)
-        if not self._in_flight_count and gathered >= demand * GATHER_SHARE:
+        if gathered >= self._enough() and (gathered > 1 or not self._in_flight_count):
             return 0.0
-        if gathered >= min(demand * GATHER_SHARE, ENTRY_COMMANDS_MAX) and gathered > 1:
-            return 0.0
-        return max(0.0, self._oldest_at + PACE_SECONDS_MAX - now)
+        pace_seconds = min(PACE_SECONDS_MAX, self._expected * PACE_SECONDS_PER_PROPOSAL)
+        return max(0.0, self._oldest_at + pace_seconds - now)
 
-    def _note_demand(self, now: float) -> float:
-        """Proposals lately in flight at once: a peak that decays by half every `DEMAND_HALF_LIFE_SECONDS`."""
-        elapsed = now - self._demand_at
-        self._demand_at = now
-        decayed = self._demand * 0.5 ** (elapsed / DEMAND_HALF_LIFE_SECONDS) if elapsed < 1.0 else 0.0
-        self._demand = max(decayed, float(self.pending()))
-        return self._demand
+    def _enough(self) -> float:
+        return min(self._expected * GATHER_SHARE, ENTRY_COMMANDS_MAX)
 
     def take_batch(self, wall_ms: int) -> tuple[bytes, RegularEntry, list[_Proposal]] | None:
         """The next log entry and whom to answer; abandoned proposals are left out."""
+        if len(self._waiting) < self._enough():  # waited in vain: fewer callers are there than were
+            self._expected = max(self.pending(), self._expected // 2)
         taken: list[_Proposal] = []
         size_bytes = 0
         while self._waiting and len(taken) < ENTRY_COMMANDS_MAX:

@@ -6,7 +6,10 @@ D15, D17). Pure; runs on the event loop.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+
+from pysyncobj.node import Node as EngineNode
 
 from metasrv.errors import InvariantError
 from metasrv.raft.messages import (
@@ -19,6 +22,12 @@ from metasrv.raft.messages import (
     TimeoutNow,
     VoteGranted,
 )
+
+
+@lru_cache(maxsize=64)
+def engine_node(node_id: int) -> EngineNode:
+    """The engine's name of a node; a key of its tables, looked up several times a step, so made once."""
+    return EngineNode(str(node_id))
 
 
 def from_engine(message: dict[str, Any], current_term: int) -> Message | None:

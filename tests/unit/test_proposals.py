@@ -148,3 +148,31 @@ async def test_a_lone_proposal_leaves_at_once_and_a_crowd_gathers() -> None:
     wait = proposals.seconds_to_wait(1.001)
     assert 0.0 < wait <= PACE_SECONDS_MAX
     assert proposals.seconds_to_wait(1.001 + PACE_SECONDS_MAX) == 0.0
+
+
+async def test_a_batch_waits_for_the_callers_of_lately_but_not_for_those_who_are_gone() -> None:
+    proposals = Proposals(1)
+    for i in range(40):  # forty callers, whose replies all come at once
+        _submit(proposals, _put(str(i)), now=1.0)
+    assert proposals.seconds_to_wait(1.0) == 0.0
+    _enter(proposals, 7, 1)
+    proposals.applied(7, 1, 1000, tuple(FeatureReply(()) for _ in range(40)))
+    for i in range(35):
+        _submit(proposals, _put(str(i)), now=2.0)
+    assert proposals.seconds_to_wait(2.0) > 0.0  # five more may come, and cost nothing then
+    _submit(proposals, _put("the thirty-sixth"), now=2.0)
+    assert proposals.seconds_to_wait(2.0) == 0.0
+    _enter(proposals, 8, 1)
+    proposals.applied(8, 1, 1000, tuple(FeatureReply(()) for _ in range(36)))
+
+    now, waited, index = 3.0, [], 9  # from now on there is one caller
+    for _ in range(10):
+        _submit(proposals, _put("alone"), now)
+        waited.append(proposals.seconds_to_wait(now))
+        now += waited[-1]
+        assert proposals.seconds_to_wait(now + 1e-9) == 0.0
+        _enter(proposals, index, 1)
+        proposals.applied(index, 1, 1000, (FeatureReply(()),))
+        index += 1
+    assert max(waited) <= PACE_SECONDS_MAX
+    assert waited[-1] == 0.0
