@@ -55,6 +55,10 @@ chaos: $(STAMP) ## Faults on real processes under load, checked for linearizabil
 bench: $(STAMP) ## Side by side with etcd on this machine (needs Debian's etcd-server and nghttp2-client)
 	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)
 
+.PHONY: proto
+proto: $(STAMP) ## Generate the gRPC code again from metasrv/grpc_api/proto/meta.proto
+	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. metasrv/grpc_api/proto/meta.proto
+
 .PHONY: wheel
 wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m pip install --quiet build

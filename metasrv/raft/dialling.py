@@ -7,6 +7,7 @@ connections or of Raft. Runs on the event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from typing import Protocol
@@ -120,6 +121,7 @@ class PeerLink:
         self._events = events
         self._clock = clock
         self._lost = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link to node {node_id}")
 
     @property
@@ -144,6 +146,10 @@ class PeerLink:
         if self.connection is not None:
             self.connection.close(reason)
 
+    def hurry(self) -> None:
+        """The peer was heard of: when there is no connection, dial now."""
+        self._hurried.set()
+
     async def wait_stopped(self) -> None:
         """Return when nothing of it runs any more, after `stop` or `finish`."""
         await asyncio.wait({self._task})
@@ -153,7 +159,9 @@ class PeerLink:
         while True:
             if await self._keep_connection():
                 delay_ms = REDIAL_DELAY_MS_MIN
-            await asyncio.sleep(delay_ms / 1000)
+            self._hurried.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), delay_ms / 1000)
             delay_ms = min(2 * delay_ms, REDIAL_DELAY_MS_MAX)
 
     async def _keep_connection(self) -> bool:

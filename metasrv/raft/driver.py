@@ -122,6 +122,11 @@ class Driver:
         if self._pace_timer is None or self._proposals.seconds_to_wait(self._clock.monotonic()) <= 0.0:
             self.wake()
 
+    def greet(self) -> None:
+        """A peer can be reached again: a leader says so now, not with its next heartbeat."""
+        self._entries_unsent = True
+        self.wake()
+
     def busy(self) -> bool:
         """A log write is in flight, so the engine must not be touched."""
         return self._sync_started_at is not None

@@ -85,7 +85,7 @@ class Peers:
 
     def peer_connected(self, node_id: int) -> None:
         self._engine.peer_ready(node_id, True)
-        self._driver.wake()
+        self._driver.greet()
 
     def peer_disconnected(self, node_id: int) -> None:
         self._engine.peer_ready(node_id, False)
@@ -104,6 +104,7 @@ class Peers:
             if remote.node_id == own.node_id and remote.incarnation != own.incarnation:
                 return f"node id {own.node_id} is already in use by another node; give each node its own id"
             self._incarnations[remote.node_id] = remote.incarnation
+            self.transport.hurry(remote.node_id)
         return None
 
     def message_received(self, node_id: int, generation: int, payload: bytes | memoryview) -> None:

@@ -158,6 +158,12 @@ class PeerTransport:
         link = self._links.get(node_id)
         return link is not None and link.is_open
 
+    def hurry(self, node_id: int) -> None:
+        """The peer dialled this node, so it is up: do not wait for the next attempt to dial it."""
+        link = self._links.get(node_id)
+        if link is not None:
+            link.hurry()
+
     def connected_ids(self) -> list[int]:
         """Peers for which `is_connected`, ascending."""
         return sorted(node_id for node_id, link in self._links.items() if link.is_open)
