@@ -14,7 +14,7 @@ from dataclasses import replace
 from metasrv.clock import Clock
 from metasrv.commands import AddNode, Command, RemoveNode, Reply
 from metasrv.consensus import JoinRequest
-from metasrv.entries import encode_membership_entry
+from metasrv.entries import KIND_MEMBERSHIP, encode_membership_entry
 from metasrv.errors import (
     ChangeInProgressError,
     LeaveSelfError,
@@ -157,7 +157,7 @@ class MembershipChanges:
         """Some entry after the applied index changes the membership."""
         applied = self._applied_index()
         return any(
-            entry[0][0] == 2
+            entry[0][0] == KIND_MEMBERSHIP
             for index in range(applied + 1, self._store.last_index + 1)
             if (entry := self._store.entry_at(index)) is not None
         )

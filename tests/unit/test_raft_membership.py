@@ -1,0 +1,164 @@
+"""One membership change at a time, and commands that fail, against the defects of plain pysyncobj (engine.md D6, D7)."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj import syncobj as engine_module
+from pysyncobj.node import Node as EngineNode
+
+from metasrv import commands as c
+from metasrv.clock import SystemClock
+from metasrv.entries import RegularEntry
+from metasrv.errors import ChangeInProgressError
+from metasrv.raft.engine import LEADER
+from metasrv.raft.membership import MembershipChanges
+from metasrv.types import LogId
+from tests.unit.raft_bench import Bench, elect, make_bench
+from tests.unit.state_bench import NOW_MS
+from tests.unit.state_bench import Bench as StateBench
+
+
+class _Silent(engine_module.Transport):
+    def send(self, node: object, message: object) -> bool:
+        return True
+
+
+def _stock() -> Any:
+    return SyncObj(
+        EngineNode("2"),
+        [EngineNode("1"), EngineNode("3")],
+        SyncObjConf(autoTick=False, dynamicMembershipChange=True),
+        nodeClass=EngineNode,
+        transport=_Silent(None, None, []),
+    )
+
+
+class _Changes:
+    """The leader's changes over a bench; `applied` is moved by the test."""
+
+    def __init__(self, bench: Bench, applied: int) -> None:
+        self.bench = bench
+        self.applied = applied
+        self.proposed: list[c.Command] = []
+        self.changes = self.another()
+
+    def another(self) -> MembershipChanges:
+        """What a process that came back to lead has: nothing remembered of earlier changes."""
+        return MembershipChanges(
+            node_id=2,
+            clock=SystemClock(),
+            engine=self.bench.engine,
+            store=self.bench.store,
+            free=self._free,
+            append=self.bench.engine.append_as_leader,
+            propose=self._propose,
+            leader_id=self.bench.engine.leader_id,
+            applied_index=lambda: self.applied,
+        )
+
+    async def _free(self) -> None:
+        return
+
+    async def _propose(self, command: c.Command, _timeout_ms: int) -> c.Reply:
+        self.proposed.append(command)
+        return c.FeatureReply(())
+
+
+def _leading(tmp_path: Path) -> _Changes:
+    bench = make_bench(tmp_path)
+    elect(bench, 1.0)
+    assert bench.engine.role() == LEADER
+    return _Changes(bench, bench.store.last_index)
+
+
+# ----------------------------------------------------------------------------- D6
+
+
+def test_d6_stock_accepts_any_number_of_uncommitted_changes() -> None:
+    stock = _stock()
+    stock._SyncObj__noopIDx = 0
+    before = stock.raftLastApplied
+    for node_id in ("4", "5", "6"):
+        assert stock._SyncObj__changeCluster(("add", node_id, EngineNode(node_id)))
+    assert stock.raftLastApplied == before  # none of the three was committed
+    assert {node.id for node in stock.otherNodes} == {"1", "3", "4", "5", "6"}
+
+
+async def test_d6_a_change_waits_for_the_one_before(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    first = asyncio.create_task(leading.changes.leave(3, 5_000))
+    for _ in range(10):  # until it waits for its entry to be applied
+        await asyncio.sleep(0)
+    assert set(leading.bench.engine.membership().voters) == {1, 2}
+    for changes in (leading.changes, leading.another()):
+        with pytest.raises(ChangeInProgressError):
+            await changes.leave(1, 5_000)
+    assert set(leading.bench.engine.membership().voters) == {1, 2}
+
+    leading.applied = leading.bench.store.last_index
+    await first
+    assert leading.proposed == [c.RemoveNode(3)]
+
+
+async def test_d6_no_change_before_the_leader_s_own_entry_is_applied(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    leading.applied -= 1
+    with pytest.raises(ChangeInProgressError):
+        await leading.changes.leave(3, 5_000)
+    assert set(leading.bench.engine.membership().voters) == {1, 2, 3}
+
+
+# ----------------------------------------------------------------------------- D7
+
+
+class _Raises:
+    """What plain pysyncobj calls for a replicated method that raises."""
+
+    calls = 0
+
+    def __call__(self, *_: object, **__: object) -> None:
+        _Raises.calls += 1
+        raise ValueError("a bug, or a value that nobody thought of")
+
+
+def test_d7_stock_never_gets_past_a_command_that_raises() -> None:
+    stock = _stock()
+    stock._idToMethod[0] = _Raises()
+    index = stock._SyncObj__raftLog[-1][1] + 1
+    regular = b"\x00" + pickle.dumps((0, (), {}))
+    stock._SyncObj__raftLog.add(regular, index, 1)
+    stock._SyncObj__raftCommitIndex = index
+    stock._SyncObj__raftLastApplied = index - 1
+    for attempt in (1, 2):
+        with pytest.raises(ValueError, match="nobody thought of"):
+            stock._SyncObj__applyLogEntries()
+        assert stock.raftLastApplied == index - 1
+        assert _Raises.calls == attempt
+
+
+def test_d7_a_command_that_fails_is_answered_and_the_next_one_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = StateBench(tmp_path)
+
+    def raises(*_: object) -> None:
+        raise ValueError("a bug, or a value that nobody thought of")
+
+    put = c.Upsert("key", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"value")
+    with monkeypatch.context() as patch:
+        patch.setattr("metasrv.state.machine.apply_upsert", raises)
+        failed, flag = bench.machine.apply_entry(LogId(1, 1, 1), RegularEntry(NOW_MS, 1, (put, c.SetFeature("f", True))))
+    assert type(failed) is c.ErrorReply
+    assert "ValueError" in failed.text
+    assert type(flag) in (c.FeatureReply, c.ErrorReply)
+    assert bench.machine.last_applied.index == 1
+    (reply,) = bench.machine.apply_entry(LogId(1, 2, 1), RegularEntry(NOW_MS, 1, (put,)))
+    assert type(reply) is c.UpsertReply
+    assert bench.machine.key_count == 1
+    bench.machine.close()
