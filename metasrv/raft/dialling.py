@@ -30,6 +30,8 @@ RESOLVE_TIMEOUT_MS = 5_000
 REDIAL_DELAY_MS_MIN = 20
 REDIAL_DELAY_MS_MAX = 500
 """The delay doubles from the one to the other; a connection that held so long starts anew."""
+HURRIED_DELAY_MS = REDIAL_DELAY_MS_MIN
+"""A peer that was heard of is dialled again after this."""
 
 
 class Dialler:
@@ -147,7 +149,7 @@ class PeerLink:
             self.connection.close(reason)
 
     def hurry(self) -> None:
-        """The peer was heard of: when there is no connection, dial now."""
+        """The peer was heard of: when there is no connection, dial without waiting for the next attempt's time."""
         self._hurried.set()
 
     async def wait_stopped(self) -> None:
@@ -157,11 +159,13 @@ class PeerLink:
     async def _run(self) -> None:
         delay_ms = REDIAL_DELAY_MS_MIN
         while True:
+            self._hurried.clear()
             if await self._keep_connection():
                 delay_ms = REDIAL_DELAY_MS_MIN
-            self._hurried.clear()
+            # Two nodes whose connections end as soon as they are made must not hurry each other round and round.
+            await asyncio.sleep(HURRIED_DELAY_MS / 1000)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurried.wait(), delay_ms / 1000)
+                await asyncio.wait_for(self._hurried.wait(), max(0, delay_ms - HURRIED_DELAY_MS) / 1000)
             delay_ms = min(2 * delay_ms, REDIAL_DELAY_MS_MAX)
 
     async def _keep_connection(self) -> bool:

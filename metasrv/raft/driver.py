@@ -86,7 +86,7 @@ class Driver:
         self._commit_seen_at = 0.0
         self._was_leader = False
         self._stopped = False
-        self._entries_unsent = False
+        self._broadcast_due = False
         self._holding = False
         self.fatal: StartupError | None = None
         self.on_fatal: Callable[[StartupError], None] = lambda _error: None
@@ -124,7 +124,7 @@ class Driver:
 
     def greet(self) -> None:
         """A peer can be reached again: a leader says so now, not with its next heartbeat."""
-        self._entries_unsent = True
+        self._broadcast_due = True
         self.wake()
 
     def busy(self) -> bool:
@@ -240,7 +240,7 @@ class Driver:
         content, entry, proposals = batch
         index, term = engine.append_as_leader(content)
         self._proposals.entered(index, term, entry, proposals)
-        self._entries_unsent = True
+        self._broadcast_due = True
 
     def hold_proposals(self, hold: bool) -> None:
         """Leave new writes waiting, so that a transfer's target can catch up."""
@@ -255,7 +255,7 @@ class Driver:
     def append(self, content: bytes) -> tuple[int, int]:
         """Add one entry to this leader's log outside of group commit (membership); the engine must be free."""
         position = self._engine.append_as_leader(content)
-        self._entries_unsent = True
+        self._broadcast_due = True
         self.wake()
         return position
 
@@ -265,7 +265,7 @@ class Driver:
         if engine.role() != LEADER:
             return
         self._reads.resolve(engine.membership())
-        broadcast = self._entries_unsent
+        broadcast = self._broadcast_due
         if self._reads.waiting() and (broadcast or self._reads.wants_round()):
             self._reads.start_round()
             self._reads.resolve(engine.membership())
@@ -278,7 +278,7 @@ class Driver:
             elif now - self._commit_seen_at >= COMMIT_NOTICE_SECONDS * 0.9:
                 broadcast = True
         if broadcast:
-            self._entries_unsent = False
+            self._broadcast_due = False
             self._commit_sent = commit
             self._commit_seen_at = 0.0
             engine.replicate()

@@ -53,6 +53,7 @@ class _Reasons:
 async def test_a_peer_that_was_heard_of_is_dialled_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialling, "REDIAL_DELAY_MS_MIN", 3_600_000)
     monkeypatch.setattr(dialling, "REDIAL_DELAY_MS_MAX", 3_600_000)
+    monkeypatch.setattr(dialling, "HURRIED_DELAY_MS", 0)
     dialler, events = _NobodyAnswers(), _Reasons()
     link = PeerLink(2, Endpoint("127.0.0.1", 1), dialler, events, SystemClock())  # type: ignore[arg-type]
     await dialler.attempts.get()

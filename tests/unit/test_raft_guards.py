@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pysyncobj import SyncObj, SyncObjConf
-from pysyncobj import syncobj as engine_module
 from pysyncobj.node import Node as EngineNode
 
 from metasrv.raft.engine import CANDIDATE, FOLLOWER, LEADER
@@ -24,32 +21,13 @@ from metasrv.raft.messages import (
     VoteGranted,
 )
 from tests.unit.raft_bench import change, elect, make_bench, membership, noop, regular
-
-
-class _Silent(engine_module.Transport):
-    def send(self, node: object, message: object) -> bool:
-        return True
-
-
-def _stock(*entries: tuple[bytes, int, int]) -> tuple[Any, EngineNode]:
-    """Plain pysyncobj with entries in its log, and the node that will claim to lead."""
-    stock = SyncObj(
-        EngineNode("2"),
-        [EngineNode("1"), EngineNode("3")],
-        SyncObjConf(autoTick=False),
-        nodeClass=EngineNode,
-        transport=_Silent(None, None, []),
-    )
-    for entry in entries:
-        stock._SyncObj__raftLog.add(*entry)
-    return stock, EngineNode("1")
-
+from tests.unit.raft_stock import stock_engine
 
 # ----------------------------------------------------------------------------- D1
 
 
 def test_d1_stock_commits_an_unverified_tail_during_a_snapshot_transfer() -> None:
-    stock, leader = _stock((b"\x01", 2, 1), (b"\x01", 3, 1))
+    stock, leader = stock_engine((b"\x01", 2, 1), (b"\x01", 3, 1))
     message = {"type": "append_entries", "term": 5, "commit_index": 3, "serialized": None}
     stock._SyncObj__onMessageReceived(leader, message)
     assert stock.raftCommitIndex == 3  # entries of a deposed leader, never matched against the new one
@@ -97,7 +75,7 @@ def test_an_acknowledgement_from_a_stranger_does_not_count(tmp_path: Path) -> No
 
 
 def test_d12_stock_deletes_entries_that_agree() -> None:
-    stock, leader = _stock((b"\x01", 2, 1), (b"\x01", 3, 1), (b"\x01", 4, 1))
+    stock, leader = stock_engine((b"\x01", 2, 1), (b"\x01", 3, 1), (b"\x01", 4, 1))
     heartbeat = {
         "type": "append_entries", "term": 1, "commit_index": 1, "entries": [], "prevLogIdx": 2, "prevLogTerm": 1,
     }  # fmt: skip
@@ -143,7 +121,7 @@ def test_a_membership_that_was_never_committed_is_taken_back(tmp_path: Path) -> 
 
 
 def test_d13_stock_is_deposed_by_any_vote_request_of_a_higher_term() -> None:
-    stock, _ = _stock()
+    stock, _ = stock_engine()
     stock._SyncObj__onBecomeLeader()
     message = {"type": "request_vote", "term": 9, "last_log_index": 0, "last_log_term": 0}
     stock._SyncObj__onMessageReceived(EngineNode("3"), message)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
-from pysyncobj import SyncObj, SyncObjConf
-from pysyncobj import syncobj as engine_module
 from pysyncobj.node import Node as EngineNode
 
 from metasrv import commands as c
@@ -18,25 +15,12 @@ from metasrv.entries import RegularEntry
 from metasrv.errors import ChangeInProgressError
 from metasrv.raft.engine import LEADER
 from metasrv.raft.membership import MembershipChanges
+from metasrv.state.machine import KNOWN_FEATURES
 from metasrv.types import LogId
 from tests.unit.raft_bench import Bench, elect, make_bench
+from tests.unit.raft_stock import stock_engine
 from tests.unit.state_bench import NOW_MS
 from tests.unit.state_bench import Bench as StateBench
-
-
-class _Silent(engine_module.Transport):
-    def send(self, node: object, message: object) -> bool:
-        return True
-
-
-def _stock() -> Any:
-    return SyncObj(
-        EngineNode("2"),
-        [EngineNode("1"), EngineNode("3")],
-        SyncObjConf(autoTick=False, dynamicMembershipChange=True),
-        nodeClass=EngineNode,
-        transport=_Silent(None, None, []),
-    )
 
 
 class _Changes:
@@ -81,7 +65,7 @@ def _leading(tmp_path: Path) -> _Changes:
 
 
 def test_d6_stock_accepts_any_number_of_uncommitted_changes() -> None:
-    stock = _stock()
+    stock, _ = stock_engine()
     stock._SyncObj__noopIDx = 0
     before = stock.raftLastApplied
     for node_id in ("4", "5", "6"):
@@ -117,29 +101,22 @@ async def test_d6_no_change_before_the_leader_s_own_entry_is_applied(tmp_path: P
 # ----------------------------------------------------------------------------- D7
 
 
-class _Raises:
-    """What plain pysyncobj calls for a replicated method that raises."""
-
-    calls = 0
-
-    def __call__(self, *_: object, **__: object) -> None:
-        _Raises.calls += 1
-        raise ValueError("a bug, or a value that nobody thought of")
+def _raises(*_: object, **__: object) -> None:
+    raise ValueError("a bug, or a value that nobody thought of")
 
 
 def test_d7_stock_never_gets_past_a_command_that_raises() -> None:
-    stock = _stock()
-    stock._idToMethod[0] = _Raises()
+    stock, _ = stock_engine()
+    stock._idToMethod[0] = _raises
     index = stock._SyncObj__raftLog[-1][1] + 1
     regular = b"\x00" + pickle.dumps((0, (), {}))
     stock._SyncObj__raftLog.add(regular, index, 1)
     stock._SyncObj__raftCommitIndex = index
     stock._SyncObj__raftLastApplied = index - 1
-    for attempt in (1, 2):
+    for _ in range(2):
         with pytest.raises(ValueError, match="nobody thought of"):
             stock._SyncObj__applyLogEntries()
         assert stock.raftLastApplied == index - 1
-        assert _Raises.calls == attempt
 
 
 def test_d7_a_command_that_fails_is_answered_and_the_next_one_applied(
@@ -147,16 +124,15 @@ def test_d7_a_command_that_fails_is_answered_and_the_next_one_applied(
 ) -> None:
     bench = StateBench(tmp_path)
 
-    def raises(*_: object) -> None:
-        raise ValueError("a bug, or a value that nobody thought of")
-
     put = c.Upsert("key", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"value")
     with monkeypatch.context() as patch:
-        patch.setattr("metasrv.state.machine.apply_upsert", raises)
-        failed, flag = bench.machine.apply_entry(LogId(1, 1, 1), RegularEntry(NOW_MS, 1, (put, c.SetFeature("f", True))))
+        patch.setattr("metasrv.state.machine.apply_upsert", _raises)
+        failed, flag = bench.machine.apply_entry(
+            LogId(1, 1, 1), RegularEntry(NOW_MS, 1, (put, c.SetFeature(KNOWN_FEATURES[0], True)))
+        )
     assert type(failed) is c.ErrorReply
     assert "ValueError" in failed.text
-    assert type(flag) in (c.FeatureReply, c.ErrorReply)
+    assert flag == c.FeatureReply((KNOWN_FEATURES[0],))
     assert bench.machine.last_applied.index == 1
     (reply,) = bench.machine.apply_entry(LogId(1, 2, 1), RegularEntry(NOW_MS, 1, (put,)))
     assert type(reply) is c.UpsertReply
