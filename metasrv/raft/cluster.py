@@ -117,19 +117,11 @@ class RaftConsensus:
         self._refuse_if_stopping()
         if not self._replica.leads():
             raise NotLeaderError(self._replica.leader_id())
-        future = self._replica.proposals.submit(command, encode_command(command), self._clock.monotonic())
-        self._replica.driver.wake_for_proposal()
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                return await future
-        except TimeoutError:
-            if self._replica.proposals.in_log(future):
-                raise UnknownOutcomeError(
-                    f"the write is in the log but was not committed within {timeout_ms} ms; it may still take effect"
-                ) from None
-            raise NotDoneError(
-                f"the write was not taken into the log within {timeout_ms} ms; it was not executed"
-            ) from None
+        replica = self._replica
+        now = self._clock.monotonic()
+        future = replica.proposals.submit(command, encode_command(command), now, timeout_ms / 1000)
+        replica.driver.wake_for_proposal(now)
+        return await future
 
     async def read_barrier(self, timeout_ms: int) -> None:
         deadline = self._clock.monotonic() + timeout_ms / 1000
@@ -167,6 +159,8 @@ class RaftConsensus:
             raise NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms") from None
 
     async def wait_applied(self, index: int, timeout_ms: int) -> None:
+        if self._replica.applied_index() >= index:
+            return
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._replica.applied.wait(index)

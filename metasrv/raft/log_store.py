@@ -89,7 +89,8 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     @property
     def last_index(self) -> int:
-        return self._first_index + len(self) - 1
+        # Asked for dozens of times a write, so without the detour over `len(self)`.
+        return self._first_index + len(self._entries) - self._head - 1
 
     @property
     def last_term(self) -> int:
@@ -126,8 +127,8 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     def entry_at(self, index: int) -> LogEntry | None:
         """The entry with this index, or None when the log does not hold it."""
-        position = index - self._first_index
-        return self._at(position) if 0 <= position < len(self) else None
+        position = index - self._first_index + self._head
+        return self._entries[position] if self._head <= position < len(self._entries) else None
 
     def entries_from(self, index: int, size_bytes_max: int) -> list[LogEntry]:
         """Entries from `index` on: at least one if there is one, then as many as stay within the size."""
@@ -255,8 +256,8 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
     def dirty(self) -> bool:
         """Whether something waits that a vote or an acknowledgement may speak of, or a purge is due."""
         return (
-            self._term_changed
-            or self._unwritten_from <= self.last_index
+            self._unwritten_from < self._first_index + len(self._entries) - self._head
+            or self._term_changed
             or self._delete_from is not None
             or self._delete_all
             or self._purge_due
