@@ -40,6 +40,7 @@ class Patience:
         loop = asyncio.get_running_loop()
         lost_at: float | None = None
         lost = False
+        timer: asyncio.TimerHandle
 
         def look() -> None:
             nonlocal lost_at, lost, timer

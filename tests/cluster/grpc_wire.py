@@ -168,7 +168,8 @@ class Wire:
             except grpc.RpcError as error:
                 if error.code() is not grpc.StatusCode.UNAVAILABLE:
                     raise
-                assert error.details() == "not leader"
+                if error.details() != "not leader":
+                    raise
                 address = dict(error.trailing_metadata())[LEADER_HEADER]
                 wire = self._leaders.setdefault(address, Wire(address))
         raise AssertionError("no node says that it is the leader")

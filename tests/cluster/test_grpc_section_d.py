@@ -267,7 +267,7 @@ def test_d4_an_insert_in_the_past_removes_what_was_there(wire: Wire, key: str) -
 
 
 def test_d4_reads_hide_what_is_not_swept_and_the_next_command_sweeps_in_order(wire: Wire, key: str) -> None:
-    """Reads hide, conditions do not look at the clock, the sweep goes by (expiry, number), before the command's events."""
+    """The sweep goes by (expiry, number) and before everything else of the command; conditions see what it left."""
     with wire.watch(key, key + "~") as events:
         first = wire.run(put(key + "b", ttl_ms=120), put(key + "c", ttl_ms=90), put(key + "a", ttl_ms=120))
         assert len(wire.list(key)) == 3
