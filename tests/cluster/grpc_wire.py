@@ -20,6 +20,7 @@ CLIENT_VERSION = 260_205_013_002
 """databend-query's of August 2026."""
 LEADER_HEADER = "x-databend-meta-leader-grpc-endpoint"
 TIMEOUT_SECONDS = 10.0
+WATCH_SECONDS = 60.0
 OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -147,7 +148,7 @@ class Wire:
         """A watch that hears of every later write and of no earlier one; ends with the block."""
         self.get(key)  # a node may lag, and a watch shows what it applies: let it have applied everything
         request = pb.WatchRequest(key=key, key_end=key_end, **fields)
-        call = self.stub.Watch(request, timeout=TIMEOUT_SECONDS)
+        call = self.stub.Watch(request, timeout=WATCH_SECONDS)
         try:
             call.initial_metadata()
             yield call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import signal
@@ -117,9 +118,10 @@ async def test_flush_and_changes_are_one_history_on_every_node_while_writes_go_o
 
 
 async def test_a_slow_watcher_ends_alone_with_a_status_and_delays_nobody(single: ProcessCluster, wire: Wire) -> None:
-    """Twelve thousand changes of 1 KB past a client that does not read."""
+    """Twelve thousand changes of 2 KB past a client that does not read."""
     watched = pb.WatchRequest(key="s/", key_end="s0")
-    channel = grpc.insecure_channel(wire.address, options=[*OPTIONS, ("grpc.http2.lookahead_bytes", 16_384)])
+    small_window = (("grpc.http2.lookahead_bytes", 16_384), ("grpc.http2.bdp_probe", 0))
+    channel = grpc.insecure_channel(wire.address, options=[*OPTIONS, *small_window])
     slow = channel.unary_stream(
         "/meta.MetaService/Watch",
         request_serializer=pb.WatchRequest.SerializeToString,
@@ -131,10 +133,10 @@ async def test_a_slow_watcher_ends_alone_with_a_status_and_delays_nobody(single:
         process = single.nodes[1].process
         assert process is not None
         for turn in range(24):
-            operations = [put(f"s/{turn:02}/{number:03}", bytes(1024)) for number in range(500)]
+            operations = [put(f"s/{turn:02}/{number:03}", bytes(2048)) for number in range(500)]
             started = time.monotonic()
             await asyncio.to_thread(wire.run, *operations)
-            seen = [await asyncio.to_thread(next, fast) for _ in range(500)]
+            seen = await asyncio.to_thread(lambda: list(itertools.islice(fast, 500)))
             slowest = max(slowest, time.monotonic() - started)
             assert [item.event.key for item in seen] == [operation.put.key for operation in operations]
         await until_watchers(single, 1, 1, within_s=5)
@@ -165,7 +167,8 @@ async def test_watchers_are_dropped_within_two_seconds_however_their_client_goes
     await until_watchers(single, 1, 0, within_s=2)
 
     other = Wire(address)
-    other.stub.Watch(pb.WatchRequest(key="k")).initial_metadata()
+    call = other.stub.Watch(pb.WatchRequest(key="k"))
+    call.initial_metadata()
     await until_watchers(single, 1, 1, within_s=2)
     other.close()
     await until_watchers(single, 1, 0, within_s=2)
