@@ -228,7 +228,9 @@ def test_damaged_messages(target: Target, request: pytest.FixtureRequest) -> Non
         cut = data.draw(st.integers(0, len(message)))
         target.call(method, [bytes(message[: len(message) - cut])])
 
+    before = target.turn
     run()
+    assert target.turn > before
 
 
 def test_every_node_lives_and_all_hold_the_same(target: Target) -> None:
