@@ -162,6 +162,19 @@ async def test_the_client_goes_where_it_is_sent(start: Start) -> None:
         assert client.endpoints == (follower.address, leader.address)
 
 
+async def test_the_members_are_asked_for_now_and_then(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = await start()
+    monkeypatch.setattr("metasrv.client.caller.MEMBERS_SECONDS", 0.0)
+    async with AsyncClient([node.address]) as client:
+        assert client.endpoints == (node.address,)
+        await client.get("a")
+        refresh = client._caller._refresh
+        assert refresh is not None
+        await refresh
+        assert client.endpoints == ("127.0.0.1:9191", "127.0.0.1:9192", "127.0.0.1:9193", node.address)
+        assert client._caller.endpoints.current == node.address
+
+
 async def test_two_nodes_that_point_at_each_other_end_in_not_done(start: Start) -> None:
     one, two = await start(), await start()
     async with AsyncClient([one.address], timeout_ms=1_000) as client:

@@ -181,6 +181,7 @@ async def test_watchers_are_dropped_within_two_seconds_however_their_client_goes
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     await until_watchers(single, 1, 0, within_s=2)
+    assert wire.put("k").current.seq, "the node goes on"
 
 
 # ----------------------------------------------------------------------------- the many
