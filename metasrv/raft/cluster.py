@@ -23,12 +23,13 @@ from metasrv.errors import (
 )
 from metasrv.raft.forwarding import Answering, Description, Forwarding
 from metasrv.raft.membership import MembershipChanges
+from metasrv.raft.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.transfer import LeadershipTransfer
 from metasrv.types import Endpoint, RaftStatus
 
-NO_LEADER_WAIT_MS = 2_000
-"""How long a request waits for a leader to become known (admin-api.md section 5)."""
+NO_LEADER_WAIT_MS = 1_800
+"""How long a request waits for a leader to become known: its caller has an answer within 2 s (admin-api.md section 5)."""
 _RETRY_SECONDS = 0.02
 
 
@@ -40,6 +41,7 @@ class RaftConsensus:
         replica = self._replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
+        self._patience = Patience(replica.leader_id)
         self.forwarding = Forwarding(replica.peers.transport)
         self._answering = Answering(self, self, self.forwarding)
         self._membership = MembershipChanges(
@@ -105,13 +107,27 @@ class RaftConsensus:
             try:
                 if leader_id == self.node_id:
                     return await self.propose_local(command, left_ms)
-                return await self.forwarding.propose(leader_id, command, left_ms)
+                return await self._propose_at(leader_id, command, left_ms)
             except (OverloadedError, StoppingError) as error:
                 if isinstance(error, OverloadedError) or self._stopping:
                     raise
                 await self._retry_pause(deadline, error)
             except NotDoneError as error:  # certainly not executed: safe to send again (D15)
                 await self._retry_pause(deadline, error)
+
+    async def _propose_at(self, leader_id: int, command: Command, timeout_ms: int) -> Reply:
+        """One hop; the other node keeps the deadline too, and says what became of the write."""
+        asked = self.forwarding.propose(leader_id, command, timeout_ms)
+        try:
+            return await self._patience.wait(asked, leader_id, timeout_ms / 1000, WRITE_GRACE_SECONDS)
+        except LeaderLostError:
+            raise UnknownOutcomeError(
+                f"node {leader_id} was sent this write and is no longer the leader; it may still take effect"
+            ) from None
+        except TimeoutError:
+            raise UnknownOutcomeError(
+                f"node {leader_id} was sent this write and did not answer within {timeout_ms} ms"
+            ) from None
 
     async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
         self._refuse_if_stopping()
@@ -132,10 +148,13 @@ class RaftConsensus:
                 if leader_id == self.node_id:
                     index = await self.read_index(left_ms)
                 else:
-                    index = await self.forwarding.read_index(leader_id, left_ms)
+                    asked = self.forwarding.read_index(leader_id, left_ms)
+                    index = await self._patience.wait(asked, leader_id, left_ms / 1000, READ_GRACE_SECONDS)
                 break
             except OverloadedError:
                 raise
+            except (LeaderLostError, TimeoutError):
+                await self._retry_pause(deadline, NotDoneError(f"node {leader_id}, the leader, did not answer in time"))
             except (NotDoneError, UnknownOutcomeError) as error:  # a read may always be asked again
                 await self._retry_pause(deadline, NotDoneError(str(error)))
         await self.wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
@@ -215,7 +234,7 @@ class RaftConsensus:
             leader_id = self._replica.leader_id()
             if leader_id is not None:
                 return leader_id
-            if self._clock.monotonic() >= give_up:
+            if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # in time for the caller to read it
                 raise NoLeaderError
             await asyncio.sleep(_RETRY_SECONDS)
 

@@ -149,7 +149,8 @@ class Driver:
         if self._stopped:
             return
         self._timer = self._loop.call_later(TICK_SECONDS, self._on_timer)
-        self._proposals.expire(self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._proposals.expire(now, self._engine.role() == LEADER and self._guards.leads_with_quorum(now))
         self._tick_due = True
         self._step()
 

@@ -25,6 +25,7 @@ from metasrv.limits import (
     PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX,
 )
+from metasrv.raft.patience import WRITE_GRACE_SECONDS
 
 PACE_SECONDS_MAX = 0.01
 """A batch never waits longer for company."""
@@ -57,6 +58,8 @@ class Proposals:
         self._newest_at = 0.0
         self._next_deadline = _NEVER
         """No proposal is overdue before this moment."""
+        self._lost_at: float | None = None
+        """When this node was first seen not to lead, with proposals of its own in the log."""
         self._in_flight: dict[int, _Batch] = {}
         self._in_flight_count = 0
         self._callers = 0
@@ -95,8 +98,21 @@ class Proposals:
             return 0.0
         return max(0.0, min(self._newest_at + PAUSE_SECONDS, self._oldest_at + PACE_SECONDS_MAX) - now)
 
-    def expire(self, now: float) -> None:
-        """End what is overdue: unknown when it is in the log already, otherwise not done; called at each tick."""
+    def expire(self, now: float, leads: bool) -> None:
+        """End what is overdue: unknown when it is in the log already, otherwise not done; called at each tick.
+
+        What is in the log also ends some time after this node led: waiting on would tell its caller nothing new.
+        """
+        if leads or not self._in_flight:
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = now
+        elif now - self._lost_at >= WRITE_GRACE_SECONDS:
+            error = UnknownOutcomeError(
+                "the write is in the log, but this node no longer leads; it may still take effect"
+            )
+            for batch in self._in_flight.values():
+                self._fail(batch.proposals, error)
         if now < self._next_deadline:
             return
         self._next_deadline = _NEVER

@@ -11,6 +11,7 @@ from metasrv.commands import FeatureReply, MatchKind, MatchSeq, Operation, Reply
 from metasrv.entries import RegularEntry, decode_entry
 from metasrv.errors import NotDoneError, NotLeaderError, OverloadedError, StoppingError, UnknownOutcomeError
 from metasrv.limits import ENTRY_COMMANDS_MAX, ENTRY_SIZE_BYTES_TARGET, PROPOSALS_WAITING_MAX
+from metasrv.raft.patience import WRITE_GRACE_SECONDS
 from metasrv.raft.proposals import PACE_SECONDS_MAX, PAUSE_SECONDS, Proposals
 
 
@@ -103,9 +104,9 @@ async def test_a_proposal_whose_deadline_passed_never_enters_the_log() -> None:
     proposals = Proposals(1)
     overdue, gone = _submit(proposals, _put("a"), 1.0, 0.5), _submit(proposals, _put("b"), 1.0, 0.6)
     gone.cancel()
-    proposals.expire(1.499)
+    proposals.expire(1.499, True)
     assert not overdue.done()
-    proposals.expire(1.5)
+    proposals.expire(1.5, True)
     with pytest.raises(NotDoneError, match="not executed") as caught:
         overdue.result()
     assert not isinstance(caught.value, NotLeaderError)
@@ -117,13 +118,13 @@ async def test_a_proposal_in_the_log_whose_deadline_passed_is_open() -> None:
     proposals = Proposals(1)
     short, long = _submit(proposals, _put("a"), 1.0, 0.5), _submit(proposals, _put("b"), 1.0, 2.0)
     _enter(proposals, 7, 2)
-    proposals.expire(1.6)
+    proposals.expire(1.6, True)
     with pytest.raises(UnknownOutcomeError, match="may still take effect"):
         short.result()
     assert not long.done()
-    proposals.expire(2.9)
+    proposals.expire(2.9, True)
     assert not long.done()
-    proposals.expire(3.0)
+    proposals.expire(3.0, True)
     with pytest.raises(UnknownOutcomeError):
         long.result()
     assert proposals.failed == 2
@@ -157,6 +158,23 @@ async def test_the_queue_is_bounded() -> None:
         _submit(proposals, _put(str(i)))
     with pytest.raises(OverloadedError, match=str(PROPOSALS_WAITING_MAX)):
         _submit(proposals, _put("one more"))
+
+
+async def test_a_write_in_the_log_outlives_its_leader_for_a_moment_only() -> None:
+    proposals = Proposals(1)
+    future = _submit(proposals, _put("a"))
+    _enter(proposals, 7, 2)
+    proposals.expire(2.0, False)
+    proposals.expire(2.0 + WRITE_GRACE_SECONDS - 0.01, False)
+    proposals.expire(2.0 + WRITE_GRACE_SECONDS, True)  # it leads again: the time starts anew
+    proposals.expire(5.0, False)
+    proposals.expire(5.0 + WRITE_GRACE_SECONDS - 0.01, False)
+    assert not future.done()
+    proposals.expire(5.0 + WRITE_GRACE_SECONDS, False)
+    with pytest.raises(UnknownOutcomeError, match="no longer leads"):
+        future.result()
+    proposals.applied(7, 2, 1000, (FeatureReply(()),))  # it took effect after all, and nobody is told twice
+    assert proposals.pending() == 0
 
 
 async def test_a_lone_proposal_leaves_at_once() -> None:
