@@ -12,6 +12,7 @@ from pathlib import Path
 from metasrv.testing.chaos import Round
 from metasrv.testing.history import to_lines
 from metasrv.testing.processes import ProcessCluster
+from metasrv.testing.timeline import timeline_html
 
 
 def replay_command(one: Round) -> str:
@@ -30,6 +31,8 @@ def write_evidence(directory: Path, one: Round, cluster: ProcessCluster) -> Path
     summary += ["", f"{len(one.problems)} broken promises", *one.problems]
     (target / "summary.txt").write_text("\n".join(summary) + "\n", encoding="utf-8")
     (target / "history.jsonl").write_text("\n".join(to_lines(one.record.operations)) + "\n", encoding="utf-8")
+    for number, violation in enumerate(one.violations, 1):
+        (target / f"violation-{number}.html").write_text(timeline_html(violation), encoding="utf-8")
     _write_watches(target / "watches.jsonl", one)
     for node_id, node in cluster.nodes.items():
         if node.console.exists():

@@ -127,3 +127,23 @@ def _take(values: dict[str, str], step: Sequence[str | None]) -> str | None:
     elif name != "get":
         raise ValueError(f"a transaction has no step {name!r} with the value {value!r}")
     return before
+
+
+def leaves_state(model: Model, operation: Operation) -> bool:
+    """Whether an operation with this answer certainly left the object as it was: then others can do without it.
+
+    True for reads and for what was refused; False for an unknown outcome and for every model not known here.
+    """
+    if not operation.is_known:
+        return False
+    if isinstance(model, RegisterModel):
+        return operation.name == "read" or (operation.name == "compare_and_set" and not operation.output)
+    if isinstance(model, CounterModel):
+        return operation.name == "read"
+    if isinstance(model, TransactionModel):
+        if operation.name == "read_all":
+            return True
+        _, then, otherwise = operation.argument
+        holds, _ = operation.output
+        return all(name == "get" for name, _, _ in (then if holds else otherwise))
+    return False
