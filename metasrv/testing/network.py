@@ -1,8 +1,9 @@
 """A network between real nodes that a test can break, one directed link at a time.
 
-Every node listens on 127.0.0.1 and advertises another loopback address with the same port, where a proxy of this
-network listens. Who dials is read from the HELLO that every peer connection begins with, so both directions of every
-pair are told apart without any help from the nodes. Runs on the test's event loop; knows nothing of Raft.
+Every node listens on 127.0.0.1 and advertises another loopback address with the same ports, where proxies of this
+network listen. Which node dials is read from the HELLO that every peer connection begins with, so both directions of
+every pair are told apart without any help from the nodes. Whoever dials the gRPC port is a client. Runs on the test's
+event loop; knows nothing of Raft.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from metasrv.wire import unpack
 
 HELLO_NODE_ID = 2
 """Position of the dialler's id in a HELLO, after version and role."""
-NOBODY = 0
-"""Source of a connection whose HELLO names no node, or that sends no HELLO at all: its link is always sound."""
+CLIENTS = 0
+"""The other end of a link between a node and its clients."""
+NOBODY = -1
+"""Source of a peer connection whose HELLO names no node."""
 CONNECT_SECONDS_MAX = 2.0
 BACKLOG = 128
 
@@ -51,6 +54,8 @@ class Target:
     node_id: int
     endpoint: Endpoint
     """Where it listens."""
+    for_peers: bool
+    """Those who dial say who they are."""
 
 
 class Network:
@@ -61,26 +66,27 @@ class Network:
         """How often each kind of harm was done."""
         self._random = random.Random(seed)  # noqa: S311 - repeatable
         self._links: dict[tuple[int, int], Link] = {}
-        self._servers: dict[int, asyncio.Server] = {}
+        self._servers: dict[int, list[asyncio.Server]] = {}
         self._connections: set[Connection] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    async def add(self, node_id: int, listens: Endpoint) -> None:
-        """Open the way to a node; peers dial `advertised_host` at the same port from now on."""
+    async def add(self, node_id: int, raft: Endpoint, grpc: Endpoint) -> None:
+        """Open the ways to a node that listens there; `advertised_host` leads to the same ports from now on."""
         if node_id in self._servers:
             return
-        target = Target(node_id, listens)
-        listening = socket.create_server((advertised_host(node_id), listens.port), backlog=BACKLOG)
-        loop = asyncio.get_running_loop()
-        self._servers[node_id] = await loop.create_server(lambda: Connection(self, target), sock=listening)
+        targets = (Target(node_id, raft, True), Target(node_id, grpc, False))
+        self._servers[node_id] = [await self._listen(target) for target in targets]
+
+    async def _listen(self, target: Target) -> asyncio.Server:
+        listening = socket.create_server((advertised_host(target.node_id), target.endpoint.port), backlog=BACKLOG)
+        return await asyncio.get_running_loop().create_server(lambda: Connection(self, target), sock=listening)
 
     async def remove(self, node_id: int) -> None:
-        """Close the way to a node."""
-        server = self._servers.pop(node_id, None)
-        if server is not None:
+        """Close the ways to a node."""
+        for server in self._servers.pop(node_id, []):
             server.close()
-            self.reset(lambda _source, target: target == node_id)
+        self.reset(lambda _source, target: target == node_id)
 
     async def close(self) -> None:
         """Close everything, and give cut connections the loop's next turns to end."""
@@ -140,10 +146,10 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, network: Network, target: Target) -> None:
         self.target = target
-        self.source = NOBODY
+        self.source = NOBODY if target.for_peers else CLIENTS
         self.half_open = False
         self._network = network
-        self._known = False
+        self._known = not target.for_peers
         self._early = bytearray()
         self._reader = FrameReader(ChecksumIntegrity(), HELLO_SIZE_BYTES_MAX)
         self._near: asyncio.Transport | None = None
@@ -174,6 +180,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._near = cast(asyncio.Transport, transport)
         self._network.begun(self)
+        if self._known:
+            self._dial_on()
 
     def data_received(self, data: bytes) -> None:
         if self.half_open:
@@ -209,6 +217,9 @@ class Connection(asyncio.Protocol):
         except (MetasrvError, IndexError, TypeError):
             self.source = NOBODY  # not one of ours: it goes through, and the node deals with it
         self._known = True
+        self._dial_on()
+
+    def _dial_on(self) -> None:
         self._dialling = asyncio.get_running_loop().create_task(self._dial())
 
     async def _dial(self) -> None:

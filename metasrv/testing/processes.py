@@ -58,13 +58,23 @@ class ProcessNode:
     directory: Path
     admin: Endpoint
     raft: Endpoint
-    grpc: Endpoint
-    advertised: Endpoint
-    """Where its peers dial it: `raft` itself, or the way through a breakable network."""
+    grpc_listens: Endpoint
+    advertised_host: str = HOST
+    """Where peers and clients dial it: HOST, or the way through a breakable network."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Keys of `[raft_config]`."""
     process: subprocess.Popen[bytes] | None = None
     paused: bool = False
+
+    @property
+    def advertised(self) -> Endpoint:
+        """Where peers dial it."""
+        return Endpoint(self.advertised_host, self.raft.port)
+
+    @property
+    def grpc(self) -> Endpoint:
+        """Where clients dial it."""
+        return Endpoint(self.advertised_host, self.grpc_listens.port)
 
     @property
     def config_file(self) -> Path:
@@ -91,7 +101,7 @@ class ProcessNode:
         raft = {
             "id": self.node_id,
             "raft_listen_host": HOST,
-            "raft_advertise_host": self.advertised.addr,
+            "raft_advertise_host": self.advertised_host,
             "raft_api_port": self.raft.port,
             "raft_dir": str(self.raft_dir),
             "heartbeat_interval": HEARTBEAT_INTERVAL_MS,
@@ -99,8 +109,8 @@ class ProcessNode:
         }
         lines = [
             f'admin_api_address = "{self.admin}"',
-            f'grpc_api_address = "{self.grpc}"',
-            f'grpc_api_advertise_host = "{HOST}"',
+            f'grpc_api_address = "{self.grpc_listens}"',
+            f'grpc_api_advertise_host = "{self.advertised_host}"',
             "[log.file]",
             "on = false",
             "[log.stderr]",
@@ -157,9 +167,9 @@ class ProcessCluster:
         self._last_id += 1
         node_id = self._last_id
         admin, raft, grpc = (Endpoint(HOST, self._ports.take()) for _ in range(3))
-        advertised = raft if self.network is None else Endpoint(advertised_host(node_id), raft.port)
+        host = HOST if self.network is None else advertised_host(node_id)
         entry: dict[str, Any] = {"join": [str(node.advertised) for node in self.nodes.values()]}
-        node = ProcessNode(node_id, self.directory / f"node{node_id}", admin, raft, grpc, advertised)
+        node = ProcessNode(node_id, self.directory / f"node{node_id}", admin, raft, grpc, host)
         node.settings = {**(entry if self.nodes else {"single": True}), **self._settings, **settings}
         self.nodes[node_id] = node
         node.write_config()
@@ -192,7 +202,7 @@ class ProcessCluster:
         """Open the way to every node that has none yet."""
         if self.network is not None:
             for node in self.nodes.values():
-                await self.network.add(node.node_id, node.raft)
+                await self.network.add(node.node_id, node.raft, node.grpc_listens)
 
     def start(self, node_id: int, *arguments: str, wrapper: Sequence[str] = (), **environment: str) -> None:
         """Start a node; returns at once."""

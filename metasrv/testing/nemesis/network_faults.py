@@ -13,7 +13,7 @@ from contextlib import closing
 
 from metasrv.testing.link import LinkFault
 from metasrv.testing.nemesis.fault import Fault, any_follower, network_of
-from metasrv.testing.network import why_unavailable
+from metasrv.testing.network import CLIENTS, why_unavailable
 from metasrv.testing.processes import ProcessCluster
 
 HELD = LinkFault(held=True)
@@ -154,6 +154,30 @@ async def insert_garbage(cluster: ProcessCluster, source: random.Random) -> None
     await _for_a_while(cluster, LinkFault(garbage=source.choice([0.002, 0.02])), source, "garbage inserted")
 
 
+async def cut_off_clients(cluster: ProcessCluster, source: random.Random) -> None:
+    """Clients lose their connections in the middle of calls: reset, cut within a message, or silent for a while."""
+    network = network_of(cluster)
+    pairs = between([CLIENTS], cluster.nodes)
+    before = network.strikes.total()
+    for _ in range(6):
+        choice = source.randrange(4)
+        if choice == 0:
+            network.reset(lambda dialler, _target: dialler == CLIENTS)
+        elif choice == 1:
+            network.harm(LinkFault(cut=0.05), pairs)
+        elif choice == 2:
+            network.harm(LinkFault(delay_s=0.02, jitter_s=0.1, loss=0.05), pairs)
+        else:  # one way only: requests arrive and are executed, their answers are late
+            network.harm(HELD, [(node_id, CLIENTS) for node_id in cluster.nodes])
+        await asyncio.sleep(source.uniform(0.2, 0.8))
+        if source.random() < 0.7:
+            network.reset(lambda dialler, _target: dialler == CLIENTS)
+        network.heal()
+        await asyncio.sleep(source.uniform(0.0, 0.3))
+    if network.strikes.total() == before:
+        raise AssertionError("no client was harmed")
+
+
 async def hostile_strangers(cluster: ProcessCluster, source: random.Random) -> None:
     """Strangers connect to every raft port: random bytes, absurd lengths, silence, floods of connections."""
     payloads = [
@@ -240,6 +264,7 @@ NETWORK_FAULTS = [
         ("bits flipped", flip_bits),
         ("bytes dropped", drop_bytes),
         ("garbage inserted", insert_garbage),
+        ("clients cut off", cut_off_clients),
         ("strangers on the raft port", hostile_strangers),
     )
 ]
