@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from metasrv.errors import RequestError
@@ -83,8 +83,16 @@ async def open_stores(cluster: ProcessCluster, count: int = CLIENTS_DEFAULT) -> 
         yield stores
 
 
+OpenStores = Callable[[ProcessCluster, int], AbstractAsyncContextManager[Sequence[Store]]]
+
+
 async def run_round(
-    cluster: ProcessCluster, fault: Fault, seed: int, clients: int = CLIENTS_DEFAULT, *, pause_s: float = 0.0
+    cluster: ProcessCluster,
+    fault: Fault,
+    seed: int,
+    clients: int = CLIENTS_DEFAULT,
+    *,
+    open_stores: OpenStores = open_stores,
 ) -> Round:
     """One fault under load on a whole cluster, which is whole again afterwards unless the round has a failure."""
     source = random.Random(f"{fault.name}/{seed}")  # noqa: S311 - repeatable
@@ -92,7 +100,7 @@ async def run_round(
     begun_at = time.monotonic()
     endpoints = {node_id: node.grpc for node_id, node in cluster.nodes.items()}
     async with open_stores(cluster, clients) as stores, WatchRecorder(endpoints) as recorder:
-        workload = Workload(stores, seed=seed, pause_s=pause_s, name=f"{seed}-")
+        workload = Workload(stores, seed=seed, name=f"{seed}-")
         async with workload:
             try:
                 await workload.wait_for_writes(WARM_UP_WRITES, SERVICE_SECONDS_MAX)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from time import monotonic
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from metasrv.client import AsyncClient, Transaction
 from metasrv.client.answers import item_of, transaction_reply_of
@@ -153,6 +153,10 @@ class ClientStore(_TransactionStore):
 class PinnedStore(_TransactionStore):
     """Asks one node only, whatever it is, and tries nothing twice. An async context manager."""
 
+    STALE: Final = ((m.READ_METADATA_KEY, m.STALE_READ),)
+    read_metadata: tuple[tuple[str, str], ...] = ()
+    """STALE in a subclass: reads are then answered from what the node has, and are not linearizable."""
+
     def __init__(self, endpoint: Endpoint, timeout_s: float = TIMEOUT_SECONDS_DEFAULT) -> None:
         super().__init__()
         self._connection = Connection(str(endpoint), Credentials())
@@ -173,8 +177,9 @@ class PinnedStore(_TransactionStore):
         request = pb.RaftRequest(data=json.dumps({"MGetKV": {"keys": list(keys)}}))
         values = []
         try:
-            async with aclosing(self._connection.stream(m.KV_READ_V1, request, self._timeout_s)) as stream:
-                async for answer in stream:
+            stream = self._connection.stream(m.KV_READ_V1, request, self._timeout_s, self.read_metadata)
+            async with aclosing(stream) as answers:
+                async for answer in answers:
                     values.append(_text(item_of(answer.message)[1]))
         except CallFailedError as error:
             raise _plain(error) from error
