@@ -110,6 +110,7 @@ class Replica:
             cluster_id=lambda: given.directory.identity.cluster_id,
             tail_at=self._tail_at,
             verified=self._snapshot_verified,
+            failed=self.driver.fail,
             chunk_size_bytes=settings.snapshot_chunk_size_bytes,
             receive_timeout_seconds=settings.install_snapshot_timeout_ms / 1000,
         )
