@@ -17,7 +17,7 @@ from metasrv.errors import InvariantError
 from metasrv.raft.log_checks import check_applied
 from metasrv.raft.log_files import OpenedLog, open_log
 from metasrv.raft.log_format import NUMBER_MAX, LogEntry, LogFileSizes, PendingWrite
-from metasrv.raft.log_writer import LogWriter
+from metasrv.raft.log_writer import CHECKPOINT_SIZE_BYTES, LogWriter
 from metasrv.types import RaftLogStatus
 
 __all__ = ["LogEntry", "LogStore", "LogWriter", "PendingWrite"]
@@ -70,11 +70,11 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         """
         return cls(path, open_log(path, create_entries))
 
-    def open_writer(self) -> LogWriter:
+    def open_writer(self, checkpoint_size_bytes: int = CHECKPOINT_SIZE_BYTES) -> LogWriter:
         """The one writer, for the storage thread; at start only. It holds the lock until it is closed."""
         if self._writer is not None:
             raise InvariantError("the raft log already has a writer")
-        self._writer = LogWriter(self.path, self._mark, self._written)
+        self._writer = LogWriter(self.path, self._mark, self._written, checkpoint_size_bytes)
         return self._writer
 
     def check_against_state(self, applied_index: int) -> None:
