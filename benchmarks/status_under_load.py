@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import statistics
 import sys
 import time
 from pathlib import Path
 from typing import Any
-
-import httpx
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -24,34 +23,46 @@ from benchmarks.load import LoadError, drive
 from benchmarks.process_usage import UsageMeter
 from benchmarks.side_by_side import CALIBRATION_REQUESTS, leader_target
 from metasrv.testing.processes import ProcessCluster
+from metasrv.types import Endpoint
 
 CLIENTS = 64
 ASKED_PER_SECOND = 200
+CONNECTIONS = 8
 
 
 class Asker:
-    """Asks one node for its status at a steady rate and checks each answer."""
+    """Asks one node for its status at a steady rate over a few connections, and checks each answer.
 
-    def __init__(self, admin_url: str) -> None:
-        self._url = f"{admin_url}/v1/cluster/status"
+    Plain sockets: a client library would use more of the two cores than the answers do.
+    """
+
+    def __init__(self, admin: Endpoint) -> None:
+        self._admin = admin
+        self._request = f"GET /v1/cluster/status HTTP/1.1\r\nHost: {admin}\r\n\r\n".encode()
         self.seconds: list[float] = []
         self.torn: list[dict[str, Any]] = []
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Ask on time, whether or not earlier answers have come."""
-        async with httpx.AsyncClient(trust_env=False, timeout=30.0) as http, asyncio.TaskGroup() as asking:
-            due = time.monotonic()
-            while not stopping.is_set():
-                asking.create_task(self._ask(http))
-                due += 1 / ASKED_PER_SECOND
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
+        """Ask until `stopping`; a connection whose answers are late asks less often."""
+        async with asyncio.TaskGroup() as asking:
+            for number in range(CONNECTIONS):
+                asking.create_task(self._ask(stopping, number / ASKED_PER_SECOND))
 
-    async def _ask(self, http: httpx.AsyncClient) -> None:
-        started = time.monotonic()
-        status = (await http.get(self._url)).json()
-        self.seconds.append(time.monotonic() - started)
-        if not is_one_instant(status):
-            self.torn.append(status)
+    async def _ask(self, stopping: asyncio.Event, offset_seconds: float) -> None:
+        reader, writer = await asyncio.open_connection(self._admin.addr, self._admin.port)
+        due = time.monotonic() + offset_seconds
+        while not stopping.is_set():
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            due += CONNECTIONS / ASKED_PER_SECOND
+            started = time.monotonic()
+            writer.write(self._request)
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            size_bytes = int(head.partition(b"content-length: ")[2].split(b"\r", 1)[0])
+            status = json.loads(await reader.readexactly(size_bytes))
+            self.seconds.append(time.monotonic() - started)
+            if not is_one_instant(status):
+                self.torn.append(status)
+        writer.close()
 
 
 def is_one_instant(status: dict[str, Any]) -> bool:
@@ -76,9 +87,9 @@ async def main() -> int:
         process = cluster.nodes[leader].process
         if process is None:
             raise LoadError("the leader does not run")
-        url = f"http://{cluster.nodes[leader].admin}"
-        idle_percent, _ = await asked_while(url, process.pid, seconds, asked=False)
-        asked_percent, quiet = await asked_while(url, process.pid, seconds, asked=True)
+        admin = cluster.nodes[leader].admin
+        idle_percent, _ = await asked_while(admin, process.pid, seconds, asked=False)
+        asked_percent, quiet = await asked_while(admin, process.pid, seconds, asked=True)
         cost_ms = (asked_percent - idle_percent) / 100 * 1000 * seconds / len(quiet.seconds)
         target = await leader_target(cluster, leader)
         first = await asyncio.to_thread(drive, target, CLIENTS, CALIBRATION_REQUESTS)
@@ -86,7 +97,7 @@ async def main() -> int:
         rates: dict[bool, list[float]] = {False: [], True: []}
         busy: list[Asker] = []
         for asked in (False, True, False, True):
-            asker, stopping = Asker(url), asyncio.Event()
+            asker, stopping = Asker(admin), asyncio.Event()
             asking = asyncio.create_task(asker.run(stopping)) if asked else None
             rates[asked].append((await asyncio.to_thread(drive, target, CLIENTS, requests)).per_second)
             stopping.set()
@@ -103,9 +114,9 @@ async def main() -> int:
     return 1 if torn else 0
 
 
-async def asked_while(url: str, pid: int, seconds: float, *, asked: bool) -> tuple[float, Asker]:
+async def asked_while(admin: Endpoint, pid: int, seconds: float, *, asked: bool) -> tuple[float, Asker]:
     """Percent of a core the process uses for so long, asked or left alone."""
-    asker, stopping = Asker(url), asyncio.Event()
+    asker, stopping = Asker(admin), asyncio.Event()
     meter = UsageMeter.start(pid)
     asking = asyncio.create_task(asker.run(stopping)) if asked else None
     await asyncio.sleep(seconds)
