@@ -8,11 +8,15 @@ from metasrv.raft.messages import AppendEntries, AppendReply, LeaderPing
 from tests.unit.raft_bench import elect, make_bench, regular
 
 
-class StoppedClock:
-    """Within one step no time passes; the real one passed some milliseconds in which the engine went on sending."""
+class SlowClock:
+    """A machine on which each look at the clock takes 50 microseconds: a send loop of 4 ms has room for many turns."""
+
+    def __init__(self) -> None:
+        self._now = 1000.0
 
     def monotonic(self) -> float:
-        return 1000.0
+        self._now += 0.00005
+        return self._now
 
     def wall_ms(self) -> int:
         return 0
@@ -20,7 +24,7 @@ class StoppedClock:
 
 def test_a_peer_without_a_snapshot_is_told_once(tmp_path: Path) -> None:
     entries = [(regular(index), index, 0) for index in range(2, 12)]
-    bench = make_bench(tmp_path, entries=entries, applied_index=11, clock=StoppedClock())
+    bench = make_bench(tmp_path, entries=entries, applied_index=11, clock=SlowClock())
     elect(bench, now=1000.0)
     bench.store.purge_to(10)
     bench.take()
@@ -38,7 +42,7 @@ def test_a_peer_without_a_snapshot_is_told_once(tmp_path: Path) -> None:
 
 def test_the_other_peers_get_their_entries(tmp_path: Path) -> None:
     entries = [(regular(index), index, 0) for index in range(2, 12)]
-    bench = make_bench(tmp_path, entries=entries, applied_index=11, clock=StoppedClock())
+    bench = make_bench(tmp_path, entries=entries, applied_index=11, clock=SlowClock())
     elect(bench, now=1000.0)
     bench.store.purge_to(10)
     bench.take()
