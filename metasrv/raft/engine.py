@@ -165,8 +165,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def random_timeout(self) -> float:
         """Seconds between the minimum and the maximum election timeout."""
-        timeout: float = self._SyncObj__generateRaftTimeout()
-        return timeout
+        return float(self._SyncObj__generateRaftTimeout())
 
     def transfer_asked(self) -> bool:
         return bool(self._SyncObj__transferInProgress)
@@ -198,11 +197,8 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def peer_ready(self, node_id: int, ready: bool) -> None:
         """Replicate to the peer, or stop for now (down, or its send buffer is full)."""
-        node = engine_node(node_id)
-        if ready:
-            self._SyncObj__connectedNodes.add(node)
-        else:
-            self._SyncObj__connectedNodes.discard(node)
+        connected = self._SyncObj__connectedNodes
+        (connected.add if ready else connected.discard)(engine_node(node_id))
 
     def forget_leader(self) -> None:
         """The leader's time is up: say so before anybody asks (invariant 6)."""
@@ -278,8 +274,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def _outgoing(self, node_id: int, message: dict[str, Any]) -> None:
         if message.get("serialized", message) is None:
-            # No snapshot is ready for this peer. The engine would tell it so over and over, for as long as a send loop
-            # may take; a peer that is not connected is left alone.
+            # No snapshot is ready: without this the engine says so over and over, as long as its send loop may take.
             self._SyncObj__connectedNodes.discard(engine_node(node_id))
             self._without_snapshot.add(engine_node(node_id))
         converted = from_engine(message, self.term())
@@ -305,11 +300,9 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         return False
 
     def _SyncObj__sendAppendEntries(self) -> None:
-        try:
-            SyncObj._SyncObj__sendAppendEntries(self)
-        finally:
-            self._SyncObj__connectedNodes |= self._without_snapshot
-            self._without_snapshot.clear()
+        SyncObj._SyncObj__sendAppendEntries(self)
+        self._SyncObj__connectedNodes |= self._without_snapshot
+        self._without_snapshot.clear()
         self._SyncObj__newAppendEntriesTime = self._clock.monotonic() + self._heartbeat_seconds
 
     def _SyncObj__getCurrentLogIndex(self) -> int:
