@@ -38,7 +38,7 @@ class RaftConsensus:
 
     def __init__(self, resources: ReplicaResources) -> None:
         self._stopping = False
-        replica = self._replica = Replica(resources, self._answer)
+        replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
         self._patience = Patience(replica.leader_id)
@@ -68,18 +68,18 @@ class RaftConsensus:
 
     async def start(self, host: str, port: int) -> Endpoint:
         """Listen for peers and begin to step. Raises BindError."""
-        bound = await self._replica.peers.transport.listen(host, port)
-        self._replica.peers.refresh()
-        self._replica.driver.start()
+        bound = await self.replica.peers.transport.listen(host, port)
+        self.replica.peers.refresh()
+        self.replica.driver.start()
         return bound
 
     def load_snapshots(self) -> None:
         """Look, in the snapshot thread, at what an earlier run left."""
-        self._replica.snapshots.load_existing()
+        self.replica.snapshots.load_existing()
 
     def on_fatal(self, callback: Callable[[StartupError], None]) -> None:
         """`callback` hears the sentence with which consensus stops for good."""
-        self._replica.driver.on_fatal = callback
+        self.replica.driver.on_fatal = callback
 
     def refuse_new(self) -> None:
         """From now on new writes and reads are refused; those in flight go on."""
@@ -92,12 +92,12 @@ class RaftConsensus:
     async def close(self) -> None:
         """Stop stepping, end what waits, close connections and threads."""
         self._stopping = True
-        await self._replica.close()
+        await self.replica.close()
 
     # ------------------------------------------------------------------ Consensus
 
     def status(self) -> RaftStatus:
-        return self._replica.status()
+        return self.replica.status()
 
     async def propose(self, command: Command, timeout_ms: int) -> Reply:
         deadline = self._clock.monotonic() + timeout_ms / 1000
@@ -131,26 +131,13 @@ class RaftConsensus:
 
     async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
         self._refuse_if_stopping()
-        if not self._replica.leads():
-            raise NotLeaderError(self._replica.leader_id())
-        future = self._replica.proposals.submit(command, encode_command(command), self._clock.monotonic())
-        self._replica.driver.wake_for_proposal()
-        try:
-            return await self._patience.wait(future, self.node_id, timeout_ms / 1000, WRITE_GRACE_SECONDS)
-        except LeaderLostError:
-            if self._replica.proposals.in_log(future):
-                raise UnknownOutcomeError(
-                    "the write is in the log, but this node no longer leads; it may still take effect"
-                ) from None
-            raise NotLeaderError(self._replica.leader_id()) from None
-        except TimeoutError:
-            if self._replica.proposals.in_log(future):
-                raise UnknownOutcomeError(
-                    f"the write is in the log but was not committed within {timeout_ms} ms; it may still take effect"
-                ) from None
-            raise NotDoneError(
-                f"the write was not taken into the log within {timeout_ms} ms; it was not executed"
-            ) from None
+        if not self.replica.leads():
+            raise NotLeaderError(self.replica.leader_id())
+        replica = self.replica
+        now = self._clock.monotonic()
+        future = replica.proposals.submit(command, encode_command(command), now, timeout_ms / 1000)
+        replica.driver.wake_for_proposal(now)
+        return await future
 
     async def read_barrier(self, timeout_ms: int) -> None:
         deadline = self._clock.monotonic() + timeout_ms / 1000
@@ -180,10 +167,10 @@ class RaftConsensus:
     async def read_index(self, timeout_ms: int) -> int:
         """The index that a read must see, once a majority confirmed this leader after the call."""
         self._refuse_if_stopping()
-        if not self._replica.leads():
-            raise NotLeaderError(self._replica.leader_id())
-        future = self._replica.reads.register(max(self._replica.engine.commit_index(), self._replica.engine.noop_index()))
-        self._replica.driver.wake()
+        if not self.replica.leads():
+            raise NotLeaderError(self.replica.leader_id())
+        future = self.replica.reads.register(max(self.replica.engine.commit_index(), self.replica.engine.noop_index()))
+        self.replica.driver.wake()
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 return await future
@@ -191,23 +178,25 @@ class RaftConsensus:
             raise NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms") from None
 
     async def wait_applied(self, index: int, timeout_ms: int) -> None:
+        if self.replica.applied_index() >= index:
+            return
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                await self._replica.applied.wait(index)
+                await self.replica.applied.wait(index)
         except TimeoutError:
             raise NotDoneError(f"this node has not applied entry {index} within {timeout_ms} ms") from None
 
     async def trigger_snapshot(self) -> None:
         self._refuse_if_stopping()
-        self._replica.snapshots.build(self._replica.machine.last_applied.index)
+        self.replica.snapshots.build(self.replica.machine.last_applied.index)
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
-        voter_ids = sorted(self._replica.engine.membership().voters)
+        voter_ids = sorted(self.replica.engine.membership().voters)
         if to_id is None:
             position = voter_ids.index(self.node_id) if self.node_id in voter_ids else 0
             to_id = voter_ids[(position + 1) % len(voter_ids)] if voter_ids else self.node_id
         if not self.status().is_leader:
-            raise NotLeaderError(self._replica.leader_id())
+            raise NotLeaderError(self.replica.leader_id())
         if to_id != self.node_id and to_id in voter_ids:
             await self._transfer.start(to_id)
         return TransferResult(self.node_id, to_id, voter_ids)
@@ -221,17 +210,17 @@ class RaftConsensus:
     # ------------------------------------------------------------------ for joining
 
     def describe(self) -> Description:
-        leader_id = self._replica.leader_id()
-        member = None if leader_id is None else self._replica.engine.membership().member(leader_id)
+        leader_id = self.replica.leader_id()
+        member = None if leader_id is None else self.replica.engine.membership().member(leader_id)
         return Description(
-            self._replica.resources.directory.identity.cluster_id, leader_id, member.endpoint if member else None
+            self.replica.resources.directory.identity.cluster_id, leader_id, member.endpoint if member else None
         )
 
     def adopt_cluster(self, cluster_id: str) -> None:
         """This node is about to join `cluster_id`: from now on it talks to no other."""
-        self._replica.resources.directory.set_cluster_id(cluster_id)
-        self._replica.machine.set_cluster_id(cluster_id)
-        self._replica.peers.set_cluster_id(cluster_id)
+        self.replica.resources.directory.set_cluster_id(cluster_id)
+        self.replica.machine.set_cluster_id(cluster_id)
+        self.replica.peers.set_cluster_id(cluster_id)
 
     async def _answer(self, method: str, payload: bytes) -> bytes:
         return await self._answering.answer(method, payload)
@@ -242,7 +231,7 @@ class RaftConsensus:
         give_up = min(deadline, self._clock.monotonic() + NO_LEADER_WAIT_MS / 1000)
         while True:
             self._refuse_if_stopping()
-            leader_id = self._replica.leader_id()
+            leader_id = self.replica.leader_id()
             if leader_id is not None:
                 return leader_id
             if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # in time for the caller to read it
@@ -255,5 +244,5 @@ class RaftConsensus:
         await asyncio.sleep(_RETRY_SECONDS)
 
     def _refuse_if_stopping(self) -> None:
-        if self._stopping or self._replica.driver.fatal is not None:
+        if self._stopping or self.replica.driver.fatal is not None:
             raise StoppingError
