@@ -161,7 +161,11 @@ class _Retries:
     async def pause_or_raise(self, connection: Connection, error: CallFailedError) -> None:
         """Choose the next endpoint and wait a little, or raise what the failure means to the caller."""
         outcome = error.outcome
-        if isinstance(outcome.error, UnknownOutcomeError | InvalidRequestError):
+        if isinstance(outcome.error, UnknownOutcomeError):
+            # A node that hangs would use up the time of every later write, too.
+            self._endpoints.move_on(connection.endpoint)
+            raise outcome.error from error
+        if isinstance(outcome.error, InvalidRequestError):
             raise outcome.error from error
         if isinstance(outcome.error, TokenRefusedError):
             connection.forget_token()

@@ -221,6 +221,17 @@ async def test_a_write_whose_connection_broke_is_unknown_and_not_sent_again(star
         assert await client.get("a") is None, "reads go on at the other node"
 
 
+async def test_the_write_after_one_without_an_answer_goes_to_another_node(start: Start) -> None:
+    hung, other = await start(), await start()
+    async with AsyncClient([hung.address, other.address], timeout_ms=300) as client:
+        await client.upsert("a", b"1")
+        hung.consensus.hold = asyncio.Event()
+        with pytest.raises(UnknownOutcomeError):
+            await client.upsert("a", b"2")
+        await client.upsert("a", b"3")
+        assert other.consensus.proposals[-1].if_then[0].value == b"3"  # type: ignore[union-attr]
+
+
 async def test_a_write_past_its_deadline_is_unknown(start: Start) -> None:
     node = await start()
     async with AsyncClient([node.address], timeout_ms=300) as client:
