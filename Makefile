@@ -51,6 +51,10 @@ format: $(STAMP) ## Format the source
 chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)
 	@exec $(BIN)/python tests/chaos --rounds $(ROUNDS) $(ARGS)
 
+.PHONY: chaos-compose
+chaos-compose: $(STAMP) ## Faults on real containers under load, checked for linearizability (ROUNDS=50)
+	@exec $(BIN)/python -m tests.compose --rounds $(ROUNDS) $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Side by side with etcd on this machine (needs Debian's etcd-server and nghttp2-client)
 	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)
