@@ -27,7 +27,8 @@ RUN groupadd --gid 10001 metasrv \
 COPY --from=build /opt/metasrv /opt/metasrv
 COPY docker/entrypoint.sh /usr/local/bin/metasrv-entrypoint
 COPY docker/healthcheck.py /usr/local/bin/metasrv-healthcheck
-RUN chmod 0755 /usr/local/bin/metasrv-entrypoint /usr/local/bin/metasrv-healthcheck
+COPY docker/stateful.py /usr/local/bin/metasrv-stateful
+RUN chmod 0755 /usr/local/bin/metasrv-entrypoint /usr/local/bin/metasrv-healthcheck /usr/local/bin/metasrv-stateful
 
 # A container is reached over its own address; what it says goes to `docker logs`.
 ENV PATH=/opt/metasrv/bin:$PATH \

@@ -159,7 +159,7 @@ class ComposeRound:
 async def run_round(cluster: ComposeCluster, fault: Fault, seed: int, clients: int = CLIENTS_DEFAULT) -> ComposeRound:
     """One fault under load on a whole cluster, which is whole again afterwards; AssertionError when it is not in time."""
     source = random.Random(f"{fault.name}/{seed}")  # noqa: S311 - repeatable
-    name = f"{seed}-"
+    name = f"{fault.name.replace(' ', '-')}-{seed}-"
     async with cluster.client() as client, open_stores(cluster, clients) as stores:
         probe = Probe(client)
         probing = asyncio.create_task(probe.run(), name="probe")
