@@ -69,12 +69,20 @@ def test_the_packages_hold_what_belongs_to_them(packages: tuple[Path, Path]) -> 
     assert not [name for name in inside if re.search(r"(^|/)(\.venv|build|__pycache__)/", name)]
 
 
-@pytest.mark.parametrize("kind", ["wheel", "archive"])
-def test_an_installed_package_runs_a_node(packages: tuple[Path, Path], kind: str, tmp_path: Path) -> None:
+def test_the_source_archive_builds_the_same_wheel(packages: tuple[Path, Path], tmp_path: Path) -> None:
+    wheel, archive = packages
+    pip = wheel.parent.parent / "builder" / "bin" / "pip"
+    run(pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, archive, directory=tmp_path)
+    again = zipfile.ZipFile(tmp_path / wheel.name)
+    first = zipfile.ZipFile(wheel)
+    assert {one.filename: one.CRC for one in again.infolist()} == {one.filename: one.CRC for one in first.infolist()}
+
+
+def test_an_installed_wheel_runs_a_node(packages: tuple[Path, Path], tmp_path: Path) -> None:
     venv.create(tmp_path / "clean", with_pip=True)
     programs = tmp_path / "clean" / "bin"
-    package = packages[0] if kind == "wheel" else packages[1]
-    run(programs / "python", "-m", "pip", "install", "--quiet", package, directory=tmp_path)
+    install = (programs / "python", "-m", "pip", "install", "--quiet", "--no-compile")
+    run(*install, packages[0], directory=tmp_path)
     assert run(programs / "metasrv", "--version", directory=tmp_path).strip() == f"metasrv {__version__}"
     assert "usage: metactl" in run(programs / "metactl", "--help", directory=tmp_path)
     check_that_it_serves(programs, tmp_path)
