@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from metasrv.client.connection import CallFailedError, Connection, Credentials
 from metasrv.client.endpoints import Endpoints
 from metasrv.client.outcomes import Outcome, TokenRefusedError
-from metasrv.errors import InvalidRequestError, MetasrvError, NotDoneError, UnknownOutcomeError
+from metasrv.errors import InvalidRequestError, MetasrvError, NotDoneError, RequestError, UnknownOutcomeError
 from metasrv.grpc_api import methods as m
 from metasrv.grpc_api.proto import meta_pb2 as pb
 
@@ -150,6 +150,7 @@ class _Retries:
         self._deadline = monotonic() + timeout_seconds
         self._pause_seconds = PAUSE_SECONDS_MIN
         self._redirects = 0
+        self._reason: RequestError | None = None
 
     def seconds(self, method: m.Method) -> float:
         """How long the next try may take."""
@@ -170,8 +171,11 @@ class _Retries:
         if isinstance(outcome.error, TokenRefusedError):
             connection.forget_token()
         pause = self._choose(connection, outcome)
+        if not outcome.silent or self._reason is None:
+            self._reason = outcome.error
         if self._deadline - monotonic() - pause < TRY_SECONDS_MIN:
-            raise outcome.error from error
+            # What a server said earlier tells more than that the last one said nothing before time ran out.
+            raise self._reason from error
         await asyncio.sleep(pause)
 
     def _choose(self, connection: Connection, outcome: Outcome) -> float:

@@ -164,6 +164,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._own_id = node_id
         self._membership_changed: Callable[[Membership], None] | None = None
         self._seam = _SnapshotSeam(snapshots)
+        self._without_snapshot: set[EngineNode] = set()
         minimum, maximum = election_timeout_seconds
         configuration = SyncObjConf(
             autoTick=False,
@@ -344,6 +345,11 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     # ------------------------------------------------------------------ seams: called by pysyncobj
 
     def _outgoing(self, node_id: int, message: dict[str, Any]) -> None:
+        if message.get("serialized", message) is None:
+            # No snapshot is ready for this peer. The engine would tell it so over and over, for as long as a send loop
+            # may take; a peer that is not connected is left alone.
+            self._SyncObj__connectedNodes.discard(engine_node(node_id))
+            self._without_snapshot.add(engine_node(node_id))
         converted = from_engine(message, self.term())
         if converted is not None:
             self._emit(node_id, converted)
@@ -367,7 +373,11 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         return False
 
     def _SyncObj__sendAppendEntries(self) -> None:
-        SyncObj._SyncObj__sendAppendEntries(self)
+        try:
+            SyncObj._SyncObj__sendAppendEntries(self)
+        finally:
+            self._SyncObj__connectedNodes |= self._without_snapshot
+            self._without_snapshot.clear()
         self._SyncObj__newAppendEntriesTime = self._clock.monotonic() + self._heartbeat_seconds
 
     def _SyncObj__getEntries(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from metasrv.clock import Clock
-from metasrv.errors import DataDamagedError, StorageError
+from metasrv.errors import DataDamagedError, StartupError, StorageError
 from metasrv.limits import SNAPSHOT_CHUNK_SIZE_BYTES_MAX
 from metasrv.observer import RaftObserver
 from metasrv.raft.messages import LogEntry, SnapshotChunk
@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 INCOMING_NAME = "incoming.tmp"
 KEPT_FILES = 2
+RESEND_SECONDS = 1.0
+"""A peer that still lags after a whole snapshot is checking it, or could not use it: the same one waits so long."""
 
 
 class _Outgoing:
@@ -68,6 +70,7 @@ class Snapshots:
         cluster_id: Callable[[], str | None],
         tail_at: Callable[[int], tuple[LogEntry, LogEntry] | None],
         verified: Callable[[SnapshotInfo], None],
+        failed: Callable[[StartupError], None],
         chunk_size_bytes: int,
         receive_timeout_seconds: float,
     ) -> None:
@@ -79,9 +82,13 @@ class Snapshots:
         self._cluster_id = cluster_id
         self._tail_at = tail_at
         self._verified = verified
+        self._failed = failed
         self._chunk_size_bytes = min(chunk_size_bytes, SNAPSHOT_CHUNK_SIZE_BYTES_MAX)
         self._receive_timeout = receive_timeout_seconds
         self._outgoing: dict[int, _Outgoing] = {}
+        self._sent: dict[int, tuple[LogId, float]] = {}
+        """The last whole snapshot that each peer was sent, and when."""
+        self._build_again_at = 0.0
         self._incoming: _Incoming | None = None
         self.newest: SnapshotInfo | None = None
         self.building = False
@@ -113,9 +120,9 @@ class Snapshots:
         return verify_snapshot(files[-1], None, self._cluster_id()) if files else None
 
     def _files(self) -> list[str]:
-        """Finished snapshot files, oldest first."""
+        """Finished snapshot files, oldest first: by what they hold, since a copied directory has other file times."""
         names = [name for name in os.listdir(self._directory) if name.endswith(".snap")]
-        return sorted((os.path.join(self._directory, name) for name in names), key=os.path.getmtime)
+        return [os.path.join(self._directory, name) for name in sorted(names, key=_position_of)]
 
     def purge_floor(self) -> int | None:
         """The log must be kept from this index on."""
@@ -139,6 +146,7 @@ class Snapshots:
             if error is not None or info is None:
                 logger.error("the snapshot could not be written: %s", error)
                 self._observer.storage_failed("snapshot", write=True)
+                self._build_again_at = self._clock.monotonic() + RESEND_SECONDS
             else:
                 self.newest = info
                 self._observer.snapshot_written(info.key_count + info.expire_count)
@@ -174,7 +182,10 @@ class Snapshots:
         if transfer is None:
             info = self.newest
             if info is None or not self.usable(info.log_id.index) or not os.path.exists(info.path):
-                self.needed = True
+                self.needed = self._clock.monotonic() >= self._build_again_at
+                return None, False
+            sent, sent_at = self._sent.get(node_id, (None, 0.0))
+            if sent == info.log_id and self._clock.monotonic() - sent_at < RESEND_SECONDS:
                 return None, False
             transfer = self._outgoing[node_id] = _Outgoing(info, self._clock.monotonic())
             self._observer.snapshot_sending(node_id, +1)
@@ -186,6 +197,7 @@ class Snapshots:
         transfer.offset_bytes += len(data)
         is_last = transfer.offset_bytes >= transfer.info.size_bytes or not data
         if is_last:
+            self._sent[node_id] = (transfer.info.log_id, self._clock.monotonic())
             self._end(node_id, success=True)
         return chunk, is_last
 
@@ -193,6 +205,7 @@ class Snapshots:
         """The peer is not ready. A pause keeps its place; a lost connection is ended by `peer_gone`."""
 
     def peer_gone(self, node_id: int) -> None:
+        self._sent.pop(node_id, None)
         if node_id in self._outgoing:
             self._end(node_id, success=False)
 
@@ -231,11 +244,10 @@ class Snapshots:
         try:
             written = incoming.file.write(chunk.data)
         except OSError as error:
-            self._observer.storage_failed("snapshot", write=True)
-            self._abandon(f"{incoming.path} can not be written: {error}")
+            self._refused_by_disk(f"{incoming.path} can not be written: {error}")
             return
         if written != len(chunk.data):
-            self._abandon(f"{incoming.path} can not be written: the disk is full")
+            self._refused_by_disk(f"{incoming.path} can not be written: the disk is full")
             return
         incoming.received_bytes += len(chunk.data)
         incoming.last_chunk_at = now
@@ -247,13 +259,18 @@ class Snapshots:
         try:
             incoming = _Incoming(node_id, chunk, path, now)
         except OSError as error:
-            logger.error("the leader's snapshot can not be stored in %s: %s", path, error)
-            self._observer.storage_failed("snapshot", write=True)
+            self._refused_by_disk(f"the leader's snapshot can not be stored in {path}: {error}")
             return None
         self._incoming = incoming
         self._observer.snapshot_receiving(node_id, +1)
         logger.info("receiving a snapshot of %d bytes from node %d", chunk.size_bytes, node_id)
         return incoming
+
+    def _refused_by_disk(self, why: str) -> None:
+        """Without the snapshot this node can never catch up, so it says so and stops (invariant 9)."""
+        self._observer.storage_failed("snapshot", write=True)
+        self._abandon(why)
+        self._failed(StorageError(why))
 
     def _check(self, incoming: _Incoming, chunk: SnapshotChunk) -> None:
         incoming.checking = True
@@ -263,6 +280,8 @@ class Snapshots:
             if error is not None or info is None:
                 reason = error if isinstance(error, DataDamagedError) else f"it can not be checked: {error}"
                 self._abandon(str(reason))
+                if isinstance(error, StorageError):
+                    self._failed(error)
                 return
             self._verified(info)
 
@@ -288,3 +307,12 @@ class Snapshots:
             self._end(node_id, success=False)
         if self._incoming is not None:
             self._incoming.file.close()
+
+
+def _position_of(name: str) -> tuple[int, ...]:
+    """Index, term and time in the name of a snapshot file; zeros for a file that somebody else put there."""
+    try:
+        term, _, index, wall_ms = map(int, name.removesuffix(".snap").split("-"))
+    except ValueError:
+        return (0, 0, 0)
+    return (index, term, wall_ms)

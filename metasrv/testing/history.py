@@ -5,7 +5,8 @@ Plain values. Times are seconds of any one monotonic clock. Knows nothing of cli
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, Literal
@@ -55,3 +56,27 @@ def by_key(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
     for operation in operations:
         histories.setdefault(operation.key, []).append(operation)
     return histories
+
+
+def to_lines(operations: Iterable[Operation]) -> Iterator[str]:
+    """One JSON object an operation; arguments and outputs have to be made of plain values and tuples."""
+    for one in operations:
+        output = one.output if one.output is not UNKNOWN_OUTCOME else {"unknown": True}
+        fields = (one.process, one.key, one.name, one.argument, output, one.called_at, one.returned_at)
+        yield json.dumps(dict(zip(Operation.__slots__, fields, strict=True)))
+
+
+def from_lines(lines: Iterable[str]) -> list[Operation]:
+    """The operations again; lists become tuples, as they were."""
+    operations = []
+    for line in lines:
+        fields = json.loads(line)
+        output = fields["output"]
+        fields["output"] = UNKNOWN_OUTCOME if output == {"unknown": True} else _tuples(output)
+        fields["argument"] = _tuples(fields["argument"])
+        operations.append(Operation(**fields))
+    return operations
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -6,9 +6,9 @@ could not have given that output. States are hashable. An operation of unknown o
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol, cast
 
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
 
@@ -31,7 +31,7 @@ class Model(Protocol):
 
 
 class RegisterModel:
-    """`read` -> value; `write`(value); `compare_and_set`((old, new)) -> whether it was done.
+    """`read` -> value; `write`(value); `delete`; `compare_and_set`((old, new)) -> whether it was done.
 
     An absent value is None.
     """
@@ -47,6 +47,8 @@ class RegisterModel:
             case "write":
                 written: Hashable = operation.argument
                 return written
+            case "delete":
+                return None
             case "compare_and_set":
                 old, new = operation.argument
                 done = state == old
@@ -71,3 +73,77 @@ class CounterModel:
         elif operation.name != "read":
             raise ValueError(f"a counter has no operation {operation.name!r}")
         return after if operation.output is UNKNOWN_OUTCOME or operation.output == after else IMPOSSIBLE
+
+
+class Step(NamedTuple):
+    """One operation inside a transaction: `get`, `put` or `delete`; each answers with the value before it."""
+
+    name: str
+    key: str
+    value: str | None = None
+
+
+class Guarded(NamedTuple):
+    """Do `then` when every condition (key, expected value) holds, else do `otherwise`; all of it at one instant."""
+
+    conditions: tuple[tuple[str, str | None], ...]
+    then: tuple[Step, ...]
+    otherwise: tuple[Step, ...] = ()
+
+
+class TransactionModel:
+    """`transaction`(Guarded) -> (whether the conditions held, one answer a step); `read_all`(keys) -> values.
+
+    One object is a group of keys; it is the group that a history is split by. The state is its sorted items.
+    """
+
+    initial: Hashable = ()
+
+    def step(self, state: Hashable, operation: Operation) -> Hashable:
+        values = dict(cast(tuple[tuple[str, str], ...], state))
+        output: object
+        if operation.name == "read_all":
+            output = tuple(values.get(key) for key in operation.argument)
+        elif operation.name == "transaction":
+            conditions, then, otherwise = operation.argument
+            holds = all(values.get(key) == expected for key, expected in conditions)
+            output = (holds, tuple(_take(values, step) for step in (then if holds else otherwise)))
+        else:
+            raise ValueError(f"a group of keys has no operation {operation.name!r}")
+        if operation.output is not UNKNOWN_OUTCOME and operation.output != output:
+            return IMPOSSIBLE
+        return tuple(sorted(values.items()))
+
+
+def _take(values: dict[str, str], step: Sequence[str | None]) -> str | None:
+    name, key, value = step
+    if key is None:
+        raise ValueError("a step without a key")
+    before = values.get(key)
+    if name == "put" and value is not None:
+        values[key] = value
+    elif name == "delete":
+        values.pop(key, None)
+    elif name != "get":
+        raise ValueError(f"a transaction has no step {name!r} with the value {value!r}")
+    return before
+
+
+def leaves_state(model: Model, operation: Operation) -> bool:
+    """Whether an operation with this answer certainly left the object as it was: then others can do without it.
+
+    True for reads and for what was refused; False for an unknown outcome and for every model not known here.
+    """
+    if not operation.is_known:
+        return False
+    if isinstance(model, RegisterModel):
+        return operation.name == "read" or (operation.name == "compare_and_set" and not operation.output)
+    if isinstance(model, CounterModel):
+        return operation.name == "read"
+    if isinstance(model, TransactionModel):
+        if operation.name == "read_all":
+            return True
+        _, then, otherwise = operation.argument
+        holds, _ = operation.output
+        return all(name == "get" for name, _, _ in (then if holds else otherwise))
+    return False

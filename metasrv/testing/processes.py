@@ -24,6 +24,8 @@ from typing import Any, Self
 
 from metasrv.cli.node_process import fetch, fetch_status, last_lines, leader_id_of, start_node
 from metasrv.client import AsyncClient
+from metasrv.client.asynchronous import TIMEOUT_MS_DEFAULT
+from metasrv.testing.network import Network, advertised_host
 from metasrv.testing.node_client import NodeClient
 from metasrv.testing.ports import PortReservation
 from metasrv.types import Endpoint
@@ -56,11 +58,23 @@ class ProcessNode:
     directory: Path
     admin: Endpoint
     raft: Endpoint
-    grpc: Endpoint
+    grpc_listens: Endpoint
+    advertised_host: str = HOST
+    """Where peers and clients dial it: HOST, or the way through a breakable network."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Keys of `[raft_config]`."""
     process: subprocess.Popen[bytes] | None = None
     paused: bool = False
+
+    @property
+    def advertised(self) -> Endpoint:
+        """Where peers dial it."""
+        return Endpoint(self.advertised_host, self.raft.port)
+
+    @property
+    def grpc(self) -> Endpoint:
+        """Where clients dial it."""
+        return Endpoint(self.advertised_host, self.grpc_listens.port)
 
     @property
     def config_file(self) -> Path:
@@ -87,7 +101,7 @@ class ProcessNode:
         raft = {
             "id": self.node_id,
             "raft_listen_host": HOST,
-            "raft_advertise_host": HOST,
+            "raft_advertise_host": self.advertised_host,
             "raft_api_port": self.raft.port,
             "raft_dir": str(self.raft_dir),
             "heartbeat_interval": HEARTBEAT_INTERVAL_MS,
@@ -95,8 +109,8 @@ class ProcessNode:
         }
         lines = [
             f'admin_api_address = "{self.admin}"',
-            f'grpc_api_address = "{self.grpc}"',
-            f'grpc_api_advertise_host = "{HOST}"',
+            f'grpc_api_address = "{self.grpc_listens}"',
+            f'grpc_api_advertise_host = "{self.advertised_host}"',
             "[log.file]",
             "on = false",
             "[log.stderr]",
@@ -112,13 +126,18 @@ class ProcessCluster:
     """`async with ProcessCluster(3) as cluster:`; nodes have ids 1 to `size` and are started by `start` or `boot`.
 
     Node 1 is configured `single`, the others `join` all earlier ones. `settings` goes into every `[raft_config]`.
+    With a `network` the nodes reach each other through it only; whoever opened it closes it.
     """
 
-    def __init__(self, size: int = 3, *, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, size: int = 3, *, settings: Mapping[str, Any] | None = None, network: Network | None = None
+    ) -> None:
+        self.network = network
         self.directory = Path(tempfile.mkdtemp(prefix="metasrv-cluster-"))
         self.nodes: dict[int, ProcessNode] = {}
         self._ports = PortReservation()
         self._settings = dict(settings or {})
+        self._last_id = 0
         for _ in range(size):
             self.add_node()
 
@@ -141,23 +160,49 @@ class ProcessCluster:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def add_node(self, **settings: Any) -> int:
-        """Configure one more node, joining through all present ones unless it is the first; returns its id."""
-        node_id = max(self.nodes, default=0) + 1
+        """Configure one more node, joining through all present ones unless it is the first; returns its id.
+
+        An id is never used again, also after `forget`.
+        """
+        self._last_id += 1
+        node_id = self._last_id
         admin, raft, grpc = (Endpoint(HOST, self._ports.take()) for _ in range(3))
-        entry: dict[str, Any] = {"join": [str(node.raft) for node in self.nodes.values()]}
-        node = ProcessNode(node_id, self.directory / f"node{node_id}", admin, raft, grpc)
+        host = HOST if self.network is None else advertised_host(node_id)
+        entry: dict[str, Any] = {"join": [str(node.advertised) for node in self.nodes.values()]}
+        node = ProcessNode(node_id, self.directory / f"node{node_id}", admin, raft, grpc, host)
         node.settings = {**(entry if self.nodes else {"single": True}), **self._settings, **settings}
         self.nodes[node_id] = node
         node.write_config()
         return node_id
 
+    def rejoin_from_scratch(self, node_id: int) -> None:
+        """Delete a stopped node's data and let it join through all the others at its next start."""
+        self.wipe(node_id)
+        node = self.nodes[node_id]
+        node.settings.pop("single", None)
+        node.settings["join"] = [str(other.advertised) for other in self.nodes.values() if other is not node]
+        node.write_config()
+
+    def forget(self, node_id: int) -> None:
+        """Drop a node that has ended and left the cluster."""
+        if self.nodes[node_id].is_running:
+            raise AssertionError(f"node {node_id} is running")
+        del self.nodes[node_id]
+
     # ------------------------------------------------------------------------- processes
 
     async def boot(self, order: Iterable[int] | None = None) -> int:
         """Start all nodes at once (in `order`) and wait until all agree on a leader; returns its id."""
+        await self.open_network()
         for node_id in order or sorted(self.nodes):
             self.start(node_id)
         return await self.wait_for_leader(members=len(self.nodes))
+
+    async def open_network(self) -> None:
+        """Open the way to every node that has none yet."""
+        if self.network is not None:
+            for node in self.nodes.values():
+                await self.network.add(node.node_id, node.raft, node.grpc_listens)
 
     def start(self, node_id: int, *arguments: str, wrapper: Sequence[str] = (), **environment: str) -> None:
         """Start a node; returns at once."""
@@ -241,9 +286,10 @@ class ProcessCluster:
         code, body = await asyncio.to_thread(fetch, f"http://{self.nodes[node_id].admin}{path}", timeout_s)
         return code, body.decode()
 
-    def client(self, *node_ids: int) -> AsyncClient:
+    def client(self, *node_ids: int, timeout_ms: int = TIMEOUT_MS_DEFAULT) -> AsyncClient:
         """A client that knows these nodes, by default all."""
-        return AsyncClient([str(self.nodes[node_id].grpc) for node_id in node_ids or sorted(self.nodes)])
+        endpoints = [str(self.nodes[node_id].grpc) for node_id in node_ids or sorted(self.nodes)]
+        return AsyncClient(endpoints, timeout_ms=timeout_ms)
 
     def node_client(self, node_id: int, timeout_s: float = 5.0) -> NodeClient:
         """A client that asks this node only."""

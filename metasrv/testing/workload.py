@@ -1,8 +1,9 @@
 """Writers and readers that remember what they were told, and the verdict on what they find afterwards.
 
 Each client appends to a log of its own (a lost, a doubled and an invented record all show), and works with a few
-neighbours on a register and on a counter whose histories go through the linearizability checker. Runs on an event
-loop; knows stores, not nodes.
+neighbours on a register, a counter and a group of keys under transactions, whose histories go through the
+linearizability checker. Leases that expire by themselves make the state move between the writes. Runs on an event loop;
+knows stores, not nodes.
 """
 
 from __future__ import annotations
@@ -18,16 +19,23 @@ from typing import TypeVar
 
 from metasrv.errors import NotDoneError, UnknownOutcomeError
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
-from metasrv.testing.linearizability import check
-from metasrv.testing.models import CounterModel, RegisterModel
-from metasrv.testing.store import Store
+from metasrv.testing.linearizability import Violation, check
+from metasrv.testing.models import CounterModel, Guarded, Model, RegisterModel, Step, TransactionModel
+from metasrv.testing.store import Store, Written
 
 CLIENTS_PER_KEY = 4
-"""Clients that share a register and a counter; more would make the check expensive."""
+"""Clients that share a register, a counter and a group; more would make the check expensive."""
+KEYS_PER_GROUP = 3
+LEASE_MS_MIN = 200
+LEASE_MS_MAX = 1_500
 OPERATIONS_PER_KEY_MAX = 400
 """After so many operations, or an unknown outcome, a group goes on with a fresh key."""
 BACK_OFF_SECONDS = 0.02
 LOG_PREFIX = "log/"
+READS = frozenset({"read", "read_all"})
+
+MODELS: dict[str, Model] = {"register": RegisterModel(), "counter": CounterModel(), "group": TransactionModel()}
+"""Which object a key names, by its first part."""
 
 Answer = TypeVar("Answer")
 
@@ -37,19 +45,22 @@ class Record:
     """What all clients of a workload did and were told."""
 
     operations: list[Operation] = field(default_factory=list)
-    """On registers and counters."""
+    """On registers, counters and groups."""
     appended: set[str] = field(default_factory=set)
     """Acknowledged log records."""
     perhaps_appended: set[str] = field(default_factory=set)
     """Log records of unknown outcome."""
     acknowledged_at: list[float] = field(default_factory=list)
     """Monotonic seconds of every acknowledged write."""
+    written: list[Written] = field(default_factory=list)
+    """Acknowledged writes with their sequence numbers, in no order."""
+    leases: int = 0
     unknown: int = 0
     refused: int = 0
 
     @property
     def total(self) -> int:
-        return len(self.operations) + len(self.appended) + len(self.perhaps_appended)
+        return len(self.operations) + len(self.appended) + len(self.perhaps_appended) + self.leases
 
     def unavailable_seconds(self, since: float, until: float) -> float:
         """The longest time without an acknowledged write."""
@@ -84,6 +95,7 @@ class Workload:
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
         await asyncio.gather(*self._tasks)
+        self.record.written = [one for store in self._stores for one in store.written]
 
     async def wait_for_writes(self, count: int, timeout_s: float = 30.0) -> None:
         """Until `count` more writes were acknowledged; AssertionError at the deadline."""
@@ -108,6 +120,9 @@ class Workload:
                 await self._append(number, store, f"{self._name}{number}-{serial}")
                 await self._on_register(number, store, group, source, serial)
                 await self._on_counter(number, store, group, source)
+                await self._on_group(number, store, group, source, serial)
+                if source.random() < 0.2:
+                    await self._lease(number, store, source)
             except NotDoneError:
                 self.record.refused += 1
                 await asyncio.sleep(BACK_OFF_SECONDS)
@@ -130,10 +145,12 @@ class Workload:
         key = self._key("register", group)
         value = f"{number}-{serial}"
         choice = source.random()
-        if choice < 0.4:
+        if choice < 0.35:
             await self._record(number, key, "read", None, store.read(key))
-        elif choice < 0.7:
+        elif choice < 0.65:
             await self._record(number, key, "write", value, store.write(key, value))
+        elif choice < 0.7:
+            await self._record(number, key, "delete", None, store.delete(key))
         else:
             seen = await self._record(number, key, "read", None, store.read(key))
             await self._record(number, key, "compare_and_set", (seen, value), store.compare_and_set(key, seen, value))
@@ -142,6 +159,28 @@ class Workload:
         key = self._key("counter", group)
         delta = source.randint(1, 3)
         await self._record(number, key, "add", delta, store.add(key, delta))
+
+    async def _on_group(self, number: int, store: Store, group: int, source: random.Random, serial: int) -> None:
+        """Read all keys at one instant, or change some if one of them still is what it was."""
+        base = self._key("group", group)
+        keys = tuple(f"{base}/{number}" for number in range(KEYS_PER_GROUP))
+        seen = await self._record(number, base, "read_all", keys, store.read_many(keys))
+        if source.random() < 0.3:
+            return
+        guard, first, second = source.sample(range(KEYS_PER_GROUP), KEYS_PER_GROUP)
+        value = f"{number}-{serial}"
+        then = (
+            Step("put", keys[first], value),
+            Step("delete", keys[second]) if source.random() < 0.2 else Step("put", keys[second], value),
+            Step("get", keys[guard]),
+        )
+        guarded = Guarded(((keys[guard], seen[guard]),), then, (Step("get", keys[first]),))
+        await self._record(number, base, "transaction", guarded, store.transact(guarded))
+
+    async def _lease(self, number: int, store: Store, source: random.Random) -> None:
+        ttl_ms = source.randint(LEASE_MS_MIN, LEASE_MS_MAX)
+        await store.write(f"lease/{self._name}{number}/{source.randrange(4)}", f"{number}", ttl_ms)
+        self.record.leases += 1
 
     def _key(self, kind: str, group: int) -> str:
         name = f"{kind}/{self._name}{group}"
@@ -163,7 +202,7 @@ class Workload:
             raise
         returned_at = time.monotonic()
         self.record.operations.append(Operation(number, key, name, argument, output, called_at, returned_at))
-        if name != "read":
+        if name not in READS:
             self.record.acknowledged_at.append(returned_at)
         return output
 
@@ -173,13 +212,43 @@ def verdict(record: Record, stored_logs: Mapping[str, bytes]) -> list[str]:
 
     `stored_logs` are the records under `LOG_PREFIX`, read after the workload ended.
     """
+    problems = [*wrong_logs(record, stored_logs), *wrong_order(record.written)]
+    return [*problems, *map(str, wrong_histories(record.operations))]
+
+
+def wrong_logs(record: Record, stored_logs: Mapping[str, bytes]) -> list[str]:
+    """Appended records that are lost, doubled or invented."""
     found = Counter(value.decode() for value in stored_logs.values())
     problems = [f"acknowledged record {value!r} is missing" for value in sorted(record.appended - found.keys())]
     problems += [f"record {value!r} is stored {count} times" for value, count in found.items() if count > 1]
     invented = found.keys() - record.appended - record.perhaps_appended
-    problems += [f"record {value!r} was refused or never sent, and is stored" for value in sorted(invented)]
-    registers = [operation for operation in record.operations if operation.key.startswith("register/")]
-    counters = [operation for operation in record.operations if operation.key.startswith("counter/")]
-    problems += [str(violation) for violation in check(registers, RegisterModel())]
-    problems += [str(violation) for violation in check(counters, CounterModel())]
+    return problems + [f"record {value!r} was refused or never sent, and is stored" for value in sorted(invented)]
+
+
+def wrong_histories(operations: Sequence[Operation]) -> list[Violation]:
+    """Keys whose answers no order explains."""
+    histories: dict[str, list[Operation]] = {}
+    for operation in operations:
+        histories.setdefault(operation.key.partition("/")[0], []).append(operation)
+    return [violation for kind, history in sorted(histories.items()) for violation in check(history, MODELS[kind])]
+
+
+def wrong_order(written: Sequence[Written]) -> list[str]:
+    """Acknowledged writes, of any keys, whose sequence numbers contradict the clients' clocks or each other.
+
+    A write that was acknowledged before another was sent has the smaller number.
+    """
+    problems = []
+    earliest: Written | None = None
+    later: Written | None = None
+    for one in sorted(written, key=lambda one: one.seq, reverse=True):
+        if later is not None and one.seq == later.seq and one.key != later.key:
+            problems.append(f"sequence number {one.seq} was given to {one.key!r} and to {later.key!r}")
+        if earliest is not None and one.called_at > earliest.returned_at:
+            problems.append(
+                f"write {one.seq} of {one.key!r} was sent after write {earliest.seq} of {earliest.key!r} was acknowledged"
+            )
+        if earliest is None or one.returned_at < earliest.returned_at:
+            earliest = one
+        later = one
     return problems

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
@@ -9,6 +11,8 @@ from grpc.aio import AioRpcError, Metadata
 from metasrv import commands as c
 from metasrv import errors
 from metasrv.client.answers import upsert_reply_of, watch_event_of
+from metasrv.client.caller import _Retries
+from metasrv.client.connection import CallFailedError
 from metasrv.client.endpoints import Endpoints
 from metasrv.client.outcomes import TokenRefusedError, outcome_of
 from metasrv.client.transaction import Transaction, upsert_request
@@ -38,6 +42,13 @@ MEANINGS = [
     (Code.UNKNOWN, "d", (), errors.UnknownOutcomeError, errors.NotDoneError),
     (Code.RESOURCE_EXHAUSTED, "d", (MARK,), errors.OverloadedError, errors.OverloadedError),
     (Code.RESOURCE_EXHAUSTED, "too large", (), errors.UnknownOutcomeError, errors.InvalidRequestError),
+    (
+        Code.RESOURCE_EXHAUSTED,
+        "SERVER: Received message larger than max (9 vs. 8)",
+        (),
+        errors.InvalidRequestError,
+        errors.InvalidRequestError,
+    ),
     (Code.INVALID_ARGUMENT, "d", (MARK,), errors.InvalidRequestError, errors.InvalidRequestError),
     (Code.UNIMPLEMENTED, "d", (), errors.InvalidRequestError, errors.InvalidRequestError),
     (Code.UNAUTHENTICATED, "d", (MARK,), TokenRefusedError, TokenRefusedError),
@@ -58,6 +69,30 @@ def test_what_a_failed_call_means(
         assert "host:9" in str(outcome.error)
         assert details in str(outcome.error)
         assert outcome.leader_address == ("h:1" if LEADER in metadata else None)
+
+
+class _Asked:
+    """The part of a connection that retries look at."""
+
+    endpoint = "a:1"
+
+
+async def test_the_reason_is_what_a_server_said_and_not_that_the_last_one_said_nothing() -> None:
+    """It used to be `Deadline Exceeded` after seconds of `no known leader`."""
+    said = CallFailedError(outcome_of(failure(Code.INTERNAL, "no known leader", MARK), "a:1", write=False))
+    silent = CallFailedError(outcome_of(failure(Code.DEADLINE_EXCEEDED), "a:1", write=False))
+    asked: Any = _Asked()
+    retries = _Retries(Endpoints(["a:1", "b:1"]), 0.2)
+    await retries.pause_or_raise(asked, said)
+
+    async def until_it_gives_up() -> None:
+        while True:
+            await retries.pause_or_raise(asked, silent)
+
+    with pytest.raises(errors.NoLeaderError, match="no known leader"):
+        await until_it_gives_up()
+    with pytest.raises(errors.NotDoneError, match="d"):
+        await _Retries(Endpoints(["a:1"]), 0.0).pause_or_raise(asked, silent)
 
 
 # ----------------------------------------------------------------------------- endpoints

@@ -27,7 +27,8 @@ from metasrv.raft.frames import (
 )
 
 KEY = b"k" * 32
-OVERHEAD_SIZE_BYTES = 9
+OVERHEAD_SIZE_BYTES = 13
+HEAD_SIZE_BYTES = 9
 
 integrities = st.sampled_from([ChecksumIntegrity, lambda: KeyedIntegrity(KEY)])
 frame_lists = st.lists(st.tuples(st.sampled_from(list(FrameKind)), st.binary(max_size=300)), max_size=8)
@@ -126,6 +127,15 @@ def test_a_length_at_the_limit_is_taken_and_one_past_it_is_refused_at_once(limit
 def test_impossible_lengths_are_refused_from_their_four_bytes(size):
     with pytest.raises(FrameError, match=f"a frame of {size} bytes"):
         read(struct.pack(">I", size), ChecksumIntegrity())
+
+
+@pytest.mark.parametrize("bit", range(8 * HEAD_SIZE_BYTES))
+def test_a_damaged_head_is_noticed_before_anybody_waits_for_its_length(bit):
+    """A flipped bit may announce megabytes that nobody sent: a quiet connection would wait for them for hours."""
+    data = bytearray(encoded([(FrameKind.RAFT, b"x" * 100)], ChecksumIntegrity()))
+    data[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(FrameError):
+        read(bytes(data[:HEAD_SIZE_BYTES]), ChecksumIntegrity())
 
 
 def test_the_smallest_frame_is_an_empty_payload():

@@ -101,6 +101,9 @@ async def test_the_oldest_client_can_be_configured(tmp_path: Path) -> None:
 def test_an_impossible_oldest_client_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(errors.ConfigError, match="grpc_min_client_version"):
         MethodBench(tmp_path, grpc_min_client_version="1.1000.0")
+    for version in ("1.1000.0", "0.0.0"):
+        with pytest.raises(errors.ConfigError, match="grpc_announced_version"):
+            MethodBench(tmp_path, grpc_announced_version=version)
 
 
 async def test_the_key_is_proposed_once_and_a_token_outlives_the_process(tmp_path: Path) -> None:

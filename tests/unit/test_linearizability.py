@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Hashable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
+from metasrv.testing.history import UNKNOWN_OUTCOME, Operation, from_lines, to_lines
 from metasrv.testing.linearizability import SearchTooLongError, check, explain, is_linearizable
-from metasrv.testing.models import IMPOSSIBLE, CounterModel, Model, RegisterModel
+from metasrv.testing.models import IMPOSSIBLE, CounterModel, Guarded, Model, RegisterModel, Step, TransactionModel
+from metasrv.testing.search import Search
+from metasrv.testing.shrink import _unexpected_values
 
 REGISTER = RegisterModel()
 COUNTER = CounterModel()
+GROUP = TransactionModel()
 
 
 def operation(process, name, argument, output, called_at, returned_at, key="k") -> Operation:
@@ -23,14 +29,15 @@ def unknown(process, name, argument, called_at, key="k") -> Operation:
     return Operation(process, key, name, argument, UNKNOWN_OUTCOME, called_at, None)
 
 
-def brute_force(history: list[Operation], model: Model) -> bool:
+def brute_force(history: list[Operation], model: Model, initial: Hashable = IMPOSSIBLE) -> bool:
     """Every subset of the unknown ones, every permutation that keeps real-time order."""
+    state = model.initial if initial is IMPOSSIBLE else initial
     known = [one for one in history if one.is_known]
     maybe = [one for one in history if not one.is_known]
     for count in range(len(maybe) + 1):
         for chosen in itertools.combinations(maybe, count):
             for order in itertools.permutations([*known, *chosen]):
-                if keeps_real_time(order) and is_legal(order, model):
+                if keeps_real_time(order) and is_legal(order, model, state):
                     return True
     return False
 
@@ -43,8 +50,7 @@ def keeps_real_time(order: tuple[Operation, ...]) -> bool:
     )
 
 
-def is_legal(order: tuple[Operation, ...], model: Model) -> bool:
-    state = model.initial
+def is_legal(order: tuple[Operation, ...], model: Model, state: Hashable) -> bool:
     for one in order:
         state = model.step(state, one)
         if state is IMPOSSIBLE:
@@ -85,12 +91,132 @@ def test_agrees_with_brute_force_on_registers(seed: int) -> None:
     assert verdicts == {True, False}
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_agrees_with_brute_force_on_counters(seed: int) -> None:
-    source = random.Random(seed)
-    for _ in range(60):
-        history = random_history(source, ["read", "add"], source.randint(1, 5))
-        assert is_linearizable(history, COUNTER) == brute_force(history, COUNTER), history
+# ----------------------------------------------------------------------------- drawn histories
+
+KEYS = ("x", "y")
+VALUES = (None, "a", "b")
+
+
+def calls_of_registers() -> st.SearchStrategy[tuple]:
+    value = st.sampled_from(VALUES)
+    return st.one_of(
+        st.tuples(st.just("read"), st.none(), value),
+        st.tuples(st.just("write"), st.sampled_from(VALUES[1:]), st.none()),
+        st.tuples(st.just("delete"), st.none(), st.none()),
+        st.tuples(st.just("compare_and_set"), st.tuples(value, st.sampled_from(VALUES[1:])), st.booleans()),
+    )
+
+
+def calls_of_counters() -> st.SearchStrategy[tuple]:
+    return st.one_of(
+        st.tuples(st.just("read"), st.none(), st.integers(0, 4)),
+        st.tuples(st.just("add"), st.integers(1, 2), st.integers(1, 5)),
+    )
+
+
+def calls_of_groups() -> st.SearchStrategy[tuple]:
+    value = st.sampled_from(VALUES)
+    key = st.sampled_from(KEYS)
+    step = st.one_of(
+        st.builds(Step, st.just("get"), key),
+        st.builds(Step, st.just("put"), key, st.sampled_from(VALUES[1:])),
+        st.builds(Step, st.just("delete"), key),
+    )
+    steps = st.lists(step, max_size=2).map(tuple)
+    guarded = st.builds(Guarded, st.lists(st.tuples(key, value), max_size=1).map(tuple), steps, steps)
+
+    def answered(argument: Guarded) -> st.SearchStrategy[tuple]:
+        def with_answers(holds: bool) -> st.SearchStrategy[tuple]:
+            taken = argument.then if holds else argument.otherwise
+            return st.tuples(st.just(holds), st.tuples(*(value for _ in taken)))
+
+        return st.tuples(st.just("transaction"), st.just(argument), st.booleans().flatmap(with_answers))
+
+    return st.one_of(st.tuples(st.just("read_all"), st.just(KEYS), st.tuples(value, value)), guarded.flatmap(answered))
+
+
+@st.composite
+def histories(draw: st.DrawFn, calls: st.SearchStrategy[tuple], size_max: int = 5) -> list[Operation]:
+    history = []
+    for process in range(draw(st.integers(1, size_max))):
+        name, argument, output = draw(calls)
+        called_at = draw(st.integers(0, 8))
+        if draw(st.integers(0, 4)) == 0:
+            history.append(unknown(process, name, argument, called_at))
+        else:
+            history.append(operation(process, name, argument, output, called_at, called_at + draw(st.integers(1, 5))))
+    return history
+
+
+MODELS = {
+    "register": (REGISTER, calls_of_registers),
+    "counter": (COUNTER, calls_of_counters),
+    "group": (GROUP, calls_of_groups),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_agrees_with_brute_force_on_every_model(kind: str, data: st.DataObject) -> None:
+    model, calls = MODELS[kind]
+    history = data.draw(histories(calls()))
+    assert is_linearizable(history, model) == brute_force(history, model)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_the_states_at_the_end_are_those_of_brute_force(kind: str, data: st.DataObject) -> None:
+    model, calls = MODELS[kind]
+    history = data.draw(histories(calls(), size_max=4))
+    search = Search(history, model, every_state=True)
+    search.run()
+    assert search.final_states == brute_final_states(history, model)
+
+
+def brute_final_states(history: list[Operation], model: Model) -> set[Hashable]:
+    known = [one for one in history if one.is_known]
+    maybe = [one for one in history if not one.is_known]
+    states: set[Hashable] = set()
+    for count in range(len(maybe) + 1):
+        for chosen in itertools.combinations(maybe, count):
+            for order in itertools.permutations([*known, *chosen]):
+                if keeps_real_time(order) and is_legal(order, model, model.initial):
+                    state = model.initial
+                    for one in order:
+                        state = model.step(state, one)
+                    states.add(state)
+    return states
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_the_core_of_a_violation_can_not_be_explained_either(kind: str, data: st.DataObject) -> None:
+    model, calls = MODELS[kind]
+    history = data.draw(histories(calls(), size_max=6))
+    for violation in check(history, model):
+        core = violation.core
+        assert violation.culprit in core.operations
+        assert {id(one) for one in core.operations} <= {id(one) for one in violation.prefix}
+        assert core.initial_states
+        assert not any(brute_force(list(core.operations), model, state) for state in core.initial_states)
+
+
+@settings(max_examples=500, deadline=None)
+@given(history=histories(calls_of_registers(), size_max=6), initial=st.sampled_from(VALUES))
+def test_what_is_left_out_of_a_register_explains_nothing(history: list[Operation], initial: str | None) -> None:
+    """Leaving a group out must keep an explanation, or a core would blame the innocent."""
+    if not brute_force(history, REGISTER, initial):
+        return
+    nobody = operation(99, "read", None, None, 100, 101)
+    for group in _unexpected_values(history, nobody, [initial]):
+        rest = [one for one in history if not any(one is left for left in group)]
+        assert brute_force(rest, REGISTER, initial), (history, group)
+
+
+# ----------------------------------------------------------------------------- known good, known bad
 
 
 def test_empty_history_is_linearizable() -> None:
@@ -202,3 +328,190 @@ def test_a_search_that_grows_too_long_is_given_up_loudly() -> None:
 def test_an_operation_the_model_does_not_have_is_refused(model: Model) -> None:
     with pytest.raises(ValueError, match="no operation 'paint'"):
         check([operation(1, "paint", None, None, 0, 1)], model)
+
+
+def put(key: str, value: str) -> Step:
+    return Step("put", key, value)
+
+
+def moved(process: int, argument: Guarded, output: object, called_at: float, returned_at: float) -> Operation:
+    return operation(process, "transaction", argument, output, called_at, returned_at)
+
+
+BOTH = Guarded((), (put("x", "1"), put("y", "1")))
+BAD = {
+    "a write that was acknowledged is lost": (
+        REGISTER,
+        [
+            operation(1, "write", "a", None, 0, 1),
+            operation(2, "write", "b", None, 2, 3),
+            operation(1, "read", None, "a", 4, 5),
+        ],
+    ),
+    "a read goes back behind another read": (
+        REGISTER,
+        [
+            operation(1, "write", "a", None, 0, 1),
+            operation(2, "write", "b", None, 2, 9),
+            operation(3, "read", None, "b", 3, 4),
+            operation(4, "read", None, "a", 5, 6),
+        ],
+    ),
+    "a value that nobody wrote": (REGISTER, [operation(1, "read", None, "ghost", 0, 1)]),
+    "a deleted value is back": (
+        REGISTER,
+        [
+            operation(1, "write", "a", None, 0, 1),
+            operation(1, "delete", None, None, 2, 3),
+            operation(2, "read", None, "a", 4, 5),
+        ],
+    ),
+    "a failed compare-and-set wrote all the same": (
+        REGISTER,
+        [
+            operation(1, "write", "a", None, 0, 1),
+            operation(2, "compare_and_set", ("z", "b"), False, 2, 3),
+            operation(1, "read", None, "b", 4, 5),
+        ],
+    ),
+    "a compare-and-set failed although the value was expected": (
+        REGISTER,
+        [operation(1, "write", "a", None, 0, 1), operation(2, "compare_and_set", ("a", "b"), False, 2, 3)],
+    ),
+    "a compare-and-set succeeded on a value that was gone": (
+        REGISTER,
+        [
+            operation(1, "write", "a", None, 0, 1),
+            operation(1, "write", "b", None, 2, 3),
+            operation(2, "compare_and_set", ("a", "c"), True, 4, 5),
+        ],
+    ),
+    "an unknown write shows before it was sent": (
+        REGISTER,
+        [operation(2, "read", None, "a", 0, 1), unknown(1, "write", "a", 2)],
+    ),
+    "an unknown write shows, vanishes, shows again": (
+        REGISTER,
+        [
+            operation(1, "write", "a", None, 0, 1),
+            unknown(2, "write", "b", 2),
+            operation(3, "read", None, "b", 3, 4),
+            operation(3, "read", None, "a", 5, 6),
+        ],
+    ),
+    "an increment was doubled": (COUNTER, [operation(1, "add", 2, 2, 0, 1), operation(2, "add", 1, 5, 2, 3)]),
+    "an increment was lost": (COUNTER, [operation(1, "add", 1, 1, 0, 1), operation(2, "add", 1, 1, 2, 3)]),
+    "an unknown increment was counted twice": (
+        COUNTER,
+        [operation(1, "add", 1, 1, 0, 1), unknown(2, "add", 1, 2), operation(1, "add", 1, 4, 3, 4)],
+    ),
+    "half of a transaction is seen": (
+        GROUP,
+        [moved(1, BOTH, (True, (None, None)), 0, 1), operation(2, "read_all", ("x", "y"), ("1", None), 2, 3)],
+    ),
+    "half of an unknown transaction is seen": (
+        GROUP,
+        [unknown(1, "transaction", BOTH, 0), operation(2, "read_all", ("x", "y"), ("1", None), 2, 3)],
+    ),
+    "both branches of a transaction were taken": (
+        GROUP,
+        [
+            moved(1, Guarded((("x", "0"),), (put("y", "then"),), (put("x", "else"),)), (False, (None,)), 0, 1),
+            operation(2, "read_all", ("x", "y"), ("else", "then"), 2, 3),
+        ],
+    ),
+    "a condition held on a value that was gone": (
+        GROUP,
+        [
+            moved(1, BOTH, (True, (None, None)), 0, 1),
+            moved(2, Guarded((("x", None),), (put("x", "2"),)), (True, ("1",)), 2, 3),
+        ],
+    ),
+    "two snapshots see two transactions in different orders": (
+        GROUP,
+        [
+            moved(1, Guarded((), (put("x", "1"),)), (True, (None,)), 0, 20),
+            moved(2, Guarded((), (put("y", "1"),)), (True, (None,)), 0, 20),
+            operation(3, "read_all", ("x", "y"), ("1", None), 1, 5),
+            operation(4, "read_all", ("x", "y"), (None, "1"), 1, 5),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_history_is_found(what: str) -> None:
+    model, history = BAD[what]
+    [violation] = check(history, model)
+    assert violation.culprit in history
+    assert not brute_force(history, model)
+    assert str(violation).endswith("<-- impossible")
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_history_without_its_last_answer_is_good(what: str) -> None:
+    model, history = BAD[what]
+    [violation] = check(history, model)
+    before = [one.as_unknown() if one is violation.culprit else one for one in violation.prefix]
+    assert is_linearizable(before, model)
+
+
+def test_the_core_is_the_shortest_history_that_shows_it() -> None:
+    """Hundreds of innocent operations stand before and between the three that matter."""
+    source, clock = random.Random(7), 0.0
+    history = []
+
+    def innocent(count: int) -> None:
+        nonlocal clock
+        for _ in range(count):
+            clock += 1
+            history.append(operation(source.randrange(3), "write", f"v{len(history)}", None, clock, clock + 0.9))
+
+    innocent(150)
+    old = operation(1, "write", "old", None, clock + 1, clock + 1.5)
+    clock += 2
+    history.append(old)
+    innocent(150)
+    newer = history[-1]
+    stale = operation(2, "read", None, "old", clock + 1, clock + 2)
+    history.append(stale)
+    clock += 3
+    innocent(20)
+    [violation] = check(history, REGISTER)
+    assert violation.culprit is stale
+    assert len(violation.prefix) == 302
+    assert violation.core.operations == (old, newer, stale)
+    assert "3 of 302 operations" in str(violation)
+
+
+def test_a_long_counter_is_shown_from_its_last_moment_of_rest() -> None:
+    history = [operation(1, "add", 1, number + 1, number, number + 0.5) for number in range(300)]
+    history.append(operation(2, "add", 1, 302, 400, 401))
+    [violation] = check(history, COUNTER)
+    assert len(violation.core.operations) == 4
+    assert violation.core.initial_states == (297,)
+    assert "at that time the value was 297" in str(violation)
+
+
+def test_many_unknown_writes_do_not_make_a_good_history_slow() -> None:
+    history = [unknown(number, "write", f"u{number}", number) for number in range(40)]
+    value = None
+    for number in range(2000):
+        clock = 50 + number
+        if number % 3 == 0:
+            value = f"v{number}"
+            history.append(operation(100, "write", value, None, clock, clock + 0.5))
+        else:
+            history.append(operation(100, "read", None, value, clock, clock + 0.5))
+    history.append(operation(100, "read", None, "u17", 5000, 5001))
+    search = Search(history, REGISTER, steps_max=500_000)
+    assert search.run()
+
+
+def test_a_history_survives_being_written_down() -> None:
+    history = [
+        operation(1, "write", "a", None, 0.25, 1.5),
+        unknown(2, "compare_and_set", (None, "b"), 1.0),
+        moved(1, BOTH, (True, (None, "1")), 2.0, 3.0),
+    ]
+    assert from_lines(to_lines(history)) == history

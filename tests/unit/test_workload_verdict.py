@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from metasrv.errors import NotDoneError, UnknownOutcomeError
 from metasrv.testing.history import Operation
-from metasrv.testing.workload import Record, Workload, verdict
+from metasrv.testing.models import Guarded, Step
+from metasrv.testing.store import Written
+from metasrv.testing.workload import Record, Workload, verdict, wrong_order
 
 
 def stored(*values: str) -> dict[str, bytes]:
@@ -37,6 +41,20 @@ def test_a_wrong_counter_is_a_problem() -> None:
     assert "key 'counter/0/0' is not linearizable" in problem
 
 
+def test_writes_of_different_keys_in_the_order_of_their_acknowledgements_are_no_problem() -> None:
+    assert wrong_order([Written("a", 1, 0.0, 5.0), Written("b", 2, 1.0, 2.0), Written("c", 3, 2.5, 3.0)]) == []
+
+
+def test_a_write_that_was_acknowledged_first_has_the_smaller_number() -> None:
+    [problem] = wrong_order([Written("a", 7, 0.0, 1.0), Written("b", 6, 2.0, 3.0)])
+    assert problem == "write 6 of 'b' was sent after write 7 of 'a' was acknowledged"
+
+
+def test_one_number_for_two_writes_is_a_problem() -> None:
+    [problem] = wrong_order([Written("a", 7, 0.0, 1.0), Written("b", 7, 0.0, 1.0)])
+    assert "sequence number 7" in problem
+
+
 def test_unavailability_is_the_longest_gap() -> None:
     record = Record(acknowledged_at=[1.0, 1.5, 4.0, 4.1])
     assert record.unavailable_seconds(1.0, 4.2) == 2.5
@@ -49,6 +67,7 @@ class MemoryStore:
 
     def __init__(self, fault: str = "") -> None:
         self.values: dict[str, str] = {}
+        self.written: list[Written] = []
         self.logs: dict[str, bytes] = {}
         self.fault = fault
         self.appends = 0
@@ -56,8 +75,28 @@ class MemoryStore:
     async def read(self, key: str) -> str | None:
         return self.values.get(key)
 
-    async def write(self, key: str, value: str) -> None:
+    async def read_many(self, keys: Sequence[str]) -> tuple[str | None, ...]:
+        return tuple(map(self.values.get, keys))
+
+    async def write(self, key: str, value: str, ttl_ms: int | None = None) -> None:
         self.values[key] = value
+
+    async def delete(self, key: str) -> None:
+        self.values.pop(key, None)
+
+    async def transact(self, guarded: Guarded) -> tuple[bool, tuple[str | None, ...]]:
+        holds = all(self.values.get(key) == expected for key, expected in guarded.conditions)
+        if self.fault == "half" and self.appends % 3 == 0:
+            return holds, tuple(self._take(step) for step in guarded.then[:1]) + (None,) * (len(guarded.then) - 1)
+        return holds, tuple(self._take(step) for step in (guarded.then if holds else guarded.otherwise))
+
+    def _take(self, step: Step) -> str | None:
+        before = self.values.get(step.key)
+        if step.name == "put":
+            self.values[step.key] = str(step.value)
+        elif step.name == "delete":
+            self.values.pop(step.key, None)
+        return before
 
     async def compare_and_set(self, key: str, old: str | None, new: str) -> bool:
         done = self.values.get(key) == old
@@ -84,7 +123,14 @@ class MemoryStore:
 
 @pytest.mark.parametrize(
     ("fault", "symptom"),
-    [("", ""), ("refuse", ""), ("unknown", ""), ("double", "is stored 2 times"), ("lose", "is missing")],
+    [
+        ("", ""),
+        ("refuse", ""),
+        ("unknown", ""),
+        ("double", "is stored 2 times"),
+        ("lose", "is missing"),
+        ("half", "is not linearizable"),
+    ],
 )
 async def test_a_workload_finds_what_its_store_does_wrong(fault: str, symptom: str) -> None:
     store = MemoryStore(fault)

@@ -1,0 +1,161 @@
+"""The search for one order of operations that explains every answer.
+
+Wing and Gong's search with Lowe's memory of (done set, state) pairs, over a linked list of calls and returns that is
+taken apart and put together again, as Porcupine does it. Operations of unknown outcome stand in a list of their own and
+are tried last: most of them are never needed, and tried first they would be tried everywhere.
+
+Pure computing. The time can grow exponentially with the operations that overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from math import inf
+
+from metasrv.testing.history import Operation
+from metasrv.testing.models import IMPOSSIBLE, Model
+
+STEPS_MAX_DEFAULT = 20_000_000
+
+
+class SearchTooLongError(Exception):
+    """The search was given up; nothing is known about the history."""
+
+
+class _Event:
+    """A call or a return in a linked list of what is not yet placed."""
+
+    __slots__ = ("at", "index", "is_call", "is_known", "next", "previous", "return_event")
+
+    def __init__(
+        self, index: int, at: float, *, is_call: bool, is_known: bool = True, return_event: _Event | None = None
+    ) -> None:
+        self.index = index
+        self.at = at
+        self.is_call = is_call
+        self.is_known = is_known
+        self.return_event = return_event
+        """The matching return of a call; None in a return, and in the call of an unknown outcome."""
+        self.previous: _Event = self
+        self.next: _Event | None = None
+
+
+class Search:
+    """One search over one object's history, from the model's initial state or another one."""
+
+    def __init__(
+        self,
+        history: Sequence[Operation],
+        model: Model,
+        *,
+        initial: Hashable = IMPOSSIBLE,
+        steps_max: int = STEPS_MAX_DEFAULT,
+        every_state: bool = False,
+    ) -> None:
+        self.final_states: set[Hashable] = set()
+        """States after orders that place every known operation."""
+        self.steps = 0
+        """Candidates looked at."""
+        self._history = history
+        self._model = model
+        self._initial = model.initial if initial is IMPOSSIBLE else initial
+        self._steps_max = steps_max
+        self._every_state = every_state
+        self._known_mask = sum(1 << index for index, one in enumerate(history) if one.is_known)
+        self._known = _Event(-1, -inf, is_call=False)
+        self._unknown = _Event(-1, -inf, is_call=False)
+        self._link()
+
+    def _link(self) -> None:
+        """Build the lists by time; at equal times calls come first, which only makes the check more lenient."""
+        known: list[_Event] = []
+        unknown: list[_Event] = []
+        for index, operation in enumerate(self._history):
+            if operation.returned_at is None:
+                unknown.append(_Event(index, operation.called_at, is_call=True, is_known=False))
+                continue
+            end = _Event(index, operation.returned_at, is_call=False)
+            known += [end, _Event(index, operation.called_at, is_call=True, return_event=end)]
+        for head, events in ((self._known, known), (self._unknown, unknown)):
+            last = head
+            for event in sorted(events, key=lambda event: (event.at, not event.is_call, event.index)):
+                last.next, event.previous = event, last
+                last = event
+
+    def run(self) -> bool:
+        """Whether an order exists; with `every_state`, after collecting the final states of all of them.
+
+        Raises SearchTooLongError.
+        """
+        history, step, known_mask = self._history, self._model.step, self._known_mask
+        state = self._initial
+        done = 0
+        seen: set[tuple[int, Hashable]] = {(0, state)}
+        placed: list[tuple[_Event, Hashable]] = []
+        event = self._first()
+        while True:
+            if done & known_mask == known_mask:
+                self.final_states.add(state)
+                if not self._every_state:
+                    return True
+            self.steps += 1
+            if self.steps > self._steps_max:
+                raise SearchTooLongError(f"gave up on {len(history)} operations of one key")
+            if event is not None:
+                after = step(state, history[event.index])
+                candidate = (done | 1 << event.index, after)
+                if after is IMPOSSIBLE or candidate in seen:
+                    event = self._after(event)
+                    continue
+                seen.add(candidate)
+                placed.append((event, state))
+                done, state = candidate
+                _lift(event)
+                event = self._first()
+            elif placed:  # nothing can come next: take the last placed one back
+                event, state = placed.pop()
+                done &= ~(1 << event.index)
+                _unlift(event)
+                event = self._after(event)
+            else:
+                return bool(self.final_states)
+
+    def _first(self) -> _Event | None:
+        """The first operation that may come next."""
+        return self._candidate(self._known.next)
+
+    def _after(self, event: _Event) -> _Event | None:
+        """The next one to try instead of `event`."""
+        return self._candidate(event.next) if event.is_known else self._unknown_candidate(event.next)
+
+    def _candidate(self, event: _Event | None) -> _Event | None:
+        """`event`, unless it is the first return or the end: then the first unknown one called before that."""
+        if event is not None and event.is_call:
+            return event
+        return self._unknown_candidate(self._unknown.next)
+
+    def _unknown_candidate(self, event: _Event | None) -> _Event | None:
+        if event is None:
+            return None
+        limit = self._known.next
+        while limit is not None and limit.is_call:
+            limit = limit.next
+        return event if limit is None or event.at <= limit.at else None
+
+
+def _lift(call: _Event) -> None:
+    """Take a call and its return out of the list."""
+    for event in (call, call.return_event):
+        if event is not None:
+            event.previous.next = event.next
+            if event.next is not None:
+                event.next.previous = event.previous
+
+
+def _unlift(call: _Event) -> None:
+    """Put them back; the reverse order restores the list exactly."""
+    for event in (call.return_event, call):
+        if event is not None:
+            event.previous.next = event
+            if event.next is not None:
+                event.next.previous = event

@@ -1,0 +1,119 @@
+"""Clusters that are made to break their promises: the nemesis has to notice, or its silence proves nothing."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from metasrv.client import Transaction
+from metasrv.commands import TransactionReply
+from metasrv.testing.chaos import CLIENT_TIMEOUT_SECONDS, SETTINGS, Round, run_round
+from metasrv.testing.nemesis import Fault
+from metasrv.testing.nemesis.fault import any_follower
+from metasrv.testing.nemesis.network_faults import isolate_follower
+from metasrv.testing.nemesis.process_faults import pause_follower
+from metasrv.testing.network import Network, why_unavailable
+from metasrv.testing.processes import ProcessCluster
+from metasrv.testing.store import PinnedStore, Store
+from metasrv.testing.timeline import timeline_html
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable())),
+]
+
+
+class StaleStore(PinnedStore):
+    """Reads what its node happens to have, without asking a quorum."""
+
+    read_metadata = PinnedStore.STALE
+
+
+class RepeatingStore(PinnedStore):
+    """Sends every twentieth write twice, as a client would that repeats what may have been done."""
+
+    _count = 0
+
+    async def _send(self, transaction: Transaction) -> TransactionReply:
+        self._count += 1
+        if self._count % 20 == 0:
+            await super()._send(transaction)
+        return await super()._send(transaction)
+
+
+def opened(kind: type[PinnedStore]):
+    @asynccontextmanager
+    async def open_stores(cluster: ProcessCluster, count: int) -> AsyncIterator[Sequence[Store]]:
+        nodes = sorted(cluster.nodes)
+        async with AsyncExitStack() as stack:
+            endpoints = [cluster.nodes[nodes[number % len(nodes)]].grpc for number in range(count)]
+            yield [await stack.enter_async_context(kind(one, CLIENT_TIMEOUT_SECONDS)) for one in endpoints]
+
+    return open_stores
+
+
+async def roll_back_disks(cluster: ProcessCluster, source: random.Random) -> None:
+    """All nodes lose power, and their disks what was synced lately: an old copy of each takes its place."""
+    copies = {node_id: node.directory / "older" for node_id, node in cluster.nodes.items()}
+    await cluster.kill(*cluster.nodes)
+    for node_id, copy in copies.items():
+        shutil.copytree(cluster.nodes[node_id].raft_dir, copy)
+        cluster.start(node_id)
+    leader = await cluster.wait_for_leader(members=3)
+    async with cluster.node_client(leader) as client:
+        before = await client.put("between", b"1")
+        while await client.put("between", b"1") < before + 500:
+            continue
+    await cluster.kill(*cluster.nodes)
+    for node_id, copy in copies.items():
+        shutil.rmtree(cluster.nodes[node_id].raft_dir)
+        copy.rename(cluster.nodes[node_id].raft_dir)
+        cluster.start(node_id)
+
+
+async def do_nothing(cluster: ProcessCluster, source: random.Random) -> None:
+    """Nothing happens to the nodes."""
+    await any_follower(cluster, source)
+
+
+async def run(start_cluster, fault: Fault, **arguments) -> Round:
+    network = Network(1)
+    cluster = start_cluster(3, settings=SETTINGS, network=network)
+    try:
+        await cluster.boot()
+        return await run_round(cluster, fault, 1, **arguments)
+    finally:
+        cluster.close()
+        await network.close()
+
+
+@pytest.mark.parametrize("harm", [isolate_follower, pause_follower])
+async def test_stale_reads_are_noticed(start_cluster, harm, tmp_path) -> None:
+    one = await run(start_cluster, Fault("stale reads", harm), open_stores=opened(StaleStore))
+    assert one.failure is None
+    assert one.violations
+    stale = one.violations[0]
+    assert stale.culprit.name in ("read", "read_all")
+    assert len(stale.core.operations) < 30
+    (tmp_path / "violation.html").write_text(timeline_html(stale))
+    assert "can not be explained" in str(stale)
+
+
+async def test_lost_writes_are_noticed(start_cluster) -> None:
+    one = await run(start_cluster, Fault("disks rolled back", roll_back_disks))
+    assert one.failure is None
+    assert any("is missing" in problem for problem in one.problems)
+    assert one.violations
+    assert any("sequence number" in problem or "was sent after write" in problem for problem in one.problems)
+
+
+async def test_repeated_writes_are_noticed(start_cluster) -> None:
+    one = await run(start_cluster, Fault("repeating clients", do_nothing), open_stores=opened(RepeatingStore))
+    assert one.failure is None
+    assert any("is stored 2 times" in problem for problem in one.problems)
+    assert any(violation.key.startswith("counter/") for violation in one.violations)

@@ -1,0 +1,134 @@
+"""Transfers that can not succeed: a disk that takes no snapshot stops the node, and nobody sends in a hot loop."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from metasrv.errors import StartupError, StorageError
+from metasrv.observer import SilentObserver
+from metasrv.raft.messages import SnapshotChunk
+from metasrv.raft.snapshots import INCOMING_NAME, RESEND_SECONDS, Snapshots
+from metasrv.raft.storage_thread import InlineStorage
+from metasrv.state.snapshot import SnapshotInfo
+from metasrv.types import LogId
+
+
+class HandClock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return int(self.now * 1000)
+
+
+class Node:
+    """The snapshots of one node, with what they tell it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.clock = HandClock()
+        self.failures: list[StartupError] = []
+        self.snapshots = Snapshots(
+            directory=str(directory),
+            state_path=str(directory / "state.db"),
+            thread=InlineStorage(lambda done: done()),
+            clock=self.clock,
+            observer=SilentObserver(),
+            cluster_id=lambda: None,
+            tail_at=lambda _index: None,
+            verified=lambda _info: None,
+            failed=self.failures.append,
+            chunk_size_bytes=4096,
+            receive_timeout_seconds=4.0,
+        )
+
+    def have_snapshot(self, index: int, content: bytes = b"x" * 5000) -> None:
+        path = self.directory / f"1-1-{index}-1.snap"
+        path.write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.snapshots.newest = SnapshotInfo(str(path), LogId(1, index, 1), 1, 0, len(content), digest)
+
+    def send_whole(self, to_id: int) -> int:
+        """Send chunks as the engine does; how many there were."""
+        count = 0
+        while True:
+            chunk, is_last = self.snapshots.next_chunk(to_id)
+            if chunk is None:
+                return count
+            count += 1
+            if is_last:
+                return count
+
+
+def first_chunk(data: bytes) -> SnapshotChunk:
+    return SnapshotChunk(1, 0, "transfer", 0, 2 * len(data), "0" * 64, data)
+
+
+def test_a_full_disk_that_takes_no_snapshot_stops_the_node(tmp_path: Path) -> None:
+    """It could never catch up, and would ask for the snapshot again and again without a word to the operator."""
+    (tmp_path / INCOMING_NAME).symlink_to("/dev/full")
+    node = Node(tmp_path)
+    node.snapshots.receive(2, first_chunk(b"x" * 100))
+    [failure] = node.failures
+    assert isinstance(failure, StorageError)
+    assert "incoming.tmp can not be written" in str(failure)
+    assert not node.snapshots.receiving()
+
+
+def test_a_piece_that_is_written_in_part_stops_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(tmp_path)
+    node.snapshots.receive(2, first_chunk(b"x" * 100))
+
+    class AlmostFull:
+        def write(self, data: bytes) -> int:
+            return len(data) - 1
+
+        def close(self) -> None:
+            return None
+
+    incoming = node.snapshots._incoming
+    assert incoming is not None
+    incoming.file.close()
+    monkeypatch.setattr(incoming, "file", AlmostFull())
+    node.snapshots.receive(2, SnapshotChunk(1, 0, "transfer", 100, 200, "0" * 64, b"y" * 100))
+    assert ["the disk is full" in str(failure) for failure in node.failures] == [True]
+
+
+def test_a_snapshot_that_did_not_help_is_not_sent_again_at_once(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.have_snapshot(10)
+    assert node.send_whole(2) == 2
+    assert node.send_whole(2) == 0, "the peer is still checking it, or refused it"
+    assert node.send_whole(3) == 2, "another peer has not had it"
+    node.clock.now += RESEND_SECONDS
+    assert node.send_whole(2) == 2
+    assert not node.snapshots.needed
+
+
+def test_a_newer_snapshot_or_a_new_connection_does_not_wait(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.have_snapshot(10)
+    assert node.send_whole(2) == 2
+    node.snapshots.peer_gone(2)
+    assert node.send_whole(2) == 2
+    node.have_snapshot(20)
+    assert node.send_whole(2) == 2
+
+
+def test_a_snapshot_that_can_not_be_written_is_not_begun_again_at_once(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    assert node.snapshots.next_chunk(2) == (None, False)
+    assert node.snapshots.needed
+    node.snapshots.build(applied_index=10)  # there is no state file to copy
+    assert not node.snapshots.building
+    assert node.snapshots.next_chunk(2) == (None, False)
+    assert not node.snapshots.needed
+    node.clock.now += RESEND_SECONDS
+    assert node.snapshots.next_chunk(2) == (None, False)
+    assert node.snapshots.needed
