@@ -16,12 +16,14 @@ from itertools import pairwise
 
 from metasrv.client import AsyncClient
 from metasrv.errors import RequestError
-from metasrv.testing.chaos import PINNED_EVERY, Round
-from metasrv.testing.compose import ComposeCluster
+from metasrv.testing.compose import CLIENT_TIMEOUT_MS, ComposeCluster
 from metasrv.testing.store import ClientStore, PinnedStore, Store
 from metasrv.testing.workload import LOG_PREFIX, Record, Workload, verdict
+from metasrv.types import Endpoint
 
 CLIENTS_DEFAULT = 8
+PINNED_EVERY = 4
+"""Every fourth client asks one node only, whatever that node is: the others follow the leader."""
 CLIENT_PAUSE_SECONDS = 0.005
 WARM_UP_WRITES = 30
 WRITES_SECONDS_MAX = 60.0
@@ -151,9 +153,15 @@ class Probe:
 class ComposeRound:
     """What one round did and found."""
 
-    round: Round
+    fault: Fault
+    seed: int
+    operations: int
+    unknown: int
+    unavailable_s: float
+    """The longest time that all clients together were without an acknowledged write."""
     client_gap_s: float
     """The longest time that one client, following the leader, was without an acknowledged write."""
+    problems: tuple[str, ...]
 
 
 async def run_round(cluster: ComposeCluster, fault: Fault, seed: int, clients: int = CLIENTS_DEFAULT) -> ComposeRound:
@@ -177,8 +185,7 @@ async def run_round(cluster: ComposeCluster, fault: Fault, seed: int, clients: i
     record = workload.record
     problems = await find_problems(cluster, record, name)
     unavailable_s = record.unavailable_seconds(started, ended)
-    one = Round(fault.name, seed, record.total, record.unknown, unavailable_s, tuple(problems))
-    return ComposeRound(one, probe.gap_s())
+    return ComposeRound(fault, seed, record.total, record.unknown, unavailable_s, probe.gap_s(), tuple(problems))
 
 
 @asynccontextmanager
@@ -189,7 +196,8 @@ async def open_stores(cluster: ComposeCluster, count: int) -> AsyncIterator[Sequ
         for number in range(count):
             if number % PINNED_EVERY == PINNED_EVERY - 1:
                 node_id = cluster.ids[number // PINNED_EVERY % len(cluster.ids)]
-                stores.append(PinnedStore(await stack.enter_async_context(cluster.node_client(node_id))))
+                endpoint = Endpoint.parse(cluster.endpoints(node_id)[0])
+                stores.append(await stack.enter_async_context(PinnedStore(endpoint, CLIENT_TIMEOUT_MS / 1000)))
             else:
                 stores.append(ClientStore(await stack.enter_async_context(cluster.client())))
         yield stores

@@ -19,18 +19,14 @@ from metasrv.types import Endpoint
 CLIENT_VERSION = 260_629_002_000
 """Announced in the handshake: 260629.2.0 (grpc.md b.3)."""
 TIMEOUT_SECONDS_DEFAULT = 5.0
-PASSWORD_DEFAULT = "xxx"  # noqa: S105 - what Databend's clients send where none is asked for
 
 
 class NodeClient:
     """Async context manager around one channel; every method raises `grpc.aio.AioRpcError`."""
 
-    def __init__(
-        self, endpoint: Endpoint, timeout_s: float = TIMEOUT_SECONDS_DEFAULT, password: str = PASSWORD_DEFAULT
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, timeout_s: float = TIMEOUT_SECONDS_DEFAULT) -> None:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
-        self._password = password
         self._channel: Any = None
         self._stub: Any = None
         self._metadata: tuple[tuple[str, bytes], ...] = ()
@@ -55,7 +51,9 @@ class NodeClient:
 
     async def handshake(self, user: str = "root", version: int = CLIENT_VERSION) -> bytes:
         """Exchange names for a token, kept for the calls that need one; returns it."""
-        payload = meta_pb2.BasicAuth(username=user, password=self._password).SerializeToString()
+        name = user.encode()
+        # BasicAuth{2: username, 3: password}, both short: a tag byte, a length byte, the bytes
+        payload = bytes((0x12, len(name))) + name + bytes((0x1A, 3)) + b"xxx"
         request = meta_pb2.HandshakeRequest(protocol_version=version, payload=payload)
         call = self._stub.Handshake(iter([request]), timeout=self._timeout_s)
         async for response in call:

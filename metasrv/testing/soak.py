@@ -22,7 +22,6 @@ from contextlib import AsyncExitStack
 
 from metasrv.client import AsyncClient, Transaction
 from metasrv.errors import RequestError
-from metasrv.testing.node_client import PASSWORD_DEFAULT, NodeClient
 from metasrv.testing.store import ClientStore, PinnedStore, Store
 from metasrv.testing.workload import LOG_PREFIX, Record, Workload, verdict
 from metasrv.types import Endpoint
@@ -84,8 +83,7 @@ class Soak:
     async def _store(self, stack: AsyncExitStack, number: int) -> Store:
         if number % PINNED_EVERY == PINNED_EVERY - 1:
             endpoint = Endpoint.parse(self._endpoints[number // PINNED_EVERY % len(self._endpoints)])
-            node = NodeClient(endpoint, TIMEOUT_MS / 1000, self._password or PASSWORD_DEFAULT)
-            return PinnedStore(await stack.enter_async_context(node))
+            return await stack.enter_async_context(PinnedStore(endpoint, TIMEOUT_MS / 1000, self._password))
         return ClientStore(await stack.enter_async_context(self._client()))
 
     def _client(self) -> AsyncClient:
@@ -93,7 +91,7 @@ class Soak:
 
     async def _judge(self, record: Record, name: str) -> list[str]:
         """The verdict on a round; its keys are gone afterwards."""
-        prefixes = [f"{kind}/{name}" for kind in ("log", "register", "counter")]
+        prefixes = [f"{kind}/{name}" for kind in ("log", "register", "counter", "group", "lease")]
         deadline = time.monotonic() + VERDICT_SECONDS
         async with self._client() as client:
             while True:

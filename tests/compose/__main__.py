@@ -14,10 +14,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from metasrv.testing.chaos import Tally
 from metasrv.testing.compose import ComposeCluster, why_no_containers
 from metasrv.testing.compose_chaos import FAULTS, ComposeRound, Fault, run_round
-from tests.chaos.__main__ import print_table
 from tests.compose.image import ROOT, make_image
 
 CLIENT_GAP_SECONDS_MAX = 3.0
@@ -49,27 +47,14 @@ async def run(cluster: ComposeCluster, options: argparse.Namespace, faults: Sequ
     cluster.up()
     cluster.wait_until_whole()
     cluster.compose("--profile", "chaos", "up", "-d", "chaos")
-    tallies = {fault.name: Tally(fault.name) for fault in faults}
-    gaps: list[float] = []
-    broken = 0
+    rounds: list[ComposeRound] = []
     for number in range(options.first_round, options.first_round + options.rounds):
-        fault = faults[number % len(faults)]
-        one = await run_round(cluster, fault, number, options.clients)
-        tallies[fault.name].add(one.round)
-        broken += len(one.round.problems)
-        if fault.one_node:
-            gaps.append(one.client_gap_s)
-        report(one)
-    print_table(list(tallies.values()), time.monotonic() - started)
-    if gaps:
-        late = sum(gap > CLIENT_GAP_SECONDS_MAX for gap in gaps)
-        print(
-            f"one client, faults of one node: median {statistics.median(gaps):.2f} s, worst {max(gaps):.2f} s without a "
-            f"write; {late} of {len(gaps)} above {CLIENT_GAP_SECONDS_MAX:g} s"
-        )
+        rounds.append(await run_round(cluster, faults[number % len(faults)], number, options.clients))
+        report(rounds[-1])
+    print_table(rounds, time.monotonic() - started)
     code, said = verdict_inside(cluster)
     print(f"clients on the network of the containers: exit code {code}\n{said}")
-    return 1 if broken or code else 0
+    return 1 if code or any(one.problems for one in rounds) else 0
 
 
 def verdict_inside(cluster: ComposeCluster) -> tuple[int, str]:
@@ -82,18 +67,38 @@ def verdict_inside(cluster: ComposeCluster) -> tuple[int, str]:
 
 
 def report(one: ComposeRound) -> None:
-    inner = one.round
-    mark = "ok" if not inner.problems else f"{len(inner.problems)} VIOLATIONS"
+    mark = "ok" if not one.problems else f"{len(one.problems)} VIOLATIONS"
     print(
-        f"round {inner.seed:4}  {inner.fault:22} {inner.operations:6} operations, {inner.unknown:3} unknown, "
-        f"{inner.unavailable_s:5.2f} s without a write, one client {one.client_gap_s:5.2f} s: {mark}",
+        f"round {one.seed:4}  {one.fault.name:22} {one.operations:6} operations, {one.unknown:3} unknown, "
+        f"{one.unavailable_s:5.2f} s without a write, one client {one.client_gap_s:5.2f} s: {mark}",
         flush=True,
     )
-    for problem in inner.problems[:5]:
+    for problem in one.problems[:5]:
         print(f"{problem}\n", flush=True)
-    if inner.problems:
+    if one.problems:
+        again = f'--first-round {one.seed} --fault "{one.fault.name}"'
+        print(f"again: make chaos-compose ROUNDS=1 ARGS='{again}'", flush=True)
+
+
+def print_table(rounds: Sequence[ComposeRound], seconds: float) -> None:
+    print(f"\n{'fault':22}  rounds  operations  violations  one client without a write: median, worst")
+    for name in dict.fromkeys(one.fault.name for one in rounds):
+        of_it = [one for one in rounds if one.fault.name == name]
+        gaps = [one.client_gap_s for one in of_it]
+        violations = sum(len(one.problems) for one in of_it)
+        operations = sum(one.operations for one in of_it)
         print(
-            f"again: make chaos-compose ROUNDS=1 ARGS='--first-round {inner.seed} --fault \"{inner.fault}\"'", flush=True
+            f"{name:22}  {len(of_it):6}  {operations:10}  {violations:10}  "
+            f"{statistics.median(gaps):.2f} s, {max(gaps):.2f} s"
+        )
+    operations, violations = sum(one.operations for one in rounds), sum(len(one.problems) for one in rounds)
+    print(f"\n{len(rounds)} rounds, {operations} operations, {violations} violations in {seconds:.0f} s")
+    gaps = [one.client_gap_s for one in rounds if one.fault.one_node]
+    if gaps:
+        late = sum(gap > CLIENT_GAP_SECONDS_MAX for gap in gaps)
+        print(
+            f"one client, faults of one node: median {statistics.median(gaps):.2f} s, worst {max(gaps):.2f} s without a "
+            f"write; {late} of {len(gaps)} above {CLIENT_GAP_SECONDS_MAX:g} s"
         )
 
 
