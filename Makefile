@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 ROUNDS ?= 50
+N ?= 2000
+SEED ?= 1
 ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -46,6 +48,10 @@ lint: $(STAMP) ## Style and types only
 format: $(STAMP) ## Format the source
 	@$(BIN)/ruff check --fix-only --quiet .
 	@$(BIN)/ruff format .
+
+.PHONY: sim
+sim: $(STAMP) ## Deterministic simulation of clusters under faults (N=100000 SEED=1)
+	@exec $(BIN)/python -m metasrv.testing.simulation --histories $(N) --seed $(SEED) --workers $(WORKERS) $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)

@@ -26,7 +26,7 @@ PAUSE_SECONDS_MAX = 0.3
 TRY_SECONDS_MIN = 0.05
 """With less time left nothing is sent again: cut off by the deadline, a write would turn from not done to unknown."""
 READ_ATTEMPTS_PER_CALL = 3
-"""A read gives one endpoint this part of its time, so that a hung node does not use it up."""
+"""A read gives one endpoint this part of its time to begin to answer, so that a hung node does not use it up."""
 MEMBERS_SECONDS = 30.0
 """Age at which the list of members is refreshed."""
 
@@ -81,7 +81,8 @@ class Caller:
             messages: list[Any] = []
             leader: str | None = None
             try:
-                async with aclosing(connection.stream(method, request, retries.seconds(method), metadata)) as stream:
+                answers = connection.stream(method, request, retries.left(), metadata, retries.seconds(method))
+                async with aclosing(answers) as stream:
                     async for answer in stream:
                         messages.append(answer.message)
                         leader = answer.leader_address
@@ -100,7 +101,8 @@ class Caller:
         while True:
             connection = self._connection()
             try:
-                async with aclosing(connection.stream(method, request, None)) as stream:
+                answers = connection.stream(method, request, None, start_seconds=retries.seconds(method))
+                async with aclosing(answers) as stream:
                     async for answer in stream:
                         started = True
                         yield answer.message
@@ -152,9 +154,13 @@ class _Retries:
         self._redirects = 0
         self._reason: RequestError | None = None
 
+    def left(self) -> float:
+        """Seconds until the deadline of all tries."""
+        return max(self._deadline - monotonic(), 0.001)
+
     def seconds(self, method: m.Method) -> float:
-        """How long the next try may take."""
-        left = max(self._deadline - monotonic(), 0.001)
+        """How long the next try may take; a stream, until it begins to answer."""
+        left = self.left()
         if method.write:
             return left
         return min(left, max(self._timeout_seconds / READ_ATTEMPTS_PER_CALL, 0.5))

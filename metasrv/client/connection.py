@@ -129,14 +129,21 @@ class Connection:
         metadata: tuple[tuple[str, str], ...] = (),
         start_seconds: float = CONNECT_SECONDS_MAX,
     ) -> AsyncGenerator[Answer, None]:
-        """One request, many replies; raises CallFailedError. `seconds` None sets no end to the stream."""
-        await self._ready(start_seconds if seconds is None else seconds)
+        """One request, many replies; raises CallFailedError.
+
+        The server must begin to answer within `start_seconds`; `seconds` is for all of it, None sets no end.
+        """
+        await self._ready(start_seconds)
         call = self._callables[method](request, timeout=seconds, metadata=self._metadata(method, metadata))
         self._live.add(call)
         try:
-            leader = _value_of(await call.initial_metadata(), m.LEADER_METADATA_KEY)
+            async with asyncio.timeout(start_seconds):
+                leader = _value_of(await call.initial_metadata(), m.LEADER_METADATA_KEY)
             while (message := await call.read()) is not _EOF:
                 yield Answer(message, leader)
+        except TimeoutError as error:
+            failed = NotDoneError(f"{self.endpoint}: the server did not begin to answer in time")
+            raise CallFailedError(Outcome(failed, None, silent=True)) from error
         except grpc.aio.AioRpcError as error:
             raise self._failed(error, write=False) from error
         finally:

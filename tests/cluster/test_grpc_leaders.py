@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ from metasrv.testing.processes import ProcessCluster
 from tests.cluster import http2_frames as http2
 from tests.cluster.grpc_wire import LEADER_HEADER, Wire, put
 
+shares_a_cluster = pytest.mark.xdist_group("grpc-leaders")
 ANSWER_SECONDS_MAX = 2.0
 """No leader: an answer within this time."""
 LOSS_SECONDS_MAX = 1.5
@@ -35,6 +36,19 @@ class Cluster:
     @property
     def leader_address(self) -> str:
         return str(self.processes.nodes[self.leader].grpc)
+
+
+@pytest.fixture(scope="module")
+def calm() -> Iterator[Cluster]:
+    """Three nodes to which nothing happens."""
+    processes = ProcessCluster(3)
+    try:
+        found = Cluster(processes, asyncio.run(processes.boot()))
+        yield found
+        for wire in found.wires.values():
+            wire.close()
+    finally:
+        processes.close()
 
 
 @pytest.fixture
@@ -76,10 +90,11 @@ def ask_leader_only(wire: Wire, name: str, metadata: Any = ()) -> list[Any]:
     return [answer] if name == "KvTransaction" else list(answer)
 
 
-async def test_forwarded_calls_name_the_leader_and_others_send_clients_there(three: Cluster) -> None:
-    for node_id, wire in three.wires.items():
-        follows = node_id != three.leader
-        expected = three.leader_address if follows else None
+@shares_a_cluster
+def test_forwarded_calls_name_the_leader_and_others_send_clients_there(calm: Cluster) -> None:
+    for node_id, wire in calm.wires.items():
+        follows = node_id != calm.leader
+        expected = calm.leader_address if follows else None
         _, call = wire.stub.Transaction.with_call(pb.TxnRequest(if_then=[put("k")]), metadata=wire.token, timeout=5)
         assert dict(call.initial_metadata()).get(LEADER_HEADER) == expected
         read = wire.stub.KvReadV1(pb.RaftRequest(data='{"MGetKV":{"keys":["k"]}}'), metadata=wire.token, timeout=5)
@@ -94,12 +109,13 @@ async def test_forwarded_calls_name_the_leader_and_others_send_clients_there(thr
                 continue
             error = refused(lambda name=name, wire=wire: ask_leader_only(wire, name))
             assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "not leader")
-            assert metadata_of(error)[LEADER_HEADER] == three.leader_address
+            assert metadata_of(error)[LEADER_HEADER] == calm.leader_address
 
 
-async def test_refusals_are_trailers_only_on_the_wire(three: Cluster) -> None:
+@shares_a_cluster
+def test_refusals_are_trailers_only_on_the_wire(calm: Cluster) -> None:
     """One HEADERS frame that ends the stream: the call itself fails, not a stream that it gave out before."""
-    wire = three.wires[three.followers[0]]
+    wire = calm.wires[calm.followers[0]]
     token = wire.token[0][1]
     for name, request in LEADER_ONLY.items():
         frames = http2.call(wire.address, f"/meta.MetaService/{name}", request.SerializeToString(), token)
@@ -144,7 +160,8 @@ async def test_without_a_leader_every_method_answers_within_two_seconds(three: C
         assert seconds_since(started) < ANSWER_SECONDS_MAX
         assert (error.code(), error.details()) == (grpc.StatusCode.UNAVAILABLE, "not leader")
         assert LEADER_HEADER not in metadata_of(error), "nobody is known"
-    # What looks at the node itself goes on.
+    # What looks at the node itself goes on, and so do handshakes: the key for tokens is there.
+    assert survivor.handshake().payload
     status = survivor.stub.GetClusterStatus(pb.Empty(), timeout=2)
     assert not status.HasField("leader")
     assert len(survivor.stub.MemberList(pb.MemberListRequest(), metadata=survivor.token, timeout=2).data) == 3

@@ -198,13 +198,14 @@ class TimedHistory(RuleBasedStateMachine):
                 call.cancel()
             self.node.close()
 
-    @rule(command=commands)
-    def write(self, command: c.Command) -> None:
-        self.model.events.clear()
-        (expected,) = self.model.apply(self.node.time_ms, (command,))
-        assert send(self.node.wire, command) == expected
-        for _, events in self.watched:
-            events += [event for event in self.model.events if event[1] != event[2]]
+    @rule(several=st.lists(commands, min_size=1, max_size=10))
+    def write(self, several: list[c.Command]) -> None:
+        for command in several:
+            self.model.events.clear()
+            (expected,) = self.model.apply(self.node.time_ms, (command,))
+            assert send(self.node.wire, command) == expected
+            for _, events in self.watched:
+                events += [event for event in self.model.events if event[1] != event[2]]
 
     @rule(milliseconds=st.sampled_from([0, 1, 2, 9, 30, 1000]))
     def pass_time(self, milliseconds: int) -> None:
@@ -257,7 +258,7 @@ def test_one_node_agrees_with_the_model_whatever_the_time() -> None:
     ran = run_state_machine_as_test(
         TimedHistory,
         settings=settings(
-            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
     assert ran is None
@@ -315,8 +316,12 @@ class ClusterHistory(RuleBasedStateMachine):
         self.model = Model(seq=first.seq, time_ms=first.meta.proposed_at_ms)
         self.wires[2].delete("begin")
 
-    @rule(command=commands.map(steadied), turn=st.integers(0, 2))
-    def write(self, command: c.Command, turn: int) -> None:
+    @rule(several=st.lists(commands.map(steadied), min_size=1, max_size=8), turn=st.integers(0, 2))
+    def write(self, several: list[c.Command], turn: int) -> None:
+        for position, command in enumerate(several):
+            self.write_one(command, (turn + position) % 3)
+
+    def write_one(self, command: c.Command, turn: int) -> None:
         reply = send(self.wires[turn], command)
         stored = records_of(self.wires[(turn + 1) % 3])
         # The leader stamped the command: any record that it wrote tells when.
@@ -363,7 +368,7 @@ def test_three_nodes_agree_with_the_model_through_each_of_them(wires: list[Wire]
     ran = run_state_machine_as_test(
         ClusterHistory,
         settings=settings(
-            max_examples=15, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
     assert ran is None

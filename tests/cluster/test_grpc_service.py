@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from metasrv.errors import (
     TooLargeError,
     UnknownOutcomeError,
 )
+from metasrv.grpc_api import kv
 from metasrv.grpc_api import methods as m
 from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.proto import meta_pb2_grpc
@@ -345,6 +347,28 @@ async def test_a_watcher_that_left_is_forgotten_within_two_seconds(start: Start)
         reading.cancel()
         await until(lambda: node.context.machine.watches.count == 0, seconds=2.0)
         assert node.context.metrics.client.in_flight == 0
+
+
+async def test_a_long_list_that_goes_on_is_not_cut_off_before_the_deadline(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of the time is for the beginning; it used to be for the whole of the list."""
+    node = await start()
+    pages = kv._list_pages
+
+    def slowly(*arguments: Any) -> Any:
+        for page in pages(*arguments):
+            yield page
+            time.sleep(0.2)  # in the helper thread
+
+    monkeypatch.setattr(kv, "_list_pages", slowly)
+    async with AsyncClient([node.address], timeout_ms=3_000) as client:
+        puts = [pb.TxnOp(put=pb.TxnPutRequest(key=f"l/{number:04}", value=b"")) for number in range(4_000)]
+        await client.transaction(pb.TxnRequest(if_then=puts))
+        assert len(await client.list_prefix("l/")) == 4_000
+    async with AsyncClient([node.address], timeout_ms=900) as client:
+        with pytest.raises(NotDoneError):
+            await client.list_prefix("l/")
 
 
 async def test_get_many_answers_before_the_input_ends(start: Start) -> None:

@@ -112,7 +112,7 @@ def test_a_node_that_ends_by_itself_is_started_again(cluster: ComposeCluster) ->
     cluster.docker("exec", container, "sh", "-c", "kill -TERM 1")
     restarts = ("inspect", "--format", "{{.RestartCount}}", container)
     cluster.wait_until(lambda: int(cluster.docker(*restarts)) > 0, "the engine has restarted node 2")
-    cluster.wait_until_whole()
+    assert cluster.wait_until_whole() in cluster.ids
 
 
 # ----------------------------------------------------------------------------- profiles

@@ -92,7 +92,7 @@ def container() -> dict[str, Any]:
 def test_kubernetes_takes_the_manifests(version: str) -> None:
     for documents in manifests().values():
         for document in documents:
-            kubernetes_validate.validate(document, version, strict=True)
+            assert kubernetes_validate.validate(document, version, strict=True) == version
 
 
 def test_a_wrong_manifest_would_be_noticed() -> None:

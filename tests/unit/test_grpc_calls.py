@@ -109,9 +109,9 @@ async def test_a_cancelled_read_closes_its_view_behind_the_thread(tmp_path: Path
     context.machine.close()
 
 
-@pytest.mark.parametrize("writing", [True, False])
-async def test_a_large_read_rests_only_while_the_state_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: bool
+@pytest.mark.parametrize(("writing", "patient"), [(True, True), (False, True), (True, False)])
+async def test_an_export_rests_while_the_state_changes_and_only_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: bool, patient: bool
 ) -> None:
     context, consensus = make_context(tmp_path)
     readers = Readers(context.machine)
@@ -122,13 +122,13 @@ async def test_a_large_read_rests_only_while_the_state_changes(
 
     pages = []
     async with readers.open() as reader:
-        async for page in reader.iterate(iter(range(5))):
+        async for page in reader.iterate(iter(range(5)), patient=patient):
             pages.append(page)
             if writing and page in (1, 3):
                 await consensus.propose(Upsert("k", MatchSeq(MatchKind.ANY), Operation.UPDATE, b"v", None, None), 1000)
                 monkeypatch.setattr("metasrv.grpc_api.readers.asyncio.sleep", rest)
     assert pages == [0, 1, 2, 3, 4]
-    assert len(rests) == (2 if writing else 0)
+    assert len(rests) == (2 if writing and patient else 0)
     assert all(0 <= seconds <= 0.25 for seconds in rests)
     monkeypatch.undo()
     await asyncio.to_thread(readers.close)
