@@ -8,22 +8,21 @@ never reads a file. Driven by `driver.py` on the event loop; touched only while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from pysyncobj import syncobj as engine_module
-from pysyncobj.config import SERIALIZER_STATE, SyncObjConf
+from pysyncobj.config import SyncObjConf
 from pysyncobj.node import Node as EngineNode
 from pysyncobj.syncobj import SyncObj
-from pysyncobj.transport import Transport as EngineTransport
 
 from metasrv.clock import Clock
 from metasrv.entries import KIND_MEMBERSHIP, MembershipEntry, decode_entry
 from metasrv.errors import InvariantError
 from metasrv.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, FRAME_SIZE_BYTES_MAX
+from metasrv.raft.engine_seams import MessageSeam, SnapshotSeam, SnapshotSource, construction_seams
 from metasrv.raft.log_store import LogStore
-from metasrv.raft.messages import LogEntry, Message, SnapshotChunk
+from metasrv.raft.messages import LogEntry, Message
 from metasrv.raft.translation import engine_node, from_engine, to_engine
 from metasrv.types import Membership
 
@@ -67,75 +66,6 @@ _APPLY_TIME_SECONDS_MAX = 0.004
 _NEVER = 2**60
 
 
-class SnapshotSource(Protocol):
-    """Where the engine gets a snapshot for a peer that needs purged entries."""
-
-    def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
-        """The next piece (its term and round are filled in by the engine) and whether it is the last one."""
-        ...
-
-    def cancel(self, node_id: int) -> None: ...
-
-
-class _NoPoller:
-    def poll(self, timeout: float) -> None:
-        """The event loop polls; the engine never does."""
-
-
-class _SnapshotSeam:
-    """Stands where pysyncobj keeps its Serializer: chunks out, two log entries in, no compaction."""
-
-    def __init__(self, source: SnapshotSource) -> None:
-        self._source = source
-        self.installed: tuple[LogEntry, LogEntry] | None = None
-
-    def checkSerializing(self) -> tuple[int, None]:
-        return SERIALIZER_STATE.NOT_SERIALIZING, None
-
-    def serialize(self, data: object, entry_id: int) -> None:
-        raise InvariantError("the engine asked for a compaction although compaction is switched off")
-
-    def deserialize(self) -> tuple[None, LogEntry, LogEntry, list[EngineNode]]:
-        if self.installed is None:
-            raise InvariantError("the engine loads a snapshot that was not prepared")
-        previous, last = self.installed
-        return None, last, previous, []
-
-    def getTransmissionData(self, node: EngineNode) -> tuple[SnapshotChunk, bool, bool] | None:
-        chunk, is_last = self._source.next_chunk(int(node.id))
-        return None if chunk is None else (chunk, chunk.offset_bytes == 0, is_last)
-
-    def setTransmissionData(self, data: object) -> bool:
-        return False
-
-    def cancelTransmisstion(self, node: EngineNode) -> None:
-        self._source.cancel(int(node.id))
-
-
-class _MessageSeam(EngineTransport):  # type: ignore[misc]  # pysyncobj is untyped
-    """Stands where pysyncobj keeps its Transport; hands every message to the driver's outbox."""
-
-    def __init__(self, send: Callable[[int, dict[str, Any]], None]) -> None:
-        super().__init__(None, None, [])
-        self._send = send
-
-    def send(self, node: EngineNode, message: dict[str, Any]) -> bool:
-        self._send(int(node.id), message)
-        return True
-
-
-@contextmanager
-def _construction_seams(store: LogStore) -> Iterator[None]:
-    """`SyncObj.__init__` looks these module-level names up; they are replaced only while it runs."""
-    saved = engine_module.createJournal, engine_module.createPoller
-    engine_module.createJournal = lambda _path: store
-    engine_module.createPoller = lambda _kind: _NoPoller()
-    try:
-        yield
-    finally:
-        engine_module.createJournal, engine_module.createPoller = saved
-
-
 class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     """The consensus engine of one node. `send(node_id, message)` and `apply(content, index, term)` are called by it."""
 
@@ -163,8 +93,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._membership = membership
         self._own_id = node_id
         self._membership_changed: Callable[[Membership], None] | None = None
-        self._seam = _SnapshotSeam(snapshots)
+        self._seam = SnapshotSeam(snapshots)
         self._without_snapshot: set[EngineNode] = set()
+        self._durable_index = _NEVER
+        """While a tick runs: the last entry that is on this node's disk."""
         minimum, maximum = election_timeout_seconds
         configuration = SyncObjConf(
             autoTick=False,
@@ -181,13 +113,13 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
             dynamicMembershipChange=True,
             useFork=False,
         )
-        with _construction_seams(store):
+        with construction_seams(store):
             super().__init__(
                 engine_node(node_id),
                 [],
                 configuration,
                 nodeClass=EngineNode,
-                transport=_MessageSeam(self._outgoing),
+                transport=MessageSeam(self._outgoing),
             )
         self._SyncObj__serializer = self._seam
         self._SyncObj__raftLastApplied = applied_index
@@ -291,6 +223,15 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         """Send TimeoutNow to a voter that has this leader's last entry; the engine refuses any other."""
         self.transferLeadership(engine_node(node_id))
 
+    def doTick(self, timeToWait: float = 0.0) -> None:
+        """Look at the timers, commit, apply; only while the whole log is on disk.
+
+        An only voter elects itself in a tick: what it then adds to its log is not on disk, so it does not count yet (D4).
+        """
+        self._durable_index = self._store.last_index
+        super().doTick(timeToWait)
+        self._durable_index = _NEVER
+
     def apply_committed(self) -> None:
         """Apply committed entries for a few milliseconds, without looking at timers."""
         self._SyncObj__applyLogEntries()
@@ -358,7 +299,8 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def _SyncObj__applyLogEntries(self) -> bool:
         # One entry at a time, so that a long catch-up never holds the loop; the driver comes back for the rest.
-        commit, deadline = self.commit_index(), self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
+        commit = min(self.commit_index(), self._durable_index)
+        deadline = self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
         try:
             while self.applied_index() < commit and self._clock.monotonic() < deadline:
                 self._SyncObj__raftCommitIndex = self.applied_index() + 1

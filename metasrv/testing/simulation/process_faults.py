@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from metasrv.testing.simulation.machine import Machine
 from metasrv.testing.simulation.nemesis import Inflict, Nemesis
 
-
 _PICKLE_BOMB = b"\x80\x04cos\nsystem\n(S'exit 1'\ntR."
 
 
