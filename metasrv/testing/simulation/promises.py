@@ -77,13 +77,18 @@ class Promises:
 
 
 def _unkept(message: Message, to_id: int, own_id: int, durable: Durable) -> str:
+    """What the message says that the disk does not. A vote may be followed by a later term on the disk at once."""
     match message:
-        case VoteGranted(term) if (term, str(to_id)) != durable[:2]:
+        case VoteGranted(term) if not _voted(durable, term, to_id):
             return f"its disk holds term and vote {durable[:2]}"
-        case RequestVote(term=term) if (term, str(own_id)) != durable[:2]:
+        case RequestVote(term=term) if not _voted(durable, term, own_id):
             return f"its disk holds term and vote {durable[:2]}"
         case AppendReply(term=term, next_index=next_index, success=True) if (
             term > durable.term or next_index - 1 > durable.last_index
         ):
             return f"its disk holds term {durable.term} and entries up to {durable.last_index}"
     return ""
+
+
+def _voted(durable: Durable, term: int, for_id: int) -> bool:
+    return durable.term > term or (durable.term == term and durable.vote == str(for_id))
