@@ -109,7 +109,7 @@ class Invariants:
     def check(self, process: Process) -> None:
         replica = process.consensus.replica
         engine, store = replica.engine, replica.store
-        now = _Position(
+        found = (
             engine.role(),
             engine.term(),
             store.getVotedForNodeId(),
@@ -119,8 +119,9 @@ class Invariants:
             store.first_index,
         )
         before = self._positions.get(process)
-        if now == before:
+        if found == before:
             return
+        now = _Position(*found)
         self._positions[process] = now
         name = f"node {process.machine.node_id}"
         if now.role == LEADER:
