@@ -15,6 +15,7 @@ from metasrv.data_directory import DataDirectory, sync_directory
 from metasrv.entries import KIND_NOOP, NoopEntry, encode_membership_entry
 from metasrv.errors import DataDamagedError
 from metasrv.raft.log_store import LogStore, LogWriter
+from metasrv.raft.log_writer import CHECKPOINT_SIZE_BYTES
 from metasrv.state.machine import StateMachine
 from metasrv.types import Endpoint, LogId, Member, Membership
 
@@ -40,22 +41,38 @@ class OpenedData:
         self.directory.close()
 
 
-def open_data(root: str, node_id: int, endpoint: Endpoint, bootstrap: bool) -> OpenedData:
+def open_data(
+    root: str,
+    node_id: int,
+    endpoint: Endpoint,
+    bootstrap: bool,
+    *,
+    machine_class: type[StateMachine] = StateMachine,
+    log_checkpoint_size_bytes: int = CHECKPOINT_SIZE_BYTES,
+) -> OpenedData:
     """Open or create the data directory; `bootstrap` makes a fresh one the first voter of a new cluster.
+
+    The simulator passes a state machine that is watched, and a checkpoint size that short runs reach.
 
     Raises IdentityError, DataDamagedError, StorageError.
     """
     directory = DataDirectory.open(root, node_id)
     try:
         if directory.fresh:
-            return _create(directory, endpoint, bootstrap)
-        return _open(directory)
+            return _create(directory, endpoint, bootstrap, machine_class, log_checkpoint_size_bytes)
+        return _open(directory, machine_class, log_checkpoint_size_bytes)
     except BaseException:
         directory.close()
         raise
 
 
-def _create(directory: DataDirectory, endpoint: Endpoint, bootstrap: bool) -> OpenedData:
+def _create(
+    directory: DataDirectory,
+    endpoint: Endpoint,
+    bootstrap: bool,
+    machine_class: type[StateMachine],
+    log_checkpoint_size_bytes: int,
+) -> OpenedData:
     identity = directory.identity
     entries = [_FIRST_ENTRY]
     cluster_id = identity.cluster_id
@@ -64,26 +81,26 @@ def _create(directory: DataDirectory, endpoint: Endpoint, bootstrap: bool) -> Op
         first = Membership({identity.node_id: Member(endpoint, identity.incarnation)}, {})
         entries.append((encode_membership_entry(identity.node_id, Membership(), first), 2, 0))
     store = LogStore.open(directory.log_path, create_entries=entries)
-    machine = StateMachine.open(directory.state_path)
+    machine = machine_class.open(directory.state_path)
     machine.apply_entry(LogId(0, 1, 0), NoopEntry(0))
     if cluster_id is not None:
         machine.set_cluster_id(cluster_id)
     for path in (directory.log_path, directory.state_path):
         sync_directory(os.path.dirname(path))
     directory.complete(cluster_id)
-    return OpenedData(directory, store, store.open_writer(), machine)
+    return OpenedData(directory, store, store.open_writer(log_checkpoint_size_bytes), machine)
 
 
-def _open(directory: DataDirectory) -> OpenedData:
+def _open(directory: DataDirectory, machine_class: type[StateMachine], log_checkpoint_size_bytes: int) -> OpenedData:
     store = LogStore.open(directory.log_path, create_entries=None)
     if not os.path.exists(directory.state_path):
         raise DataDamagedError(
             directory.state_path, "file", "missing, although this data directory was in use before", _ADVICE
         )
-    machine = StateMachine.open(directory.state_path)
+    machine = machine_class.open(directory.state_path)
     if machine.last_applied.index == 0:
         machine.apply_entry(LogId(0, 1, 0), NoopEntry(0))
-    writer = store.open_writer()
+    writer = store.open_writer(log_checkpoint_size_bytes)
     _reconcile(directory, store, writer, machine)
     cluster_id = directory.identity.cluster_id
     if cluster_id is not None and machine.cluster_id is None:

@@ -18,6 +18,10 @@ settings.register_profile("metasrv", deadline=None)  # on a busy machine any exa
 settings.load_profile("metasrv")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-examples", type=int, default=25, help="random requests a method in the gRPC fuzz tests")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

@@ -10,7 +10,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from metasrv import __version__
 from metasrv.cli import ctl_admin, ctl_grpc
@@ -29,6 +29,19 @@ EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
 Command = Callable[[argparse.Namespace], None]
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Help that begins as upstream's does: scripts look for `Usage:`."""
+
+    def add_usage(
+        self,
+        usage: str | None,
+        actions: Iterable[argparse.Action],
+        groups: Iterable[argparse._MutuallyExclusiveGroup],
+        prefix: str | None = None,
+    ) -> None:
+        super().add_usage(usage, actions, groups, "Usage: " if prefix is None else prefix)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Look at and operate a metasrv cluster.",
         epilog=f"Secrets come from the environment: {ctl_grpc.PASSWORD_VARIABLE}, {ctl_admin.TOKEN_VARIABLE}.",
         allow_abbrev=False,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"metactl {__version__}")
     parser.add_argument("--log-level", default="WARN", metavar="LEVEL", help="level of the notes on stderr")
@@ -140,10 +154,18 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     _add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
 
 
+def _add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=text, description=f"{text}.".capitalize(), allow_abbrev=False, formatter_class=_HelpFormatter
+    )
+
+
 def _add_grpc_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, text: str
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text}.".capitalize(), allow_abbrev=False)
+    parser = _add_command(commands, name, text)
     parser.set_defaults(command=command)
     _add_grpc_flags(parser, GRPC_ADDRESS_DEFAULT)
     return parser
@@ -162,7 +184,7 @@ def _add_admin_command(
     text: str,
     address: str = ADMIN_ADDRESS_DEFAULT,
 ) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=f"{text}.".capitalize(), allow_abbrev=False)
+    parser = _add_command(commands, name, text)
     parser.set_defaults(command=command)
     parser.add_argument("--admin-api-address", default=address, metavar="HOST:PORT", help=f"default {address}")
     parser.add_argument("--admin-tls-ca-file", metavar="FILE", help="authority of the server's certificate; enables TLS")

@@ -16,6 +16,7 @@ from metasrv.client import Client
 from metasrv.errors import InvalidRequestError, RequestError, StorageError
 from metasrv.limits import KEY_SIZE_BYTES_MAX
 from metasrv.state.format import prefix_end
+from metasrv.types import Endpoint
 
 PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
 PROGRESS_LINES = 10_000
@@ -28,6 +29,11 @@ def client_of(arguments: argparse.Namespace) -> Client:
     addresses = [address.strip() for address in arguments.grpc_api_address.split(",") if address.strip()]
     if not addresses:
         raise InvalidRequestError("--grpc-api-address names no address")
+    for address in addresses:
+        try:
+            Endpoint.parse(address)
+        except ValueError as error:
+            raise InvalidRequestError(f"--grpc-api-address: {error}") from error
     try:
         return Client(
             addresses,

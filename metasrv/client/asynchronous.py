@@ -148,11 +148,17 @@ class AsyncClient:
 
     async def export(self, chunk_size: int = 32) -> AsyncGenerator[str, None]:
         """The lines of a backup, from the node asked."""
+        async with aclosing(self.export_messages(chunk_size)) as messages:
+            async for lines in messages:
+                for line in lines:
+                    yield line
+
+    async def export_messages(self, chunk_size: int = 32) -> AsyncGenerator[Sequence[str], None]:
+        """The same, `chunk_size` lines at a time: a large backup costs its reader less."""
         request = pb.ExportRequest(chunk_size=chunk_size)
         async with aclosing(self._caller.stream(m.EXPORT_V1, request)) as stream:
             async for message in stream:
-                for line in message.data:
-                    yield line
+                yield message.data
 
     async def keys_layout(self, depth: int | None = None) -> AsyncGenerator[tuple[str, int], None]:
         """(directory, key count), children before parents, the total under "" last."""

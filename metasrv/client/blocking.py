@@ -114,7 +114,8 @@ class Client:
         return self._iterate(self._client.watch(key, key_end, filter_type=filter_type, initial_flush=initial_flush))
 
     def export(self, chunk_size: int = 32) -> Iterator[str]:
-        return self._iterate(self._client.export(chunk_size))
+        for lines in self._iterate(self._client.export_messages(chunk_size)):
+            yield from lines
 
     def keys_layout(self, depth: int | None = None) -> Iterator[tuple[str, int]]:
         return self._iterate(self._client.keys_layout(depth))

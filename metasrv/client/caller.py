@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from metasrv.client.connection import CallFailedError, Connection, Credentials
 from metasrv.client.endpoints import Endpoints
 from metasrv.client.outcomes import Outcome, TokenRefusedError
-from metasrv.errors import InvalidRequestError, MetasrvError, NotDoneError, UnknownOutcomeError
+from metasrv.errors import InvalidRequestError, MetasrvError, NotDoneError, RequestError, UnknownOutcomeError
 from metasrv.grpc_api import methods as m
 from metasrv.grpc_api.proto import meta_pb2 as pb
 
@@ -26,7 +26,7 @@ PAUSE_SECONDS_MAX = 0.3
 TRY_SECONDS_MIN = 0.05
 """With less time left nothing is sent again: cut off by the deadline, a write would turn from not done to unknown."""
 READ_ATTEMPTS_PER_CALL = 3
-"""A read gives one endpoint this part of its time, so that a hung node does not use it up."""
+"""A read gives one endpoint this part of its time to begin to answer, so that a hung node does not use it up."""
 MEMBERS_SECONDS = 30.0
 """Age at which the list of members is refreshed."""
 
@@ -81,7 +81,8 @@ class Caller:
             messages: list[Any] = []
             leader: str | None = None
             try:
-                async with aclosing(connection.stream(method, request, retries.seconds(method), metadata)) as stream:
+                answers = connection.stream(method, request, retries.left(), metadata, retries.seconds(method))
+                async with aclosing(answers) as stream:
                     async for answer in stream:
                         messages.append(answer.message)
                         leader = answer.leader_address
@@ -100,7 +101,8 @@ class Caller:
         while True:
             connection = self._connection()
             try:
-                async with aclosing(connection.stream(method, request, None)) as stream:
+                answers = connection.stream(method, request, None, start_seconds=retries.seconds(method))
+                async with aclosing(answers) as stream:
                     async for answer in stream:
                         started = True
                         yield answer.message
@@ -118,7 +120,8 @@ class Caller:
         endpoint = self.endpoints.current
         connection = self._connections.get(endpoint)
         if connection is None:
-            connection = self._connections[endpoint] = Connection(endpoint, self._credentials)
+            connection = Connection(endpoint, self._credentials, self.endpoints.reached)
+            self._connections[endpoint] = connection
         return connection
 
     def _learn(self, leader_address: str | None) -> None:
@@ -149,10 +152,15 @@ class _Retries:
         self._deadline = monotonic() + timeout_seconds
         self._pause_seconds = PAUSE_SECONDS_MIN
         self._redirects = 0
+        self._reason: RequestError | None = None
+
+    def left(self) -> float:
+        """Seconds until the deadline of all tries."""
+        return max(self._deadline - monotonic(), 0.001)
 
     def seconds(self, method: m.Method) -> float:
-        """How long the next try may take."""
-        left = max(self._deadline - monotonic(), 0.001)
+        """How long the next try may take; a stream, until it begins to answer."""
+        left = self.left()
         if method.write:
             return left
         return min(left, max(self._timeout_seconds / READ_ATTEMPTS_PER_CALL, 0.5))
@@ -160,20 +168,29 @@ class _Retries:
     async def pause_or_raise(self, connection: Connection, error: CallFailedError) -> None:
         """Choose the next endpoint and wait a little, or raise what the failure means to the caller."""
         outcome = error.outcome
-        if isinstance(outcome.error, UnknownOutcomeError | InvalidRequestError):
+        if isinstance(outcome.error, UnknownOutcomeError):
+            # A node that hangs would use up the time of every later write, too.
+            self._endpoints.move_on(connection.endpoint)
+            raise outcome.error from error
+        if isinstance(outcome.error, InvalidRequestError):
             raise outcome.error from error
         if isinstance(outcome.error, TokenRefusedError):
             connection.forget_token()
         pause = self._choose(connection, outcome)
+        if not outcome.silent or self._reason is None:
+            self._reason = outcome.error
         if self._deadline - monotonic() - pause < TRY_SECONDS_MIN:
-            raise outcome.error from error
+            # What a server said earlier tells more than that the last one said nothing before time ran out.
+            raise self._reason from error
         await asyncio.sleep(pause)
 
     def _choose(self, connection: Connection, outcome: Outcome) -> float:
         if outcome.leader_address is not None and outcome.leader_address != connection.endpoint:
-            self._endpoints.prefer(outcome.leader_address)
+            found = self._endpoints.prefer(outcome.leader_address)
+            if not found:
+                self._endpoints.move_on(connection.endpoint)
             self._redirects += 1
-            if self._redirects <= 2:
+            if found and self._redirects <= 2:
                 return 0.0  # at once; two nodes that point at each other are worth a pause
         elif not isinstance(outcome.error, TokenRefusedError):
             self._endpoints.move_on(connection.endpoint)

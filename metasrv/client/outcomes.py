@@ -27,6 +27,8 @@ _NEVER_POSSIBLE = frozenset(
     (Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED, Code.OUT_OF_RANGE, Code.PERMISSION_DENIED, Code.NOT_FOUND)
 )
 NOT_LEADER_TEXT = "not leader"
+_TOO_LARGE_FOR_THE_SERVER = "SERVER: Received message larger than max"
+"""gRPC's own words for a request that was refused before any handler saw it."""
 
 
 class TokenRefusedError(NotDoneError):
@@ -37,6 +39,8 @@ class Outcome(NamedTuple):
     error: RequestError
     leader_address: str | None
     """Where the server says the leader is."""
+    silent: bool = False
+    """The server said nothing: the call ran out of time."""
 
 
 def outcome_of(error: grpc.aio.AioRpcError, endpoint: str, *, write: bool) -> Outcome:
@@ -46,7 +50,8 @@ def outcome_of(error: grpc.aio.AioRpcError, endpoint: str, *, write: bool) -> Ou
     leader = metadata.get(LEADER_METADATA_KEY)
     leader_address = leader if isinstance(leader, str) and leader else None
     not_done = metadata.get(OUTCOME_METADATA_KEY) == NOT_DONE
-    return Outcome(_error_of(error, endpoint, write and not not_done, not_done), leader_address)
+    silent = error.code() is Code.DEADLINE_EXCEEDED
+    return Outcome(_error_of(error, endpoint, write and not not_done, not_done), leader_address, silent)
 
 
 def _error_of(error: grpc.aio.AioRpcError, endpoint: str, uncertain: bool, not_done: bool) -> RequestError:
@@ -59,6 +64,8 @@ def _error_of(error: grpc.aio.AioRpcError, endpoint: str, uncertain: bool, not_d
         return InvalidRequestError(text)
     if code is Code.UNAVAILABLE and details == NOT_LEADER_TEXT:
         return NotLeaderError(None, text)
+    if code is Code.RESOURCE_EXHAUSTED and details.startswith(_TOO_LARGE_FOR_THE_SERVER):
+        return InvalidRequestError(text)
     if uncertain:
         return UnknownOutcomeError(f"{endpoint}: the outcome is unknown: {code.name.lower()}: {details}")
     if code is Code.RESOURCE_EXHAUSTED:

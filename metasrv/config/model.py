@@ -211,6 +211,11 @@ class Config(ConfigModel):
         pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$",
         description="Oldest client version that may connect.",
     )
+    grpc_announced_version: str = Field(
+        default="260629.2.0",
+        pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$",
+        description="Server version that clients are told; they refuse servers that are too old for them.",
+    )
     log: LogConfig = LogConfig()
     raft_config: RaftConfig = Field(default_factory=lambda: RaftConfig())
     ignored_keys: tuple[str, ...] = Field(default=(), exclude=True)

@@ -32,7 +32,7 @@ from metasrv.grpc_api.methods import (
     Kind,
     Method,
 )
-from metasrv.limits import GRPC_CALLS_MAX
+from metasrv.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
 
 Body = Callable[[Any, Any], Awaitable[Any]]
 """Unary: (request, call) -> reply message. Streaming: (request or iterator of requests, Stream) -> None."""
@@ -53,6 +53,8 @@ class Dispatcher:
         self._hint = hint
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        self._streams: dict[str, int] = {}
+        """Streaming calls under way by connection."""
         self.calls = 0
         """Calls under way."""
 
@@ -126,7 +128,13 @@ class Dispatcher:
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
+        peer = call.peer()
+        self._streams[peer] = self._streams.get(peer, 0) + 1
         try:
+            if self._streams[peer] > GRPC_STREAMS_PER_CONNECTION_MAX:
+                raise OverloadedError(
+                    f"this connection already has {GRPC_STREAMS_PER_CONNECTION_MAX} streams under way, the limit"
+                )
             await self._admit(method, call)
             await run(Stream(call, self._metrics))
             success = True
@@ -140,6 +148,9 @@ class Dispatcher:
         finally:
             if task is not None:
                 self._tasks.discard(task)
+            self._streams[peer] -= 1
+            if not self._streams[peer]:
+                del self._streams[peer]
             self.calls -= 1
             self._metrics.rpc_finished(success, perf_counter() - started, method.write)
 

@@ -40,14 +40,14 @@ class ExportMethods:
     async def _export(self, chunk_lines: int, stream: Stream) -> None:
         node_id = self._consensus.status().node_id
         async with self._readers.open() as reader:
-            async for page in reader.iterate(export_messages(reader.view, node_id, chunk_lines)):
+            async for page in reader.iterate(export_messages(reader.view, node_id, chunk_lines), patient=True):
                 await reader.deliver(stream, page)
 
     async def snapshot_keys_layout(self, request: pb.KeysLayoutRequest, stream: Stream) -> None:
         """SnapshotKeysLayout: key counts by directory, children before parents, the total last."""
         depth = request.depth if request.HasField("depth") else None
         async with self._readers.open() as reader:
-            async for page in reader.iterate(_layout_messages(reader.view.keys(), depth)):
+            async for page in reader.iterate(_layout_messages(reader.view.keys(), depth), patient=True):
                 await reader.deliver(stream, page)
 
 

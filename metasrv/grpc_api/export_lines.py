@@ -20,8 +20,8 @@ STATE_TREE = "state_machine/0"
 
 CHUNK_SIZE_BYTES_TARGET = 1024 * 1024
 """A message is closed early when it has grown so large."""
-PAGE_LINES = 1024
-"""Lines handed over from the helper thread at once, about."""
+PAGE_LINES = 256
+"""Lines handed over from the helper thread at once, about: a few milliseconds of work, then the thread rests."""
 
 _NUMBERS = tuple(map(str, range(256)))
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -8,6 +8,7 @@ bounded. Methods run on the event loop; only the reading itself runs in the thre
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
@@ -26,6 +27,10 @@ Result = TypeVar("Result")
 Item = TypeVar("Item")
 
 THREADS = 2
+REST_PER_WORK = 3.0
+"""While writes go on, an export rests so many times as long as it has worked: it takes a quarter of a core at most. On a
+node that is otherwise idle it goes at full speed."""
+REST_SECONDS_MAX = 0.25
 
 
 class Readers:
@@ -40,7 +45,7 @@ class Readers:
         """Pin the state of this instant; raises OverloadedError at the limit."""
         if self.open_count >= GRPC_READERS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_READERS_MAX} large reads, the limit")
-        return PinnedReader(self, self._pool, self._machine.open_reader())
+        return PinnedReader(self, self._pool, self._machine)
 
     def close(self) -> None:
         """Wait for reads under way; new ones raise RuntimeError."""
@@ -50,8 +55,9 @@ class Readers:
 class PinnedReader:
     """One view, as an async context manager; a single task uses it."""
 
-    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, view: StateReader) -> None:
-        self.view = view
+    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, machine: StateMachine) -> None:
+        self.view = machine.open_reader()
+        self._machine = machine
         self._readers = readers
         self._pool = pool
         self._under_way: Future[object] | None = None
@@ -73,13 +79,20 @@ class PinnedReader:
         self._under_way = future  # type: ignore[assignment]  # Future is invariant, only its end matters here
         return await asyncio.wrap_future(future)
 
-    async def iterate(self, items: Iterator[Item]) -> AsyncIterator[Item]:
-        """Each next item made in a helper thread."""
+    async def iterate(self, items: Iterator[Item], *, patient: bool = False) -> AsyncIterator[Item]:
+        """Each next item made in a helper thread.
+
+        A `patient` caller, who has no deadline to meet, rests in between while the state goes on changing.
+        """
+        applied_index = self._machine.last_applied.index
         while True:
-            item = await self.run(lambda: next(items, None))
+            item, worked_seconds = await self.run(lambda: _timed_next(items))
             if item is None:
                 return
             yield item
+            if patient and self._machine.last_applied.index != applied_index:
+                applied_index = self._machine.last_applied.index
+                await asyncio.sleep(min(worked_seconds * REST_PER_WORK, REST_SECONDS_MAX))
 
     async def deliver(self, stream: Stream, messages: Sequence[bytes]) -> None:
         """Send a page; raises StatusError when the client does not take it in time."""
@@ -92,6 +105,13 @@ class PinnedReader:
                 grpc.StatusCode.ABORTED,
                 f"the client took none of a page of answers for {GRPC_PAGE_SECONDS_MAX} seconds; read again",
             ) from error
+
+
+def _timed_next(items: Iterator[Item]) -> tuple[Item | None, float]:
+    """The next item and the processor time of this thread that it took, in seconds."""
+    started = time.thread_time()
+    item = next(items, None)
+    return item, time.thread_time() - started
 
 
 def _close_after(view: StateReader, under_way: Future[object] | None) -> None:

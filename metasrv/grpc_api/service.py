@@ -13,7 +13,6 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from metasrv.context import NodeContext
 from metasrv.errors import BindError, ConfigError
@@ -25,18 +24,16 @@ from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
+from metasrv.grpc_api.reflection import add_reflection
 from metasrv.grpc_api.versions import ProtocolVersion
 from metasrv.grpc_api.watch import WatchMethod
 from metasrv.types import Endpoint
 
-# The type information of these packages leaves their asyncio halves out.
+# The type information of the package leaves its asyncio half out.
 _health_aio: Any = vars(health)["aio"]
-_reflection_aio: Any = vars(reflection)["aio"]
 
 HEALTH_SECONDS = 0.5
 """How often the health service looks at the node."""
-REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
-SERVICE_NAMES = (m.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1)
 
 KEEPALIVE_OPTIONS = (
     # A client that vanished without a word is noticed, and its watchers closed, within half a minute.
@@ -56,15 +53,17 @@ class GrpcService:
 
     def __init__(self, context: NodeContext) -> None:
         config = context.config
-        try:
-            min_client_version = ProtocolVersion.parse(config.grpc_min_client_version)
-        except ValueError as error:
-            raise ConfigError([f"grpc_min_client_version: {error}"]) from error
+        min_client_version = _version_of("grpc_min_client_version", config.grpc_min_client_version)
+        server_version = _version_of("grpc_announced_version", config.grpc_announced_version)
+        if server_version.digit == 0:
+            raise ConfigError(
+                ["grpc_announced_version: 0.0.0 is no version: clients end themselves when they are told so"]
+            )
         password = config.grpc_password
         self._context = context
         self._hint = LeaderHint(context)
         self._authenticator = Authenticator(
-            context, None if password is None else password.get_secret_value(), min_client_version
+            context, None if password is None else password.get_secret_value(), min_client_version, server_version
         )
         self._dispatcher = Dispatcher(context, self._authenticator, self._hint)
         self._readers = Readers(context.machine)
@@ -132,18 +131,8 @@ class GrpcService:
     # ------------------------------------------------------------------------- companions
 
     def _add_companions(self, server: Any) -> None:
-        """Health and reflection; reflection under both names, whose messages are the same."""
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(SERVICE_NAMES, server)
-        servicer = _reflection_aio.ReflectionServicer(SERVICE_NAMES)
-        handler = grpc.stream_stream_rpc_method_handler(
-            servicer.ServerReflectionInfo,
-            request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-            response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-        )
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler}),)
-        )
+        add_reflection(server, (m.SERVICE_NAME, health.SERVICE_NAME))
 
     async def _follow_health(self) -> None:
         """Report SERVING while this node knows a leader and takes requests."""
@@ -154,6 +143,13 @@ class GrpcService:
             for service in ("", m.SERVICE_NAME):
                 await self._health.set(service, statuses.SERVING if able else statuses.NOT_SERVING)
             await asyncio.sleep(HEALTH_SECONDS)
+
+
+def _version_of(key: str, text: str) -> ProtocolVersion:
+    try:
+        return ProtocolVersion.parse(text)
+    except ValueError as error:
+        raise ConfigError([f"{key}: {error}"]) from error
 
 
 # ----------------------------------------------------------------------------- binding

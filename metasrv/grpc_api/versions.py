@@ -41,7 +41,7 @@ class ProtocolVersion(NamedTuple):
 
 
 SERVER_VERSION = ProtocolVersion(260629, 2, 0)
-"""What this server announces: it offers every feature that a server of this version has."""
+"""What this server announces, unless `grpc_announced_version` says otherwise: it offers every feature of this version."""
 
 MIN_CLIENT_VERSION = ProtocolVersion(1, 2, 676)
 """The oldest client that is let in, unless `grpc_min_client_version` says otherwise."""

@@ -23,12 +23,13 @@ from metasrv.errors import (
 )
 from metasrv.raft.forwarding import Answering, Description, Forwarding
 from metasrv.raft.membership import MembershipChanges
+from metasrv.raft.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.transfer import LeadershipTransfer
 from metasrv.types import Endpoint, RaftStatus
 
-NO_LEADER_WAIT_MS = 2_000
-"""How long a request waits for a leader to become known (admin-api.md section 5)."""
+NO_LEADER_WAIT_MS = 1_800
+"""How long a request waits for a leader to become known: its caller has an answer within 2 s (admin-api.md section 5)."""
 _RETRY_SECONDS = 0.02
 
 
@@ -37,9 +38,10 @@ class RaftConsensus:
 
     def __init__(self, resources: ReplicaResources) -> None:
         self._stopping = False
-        replica = self._replica = Replica(resources, self._answer)
+        replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
+        self._patience = Patience(replica.leader_id)
         self.forwarding = Forwarding(replica.peers.transport)
         self._answering = Answering(self, self, self.forwarding)
         self._membership = MembershipChanges(
@@ -66,18 +68,18 @@ class RaftConsensus:
 
     async def start(self, host: str, port: int) -> Endpoint:
         """Listen for peers and begin to step. Raises BindError."""
-        bound = await self._replica.peers.transport.listen(host, port)
-        self._replica.peers.refresh()
-        self._replica.driver.start()
+        bound = await self.replica.peers.transport.listen(host, port)
+        self.replica.peers.refresh()
+        self.replica.driver.start()
         return bound
 
     def load_snapshots(self) -> None:
         """Look, in the snapshot thread, at what an earlier run left."""
-        self._replica.snapshots.load_existing()
+        self.replica.snapshots.load_existing()
 
     def on_fatal(self, callback: Callable[[StartupError], None]) -> None:
         """`callback` hears the sentence with which consensus stops for good."""
-        self._replica.driver.on_fatal = callback
+        self.replica.driver.on_fatal = callback
 
     def refuse_new(self) -> None:
         """From now on new writes and reads are refused; those in flight go on."""
@@ -90,12 +92,12 @@ class RaftConsensus:
     async def close(self) -> None:
         """Stop stepping, end what waits, close connections and threads."""
         self._stopping = True
-        await self._replica.close()
+        await self.replica.close()
 
     # ------------------------------------------------------------------ Consensus
 
     def status(self) -> RaftStatus:
-        return self._replica.status()
+        return self.replica.status()
 
     async def propose(self, command: Command, timeout_ms: int) -> Reply:
         deadline = self._clock.monotonic() + timeout_ms / 1000
@@ -105,7 +107,7 @@ class RaftConsensus:
             try:
                 if leader_id == self.node_id:
                     return await self.propose_local(command, left_ms)
-                return await self.forwarding.propose(leader_id, command, left_ms)
+                return await self._propose_at(leader_id, command, left_ms)
             except (OverloadedError, StoppingError) as error:
                 if isinstance(error, OverloadedError) or self._stopping:
                     raise
@@ -113,23 +115,29 @@ class RaftConsensus:
             except NotDoneError as error:  # certainly not executed: safe to send again (D15)
                 await self._retry_pause(deadline, error)
 
+    async def _propose_at(self, leader_id: int, command: Command, timeout_ms: int) -> Reply:
+        """One hop; the other node keeps the deadline too, and says what became of the write."""
+        asked = self.forwarding.propose(leader_id, command, timeout_ms)
+        try:
+            return await self._patience.wait(asked, leader_id, timeout_ms / 1000, WRITE_GRACE_SECONDS)
+        except LeaderLostError:
+            raise UnknownOutcomeError(
+                f"node {leader_id} was sent this write and is no longer the leader; it may still take effect"
+            ) from None
+        except TimeoutError:
+            raise UnknownOutcomeError(
+                f"node {leader_id} was sent this write and did not answer within {timeout_ms} ms"
+            ) from None
+
     async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
         self._refuse_if_stopping()
-        if not self._replica.leads():
-            raise NotLeaderError(self._replica.leader_id())
-        future = self._replica.proposals.submit(command, encode_command(command), self._clock.monotonic())
-        self._replica.driver.wake_for_proposal()
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                return await future
-        except TimeoutError:
-            if self._replica.proposals.in_log(future):
-                raise UnknownOutcomeError(
-                    f"the write is in the log but was not committed within {timeout_ms} ms; it may still take effect"
-                ) from None
-            raise NotDoneError(
-                f"the write was not taken into the log within {timeout_ms} ms; it was not executed"
-            ) from None
+        if not self.replica.leads():
+            raise NotLeaderError(self.replica.leader_id())
+        replica = self.replica
+        now = self._clock.monotonic()
+        future = replica.proposals.submit(command, encode_command(command), now, timeout_ms / 1000)
+        replica.driver.wake_for_proposal(now)
+        return await future
 
     async def read_barrier(self, timeout_ms: int) -> None:
         deadline = self._clock.monotonic() + timeout_ms / 1000
@@ -140,10 +148,13 @@ class RaftConsensus:
                 if leader_id == self.node_id:
                     index = await self.read_index(left_ms)
                 else:
-                    index = await self.forwarding.read_index(leader_id, left_ms)
+                    asked = self.forwarding.read_index(leader_id, left_ms)
+                    index = await self._patience.wait(asked, leader_id, left_ms / 1000, READ_GRACE_SECONDS)
                 break
             except OverloadedError:
                 raise
+            except (LeaderLostError, TimeoutError):
+                await self._retry_pause(deadline, NotDoneError(f"node {leader_id}, the leader, did not answer in time"))
             except (NotDoneError, UnknownOutcomeError) as error:  # a read may always be asked again
                 await self._retry_pause(deadline, NotDoneError(str(error)))
         await self.wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
@@ -156,10 +167,10 @@ class RaftConsensus:
     async def read_index(self, timeout_ms: int) -> int:
         """The index that a read must see, once a majority confirmed this leader after the call."""
         self._refuse_if_stopping()
-        if not self._replica.leads():
-            raise NotLeaderError(self._replica.leader_id())
-        future = self._replica.reads.register(max(self._replica.engine.commit_index(), self._replica.engine.noop_index()))
-        self._replica.driver.wake()
+        if not self.replica.leads():
+            raise NotLeaderError(self.replica.leader_id())
+        future = self.replica.reads.register(max(self.replica.engine.commit_index(), self.replica.engine.noop_index()))
+        self.replica.driver.wake()
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 return await future
@@ -167,23 +178,25 @@ class RaftConsensus:
             raise NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms") from None
 
     async def wait_applied(self, index: int, timeout_ms: int) -> None:
+        if self.replica.applied_index() >= index:
+            return
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                await self._replica.applied.wait(index)
+                await self.replica.applied.wait(index)
         except TimeoutError:
             raise NotDoneError(f"this node has not applied entry {index} within {timeout_ms} ms") from None
 
     async def trigger_snapshot(self) -> None:
         self._refuse_if_stopping()
-        self._replica.snapshots.build(self._replica.machine.last_applied.index)
+        self.replica.snapshots.build(self.replica.machine.last_applied.index)
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
-        voter_ids = sorted(self._replica.engine.membership().voters)
+        voter_ids = sorted(self.replica.engine.membership().voters)
         if to_id is None:
             position = voter_ids.index(self.node_id) if self.node_id in voter_ids else 0
             to_id = voter_ids[(position + 1) % len(voter_ids)] if voter_ids else self.node_id
         if not self.status().is_leader:
-            raise NotLeaderError(self._replica.leader_id())
+            raise NotLeaderError(self.replica.leader_id())
         if to_id != self.node_id and to_id in voter_ids:
             await self._transfer.start(to_id)
         return TransferResult(self.node_id, to_id, voter_ids)
@@ -197,17 +210,17 @@ class RaftConsensus:
     # ------------------------------------------------------------------ for joining
 
     def describe(self) -> Description:
-        leader_id = self._replica.leader_id()
-        member = None if leader_id is None else self._replica.engine.membership().member(leader_id)
+        leader_id = self.replica.leader_id()
+        member = None if leader_id is None else self.replica.engine.membership().member(leader_id)
         return Description(
-            self._replica.resources.directory.identity.cluster_id, leader_id, member.endpoint if member else None
+            self.replica.resources.directory.identity.cluster_id, leader_id, member.endpoint if member else None
         )
 
     def adopt_cluster(self, cluster_id: str) -> None:
         """This node is about to join `cluster_id`: from now on it talks to no other."""
-        self._replica.resources.directory.set_cluster_id(cluster_id)
-        self._replica.machine.set_cluster_id(cluster_id)
-        self._replica.peers.set_cluster_id(cluster_id)
+        self.replica.resources.directory.set_cluster_id(cluster_id)
+        self.replica.machine.set_cluster_id(cluster_id)
+        self.replica.peers.set_cluster_id(cluster_id)
 
     async def _answer(self, method: str, payload: bytes) -> bytes:
         return await self._answering.answer(method, payload)
@@ -218,10 +231,10 @@ class RaftConsensus:
         give_up = min(deadline, self._clock.monotonic() + NO_LEADER_WAIT_MS / 1000)
         while True:
             self._refuse_if_stopping()
-            leader_id = self._replica.leader_id()
+            leader_id = self.replica.leader_id()
             if leader_id is not None:
                 return leader_id
-            if self._clock.monotonic() >= give_up:
+            if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # in time for the caller to read it
                 raise NoLeaderError
             await asyncio.sleep(_RETRY_SECONDS)
 
@@ -231,5 +244,5 @@ class RaftConsensus:
         await asyncio.sleep(_RETRY_SECONDS)
 
     def _refuse_if_stopping(self) -> None:
-        if self._stopping or self._replica.driver.fatal is not None:
+        if self._stopping or self.replica.driver.fatal is not None:
             raise StoppingError

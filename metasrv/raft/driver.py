@@ -85,6 +85,7 @@ class Driver:
         self._commit_sent = 0
         self._commit_seen_at = 0.0
         self._was_leader = False
+        self._tick_due = True
         self._stopped = False
         self._broadcast_due = False
         self._holding = False
@@ -115,11 +116,11 @@ class Driver:
             self._scheduled = True
             self._loop.call_soon(self._scheduled_step)
 
-    def wake_for_proposal(self) -> None:
+    def wake_for_proposal(self, now: float) -> None:
         """A proposal waits: take a step soon, unless the sync in flight or the pace timer brings one in good time."""
         if self.busy():
             return
-        if self._pace_timer is None or self._proposals.seconds_to_wait(self._clock.monotonic()) <= 0.0:
+        if self._pace_timer is None or self._proposals.seconds_to_wait(now) <= 0.0:
             self.wake()
 
     def greet(self) -> None:
@@ -148,6 +149,9 @@ class Driver:
         if self._stopped:
             return
         self._timer = self._loop.call_later(TICK_SECONDS, self._on_timer)
+        now = self._clock.monotonic()
+        self._proposals.expire(now, self._engine.role() == LEADER and self._guards.leads_with_quorum(now))
+        self._tick_due = True
         self._step()
 
     def _step(self) -> None:
@@ -175,11 +179,12 @@ class Driver:
         engine, now = self._engine, self._clock.monotonic()
         if engine.commit_index() > engine.applied_index():
             engine.apply_committed()
-        self._handle_inbox(now)
+        heard = self._handle_inbox(now)
         if not self._store.dirty:
-            self._guards.before_tick(now)
-            engine.doTick(0)  # commits, applies, answers: only what is already on this node's disk
-            self._guards.after_tick()
+            if self._needs_tick(heard, now):
+                self._tick(now)
+            elif engine.commit_index() > engine.applied_index():
+                engine.apply_committed()
             self._note_role()
             if not self._store.dirty:
                 self._propose(now)
@@ -193,7 +198,26 @@ class Driver:
                 self.wake()
         self.after_step()
 
-    def _handle_inbox(self, now: float) -> None:
+    def _needs_tick(self, heard: bool, now: float) -> bool:
+        """Whether the engine's tick has anything to do: timers, or entries that may be committed by now."""
+        if self._tick_due:
+            return True
+        engine = self._engine
+        if engine.role() != LEADER:
+            return engine.election_deadline() <= now
+        return engine.commit_index() < self._store.last_index and (heard or engine.membership().majority == 1)
+
+    def _tick(self, now: float) -> None:
+        """Commits, applies, campaigns, steps down: only on what is already on this node's disk."""
+        self._tick_due = False
+        self._guards.before_tick(now)
+        self._engine.doTick(0)
+        self._guards.after_tick()
+
+    def _handle_inbox(self, now: float) -> bool:
+        """Hand queued messages to the engine; whether there was any."""
+        if not self._inbox:
+            return False
         deadline = now + _STEP_SECONDS_MAX
         while self._inbox and not self._stopped:
             node_id, payload = self._inbox.popleft()
@@ -206,6 +230,7 @@ class Driver:
             self._guards.incoming(node_id, message, now)
             if self._clock.monotonic() > deadline:
                 break
+        return True
 
     def _note_role(self) -> None:
         leads = self._engine.role() == LEADER

@@ -33,6 +33,7 @@ from metasrv.raft.messages import (
     VoteGranted,
 )
 from metasrv.raft.reads import ReadIndex
+from metasrv.types import Membership
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,8 @@ class Guards:
         self._may_campaign = False
         self._transfer_campaign = False
         self._last_tick: float | None = None
+        self._quorum_until = 0.0
+        self._quorum_of: Membership | None = None
         self.electing = False
         """This voter's election timer fired and no leader has been heard since."""
 
@@ -88,11 +91,17 @@ class Guards:
 
     def leads_with_quorum(self, now: float) -> bool:
         """This leader had an answer from a majority within the minimum election timeout (invariant 6)."""
-        voters = self._engine.membership().voters
-        fresh = sum(
-            node_id == self._own_id or now - self._engine.last_response(node_id) < self._timeout_min for node_id in voters
-        )
-        return fresh >= self._engine.membership().majority
+        engine = self._engine
+        membership = engine.membership()
+        # Answers only get newer, so what was true until a moment stays true until then.
+        if now < self._quorum_until and membership is self._quorum_of:
+            return True
+        answers = sorted((now if i == self._own_id else engine.last_response(i) for i in membership.voters), reverse=True)
+        if not answers:
+            return False
+        self._quorum_of = membership
+        self._quorum_until = answers[membership.majority - 1] + self._timeout_min
+        return now < self._quorum_until
 
     def leader_connection_lost(self, node_id: int, now: float) -> None:
         """The leader's connection broke, as when its process dies: do not wait for the whole election timeout.

@@ -17,7 +17,7 @@ from metasrv.errors import InvariantError
 from metasrv.raft.log_checks import check_applied
 from metasrv.raft.log_files import OpenedLog, open_log
 from metasrv.raft.log_format import NUMBER_MAX, LogEntry, LogFileSizes, PendingWrite
-from metasrv.raft.log_writer import LogWriter
+from metasrv.raft.log_writer import CHECKPOINT_SIZE_BYTES, LogWriter
 from metasrv.types import RaftLogStatus
 
 __all__ = ["LogEntry", "LogStore", "LogWriter", "PendingWrite"]
@@ -70,11 +70,11 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         """
         return cls(path, open_log(path, create_entries))
 
-    def open_writer(self) -> LogWriter:
+    def open_writer(self, checkpoint_size_bytes: int = CHECKPOINT_SIZE_BYTES) -> LogWriter:
         """The one writer, for the storage thread; at start only. It holds the lock until it is closed."""
         if self._writer is not None:
             raise InvariantError("the raft log already has a writer")
-        self._writer = LogWriter(self.path, self._mark, self._written)
+        self._writer = LogWriter(self.path, self._mark, self._written, checkpoint_size_bytes)
         return self._writer
 
     def check_against_state(self, applied_index: int) -> None:
@@ -89,7 +89,8 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     @property
     def last_index(self) -> int:
-        return self._first_index + len(self) - 1
+        # Asked for dozens of times a write, so without the detour over `len(self)`.
+        return self._first_index + len(self._entries) - self._head - 1
 
     @property
     def last_term(self) -> int:
@@ -126,8 +127,8 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     def entry_at(self, index: int) -> LogEntry | None:
         """The entry with this index, or None when the log does not hold it."""
-        position = index - self._first_index
-        return self._at(position) if 0 <= position < len(self) else None
+        position = index - self._first_index + self._head
+        return self._entries[position] if self._head <= position < len(self._entries) else None
 
     def entries_from(self, index: int, size_bytes_max: int) -> list[LogEntry]:
         """Entries from `index` on: at least one if there is one, then as many as stay within the size."""
@@ -255,8 +256,8 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
     def dirty(self) -> bool:
         """Whether something waits that a vote or an acknowledgement may speak of, or a purge is due."""
         return (
-            self._term_changed
-            or self._unwritten_from <= self.last_index
+            self._unwritten_from < self._first_index + len(self._entries) - self._head
+            or self._term_changed
             or self._delete_from is not None
             or self._delete_all
             or self._purge_due

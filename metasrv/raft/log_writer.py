@@ -43,7 +43,13 @@ _WRITES_BETWEEN_LOOKS = 16
 class LogWriter:
     """Owns the connection. After any failed write it is dead, because what is on the disk is not known any more."""
 
-    def __init__(self, path: str, mark: SyncMark, expected_written: int) -> None:
+    def __init__(
+        self,
+        path: str,
+        mark: SyncMark,
+        expected_written: int,
+        checkpoint_size_bytes: int = CHECKPOINT_SIZE_BYTES,
+    ) -> None:
         """Open the checked log at `path`, whose last transaction is `expected_written`; takes over `mark`.
 
         Raises IdentityError when another process has it open, DataDamagedError when SQLite sees another log than the
@@ -53,6 +59,7 @@ class LogWriter:
         self.file_sizes = LogFileSizes()
         """Replaced as a whole every few writes, so that any thread may read it."""
         self._mark = mark
+        self._checkpoint_size_bytes = checkpoint_size_bytes
         self._failure: str | None = None
         self._closed = False
         self._wal_used_bytes = 0
@@ -158,8 +165,8 @@ class LogWriter:
         self._looked_at = self._written
         try:
             self._measure()
-            grown = self.file_sizes.wal_bytes > max(self._wal_seen_bytes, CHECKPOINT_SIZE_BYTES)
-            if not grown and self._wal_used_bytes < CHECKPOINT_SIZE_BYTES:
+            grown = self.file_sizes.wal_bytes > max(self._wal_seen_bytes, self._checkpoint_size_bytes)
+            if not grown and self._wal_used_bytes < self._checkpoint_size_bytes:
                 return
             self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             self._mark.sync()

@@ -1,14 +1,20 @@
-"""What the peer transport tells and asks its node.
+"""The seam between a node's consensus and its peer transport: what each asks of the other.
 
-Knows nothing of connections. Everything is called on the event loop.
+`transport.py` implements it over sockets, the simulator over a virtual network. Knows nothing of connections.
+Everything is called on the event loop.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from metasrv.clock import Clock
 from metasrv.errors import InvalidRequestError
-from metasrv.raft.handshake import RemoteIdentity
+from metasrv.observer import RaftObserver
+from metasrv.raft.handshake import LocalIdentity, RemoteIdentity
+from metasrv.raft.security import PeerSecurity
+from metasrv.types import Endpoint
 
 
 class PeerHandler(Protocol):
@@ -43,6 +49,32 @@ class PeerHandler(Protocol):
     async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
         """The answer to a request; a RequestError is raised again, as the same class, at the node that asked."""
         ...
+
+
+class Transport(Protocol):
+    """The connections of one node to all others; see `transport.PeerTransport` for the contract of each method."""
+
+    async def listen(self, host: str, port: int) -> Endpoint: ...
+
+    def set_peers(self, endpoints: Mapping[int, Endpoint]) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def send(self, node_id: int, payload: bytes) -> bool: ...
+
+    async def request(self, target: int | Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes: ...
+
+    def is_connected(self, node_id: int) -> bool: ...
+
+    def hurry(self, node_id: int) -> None: ...
+
+    def last_contact(self, node_id: int) -> float | None: ...
+
+    def known_endpoint(self, node_id: int) -> Endpoint | None: ...
+
+
+TransportFactory = Callable[[LocalIdentity, PeerSecurity, PeerHandler, RaftObserver, Clock], Transport]
+"""Makes the transport of one node."""
 
 
 class OneShotHandler:

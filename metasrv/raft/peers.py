@@ -15,8 +15,10 @@ from metasrv.observer import RaftObserver
 from metasrv.raft.driver import Driver
 from metasrv.raft.engine import Engine
 from metasrv.raft.guards import Guards
+from metasrv.raft.handshake import LocalIdentity, RemoteIdentity
+from metasrv.raft.peer_handler import TransportFactory
+from metasrv.raft.security import PeerSecurity
 from metasrv.raft.snapshots import Snapshots
-from metasrv.raft.transport import LocalIdentity, PeerSecurity, PeerTransport, RemoteIdentity
 from metasrv.state.machine import StateMachine
 from metasrv.types import Endpoint, Membership, Node
 
@@ -33,6 +35,7 @@ class Peers:
         observer: RaftObserver,
         clock: Clock,
         answer: Callable[[str, bytes], Awaitable[bytes]],
+        make_transport: TransportFactory,
     ) -> None:
         self._local = local
         self._answer = answer
@@ -46,7 +49,7 @@ class Peers:
         self._guards: Guards
         self._snapshots: Snapshots
         self._machine: StateMachine
-        self.transport = PeerTransport(local, security, self, observer, clock)
+        self.transport = make_transport(local, security, self, observer, clock)
 
     def attach(self, driver: Driver, engine: Engine, guards: Guards, snapshots: Snapshots, machine: StateMachine) -> None:
         """Connect the parts that were built after the transport."""

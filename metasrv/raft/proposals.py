@@ -1,16 +1,19 @@
 """Group commit: proposals wait here, leave as one log entry, and get their replies when it is applied.
 
-A lone proposal leaves at once. Under load a batch leaves when enough have gathered or a few milliseconds have passed
-(engine.md, "how it is driven"): each batch costs every node a message, a sync and a transaction, so larger batches
-halve the cost of a write and shorten its latency. How many is enough follows the most that were pending at once; a
-batch that waited in vain halves it.
-Every proposal ends as done, not done, or unknown (D15). No clock of its own; runs on the event loop.
+A lone proposal leaves at once. Among several callers a batch leaves when no proposal has come for a millisecond, or
+some milliseconds after its first (engine.md, "how it is driven"): each batch costs every node a message, a sync and a
+transaction, so larger batches halve the cost of a write and shorten its latency. A pause, not a number, says that all
+are in: a busy loop takes one proposal after the other, and any number it has seen so far is the wrong one.
+Every proposal ends as done, not done, or unknown (D15), by its deadline at the latest. No clock of its own; runs on the
+event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from metasrv.commands import Command, Reply
@@ -22,19 +25,20 @@ from metasrv.limits import (
     PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX,
 )
+from metasrv.raft.patience import WRITE_GRACE_SECONDS
 
 PACE_SECONDS_MAX = 0.01
 """A batch never waits longer for company."""
-PACE_SECONDS_PER_PROPOSAL = 0.00025
-"""And never longer than this for each proposal that is expected: about what a batch less saves."""
-GATHER_SHARE = 0.9
-"""A batch leaves early once it holds this share of the proposals that are expected."""
+PAUSE_SECONDS = 0.001
+"""So long without a new proposal means that everybody who had one has brought it."""
+_NEVER = math.inf
 
 
 class _Proposal(NamedTuple):
     command: Command
     encoded: bytes
     future: asyncio.Future[Reply]
+    deadline: float
 
 
 class _Batch(NamedTuple):
@@ -51,9 +55,14 @@ class Proposals:
         self._waiting: deque[_Proposal] = deque()
         self._waiting_bytes = 0
         self._oldest_at = 0.0
+        self._newest_at = 0.0
+        self._next_deadline = _NEVER
+        """No proposal is overdue before this moment."""
+        self._lost_at: float | None = None
+        """When this node was first seen not to lead, with proposals of its own in the log."""
         self._in_flight: dict[int, _Batch] = {}
         self._in_flight_count = 0
-        self._expected = 0
+        self._callers = 0
         """The most proposals lately pending at once: each comes from a caller who will soon be back with the next."""
         self._last_time_ms = 0
         self.failed = 0
@@ -66,7 +75,7 @@ class Proposals:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def submit(self, command: Command, encoded: bytes, now: float) -> asyncio.Future[Reply]:
+    def submit(self, command: Command, encoded: bytes, now: float, timeout_seconds: float) -> asyncio.Future[Reply]:
         """Queue one proposal; raises OverloadedError at the limits, before anything was taken."""
         if len(self._waiting) >= PROPOSALS_WAITING_MAX:
             raise OverloadedError(f"{PROPOSALS_WAITING_MAX} writes already wait for the log; try again later")
@@ -75,26 +84,63 @@ class Proposals:
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         if not self._waiting:
             self._oldest_at = now
-        self._waiting.append(_Proposal(command, encoded, future))
+        self._newest_at = now
+        deadline = now + timeout_seconds
+        self._next_deadline = min(self._next_deadline, deadline)
+        self._waiting.append(_Proposal(command, encoded, future, deadline))
         self._waiting_bytes += len(encoded)
+        self._callers = max(self._callers, len(self._waiting) + self._in_flight_count)
         return future
 
     def seconds_to_wait(self, now: float) -> float:
         """0 when a batch should leave now; otherwise how long until it must."""
-        self._expected = max(self._expected, self.pending())
-        gathered = len(self._waiting)
-        if gathered >= self._enough() and (gathered > 1 or not self._in_flight_count):
+        if self._callers <= 1 or len(self._waiting) >= ENTRY_COMMANDS_MAX:
             return 0.0
-        pace_seconds = min(PACE_SECONDS_MAX, self._expected * PACE_SECONDS_PER_PROPOSAL)
-        return max(0.0, self._oldest_at + pace_seconds - now)
+        return max(0.0, min(self._newest_at + PAUSE_SECONDS, self._oldest_at + PACE_SECONDS_MAX) - now)
 
-    def _enough(self) -> float:
-        return min(self._expected * GATHER_SHARE, ENTRY_COMMANDS_MAX)
+    def expire(self, now: float, leads: bool) -> None:
+        """End what is overdue: unknown when it is in the log already, otherwise not done; called at each tick.
+
+        What is in the log also ends some time after this node led: waiting on would tell its caller nothing new.
+        """
+        if leads or not self._in_flight:
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = now
+        elif now - self._lost_at >= WRITE_GRACE_SECONDS:
+            error = UnknownOutcomeError(
+                "the write is in the log, but this node no longer leads; it may still take effect"
+            )
+            for batch in self._in_flight.values():
+                self._fail(batch.proposals, error)
+        if now < self._next_deadline:
+            return
+        self._next_deadline = _NEVER
+        for batch in self._in_flight.values():
+            self._expire(
+                batch.proposals,
+                now,
+                UnknownOutcomeError("the write is in the log but was not committed in time; it may still take effect"),
+            )
+        # Those that wait stay in the queue, where `take_batch` passes them over.
+        self._expire(
+            self._waiting, now, NotDoneError("the write was not taken into the log in time; it was not executed")
+        )
+
+    def _expire(self, proposals: Iterable[_Proposal], now: float, error: Exception) -> None:
+        overdue = []
+        for proposal in proposals:
+            if proposal.deadline <= now:
+                overdue.append(proposal)
+            else:
+                self._next_deadline = min(self._next_deadline, proposal.deadline)
+        self._fail(overdue, error)
 
     def take_batch(self, wall_ms: int) -> tuple[bytes, RegularEntry, list[_Proposal]] | None:
         """The next log entry and whom to answer; abandoned proposals are left out."""
-        if len(self._waiting) < self._enough():  # waited in vain: fewer callers are there than were
-            self._expected = max(self.pending(), self._expected // 2)
+        pending = self.pending()
+        if pending < self._callers:  # fewer are there than were
+            self._callers = max(pending, self._callers // 2)
         taken: list[_Proposal] = []
         size_bytes = 0
         while self._waiting and len(taken) < ENTRY_COMMANDS_MAX:
@@ -140,10 +186,6 @@ class Proposals:
         for proposal, reply in zip(batch.proposals, replies, strict=True):
             if not proposal.future.done():
                 proposal.future.set_result(reply)
-
-    def in_log(self, future: asyncio.Future[Reply]) -> bool:
-        """Whether the proposal already is in this leader's log, so that its outcome is open."""
-        return any(p.future is future for batch in self._in_flight.values() for p in batch.proposals)
 
     def not_leader(self, leader_id: int | None) -> None:
         """This node does not lead: what still waits was certainly not executed."""

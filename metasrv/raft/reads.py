@@ -61,6 +61,8 @@ class ReadIndex:
 
     def resolve(self, membership: Membership) -> None:
         """Answer every read whose round a majority has confirmed."""
+        if not self._waiters:
+            return
         rounds = sorted(
             (self.round if i == self._own_id else self._acknowledged.get(i, 0) for i in membership.voters),
             reverse=True,
@@ -68,7 +70,7 @@ class ReadIndex:
         if not rounds:
             return
         self._confirmed = max(self._confirmed, rounds[membership.majority - 1])
-        if not self._waiters or self._waiters[0].round > self._confirmed:
+        if self._waiters[0].round > self._confirmed:
             return
         ready = [waiter for waiter in self._waiters if waiter.round <= self._confirmed]
         self._waiters = self._waiters[len(ready) :]

@@ -20,13 +20,14 @@ from metasrv.raft.driver import Driver
 from metasrv.raft.engine import LEADER, Engine
 from metasrv.raft.guards import Guards
 from metasrv.raft.log_store import LogEntry, LogStore, LogWriter
+from metasrv.raft.peer_handler import TransportFactory
 from metasrv.raft.peers import Peers
 from metasrv.raft.proposals import Proposals
 from metasrv.raft.reads import AppliedWaiters, ReadIndex
 from metasrv.raft.snapshots import Snapshots
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
 from metasrv.raft.storage_thread import Storage
-from metasrv.raft.transport import LocalIdentity, PeerSecurity
+from metasrv.raft.transport import LocalIdentity, PeerSecurity, PeerTransport
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo
 from metasrv.types import Endpoint, LogId, Membership, RaftStatus
@@ -62,6 +63,7 @@ class ReplicaResources:
     security: PeerSecurity
     observer: RaftObserver
     clock: Clock
+    make_transport: TransportFactory = PeerTransport
 
 
 class Replica:
@@ -85,7 +87,7 @@ class Replica:
     def _build_transport(self, answer: Callable[[str, bytes], Awaitable[bytes]]) -> None:
         given, identity = self.resources, self.resources.directory.identity
         local = LocalIdentity(self.node_id, identity.incarnation, given.settings.endpoint, identity.cluster_id)
-        self.peers = Peers(local, given.security, given.observer, given.clock, answer)
+        self.peers = Peers(local, given.security, given.observer, given.clock, answer, given.make_transport)
         self.driver = Driver(
             clock=given.clock,
             store=given.store,

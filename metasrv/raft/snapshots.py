@@ -120,9 +120,9 @@ class Snapshots:
         return verify_snapshot(files[-1], None, self._cluster_id()) if files else None
 
     def _files(self) -> list[str]:
-        """Finished snapshot files, oldest first."""
+        """Finished snapshot files, oldest first: by what they hold, since a copied directory has other file times."""
         names = [name for name in os.listdir(self._directory) if name.endswith(".snap")]
-        return sorted((os.path.join(self._directory, name) for name in names), key=os.path.getmtime)
+        return [os.path.join(self._directory, name) for name in sorted(names, key=_position_of)]
 
     def purge_floor(self) -> int | None:
         """The log must be kept from this index on."""
@@ -307,3 +307,12 @@ class Snapshots:
             self._end(node_id, success=False)
         if self._incoming is not None:
             self._incoming.file.close()
+
+
+def _position_of(name: str) -> tuple[int, ...]:
+    """Index, term and time in the name of a snapshot file; zeros for a file that somebody else put there."""
+    try:
+        term, _, index, wall_ms = map(int, name.removesuffix(".snap").split("-"))
+    except ValueError:
+        return (0, 0, 0)
+    return (index, term, wall_ms)

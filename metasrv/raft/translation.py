@@ -24,10 +24,17 @@ from metasrv.raft.messages import (
 )
 
 
+class _NumberedNode(EngineNode):  # type: ignore[misc]  # pysyncobj is untyped
+    """Hashes as its number: the engine sends in the order of its sets, which so is the same in every process."""
+
+    def __hash__(self) -> int:
+        return int(self._id)
+
+
 @lru_cache(maxsize=64)
 def engine_node(node_id: int) -> EngineNode:
     """The engine's name of a node; a key of its tables, looked up several times a step, so made once."""
-    return EngineNode(str(node_id))
+    return _NumberedNode(str(node_id))
 
 
 def from_engine(message: dict[str, Any], current_term: int) -> Message | None:

@@ -120,6 +120,30 @@ async def test_a_paused_leader_does_not_use_up_a_read(cluster: ProcessCluster) -
             cluster.resume(leader)
 
 
+async def test_a_node_that_hangs_does_not_hold_up_the_start_of_a_stream(cluster: ProcessCluster) -> None:
+    """It used to take until the connection was given up, a quarter of a minute."""
+    leader = await cluster.wait_for_leader()
+    others = [node_id for node_id in cluster.nodes if node_id != leader]
+    async with cluster.client(leader, *others) as client, cluster.client(leader) as alone:
+        await client.upsert("k", b"1")
+        await alone.get("k")
+        client._caller.endpoints.prefer(str(cluster.nodes[leader].grpc))
+        cluster.pause(leader)
+        loop = asyncio.get_running_loop()
+        try:
+            began = loop.time()
+            lines = [line async for line in client.export()]
+            assert any('"GenericKV"' in line for line in lines), "another node answers"
+            assert loop.time() - began < 5
+            began = loop.time()
+            for stream in (alone.export(), alone.watch("k")):
+                with pytest.raises(NotDoneError, match="in time"):
+                    await anext(stream)
+            assert loop.time() - began < 13, "each within the client's five seconds, and a little"
+        finally:
+            cluster.resume(leader)
+
+
 async def test_a_watch_on_a_follower_sees_every_write(cluster: ProcessCluster) -> None:
     leader = await cluster.wait_for_leader()
     follower = next(node_id for node_id in cluster.nodes if node_id != leader)

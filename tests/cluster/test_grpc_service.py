@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from metasrv.errors import (
     TooLargeError,
     UnknownOutcomeError,
 )
+from metasrv.grpc_api import kv
 from metasrv.grpc_api import methods as m
 from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.proto import meta_pb2_grpc
@@ -119,7 +121,7 @@ async def test_messages_past_the_configured_size_are_refused_by_grpc(start: Star
     node = await start(grpc_api_max_message_size=4096)
     async with AsyncClient([node.address]) as client:
         assert (await client.upsert("a", bytes(4000))).result
-        with pytest.raises(UnknownOutcomeError, match="larger than max"):
+        with pytest.raises(InvalidRequestError, match="larger than max"):  # no handler saw it: certainly not done
             await client.upsert("a", bytes(5000))
 
 
@@ -162,6 +164,54 @@ async def test_the_client_goes_where_it_is_sent(start: Start) -> None:
         assert client.endpoints == (follower.address, leader.address)
 
 
+async def test_hints_lead_to_the_leader_also_where_its_name_can_not_be_dialled(start: Start) -> None:
+    """As from outside a container network: the nodes are reached by other addresses than those they advertise."""
+    follower = await start(grpc_api_advertise_host="127.0.0.1")
+    leader = await start(grpc_api_advertise_host="localhost")
+    advertised = leader.context.config.grpc_api_advertise_address
+    assert advertised == "localhost:0", "where nobody can listen"
+    async with AsyncClient([follower.address, leader.address]) as client:
+        await client.get("warm")
+        follower.name_leader(advertised)
+        for _ in range(3):
+            await client.branch_transaction(pb.KvTransactionRequest(branches=[pb.ConditionalOperation()]))
+        asked = client._caller.endpoints
+        assert asked.current == leader.address
+        follower.context.clock.ahead_ms = 60  # type: ignore[attr-defined]
+        asked.prefer(follower.address)
+        await client.upsert("a", b"1")
+        assert follower.consensus.proposals[-1].if_then[0].key == "a"  # type: ignore[union-attr]
+        await client.upsert("b", b"1")
+        assert leader.consensus.proposals[-1].if_then[0].key == "b"  # type: ignore[union-attr]
+
+
+async def test_without_a_way_to_the_leader_the_follower_that_forwards_stays(start: Start) -> None:
+    follower = await start()
+    async with AsyncClient([follower.address], timeout_ms=1_000) as client:
+        await client.get("warm")
+        follower.name_leader("localhost:0")
+        follower.context.clock.ahead_ms = 60  # type: ignore[attr-defined]
+        for number in range(20):
+            await client.upsert(str(number), b"1")
+        failed = client._caller._connections["localhost:0"]
+        assert failed.handshakes == 1, "an address that can not be dialled costs one call a delay, not each"
+        with pytest.raises(NotDoneError, match="not leader"):
+            await client.branch_transaction(pb.KvTransactionRequest())
+
+
+async def test_the_members_are_asked_for_now_and_then(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = await start()
+    monkeypatch.setattr("metasrv.client.caller.MEMBERS_SECONDS", 0.0)
+    async with AsyncClient([node.address]) as client:
+        assert client.endpoints == (node.address,)
+        await client.get("a")
+        refresh = client._caller._refresh
+        assert refresh is not None
+        await refresh
+        assert client.endpoints == ("127.0.0.1:9191", "127.0.0.1:9192", "127.0.0.1:9193", node.address)
+        assert client._caller.endpoints.current == node.address
+
+
 async def test_two_nodes_that_point_at_each_other_end_in_not_done(start: Start) -> None:
     one, two = await start(), await start()
     async with AsyncClient([one.address], timeout_ms=1_000) as client:
@@ -184,6 +234,17 @@ async def test_a_write_whose_connection_broke_is_unknown_and_not_sent_again(star
             await writing
         assert other.consensus.proposals == []
         assert await client.get("a") is None, "reads go on at the other node"
+
+
+async def test_the_write_after_one_without_an_answer_goes_to_another_node(start: Start) -> None:
+    hung, other = await start(), await start()
+    async with AsyncClient([hung.address, other.address], timeout_ms=300) as client:
+        await client.upsert("a", b"1")
+        hung.consensus.hold = asyncio.Event()
+        with pytest.raises(UnknownOutcomeError):
+            await client.upsert("a", b"2")
+        await client.upsert("a", b"3")
+        assert other.consensus.proposals[-1].if_then[0].value == b"3"  # type: ignore[union-attr]
 
 
 async def test_a_write_past_its_deadline_is_unknown(start: Start) -> None:
@@ -232,19 +293,11 @@ async def test_a_wrong_password_is_final(start: Start) -> None:
         assert await client.get("a") is None
 
 
-async def test_an_older_server_is_refused(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = await start()
-    monkeypatch.setattr("metasrv.grpc_api.handshake.SERVER_VERSION", m_version := _old_version())
+async def test_an_older_server_is_refused(start: Start) -> None:
+    node = await start(grpc_announced_version="1.2.770")
     async with AsyncClient([node.address]) as client:
         with pytest.raises(InvalidRequestError, match=r"server protocol_version\(\(1, 2, 770\)\) < client"):
             await client.get("a")
-    assert m_version.minor == 2
-
-
-def _old_version() -> Any:
-    from metasrv.grpc_api.versions import ProtocolVersion
-
-    return ProtocolVersion(1, 2, 770)
 
 
 async def test_a_closed_client_leaves_nothing_behind(start: Start) -> None:
@@ -294,6 +347,28 @@ async def test_a_watcher_that_left_is_forgotten_within_two_seconds(start: Start)
         reading.cancel()
         await until(lambda: node.context.machine.watches.count == 0, seconds=2.0)
         assert node.context.metrics.client.in_flight == 0
+
+
+async def test_a_long_list_that_goes_on_is_not_cut_off_before_the_deadline(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of the time is for the beginning; it used to be for the whole of the list."""
+    node = await start()
+    pages = kv._list_pages
+
+    def slowly(*arguments: Any) -> Any:
+        for page in pages(*arguments):
+            yield page
+            time.sleep(0.2)  # in the helper thread
+
+    monkeypatch.setattr(kv, "_list_pages", slowly)
+    async with AsyncClient([node.address], timeout_ms=3_000) as client:
+        puts = [pb.TxnOp(put=pb.TxnPutRequest(key=f"l/{number:04}", value=b"")) for number in range(4_000)]
+        await client.transaction(pb.TxnRequest(if_then=puts))
+        assert len(await client.list_prefix("l/")) == 4_000
+    async with AsyncClient([node.address], timeout_ms=900) as client:
+        with pytest.raises(NotDoneError):
+            await client.list_prefix("l/")
 
 
 async def test_get_many_answers_before_the_input_ends(start: Start) -> None:

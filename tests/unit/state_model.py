@@ -178,7 +178,7 @@ class Model:
         before_seq, before = self.seq_of(key), 0
         if key in self.records:
             try:
-                parsed = json.loads(self.records[key].data)
+                parsed = json.loads(self.records[key].data.decode())  # JSON is UTF-8; `loads` would guess at bytes
             except ValueError:
                 parsed = None
             before = parsed if type(parsed) is int and 0 <= parsed <= U64_MAX else 0

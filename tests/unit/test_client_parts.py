@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import pytest
 from grpc.aio import AioRpcError, Metadata
@@ -9,6 +11,8 @@ from grpc.aio import AioRpcError, Metadata
 from metasrv import commands as c
 from metasrv import errors
 from metasrv.client.answers import upsert_reply_of, watch_event_of
+from metasrv.client.caller import _Retries
+from metasrv.client.connection import CallFailedError
 from metasrv.client.endpoints import Endpoints
 from metasrv.client.outcomes import TokenRefusedError, outcome_of
 from metasrv.client.transaction import Transaction, upsert_request
@@ -38,6 +42,13 @@ MEANINGS = [
     (Code.UNKNOWN, "d", (), errors.UnknownOutcomeError, errors.NotDoneError),
     (Code.RESOURCE_EXHAUSTED, "d", (MARK,), errors.OverloadedError, errors.OverloadedError),
     (Code.RESOURCE_EXHAUSTED, "too large", (), errors.UnknownOutcomeError, errors.InvalidRequestError),
+    (
+        Code.RESOURCE_EXHAUSTED,
+        "SERVER: Received message larger than max (9 vs. 8)",
+        (),
+        errors.InvalidRequestError,
+        errors.InvalidRequestError,
+    ),
     (Code.INVALID_ARGUMENT, "d", (MARK,), errors.InvalidRequestError, errors.InvalidRequestError),
     (Code.UNIMPLEMENTED, "d", (), errors.InvalidRequestError, errors.InvalidRequestError),
     (Code.UNAUTHENTICATED, "d", (MARK,), TokenRefusedError, TokenRefusedError),
@@ -58,6 +69,30 @@ def test_what_a_failed_call_means(
         assert "host:9" in str(outcome.error)
         assert details in str(outcome.error)
         assert outcome.leader_address == ("h:1" if LEADER in metadata else None)
+
+
+class _Asked:
+    """The part of a connection that retries look at."""
+
+    endpoint = "a:1"
+
+
+async def test_the_reason_is_what_a_server_said_and_not_that_the_last_one_said_nothing() -> None:
+    """It used to be `Deadline Exceeded` after seconds of `no known leader`."""
+    said = CallFailedError(outcome_of(failure(Code.INTERNAL, "no known leader", MARK), "a:1", write=False))
+    silent = CallFailedError(outcome_of(failure(Code.DEADLINE_EXCEEDED), "a:1", write=False))
+    asked: Any = _Asked()
+    retries = _Retries(Endpoints(["a:1", "b:1"]), 0.2)
+    await retries.pause_or_raise(asked, said)
+
+    async def until_it_gives_up() -> None:
+        while True:
+            await retries.pause_or_raise(asked, silent)
+
+    with pytest.raises(errors.NoLeaderError, match="no known leader"):
+        await until_it_gives_up()
+    with pytest.raises(errors.NotDoneError, match="d"):
+        await _Retries(Endpoints(["a:1"]), 0.0).pause_or_raise(asked, silent)
 
 
 # ----------------------------------------------------------------------------- endpoints
@@ -91,6 +126,66 @@ def test_members_replace_what_was_learned_and_keep_what_was_configured() -> None
     endpoints.prefer("c:1")
     endpoints.replace(["c:1", "b:1"])
     assert endpoints.current == "c:1"
+
+
+class Time:
+    """A clock that a test puts forward."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_leader_that_can_not_be_dialled_is_looked_for_behind_the_configured_endpoints() -> None:
+    endpoints = Endpoints(["host:1", "host:2", "host:3"], Time())
+    endpoints.reached("host:1", "meta1:9")
+    assert endpoints.prefer("meta3:9"), "it is tried once"
+    endpoints.move_on("meta3:9")
+    assert endpoints.current == "host:1"
+    assert not endpoints.prefer("meta3:9")
+    assert endpoints.current == "host:2", "one that has not yet said what it is called"
+    endpoints.reached("host:2", "meta2:9")
+    assert not endpoints.prefer("meta3:9")
+    assert endpoints.current == "host:3"
+    endpoints.reached("host:3", "meta3:9")
+    assert endpoints.prefer("meta3:9")
+    assert endpoints.current == "host:3"
+    assert endpoints.prefer("meta1:9"), "each new name is tried once, too"
+    endpoints.move_on("meta1:9")
+    assert endpoints.prefer("meta1:9")
+    assert endpoints.current == "host:1"
+
+
+def test_an_unreachable_name_is_tried_again_ever_more_rarely() -> None:
+    time = Time()
+    endpoints = Endpoints(["a:1"], time)
+    for pause in (10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0):
+        assert endpoints.prefer("meta1:9")
+        endpoints.move_on("meta1:9")
+        time.now += pause - 0.1
+        assert not endpoints.prefer("meta1:9")
+        assert endpoints.current == "a:1"
+        time.now += 0.2
+    endpoints.prefer("meta1:9")
+    endpoints.reached("meta1:9", "meta1:9")
+    endpoints.move_on("meta1:9")
+    assert endpoints.prefer("meta1:9"), "one that was reached before is a node that is down, and comes back"
+
+
+def test_unreachable_members_are_passed_over_but_configured_endpoints_never() -> None:
+    endpoints = Endpoints(["a:1", "b:1"], Time())
+    for name in ("meta1:9", "meta2:9"):
+        endpoints.prefer(name)
+        endpoints.move_on(name)
+    endpoints.replace(["meta1:9", "meta2:9"])
+    assert endpoints.all == ("meta1:9", "meta2:9", "a:1", "b:1")
+    asked = []
+    for _ in range(4):
+        asked.append(endpoints.current)
+        endpoints.move_on(endpoints.current)
+    assert asked == ["a:1", "b:1", "a:1", "b:1"]
 
 
 def test_no_endpoint_is_refused() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from metasrv.commands import MatchKind, MatchSeq, Operation, Upsert
 from metasrv.grpc_api import methods as m
 from metasrv.grpc_api.calls import ANSWER_MARGIN_MS, TIMEOUT_MS_DEFAULT, client_address, timeout_ms_of
 from metasrv.grpc_api.leader import HINT_SECONDS, LeaderHint
@@ -105,4 +106,30 @@ async def test_a_cancelled_read_closes_its_view_behind_the_thread(tmp_path: Path
     leave.set()
     await asyncio.to_thread(readers.close)
     assert closed == [True]
+    context.machine.close()
+
+
+@pytest.mark.parametrize(("writing", "patient"), [(True, True), (False, True), (True, False)])
+async def test_an_export_rests_while_the_state_changes_and_only_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing: bool, patient: bool
+) -> None:
+    context, consensus = make_context(tmp_path)
+    readers = Readers(context.machine)
+    rests: list[float] = []
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+
+    pages = []
+    async with readers.open() as reader:
+        async for page in reader.iterate(iter(range(5)), patient=patient):
+            pages.append(page)
+            if writing and page in (1, 3):
+                await consensus.propose(Upsert("k", MatchSeq(MatchKind.ANY), Operation.UPDATE, b"v", None, None), 1000)
+                monkeypatch.setattr("metasrv.grpc_api.readers.asyncio.sleep", rest)
+    assert pages == [0, 1, 2, 3, 4]
+    assert len(rests) == (2 if writing and patient else 0)
+    assert all(0 <= seconds <= 0.25 for seconds in rests)
+    monkeypatch.undo()
+    await asyncio.to_thread(readers.close)
     context.machine.close()

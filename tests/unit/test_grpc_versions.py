@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metasrv.config.model import Config
 from metasrv.grpc_api.versions import MIN_CLIENT_VERSION, MIN_SERVER_VERSION, SERVER_VERSION, ProtocolVersion
 
 EXAMPLES = {
@@ -40,5 +41,6 @@ def test_other_texts_are_refused_with_a_sentence(text: str) -> None:
 
 def test_announced_versions() -> None:
     assert SERVER_VERSION == (260629, 2, 0)
+    assert Config().grpc_announced_version == str(SERVER_VERSION)
     assert MIN_CLIENT_VERSION == (1, 2, 676)
     assert MIN_SERVER_VERSION <= SERVER_VERSION

@@ -9,17 +9,20 @@ import pytest
 from metasrv.codec import encode_command
 from metasrv.commands import FeatureReply, MatchKind, MatchSeq, Operation, Reply, Upsert
 from metasrv.entries import RegularEntry, decode_entry
-from metasrv.errors import NotLeaderError, OverloadedError, StoppingError, UnknownOutcomeError
+from metasrv.errors import NotDoneError, NotLeaderError, OverloadedError, StoppingError, UnknownOutcomeError
 from metasrv.limits import ENTRY_COMMANDS_MAX, ENTRY_SIZE_BYTES_TARGET, PROPOSALS_WAITING_MAX
-from metasrv.raft.proposals import PACE_SECONDS_MAX, Proposals
+from metasrv.raft.patience import WRITE_GRACE_SECONDS
+from metasrv.raft.proposals import PACE_SECONDS_MAX, PAUSE_SECONDS, Proposals
 
 
 def _put(key: str, size_bytes: int = 10) -> Upsert:
     return Upsert(key, MatchSeq(MatchKind.ANY), Operation.UPDATE, b"x" * size_bytes)
 
 
-def _submit(proposals: Proposals, command: Upsert, now: float = 1.0) -> asyncio.Future[Reply]:
-    return proposals.submit(command, encode_command(command), now)
+def _submit(
+    proposals: Proposals, command: Upsert, now: float = 1.0, timeout_seconds: float = 10.0
+) -> asyncio.Future[Reply]:
+    return proposals.submit(command, encode_command(command), now, timeout_seconds)
 
 
 def _enter(proposals: Proposals, index: int, term: int, wall_ms: int = 1000) -> RegularEntry:
@@ -62,8 +65,6 @@ async def test_what_waits_when_leadership_ends_was_not_executed_but_what_is_in_t
     with pytest.raises(NotLeaderError):
         waiting.result()
     assert not in_log.done()
-    assert proposals.in_log(in_log)
-    assert not proposals.in_log(waiting)
 
 
 async def test_stop_tells_not_done_from_unknown() -> None:
@@ -101,9 +102,32 @@ async def test_d8_a_caller_that_went_away_changes_nothing_for_the_others() -> No
 
 async def test_a_proposal_whose_deadline_passed_never_enters_the_log() -> None:
     proposals = Proposals(1)
-    _submit(proposals, _put("a")).cancel()
+    overdue, gone = _submit(proposals, _put("a"), 1.0, 0.5), _submit(proposals, _put("b"), 1.0, 0.6)
+    gone.cancel()
+    proposals.expire(1.499, True)
+    assert not overdue.done()
+    proposals.expire(1.5, True)
+    with pytest.raises(NotDoneError, match="not executed") as caught:
+        overdue.result()
+    assert not isinstance(caught.value, NotLeaderError)
     assert proposals.take_batch(1000) is None
     assert proposals.pending() == 0
+
+
+async def test_a_proposal_in_the_log_whose_deadline_passed_is_open() -> None:
+    proposals = Proposals(1)
+    short, long = _submit(proposals, _put("a"), 1.0, 0.5), _submit(proposals, _put("b"), 1.0, 2.0)
+    _enter(proposals, 7, 2)
+    proposals.expire(1.6, True)
+    with pytest.raises(UnknownOutcomeError, match="may still take effect"):
+        short.result()
+    assert not long.done()
+    proposals.expire(2.9, True)
+    assert not long.done()
+    proposals.expire(3.0, True)
+    with pytest.raises(UnknownOutcomeError):
+        long.result()
+    assert proposals.failed == 2
 
 
 async def test_time_never_goes_back() -> None:
@@ -136,43 +160,74 @@ async def test_the_queue_is_bounded() -> None:
         _submit(proposals, _put("one more"))
 
 
-async def test_a_lone_proposal_leaves_at_once_and_a_crowd_gathers() -> None:
+async def test_a_write_in_the_log_outlives_its_leader_for_a_moment_only() -> None:
     proposals = Proposals(1)
-    _submit(proposals, _put("a"), now=1.0)
-    assert proposals.seconds_to_wait(1.0) == 0.0
-    for i in range(31):
-        _submit(proposals, _put(str(i)), now=1.0)
-    assert proposals.seconds_to_wait(1.0) == 0.0
-    _enter(proposals, 7, 1)
-    _submit(proposals, _put("late"), now=1.001)
-    wait = proposals.seconds_to_wait(1.001)
-    assert 0.0 < wait <= PACE_SECONDS_MAX
-    assert proposals.seconds_to_wait(1.001 + PACE_SECONDS_MAX) == 0.0
+    future = _submit(proposals, _put("a"))
+    _enter(proposals, 7, 2)
+    proposals.expire(2.0, False)
+    proposals.expire(2.0 + WRITE_GRACE_SECONDS - 0.01, False)
+    proposals.expire(2.0 + WRITE_GRACE_SECONDS, True)  # it leads again: the time starts anew
+    proposals.expire(5.0, False)
+    proposals.expire(5.0 + WRITE_GRACE_SECONDS - 0.01, False)
+    assert not future.done()
+    proposals.expire(5.0 + WRITE_GRACE_SECONDS, False)
+    with pytest.raises(UnknownOutcomeError, match="no longer leads"):
+        future.result()
+    proposals.applied(7, 2, 1000, (FeatureReply(()),))  # it took effect after all, and nobody is told twice
+    assert proposals.pending() == 0
 
 
-async def test_a_batch_waits_for_the_callers_of_lately_but_not_for_those_who_are_gone() -> None:
+async def test_a_lone_proposal_leaves_at_once() -> None:
     proposals = Proposals(1)
-    for i in range(40):  # forty callers, whose replies all come at once
-        _submit(proposals, _put(str(i)), now=1.0)
-    assert proposals.seconds_to_wait(1.0) == 0.0
-    _enter(proposals, 7, 1)
-    proposals.applied(7, 1, 1000, tuple(FeatureReply(()) for _ in range(40)))
-    for i in range(35):
-        _submit(proposals, _put(str(i)), now=2.0)
-    assert proposals.seconds_to_wait(2.0) > 0.0  # five more may come, and cost nothing then
-    _submit(proposals, _put("the thirty-sixth"), now=2.0)
-    assert proposals.seconds_to_wait(2.0) == 0.0
-    _enter(proposals, 8, 1)
-    proposals.applied(8, 1, 1000, tuple(FeatureReply(()) for _ in range(36)))
-
-    now, waited, index = 3.0, [], 9  # from now on there is one caller
-    for _ in range(10):
-        _submit(proposals, _put("alone"), now)
-        waited.append(proposals.seconds_to_wait(now))
-        now += waited[-1]
-        assert proposals.seconds_to_wait(now + 1e-9) == 0.0
+    for index in range(7, 10):
+        _submit(proposals, _put("a"), now=index)
+        assert proposals.seconds_to_wait(index) == 0.0
         _enter(proposals, index, 1)
         proposals.applied(index, 1, 1000, (FeatureReply(()),))
-        index += 1
-    assert max(waited) <= PACE_SECONDS_MAX
+
+
+async def test_a_batch_leaves_when_its_callers_pause() -> None:
+    proposals = Proposals(1)
+    now = 1.0
+    for i in range(20):
+        _submit(proposals, _put(str(i)), now)
+        now += PAUSE_SECONDS / 4
+    last = now - PAUSE_SECONDS / 4
+    assert 0.0 < proposals.seconds_to_wait(now) < PAUSE_SECONDS
+    assert proposals.seconds_to_wait(last + PAUSE_SECONDS) == 0.0
+    assert len(_enter(proposals, 7, 1).commands) == 20
+
+
+async def test_a_batch_does_not_wait_for_ever_while_callers_come() -> None:
+    proposals = Proposals(1)
+    now = 1.0
+    _submit(proposals, _put("first"), now)
+    _submit(proposals, _put("second"), now)
+    while proposals.seconds_to_wait(now) > 0.0:
+        _submit(proposals, _put(str(now)), now)
+        now += PAUSE_SECONDS / 4
+    assert now - 1.0 == pytest.approx(PACE_SECONDS_MAX, abs=PAUSE_SECONDS)
+
+
+async def test_a_full_batch_leaves_at_once() -> None:
+    proposals = Proposals(1)
+    for i in range(ENTRY_COMMANDS_MAX):
+        _submit(proposals, _put(str(i)), 1.0)
+    assert proposals.seconds_to_wait(1.0) == 0.0
+
+
+async def test_one_caller_who_is_left_soon_waits_for_nobody() -> None:
+    proposals = Proposals(1)
+    for i in range(40):
+        _submit(proposals, _put(str(i)), now=1.0)
+    _enter(proposals, 7, 1)
+    proposals.applied(7, 1, 1000, tuple(FeatureReply(()) for _ in range(40)))
+    now, waited = 3.0, []
+    for index in range(8, 18):
+        _submit(proposals, _put("alone"), now)
+        waited.append(proposals.seconds_to_wait(now))
+        now += waited[-1] + 1.0
+        _enter(proposals, index, 1)
+        proposals.applied(index, 1, 1000, (FeatureReply(()),))
+    assert waited[0] == pytest.approx(PAUSE_SECONDS)
     assert waited[-1] == 0.0

@@ -1,0 +1,48 @@
+"""Server reflection under both of its names, so that grpcurl and its like need no schema. Runs on the event loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+# The type information of the package leaves its asyncio half out.
+_reflection_aio: Any = vars(reflection)["aio"]
+
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+REFLECTION_NAMES: tuple[str, ...] = (REFLECTION_V1, reflection.SERVICE_NAME)
+
+
+class _Symbols:
+    """The default pool, which also knows where methods are: `grpcurl describe` asks for them by name."""
+
+    def __init__(self) -> None:
+        self._pool: Any = descriptor_pool.Default()
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the pool's own name
+        """The file that defines a message, enumeration, service, field or method; raises KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service_name, _, method_name = symbol.rpartition(".")
+            service = self._pool.FindServiceByName(service_name)
+            if method_name not in service.methods_by_name:
+                raise
+            return service.file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+
+def add_reflection(server: Any, services: tuple[str, ...]) -> None:
+    """Serve reflection on `services`; v1 and v1alpha have the same messages."""
+    servicer = _reflection_aio.ReflectionServicer((*services, *REFLECTION_NAMES), pool=_Symbols())
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in REFLECTION_NAMES:
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),))

@@ -1,0 +1,173 @@
+"""A machine's disk: real files on a memory file system, and what would be left of them after a power loss.
+
+Files are known by inode, names by what the directories say. A name is durable once a directory was synced after it
+was made (as on a journalling file system, which commits everything before as well); content is durable as of the last
+sync of the file. Two kinds of files are synced inside SQLite, where nobody sees it: the raft log, each of whose
+transactions ends with a sync, and the state's database file, which only checkpoints write to. Those count as durable as
+they are, and what a power loss in the middle of a transaction leaves is made from the file before and after it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+
+Image = dict[str, bytes]
+"""Relative path to content: all that a machine keeps while nothing runs on it."""
+
+_PAGE_SIZE_BYTES = 512
+_WAL_HEADER_SIZE_BYTES = 32
+_MARK_SUFFIX = "-mark"
+_ALWAYS_DURABLE = ("log/raft.db", "log/raft.db-wal", "state/state.db")
+_LOG_FILES = "log/raft.db"
+"""SQLite syncs the directory too when it first syncs a new write-ahead log."""
+_NEVER_KEPT = ("-shm", "LOCK")
+
+
+class Disk:
+    """One data directory."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._content: dict[int, bytes] = {}
+        """What is durable of each inode that was synced, or that was always durable when it lost its name."""
+        self._names: list[dict[str, int]] = [{}]
+        """The durable names, then every later state of the names, oldest first."""
+
+    # ------------------------------------------------------------------ the system calls that matter
+
+    def file_synced(self, path: str) -> None:
+        self._content[os.stat(path).st_ino] = _read(path)
+
+    def directory_synced(self) -> None:
+        self._names = [self._scan()]
+
+    def before_name_change(self, path: str) -> None:
+        """`path` is about to be unlinked or replaced: an earlier name state may still bring its content back."""
+        if path.endswith(_ALWAYS_DURABLE) and os.path.exists(path):
+            self.file_synced(path)
+
+    def after_name_change(self) -> None:
+        self._names.append(self._scan())
+
+    def all_synced(self) -> None:
+        """Everything as it is now has reached the disk."""
+        self._names = [self._scan()]
+        for path, inode in self._names[0].items():
+            self._content[inode] = _read(os.path.join(self.root, path))
+
+    # ------------------------------------------------------------------ what is left
+
+    def image(self) -> Image:
+        """After the death of the process: every byte that was written."""
+        return {path: _read(os.path.join(self.root, path)) for path in self._scan()}
+
+    def image_after_power_loss(self, source: random.Random) -> Image:
+        """What was synced, and of the rest whatever `source` decides."""
+        current = self._scan()
+        names = dict(source.choice([*self._names, current]))
+        names.update((path, inode) for path, inode in current.items() if _LOG_FILES in path)
+        image: Image = {}
+        for path, inode in sorted(names.items()):
+            live = current.get(path) == inode
+            durable = self._content.get(inode, b"")
+            if not live:
+                image[path] = durable
+                continue
+            now = _read(os.path.join(self.root, path))
+            if path.endswith(_ALWAYS_DURABLE):
+                image[path] = now
+            elif path.endswith(_MARK_SUFFIX):
+                image[path] = mixed(durable, now, source, len(now) // 2) if durable else now
+            elif path.endswith("-wal"):
+                image[path] = wal_survivors(durable, now, source)
+            else:
+                image[path] = survivors(durable, now, source)
+        return image
+
+    def _scan(self) -> dict[str, int]:
+        """Every file's inode by its path, but not what is rebuilt at each start."""
+        found: dict[str, int] = {}
+        directories = [("", self.root)]
+        while directories:
+            prefix, directory = directories.pop()
+            try:
+                entries = list(os.scandir(directory))
+            except FileNotFoundError:
+                continue
+            for entry in entries:
+                if entry.is_dir():
+                    directories.append((f"{prefix}{entry.name}/", entry.path))
+                elif not entry.name.endswith(_NEVER_KEPT):
+                    found[prefix + entry.name] = entry.inode()
+        return found
+
+
+def survivors(before: bytes, after: bytes, source: random.Random) -> bytes:
+    """A file of which only `before` was synced: nothing of the rest, a prefix of it, or any sectors."""
+    fate = source.random()
+    if before == after or fate < 0.4:
+        return before
+    if fate < 0.6:
+        cut = source.randint(0, len(after))
+        return after[:cut] + before[cut:]
+    return mixed(before, after, source, _PAGE_SIZE_BYTES)
+
+
+def wal_survivors(before: bytes, after: bytes, source: random.Random) -> bytes:
+    """SQLite syncs the header of a write-ahead log that begins anew before it writes the first frame."""
+    begun = after[:_WAL_HEADER_SIZE_BYTES] + before[_WAL_HEADER_SIZE_BYTES:]
+    return survivors(begun, after, source)
+
+
+def mixed(before: bytes, after: bytes, source: random.Random, block_size_bytes: int) -> bytes:
+    """Each block of the file as it was before or after; the end of a grown file may be missing or zero."""
+    size_bytes = max(len(before), len(after))
+    blocks = range(0, size_bytes, block_size_bytes)
+    fates = source.getrandbits(len(blocks)) if blocks else 0
+    parts = []
+    for number, start in enumerate(blocks):
+        chosen = after if fates >> number & 1 else before
+        parts.append(chosen[start : start + block_size_bytes].ljust(min(block_size_bytes, size_bytes - start), b"\0"))
+    return b"".join(parts)
+
+
+def torn_write(root: str, run: Callable[[], object], source: random.Random) -> None:
+    """Run one write of the raft log and leave its write-ahead log as a power loss in the middle of it would."""
+    path = os.path.join(root, "df_meta/V004/log/raft.db-wal")
+    mark = os.path.join(root, "df_meta/V004/log/raft.db-mark")
+    before, mark_before = _read(path) if os.path.exists(path) else b"", _read(mark)
+    run()
+    after = _read(path)
+    _write(path, wal_survivors(before, after, source))
+    _write(mark, mark_before)
+
+
+def write_image(root: str, image: Image) -> None:
+    """Put the files of a machine into a new directory."""
+    made: set[str] = set()
+    for path, content in image.items():
+        target = os.path.join(root, path)
+        directory = os.path.dirname(target)
+        if directory not in made:
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            made.add(directory)
+        _write(target, content)
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size_bytes = os.fstat(descriptor).st_size
+        return os.pread(descriptor, size_bytes, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: str, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(descriptor, content)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,191 @@
+"""An asyncio event loop for one simulated process, on virtual time.
+
+Each process has a loop of its own, so that it can be killed (nothing of it ever runs again), paused (everything waits)
+and given a clock that runs too fast or too slow. There are no sockets, no threads and no waiting: the scheduler jumps
+from event to event. Only what the consensus code uses is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from metasrv.testing.simulation.scheduler import Scheduler
+
+
+class ProcessKilled(BaseException):
+    """Unwinds the stack of a process that was killed in the middle of its work."""
+
+
+if TYPE_CHECKING:
+    _Base = asyncio.BaseEventLoop
+else:
+    _Base = asyncio.AbstractEventLoop  # nothing of the base is wanted, but it spells out what is not implemented
+
+
+class SimulatedLoop(_Base):
+    """One process's loop. `rate` is how fast its clock runs: 1.05 gains three seconds a minute."""
+
+    running: SimulatedLoop | None = None
+    """The loop whose process is at work at this moment."""
+
+    def __init__(self, scheduler: Scheduler, on_error: Callable[[str], None], *, rate: float = 1.0) -> None:
+        self._scheduler = scheduler
+        self._on_error = on_error
+        self._rate = rate
+        self._ready: deque[asyncio.Handle] = deque()
+        self._turn_due = False
+        self.dead = False
+        self.paused = False
+        self.steps_left: int | None = None
+        """Persist steps until the process is killed in the middle of one."""
+        self.on_last_step: Callable[[str], None] = lambda _name: None
+        """Kills it; what it was doing is unwound afterwards."""
+
+    # ------------------------------------------------------------------ life
+
+    def kill(self) -> None:
+        """Nothing of this process runs from now on."""
+        self.dead = True
+        self._ready.clear()
+
+    def persist_step(self, name: str) -> None:
+        """The process does something to its disk: raises ProcessKilled when this was its last step."""
+        if self.steps_left is None or self.dead:
+            return
+        self.steps_left -= 1
+        if self.steps_left < 0:
+            self.steps_left = None
+            self.on_last_step(name)
+            raise ProcessKilled
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        """Go on: timers that came due meanwhile run now, in order."""
+        if self.paused:
+            self.paused = False
+            self._arm()
+
+    def enter(self, function: Callable[[], Any]) -> Any:
+        """Call a function as if this process did so."""
+        outer, outer_loop = SimulatedLoop.running, events._get_running_loop()
+        SimulatedLoop.running = self
+        events._set_running_loop(self)
+        try:
+            return function()
+        finally:
+            SimulatedLoop.running = outer
+            events._set_running_loop(outer_loop)
+
+    # ------------------------------------------------------------------ asyncio's side
+
+    def time(self) -> float:
+        return self._scheduler.now * self._rate
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self.dead:
+            self._ready.append(handle)
+            if not self._turn_due and not self.paused:
+                self._arm()
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        if not self.dead:
+            self._scheduler.at(when / self._rate, lambda: self._timer_due(timer))
+        return timer
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=self)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        return asyncio.Task(coro, loop=self, name=name, context=context)
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return not self.dead
+
+    def is_closed(self) -> bool:
+        return self.dead
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """The scheduler passes over it when its time comes."""
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if self.dead or isinstance(error, ProcessKilled):
+            return
+        self._on_error(f"{context.get('message')}: {type(error).__name__}: {error}")
+
+    # ------------------------------------------------------------------ turning
+
+    def _arm(self) -> None:
+        self._turn_due = True
+        self._scheduler.at(self._scheduler.now, self._turn)
+
+    def _timer_due(self, timer: asyncio.TimerHandle) -> None:
+        if self.dead or timer._cancelled:
+            return
+        self._ready.append(timer)
+        if not self.paused:
+            self._run_ready()
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        if not self.paused:
+            self._run_ready()
+
+    def _run_ready(self) -> None:
+        """Run what is ready now; what that makes ready runs in the next turn, as in asyncio."""
+        self.enter(self._run_handles)
+        if self._ready and not self._turn_due and not self.paused:
+            self._arm()
+
+    def _run_handles(self) -> None:
+        ready = self._ready
+        for _ in range(len(ready)):
+            if not ready or self.paused:
+                return
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+
+class SimulatedClock:
+    """The clocks of whichever process is at work: one object serves all, as the engine keeps its clock in one place."""
+
+    def __init__(self, scheduler: Scheduler, epoch_ms: int) -> None:
+        self._scheduler = scheduler
+        self._epoch_ms = epoch_ms
+        self.wall_offset_ms: dict[SimulatedLoop, int] = {}
+        """How far the wall clocks of some processes are off."""
+
+    def monotonic(self) -> float:
+        loop = SimulatedLoop.running
+        return self._scheduler.now if loop is None else loop.time()
+
+    def wall_ms(self) -> int:
+        loop = SimulatedLoop.running
+        if loop is None:
+            return self._epoch_ms + int(self._scheduler.now * 1000)
+        return self._epoch_ms + int(loop.time() * 1000) + self.wall_offset_ms.get(loop, 0)

@@ -1,0 +1,86 @@
+"""A client with the list of endpoints keeps working while leaders die, ten times in a row."""
+
+from __future__ import annotations
+
+import asyncio
+
+from metasrv.client import AsyncClient, Transaction
+from metasrv.commands import MatchKind, MatchSeq
+from metasrv.errors import UnknownOutcomeError
+from metasrv.testing.processes import ProcessCluster
+
+KILLS = 10
+WRITERS = 3
+READERS = 2
+
+
+class Traffic:
+    """What callers of one client saw; anything but an unknown outcome of a write ends the test."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+        self.acknowledged: dict[str, bytes] = {}
+        self.unknown: dict[str, bytes] = {}
+        self.reads = 0
+        self.ended = asyncio.Event()
+
+    async def write(self, writer: int) -> None:
+        number = 0
+        while not self.ended.is_set():
+            number += 1
+            key, value = f"w/{writer}/{number:05}", f"{writer}.{number}".encode()
+            try:
+                if number % 3:
+                    reply = await self.client.upsert(key, value, match=MatchSeq(MatchKind.EXACT, 0))
+                    assert reply.prev is None, "a write that was sent twice"
+                    assert reply.result is not None
+                    assert reply.result.data == value
+                else:
+                    done = await self.client.transaction(Transaction().when_absent(key).put(key, value))
+                    assert done.success, "a transaction that was sent twice"
+                self.acknowledged[key] = value
+            except UnknownOutcomeError:
+                self.unknown[key] = value
+            await asyncio.sleep(0.005)
+
+    async def read(self) -> None:
+        while not self.ended.is_set():
+            for key, value in list(self.acknowledged.items())[-3:]:
+                record = await self.client.get(key)
+                assert record is not None, f"an acknowledged write of {key} is not there"
+                assert record.data == value
+            await self.client.list_prefix("w/0/", limit=5)
+            self.reads += 1
+            await asyncio.sleep(0.01)
+
+
+async def test_no_caller_sees_an_error_but_unknown_outcomes_while_ten_leaders_are_killed(cluster: ProcessCluster) -> None:
+    async with cluster.client() as client:
+        traffic = Traffic(client)
+        tasks = [asyncio.create_task(traffic.write(writer)) for writer in range(WRITERS)]
+        tasks += [asyncio.create_task(traffic.read()) for _ in range(READERS)]
+        counts = []
+        try:
+            for _ in range(KILLS):
+                leader = await cluster.wait_for_leader()
+                await asyncio.sleep(0.2)
+                await cluster.kill(leader)
+                await cluster.wait_for_leader(other_than=leader)
+                before = len(traffic.acknowledged)
+                async with asyncio.timeout(5):
+                    while len(traffic.acknowledged) < before + 10:
+                        await asyncio.sleep(0.02)
+                        if any(task.done() for task in tasks):
+                            break
+                counts.append(len(traffic.acknowledged))
+                cluster.start(leader)
+        finally:
+            traffic.ended.set()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [result for result in results if result is not None] == []
+        assert len(counts) == KILLS
+        assert traffic.reads > KILLS
+        stored = {key: record.data for key, record in await client.list_prefix("w/")}
+        assert {key: stored.get(key) for key in traffic.acknowledged} == traffic.acknowledged
+        assert set(stored) <= set(traffic.acknowledged) | set(traffic.unknown)
+        assert len(traffic.unknown) <= KILLS * WRITERS
