@@ -179,8 +179,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--rates", type=float, nargs="+", default=[25.0, 0.0], help="writes a second of each writer")
     parser.add_argument("--sources", nargs="+", choices=("leader", "follower"), default=["leader", "follower"])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each half of a round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of each half of a round: several checkpoints")
     parser.add_argument("--whole", action="store_true", help="also time a whole export")
     return asyncio.run(run(parser.parse_args(arguments)))
 
