@@ -124,14 +124,7 @@ async def measure_ours(cluster: ProcessCluster, clients: int, seconds: float) ->
     process = cluster.nodes[leader].process
     if process is None:
         raise LoadError("the leader does not run")
-    async with cluster.node_client(leader) as client:
-        token = await client.handshake()
-    target = Target(
-        cluster.nodes[leader].grpc,
-        "/meta.MetaService/Transaction",
-        Transaction().put(KEY, b"v" * VALUE_SIZE_BYTES).request.SerializeToString(),
-        {"auth-token-bin": base64.b64encode(token).decode().rstrip("=")},
-    )
+    target = await leader_target(cluster, leader)
     first = await asyncio.to_thread(drive, target, clients, max(CALIBRATION_REQUESTS, clients))
     requests = requests_for(first, clients, seconds)
     before = await last_seq(cluster, leader)
@@ -140,6 +133,18 @@ async def measure_ours(cluster: ProcessCluster, clients: int, seconds: float) ->
     percent = meter.percent_of_a_core()
     check_growth("metasrv", await last_seq(cluster, leader) - before, requests)
     return measured, percent
+
+
+async def leader_target(cluster: ProcessCluster, leader: int) -> Target:
+    """One write at the leader, as h2load sends it."""
+    async with cluster.node_client(leader) as client:
+        token = await client.handshake()
+    return Target(
+        cluster.nodes[leader].grpc,
+        "/meta.MetaService/Transaction",
+        Transaction().put(KEY, b"v" * VALUE_SIZE_BYTES).request.SerializeToString(),
+        {"auth-token-bin": base64.b64encode(token).decode().rstrip("=")},
+    )
 
 
 def measure_etcd(cluster: EtcdCluster, clients: int, seconds: float) -> tuple[Measurement, float]:

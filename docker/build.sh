@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the image: wheels first, on this machine with this machine's pip settings, into build/wheels; then the image from
 # them alone. PYTHON is the interpreter with pip; METASRV_IMAGE the image's name; BASE the image to start from, by default
-# python:3.11-slim-bookworm, or metasrv-base (`make docker-base`) where that can not be pulled.
+# python:3.11-slim-bookworm, or metasrv-base where that can not be pulled: docker/make_base.sh makes it if it is not there.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 image=${METASRV_IMAGE:-metasrv}
@@ -21,9 +21,8 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 if [ -z "$base" ]; then
     base=python:$version-slim-bookworm
     if ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout "$PULL_SECONDS" docker pull --quiet "$base" >/dev/null 2>&1; then
-        docker image inspect metasrv-base >/dev/null 2>&1 ||
-            fail "$base can not be pulled; make a base from Debian packages with \`make docker-base\`, or name one: make docker BASE=..."
         echo "build: $base can not be pulled, using metasrv-base."
+        docker/make_base.sh || fail "there is no base; mend what is said above, or name one: make docker BASE=..."
         base=metasrv-base
     fi
 fi

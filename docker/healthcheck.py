@@ -1,3 +1,4 @@
+#!/opt/metasrv/bin/python -IS
 """Exit code 0 when the node of this container is ready (/readyz), else 1 and the failing checks on standard output.
 
 Runs every few seconds in the container, so it needs the standard library only. `METASRV_HEALTH_URL` replaces the address

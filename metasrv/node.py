@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from metasrv import __version__
+from metasrv.build_info import binary_version
 from metasrv.clock import Clock, SystemClock
 from metasrv.config.model import Config
 from metasrv.context import NodeContext, Service
@@ -114,7 +115,7 @@ class MetaNode:
             metrics=metrics,
             clock=self._clock,
             started_at_ms=self._clock.wall_ms(),
-            binary_version=__version__,
+            binary_version=binary_version(self._commit),
         )
         return consensus, context
 

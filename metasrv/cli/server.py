@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import uvloop
 
 from metasrv.admin.service import AdminService
+from metasrv.build_info import build_commit
 from metasrv.cli.options import CONFIG_CHECK, CONFIG_SHOW, Options, parse_options
 from metasrv.clock import SystemClock
 from metasrv.config.load import LoadedConfig, check_config_file, load_config
@@ -23,19 +24,19 @@ from metasrv.config.text import banner_text, show_config_text, start_warnings, v
 from metasrv.context import NodeContext
 from metasrv.errors import ConfigError, StartupError
 from metasrv.grpc_api.service import GrpcService
+from metasrv.health import check_liveness
 from metasrv.joining import leave_cluster
 from metasrv.logs import start_logging
 from metasrv.node import MetaNode
 from metasrv.raft.forwarding import Forwarding
 from metasrv.raft.one_shot import one_shot_transport
+from metasrv.service_manager import ServiceManager
 
 logger = logging.getLogger("metasrv.server")
 
 SWITCH_INTERVAL_SECONDS = 0.001
 """A helper thread that computes (an export, a snapshot's check) gives the interpreter back to the event loop this soon;
 Python's own five milliseconds, several times a write, would show in every write's latency."""
-COMMIT_VARIABLE = "METASRV_COMMIT"
-"""The commit this build was made from; set by the container image."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,15 +94,27 @@ async def _leave(config: Config) -> None:
 async def _serve(config: Config) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     logs = start_logging(config.log, config.secret_values())
+    manager = ServiceManager.from_environment(os.environ)
+    watchdogs: list[asyncio.Task[None]] = []
     try:
         for sentence in start_warnings(config):
             logger.warning("%s", sentence)
-        node = MetaNode(config, os.environ.get(COMMIT_VARIABLE, "unknown"), [AdminService, GrpcService])
-        node.listening = _print_banner
-        node.started = _print_started
+        node = MetaNode(config, build_commit(os.environ), [AdminService, GrpcService])
+
+        def on_listening(context: NodeContext) -> None:
+            print(banner_text(config, context.listeners), flush=True)
+            manager.status("waiting for the cluster")
+            watchdogs.append(asyncio.create_task(_keep_watchdog(manager, context), name="watchdog"))
+
+        def on_started(_context: NodeContext) -> None:
+            logger.info("Databend Metasrv started")
+            print("Databend Metasrv started", flush=True)
+            manager.ready(f"node {config.raft_config.id} serves")
+
+        node.listening, node.started = on_listening, on_started
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _on_signal, node, number)
+            loop.add_signal_handler(number, _on_signal, node, manager, number)
         code = await node.run()
         logger.info("Databend Metasrv shutdown")
         print("Databend Metasrv shutdown", flush=True)
@@ -110,25 +123,23 @@ async def _serve(config: Config) -> int:
         logger.critical("%s", error)
         raise
     finally:
+        for watchdog in watchdogs:
+            watchdog.cancel()
         logs.stop()
 
 
-def _on_signal(node: MetaNode, number: signal.Signals) -> None:
+async def _keep_watchdog(manager: ServiceManager, context: NodeContext) -> None:
+    await manager.keep_watchdog(lambda: all(check.passed for check in check_liveness(context)))
+
+
+def _on_signal(node: MetaNode, manager: ServiceManager, number: signal.Signals) -> None:
     """The first signal begins an orderly stop; a second one ends the process at once."""
     if node.stopping():
         print("metasrv: received a second termination signal; ending at once", file=sys.stderr, flush=True)
         os._exit(128 + number)
     logger.info("Received termination signal.")
+    manager.stopping("handing over and closing")
     node.request_stop()
-
-
-def _print_banner(context: NodeContext) -> None:
-    print(banner_text(context.config, context.listeners), flush=True)
-
-
-def _print_started(_context: NodeContext) -> None:
-    logger.info("Databend Metasrv started")
-    print("Databend Metasrv started", flush=True)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ class Caller:
         endpoint = self.endpoints.current
         connection = self._connections.get(endpoint)
         if connection is None:
-            connection = self._connections[endpoint] = Connection(endpoint, self._credentials)
+            connection = Connection(endpoint, self._credentials, self.endpoints.reached)
+            self._connections[endpoint] = connection
         return connection
 
     def _learn(self, leader_address: str | None) -> None:
@@ -167,7 +168,11 @@ class _Retries:
     async def pause_or_raise(self, connection: Connection, error: CallFailedError) -> None:
         """Choose the next endpoint and wait a little, or raise what the failure means to the caller."""
         outcome = error.outcome
-        if isinstance(outcome.error, UnknownOutcomeError | InvalidRequestError):
+        if isinstance(outcome.error, UnknownOutcomeError):
+            # A node that hangs would use up the time of every later write, too.
+            self._endpoints.move_on(connection.endpoint)
+            raise outcome.error from error
+        if isinstance(outcome.error, InvalidRequestError):
             raise outcome.error from error
         if isinstance(outcome.error, TokenRefusedError):
             connection.forget_token()
@@ -181,9 +186,11 @@ class _Retries:
 
     def _choose(self, connection: Connection, outcome: Outcome) -> float:
         if outcome.leader_address is not None and outcome.leader_address != connection.endpoint:
-            self._endpoints.prefer(outcome.leader_address)
+            found = self._endpoints.prefer(outcome.leader_address)
+            if not found:
+                self._endpoints.move_on(connection.endpoint)
             self._redirects += 1
-            if self._redirects <= 2:
+            if found and self._redirects <= 2:
                 return 0.0  # at once; two nodes that point at each other are worth a pause
         elif not isinstance(outcome.error, TokenRefusedError):
             self._endpoints.move_on(connection.endpoint)

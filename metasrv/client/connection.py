@@ -7,7 +7,7 @@ there is found out before a write leaves. Knows nothing of other endpoints. Runs
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, NamedTuple
@@ -71,12 +71,18 @@ class Answer(NamedTuple):
 class Connection:
     """The channel to one endpoint."""
 
-    def __init__(self, endpoint: str, credentials: Credentials) -> None:
+    def __init__(
+        self, endpoint: str, credentials: Credentials, reached: Callable[[str, str | None], None] | None = None
+    ) -> None:
+        """`reached` is told at each handshake the endpoint, and the address that its node advertises if it says so."""
         self.endpoint = endpoint
         self._credentials = credentials
+        self._reached = reached
         self._token: bytes | None = None
         self._live: set[Any] = set()
         self._handshaking = asyncio.Lock()
+        self.handshakes = 0
+        """How often one was tried."""
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
         if credentials.tls_ca_file is None:
             self._channel: Any = grpc.aio.insecure_channel(endpoint, options=options)
@@ -110,7 +116,7 @@ class Connection:
         left = deadline - monotonic()
         call = self._callables[method](request, timeout=left, metadata=self._metadata(method, metadata))
         try:
-            leader = _leader_of(await call.initial_metadata())
+            leader = _value_of(await call.initial_metadata(), m.LEADER_METADATA_KEY)
             return Answer(await call, leader)
         except grpc.aio.AioRpcError as error:
             raise self._failed(error, write=bool(method.write)) from error
@@ -132,7 +138,7 @@ class Connection:
         self._live.add(call)
         try:
             async with asyncio.timeout(start_seconds):
-                leader = _leader_of(await call.initial_metadata())
+                leader = _value_of(await call.initial_metadata(), m.LEADER_METADATA_KEY)
             while (message := await call.read()) is not _EOF:
                 yield Answer(message, leader)
         except TimeoutError as error:
@@ -173,11 +179,13 @@ class Connection:
         return self._token is not None and self._channel.get_state() is grpc.ChannelConnectivity.READY
 
     async def _handshake(self, seconds: float) -> bytes:
+        self.handshakes += 1
         user = pb.BasicAuth(username=self._credentials.username, password=self._credentials.password)
         request = pb.HandshakeRequest(protocol_version=CLIENT_VERSION.digit, payload=user.SerializeToString())
         call = self._callables[m.HANDSHAKE](iter((request,)), timeout=seconds)
         self._live.add(call)
         try:
+            name = _value_of(await call.initial_metadata(), m.NODE_METADATA_KEY)
             reply = await call.read()
         except grpc.aio.AioRpcError as error:
             raise CallFailedError(self._refused(error)) from error
@@ -192,6 +200,8 @@ class Connection:
             raise InvalidRequestError(
                 f"server protocol_version({tuple(server)}) < client required({tuple(MIN_SERVER_VERSION)})"
             )
+        if self._reached is not None:
+            self._reached(self.endpoint, name)
         token: bytes = reply.payload
         return token
 
@@ -215,8 +225,8 @@ def _callable(channel: Any, method: m.Method) -> Any:
     )
 
 
-def _leader_of(metadata: Any) -> str | None:
+def _value_of(metadata: Any, name: str) -> str | None:
     for key, value in metadata or ():
-        if key == m.LEADER_METADATA_KEY:
+        if key == name:
             return str(value) or None
     return None

@@ -1,22 +1,35 @@
 """Which endpoint is asked next: the configured ones, the members a server names, and the leader when it is known.
 
-Pure; runs anywhere.
+A server names members by the addresses they advertise, and not everybody can dial those: from outside a container
+network or a cluster of pods the same nodes have other addresses, the configured ones. So a learned address that was
+never reached is left alone for a while, and its node is looked for behind the configured endpoints, each of which says
+at its handshake what it is called. Pure but for the clock; runs anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+UNREACHABLE_SECONDS_MIN = 10.0
+UNREACHABLE_SECONDS_MAX = 300.0
+"""How long an address that was never reached is left alone; doubles from failure to failure."""
 
 
 class Endpoints:
     """An ordered list with a current entry; `configured` ones are never forgotten."""
 
-    def __init__(self, configured: Sequence[str]) -> None:
+    def __init__(self, configured: Sequence[str], clock: Callable[[], float] = monotonic) -> None:
         self._configured = list(dict.fromkeys(configured))
         if not self._configured:
             raise ValueError("a client needs at least one endpoint")
         self._all = list(self._configured)
         self._current = 0
+        self._clock = clock
+        self._names: dict[str, str] = {}
+        """Of reached endpoints: what their nodes are called by the others."""
+        self._unreachable: dict[str, tuple[float, float]] = {}
+        """Of endpoints never reached: until when they are left alone, and for how many seconds that is."""
 
     @property
     def current(self) -> str:
@@ -26,16 +39,43 @@ class Endpoints:
     def all(self) -> tuple[str, ...]:
         return tuple(self._all)
 
-    def prefer(self, endpoint: str) -> None:
-        """Ask this one next, also when it was not known before: a server named it as the leader."""
-        if endpoint not in self._all:
-            self._all.append(endpoint)
-        self._current = self._all.index(endpoint)
+    def reached(self, endpoint: str, name: str | None) -> None:
+        """The node behind `endpoint` answered; `name` is the address it advertises, None if it did not say."""
+        self._names[endpoint] = name or endpoint
+        self._unreachable.pop(endpoint, None)
+
+    def prefer(self, endpoint: str) -> bool:
+        """Ask this one next, also when it was not known before: a server named it as the leader.
+
+        False when it can not be dialled from here and no configured endpoint is known to be it: nothing was found but,
+        perhaps, one more configured endpoint to look at.
+        """
+        if not self._is_left_alone(endpoint):
+            self._select(endpoint)
+            return True
+        for configured in self._configured:
+            if self._names.get(configured) == endpoint:
+                self._select(configured)
+                return True
+        for configured in self._configured:
+            if configured not in self._names and not self._is_left_alone(configured):
+                self._select(configured)
+                break
+        return False
 
     def move_on(self, failed: str) -> None:
         """Ask the one after `failed`, unless another is current already."""
-        if self.current == failed:
-            self._current = (self._current + 1) % len(self._all)
+        if failed not in self._names and not self._is_left_alone(failed):
+            _, before = self._unreachable.get(failed, (0.0, UNREACHABLE_SECONDS_MIN / 2))
+            seconds = min(2 * before, UNREACHABLE_SECONDS_MAX)
+            self._unreachable[failed] = (self._clock() + seconds, seconds)
+        if self.current != failed:
+            return
+        for step in range(1, len(self._all) + 1):
+            position = (self._current + step) % len(self._all)
+            if self._all[position] in self._configured or not self._is_left_alone(self._all[position]):
+                self._current = position
+                return
 
     def replace(self, members: Sequence[str]) -> None:
         """Take over the members' addresses; too few of them are no news (grpc.md section e)."""
@@ -44,4 +84,17 @@ class Endpoints:
             return
         current = self.current
         self._all = list(dict.fromkeys([*known, *self._configured]))
-        self._current = self._all.index(current) if current in self._all else 0
+        if current in self._all:
+            self._select(current)
+        else:
+            usable = [one for one in self._all if one in self._configured or not self._is_left_alone(one)]
+            self._select(usable[0])
+
+    def _select(self, endpoint: str) -> None:
+        if endpoint not in self._all:
+            self._all.append(endpoint)
+        self._current = self._all.index(endpoint)
+
+    def _is_left_alone(self, endpoint: str) -> bool:
+        until, _ = self._unreachable.get(endpoint, (0.0, 0.0))
+        return self._clock() < until

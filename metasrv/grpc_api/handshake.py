@@ -18,7 +18,7 @@ from metasrv.context import NodeContext
 from metasrv.errors import NoLeaderError
 from metasrv.grpc_api.calls import Call, Stream, metadata_value, timeout_ms_of
 from metasrv.grpc_api.failures import StatusError
-from metasrv.grpc_api.methods import TOKEN_METADATA_KEY
+from metasrv.grpc_api.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
 from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.tokens import SECRET_NAME, SECRET_SIZE_BYTES, TokenError, TokenSigner
 from metasrv.grpc_api.versions import ProtocolVersion
@@ -81,6 +81,9 @@ class Authenticator:
         self._check_user(request.payload)
         signer = await self._signer_or_new(stream.call)
         token = signer.sign(USERNAME, self._context.clock.wall_ms() // 1000)
+        address = self._context.config.grpc_api_advertise_address
+        if address is not None:
+            await stream.start(((NODE_METADATA_KEY, address),))
         reply = pb.HandshakeResponse(protocol_version=self._server_version.digit, payload=token)
         await stream.send(reply.SerializeToString())
 

@@ -16,6 +16,8 @@ SERVICE_NAME = "meta.MetaService"
 
 TOKEN_METADATA_KEY = "auth-token-bin"  # noqa: S105 - a header name
 LEADER_METADATA_KEY = "x-databend-meta-leader-grpc-endpoint"
+NODE_METADATA_KEY = "x-metasrv-node-grpc-endpoint"
+"""Sent with the answer to a handshake: the client address that this node advertises."""
 READ_METADATA_KEY = "x-metasrv-read"
 """A client that sends `stale` here is answered from local state, without a round to a quorum."""
 STALE_READ = "stale"

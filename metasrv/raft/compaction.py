@@ -55,9 +55,11 @@ class Compaction:
 
     def consider(self) -> None:
         """Start a sync of the state if enough was applied since the last one."""
+        if self._running:
+            return
         applied = self._applied_index()
         crowded = self._store.bytes_in_memory > LOG_MEMORY_BYTES_MAX and applied > self._synced_index
-        if self._running or not (crowded or applied - self._synced_index >= self._logs_since_last):
+        if not crowded and applied - self._synced_index < self._logs_since_last:
             return
         self._running = True
 

@@ -119,10 +119,15 @@ class MembershipChanges:
             await self._change(lambda now: _without(now, node_id), deadline)
 
     async def _catch_up(self, node_id: int, deadline: float) -> None:
-        """Wait until the learner has nearly all of the log."""
+        """Wait until the learner has nearly all of the log, and in any case the entry that made it a member.
+
+        A node votes only once it knows that it is a member. If one counted before that and the leader then stepped down,
+        a small cluster would wait for its vote for ever.
+        """
         while True:
             self._require_leader()
-            if self._engine.match_index(node_id) >= self._store.last_index - CATCH_UP_LAG_ENTRIES:
+            known = max(self._engine.noop_index(), self._last_change_index)
+            if self._engine.match_index(node_id) >= max(self._store.last_index - CATCH_UP_LAG_ENTRIES, known):
                 return
             if self._clock.monotonic() > deadline:
                 raise MembershipError(

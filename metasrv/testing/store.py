@@ -157,9 +157,9 @@ class PinnedStore(_TransactionStore):
     read_metadata: tuple[tuple[str, str], ...] = ()
     """STALE in a subclass: reads are then answered from what the node has, and are not linearizable."""
 
-    def __init__(self, endpoint: Endpoint, timeout_s: float = TIMEOUT_SECONDS_DEFAULT) -> None:
+    def __init__(self, endpoint: Endpoint, timeout_s: float = TIMEOUT_SECONDS_DEFAULT, password: str = "") -> None:
         super().__init__()
-        self._connection = Connection(str(endpoint), Credentials())
+        self._connection = Connection(str(endpoint), Credentials(password=password))
         self._timeout_s = timeout_s
 
     async def __aenter__(self) -> Self:

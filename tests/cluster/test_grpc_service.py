@@ -164,6 +164,41 @@ async def test_the_client_goes_where_it_is_sent(start: Start) -> None:
         assert client.endpoints == (follower.address, leader.address)
 
 
+async def test_hints_lead_to_the_leader_also_where_its_name_can_not_be_dialled(start: Start) -> None:
+    """As from outside a container network: the nodes are reached by other addresses than those they advertise."""
+    follower = await start(grpc_api_advertise_host="127.0.0.1")
+    leader = await start(grpc_api_advertise_host="localhost")
+    advertised = leader.context.config.grpc_api_advertise_address
+    assert advertised == "localhost:0", "where nobody can listen"
+    async with AsyncClient([follower.address, leader.address]) as client:
+        await client.get("warm")
+        follower.name_leader(advertised)
+        for _ in range(3):
+            await client.branch_transaction(pb.KvTransactionRequest(branches=[pb.ConditionalOperation()]))
+        asked = client._caller.endpoints
+        assert asked.current == leader.address
+        follower.context.clock.ahead_ms = 60  # type: ignore[attr-defined]
+        asked.prefer(follower.address)
+        await client.upsert("a", b"1")
+        assert follower.consensus.proposals[-1].if_then[0].key == "a"  # type: ignore[union-attr]
+        await client.upsert("b", b"1")
+        assert leader.consensus.proposals[-1].if_then[0].key == "b"  # type: ignore[union-attr]
+
+
+async def test_without_a_way_to_the_leader_the_follower_that_forwards_stays(start: Start) -> None:
+    follower = await start()
+    async with AsyncClient([follower.address], timeout_ms=1_000) as client:
+        await client.get("warm")
+        follower.name_leader("localhost:0")
+        follower.context.clock.ahead_ms = 60  # type: ignore[attr-defined]
+        for number in range(20):
+            await client.upsert(str(number), b"1")
+        failed = client._caller._connections["localhost:0"]
+        assert failed.handshakes == 1, "an address that can not be dialled costs one call a delay, not each"
+        with pytest.raises(NotDoneError, match="not leader"):
+            await client.branch_transaction(pb.KvTransactionRequest())
+
+
 async def test_the_members_are_asked_for_now_and_then(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     node = await start()
     monkeypatch.setattr("metasrv.client.caller.MEMBERS_SECONDS", 0.0)
@@ -199,6 +234,17 @@ async def test_a_write_whose_connection_broke_is_unknown_and_not_sent_again(star
             await writing
         assert other.consensus.proposals == []
         assert await client.get("a") is None, "reads go on at the other node"
+
+
+async def test_the_write_after_one_without_an_answer_goes_to_another_node(start: Start) -> None:
+    hung, other = await start(), await start()
+    async with AsyncClient([hung.address, other.address], timeout_ms=300) as client:
+        await client.upsert("a", b"1")
+        hung.consensus.hold = asyncio.Event()
+        with pytest.raises(UnknownOutcomeError):
+            await client.upsert("a", b"2")
+        await client.upsert("a", b"3")
+        assert other.consensus.proposals[-1].if_then[0].value == b"3"  # type: ignore[union-attr]
 
 
 async def test_a_write_past_its_deadline_is_unknown(start: Start) -> None:

@@ -128,6 +128,66 @@ def test_members_replace_what_was_learned_and_keep_what_was_configured() -> None
     assert endpoints.current == "c:1"
 
 
+class Time:
+    """A clock that a test puts forward."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_leader_that_can_not_be_dialled_is_looked_for_behind_the_configured_endpoints() -> None:
+    endpoints = Endpoints(["host:1", "host:2", "host:3"], Time())
+    endpoints.reached("host:1", "meta1:9")
+    assert endpoints.prefer("meta3:9"), "it is tried once"
+    endpoints.move_on("meta3:9")
+    assert endpoints.current == "host:1"
+    assert not endpoints.prefer("meta3:9")
+    assert endpoints.current == "host:2", "one that has not yet said what it is called"
+    endpoints.reached("host:2", "meta2:9")
+    assert not endpoints.prefer("meta3:9")
+    assert endpoints.current == "host:3"
+    endpoints.reached("host:3", "meta3:9")
+    assert endpoints.prefer("meta3:9")
+    assert endpoints.current == "host:3"
+    assert endpoints.prefer("meta1:9"), "each new name is tried once, too"
+    endpoints.move_on("meta1:9")
+    assert endpoints.prefer("meta1:9")
+    assert endpoints.current == "host:1"
+
+
+def test_an_unreachable_name_is_tried_again_ever_more_rarely() -> None:
+    time = Time()
+    endpoints = Endpoints(["a:1"], time)
+    for pause in (10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0):
+        assert endpoints.prefer("meta1:9")
+        endpoints.move_on("meta1:9")
+        time.now += pause - 0.1
+        assert not endpoints.prefer("meta1:9")
+        assert endpoints.current == "a:1"
+        time.now += 0.2
+    endpoints.prefer("meta1:9")
+    endpoints.reached("meta1:9", "meta1:9")
+    endpoints.move_on("meta1:9")
+    assert endpoints.prefer("meta1:9"), "one that was reached before is a node that is down, and comes back"
+
+
+def test_unreachable_members_are_passed_over_but_configured_endpoints_never() -> None:
+    endpoints = Endpoints(["a:1", "b:1"], Time())
+    for name in ("meta1:9", "meta2:9"):
+        endpoints.prefer(name)
+        endpoints.move_on(name)
+    endpoints.replace(["meta1:9", "meta2:9"])
+    assert endpoints.all == ("meta1:9", "meta2:9", "a:1", "b:1")
+    asked = []
+    for _ in range(4):
+        asked.append(endpoints.current)
+        endpoints.move_on(endpoints.current)
+    assert asked == ["a:1", "b:1", "a:1", "b:1"]
+
+
 def test_no_endpoint_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Endpoints([])

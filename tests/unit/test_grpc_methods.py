@@ -46,6 +46,13 @@ async def test_the_handshake_announces_the_version_and_gives_a_token(bench: Meth
     assert reply.payload.count(b".") == 2
 
 
+@pytest.mark.parametrize("host", ["meta1", None])
+async def test_the_handshake_says_what_the_node_is_called(tmp_path: Path, host: str | None) -> None:
+    bench = MethodBench(tmp_path, grpc_api_advertise_host=host)
+    call = await bench.call(m.HANDSHAKE, pb.HandshakeRequest(payload=pb.BasicAuth(username="root").SerializeToString()))
+    assert call.initial == (None if host is None else {m.NODE_METADATA_KEY: "meta1:0"})
+
+
 @pytest.mark.parametrize("version", [0, MIN_CLIENT_VERSION.digit, SERVER_VERSION.digit, 2**64 - 1])
 async def test_clients_from_the_oldest_on_are_let_in(bench: MethodBench, version: int) -> None:
     assert (await bench.handshake(version=version)).payload

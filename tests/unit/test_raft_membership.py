@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,16 @@ from pysyncobj.node import Node as EngineNode
 
 from metasrv import commands as c
 from metasrv.clock import SystemClock
+from metasrv.consensus import JoinRequest
 from metasrv.entries import RegularEntry
 from metasrv.errors import ChangeInProgressError
 from metasrv.raft.engine import LEADER
+from metasrv.raft.membership import _POLL_SECONDS as CATCH_UP_POLL_SECONDS
 from metasrv.raft.membership import MembershipChanges
+from metasrv.raft.messages import AppendReply
 from metasrv.state.machine import KNOWN_FEATURES
-from metasrv.types import LogId
-from tests.unit.raft_bench import Bench, elect, make_bench
+from metasrv.types import LogId, Node
+from tests.unit.raft_bench import Bench, elect, make_bench, member
 from tests.unit.raft_stock import stock_engine
 from tests.unit.state_bench import NOW_MS
 from tests.unit.state_bench import Bench as StateBench
@@ -96,6 +100,41 @@ async def test_d6_no_change_before_the_leader_s_own_entry_is_applied(tmp_path: P
     with pytest.raises(ChangeInProgressError):
         await leading.changes.leave(3, 5_000)
     assert set(leading.bench.engine.membership().voters) == {1, 2, 3}
+
+
+# ----------------------------------------------------------------------------- join
+
+
+async def test_a_learner_that_has_acknowledged_nothing_does_not_vote_also_while_the_log_is_short(tmp_path: Path) -> None:
+    """Its vote would be needed at once, and it can give none before it knows that it is a member."""
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    engine = bench.engine
+    joining = asyncio.create_task(
+        leading.changes.join(JoinRequest(Node(4, member(4).endpoint, "", None), member(4).incarnation, False), 5_000)
+    )
+    await _until(lambda: 4 in engine.membership().learners)
+    made_learner = bench.store.last_index
+    leading.applied = made_learner
+    for _ in range(5):
+        await asyncio.sleep(CATCH_UP_POLL_SECONDS)
+    assert 4 not in engine.membership().voters
+    bench.guards.incoming(4, AppendReply(engine.term(), made_learner, True, False, 0), 1.0)
+    for _ in range(5):
+        await asyncio.sleep(CATCH_UP_POLL_SECONDS)
+    assert 4 not in engine.membership().voters, "it still lacks the entry that made it a member"
+    bench.guards.incoming(4, AppendReply(engine.term(), made_learner + 1, True, False, 0), 1.0)
+    await _until(lambda: 4 in engine.membership().voters)
+    leading.applied = bench.store.last_index
+    await joining
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(CATCH_UP_POLL_SECONDS / 10)
+    raise AssertionError("it did not come true")
 
 
 # ----------------------------------------------------------------------------- D7

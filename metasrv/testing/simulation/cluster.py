@@ -64,6 +64,8 @@ class SimulatedCluster:
         self.system = SimulatedSystem(base, random.Random(f"{seed}/system"))  # noqa: S311
         self.invariants = Invariants()
         self.trace = Trace(keep_trace)
+        if keep_trace:
+            self.network.note = self.note
         self.machines: dict[int, Machine] = {}
         self.on_start: Callable[[Process], None] = lambda _process: None
         self.loop = SimulatedLoop(self.scheduler, self._failed)

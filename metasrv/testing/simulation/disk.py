@@ -17,6 +17,7 @@ Image = dict[str, bytes]
 """Relative path to content: all that a machine keeps while nothing runs on it."""
 
 _PAGE_SIZE_BYTES = 512
+_WAL_HEADER_SIZE_BYTES = 32
 _MARK_SUFFIX = "-mark"
 _ALWAYS_DURABLE = ("log/raft.db", "log/raft.db-wal", "state/state.db")
 _LOG_FILES = "log/raft.db"
@@ -79,6 +80,8 @@ class Disk:
                 image[path] = now
             elif path.endswith(_MARK_SUFFIX):
                 image[path] = mixed(durable, now, source, len(now) // 2) if durable else now
+            elif path.endswith("-wal"):
+                image[path] = wal_survivors(durable, now, source)
             else:
                 image[path] = survivors(durable, now, source)
         return image
@@ -112,6 +115,12 @@ def survivors(before: bytes, after: bytes, source: random.Random) -> bytes:
     return mixed(before, after, source, _PAGE_SIZE_BYTES)
 
 
+def wal_survivors(before: bytes, after: bytes, source: random.Random) -> bytes:
+    """SQLite syncs the header of a write-ahead log that begins anew before it writes the first frame."""
+    begun = after[:_WAL_HEADER_SIZE_BYTES] + before[_WAL_HEADER_SIZE_BYTES:]
+    return survivors(begun, after, source)
+
+
 def mixed(before: bytes, after: bytes, source: random.Random, block_size_bytes: int) -> bytes:
     """Each block of the file as it was before or after; the end of a grown file may be missing or zero."""
     size_bytes = max(len(before), len(after))
@@ -131,7 +140,7 @@ def torn_write(root: str, run: Callable[[], object], source: random.Random) -> N
     before, mark_before = _read(path) if os.path.exists(path) else b"", _read(mark)
     run()
     after = _read(path)
-    _write(path, survivors(before, after, source))
+    _write(path, wal_survivors(before, after, source))
     _write(mark, mark_before)
 
 

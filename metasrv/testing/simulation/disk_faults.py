@@ -67,10 +67,9 @@ async def damage_files(nemesis: Nemesis, source: random.Random) -> None:
         foreign = source.choice(others).process.disk.image() if others else older  # type: ignore[union-attr]
         machine.damaged = True
         machine.image = damaged(machine.image, older, foreign, source, nemesis.cluster.note)
-    nemesis.lost.add(machine.node_id)
+    nemesis.watch_for(machine)
     await asyncio.sleep(0.2 * source.random())
     machine.start()
-    nemesis.watch_for(machine)
 
 
 def damaged(image: Image, older: Image, foreign: Image, source: random.Random, note: Callable[[str], None]) -> Image:

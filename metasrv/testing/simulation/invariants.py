@@ -6,11 +6,12 @@ first node that commits or applies an index says what is there; every other must
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from metasrv import commands as c
-from metasrv.entries import Entry, RegularEntry
+from metasrv.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.raft.engine import LEADER
 from metasrv.testing.simulation.machine import Process
 from metasrv.types import LogId
@@ -47,6 +48,8 @@ class Invariants:
 
     def __init__(self) -> None:
         self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
+        """What happened, for figures: a run that never meets a snapshot proves nothing about them."""
         self.leaders: dict[int, int] = {}
         """Who led each term."""
         self.committed: dict[int, tuple[int, bytes]] = {}
@@ -56,11 +59,13 @@ class Invariants:
         self.executed: dict[str, int] = {}
         """How often each tagged write took effect."""
         self._positions: dict[Process, _Position] = {}
-        self._durable_terms: dict[int, int] = {}
 
     def violation(self, text: str) -> None:
         if len(self.violations) < VIOLATIONS_MAX:
             self.violations.append(text)
+
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
 
     # ------------------------------------------------------------------ a process's life
 
@@ -82,6 +87,7 @@ class Invariants:
         self._positions.pop(process, None)
 
     def installed(self, process: Process) -> None:
+        self.counts["snapshots installed"] += 1
         self._compare_state(process, "installs a snapshot")
 
     # ------------------------------------------------------------------ after each step
@@ -108,6 +114,7 @@ class Invariants:
             if leader_id != process.machine.node_id:
                 self.violation(f"{name} leads term {now.term}, which node {leader_id} has led (election safety)")
             if before is None or before.role != LEADER:
+                self.counts["elections won"] += 1
                 self._check_leader_complete(process, name)
         if before is not None:
             self._check_not_back(name, before, now)
@@ -118,12 +125,17 @@ class Invariants:
         if now.first > now.applied:
             self.violation(f"{name}: the log begins at {now.first}, but only {now.applied} is applied")
         newest = replica.snapshots.newest
-        if newest is not None and newest.log_id.index > now.applied:
-            self.violation(f"{name}: a snapshot up to {newest.log_id} is ahead of the state, {now.applied}")
+        if newest is not None and newest.log_id.index > self.highest_commit:
+            # A power loss can take the state back behind a snapshot file of it, never behind what is committed.
+            self.violation(f"{name}: a snapshot up to {newest.log_id} is ahead of what is committed")
         if before is None or now.commit > before.commit:
             self._learn_committed(process, now.first if before is None else before.commit + 1, now.commit)
 
     def _check_not_back(self, name: str, before: _Position, now: _Position) -> None:
+        if now.first > before.first:
+            self.counts["log purges"] += 1
+        if now.last < before.last:
+            self.counts["log tails cut"] += 1
         for what in ("term", "commit", "applied", "first"):
             if getattr(now, what) < getattr(before, what):
                 self.violation(f"{name}: its {what} went back from {getattr(before, what)} to {getattr(now, what)}")
@@ -170,6 +182,9 @@ class Invariants:
         before = self.effects.get(log_id.index - 1)
         if before is not None and (effect.seq < before.seq or effect.time_ms < before.time_ms):
             self.violation(f"entry {log_id} takes sequence number or time back: {before[1:3]} to {effect[1:3]}")
+        self.counts["entries committed"] += 1
+        if isinstance(entry, MembershipEntry):
+            self.counts["membership changes"] += 1
         if isinstance(entry, RegularEntry):
             for reply in effect.replies:
                 for tag in _tags_written(reply):

@@ -34,7 +34,7 @@ from metasrv.types import Endpoint, LogId, Node
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
-LOG_CHECKPOINT_SIZE_BYTES = 96 * 1024
+LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,10 @@ class Witness(Protocol):
     """Who watches every process: the checker of invariants."""
 
     def violation(self, text: str) -> None: ...
+
+    def count(self, what: str) -> None:
+        """Something worth a figure happened."""
+        ...
 
     def opened(self, process: Process) -> None: ...
 
@@ -183,6 +187,7 @@ class Machine:
             )
         except StartupError as error:
             world.note(f"node {self.node_id} refuses to start: {type(error).__name__}: {error}")
+            world.witness.count("starts refused")
             if not self.damaged or isinstance(error, InvariantError):
                 world.witness.violation(f"node {self.node_id} refused undamaged files: {type(error).__name__}: {error}")
             loop.kill()
@@ -193,6 +198,8 @@ class Machine:
         self.process = process = self._compose(loop, disk, data)
         world.witness.opened(process)
         world.on_start(process)
+        if self.lives > 1:
+            world.witness.count("restarts")
         world.note(f"node {self.node_id} starts, life {self.lives}, applied {data.machine.last_applied.index}")
         loop.call_soon(lambda: loop.create_task(self._serve(process)))
         return True
@@ -274,6 +281,7 @@ class Machine:
         job = process.log_storage.pending_job()
         if job is not None and source.random() < 0.6:
             self._die_in_job(process, job, torn=source.random() < 0.7)
+        self.world.witness.count("power losses" if power_lost else "kills")
         self.image = process.disk.image_after_power_loss(source) if power_lost else process.disk.image()
         self._gone(process, power_lost)
 
@@ -287,6 +295,7 @@ class Machine:
             except MetasrvError:
                 return  # an earlier fault had made the writer dead: then this job writes nothing
 
+        self.world.witness.count("deaths in a log write")
         if torn:
             torn_write(process.disk.root, run, self.world.source)
         else:
@@ -341,6 +350,7 @@ class Machine:
 
     def _fatal(self, process: Process, error: StartupError) -> None:
         self.world.note(f"node {self.node_id} stops for good: {type(error).__name__}: {error}")
+        self.world.witness.count("stops for good")
         expected = self.faulty or (self.damaged and isinstance(error, DataDamagedError))
         if isinstance(error, InvariantError) or not expected:
             self.world.witness.violation(f"node {self.node_id} stopped: {type(error).__name__}: {error}")
@@ -361,6 +371,7 @@ class Machine:
 
     def _last_step(self, name: str) -> None:
         self.world.note(f"node {self.node_id} is killed {name}")
+        self.world.witness.count("deaths at a persist step")
         self.kill(power_lost=self.world.source.random() < 0.5)
 
     def _loop_failed(self, text: str) -> None:

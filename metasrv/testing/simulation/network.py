@@ -75,6 +75,8 @@ class Network:
         self._connections: dict[int, Connection] = {}
         self._numbers = 0
         self.messages = 0
+        self.note: Callable[[str], None] | None = None
+        """Hears of every raft message that is sent, when the whole trace is wanted."""
 
     # ------------------------------------------------------------------ paths
 

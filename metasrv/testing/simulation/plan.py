@@ -52,11 +52,11 @@ def make_plan(seed: int) -> Plan:
     """The plan of a seed; always the same."""
     source = random.Random(f"{seed}/plan")  # noqa: S311 - repeatable
     size = source.choices((3, 5, 7), (80, 15, 5))[0]
-    long = source.random() < 0.04
-    seconds = source.uniform(4.0, 10.0) if long else source.uniform(0.6, 2.2)
-    clients = source.randint(2, 6)
-    pause_seconds = source.choice((0.005, 0.02, 0.06))
-    operations = max(4, int(min(60, seconds / (pause_seconds + 0.02)) * source.uniform(0.4, 0.9)))
+    long = source.random() < 0.03
+    seconds = source.uniform(3.0, 8.0) if long else source.uniform(0.4, 1.6)
+    clients = source.randint(2, 5)
+    pause_seconds = source.choice((0.01, 0.03, 0.08))
+    operations = max(4, int(min(40, seconds / (pause_seconds + 0.02)) * source.uniform(0.4, 0.9)))
     tuning = Tuning(
         snapshot_logs_since_last=source.choice((5, 10, 20, 60)),
         max_applied_log_to_keep=source.choice((0, 5, 20)),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from zlib import crc32
 
 from metasrv.clock import Clock
 from metasrv.errors import NotDoneError, PeerUnreachableError, RequestError, StoppingError, UnknownOutcomeError
@@ -127,6 +128,8 @@ class SimulatedTransport:
         if connection is None:
             self._observer.send_failed(node_id)
             return False
+        if self._network.note is not None:
+            self._network.note(f"{self.machine}>{node_id} {len(payload)} bytes, {crc32(payload):08x}")
         acceptor = _transport_at(connection, 1)
         self._network.send(connection, 0, lambda: acceptor.message_arrived(connection, payload), raft=True)
         return True

@@ -1,0 +1,22 @@
+"""Every metric that an alert or a dashboard names is on the page of a running node."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from metasrv.testing.processes import ProcessCluster
+from tests.unit.observability_files import metric_names
+
+
+async def test_alerts_and_dashboards_name_metrics_that_exist(cluster: ProcessCluster) -> None:
+    async with cluster.client() as client:
+        await client.upsert("key", b"value")
+        await client.get("key")
+    leader = await cluster.wait_for_leader()
+    await cluster.admin(leader, "/readyz")
+    code, page = await cluster.admin(leader, "/v1/metrics")
+    assert code == 200
+    samples = {sample.name for family in text_string_to_metric_families(page) for sample in family.samples}
+    used = metric_names()
+    assert len(used) > 20
+    assert used - samples == set()

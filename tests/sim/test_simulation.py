@@ -1,0 +1,91 @@
+"""Histories of whole clusters under faults: no violation, and the same seed is the same history everywhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metasrv.testing.simulation.__main__ import COMMAND, main
+from metasrv.testing.simulation.history import run_history
+from metasrv.testing.simulation.plan import FAULTS, make_plan
+from metasrv.testing.simulation.shrink import decode_changes, encode_changes, shrink
+
+FIRST_SEED = 1
+HISTORIES = 2_000
+CHUNK = 100
+SAMPLE_SEEDS = (8, 23, 110)
+"""A long history of seven nodes, and two of many faults."""
+
+
+@pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + HISTORIES, CHUNK))
+def test_histories_without_violation(first: int) -> None:
+    failures = []
+    for seed in range(first, first + CHUNK):
+        outcome = run_history(make_plan(seed))
+        if outcome.violations:
+            failures.append(f"replay: {COMMAND} --replay {seed} --trace\n  " + "\n  ".join(outcome.violations))
+    assert not failures, "\n".join(failures)
+
+
+def test_the_same_seed_is_the_same_history_in_every_process() -> None:
+    """Also with another hash seed, and whatever the process has done before."""
+    here = {seed: run_history(make_plan(seed), keep_trace=True).digest for seed in SAMPLE_SEEDS}
+    for hash_seed in ("1", "4711"):
+        for seed in SAMPLE_SEEDS:
+            assert digest_in_new_process(seed, hash_seed) == here[seed], f"seed {seed} with hash seed {hash_seed}"
+
+
+def digest_in_new_process(seed: int, hash_seed: str) -> str:
+    command = [sys.executable, "-m", "metasrv.testing.simulation", "--replay", str(seed), "--trace"]
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": root}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return done.stdout.splitlines()[-1].split()[1].rstrip(",")
+
+
+def test_different_seeds_are_different_histories() -> None:
+    digests = {run_history(make_plan(seed)).digest for seed in range(1, 6)}
+    assert len(digests) == 5
+
+
+def test_every_fault_is_planned() -> None:
+    planned = {fault.kind for seed in range(2_000) for fault in make_plan(seed).faults}
+    assert planned == set(FAULTS)
+
+
+def test_a_smaller_plan_is_what_its_text_says() -> None:
+    plan = make_plan(8)
+    smaller = decode_changes(8, encode_changes(plan))
+    assert smaller == plan
+    fewer = decode_changes(8, '{"faults":[1,2],"seconds":1.5,"operations":3,"clients":1}')
+    assert [fault.number for fault in fewer.faults] == [1, 2]
+    assert (fewer.seconds, fewer.operations, fewer.clients) == (1.5, 3, 1)
+
+
+def test_shrinking_keeps_what_fails() -> None:
+    """With a cluster that fails whenever a certain fault is there, that fault alone is left."""
+    plan = make_plan(8)
+    culprit = plan.faults[3]
+    good = run_history(decode_changes(8, '{"faults":[],"seconds":0.1,"operations":1,"clients":1}'))
+
+    def run(candidate: object) -> object:
+        outcome = type(good)(**{name: getattr(good, name) for name in good.__slots__})
+        outcome.plan = candidate  # type: ignore[assignment]
+        outcome.violations = ["it fails"] if culprit in candidate.faults else []  # type: ignore[attr-defined]
+        return outcome
+
+    small = shrink(run(plan), run)  # type: ignore[arg-type]
+    assert small.plan.faults == (culprit,)
+    assert small.plan.clients == 1
+
+
+def test_the_command_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--histories", "3", "--seed", "5", "--workers", "1", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "seeds from 5 on" in printed
+    assert "acknowledged writes" in printed
+    assert "histories with violations       0" in printed
