@@ -20,8 +20,8 @@ STATE_TREE = "state_machine/0"
 
 CHUNK_SIZE_BYTES_TARGET = 1024 * 1024
 """A message is closed early when it has grown so large."""
-PAGE_LINES = 256
-"""Lines handed over from the helper thread at once, about: a few milliseconds of work, then the thread rests."""
+PAGE_LINES = 64
+"""Lines handed over from the helper thread at once, about: a millisecond of work, then the thread rests."""
 
 _NUMBERS = tuple(map(str, range(256)))
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -46,7 +46,7 @@ def export_lines(view: StateReader, node_id: int) -> Iterator[str]:
         yield _line(STATE_TREE, "Nodes", {"key": registered.node_id, "value": _node_tree(registered)})
     for expire_ms, seq, key in view.expire_index():
         yield _line(STATE_TREE, "Expire", {"key": {"time_ms": expire_ms, "seq": seq}, "value": {"seq": seq, "key": key}})
-    for key, record in view.records():
+    for key, record in view.records(PAGE_LINES):
         yield _record_line(key, record)
 
 

@@ -76,21 +76,25 @@ class StateReader:
             return self._store.scan(start, end, after_key, page_size, now_ms)
 
     def pages(
-        self, start: str = "", end: str | None = None, now_ms: int | None = None
+        self,
+        start: str = "",
+        end: str | None = None,
+        now_ms: int | None = None,
+        page_records: int = READER_PAGE_RECORDS,
     ) -> Iterator[list[tuple[str, SeqV]]]:
         """All records of [start, end) in key order, in pages bounded in count and in bytes."""
         after: str | None = None
         last = False
         while not last:
             with self._store.faults():
-                page, last = self._store.scan_page(start, end, after, READER_PAGE_RECORDS)
+                page, last = self._store.scan_page(start, end, after, page_records)
             if page:
                 after = page[-1][0]
                 yield page if now_ms is None else [item for item in page if not _hidden(item[1], now_ms)]
 
-    def records(self) -> Iterator[tuple[str, SeqV]]:
-        """Every record in key order, expired or not."""
-        for page in self.pages():
+    def records(self, page_records: int = READER_PAGE_RECORDS) -> Iterator[tuple[str, SeqV]]:
+        """Every record in key order, expired or not; read `page_records` at a time."""
+        for page in self.pages(page_records=page_records):
             yield from page
 
     def keys(self) -> Iterator[str]:

@@ -167,3 +167,21 @@ def test_an_export_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 def test_no_address_is_refused() -> None:
     with pytest.raises(InvalidRequestError, match="names no address"):
         ctl_grpc.client_of(argparse.Namespace(grpc_api_address=" , "))
+
+
+def test_a_member_without_a_client_address_is_a_blank_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class FakeClient:
+        def __enter__(self) -> FakeClient:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def member_list(self) -> list[str]:
+            return ["127.0.0.1:9191", "", "127.0.0.1:9193"]
+
+    monkeypatch.setattr(ctl_grpc, "client_of", lambda arguments: FakeClient())
+    assert ctl.main(["member-list"]) == 0
+    assert capsys.readouterr().out == "127.0.0.1:9191\n\n127.0.0.1:9193\n"
