@@ -10,27 +10,36 @@ import pytest
 
 from metasrv import __version__
 from metasrv.testing.compose import ComposeCluster
-from metasrv.testing.compose_chaos import FAULTS, find_problems, open_stores, run_round
+from metasrv.testing.compose_chaos import FAULTS, WARM_UP_WRITES, find_problems, open_stores, run_round
 from metasrv.testing.workload import Workload
 from tests.compose.image import ROOT
 
 CLIENT_GAP_SECONDS_MAX = 3.0
+ROUNDS_UNTIL_LATE = 3
+"""A client that is late in this many rounds, one after the other, is not late because the machine is busy."""
 NEXT_IMAGE = "metasrv-compose-test-next"
 BY_NAME = {fault.name: fault for fault in FAULTS}
+ESSENTIAL = {"kill the leader", "pause the leader", "disconnect the leader", "lose a volume", "restart all"}
+assert BY_NAME.keys() >= ESSENTIAL
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.essential) if name in ESSENTIAL else name for name in BY_NAME]
+)
 def test_a_fault_under_load_breaks_no_promise(cluster: ComposeCluster, name: str, record_property) -> None:
-    one = asyncio.run(run_round(cluster, BY_NAME[name], seed=1))
-    record_property(
-        "measured",
-        f"{one.operations} operations, {one.unknown} unknown outcomes, "
-        f"one client was {one.client_gap_s:.2f} s without a write",
-    )
-    assert one.problems == ()
-    assert one.operations > 100
-    if BY_NAME[name].one_node:
-        assert one.client_gap_s <= CLIENT_GAP_SECONDS_MAX
+    """Promises hold in every round. Clients are late once on a machine that is busy, and always after a defect."""
+    for seed in range(1, 1 + ROUNDS_UNTIL_LATE):
+        one = asyncio.run(run_round(cluster, BY_NAME[name], seed))
+        record_property(
+            "measured",
+            f"{one.operations} operations, {one.unknown} unknown outcomes, "
+            f"one client was {one.client_gap_s:.2f} s without a write",
+        )
+        assert one.problems == ()
+        assert one.operations > 2 * WARM_UP_WRITES
+        if one.client_gap_s <= CLIENT_GAP_SECONDS_MAX or not BY_NAME[name].one_node:
+            return
+    pytest.fail(f"in {ROUNDS_UNTIL_LATE} rounds of {ROUNDS_UNTIL_LATE} one client was not back in time")
 
 
 def test_the_node_that_began_joins_again_without_its_data(cluster: ComposeCluster) -> None:
@@ -69,6 +78,7 @@ async def roll(cluster: ComposeCluster, image: str) -> list[str]:
     return await find_problems(cluster, workload.record, "update-under-load-")
 
 
+@pytest.mark.essential
 def test_a_rolling_update_to_a_new_image_under_load(cluster: ComposeCluster, next_image: str) -> None:
     assert asyncio.run(roll(cluster, next_image)) == []
     for node_id in cluster.ids:

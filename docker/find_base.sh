@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Says on standard output from which image ours is built, and has it ready: BASE where that is given, else
+# python:X.Y-slim-bookworm, else metasrv-base, which docker/make_base.sh makes if it is not there. $1 is X.Y, the Python that
+# makes the wheels: they fit one version only. Fails, with the reason, where there is no such image.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+version=$1
+base=${BASE:-}
+PULL_SECONDS=${PULL_SECONDS:-120}
+
+fail() {
+    echo "find_base: $*" >&2
+    exit 1
+}
+
+if [ -z "$base" ]; then
+    base=python:$version-slim-bookworm
+    if ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout "$PULL_SECONDS" docker pull --quiet "$base" >/dev/null 2>&1; then
+        echo "find_base: $base can not be pulled, using metasrv-base." >&2
+        docker/make_base.sh >&2 || fail "there is no base; mend what is said above, or name one: make docker BASE=..."
+        base=metasrv-base
+    fi
+fi
+inside=$(docker run --rm --entrypoint python3 "$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
+    fail "$base has no python3."
+[ "$inside" = "$version" ] ||
+    fail "$base has Python $inside but the wheels are made by $version, and fit that version only; set PYTHON or BASE."
+echo "$base"
