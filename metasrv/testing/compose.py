@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from metasrv.cli.node_process import leader_id_of
 from metasrv.client import AsyncClient, Client
@@ -63,7 +64,14 @@ def why_no_containers() -> str | None:
         return "there is no docker program"
     if not _succeeds("docker", "version"):
         return "no Docker engine answers"
+    if _is_elsewhere(os.environ.get("DOCKER_HOST", "")):
+        return "the Docker engine is another machine's, and what it publishes on loopback is not reached from here"
     return None if compose_command() else "there is neither `docker compose` nor `docker-compose`"
+
+
+def _is_elsewhere(docker_host: str) -> bool:
+    address = urlsplit(docker_host)
+    return address.scheme in ("tcp", "ssh", "http", "https") and address.hostname not in (LOOPBACK, "localhost", "::1")
 
 
 def _succeeds(*command: str) -> bool:
