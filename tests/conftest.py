@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from metasrv.testing.processes import ProcessCluster
 
 StartCluster = Callable[..., "ProcessCluster"]
 _FAILED = pytest.StashKey[bool]()
+
+settings.register_profile("metasrv", deadline=None)  # on a busy machine any example may take a quarter of a second
+settings.load_profile("metasrv")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

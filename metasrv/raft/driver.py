@@ -86,6 +86,8 @@ class Driver:
         self._commit_seen_at = 0.0
         self._was_leader = False
         self._tick_due = True
+        self._heard = False
+        """Messages were handled since the last tick."""
         self._stopped = False
         self._broadcast_due = False
         self._holding = False
@@ -179,9 +181,9 @@ class Driver:
         engine, now = self._engine, self._clock.monotonic()
         if engine.commit_index() > engine.applied_index():
             engine.apply_committed()
-        heard = self._handle_inbox(now)
+        self._handle_inbox(now)
         if not self._store.dirty:
-            if self._needs_tick(heard, now):
+            if self._needs_tick(now):
                 self._tick(now)
             elif engine.commit_index() > engine.applied_index():
                 engine.apply_committed()
@@ -198,26 +200,30 @@ class Driver:
                 self.wake()
         self.after_step()
 
-    def _needs_tick(self, heard: bool, now: float) -> bool:
+    def _needs_tick(self, now: float) -> bool:
         """Whether the engine's tick has anything to do: timers, or entries that may be committed by now."""
         if self._tick_due:
             return True
         engine = self._engine
         if engine.role() != LEADER:
             return engine.election_deadline() <= now
-        return engine.commit_index() < self._store.last_index and (heard or engine.membership().majority == 1)
+        if engine.commit_index() == self._store.last_index:
+            self._heard = False
+            return False
+        return self._heard or engine.membership().majority == 1
 
     def _tick(self, now: float) -> None:
         """Commits, applies, campaigns, steps down: only on what is already on this node's disk."""
-        self._tick_due = False
+        self._tick_due = self._heard = False
         self._guards.before_tick(now)
         self._engine.doTick(0)
         self._guards.after_tick()
 
-    def _handle_inbox(self, now: float) -> bool:
-        """Hand queued messages to the engine; whether there was any."""
+    def _handle_inbox(self, now: float) -> None:
+        """Hand queued messages to the engine."""
         if not self._inbox:
-            return False
+            return
+        self._heard = True
         deadline = now + _STEP_SECONDS_MAX
         while self._inbox and not self._stopped:
             node_id, payload = self._inbox.popleft()
@@ -230,7 +236,6 @@ class Driver:
             self._guards.incoming(node_id, message, now)
             if self._clock.monotonic() > deadline:
                 break
-        return True
 
     def _note_role(self) -> None:
         leads = self._engine.role() == LEADER

@@ -97,6 +97,8 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._membership_changed: Callable[[Membership], None] | None = None
         self._seam = SnapshotSeam(snapshots)
         self._without_snapshot: set[EngineNode] = set()
+        self._durable_index = _NEVER
+        """While a tick runs: the last entry that is on this node's disk."""
         minimum, maximum = election_timeout_seconds
         configuration = SyncObjConf(
             autoTick=False,
@@ -223,6 +225,15 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         """Send TimeoutNow to a voter that has this leader's last entry; the engine refuses any other."""
         self.transferLeadership(engine_node(node_id))
 
+    def doTick(self, timeToWait: float = 0.0) -> None:
+        """Look at the timers, commit, apply; only while the whole log is on disk.
+
+        An only voter elects itself in a tick: what it then adds to its log is not on disk, so it does not count yet (D4).
+        """
+        self._durable_index = self._store.last_index
+        super().doTick(timeToWait)
+        self._durable_index = _NEVER
+
     def apply_committed(self) -> None:
         """Apply committed entries for a few milliseconds, without looking at timers."""
         self._SyncObj__applyLogEntries()
@@ -290,7 +301,8 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def _SyncObj__applyLogEntries(self) -> bool:
         # One entry at a time, so that a long catch-up never holds the loop; the driver comes back for the rest.
-        commit, deadline = self.commit_index(), self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
+        commit = min(self.commit_index(), self._durable_index)
+        deadline = self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
         try:
             while self.applied_index() < commit and self._clock.monotonic() < deadline:
                 self._SyncObj__raftCommitIndex = self.applied_index() + 1

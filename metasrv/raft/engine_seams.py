@@ -1,7 +1,7 @@
-"""What stands where pysyncobj keeps its transport, serializer, poller and journal (engine.md, "Seams").
+"""What stands in the places where pysyncobj keeps its transport, its serializer, its journal and its poller.
 
-Small objects with the methods that pysyncobj calls, and nothing behind them but callbacks of ours. They decide
-nothing. Used by `engine.py` alone; on the event loop.
+Messages go out through a function, snapshot chunks come from a source, nothing is polled. `engine.py` puts them in place.
+Runs on the event loop, in a step.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SnapshotSource(Protocol):
     def cancel(self, node_id: int) -> None: ...
 
 
-class _NoPoller:
+class NoPoller:
     def poll(self, timeout: float) -> None:
         """The event loop polls; the engine never does."""
 
@@ -82,7 +82,7 @@ def construction_seams(store: LogStore) -> Iterator[None]:
     """`SyncObj.__init__` looks these module-level names up; they are replaced only while it runs."""
     saved = engine_module.createJournal, engine_module.createPoller
     engine_module.createJournal = lambda _path: store
-    engine_module.createPoller = lambda _kind: _NoPoller()
+    engine_module.createPoller = lambda _kind: NoPoller()
     try:
         yield
     finally:

@@ -134,6 +134,18 @@ _FLAGS = frozenset(("success", "reset", "transfer"))
 _TEXTS = frozenset(("transfer_id", "sha256"))
 
 
+_ANSWERS = frozenset(_TAG[kind] for kind in (AppendReply, LeaderSeen, VoteGranted, PreVoteGranted, HigherTerm))
+
+
+def is_answer(data: bytes | memoryview) -> bool:
+    """Whether an encoded message counts for its sender as a member: acknowledgements and votes; also what is no message.
+
+    Raft's requests are taken from anybody: whoever leads or campaigns may be a member by a configuration that the
+    receiver does not have yet, or has too early.
+    """
+    return len(data) < 2 or data[1] in _ANSWERS
+
+
 def encode_message(message: Message) -> bytes:
     return pack((_TAG[type(message)], *message))
 

@@ -1,7 +1,7 @@
 """Who the peers are, where they are, and which of their messages count.
 
 Sits between the transport and the driver: keeps the transport's list of peers in step with membership and registry,
-refuses strangers, and drops raft messages from a node whose data directory is not the one that was admitted.
+and drops acknowledgements and votes of strangers, and of a node whose data directory is not the one that was admitted.
 Runs on the event loop.
 """
 
@@ -16,6 +16,7 @@ from metasrv.raft.driver import Driver
 from metasrv.raft.engine import Engine
 from metasrv.raft.guards import Guards
 from metasrv.raft.handshake import LocalIdentity, RemoteIdentity
+from metasrv.raft.messages import is_answer
 from metasrv.raft.peer_handler import TransportFactory
 from metasrv.raft.security import PeerSecurity
 from metasrv.raft.snapshots import Snapshots
@@ -113,15 +114,16 @@ class Peers:
     def message_received(self, node_id: int, generation: int, payload: bytes | memoryview) -> None:
         membership = self._engine.membership()
         member = membership.member(node_id)
-        incarnation = self._incarnations.get(node_id, "")
-        if member is None:
-            if self._local.node_id in membership.voters:
-                self._warn(node_id, "a message from node %d is dropped: it is not a member of this cluster")
+        known = member is not None and member.incarnation == self._incarnations.get(node_id, "")
+        if not known and is_answer(payload):
+            if member is not None:
+                self._warn(node_id, "answers of node %d do not count: its data directory is new, it has to join again")
                 return
+            if self._local.node_id in membership.voters:
+                self._warn(node_id, "answers of node %d do not count: it is not a member of this cluster")
+                return
+        if member is None:
             self._learn_stranger(node_id)
-        elif member.incarnation != incarnation:
-            self._warn(node_id, "messages from node %d are dropped: its data directory is new, it has to join again")
-            return
         if not self._driver.incoming(node_id, bytes(payload)):
             self._warn(node_id, "a message from node %d is dropped: too many wait for the disk")
 
@@ -130,8 +132,12 @@ class Peers:
         return await self._answer(method, payload)
 
     def _learn_stranger(self, node_id: int) -> None:
-        """A node that joins hears from members it does not know yet; it answers at the address they gave."""
-        endpoint = self.transport.known_endpoint(node_id)
+        """Whoever leads or campaigns may be unknown to this node, which joins, lags, or holds a change that failed.
+
+        It is answered at the address that it gave, or under which it is registered.
+        """
+        registered = self._machine.nodes.get(node_id)
+        endpoint = self.transport.known_endpoint(node_id) or (registered.endpoint if registered is not None else None)
         if endpoint is not None and self._strangers.get(node_id) != endpoint:
             self._strangers[node_id] = endpoint
             self.refresh()

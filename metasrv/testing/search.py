@@ -1,10 +1,15 @@
 """The search for one order of operations that explains every answer.
 
 Wing and Gong's search with Lowe's memory of (done set, state) pairs, over a linked list of calls and returns that is
-taken apart and put together again, as Porcupine does it. Operations of unknown outcome stand in a list of their own and
-are tried last: most of them are never needed, and tried first they would be tried everywhere.
+taken apart and put together again, as Porcupine does it. Three observations keep it short; each leaves an order to be
+found whenever there is one, and every state that orders can end in:
 
-Pure computing. The time can grow exponentially with the operations that overlap.
+- A read that can come next and fits goes first, and nothing else is tried in its place: it changes nothing for others.
+- An operation of unknown outcome is tried last, and only right before one whose effect or answer it changes. If it
+  changes nothing for the next one, an order without it does as well.
+- Of several unknown operations that do the same, the one that was called first is taken first.
+
+Pure computing. The time can still grow exponentially with the operations that overlap.
 """
 
 from __future__ import annotations
@@ -13,9 +18,10 @@ from collections.abc import Hashable, Sequence
 from math import inf
 
 from metasrv.testing.history import Operation
-from metasrv.testing.models import IMPOSSIBLE, Model
+from metasrv.testing.models import IMPOSSIBLE, Model, leaves_state
 
 STEPS_MAX_DEFAULT = 20_000_000
+_NOTHING = object()
 
 
 class SearchTooLongError(Exception):
@@ -62,6 +68,8 @@ class Search:
         self._steps_max = steps_max
         self._every_state = every_state
         self._known_mask = sum(1 << index for index, one in enumerate(history) if one.is_known)
+        self._only_looks = [leaves_state(model, one) for one in history]
+        self._twin_mask = _masks_of_earlier_twins(history)
         self._known = _Event(-1, -inf, is_call=False)
         self._unknown = _Event(-1, -inf, is_call=False)
         self._link()
@@ -89,10 +97,12 @@ class Search:
         """
         history, step, known_mask = self._history, self._model.step, self._known_mask
         state = self._initial
+        without: Hashable = _NOTHING
+        """The state before an unknown operation that was placed last."""
         done = 0
-        seen: set[tuple[int, Hashable]] = {(0, state)}
-        placed: list[tuple[_Event, Hashable]] = []
-        event = self._first()
+        seen: set[tuple[int, Hashable, Hashable]] = {(0, state, without)}
+        placed: list[tuple[_Event, Hashable, Hashable, bool]] = []
+        event, forced = self._first(state)
         while True:
             if done & known_mask == known_mask:
                 self.final_states.add(state)
@@ -102,27 +112,38 @@ class Search:
             if self.steps > self._steps_max:
                 raise SearchTooLongError(f"gave up on {len(history)} operations of one key")
             if event is not None:
-                after = step(state, history[event.index])
-                candidate = (done | 1 << event.index, after)
-                if after is IMPOSSIBLE or candidate in seen:
-                    event = self._after(event)
+                operation = history[event.index]
+                after = step(state, operation)
+                key = (done | 1 << event.index, after, _NOTHING if event.is_known else state)
+                if (
+                    after is IMPOSSIBLE
+                    or key in seen
+                    or (without is not _NOTHING and step(without, operation) == after)
+                    or self._twin_mask[event.index] & ~done
+                ):
+                    event = None if forced else self._after(event)
                     continue
-                seen.add(candidate)
-                placed.append((event, state))
-                done, state = candidate
+                seen.add(key)
+                placed.append((event, state, without, forced))
+                done, state, without = key
                 _lift(event)
-                event = self._first()
+                event, forced = self._first(state)
             elif placed:  # nothing can come next: take the last placed one back
-                event, state = placed.pop()
+                event, state, without, forced = placed.pop()
                 done &= ~(1 << event.index)
                 _unlift(event)
-                event = self._after(event)
+                event = None if forced else self._after(event)
             else:
                 return bool(self.final_states)
 
-    def _first(self) -> _Event | None:
-        """The first operation that may come next."""
-        return self._candidate(self._known.next)
+    def _first(self, state: Hashable) -> tuple[_Event | None, bool]:
+        """The first operation to try, and whether no other needs to be: a read that fits."""
+        event = self._known.next
+        while event is not None and event.is_call:
+            if self._only_looks[event.index] and self._model.step(state, self._history[event.index]) is not IMPOSSIBLE:
+                return event, True
+            event = event.next
+        return self._candidate(self._known.next), False
 
     def _after(self, event: _Event) -> _Event | None:
         """The next one to try instead of `event`."""
@@ -141,6 +162,20 @@ class Search:
         while limit is not None and limit.is_call:
             limit = limit.next
         return event if limit is None or event.at <= limit.at else None
+
+
+def _masks_of_earlier_twins(history: Sequence[Operation]) -> list[int]:
+    """For each unknown operation the bit of the one before it that does the same; 0 where there is none."""
+    masks = [0] * len(history)
+    latest: dict[tuple[str, str], int] = {}
+    for index in sorted(range(len(history)), key=lambda index: history[index].called_at):
+        one = history[index]
+        if not one.is_known:
+            kind = (one.name, repr(one.argument))
+            if kind in latest:
+                masks[index] = 1 << latest[kind]
+            latest[kind] = index
+    return masks
 
 
 def _lift(call: _Event) -> None:

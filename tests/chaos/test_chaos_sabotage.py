@@ -13,7 +13,6 @@ from metasrv.client import Transaction
 from metasrv.commands import TransactionReply
 from metasrv.testing.chaos import CLIENT_TIMEOUT_SECONDS, SETTINGS, Round, run_round
 from metasrv.testing.nemesis import Fault
-from metasrv.testing.nemesis.fault import any_follower
 from metasrv.testing.nemesis.network_faults import isolate_follower
 from metasrv.testing.nemesis.process_faults import pause_follower
 from metasrv.testing.network import Network, why_unavailable
@@ -35,13 +34,13 @@ class StaleStore(PinnedStore):
 
 
 class RepeatingStore(PinnedStore):
-    """Sends every twentieth write twice, as a client would that repeats what may have been done."""
+    """Sends every seventh write twice, as a client would that repeats what may have been done."""
 
     _count = 0
 
     async def _send(self, transaction: Transaction) -> TransactionReply:
         self._count += 1
-        if self._count % 20 == 0:
+        if self._count % 7 == 0:
             await super()._send(transaction)
         return await super()._send(transaction)
 
@@ -76,11 +75,6 @@ async def roll_back_disks(cluster: ProcessCluster, source: random.Random) -> Non
         cluster.start(node_id)
 
 
-async def do_nothing(cluster: ProcessCluster, source: random.Random) -> None:
-    """Nothing happens to the nodes."""
-    await any_follower(cluster, source)
-
-
 async def run(start_cluster, fault: Fault, **arguments) -> Round:
     network = Network(1)
     cluster = start_cluster(3, settings=SETTINGS, network=network)
@@ -113,7 +107,7 @@ async def test_lost_writes_are_noticed(start_cluster) -> None:
 
 
 async def test_repeated_writes_are_noticed(start_cluster) -> None:
-    one = await run(start_cluster, Fault("repeating clients", do_nothing), open_stores=opened(RepeatingStore))
+    one = await run(start_cluster, Fault("repeating clients", pause_follower), open_stores=opened(RepeatingStore))
     assert one.failure is None
     assert any("is stored 2 times" in problem for problem in one.problems)
     assert any(violation.key.startswith("counter/") for violation in one.violations)

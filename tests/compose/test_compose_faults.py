@@ -118,7 +118,7 @@ def test_five_nodes_survive_two(image: str) -> None:
             cluster.get(leader, "/v1/ctrl/trigger_transfer_leader?to=1")
             cluster.wait_until(lambda: cluster.leader() == 1, "node 1 leads")
         for node_id in (5, 4):
-            cluster.execute(1, "metasrv", "--leave-via", "meta1:28103", "--leave-id", str(node_id))
+            cluster.execute(1, "metasrv-entrypoint", "metasrv", "--leave-via", "meta1:28103", "--leave-id", str(node_id))
             cluster.compose("rm", "--stop", "--force", f"meta{node_id}")
         cluster.wait_until_whole()
     finally:

@@ -156,7 +156,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_agrees_with_brute_force_on_every_model(kind: str, data: st.DataObject) -> None:
     model, calls = MODELS[kind]
@@ -165,7 +165,7 @@ def test_agrees_with_brute_force_on_every_model(kind: str, data: st.DataObject) 
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_the_states_at_the_end_are_those_of_brute_force(kind: str, data: st.DataObject) -> None:
     model, calls = MODELS[kind]
@@ -191,7 +191,7 @@ def brute_final_states(history: list[Operation], model: Model) -> set[Hashable]:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_the_core_of_a_violation_can_not_be_explained_either(kind: str, data: st.DataObject) -> None:
     model, calls = MODELS[kind]
@@ -204,7 +204,7 @@ def test_the_core_of_a_violation_can_not_be_explained_either(kind: str, data: st
         assert not any(brute_force(list(core.operations), model, state) for state in core.initial_states)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(history=histories(calls_of_registers(), size_max=6), initial=st.sampled_from(VALUES))
 def test_what_is_left_out_of_a_register_explains_nothing(history: list[Operation], initial: str | None) -> None:
     """Leaving a group out must keep an explanation, or a core would blame the innocent."""

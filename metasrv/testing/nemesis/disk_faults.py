@@ -52,9 +52,12 @@ async def fill_file_system(cluster: ProcessCluster, source: random.Random) -> No
         cluster.start(node.node_id, wrapper=wrapper)
         await cluster.wait_for_leader(members=len(cluster.nodes))
         ballast = inside / "ballast"
-        left = shutil.disk_usage(inside).free - source.randrange(LEFT_BYTES_MAX)
-        await asyncio.to_thread(_fill, ballast, left)
-        await _until_storage_error(cluster, node)
+        filling = asyncio.create_task(_keep_full(ballast, source.randrange(LEFT_BYTES_MAX)), name="ballast")
+        try:
+            await _until_storage_error(cluster, node)
+        finally:
+            filling.cancel()
+            await asyncio.gather(filling, return_exceptions=True)
         cluster.start(node.node_id, wrapper=wrapper)
         if not await _ends_within(cluster, node, RESTART_SECONDS):
             await cluster.kill(node.node_id)
@@ -116,15 +119,17 @@ def _why_no_small_file_system() -> str | None:
     return None if ready == b"ready\n" else "a file system can not be mounted in a namespace of its own without root"
 
 
-def _fill(path: Path, size_bytes: int) -> None:
-    """A file of so many bytes, or of as many as there is room for."""
-    with path.open("wb", buffering=0) as file:
-        block = bytes(64 * 1024)
-        try:
-            while size_bytes > 0:
-                size_bytes -= file.write(block[:size_bytes])
-        except OSError:
-            return
+async def _keep_full(ballast: Path, left_bytes: int) -> None:
+    """Take all room but so much, and again whatever the node gives back when it cuts a file short."""
+    while True:
+        with ballast.open("ab", buffering=0) as file:
+            missing = shutil.disk_usage(ballast).free - left_bytes
+            try:
+                while missing > 0:
+                    missing -= file.write(bytes(min(missing, 1024 * 1024)))
+            except OSError:
+                missing = 0  # the node was quicker: the disk is full
+        await asyncio.sleep(0.02)
 
 
 async def _ends_within(cluster: ProcessCluster, node: ProcessNode, timeout_s: float) -> bool:

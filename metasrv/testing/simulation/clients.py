@@ -80,13 +80,15 @@ class Clients:
         node_id = nodes[source.randrange(len(nodes))]
         key = source.choice((0, 0, 1))
         tag = f"log/{number}/{serial}"
-        match source.randrange(8):
+        match source.randrange(9):
             case 0 | 1:
                 await self.read(number, node_id, self._key("register", key))
             case 2:
                 await self.read_counter(number, node_id, self._key("counter", key))
             case 3 | 4:
                 await self._write(number, node_id, self._key("register", key), tag)
+            case 8:
+                await self._lease(node_id, key, source.choice((20, 100, 500)))
             case 5:
                 await self._swap(number, node_id, self._key("register", key), tag)
             case _:
@@ -148,6 +150,15 @@ class Clients:
             return response.after
 
         await self._tagged(client, node_id, key, "add", delta, tag, c.Transaction((), (), operations, ()), after)
+
+    async def _lease(self, node_id: int, number: int, ttl_ms: int) -> None:
+        """A record that expires: when it does is for every node to agree on, whatever its clock says."""
+
+        async def call(process: Process) -> object:
+            command = c.Upsert(f"lease/{number}", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"1", ttl_ms=ttl_ms)
+            return await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
+
+        await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
 
     async def mark(self, node_id: int) -> None:
         """A write that matters to nobody, to see whether the node takes one. Raises NotDoneError, UnknownOutcomeError."""

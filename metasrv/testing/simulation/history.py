@@ -6,6 +6,7 @@ import asyncio
 import gc
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from metasrv.errors import NotDoneError, UnknownOutcomeError
 from metasrv.testing.linearizability import SearchTooLongError, check
@@ -140,37 +141,37 @@ class _History:
         if self._nemesis.lost:
             return f"nodes {sorted(self._nemesis.lost)} have not been admitted again"
         membership = leader.data.machine.membership
-        for node_id in sorted({*membership.voters, *membership.learners}):
-            process = cluster.machines[node_id].process
-            if process is None or not process.joined:
+        members = sorted({*membership.voters, *membership.learners})
+        for node_id in members:
+            if not cluster.machines[node_id].serves:
                 return f"member {node_id} does not serve"
+        for node_id in members:
             try:
                 await self._clients.mark(node_id)
             except (NotDoneError, UnknownOutcomeError) as error:
                 return f"no write through node {node_id}: {error}"
         applied = leader.data.machine.last_applied
         await asyncio.sleep(_SPREAD_SECONDS)
-        for node_id in (*membership.voters, *membership.learners):
+        for node_id in members:
             process = cluster.machines[node_id].process
             if process is None or process.data.machine.last_applied.index < applied.index:
                 return f"node {node_id} has not applied {applied}"
         return ""
 
     async def _read_everything(self) -> None:
-        """Through every member, every key: these reads are part of the history that is judged."""
+        """Every key, through one member after the other: these reads are part of the history that is judged."""
         cluster = self._cluster
         leader = cluster.leader()
         members = [] if leader is None else sorted(leader.data.machine.membership.voters)
-        for kind, key in self._clients.keys_used():
-            for node_id in members:
-                try:
-                    if kind == "register":
-                        await self._clients.read(1000 + node_id, node_id, key)
-                    else:
-                        await self._clients.read_counter(1000 + node_id, node_id, key)
-                except (NotDoneError, UnknownOutcomeError) as error:
-                    cluster.witness.violation(f"a healed cluster does not answer through node {node_id}: {error}")
-                    return
+        for (kind, key), node_id in zip(self._clients.keys_used(), cycle(members), strict=False):
+            try:
+                if kind == "register":
+                    await self._clients.read(1000 + node_id, node_id, key)
+                else:
+                    await self._clients.read_counter(1000 + node_id, node_id, key)
+            except (NotDoneError, UnknownOutcomeError) as error:
+                cluster.witness.violation(f"a healed cluster does not answer through node {node_id}: {error}")
+                return
         self._compare_nodes(members)
 
     def _compare_nodes(self, members: list[int]) -> None:

@@ -13,7 +13,9 @@ from typing import NamedTuple
 from metasrv import commands as c
 from metasrv.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.raft.engine import LEADER
+from metasrv.raft.log_format import PendingWrite
 from metasrv.testing.simulation.machine import Process
+from metasrv.testing.simulation.promises import Promises
 from metasrv.types import LogId
 
 VIOLATIONS_MAX = 20
@@ -58,6 +60,7 @@ class Invariants:
         self.effects: dict[int, _Effect] = {}
         self.executed: dict[str, int] = {}
         """How often each tagged write took effect."""
+        self.promises = Promises(self.violation)
         self._positions: dict[Process, _Position] = {}
 
     def violation(self, text: str) -> None:
@@ -70,7 +73,8 @@ class Invariants:
     # ------------------------------------------------------------------ a process's life
 
     def opened(self, process: Process) -> None:
-        replica = process.consensus.replica
+        replica, machine = process.consensus.replica, process.machine
+        self.promises.opened(machine.node_id, replica.store, damaged=machine.damaged)
         self._learn_committed(process, replica.store.first_index, replica.machine.last_applied.index)
         self._compare_state(process, "opens its state")
         driver = replica.driver
@@ -83,11 +87,21 @@ class Invariants:
         driver.after_step = checked
         self.check(process)
 
+    def written(self, node_id: int, pending: PendingWrite) -> None:
+        self.promises.written(node_id, pending)
+
+    def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
+        self.promises.sending(node_id, to_id, payload)
+
+    def emptied(self, node_id: int) -> None:
+        self.promises.emptied(node_id)
+
     def ended(self, process: Process) -> None:
         self._positions.pop(process, None)
 
     def installed(self, process: Process) -> None:
         self.counts["snapshots installed"] += 1
+        self.promises.installed(process.machine.node_id, process.state.last_applied.index)
         self._compare_state(process, "installs a snapshot")
 
     # ------------------------------------------------------------------ after each step
@@ -95,7 +109,7 @@ class Invariants:
     def check(self, process: Process) -> None:
         replica = process.consensus.replica
         engine, store = replica.engine, replica.store
-        now = _Position(
+        found = (
             engine.role(),
             engine.term(),
             store.getVotedForNodeId(),
@@ -105,8 +119,9 @@ class Invariants:
             store.first_index,
         )
         before = self._positions.get(process)
-        if now == before:
+        if found == before:
             return
+        now = _Position(*found)
         self._positions[process] = now
         name = f"node {process.machine.node_id}"
         if now.role == LEADER:
@@ -122,6 +137,9 @@ class Invariants:
             self.violation(f"{name}: applied {now.applied}, committed {now.commit}, last {now.last} are out of order")
         if now.applied != replica.machine.last_applied.index:
             self.violation(f"{name}: the engine has applied {now.applied}, the state {replica.machine.last_applied}")
+        durable = self.promises.durable(process.machine.node_id)
+        if now.applied > durable.last_index or (now.role == LEADER and now.commit > durable.last_index):
+            self.violation(f"{name}: {now.commit} is committed, {now.applied} applied, {durable} on its disk (D4)")
         if now.first > now.applied:
             self.violation(f"{name}: the log begins at {now.first}, but only {now.applied} is applied")
         newest = replica.snapshots.newest

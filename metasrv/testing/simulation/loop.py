@@ -157,6 +157,8 @@ class SimulatedLoop(_Base):
 
     def _run_ready(self) -> None:
         """Run what is ready now; what that makes ready runs in the next turn, as in asyncio."""
+        if not self._ready:
+            return
         self.enter(self._run_handles)
         if self._ready and not self._turn_due and not self.paused:
             self._arm()

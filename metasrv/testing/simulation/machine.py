@@ -20,6 +20,7 @@ from metasrv.joining import join_cluster, register_node
 from metasrv.observer import SilentObserver
 from metasrv.opening import OpenedData, open_data
 from metasrv.raft.cluster import RaftConsensus
+from metasrv.raft.log_format import PendingWrite
 from metasrv.raft.replica import RaftSettings, ReplicaResources
 from metasrv.raft.transport import PeerSecurity
 from metasrv.testing.simulation.disk import Disk, Image, torn_write, write_image
@@ -62,11 +63,21 @@ class Witness(Protocol):
 
     def opened(self, process: Process) -> None: ...
 
+    def written(self, node_id: int, pending: PendingWrite) -> None:
+        """A write of its raft log was executed and synced."""
+        ...
+
+    def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
+        """A raft message leaves it."""
+        ...
+
     def ended(self, process: Process) -> None: ...
 
     def applied(self, process: Process, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None: ...
 
     def installed(self, process: Process) -> None: ...
+
+    def emptied(self, node_id: int) -> None: ...
 
 
 class World(Protocol):
@@ -210,11 +221,14 @@ class Machine:
 
         def make_transport(*args: object) -> SimulatedTransport:
             transport = SimulatedTransport(world.network, self.node_id, loop, *args)  # type: ignore[arg-type]
+            transport.sending = partial(world.witness.sending, self.node_id)
             made.append(transport)
             return transport
 
         storage = partial(SimulatedStorage, loop, self.faults, self._job_seconds)
-        log_storage = storage(after_each=data.writer.checkpoint_if_due)
+        log_storage = storage(
+            after_each=data.writer.checkpoint_if_due, executed=lambda args: world.witness.written(self.node_id, args[0])
+        )
         resources = ReplicaResources(
             settings=RaftSettings(
                 endpoint=endpoint_of(self.node_id),
@@ -312,6 +326,13 @@ class Machine:
             forget()
         process.on_death.clear()
         process.loop.enter(lambda: _let_go(process))
+
+    def empty(self) -> None:
+        """The disk of a stopped machine is swapped for an empty one."""
+        self.image = None
+        self.bootstrap = False
+        self.damaged = False
+        self.world.witness.emptied(self.node_id)
 
     def abandon(self) -> None:
         """The history is over: let go of everything."""

@@ -19,6 +19,8 @@ from metasrv.types import Endpoint
 UNACKNOWLEDGED_SECONDS_MAX = 3.0
 """As `connection.UNACKNOWLEDGED_MS_MAX`: a connection whose bytes nobody takes is given up."""
 RETRANSMISSION_SECONDS = 0.2
+KEEPALIVE_SECONDS = 5.0
+"""An idle connection is looked after so often, as in `connection.py`."""
 
 
 class End(Protocol):
@@ -241,5 +243,16 @@ class Network:
                 if connection.ends[side] is end and connection.open[side]:
                     connection.open[side] = False
                     connection.stalled[side].clear()
-                    if not power_lost:
+                    if power_lost:
+                        self._probe_later(connection, 1 - side)
+                    else:
                         self._tell_other(connection, side)
+
+    def _probe_later(self, connection: Connection, side: int) -> None:
+        """Nobody said that the other side is gone: the keep-alive finds out."""
+
+        def probe() -> None:
+            if connection.open[side]:
+                self._answer_reset(connection, side)
+
+        self._scheduler.after(KEEPALIVE_SECONDS, probe)

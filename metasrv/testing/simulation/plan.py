@@ -22,6 +22,9 @@ FORMATION_SHARE = 0.03
 """Histories that begin with empty disks; the others begin with a cluster that was formed before."""
 
 
+LONG_SHARE = 0.02
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """One history to run."""
@@ -51,11 +54,11 @@ class Plan:
 def make_plan(seed: int) -> Plan:
     """The plan of a seed; always the same."""
     source = random.Random(f"{seed}/plan")  # noqa: S311 - repeatable
-    size = source.choices((3, 5, 7), (80, 15, 5))[0]
-    long = source.random() < 0.03
-    seconds = source.uniform(3.0, 8.0) if long else source.uniform(0.4, 1.6)
-    clients = source.randint(2, 5)
-    pause_seconds = source.choice((0.01, 0.03, 0.08))
+    size = source.choices((3, 5, 7), (84, 12, 4))[0]
+    long = source.random() < LONG_SHARE
+    seconds = source.uniform(3.0, 8.0) if long else source.uniform(0.3, 1.2)
+    clients = source.randint(2, 4)
+    pause_seconds = source.choice((0.01, 0.04, 0.1))
     operations = max(4, int(min(40, seconds / (pause_seconds + 0.02)) * source.uniform(0.4, 0.9)))
     tuning = Tuning(
         snapshot_logs_since_last=source.choice((5, 10, 20, 60)),
