@@ -16,11 +16,12 @@ from metasrv.testing.simulation.shrink import decode_changes, encode_changes, sh
 
 FIRST_SEED = 1
 HISTORIES = 2_000
-CHUNK = 100
+CHUNK = 50
 SAMPLE_SEEDS = (8, 23, 110)
 """A long history of seven nodes, and two of many faults."""
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + HISTORIES, CHUNK))
 def test_histories_without_violation(first: int) -> None:
     failures = []
