@@ -1,0 +1,46 @@
+"""Many histories, in as many processes as there are to be workers.
+
+A module of its own because new processes import it by name, which they can not do with a program's main module.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing import get_context
+
+from metasrv.testing.simulation.history import Outcome, run_history
+from metasrv.testing.simulation.plan import make_plan
+
+CHUNK = 25
+"""Histories of one task of a worker."""
+
+
+def run_seeds(first: int, count: int) -> list[Outcome]:
+    """In a worker: histories of consecutive seeds."""
+    logging.disable(logging.CRITICAL)
+    return [run_history(make_plan(seed)) for seed in range(first, first + count)]
+
+
+def run_many(first_seed: int, histories: int, workers: int, chunk_size: int = CHUNK) -> Iterator[Outcome]:
+    """Outcomes as they come; all of them, unless the caller stops."""
+    end = first_seed + histories
+    chunks = ((seed, min(chunk_size, end - seed)) for seed in range(first_seed, end, chunk_size))
+    if workers <= 1:
+        for seed, count in chunks:
+            yield from run_seeds(seed, count)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        running: set[Future[list[Outcome]]] = set()
+        for _, chunk in zip(range(2 * workers), chunks, strict=False):
+            running.add(pool.submit(run_seeds, *chunk))
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for _, chunk in zip(done, chunks, strict=False):
+                running.add(pool.submit(run_seeds, *chunk))
+            for future in done:
+                yield from future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
