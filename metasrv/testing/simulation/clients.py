@@ -52,13 +52,34 @@ class Clients:
         self._epochs: dict[str, int] = {}
         self._unknown: dict[str, int] = {}
         self._stopping = False
+        self._probes = 0
+        self._extra: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         """Return when all clients are through, or were told to stop."""
         await asyncio.gather(*(self._client(number) for number in range(self._count)))
+        while not self._stopping or self._extra:
+            extra, self._extra = self._extra, []
+            await asyncio.gather(*extra, asyncio.sleep(0.05))
 
     def stop(self) -> None:
         self._stopping = True
+
+    def probe(self, reads_from: int, writes_to: int) -> None:
+        """One client more writes through one node and another reads the same register through another."""
+        self._probes += 1
+        serial = self._probes
+
+        async def one(client: int, work: Awaitable[object]) -> None:
+            try:
+                await work
+            except (NotDoneError, UnknownOutcomeError):
+                self._cluster.note(f"client {client} was refused")
+
+        if serial % 4 == 1:
+            tag = f"log/500/{serial}"
+            self._extra.append(asyncio.create_task(one(500, self._write(500, writes_to, self._key("register", 0), tag))))
+        self._extra.append(asyncio.create_task(one(501, self.read(501, reads_from, self._key("register", 0)))))
 
     def keys_used(self) -> list[tuple[str, str]]:
         """Kind and name of every key that was used in its last epoch."""

@@ -56,6 +56,8 @@ class Invariants:
         """Who led each term."""
         self.committed: dict[int, tuple[int, bytes]] = {}
         """Term and content of every committed entry, by index."""
+        self._committed_in: dict[int, int] = {}
+        """The term in which each was first known to be committed."""
         self.highest_commit = 0
         self.effects: dict[int, _Effect] = {}
         self.executed: dict[str, int] = {}
@@ -161,11 +163,16 @@ class Invariants:
             self.violation(f"{name}: its vote of term {now.term} went from node {before.vote} to {now.vote}")
 
     def _check_leader_complete(self, process: Process, name: str) -> None:
-        """Whoever leads has every committed entry (Raft figure 3)."""
+        """Whoever leads has every entry that was committed in an earlier term (Raft figure 3).
+
+        Late votes can still make a leader of a term that is over; it knows nothing of what came after.
+        """
         store = process.consensus.replica.store
         for index in range(max(store.first_index, 1), self.highest_commit + 1):
             known, entry = self.committed.get(index), store.entry_at(index)
-            if known is not None and (entry is None or (entry[2], entry[0]) != known):
+            if known is None or self._committed_in[index] >= store.getCurrentTerm():
+                continue
+            if entry is None or (entry[2], entry[0]) != known:
                 self.violation(f"{name} leads without the committed entry {index} (leader completeness)")
                 return
 
@@ -176,7 +183,10 @@ class Invariants:
             if entry is None:
                 continue
             found = (entry[2], entry[0])
-            known = self.committed.setdefault(index, found)
+            known = self.committed.get(index)
+            if known is None:
+                known = self.committed[index] = found
+                self._committed_in[index] = store.getCurrentTerm()
             if known != found:
                 self.violation(
                     f"node {process.machine.node_id} commits another entry {index} (term {found[0]})"
