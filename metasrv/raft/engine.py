@@ -39,6 +39,7 @@ ENGINE_PRIVATE_NAMES = (
     "_SyncObj__loadDumpFile",
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__noopIDx",
+    "_SyncObj__onBecomeLeader",
     "_SyncObj__onMessageReceived",
     "_SyncObj__otherNodes",
     "_SyncObj__parseChangeClusterRequest",
@@ -165,6 +166,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._membership_changed: Callable[[Membership], None] | None = None
         self._seam = _SnapshotSeam(snapshots)
         self._without_snapshot: set[EngineNode] = set()
+        self._ticking = self._elected = False
         minimum, maximum = election_timeout_seconds
         configuration = SyncObjConf(
             autoTick=False,
@@ -295,6 +297,20 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         """Send TimeoutNow to a voter that has this leader's last entry; the engine refuses any other."""
         self.transferLeadership(engine_node(node_id))
 
+    def doTick(self, timeToWait: float = 0.0) -> None:
+        """One tick. Who is elected in it, as the only voter is, leads from its end on.
+
+        The engine would commit and apply the leader's first entry in the same tick, before any disk holds it (D4).
+        """
+        self._ticking = True
+        try:
+            super().doTick(timeToWait)
+        finally:
+            self._ticking = False
+        if self._elected:
+            self._elected = False
+            SyncObj._SyncObj__onBecomeLeader(self)
+
     def apply_committed(self) -> None:
         """Apply committed entries for a few milliseconds, without looking at timers."""
         self._SyncObj__applyLogEntries()
@@ -360,6 +376,12 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         if entry is None:
             raise InvariantError(f"entry {index} is being applied but is not in the log")
         self._apply_entry(command, index, entry[2])
+
+    def _SyncObj__onBecomeLeader(self) -> None:
+        if self._ticking:
+            self._elected = True
+        else:
+            SyncObj._SyncObj__onBecomeLeader(self)
 
     def _SyncObj__applyLogEntries(self) -> bool:
         # One entry at a time, so that a long catch-up never holds the loop; the driver comes back for the rest.

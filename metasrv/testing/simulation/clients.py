@@ -14,6 +14,7 @@ from typing import Any
 
 from metasrv import commands as c
 from metasrv.errors import NotDoneError, UnknownOutcomeError
+from metasrv.state.transaction import EXPRESSION_DEPTH_MAX
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
 from metasrv.testing.simulation.cluster import SimulatedCluster
 from metasrv.testing.simulation.machine import Process
@@ -22,6 +23,9 @@ REQUEST_TIMEOUT_MS = 1_500
 CLIENT_TIMEOUT_SECONDS = 2.0
 """A client waits a little longer than the node does."""
 BACK_OFF_SECONDS = 0.05
+_IMPOSSIBLE_SHARE = 0.03
+_LEASE_MS = 120
+"""Records that clients write along with a register, and that expire soon."""
 _UNKNOWN_PER_KEY_MAX = 2
 """After so many a key is left alone: each doubles what the checker has to try."""
 
@@ -80,6 +84,9 @@ class Clients:
         node_id = nodes[source.randrange(len(nodes))]
         key = source.choice((0, 0, 1))
         tag = f"log/{number}/{serial}"
+        if source.random() < _IMPOSSIBLE_SHARE:
+            await self._impossible(node_id)
+            return
         match source.randrange(8):
             case 0 | 1:
                 await self.read(number, node_id, self._key("register", key))
@@ -124,7 +131,8 @@ class Clients:
         return value
 
     async def _write(self, client: int, node_id: int, key: str, tag: str) -> None:
-        operations = (c.Put(key, tag.encode()), c.Put(tag, b"1"))
+        lease = c.Put(f"lease/{client}", b"1", ttl_ms=_LEASE_MS)
+        operations = (c.Put(key, tag.encode()), c.Put(tag, b"1"), lease)
         await self._tagged(client, node_id, key, "write", tag, tag, c.Transaction((), (), operations, ()), lambda _: None)
 
     async def _swap(self, client: int, node_id: int, key: str, tag: str) -> None:
@@ -148,6 +156,20 @@ class Clients:
             return response.after
 
         await self._tagged(client, node_id, key, "add", delta, tag, c.Transaction((), (), operations, ()), after)
+
+    async def _impossible(self, node_id: int) -> None:
+        """A command that no node can apply: it must be answered, and nothing else must happen (D7)."""
+        predicate = c.Expression(c.Combine.AND, (), ())
+        for _ in range(EXPRESSION_DEPTH_MAX + 1):
+            predicate = c.Expression(c.Combine.AND, (predicate,), ())
+        command = c.BranchTransaction((c.Branch(predicate, ()),))
+
+        async def call(process: Process) -> c.Reply:
+            return await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
+
+        reply = await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
+        if not isinstance(reply, c.ErrorReply):
+            self._cluster.witness.violation(f"a command that can not be applied was answered with {reply}")
 
     async def mark(self, node_id: int) -> None:
         """A write that matters to nobody, to see whether the node takes one. Raises NotDoneError, UnknownOutcomeError."""

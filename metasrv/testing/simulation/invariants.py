@@ -13,6 +13,7 @@ from metasrv import commands as c
 from metasrv.entries import Entry, RegularEntry
 from metasrv.raft.engine import LEADER
 from metasrv.testing.simulation.machine import Process
+from metasrv.testing.simulation.promises import Promises
 from metasrv.types import LogId
 
 VIOLATIONS_MAX = 20
@@ -56,7 +57,7 @@ class Invariants:
         self.executed: dict[str, int] = {}
         """How often each tagged write took effect."""
         self._positions: dict[Process, _Position] = {}
-        self._durable_terms: dict[int, int] = {}
+        self._promises = Promises(self.violation)
 
     def violation(self, text: str) -> None:
         if len(self.violations) < VIOLATIONS_MAX:
@@ -76,10 +77,12 @@ class Invariants:
             self.check(process)
 
         driver.after_step = checked
+        self._promises.opened(process)
         self.check(process)
 
     def ended(self, process: Process) -> None:
         self._positions.pop(process, None)
+        self._promises.ended(process)
 
     def installed(self, process: Process) -> None:
         self._compare_state(process, "installs a snapshot")
@@ -123,6 +126,7 @@ class Invariants:
             self.violation(f"{name}: a snapshot up to {newest.log_id} is ahead of what is committed")
         if before is None or now.commit > before.commit:
             self._learn_committed(process, now.first if before is None else before.commit + 1, now.commit)
+        self._promises.check(process)
 
     def _check_not_back(self, name: str, before: _Position, now: _Position) -> None:
         for what in ("term", "commit", "applied", "first"):
