@@ -1,0 +1,46 @@
+"""Runs histories with a planted defect until the simulator notices.
+
+The disks of clusters that are formed already are made without the defect, so that it shows where it is looked for.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from metasrv.testing.mutants.patching import Mutant
+from metasrv.testing.simulation.formation import formed_images
+from metasrv.testing.simulation.history import Outcome, run_history
+from metasrv.testing.simulation.plan import Plan, make_plan
+
+BUDGET_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """What came of one hunt. `outcome` is the history that noticed, None when none did."""
+
+    mutant: Mutant
+    outcome: Outcome | None
+    histories: int
+    seconds: float
+
+
+def run_with(mutant: Mutant, plan: Plan, *, keep_trace: bool = False) -> Outcome:
+    """One history with the defect planted."""
+    formed_images(plan.size)
+    with mutant.planted():
+        return run_history(plan, keep_trace=keep_trace)
+
+
+def hunt(mutant: Mutant, first_seed: int, budget_seconds: float = BUDGET_SECONDS) -> Hunt:
+    """Consecutive seeds until one shows a violation or the time is over."""
+    for size in (3, 5, 7):
+        formed_images(size)
+    started, histories = time.monotonic(), 0
+    while time.monotonic() - started < budget_seconds:
+        outcome = run_with(mutant, make_plan(first_seed + histories))
+        histories += 1
+        if outcome.violations:
+            return Hunt(mutant, outcome, histories, time.monotonic() - started)
+    return Hunt(mutant, None, histories, time.monotonic() - started)
