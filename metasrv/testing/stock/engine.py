@@ -80,12 +80,12 @@ class StockStore(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         command = decode_command(encoded)
         if isinstance(command, c.Upsert):
             self.records[command.key] = b"1"
-            return c.TransactionReply(True, ())
+            return c.TransactionReply(True, (), "")
         if not isinstance(command, c.Transaction):
             return c.ErrorReply("it can not be applied")
         success = all(self._holds(condition) for condition in command.conditions)
         operations = command.if_then if success else command.else_then
-        return c.TransactionReply(success, tuple(r for o in operations for r in self._run(o)))
+        return c.TransactionReply(success, tuple(r for o in operations for r in self._run(o)), "")
 
     def _holds(self, condition: c.Condition) -> bool:
         present = self.records.get(condition.key)
@@ -104,7 +104,7 @@ class StockStore(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     # ------------------------------------------------------------------ for the simulator
 
-    def record(self, key: str) -> SeqV | None:
+    def get(self, key: str, _now_ms: int) -> SeqV | None:
         value = self.records.get(key)
         return None if value is None else SeqV(1, value)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from metasrv.codec import encode_command
@@ -22,15 +23,16 @@ from metasrv.testing.simulation.machine import endpoint_of
 from metasrv.testing.simulation.storage import DiskFaults
 from metasrv.testing.stock.engine import REFUSED, SUCCESS, TICK_SECONDS, StockSettings, StockStore
 from metasrv.testing.stock.transport import StockTransport
-from metasrv.types import SeqV
 
+TICK_COST_SECONDS = 0.001
+"""What a tick costs; some states of a damaged cluster make one tick lead to the next without end."""
 _PAGE_SIZE_BYTES = 4096
 _JOURNAL = "journal"
 
 
 @dataclass(eq=False)
 class StockProcess:
-    """One life. `consensus` and `data.machine` are itself: clients ask as they ask the product."""
+    """One life. Clients ask `consensus` and `data.machine` as they ask the product."""
 
     machine: StockMachine
     loop: SimulatedLoop
@@ -40,6 +42,7 @@ class StockProcess:
     at_start: Image
     ending: bool = False
     on_death: list[Callable[[], None]] = field(default_factory=list)
+    _tick_due: bool = False
 
     @property
     def alive(self) -> bool:
@@ -54,11 +57,8 @@ class StockProcess:
         return self
 
     @property
-    def data(self) -> StockProcess:
-        return self
-
-    def get(self, key: str, _now_ms: int) -> SeqV | None:
-        return self.engine.record(key)
+    def data(self) -> SimpleNamespace:
+        return SimpleNamespace(machine=self.engine)
 
     async def read_barrier(self, _timeout_ms: int) -> None:
         """The safest read that plain pysyncobj offers without a log entry: on the node that takes itself for the leader."""
@@ -80,20 +80,30 @@ class StockProcess:
 
         self.engine.execute(encode_command(command), callback=callback)
         if not self.machine.settings.use_batch:
-            self.tick()
+            self.tick_soon()
         reply: Reply = await answered
         return reply
 
     # ------------------------------------------------------------------ turning
 
     def start(self) -> None:
-        self.transport.arrived = self.tick
+        self.transport.arrived = self.tick_soon
         self.transport.start()
         # Nodes do not start in the same moment, nor tick in step: their elections would be tied for ever.
         self.loop.call_later(TICK_SECONDS * self.machine.world.source.random(), self._on_timer)
 
     def _on_timer(self) -> None:
         self.loop.call_later(TICK_SECONDS, self._on_timer)
+        self.tick()
+
+    def tick_soon(self) -> None:
+        """Something arrived: what arrives in the next moment is taken by the same tick."""
+        if not self._tick_due:
+            self._tick_due = True
+            self.loop.call_later(TICK_COST_SECONDS, self._tick_for_arrival)
+
+    def _tick_for_arrival(self) -> None:
+        self._tick_due = False
         self.tick()
 
     def tick(self) -> None:

@@ -61,7 +61,9 @@ class StockTransport(Transport):  # type: ignore[misc]  # pysyncobj is untyped
         connection, side = found
         other = connection.ends[1 - side]
         assert isinstance(other, StockTransport)
-        self._network.send(connection, side, lambda: other.take(connection, message), raft=True)
+        # As with metasrv, only messages between engines meet what no TCP connection does, never requests.
+        raft = not str(message["type"]).startswith("apply_command")
+        self._network.send(connection, side, lambda: other.take(connection, message), raft=raft)
         return True
 
     # ------------------------------------------------------------------ connections
