@@ -8,22 +8,21 @@ never reads a file. Driven by `driver.py` on the event loop; touched only while 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from pysyncobj import syncobj as engine_module
-from pysyncobj.config import SERIALIZER_STATE, SyncObjConf
+from pysyncobj.config import SyncObjConf
 from pysyncobj.node import Node as EngineNode
 from pysyncobj.syncobj import SyncObj
-from pysyncobj.transport import Transport as EngineTransport
 
 from metasrv.clock import Clock
 from metasrv.entries import KIND_MEMBERSHIP, MembershipEntry, decode_entry
 from metasrv.errors import InvariantError
 from metasrv.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, FRAME_SIZE_BYTES_MAX
+from metasrv.raft.engine_seams import MessageSeam, SnapshotSeam, SnapshotSource, construction_seams
 from metasrv.raft.log_store import LogStore
-from metasrv.raft.messages import LogEntry, Message, SnapshotChunk
+from metasrv.raft.messages import LogEntry, Message
 from metasrv.raft.translation import engine_node, from_engine, to_engine
 from metasrv.types import Membership
 
@@ -39,7 +38,6 @@ ENGINE_PRIVATE_NAMES = (
     "_SyncObj__loadDumpFile",
     "_SyncObj__newAppendEntriesTime",
     "_SyncObj__noopIDx",
-    "_SyncObj__onBecomeLeader",
     "_SyncObj__onMessageReceived",
     "_SyncObj__otherNodes",
     "_SyncObj__parseChangeClusterRequest",
@@ -66,75 +64,6 @@ FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
 _SEND_TIME_SECONDS_MAX = 0.004
 _APPLY_TIME_SECONDS_MAX = 0.004
 _NEVER = 2**60
-
-
-class SnapshotSource(Protocol):
-    """Where the engine gets a snapshot for a peer that needs purged entries."""
-
-    def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
-        """The next piece (its term and round are filled in by the engine) and whether it is the last one."""
-        ...
-
-    def cancel(self, node_id: int) -> None: ...
-
-
-class _NoPoller:
-    def poll(self, timeout: float) -> None:
-        """The event loop polls; the engine never does."""
-
-
-class _SnapshotSeam:
-    """Stands where pysyncobj keeps its Serializer: chunks out, two log entries in, no compaction."""
-
-    def __init__(self, source: SnapshotSource) -> None:
-        self._source = source
-        self.installed: tuple[LogEntry, LogEntry] | None = None
-
-    def checkSerializing(self) -> tuple[int, None]:
-        return SERIALIZER_STATE.NOT_SERIALIZING, None
-
-    def serialize(self, data: object, entry_id: int) -> None:
-        raise InvariantError("the engine asked for a compaction although compaction is switched off")
-
-    def deserialize(self) -> tuple[None, LogEntry, LogEntry, list[EngineNode]]:
-        if self.installed is None:
-            raise InvariantError("the engine loads a snapshot that was not prepared")
-        previous, last = self.installed
-        return None, last, previous, []
-
-    def getTransmissionData(self, node: EngineNode) -> tuple[SnapshotChunk, bool, bool] | None:
-        chunk, is_last = self._source.next_chunk(int(node.id))
-        return None if chunk is None else (chunk, chunk.offset_bytes == 0, is_last)
-
-    def setTransmissionData(self, data: object) -> bool:
-        return False
-
-    def cancelTransmisstion(self, node: EngineNode) -> None:
-        self._source.cancel(int(node.id))
-
-
-class _MessageSeam(EngineTransport):  # type: ignore[misc]  # pysyncobj is untyped
-    """Stands where pysyncobj keeps its Transport; hands every message to the driver's outbox."""
-
-    def __init__(self, send: Callable[[int, dict[str, Any]], None]) -> None:
-        super().__init__(None, None, [])
-        self._send = send
-
-    def send(self, node: EngineNode, message: dict[str, Any]) -> bool:
-        self._send(int(node.id), message)
-        return True
-
-
-@contextmanager
-def _construction_seams(store: LogStore) -> Iterator[None]:
-    """`SyncObj.__init__` looks these module-level names up; they are replaced only while it runs."""
-    saved = engine_module.createJournal, engine_module.createPoller
-    engine_module.createJournal = lambda _path: store
-    engine_module.createPoller = lambda _kind: _NoPoller()
-    try:
-        yield
-    finally:
-        engine_module.createJournal, engine_module.createPoller = saved
 
 
 class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
@@ -164,9 +93,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._membership = membership
         self._own_id = node_id
         self._membership_changed: Callable[[Membership], None] | None = None
-        self._seam = _SnapshotSeam(snapshots)
+        self._seam = SnapshotSeam(snapshots)
         self._without_snapshot: set[EngineNode] = set()
-        self._ticking = self._elected = False
+        self._durable_index = _NEVER
+        """While a tick runs: the last entry that is on this node's disk."""
         minimum, maximum = election_timeout_seconds
         configuration = SyncObjConf(
             autoTick=False,
@@ -183,13 +113,13 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
             dynamicMembershipChange=True,
             useFork=False,
         )
-        with _construction_seams(store):
+        with construction_seams(store):
             super().__init__(
                 engine_node(node_id),
                 [],
                 configuration,
                 nodeClass=EngineNode,
-                transport=_MessageSeam(self._outgoing),
+                transport=MessageSeam(self._outgoing),
             )
         self._SyncObj__serializer = self._seam
         self._SyncObj__raftLastApplied = applied_index
@@ -235,8 +165,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def random_timeout(self) -> float:
         """Seconds between the minimum and the maximum election timeout."""
-        timeout: float = self._SyncObj__generateRaftTimeout()
-        return timeout
+        return float(self._SyncObj__generateRaftTimeout())
 
     def transfer_asked(self) -> bool:
         return bool(self._SyncObj__transferInProgress)
@@ -268,11 +197,8 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def peer_ready(self, node_id: int, ready: bool) -> None:
         """Replicate to the peer, or stop for now (down, or its send buffer is full)."""
-        node = engine_node(node_id)
-        if ready:
-            self._SyncObj__connectedNodes.add(node)
-        else:
-            self._SyncObj__connectedNodes.discard(node)
+        connected = self._SyncObj__connectedNodes
+        (connected.add if ready else connected.discard)(engine_node(node_id))
 
     def forget_leader(self) -> None:
         """The leader's time is up: say so before anybody asks (invariant 6)."""
@@ -298,18 +224,13 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self.transferLeadership(engine_node(node_id))
 
     def doTick(self, timeToWait: float = 0.0) -> None:
-        """One tick. Who is elected in it, as the only voter is, leads from its end on.
+        """Look at the timers, commit, apply; only while the whole log is on disk.
 
-        The engine would commit and apply the leader's first entry in the same tick, before any disk holds it (D4).
+        An only voter elects itself in a tick: what it then adds to its log is not on disk, so it does not count yet (D4).
         """
-        self._ticking = True
-        try:
-            super().doTick(timeToWait)
-        finally:
-            self._ticking = False
-        if self._elected:
-            self._elected = False
-            SyncObj._SyncObj__onBecomeLeader(self)
+        self._durable_index = self._store.last_index
+        super().doTick(timeToWait)
+        self._durable_index = _NEVER
 
     def apply_committed(self) -> None:
         """Apply committed entries for a few milliseconds, without looking at timers."""
@@ -362,8 +283,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def _outgoing(self, node_id: int, message: dict[str, Any]) -> None:
         if message.get("serialized", message) is None:
-            # No snapshot is ready for this peer. The engine would tell it so over and over, for as long as a send loop
-            # may take; a peer that is not connected is left alone.
+            # No snapshot is ready: without this the engine says so over and over, as long as its send loop may take.
             self._SyncObj__connectedNodes.discard(engine_node(node_id))
             self._without_snapshot.add(engine_node(node_id))
         converted = from_engine(message, self.term())
@@ -377,15 +297,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
             raise InvariantError(f"entry {index} is being applied but is not in the log")
         self._apply_entry(command, index, entry[2])
 
-    def _SyncObj__onBecomeLeader(self) -> None:
-        if self._ticking:
-            self._elected = True
-        else:
-            SyncObj._SyncObj__onBecomeLeader(self)
-
     def _SyncObj__applyLogEntries(self) -> bool:
         # One entry at a time, so that a long catch-up never holds the loop; the driver comes back for the rest.
-        commit, deadline = self.commit_index(), self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
+        commit = min(self.commit_index(), self._durable_index)
+        deadline = self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
         try:
             while self.applied_index() < commit and self._clock.monotonic() < deadline:
                 self._SyncObj__raftCommitIndex = self.applied_index() + 1
@@ -395,11 +310,9 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         return False
 
     def _SyncObj__sendAppendEntries(self) -> None:
-        try:
-            SyncObj._SyncObj__sendAppendEntries(self)
-        finally:
-            self._SyncObj__connectedNodes |= self._without_snapshot
-            self._without_snapshot.clear()
+        SyncObj._SyncObj__sendAppendEntries(self)
+        self._SyncObj__connectedNodes |= self._without_snapshot
+        self._without_snapshot.clear()
         self._SyncObj__newAppendEntriesTime = self._clock.monotonic() + self._heartbeat_seconds
 
     def _SyncObj__getEntries(

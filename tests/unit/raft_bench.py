@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from metasrv.clock import SystemClock
+from metasrv.clock import Clock, SystemClock
 from metasrv.entries import encode_membership_entry, encode_noop_entry, encode_regular_entry
 from metasrv.raft.engine import Engine
 from metasrv.raft.guards import Guards
@@ -79,6 +79,7 @@ def make_bench(
     entries: list[LogEntry] | None = None,
     applied_index: int = 1,
     term: int = 0,
+    clock: Clock | None = None,
 ) -> Bench:
     store = LogStore.open(str(directory / "raft.db"), create_entries=[FIRST_ENTRY, *(entries or [])])
     store.take_pending()
@@ -87,7 +88,7 @@ def make_bench(
     bench: Bench
     reads = ReadIndex(own_id)
     engine = Engine(
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         node_id=own_id,
         store=store,
         membership=membership(*voters),

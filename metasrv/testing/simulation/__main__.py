@@ -39,7 +39,8 @@ def run_many(first_seed: int, histories: int, workers: int) -> Iterator[Outcome]
         for seed, count in chunks:
             yield from run_seeds(seed, count)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
         waiting = iter(chunks)
         running: set[Future[list[Outcome]]] = {
             pool.submit(run_seeds, *chunk) for chunk, _ in zip(waiting, range(workers * 2), strict=False)
@@ -50,6 +51,8 @@ def run_many(first_seed: int, histories: int, workers: int) -> Iterator[Outcome]
                 running.add(pool.submit(run_seeds, *chunk))
             for future in done:
                 yield from future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def say(text: str) -> None:
@@ -81,7 +84,7 @@ def replay(seed: int, changes: str | None, trace: bool) -> int:
     return 1 if outcome.violations else 0
 
 
-def run(first_seed: int, histories: int, workers: int, progress: bool) -> int:
+def run(first_seed: int, histories: int, workers: int, progress: bool, seconds_max: float) -> int:
     figures, started = Figures(), time.monotonic()
     said_at = started
     for outcome in run_many(first_seed, histories, workers):
@@ -91,7 +94,9 @@ def run(first_seed: int, histories: int, workers: int, progress: bool) -> int:
         if progress and time.monotonic() - said_at > 30.0:
             said_at = time.monotonic()
             say(f"{figures.histories:,} histories, {figures.failed} with violations, {said_at - started:.0f} s")
-    say(f"seeds {first_seed} to {first_seed + histories - 1}")
+        if time.monotonic() - started > seconds_max:
+            break
+    say(f"seeds from {first_seed} on")
     for line in figures.lines(time.monotonic() - started):
         say(line)
     return 1 if figures.failed else 0
@@ -102,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--histories", type=int, default=2_000, help="how many (default: 2000)")
     parser.add_argument("--seed", type=int, default=1, help="the first of consecutive seeds (default: 1)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many seconds of real time")
     parser.add_argument("--quiet", action="store_true", help="no progress, only failures and figures")
     parser.add_argument("--replay", type=int, metavar="SEED", help="run one history again")
     parser.add_argument("--changes", help="with --replay: what a smaller plan keeps, as a failure printed it")
@@ -110,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable(logging.CRITICAL)
     if given.replay is not None:
         return replay(given.replay, given.changes, given.trace)
-    return run(given.seed, given.histories, given.workers, not given.quiet)
+    return run(given.seed, given.histories, given.workers, not given.quiet, given.seconds)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,6 @@ REQUEST_TIMEOUT_MS = 1_500
 CLIENT_TIMEOUT_SECONDS = 2.0
 """A client waits a little longer than the node does."""
 BACK_OFF_SECONDS = 0.05
-_IMPOSSIBLE_SHARE = 0.03
-_LEASE_MS = 120
-"""Records that clients write along with a register, and that expire soon."""
 _UNKNOWN_PER_KEY_MAX = 2
 """After so many a key is left alone: each doubles what the checker has to try."""
 
@@ -84,16 +81,17 @@ class Clients:
         node_id = nodes[source.randrange(len(nodes))]
         key = source.choice((0, 0, 1))
         tag = f"log/{number}/{serial}"
-        if source.random() < _IMPOSSIBLE_SHARE:
-            await self._impossible(node_id)
-            return
-        match source.randrange(8):
+        match source.randrange(10):
             case 0 | 1:
                 await self.read(number, node_id, self._key("register", key))
             case 2:
                 await self.read_counter(number, node_id, self._key("counter", key))
             case 3 | 4:
                 await self._write(number, node_id, self._key("register", key), tag)
+            case 8:
+                await self._lease(node_id, key, source.choice((20, 100, 500)))
+            case 9:
+                await self._impossible(node_id)
             case 5:
                 await self._swap(number, node_id, self._key("register", key), tag)
             case _:
@@ -131,8 +129,7 @@ class Clients:
         return value
 
     async def _write(self, client: int, node_id: int, key: str, tag: str) -> None:
-        lease = c.Put(f"lease/{client}", b"1", ttl_ms=_LEASE_MS)
-        operations = (c.Put(key, tag.encode()), c.Put(tag, b"1"), lease)
+        operations = (c.Put(key, tag.encode()), c.Put(tag, b"1"))
         await self._tagged(client, node_id, key, "write", tag, tag, c.Transaction((), (), operations, ()), lambda _: None)
 
     async def _swap(self, client: int, node_id: int, key: str, tag: str) -> None:
@@ -156,6 +153,15 @@ class Clients:
             return response.after
 
         await self._tagged(client, node_id, key, "add", delta, tag, c.Transaction((), (), operations, ()), after)
+
+    async def _lease(self, node_id: int, number: int, ttl_ms: int) -> None:
+        """A record that expires: when it does is for every node to agree on, whatever its clock says."""
+
+        async def call(process: Process) -> object:
+            command = c.Upsert(f"lease/{number}", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"1", ttl_ms=ttl_ms)
+            return await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
+
+        await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
 
     async def _impossible(self, node_id: int) -> None:
         """A command that no node can apply: it must be answered, and nothing else must happen (D7)."""

@@ -24,6 +24,7 @@ class Figures:
     events: int = 0
     messages: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome) -> None:
@@ -39,6 +40,7 @@ class Figures:
         self.events += outcome.events
         self.messages += outcome.messages
         self.faults += outcome.faults
+        self.counts += outcome.counts
         self.sizes[outcome.plan.size] += 1
 
     def lines(self, elapsed_seconds: float) -> list[str]:
@@ -59,5 +61,7 @@ class Figures:
             f"faults               {self.faults.total():>12,}",
         ]
         lines += [f"  {kind:<24} {count:>8,}" for kind, count in sorted(self.faults.items())]
+        lines.append("what happened")
+        lines += [f"  {what:<24} {count:>8,}" for what, count in sorted(self.counts.items())]
         lines.append(f"histories with violations {self.failed:>7,}")
         return lines

@@ -43,6 +43,8 @@ class Outcome:
     undecided: int
     """Keys whose check was given up."""
     faults: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    """What happened besides."""
     trace: list[str] | None = None
 
 
@@ -97,6 +99,7 @@ class _History:
             told.reads,
             self._undecided,
             self._nemesis.inflicted,
+            cluster.invariants.counts,
             cluster.trace.lines,
         )
 

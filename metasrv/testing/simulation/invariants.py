@@ -6,12 +6,15 @@ first node that commits or applies an index says what is there; every other must
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from metasrv import commands as c
-from metasrv.entries import Entry, RegularEntry
+from metasrv.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.raft.engine import LEADER
+from metasrv.raft.log_format import PendingWrite
+from metasrv.testing.simulation.leader_checks import LeaderChecks
 from metasrv.testing.simulation.machine import Process
 from metasrv.testing.simulation.promises import Promises
 from metasrv.types import LogId
@@ -48,6 +51,8 @@ class Invariants:
 
     def __init__(self) -> None:
         self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
+        """What happened, for figures: a run that never meets a snapshot proves nothing about them."""
         self.leaders: dict[int, int] = {}
         """Who led each term."""
         self.committed: dict[int, tuple[int, bytes]] = {}
@@ -56,17 +61,22 @@ class Invariants:
         self.effects: dict[int, _Effect] = {}
         self.executed: dict[str, int] = {}
         """How often each tagged write took effect."""
+        self.promises = Promises(self.violation)
+        self._leader_checks = LeaderChecks(self.violation)
         self._positions: dict[Process, _Position] = {}
-        self._promises = Promises(self.violation)
 
     def violation(self, text: str) -> None:
         if len(self.violations) < VIOLATIONS_MAX:
             self.violations.append(text)
 
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
+
     # ------------------------------------------------------------------ a process's life
 
     def opened(self, process: Process) -> None:
-        replica = process.consensus.replica
+        replica, machine = process.consensus.replica, process.machine
+        self.promises.opened(machine.node_id, replica.store, damaged=machine.damaged)
         self._learn_committed(process, replica.store.first_index, replica.machine.last_applied.index)
         self._compare_state(process, "opens its state")
         driver = replica.driver
@@ -77,14 +87,25 @@ class Invariants:
             self.check(process)
 
         driver.after_step = checked
-        self._promises.opened(process)
+        self._leader_checks.opened(process)
         self.check(process)
+
+    def written(self, node_id: int, pending: PendingWrite) -> None:
+        self.promises.written(node_id, pending)
+
+    def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
+        self.promises.sending(node_id, to_id, payload)
+
+    def emptied(self, node_id: int) -> None:
+        self.promises.emptied(node_id)
 
     def ended(self, process: Process) -> None:
         self._positions.pop(process, None)
-        self._promises.ended(process)
+        self._leader_checks.ended(process)
 
     def installed(self, process: Process) -> None:
+        self.counts["snapshots installed"] += 1
+        self.promises.installed(process.machine.node_id, process.state.last_applied.index)
         self._compare_state(process, "installs a snapshot")
 
     # ------------------------------------------------------------------ after each step
@@ -111,6 +132,7 @@ class Invariants:
             if leader_id != process.machine.node_id:
                 self.violation(f"{name} leads term {now.term}, which node {leader_id} has led (election safety)")
             if before is None or before.role != LEADER:
+                self.counts["elections won"] += 1
                 self._check_leader_complete(process, name)
         if before is not None:
             self._check_not_back(name, before, now)
@@ -118,6 +140,9 @@ class Invariants:
             self.violation(f"{name}: applied {now.applied}, committed {now.commit}, last {now.last} are out of order")
         if now.applied != replica.machine.last_applied.index:
             self.violation(f"{name}: the engine has applied {now.applied}, the state {replica.machine.last_applied}")
+        durable = self.promises.durable(process.machine.node_id)
+        if now.applied > durable.last_index or (now.role == LEADER and now.commit > durable.last_index):
+            self.violation(f"{name}: {now.commit} is committed, {now.applied} applied, {durable} on its disk (D4)")
         if now.first > now.applied:
             self.violation(f"{name}: the log begins at {now.first}, but only {now.applied} is applied")
         newest = replica.snapshots.newest
@@ -126,9 +151,14 @@ class Invariants:
             self.violation(f"{name}: a snapshot up to {newest.log_id} is ahead of what is committed")
         if before is None or now.commit > before.commit:
             self._learn_committed(process, now.first if before is None else before.commit + 1, now.commit)
-        self._promises.check(process)
+        if now.role == LEADER:
+            self._leader_checks.check(process)
 
     def _check_not_back(self, name: str, before: _Position, now: _Position) -> None:
+        if now.first > before.first:
+            self.counts["log purges"] += 1
+        if now.last < before.last:
+            self.counts["log tails cut"] += 1
         for what in ("term", "commit", "applied", "first"):
             if getattr(now, what) < getattr(before, what):
                 self.violation(f"{name}: its {what} went back from {getattr(before, what)} to {getattr(now, what)}")
@@ -175,6 +205,9 @@ class Invariants:
         before = self.effects.get(log_id.index - 1)
         if before is not None and (effect.seq < before.seq or effect.time_ms < before.time_ms):
             self.violation(f"entry {log_id} takes sequence number or time back: {before[1:3]} to {effect[1:3]}")
+        self.counts["entries committed"] += 1
+        if isinstance(entry, MembershipEntry):
+            self.counts["membership changes"] += 1
         if isinstance(entry, RegularEntry):
             for reply in effect.replies:
                 for tag in _tags_written(reply):

@@ -20,6 +20,7 @@ from metasrv.joining import join_cluster, register_node
 from metasrv.observer import SilentObserver
 from metasrv.opening import OpenedData, open_data
 from metasrv.raft.cluster import RaftConsensus
+from metasrv.raft.log_format import PendingWrite
 from metasrv.raft.replica import RaftSettings, ReplicaResources
 from metasrv.raft.transport import PeerSecurity
 from metasrv.testing.simulation.disk import Disk, Image, torn_write, write_image
@@ -34,7 +35,7 @@ from metasrv.types import Endpoint, LogId, Node
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
-LOG_CHECKPOINT_SIZE_BYTES = 96 * 1024
+LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +57,27 @@ class Witness(Protocol):
 
     def violation(self, text: str) -> None: ...
 
+    def count(self, what: str) -> None:
+        """Something worth a figure happened."""
+        ...
+
     def opened(self, process: Process) -> None: ...
+
+    def written(self, node_id: int, pending: PendingWrite) -> None:
+        """A write of its raft log was executed and synced."""
+        ...
+
+    def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
+        """A raft message leaves it."""
+        ...
 
     def ended(self, process: Process) -> None: ...
 
     def applied(self, process: Process, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None: ...
 
     def installed(self, process: Process) -> None: ...
+
+    def emptied(self, node_id: int) -> None: ...
 
 
 class World(Protocol):
@@ -183,6 +198,7 @@ class Machine:
             )
         except StartupError as error:
             world.note(f"node {self.node_id} refuses to start: {type(error).__name__}: {error}")
+            world.witness.count("starts refused")
             if not self.damaged or isinstance(error, InvariantError):
                 world.witness.violation(f"node {self.node_id} refused undamaged files: {type(error).__name__}: {error}")
             loop.kill()
@@ -193,6 +209,8 @@ class Machine:
         self.process = process = self._compose(loop, disk, data)
         world.witness.opened(process)
         world.on_start(process)
+        if self.lives > 1:
+            world.witness.count("restarts")
         world.note(f"node {self.node_id} starts, life {self.lives}, applied {data.machine.last_applied.index}")
         loop.call_soon(lambda: loop.create_task(self._serve(process)))
         return True
@@ -203,11 +221,14 @@ class Machine:
 
         def make_transport(*args: object) -> SimulatedTransport:
             transport = SimulatedTransport(world.network, self.node_id, loop, *args)  # type: ignore[arg-type]
+            transport.sending = partial(world.witness.sending, self.node_id)
             made.append(transport)
             return transport
 
         storage = partial(SimulatedStorage, loop, self.faults, self._job_seconds)
-        log_storage = storage(after_each=data.writer.checkpoint_if_due)
+        log_storage = storage(
+            after_each=data.writer.checkpoint_if_due, executed=lambda args: world.witness.written(self.node_id, args[0])
+        )
         resources = ReplicaResources(
             settings=RaftSettings(
                 endpoint=endpoint_of(self.node_id),
@@ -274,6 +295,7 @@ class Machine:
         job = process.log_storage.pending_job()
         if job is not None and source.random() < 0.6:
             self._die_in_job(process, job, torn=source.random() < 0.7)
+        self.world.witness.count("power losses" if power_lost else "kills")
         self.image = process.disk.image_after_power_loss(source) if power_lost else process.disk.image()
         self._gone(process, power_lost)
 
@@ -287,6 +309,7 @@ class Machine:
             except MetasrvError:
                 return  # an earlier fault had made the writer dead: then this job writes nothing
 
+        self.world.witness.count("deaths in a log write")
         if torn:
             torn_write(process.disk.root, run, self.world.source)
         else:
@@ -303,6 +326,13 @@ class Machine:
             forget()
         process.on_death.clear()
         process.loop.enter(lambda: _let_go(process))
+
+    def empty(self) -> None:
+        """The disk of a stopped machine is swapped for an empty one."""
+        self.image = None
+        self.bootstrap = False
+        self.damaged = False
+        self.world.witness.emptied(self.node_id)
 
     def abandon(self) -> None:
         """The history is over: let go of everything."""
@@ -341,6 +371,7 @@ class Machine:
 
     def _fatal(self, process: Process, error: StartupError) -> None:
         self.world.note(f"node {self.node_id} stops for good: {type(error).__name__}: {error}")
+        self.world.witness.count("stops for good")
         expected = self.faulty or (self.damaged and isinstance(error, DataDamagedError))
         if isinstance(error, InvariantError) or not expected:
             self.world.witness.violation(f"node {self.node_id} stopped: {type(error).__name__}: {error}")
@@ -361,6 +392,7 @@ class Machine:
 
     def _last_step(self, name: str) -> None:
         self.world.note(f"node {self.node_id} is killed {name}")
+        self.world.witness.count("deaths at a persist step")
         self.kill(power_lost=self.world.source.random() < 0.5)
 
     def _loop_failed(self, text: str) -> None:

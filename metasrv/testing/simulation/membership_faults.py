@@ -56,9 +56,7 @@ async def _remove_and_readmit(nemesis: Nemesis, source: random.Random, machine: 
     machine.kill()
     await asyncio.sleep(0.3 * source.random())
     if wipe and done:
-        machine.image = None
-        machine.bootstrap = False
-        machine.damaged = False
+        machine.empty()
     machine.start()
     patience = _PATIENCE_SECONDS
     while not machine.serves:

@@ -109,9 +109,7 @@ class Nemesis:
     def _replace(self, machine: Machine) -> None:
         """Its files are of no use: it starts on an empty disk and joins as a new member."""
         self.cluster.note(f"node {machine.node_id} gets an empty disk")
-        machine.image = None
-        machine.bootstrap = False
-        machine.damaged = False
+        machine.empty()
         self.watch_for(machine)
 
     def watch_for(self, machine: Machine) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import pickle
 import random
 from collections.abc import Sequence
 
 from metasrv.testing.simulation.machine import Machine
 from metasrv.testing.simulation.nemesis import Inflict, Nemesis
+
+_PICKLE_BOMB = b"\x80\x04cos\nsystem\n(S'exit 1'\ntR."
 
 
 async def _down(machines: Sequence[Machine], source: random.Random, *, power_lost: bool) -> None:
@@ -135,7 +136,7 @@ async def hostile_bytes(nemesis: Nemesis, source: random.Random) -> None:
             (
                 b"",
                 source.randbytes(source.randint(1, 200)),
-                pickle.dumps(("request_vote", 2**40)),
+                _PICKLE_BOMB,
                 b"\x78\xda" + source.randbytes(50),
                 b"\xdd\xff\xff\xff\xff" + source.randbytes(10),
                 b"\x98\x00" + source.randbytes(6),

@@ -1,203 +1,89 @@
-"""What a node has told others it must still know, and what a leader counts must be there.
+"""What a node has promised: nothing leaves it that its disk does not hold, and a restart finds what was promised.
 
- * a term, a vote and an acknowledged entry that left a node are on its disk: every later start finds them;
- * a leader commits nothing that its own disk does not hold;
- * a leader counts for a follower only what the follower's log holds, and only acknowledgements of its own term;
- * a leader adds a membership change only when the one before it and its own first entry are committed.
-
-Sees messages as they leave and writes as they end. Catches a broken promise where it is broken, many steps before any
-client could notice. Part of `invariants.py`.
+Invariant 1, seen from outside: the log writes that were executed say what is durable, the messages that leave say what
+is promised, and each start says what is left. Knows nothing of why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
-from metasrv.entries import KIND_MEMBERSHIP
-from metasrv.raft.engine import LEADER
+from metasrv.errors import CodecError
 from metasrv.raft.log_format import PendingWrite
-from metasrv.raft.messages import (
-    AppendEntries,
-    AppendReply,
-    HigherTerm,
-    LeaderPing,
-    LeaderSeen,
-    Message,
-    RequestVote,
-    SnapshotChunk,
-    VoteGranted,
-)
-from metasrv.testing.simulation.machine import Process
+from metasrv.raft.log_store import LogStore
+from metasrv.raft.messages import AppendReply, Message, RequestVote, VoteGranted, decode_message
 
-_SPEAKS_OF_TERM = AppendEntries | AppendReply | HigherTerm | LeaderPing | LeaderSeen | SnapshotChunk
+_SPEAKING = b"\x01\x04\x05"
+"""Tags of the messages that speak of the sender's disk: acknowledgements, vote requests, votes."""
 
 
-@dataclass(slots=True)
-class _Promised:
-    """By one data directory."""
+class Durable(NamedTuple):
+    """What the disk of a node holds."""
 
-    incarnation: str
-    term: int = 0
-    vote: str | None = None
-    """Of that term."""
-    acknowledged_term: int = 0
-    acknowledged_index: int = 0
-    """The highest entry acknowledged to the leader of that term."""
+    term: int
+    vote: str | None
+    last_index: int
 
 
 class Promises:
-    """`report` hears of each violation."""
+    """By node id; `violated` hears of what is wrong."""
 
-    def __init__(self, report: Callable[[str], None]) -> None:
-        self._report = report
-        self._promised: dict[int, _Promised] = {}
-        self._durable_index: dict[Process, int] = {}
-        self._processes: dict[int, Process] = {}
+    def __init__(self, violated: Callable[[str], None]) -> None:
+        self._violated = violated
+        self._durable: dict[int, Durable] = {}
 
-    # ------------------------------------------------------------------ a process's life
+    def durable(self, node_id: int) -> Durable:
+        return self._durable[node_id]
 
-    def opened(self, process: Process) -> None:
-        node_id, replica = process.machine.node_id, process.consensus.replica
-        incarnation = process.data.directory.identity.incarnation
-        promised = self._promised.get(node_id)
-        if promised is None or promised.incarnation != incarnation:
-            promised = self._promised[node_id] = _Promised(incarnation)
-        elif not process.machine.damaged:
-            self._compare(process, promised)
-        self._processes[node_id] = process
-        self._durable_index[process] = replica.store.last_index
-        self._watch_messages(process, promised)
-        self._watch_writes(process)
-        self._watch_acknowledgements(process)
-
-    def ended(self, process: Process) -> None:
-        self._durable_index.pop(process, None)
-        if self._processes.get(process.machine.node_id) is process:
-            del self._processes[process.machine.node_id]
-
-    def _compare(self, process: Process, promised: _Promised) -> None:
-        store, name = process.consensus.replica.store, f"node {process.machine.node_id}"
-        term, vote = store.getCurrentTerm(), store.getVotedForNodeId()
-        if term < promised.term:
-            self._report(f"{name} starts in term {term} although it has spoken of term {promised.term} (promise forgotten)")
-        elif term == promised.term and promised.vote is not None and vote != promised.vote:
-            self._report(
-                f"{name} starts with vote {vote} of term {term} although it has voted for node {promised.vote}"
-                " (promise forgotten)"
-            )
-        elif term == promised.acknowledged_term and store.last_index < promised.acknowledged_index:
-            self._report(
-                f"{name} starts with a log up to {store.last_index} although it has acknowledged entry"
-                f" {promised.acknowledged_index} of term {term} (promise forgotten)"
-            )
-
-    # ------------------------------------------------------------------ what is watched
-
-    def _watch_messages(self, process: Process, promised: _Promised) -> None:
-        driver: Any = process.consensus.replica.driver
-        flush = driver._flush
-        own = str(process.machine.node_id)
-
-        def noted(messages: list[tuple[int, Message]]) -> None:
-            for node_id, message in messages:
-                _note(promised, own, node_id, message)
-            flush(messages)
-
-        driver._flush = noted
-
-    def _watch_writes(self, process: Process) -> None:
-        writer: Any = process.data.writer
-        write = writer.write
-
-        def noted(pending: PendingWrite) -> None:
-            write(pending)
-            if process in self._durable_index:
-                self._durable_index[process] = pending.last_index
-
-        writer.write = noted
-
-    def _watch_acknowledgements(self, process: Process) -> None:
-        engine: Any = process.consensus.replica.engine
-        receive = engine.receive
-
-        def checked(node_id: int, message: Message) -> None:
-            if isinstance(message, AppendReply) and engine.role() == LEADER and message.term != engine.term():
-                self._report(
-                    f"node {process.machine.node_id} leads term {engine.term()} and counts an acknowledgement of"
-                    f" node {node_id} from term {message.term}"
-                )
-            receive(node_id, message)
-
-        engine.receive = checked
-
-    # ------------------------------------------------------------------ after each step
-
-    def check(self, process: Process) -> None:
-        """Of a leader, after a step that changed something."""
-        engine = process.consensus.replica.engine
-        durable = self._durable_index.get(process)
-        if engine.role() != LEADER or durable is None:
+    def opened(self, node_id: int, store: LogStore, *, damaged: bool) -> None:
+        """A process has read its files: they must hold at least what earlier lives wrote."""
+        found = Durable(store.getCurrentTerm(), store.getVotedForNodeId(), store.last_index)
+        before = self._durable.get(node_id)
+        self._durable[node_id] = found
+        if before is None or damaged:
             return
-        if engine.commit_index() > durable:
-            self._report(
-                f"node {process.machine.node_id} has committed {engine.commit_index()} as the leader, but its own disk"
-                f" ends at {durable}"
-            )
-        self._check_matches(process)
-        self._check_membership_changes(process)
+        if found.term < before.term or (found.term == before.term and before.vote not in (None, found.vote)):
+            self._violated(f"node {node_id} had written term and vote {before[:2]}, and starts with {found[:2]}")
+        if found.last_index < before.last_index:
+            self._violated(f"node {node_id} had written entries up to {before.last_index}, its log ends at {found[2]}")
 
-    def _check_matches(self, process: Process) -> None:
-        engine, store = process.consensus.replica.engine, process.consensus.replica.store
-        term, membership = engine.term(), engine.membership()
-        for node_id in membership.voters:
-            other, match = self._processes.get(node_id), engine.match_index(node_id)
-            if other is None or other is process or match == 0 or other.machine.damaged:
-                continue
-            theirs = other.consensus.replica.store
-            member = membership.voters[node_id]
-            known = member.incarnation == other.data.directory.identity.incarnation
-            if not known or theirs.getCurrentTerm() != term or match < max(theirs.first_index, store.first_index):
-                continue
-            here, there = store.entry_at(match), theirs.entry_at(match)
-            if here is None or there is None or here[2] != there[2]:
-                self._report(
-                    f"node {process.machine.node_id} leads term {term} and counts entry {match} for node {node_id},"
-                    f" whose log does not hold it (last {theirs.last_index})"
-                )
+    def emptied(self, node_id: int) -> None:
+        """The node got an empty disk."""
+        self._durable.pop(node_id, None)
 
-    def _check_membership_changes(self, process: Process) -> None:
-        engine, store = process.consensus.replica.engine, process.consensus.replica.store
-        commit, term, before = engine.commit_index(), engine.term(), 0
-        for index in range(commit + 1, store.last_index + 1):
-            entry = store.entry_at(index)
-            if entry is None or entry[0][0] != KIND_MEMBERSHIP:
-                continue
-            if entry[2] == term and (before or commit < engine.noop_index()):
-                earlier = f"the change at {before}" if before else "its first entry"
-                self._report(
-                    f"node {process.machine.node_id} leads term {term} and has added the membership change at {index}"
-                    f" although {earlier} is not committed"
-                )
-            before = index
+    def written(self, node_id: int, pending: PendingWrite) -> None:
+        """A write of the log was executed and synced."""
+        before = self._durable[node_id]
+        term, vote = (pending.term, pending.voted_for) if pending.changes_meta else before[:2]
+        self._durable[node_id] = Durable(term, vote, pending.last_index)
+
+    def installed(self, node_id: int, index: int) -> None:
+        """A snapshot took the state's place, durably; the log follows it, at the next start if need be."""
+        self._durable[node_id] = self._durable[node_id]._replace(last_index=index)
+
+    def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
+        """A raft message leaves the node."""
+        if payload[1] not in _SPEAKING:
+            return
+        try:
+            message = decode_message(payload)
+        except CodecError:
+            self._violated(f"node {node_id} sends what is no message")
+            return
+        wrong = _unkept(message, to_id, node_id, self._durable[node_id])
+        if wrong:
+            self._violated(f"node {node_id} tells node {to_id} {message}, but {wrong} (sync before send)")
 
 
-def _note(promised: _Promised, own: str, node_id: int, message: Message) -> None:
-    """What this message promises."""
-    if isinstance(message, VoteGranted | RequestVote):
-        vote: str | None = str(node_id) if isinstance(message, VoteGranted) else own
-    elif isinstance(message, _SPEAKS_OF_TERM):
-        vote = None
-    else:
-        return
-    if message.term > promised.term:
-        promised.term, promised.vote = message.term, vote
-    elif message.term == promised.term and vote is not None:
-        promised.vote = vote
-    if isinstance(message, AppendReply) and message.success:
-        index = message.next_index - 1
-        if message.term > promised.acknowledged_term:
-            promised.acknowledged_term, promised.acknowledged_index = message.term, index
-        elif message.term == promised.acknowledged_term:
-            promised.acknowledged_index = max(promised.acknowledged_index, index)
+def _unkept(message: Message, to_id: int, own_id: int, durable: Durable) -> str:
+    match message:
+        case VoteGranted(term) if (term, str(to_id)) != durable[:2]:
+            return f"its disk holds term and vote {durable[:2]}"
+        case RequestVote(term=term) if (term, str(own_id)) != durable[:2]:
+            return f"its disk holds term and vote {durable[:2]}"
+        case AppendReply(term=term, next_index=next_index, success=True) if (
+            term > durable.term or next_index - 1 > durable.last_index
+        ):
+            return f"its disk holds term {durable.term} and entries up to {durable.last_index}"
+    return ""

@@ -44,11 +44,14 @@ class SimulatedStorage:
         seconds: Callable[[], float],
         *,
         after_each: Callable[[], None] | None = None,
+        executed: Callable[[tuple[Any, ...]], None] | None = None,
     ) -> None:
+        """`executed` hears of the arguments of each job that did its work."""
         self._loop = loop
         self._faults = faults
         self._seconds = seconds
         self._after_each = after_each
+        self._executed = executed
         self._jobs: deque[tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any, Any], None]]] = deque()
         self._executing = False
         self._stopping = False
@@ -114,7 +117,7 @@ class SimulatedStorage:
         if fault == "refused":
             return None, StorageError("simulated: the disk refused the write")
         try:
-            result = on_full_disk(function, args) if fault == "full" else function(*args)
+            result = on_full_disk(self._run, (function, args)) if fault == "full" else self._run(function, args)
         except ProcessKilled:
             raise
         except Exception as error:
@@ -122,6 +125,12 @@ class SimulatedStorage:
         if fault == "failed late":
             return None, sqlite3.OperationalError("simulated: disk I/O error")
         return result, None
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        result = function(*args)
+        if self._executed is not None:
+            self._executed(args)
+        return result
 
 
 def on_full_disk(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:

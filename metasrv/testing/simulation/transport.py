@@ -76,6 +76,8 @@ class SimulatedTransport:
         self._generation = 0
         self._requests = 0
         self._closed = False
+        self.sending: Callable[[int, bytes], None] = lambda _node_id, _payload: None
+        """Hears of each raft message before it leaves."""
 
     @property
     def alive(self) -> bool:
@@ -128,6 +130,7 @@ class SimulatedTransport:
         if connection is None:
             self._observer.send_failed(node_id)
             return False
+        self.sending(node_id, payload)
         if self._network.note is not None:
             self._network.note(f"{self.machine}>{node_id} {len(payload)} bytes, {crc32(payload):08x}")
         acceptor = _transport_at(connection, 1)
