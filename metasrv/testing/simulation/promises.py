@@ -78,12 +78,17 @@ class Promises:
 
 def _unkept(message: Message, to_id: int, own_id: int, durable: Durable) -> str:
     match message:
-        case VoteGranted(term) if (term, str(to_id)) != durable[:2]:
+        case VoteGranted(term) if not _holds_vote(durable, term, to_id):
             return f"its disk holds term and vote {durable[:2]}"
-        case RequestVote(term=term) if (term, str(own_id)) != durable[:2]:
+        case RequestVote(term=term) if not _holds_vote(durable, term, own_id):
             return f"its disk holds term and vote {durable[:2]}"
         case AppendReply(term=term, next_index=next_index, success=True) if (
             term > durable.term or next_index - 1 > durable.last_index
         ):
             return f"its disk holds term {durable.term} and entries up to {durable.last_index}"
     return ""
+
+
+def _holds_vote(durable: Durable, term: int, node_id: int) -> bool:
+    """A disk that holds a later term keeps every earlier vote: the node never votes in that term again."""
+    return durable.term > term or (durable.term == term and durable.vote == str(node_id))
