@@ -13,7 +13,7 @@ from metasrv.errors import NotLeaderError, UnknownOutcomeError
 from metasrv.raft.cluster import RaftConsensus
 from metasrv.raft.guards import Guards
 from metasrv.raft.membership import MembershipChanges
-from metasrv.raft.messages import AppendEntries, LeaderPing, Message, PreVote, RequestVote, SnapshotChunk
+from metasrv.raft.messages import AppendEntries, LeaderPing, PreVote, RequestVote, SnapshotChunk
 from metasrv.raft.proposals import Proposals
 from metasrv.raft.reads import ReadIndex
 from metasrv.testing.mutants.patching import Mutant, Replacement
@@ -162,25 +162,50 @@ def _answers_of_another_term() -> list[Replacement]:
     def applied(self: Proposals, index: int, term: int, time_ms: int, replies: tuple[Reply, ...]) -> None:
         batch = self._in_flight.get(index)
         if batch is not None and len(replies) >= len(batch.proposals):
-            batch.term, replies = term, replies[: len(batch.proposals)]
+            self._in_flight[index] = batch._replace(term=term)
+            replies = replies[: len(batch.proposals)]
         real(self, index, term, time_ms, replies)
 
     return [(Proposals, "applied", applied)]
 
 
-__all__ = ["CONSENSUS_MUTANTS", "Message"]
-
 CONSENSUS_MUTANTS = (
-    Mutant("tail committed during snapshot", "a follower commits its own tail while a snapshot comes (D1)", _commits_tail_during_snapshot),
-    Mutant("tail committed by heartbeat", "a follower commits its tail up to the leader's commit index, matched or not", _appends_during_snapshot),
-    Mutant("acknowledgement without term", "an acknowledgement of an earlier term counts (D9)", _acknowledgement_without_term),
+    Mutant(
+        "tail committed during snapshot",
+        "a follower commits its own tail while a snapshot comes (D1)",
+        _commits_tail_during_snapshot,
+    ),
+    Mutant(
+        "tail committed by heartbeat",
+        "a follower commits its tail up to the leader's commit index, matched or not",
+        _appends_during_snapshot,
+    ),
+    Mutant(
+        "acknowledgement without term", "an acknowledgement of an earlier term counts (D9)", _acknowledgement_without_term
+    ),
     Mutant("vote for a shorter log", "a vote is given to a node whose log is behind", _vote_for_shorter_log),
-    Mutant("every append truncates", "entries behind an old append are deleted although they agree (D12)", _every_append_truncates),
+    Mutant(
+        "every append truncates",
+        "entries behind an old append are deleted although they agree (D12)",
+        _every_append_truncates,
+    ),
     Mutant("membership changes overlap", "a change is taken while another is not committed (D6)", _changes_overlap),
     Mutant("read index without a round", "a read is answered without asking the majority (D14)", _read_index_at_once),
     Mutant("read index of an old round", "a read counts a confirmation from before it came", _read_round_of_before),
     Mutant("stale reads", "any node answers reads from what it has", _reads_anywhere),
-    Mutant("unknown outcome tried again", "a write whose outcome is open is sent a second time (D15)", _unknown_is_tried_again),
-    Mutant("in the log, said not done", "a deposed leader says of its uncommitted writes that they are not done (D15)", _in_log_said_not_done),
-    Mutant("answer of another's entry", "a proposal is answered with what another leader put at its index", _answers_of_another_term),
+    Mutant(
+        "unknown outcome tried again",
+        "a write whose outcome is open is sent a second time (D15)",
+        _unknown_is_tried_again,
+    ),
+    Mutant(
+        "in the log, said not done",
+        "a deposed leader says of its uncommitted writes that they are not done (D15)",
+        _in_log_said_not_done,
+    ),
+    Mutant(
+        "answer of another's entry",
+        "a proposal is answered with what another leader put at its index",
+        _answers_of_another_term,
+    ),
 )

@@ -9,7 +9,7 @@ from metasrv.raft import compaction
 from metasrv.raft.driver import Driver
 from metasrv.raft.log_format import PendingWrite
 from metasrv.raft.log_store import LogStore
-from metasrv.state import install
+from metasrv.state import format, install, machine
 from metasrv.state.machine import StateMachine
 from metasrv.testing.mutants.patching import Mutant, Replacement
 from metasrv.types import LogId
@@ -83,8 +83,6 @@ def _snapshot_not_synced() -> list[Replacement]:
             os.close(descriptor)
         os.replace(snapshot_path, install._pending(state_path))
 
-    from metasrv.state import machine
-
     return [(machine, "begin_install", begin_install)]
 
 
@@ -101,9 +99,7 @@ def _sequence_not_restored() -> list[Replacement]:
 
 
 def _position_behind() -> list[Replacement]:
-    from metasrv.state import machine
-
-    out = machine.applied_out
+    out = format.applied_out
 
     def one_behind(applied: Any) -> Any:
         log_id: LogId = applied.log_id
@@ -115,8 +111,12 @@ def _position_behind() -> list[Replacement]:
 STORAGE_MUTANTS = (
     Mutant("term not stored", "the term and the vote stay in memory", _term_not_stored),
     Mutant("vote not stored", "the vote stays in memory, the term is stored", _vote_not_stored),
-    Mutant("no sync before send", "votes and acknowledgements leave before the log is on the disk (D3)", _no_sync_before_send),
-    Mutant("leader counts itself early", "the engine goes on while its own log is written (D4)", _leader_counts_itself_early),
+    Mutant(
+        "no sync before send", "votes and acknowledgements leave before the log is on the disk (D3)", _no_sync_before_send
+    ),
+    Mutant(
+        "leader counts itself early", "the engine goes on while its own log is written (D4)", _leader_counts_itself_early
+    ),
     Mutant("restart clears the log", "what the log holds behind the state is dropped at start (D2)", _restart_clears_log),
     Mutant(
         "purge before sync", "the log is shortened although the state is not on the disk", _purged_before_state_is_synced

@@ -1,4 +1,4 @@
-"""A replicated store as a user of plain pysyncobj writes one: its elections, journal, dump and acknowledgements untouched.
+"""A replicated store as a user of plain pysyncobj writes one: elections, journal, dump and acknowledgements are its own.
 
 The journal file and the dump are on, as its documentation advises for data that must survive. Only three things are not
 pysyncobj's own: the network and the clock are the simulator's, and dumps are written at once instead of by a fork.
@@ -74,7 +74,7 @@ class StockStore(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self.counts: dict[str, int] = {}
         """How often each tag was written."""
 
-    @replicated
+    @replicated  # type: ignore[untyped-decorator]
     def execute(self, encoded: bytes) -> c.Reply:
         """One command, as an application would replicate it: it never raises."""
         command = decode_command(encoded)

@@ -197,8 +197,10 @@ class _StockHistory:
         await self._nemesis.heal()
         await load
         deadline = cluster.scheduler.now + HEAL_SECONDS_MAX
-        while (problem := await self._problem()) and cluster.scheduler.now < deadline:
+        problem = await self._problem()
+        while problem and cluster.scheduler.now < deadline:
             await asyncio.sleep(0.1)
+            problem = await self._problem()
         self._outcome.stuck = problem
         if not problem:
             await self._read_everything()

@@ -61,7 +61,7 @@ class StockProcess:
         return SimpleNamespace(machine=self.engine)
 
     async def read_barrier(self, _timeout_ms: int) -> None:
-        """The safest read that plain pysyncobj offers without a log entry: on the node that takes itself for the leader."""
+        """The safest read of plain pysyncobj without a log entry: on the node that takes itself for the leader."""
         if not self.engine.leads():
             raise NotDoneError("this node does not lead")
 

@@ -29,7 +29,12 @@ class StockTransport(Transport):  # type: ignore[misc]  # pysyncobj is untyped
     """Implements pysyncobj's Transport and the network's `End`. `arrived` is called after each message."""
 
     def __init__(
-        self, network: Network, machine: int, others: list[int], loop: SimulatedLoop, endpoint_of: Callable[[int], Endpoint]
+        self,
+        network: Network,
+        machine: int,
+        others: list[int],
+        loop: SimulatedLoop,
+        endpoint_of: Callable[[int], Endpoint],
     ) -> None:
         super().__init__(None, None, [])
         self.machine = machine
@@ -88,7 +93,10 @@ class StockTransport(Transport):  # type: ignore[misc]  # pysyncobj is untyped
         self._connections[target.machine] = (connection, 0)
         self._heard_at[target.machine] = self.loop.time()
         self._onNodeConnected(engine_node(target.machine))
-        self._network.send(connection, 0, lambda: target.loop.call_soon(target.introduced, connection))
+        self._network.send(connection, 0, lambda: target.greeted(connection))
+
+    def greeted(self, connection: Connection) -> None:
+        self.loop.call_soon(self.introduced, connection)
 
     def introduced(self, connection: Connection) -> None:
         """The dialler said who it is; an older connection of it is forgotten."""
