@@ -12,9 +12,8 @@ import sys
 from collections.abc import Sequence
 
 from metasrv.testing.mutants.catalogue import MUTANTS
-from metasrv.testing.mutants.hunting import BUDGET_SECONDS, Hunt, hunt, run_with
+from metasrv.testing.mutants.hunting import BUDGET_SECONDS, Hunt, hunt, plan_for, run_with
 from metasrv.testing.simulation.history import run_history
-from metasrv.testing.simulation.plan import make_plan
 
 COMMAND = "python -m metasrv.testing.mutants"
 _SHOWN_MAX = 150
@@ -53,7 +52,7 @@ def run(names: Sequence[str], first_seed: int, budget_seconds: float) -> int:
 
 def replay(name: str, seed: int, trace: bool) -> int:
     """The defect must show, and must be all that shows."""
-    plan = make_plan(seed)
+    plan = plan_for(MUTANTS[name], seed)
     say(str(plan))
     with_defect = run_with(MUTANTS[name], plan, keep_trace=trace)
     for line in with_defect.trace or ():

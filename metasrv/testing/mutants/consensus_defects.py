@@ -174,24 +174,49 @@ CONSENSUS_MUTANTS = (
         "tail committed during snapshot",
         "a follower commits its own tail while a snapshot comes (D1)",
         _commits_tail_during_snapshot,
+        ("isolate leader", "lagging follower", "snapshots in a loop"),
     ),
     Mutant(
         "tail committed by heartbeat",
         "a follower commits its tail up to the leader's commit index, matched or not",
         _appends_during_snapshot,
+        ("isolate leader", "lagging follower", "break connections"),
     ),
     Mutant(
-        "acknowledgement without term", "an acknowledgement of an earlier term counts (D9)", _acknowledgement_without_term
+        "acknowledgement without term",
+        "an acknowledgement of an earlier term counts (D9)",
+        _acknowledgement_without_term,
+        ("transfers in a loop", "slow paths", "drop, double, reorder"),
     ),
-    Mutant("vote for a shorter log", "a vote is given to a node whose log is behind", _vote_for_shorter_log),
+    Mutant(
+        "vote for a shorter log",
+        "a vote is given to a node whose log is behind",
+        _vote_for_shorter_log,
+        ("lagging follower", "kill leader", "isolate one"),
+    ),
     Mutant(
         "every append truncates",
         "entries behind an old append are deleted although they agree (D12)",
         _every_append_truncates,
     ),
-    Mutant("membership changes overlap", "a change is taken while another is not committed (D6)", _changes_overlap),
-    Mutant("read index without a round", "a read is answered without asking the majority (D14)", _read_index_at_once),
-    Mutant("read index of an old round", "a read counts a confirmation from before it came", _read_round_of_before),
+    Mutant(
+        "membership changes overlap",
+        "a change is taken while another is not committed (D6)",
+        _changes_overlap,
+        ("add two nodes at once",),
+    ),
+    Mutant(
+        "read index without a round",
+        "a read is answered without asking the majority (D14)",
+        _read_index_at_once,
+        ("isolate leader", "pause leader", "slow paths", "one way"),
+    ),
+    Mutant(
+        "read index of an old round",
+        "a read counts a confirmation from before it came",
+        _read_round_of_before,
+        ("isolate leader", "pause leader", "slow paths", "one way"),
+    ),
     Mutant("stale reads", "any node answers reads from what it has", _reads_anywhere),
     Mutant(
         "unknown outcome tried again",
@@ -207,5 +232,6 @@ CONSENSUS_MUTANTS = (
         "answer of another's entry",
         "a proposal is answered with what another leader put at its index",
         _answers_of_another_term,
+        ("isolate leader", "pause leader"),
     ),
 )

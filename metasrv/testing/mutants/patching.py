@@ -22,6 +22,8 @@ class Mutant:
     defect: str
     """What is wrong, in a sentence; a number such as D1 is one of engine.md's table."""
     replacements: Callable[[], list[Replacement]]
+    favours: tuple[str, ...] = ()
+    """Fault kinds in which a rare defect shows: its histories have these and no others."""
 
     @contextmanager
     def planted(self) -> Iterator[None]:

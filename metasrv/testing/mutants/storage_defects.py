@@ -117,11 +117,34 @@ STORAGE_MUTANTS = (
     Mutant(
         "leader counts itself early", "the engine goes on while its own log is written (D4)", _leader_counts_itself_early
     ),
-    Mutant("restart clears the log", "what the log holds behind the state is dropped at start (D2)", _restart_clears_log),
     Mutant(
-        "purge before sync", "the log is shortened although the state is not on the disk", _purged_before_state_is_synced
+        "restart clears the log",
+        "what the log holds behind the state is dropped at start (D2)",
+        _restart_clears_log,
+        ("kill all", "snapshots in a loop", "kill rolling"),
     ),
-    Mutant("snapshot not synced", "a received snapshot is put in place without a sync", _snapshot_not_synced),
-    Mutant("sequence not restored", "a snapshot is installed without its sequence number", _sequence_not_restored),
-    Mutant("position one behind", "the state stores the position before the entry's", _position_behind),
+    Mutant(
+        "purge before sync",
+        "the log is shortened although the state is not on the disk",
+        _purged_before_state_is_synced,
+        ("power loss of one", "power loss of all"),
+    ),
+    Mutant(
+        "snapshot not synced",
+        "a received snapshot is put in place without a sync",
+        _snapshot_not_synced,
+        ("lagging follower", "power loss of one", "kill at persist step"),
+    ),
+    Mutant(
+        "sequence not restored",
+        "a snapshot is installed without its sequence number",
+        _sequence_not_restored,
+        ("lagging follower",),
+    ),
+    Mutant(
+        "position one behind",
+        "the state stores the position before the entry's",
+        _position_behind,
+        ("kill one", "lagging follower"),
+    ),
 )
