@@ -57,6 +57,14 @@ sim: $(STAMP) ## Deterministic simulation of clusters under faults (N=100000 SEE
 chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)
 	@exec $(BIN)/python tests/chaos --rounds $(ROUNDS) $(ARGS)
 
+.PHONY: mutants
+mutants: $(STAMP) ## Plant each known defect and see how soon the simulator notices (ARGS="--only 'term not stored'")
+	@exec $(BIN)/python -m metasrv.testing.mutants --seed $(SEED) $(ARGS)
+
+.PHONY: sim-stock
+sim-stock: $(STAMP) ## Plain pysyncobj and metasrv through the same simulated faults, kind by kind (N=40 SEED=1)
+	@exec $(BIN)/python -m metasrv.testing.stock --histories $(N) --seed $(SEED) $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP) ## Side by side with etcd on this machine (needs Debian's etcd-server and nghttp2-client)
 	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)

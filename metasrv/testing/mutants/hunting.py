@@ -14,6 +14,7 @@ from metasrv.testing.simulation.history import Outcome, run_history
 from metasrv.testing.simulation.plan import Plan, make_plan
 
 BUDGET_SECONDS = 60.0
+_SECONDS_MIN = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,16 @@ class Hunt:
 
 
 def plan_for(mutant: Mutant, seed: int) -> Plan:
-    """The seed's own plan; for a rare defect, with the kinds of its faults changed to those that the mutant favours."""
+    """The seed's own plan; for a rare defect, longer, with short logs and only the kinds of faults that it favours."""
     plan, kinds = make_plan(seed), mutant.favours
     if not kinds:
         return plan
     faults = tuple(replace(fault, kind=kinds[(fault.number + seed) % len(kinds)]) for fault in plan.faults)
-    return replace(plan, faults=faults)
+    tuning = replace(plan.tuning, snapshot_logs_since_last=5, max_applied_log_to_keep=0)
+    longer = max(1.0, _SECONDS_MIN / plan.seconds)
+    return replace(
+        plan, faults=faults, tuning=tuning, seconds=plan.seconds * longer, operations=int(plan.operations * longer)
+    )
 
 
 def run_with(mutant: Mutant, plan: Plan, *, keep_trace: bool = False) -> Outcome:
