@@ -14,6 +14,7 @@ from metasrv import commands as c
 from metasrv.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.raft.engine import LEADER
 from metasrv.raft.log_format import PendingWrite
+from metasrv.testing.simulation.leader_checks import LeaderChecks
 from metasrv.testing.simulation.machine import Process
 from metasrv.testing.simulation.promises import Promises
 from metasrv.types import LogId
@@ -63,6 +64,7 @@ class Invariants:
         self.executed: dict[str, int] = {}
         """How often each tagged write took effect."""
         self.promises = Promises(self.violation)
+        self._leader_checks = LeaderChecks(self.violation)
         self._positions: dict[Process, _Position] = {}
 
     def violation(self, text: str) -> None:
@@ -87,6 +89,7 @@ class Invariants:
             self.check(process)
 
         driver.after_step = checked
+        self._leader_checks.opened(process)
         self.check(process)
 
     def written(self, node_id: int, pending: PendingWrite) -> None:
@@ -100,6 +103,7 @@ class Invariants:
 
     def ended(self, process: Process) -> None:
         self._positions.pop(process, None)
+        self._leader_checks.ended(process)
 
     def installed(self, process: Process) -> None:
         self.counts["snapshots installed"] += 1
@@ -150,6 +154,8 @@ class Invariants:
             self.violation(f"{name}: a snapshot up to {newest.log_id} is ahead of what is committed")
         if before is None or now.commit > before.commit:
             self._learn_committed(process, now.first if before is None else before.commit + 1, now.commit)
+        if now.role == LEADER:
+            self._leader_checks.check(process)
 
     def _check_not_back(self, name: str, before: _Position, now: _Position) -> None:
         if now.first > before.first:
