@@ -13,6 +13,7 @@ STAMP := $(VENV)/.installed
 WORKERS ?= 2
 ROUNDS ?= 50
 N ?= 2000
+STOCK_N ?= 40
 SEED ?= 1
 ARGS ?=
 
@@ -60,6 +61,14 @@ chaos: $(STAMP) ## Faults on real processes under load, checked for linearizabil
 .PHONY: chaos-compose
 chaos-compose: $(STAMP) ## Faults on real containers under load, checked for linearizability (ROUNDS=50)
 	@exec $(BIN)/python -m tests.compose --rounds $(ROUNDS) $(ARGS)
+
+.PHONY: mutants
+mutants: $(STAMP) ## Plant each known defect and see how soon the simulator notices (ARGS="--only 'term not stored'")
+	@exec $(BIN)/python -m metasrv.testing.mutants --seed $(SEED) $(ARGS)
+
+.PHONY: sim-stock
+sim-stock: $(STAMP) ## Plain pysyncobj and metasrv through the same simulated faults, kind by kind (STOCK_N=40 SEED=1)
+	@exec $(BIN)/python -m metasrv.testing.stock --histories $(STOCK_N) --seed $(SEED) $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Side by side with etcd on this machine (needs Debian's etcd-server and nghttp2-client)

@@ -47,6 +47,8 @@ PEER_CONNECTIONS_MAX = 256
 """Accepted peer connections; further ones are closed at once."""
 PEER_BUFFER_HIGH_BYTES = 8 * MIB
 """Unsent bytes for a peer at which replication to it pauses."""
+PEER_BUFFER_SIZE_BYTES_MAX = 2 * PEER_BUFFER_HIGH_BYTES
+"""Unsent bytes at which messages are refused: what one step has begun to say may still be said when the pause comes."""
 PEER_BUFFER_LOW_BYTES = 2 * MIB
 """Unsent bytes at which replication resumes."""
 APPEND_MESSAGE_SIZE_BYTES_TARGET = 1 * MIB
@@ -57,6 +59,8 @@ INBOX_SIZE_BYTES_MAX = 128 * MIB
 """Their size."""
 REQUESTS_IN_FLIGHT_PER_PEER_MAX = 16_384
 """Forwarded requests that wait for one peer's answer."""
+SNAPSHOT_BURST_SIZE_BYTES_MAX = 4 * MIB
+"""Pieces of a snapshot that one step sends to a peer: less than what its buffer takes beyond the pause."""
 SNAPSHOT_CHUNK_SIZE_BYTES_MAX = 1 * MIB
 """One chunk of a snapshot on its way to a peer, whatever `snapshot_chunk_size` says."""
 

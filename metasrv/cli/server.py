@@ -72,7 +72,11 @@ def _check(path: str) -> int:
 
 def _print_command(options: Options, loaded: LoadedConfig) -> int:
     if options.command == CONFIG_SHOW or options.cmd == "show-config":
-        print(show_config_text(loaded))
+        try:
+            print(show_config_text(loaded), flush=True)
+        except BrokenPipeError:
+            # The reader, `head` perhaps, has enough. Nothing more may be written, also not at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif options.cmd == "ver":
         print(version_text(loaded.config))
     else:  # upstream exits 0 here too (admin-api.md 3.2)

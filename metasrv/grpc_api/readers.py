@@ -8,7 +8,6 @@ bounded. Methods run on the event loop; only the reading itself runs in the thre
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
@@ -31,6 +30,8 @@ REST_PER_WORK = 3.0
 """While writes go on, an export rests so many times as long as it has worked: it takes a quarter of a core at most. On a
 node that is otherwise idle it goes at full speed."""
 REST_SECONDS_MAX = 0.25
+WRITES_GO_ON_SECONDS = 0.5
+"""For so long after a change of the state; a page takes less time than two writes are apart."""
 
 
 class Readers:
@@ -84,14 +85,18 @@ class PinnedReader:
 
         A `patient` caller, who has no deadline to meet, rests in between while the state goes on changing.
         """
-        applied_index = self._machine.last_applied.index
+        loop = asyncio.get_running_loop()
+        applied_index, changed_at = self._machine.last_applied.index, float("-inf")
         while True:
-            item, worked_seconds = await self.run(lambda: _timed_next(items))
+            started = loop.time()
+            item = await self.run(lambda: next(items, None))
+            worked_seconds = loop.time() - started  # on a busy machine longer than the work: it rests longer there
             if item is None:
                 return
             yield item
-            if patient and self._machine.last_applied.index != applied_index:
-                applied_index = self._machine.last_applied.index
+            if self._machine.last_applied.index != applied_index:
+                applied_index, changed_at = self._machine.last_applied.index, loop.time()
+            if patient and loop.time() - changed_at < WRITES_GO_ON_SECONDS:
                 await asyncio.sleep(min(worked_seconds * REST_PER_WORK, REST_SECONDS_MAX))
 
     async def deliver(self, stream: Stream, messages: Sequence[bytes]) -> None:
@@ -105,13 +110,6 @@ class PinnedReader:
                 grpc.StatusCode.ABORTED,
                 f"the client took none of a page of answers for {GRPC_PAGE_SECONDS_MAX} seconds; read again",
             ) from error
-
-
-def _timed_next(items: Iterator[Item]) -> tuple[Item | None, float]:
-    """The next item and the processor time of this thread that it took, in seconds."""
-    started = time.thread_time()
-    item = next(items, None)
-    return item, time.thread_time() - started
 
 
 def _close_after(view: StateReader, under_way: Future[object] | None) -> None:

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from metasrv.clock import Clock
 from metasrv.errors import DataDamagedError, StartupError, StorageError
-from metasrv.limits import SNAPSHOT_CHUNK_SIZE_BYTES_MAX
+from metasrv.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
 from metasrv.observer import RaftObserver
 from metasrv.raft.messages import LogEntry, SnapshotChunk
 from metasrv.raft.storage_thread import Storage
@@ -29,6 +29,9 @@ KEPT_FILES = 2
 RESEND_SECONDS = 1.0
 """A peer that still lags after a whole snapshot is checking it, or could not use it: the same one waits so long."""
 
+BURST_SECONDS = 0.01
+"""Longer than one step sends, shorter than the pause between two."""
+
 
 class _Outgoing:
     """One transfer to one peer."""
@@ -39,6 +42,8 @@ class _Outgoing:
         self.file: BinaryIO = open(info.path, "rb")  # noqa: SIM115  # closed by `Snapshots.cancel`
         self.offset_bytes = 0
         self.started_at = started_at
+        self.burst_at = started_at
+        self.burst_bytes = 0
 
 
 class _Incoming:
@@ -190,16 +195,27 @@ class Snapshots:
             transfer = self._outgoing[node_id] = _Outgoing(info, self._clock.monotonic())
             self._observer.snapshot_sending(node_id, +1)
             logger.info("sending snapshot up to %s to node %d", info.log_id, node_id)
+        if self._burst_is_over(transfer):
+            return None, False
         data = transfer.file.read(self._chunk_size_bytes)
         chunk = SnapshotChunk(
             0, 0, transfer.transfer_id, transfer.offset_bytes, transfer.info.size_bytes, transfer.info.sha256, data
         )
         transfer.offset_bytes += len(data)
+        transfer.burst_bytes += len(data)
         is_last = transfer.offset_bytes >= transfer.info.size_bytes or not data
         if is_last:
             self._sent[node_id] = (transfer.info.log_id, self._clock.monotonic())
             self._end(node_id, success=True)
         return chunk, is_last
+
+    def _burst_is_over(self, transfer: _Outgoing) -> bool:
+        """Whether this step has sent enough: a piece that the peer's buffer does not take spoils the whole transfer."""
+        now = self._clock.monotonic()
+        if now - transfer.burst_at > BURST_SECONDS:
+            transfer.burst_at = now
+            transfer.burst_bytes = 0
+        return transfer.burst_bytes >= SNAPSHOT_BURST_SIZE_BYTES_MAX
 
     def cancel(self, node_id: int) -> None:
         """The peer is not ready. A pause keeps its place; a lost connection is ended by `peer_gone`."""

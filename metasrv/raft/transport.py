@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from metasrv.clock import Clock
 from metasrv.errors import PeerUnreachableError, StoppingError
+from metasrv.limits import PEER_BUFFER_SIZE_BYTES_MAX
 from metasrv.observer import RaftObserver
 from metasrv.raft.connection import Connection
 from metasrv.raft.contacts import PeerContacts
@@ -112,7 +113,7 @@ class PeerTransport:
         """
         link = self._links.get(node_id)
         connection = None if link is None else link.connection
-        if connection is None or connection.paused or not connection.is_open:
+        if connection is None or not connection.is_open or _is_full(connection):
             self._observer.send_failed(node_id)
             return False
         connection.send_raft(payload)
@@ -227,6 +228,10 @@ class PeerTransport:
         else:
             self._told_up.discard(node_id)
             self._handler.peer_disconnected(node_id)
+
+
+def _is_full(connection: Connection) -> bool:
+    return connection.paused and connection.buffered_bytes >= PEER_BUFFER_SIZE_BYTES_MAX
 
 
 class _Temporary:

@@ -46,6 +46,15 @@ def database_files(directory: Path) -> list[Path]:
     return sorted(path for path in files if path.read_bytes()[: len(SQLITE_MAGIC)] == SQLITE_MAGIC)
 
 
+def test_a_reader_that_has_enough_of_the_configuration_hears_no_more() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "metasrv.cli.server", "--single", "--cmd", "show-config"]
+    with os.fdopen(writing, "wb") as output:
+        done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 async def single(start_cluster) -> ProcessCluster:
     """One node that leads itself and has some records."""

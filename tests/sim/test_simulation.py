@@ -12,15 +12,17 @@ import pytest
 from metasrv.testing.simulation.__main__ import COMMAND, main
 from metasrv.testing.simulation.history import run_history
 from metasrv.testing.simulation.plan import FAULTS, make_plan
+from metasrv.testing.simulation.runs import run_many
 from metasrv.testing.simulation.shrink import decode_changes, encode_changes, shrink
 
 FIRST_SEED = 1
 HISTORIES = 2_000
-CHUNK = 100
+CHUNK = 50
 SAMPLE_SEEDS = (8, 23, 110)
 """A long history of seven nodes, and two of many faults."""
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", range(FIRST_SEED, FIRST_SEED + HISTORIES, CHUNK))
 def test_histories_without_violation(first: int) -> None:
     failures = []
@@ -81,6 +83,11 @@ def test_shrinking_keeps_what_fails() -> None:
     small = shrink(run(plan), run)  # type: ignore[arg-type]
     assert small.plan.faults == (culprit,)
     assert small.plan.clients == 1
+
+
+def test_workers_run_every_seed_once() -> None:
+    outcomes = run_many(3, 13, workers=2, chunk_size=2)
+    assert sorted(outcome.plan.seed for outcome in outcomes) == list(range(3, 16))
 
 
 def test_the_command_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ LAYERS = [
 """From the bottom up: a part may import parts of its own layer and of lower ones."""
 
 CONFINED = {
-    "pysyncobj": {"raft"},
+    "pysyncobj": {"raft", "testing"},
     "fastapi": {"admin"},
     "starlette": {"admin"},
     "uvicorn": {"admin"},

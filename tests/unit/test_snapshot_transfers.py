@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from metasrv.errors import StartupError, StorageError
+from metasrv.limits import PEER_BUFFER_HIGH_BYTES, PEER_BUFFER_SIZE_BYTES_MAX, SNAPSHOT_BURST_SIZE_BYTES_MAX
 from metasrv.observer import SilentObserver
 from metasrv.raft.messages import SnapshotChunk
-from metasrv.raft.snapshots import INCOMING_NAME, RESEND_SECONDS, Snapshots
+from metasrv.raft.snapshots import BURST_SECONDS, INCOMING_NAME, RESEND_SECONDS, Snapshots
 from metasrv.raft.storage_thread import InlineStorage
 from metasrv.state.snapshot import SnapshotInfo
 from metasrv.types import LogId
@@ -64,6 +65,24 @@ class Node:
             count += 1
             if is_last:
                 return count
+
+
+def test_one_step_sends_no_more_of_a_snapshot_than_the_peer_s_buffer_takes(tmp_path: Path) -> None:
+    """A piece that was refused would leave a gap, and a snapshot above the buffer's size would never arrive whole."""
+    node = Node(tmp_path)
+    node.have_snapshot(7, b"x" * (SNAPSHOT_BURST_SIZE_BYTES_MAX + 10_000))
+    sent_bytes, offsets = 0, []
+    while (chunk := node.snapshots.next_chunk(2)[0]) is not None:
+        offsets.append(chunk.offset_bytes)
+        sent_bytes += len(chunk.data)
+    assert sent_bytes == SNAPSHOT_BURST_SIZE_BYTES_MAX
+    assert SNAPSHOT_BURST_SIZE_BYTES_MAX + PEER_BUFFER_HIGH_BYTES < PEER_BUFFER_SIZE_BYTES_MAX
+    node.clock.now += 2 * BURST_SECONDS
+    chunk, is_last = node.snapshots.next_chunk(2)
+    assert chunk is not None
+    assert chunk.offset_bytes == sent_bytes, "it goes on where it was"
+    assert not is_last
+    node.snapshots.peer_gone(2)
 
 
 def first_chunk(data: bytes) -> SnapshotChunk:

@@ -11,10 +11,10 @@ import logging
 import sys
 import time
 
-from metasrv.testing.simulation.batch import run_many
 from metasrv.testing.simulation.figures import Figures
 from metasrv.testing.simulation.history import Outcome, run_history
 from metasrv.testing.simulation.plan import make_plan
+from metasrv.testing.simulation.runs import run_many
 from metasrv.testing.simulation.shrink import decode_changes, encode_changes, shrink
 
 COMMAND = "python -m metasrv.testing.simulation"

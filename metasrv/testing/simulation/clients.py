@@ -14,6 +14,7 @@ from typing import Any
 
 from metasrv import commands as c
 from metasrv.errors import NotDoneError, UnknownOutcomeError
+from metasrv.state.transaction import EXPRESSION_DEPTH_MAX
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
 from metasrv.testing.simulation.cluster import SimulatedCluster
 from metasrv.testing.simulation.machine import Process
@@ -52,13 +53,34 @@ class Clients:
         self._epochs: dict[str, int] = {}
         self._unknown: dict[str, int] = {}
         self._stopping = False
+        self._probes = 0
+        self._extra: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
         """Return when all clients are through, or were told to stop."""
         await asyncio.gather(*(self._client(number) for number in range(self._count)))
+        while not self._stopping or self._extra:
+            extra, self._extra = self._extra, []
+            await asyncio.gather(*extra, asyncio.sleep(0.05))
 
     def stop(self) -> None:
         self._stopping = True
+
+    def probe(self, reads_from: int, writes_to: int) -> None:
+        """One client more writes through one node and another reads the same register through another."""
+        self._probes += 1
+        serial = self._probes
+
+        async def one(client: int, work: Awaitable[object]) -> None:
+            try:
+                await work
+            except (NotDoneError, UnknownOutcomeError):
+                self._cluster.note(f"client {client} was refused")
+
+        if serial % 4 == 1:
+            tag = f"log/500/{serial}"
+            self._extra.append(asyncio.create_task(one(500, self._write(500, writes_to, self._key("register", 0), tag))))
+        self._extra.append(asyncio.create_task(one(501, self.read(501, reads_from, self._key("register", 0)))))
 
     def keys_used(self) -> list[tuple[str, str]]:
         """Kind and name of every key that was used in its last epoch."""
@@ -80,7 +102,7 @@ class Clients:
         node_id = nodes[source.randrange(len(nodes))]
         key = source.choice((0, 0, 1))
         tag = f"log/{number}/{serial}"
-        match source.randrange(9):
+        match source.randrange(10):
             case 0 | 1:
                 await self.read(number, node_id, self._key("register", key))
             case 2:
@@ -89,6 +111,8 @@ class Clients:
                 await self._write(number, node_id, self._key("register", key), tag)
             case 8:
                 await self._lease(node_id, key, source.choice((20, 100, 500)))
+            case 9:
+                await self._impossible(node_id)
             case 5:
                 await self._swap(number, node_id, self._key("register", key), tag)
             case _:
@@ -159,6 +183,20 @@ class Clients:
             return await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
 
         await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
+
+    async def _impossible(self, node_id: int) -> None:
+        """A command that no node can apply: it must be answered, and nothing else must happen (D7)."""
+        predicate = c.Expression(c.Combine.AND, (), ())
+        for _ in range(EXPRESSION_DEPTH_MAX + 1):
+            predicate = c.Expression(c.Combine.AND, (predicate,), ())
+        command = c.BranchTransaction((c.Branch(predicate, ()),))
+
+        async def call(process: Process) -> c.Reply:
+            return await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
+
+        reply = await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
+        if not isinstance(reply, c.ErrorReply):
+            self._cluster.witness.violation(f"a command that can not be applied was answered with {reply}")
 
     async def mark(self, node_id: int) -> None:
         """A write that matters to nobody, to see whether the node takes one. Raises NotDoneError, UnknownOutcomeError."""

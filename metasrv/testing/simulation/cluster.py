@@ -181,11 +181,13 @@ class SimulatedCluster:
 
 
 @contextmanager
-def opened(seed: str, tuning: Tuning, *, keep_trace: bool = False) -> Iterator[SimulatedCluster]:
+def opened(
+    seed: str, tuning: Tuning, *, keep_trace: bool = False, make: type[SimulatedCluster] | None = None
+) -> Iterator[SimulatedCluster]:
     """A world with its directory on a memory file system; everything is gone afterwards."""
     shared = "/dev/shm"  # noqa: S108 - Linux's memory file system
     base = tempfile.mkdtemp(prefix="metasrv-sim-", dir=shared if os.path.isdir(shared) else None)
-    cluster = SimulatedCluster(seed, base, tuning, keep_trace=keep_trace)
+    cluster = (make or SimulatedCluster)(seed, base, tuning, keep_trace=keep_trace)
     try:
         with cluster.system.installed():
             try:

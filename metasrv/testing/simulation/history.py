@@ -66,6 +66,7 @@ class _History:
         self._cluster = cluster
         self._clients = Clients(cluster, str(plan.seed), plan.clients, plan.operations, plan.pause_seconds)
         self._nemesis = Nemesis(cluster, str(plan.seed), FAULTS)
+        self._nemesis.probe = self._clients.probe
         self._watching: dict[Process, Watching] = {}
         self._undecided = 0
 

@@ -14,6 +14,7 @@ from metasrv import commands as c
 from metasrv.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.raft.engine import LEADER
 from metasrv.raft.log_format import PendingWrite
+from metasrv.testing.simulation.leader_checks import LeaderChecks
 from metasrv.testing.simulation.machine import Process
 from metasrv.testing.simulation.promises import Promises
 from metasrv.types import LogId
@@ -56,11 +57,14 @@ class Invariants:
         """Who led each term."""
         self.committed: dict[int, tuple[int, bytes]] = {}
         """Term and content of every committed entry, by index."""
+        self._committed_in: dict[int, int] = {}
+        """The term in which each was first known to be committed."""
         self.highest_commit = 0
         self.effects: dict[int, _Effect] = {}
         self.executed: dict[str, int] = {}
         """How often each tagged write took effect."""
         self.promises = Promises(self.violation)
+        self._leader_checks = LeaderChecks(self.violation)
         self._positions: dict[Process, _Position] = {}
 
     def violation(self, text: str) -> None:
@@ -85,6 +89,7 @@ class Invariants:
             self.check(process)
 
         driver.after_step = checked
+        self._leader_checks.opened(process)
         self.check(process)
 
     def written(self, node_id: int, pending: PendingWrite) -> None:
@@ -98,6 +103,7 @@ class Invariants:
 
     def ended(self, process: Process) -> None:
         self._positions.pop(process, None)
+        self._leader_checks.ended(process)
 
     def installed(self, process: Process) -> None:
         self.counts["snapshots installed"] += 1
@@ -148,6 +154,8 @@ class Invariants:
             self.violation(f"{name}: a snapshot up to {newest.log_id} is ahead of what is committed")
         if before is None or now.commit > before.commit:
             self._learn_committed(process, now.first if before is None else before.commit + 1, now.commit)
+        if now.role == LEADER:
+            self._leader_checks.check(process)
 
     def _check_not_back(self, name: str, before: _Position, now: _Position) -> None:
         if now.first > before.first:
@@ -161,11 +169,16 @@ class Invariants:
             self.violation(f"{name}: its vote of term {now.term} went from node {before.vote} to {now.vote}")
 
     def _check_leader_complete(self, process: Process, name: str) -> None:
-        """Whoever leads has every committed entry (Raft figure 3)."""
+        """Whoever leads has every entry that was committed in an earlier term (Raft figure 3).
+
+        Late votes can still make a leader of a term that is over; it knows nothing of what came after.
+        """
         store = process.consensus.replica.store
         for index in range(max(store.first_index, 1), self.highest_commit + 1):
             known, entry = self.committed.get(index), store.entry_at(index)
-            if known is not None and (entry is None or (entry[2], entry[0]) != known):
+            if known is None or self._committed_in[index] >= store.getCurrentTerm():
+                continue
+            if entry is None or (entry[2], entry[0]) != known:
                 self.violation(f"{name} leads without the committed entry {index} (leader completeness)")
                 return
 
@@ -176,7 +189,10 @@ class Invariants:
             if entry is None:
                 continue
             found = (entry[2], entry[0])
-            known = self.committed.setdefault(index, found)
+            known = self.committed.get(index)
+            if known is None:
+                known = self.committed[index] = found
+                self._committed_in[index] = store.getCurrentTerm()
             if known != found:
                 self.violation(
                     f"node {process.machine.node_id} commits another entry {index} (term {found[0]})"

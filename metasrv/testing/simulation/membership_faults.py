@@ -141,6 +141,20 @@ async def add_node(nemesis: Nemesis, source: random.Random) -> None:
     nemesis.changing_members = False
 
 
+async def add_two_nodes(nemesis: Nemesis, source: random.Random) -> None:
+    """Two new nodes ask to join in the same moment: one must wait for the other (D6)."""
+    if not _begin_change(nemesis):
+        return
+    cluster = nemesis.cluster
+    machines = [cluster.add_machine(max(cluster.machines) + 1) for _ in range(2)]
+    for machine in machines:
+        nemesis.look_after(machine)
+        machine.learner = source.random() < 0.3
+        machine.start()
+    await cluster.until(lambda: all(machine.serves for machine in machines))
+    nemesis.changing_members = False
+
+
 async def _snapshot(nemesis: Nemesis, machine: Machine) -> None:
     async def call(process: Process) -> None:
         await process.consensus.trigger_snapshot()
@@ -201,6 +215,7 @@ MEMBERSHIP_FAULTS: dict[str, Inflict] = {
     "remove partitioned": remove_partitioned,
     "replace with empty disk": replace_with_empty_disk,
     "add node": add_node,
+    "add two nodes at once": add_two_nodes,
     "snapshots in a loop": snapshots_in_a_loop,
     "lagging follower": lagging_follower,
     "transfers in a loop": transfers_in_a_loop,

@@ -43,6 +43,8 @@ class Nemesis:
         """Nodes whose disk is gone and that have not yet been admitted again: never two at a time."""
         self.changing_members = False
         """A membership change is under way; nothing is wiped meanwhile."""
+        self.probe: Callable[[int, int], None] = lambda _reads, _writes: None
+        """Have clients read through one node and write through another, now."""
         self._seed = seed
         self._kinds = kinds
         self._tasks: list[asyncio.Task[None]] = []

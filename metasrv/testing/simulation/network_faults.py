@@ -78,6 +78,31 @@ async def random_paths(nemesis: Nemesis, source: random.Random) -> None:
     await _cut(nemesis, source, paths)
 
 
+async def deaf_leader(nemesis: Nemesis, source: random.Random) -> None:
+    """Answers to the leader are under way for long; then nobody hears it any more, but it still gets old answers.
+
+    So it believes in itself while another is elected: what it reads without asking anew is stale.
+    """
+    leader = nemesis.leader(source).node_id
+    network = nemesis.cluster.network
+    others = [i for i in _nodes(nemesis) if i != leader]
+    try:
+        for step in range(14):
+            # Little by little: answers that stay away for an election's time depose the leader.
+            for i in others:
+                network.slow_paths[i, leader] = 0.06 * step
+            await asyncio.sleep(0.06)
+        for i in others:
+            network.cut(leader, i)
+        for _ in range(40):
+            await asyncio.sleep(0.02)
+            nemesis.probe(leader, source.choice(others))
+    finally:
+        for i in others:
+            network.slow_paths.pop((i, leader), None)
+            network.mend(leader, i)
+
+
 async def flapping(nemesis: Nemesis, source: random.Random) -> None:
     paths = _between([nemesis.any(source).node_id], _nodes(nemesis))
     network = nemesis.cluster.network
@@ -141,6 +166,7 @@ NETWORK_FAULTS: dict[str, Inflict] = {
     "ring": ring,
     "one way": one_way,
     "random paths": random_paths,
+    "deaf leader": deaf_leader,
     "flapping": flapping,
     "break connections": break_connections,
     "slow paths": slow_paths,

@@ -69,6 +69,8 @@ def make_plan(seed: int) -> Plan:
     )
     count = source.randint(1, 4) if not long else source.randint(6, 16)
     faults = tuple(sorted(_faults(random.Random(f"{seed}/faults"), count, seconds), key=lambda f: f.at_seconds))  # noqa: S311
+    # This fault takes its time.
+    seconds = max([seconds, *(fault.at_seconds + 1.8 for fault in faults if fault.kind == "deaf leader")])
     return Plan(
         seed, size, source.random() < FORMATION_SHARE, tuning, seconds, clients, operations, pause_seconds, faults
     )

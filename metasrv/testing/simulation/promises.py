@@ -77,11 +77,11 @@ class Promises:
 
 
 def _unkept(message: Message, to_id: int, own_id: int, durable: Durable) -> str:
-    """What the message says that the disk does not. A vote may be followed by a later term on the disk at once."""
+    """What the message says that the disk does not."""
     match message:
-        case VoteGranted(term) if not _voted(durable, term, to_id):
+        case VoteGranted(term) if not _holds_vote(durable, term, to_id):
             return f"its disk holds term and vote {durable[:2]}"
-        case RequestVote(term=term) if not _voted(durable, term, own_id):
+        case RequestVote(term=term) if not _holds_vote(durable, term, own_id):
             return f"its disk holds term and vote {durable[:2]}"
         case AppendReply(term=term, next_index=next_index, success=True) if (
             term > durable.term or next_index - 1 > durable.last_index
@@ -90,5 +90,6 @@ def _unkept(message: Message, to_id: int, own_id: int, durable: Durable) -> str:
     return ""
 
 
-def _voted(durable: Durable, term: int, for_id: int) -> bool:
-    return durable.term > term or (durable.term == term and durable.vote == str(for_id))
+def _holds_vote(durable: Durable, term: int, node_id: int) -> bool:
+    """A disk that holds a later term keeps every earlier vote: the node never votes in that term again."""
+    return durable.term > term or (durable.term == term and durable.vote == str(node_id))

@@ -1,6 +1,6 @@
-"""Many histories in worker processes.
+"""Many histories, in as many processes as there are to be workers.
 
-In a module of its own, because a worker that is started afresh can import nothing from a package's `__main__`.
+A module of its own because new processes import it by name, which they can not do with a program's main module.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from multiprocessing import get_context
 from metasrv.testing.simulation.history import Outcome, run_history
 from metasrv.testing.simulation.plan import make_plan
 
-_CHUNK = 25
+CHUNK = 25
+"""Histories of one task of a worker."""
 
 
 def run_seeds(first: int, count: int) -> list[Outcome]:
@@ -22,24 +23,22 @@ def run_seeds(first: int, count: int) -> list[Outcome]:
     return [run_history(make_plan(seed)) for seed in range(first, first + count)]
 
 
-def run_many(first_seed: int, histories: int, workers: int) -> Iterator[Outcome]:
-    """Outcomes as they come."""
-    chunks = [
-        (seed, min(_CHUNK, first_seed + histories - seed)) for seed in range(first_seed, first_seed + histories, _CHUNK)
-    ]
+def run_many(first_seed: int, histories: int, workers: int, chunk_size: int = CHUNK) -> Iterator[Outcome]:
+    """Outcomes as they come; all of them, unless the caller stops."""
+    end = first_seed + histories
+    chunks = ((seed, min(chunk_size, end - seed)) for seed in range(first_seed, end, chunk_size))
     if workers <= 1:
         for seed, count in chunks:
             yield from run_seeds(seed, count)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
-        waiting = iter(chunks)
-        running: set[Future[list[Outcome]]] = {
-            pool.submit(run_seeds, *chunk) for chunk, _ in zip(waiting, range(workers * 2), strict=False)
-        }
+        running: set[Future[list[Outcome]]] = set()
+        for _, chunk in zip(range(2 * workers), chunks, strict=False):
+            running.add(pool.submit(run_seeds, *chunk))
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            for chunk, _ in zip(waiting, done, strict=False):
+            for _, chunk in zip(done, chunks, strict=False):
                 running.add(pool.submit(run_seeds, *chunk))
             for future in done:
                 yield from future.result()

@@ -1,0 +1,61 @@
+"""Runs histories with a planted defect until the simulator notices.
+
+The disks of clusters that are formed already are made without the defect, so that it shows where it is looked for.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from metasrv.testing.mutants.patching import Mutant
+from metasrv.testing.simulation.formation import formed_images
+from metasrv.testing.simulation.history import Outcome, run_history
+from metasrv.testing.simulation.plan import Plan, make_plan
+
+BUDGET_SECONDS = 60.0
+_SECONDS_MIN = 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """What came of one hunt. `outcome` is the history that noticed, None when none did."""
+
+    mutant: Mutant
+    outcome: Outcome | None
+    histories: int
+    seconds: float
+    """Of processor time: a busy machine must not make a defect survive."""
+
+
+def plan_for(mutant: Mutant, seed: int) -> Plan:
+    """The seed's own plan; for a rare defect, longer, with short logs and only the kinds of faults that it favours."""
+    plan, kinds = make_plan(seed), mutant.favours
+    if not kinds:
+        return plan
+    faults = tuple(replace(fault, kind=kinds[(fault.number + seed) % len(kinds)]) for fault in plan.faults)
+    tuning = replace(plan.tuning, snapshot_logs_since_last=5, max_applied_log_to_keep=0)
+    longer = max(1.0, _SECONDS_MIN / plan.seconds)
+    return replace(
+        plan, faults=faults, tuning=tuning, seconds=plan.seconds * longer, operations=int(plan.operations * longer)
+    )
+
+
+def run_with(mutant: Mutant, plan: Plan, *, keep_trace: bool = False) -> Outcome:
+    """One history with the defect planted."""
+    formed_images(plan.size)
+    with mutant.planted():
+        return run_history(plan, keep_trace=keep_trace)
+
+
+def hunt(mutant: Mutant, first_seed: int, budget_seconds: float = BUDGET_SECONDS) -> Hunt:
+    """Consecutive seeds until one shows a violation or the time is over."""
+    for size in (3, 5, 7):
+        formed_images(size)
+    started, histories = time.process_time(), 0
+    while time.process_time() - started < budget_seconds:
+        outcome = run_with(mutant, plan_for(mutant, first_seed + histories))
+        histories += 1
+        if outcome.violations:
+            return Hunt(mutant, outcome, histories, time.process_time() - started)
+    return Hunt(mutant, None, histories, time.process_time() - started)

@@ -1,0 +1,73 @@
+"""`python -m metasrv.testing.stock`: plain pysyncobj and metasrv through the same seeds, one fault kind after the other.
+
+[--histories 40] [--seed 1] [--kinds KIND ...] [--batch] [--without-own]     a table
+--replay SEED --kinds KIND [--batch] [--trace]                               one history of plain pysyncobj
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from metasrv.testing.stock.figures import AS_PLANNED, HEADER, own_figures, plan_of_kind, stock_figures
+from metasrv.testing.stock.history import STOCK_FAULTS, run_stock_history
+
+COMMAND = "python -m metasrv.testing.stock"
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def run(kinds: list[str], first_seed: int, histories: int, use_batch: bool, own: bool) -> int:
+    say(HEADER)
+    shown: list[tuple[str, int]] = []
+    for kind in kinds:
+        stock = stock_figures(kind, first_seed, histories, use_batch)
+        say(stock.row())
+        if stock.first_wrong is not None:
+            shown.append((kind, stock.first_wrong))
+        if own:
+            say(own_figures(kind, first_seed, histories).row())
+    say("")
+    batch = " --batch" if use_batch else ""
+    for kind, seed in shown:
+        say(f"{kind}: {COMMAND} --replay {seed} --kinds '{kind}'{batch}")
+    return 0
+
+
+def replay(seed: int, kind: str, use_batch: bool, trace: bool) -> int:
+    plan = plan_of_kind(seed, kind)
+    say(str(plan))
+    outcome = run_stock_history(plan, use_batch=use_batch, keep_trace=trace)
+    for line in outcome.trace or ():
+        say(line)
+    say(f"{outcome.acknowledged} writes acknowledged, {outcome.unknown} of unknown outcome")
+    for what, tags in (("lost", outcome.lost), ("doubled", outcome.doubled), ("refused, yet done", outcome.denied)):
+        say(f"{what}: {', '.join(tags) or 'none'}")
+    say(f"stale or contradictory reads: {outcome.not_linearizable}; replicas differ: {outcome.diverged}")
+    say(f"stuck: {outcome.stuck or 'no'}; nodes that could not start: {outcome.refusals}")
+    return 1 if outcome.wrong else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    known = [AS_PLANNED, *sorted(STOCK_FAULTS)]
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Plain pysyncobj beside metasrv under the same faults.")
+    parser.add_argument("--histories", type=int, default=40, help="of each fault kind (default: 40)")
+    parser.add_argument("--seed", type=int, default=1, help="the first of consecutive seeds (default: 1)")
+    parser.add_argument("--kinds", nargs="+", choices=known, default=known, help="fault kinds (default: all)")
+    parser.add_argument("--batch", action="store_true", help="appendEntriesUseBatch=True, pysyncobj's default")
+    parser.add_argument("--without-own", action="store_true", help="plain pysyncobj only")
+    parser.add_argument("--replay", type=int, metavar="SEED", help="one history of plain pysyncobj again")
+    parser.add_argument("--trace", action="store_true", help="with --replay: print everything that happened")
+    given = parser.parse_args(arguments)
+    logging.disable(logging.CRITICAL)
+    if given.replay is not None:
+        return replay(given.replay, given.kinds[0], given.batch, given.trace)
+    return run(given.kinds, given.seed, given.histories, given.batch, not given.without_own)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
