@@ -34,7 +34,7 @@ test: $(STAMP) ## Run all tests but those with containers (ARGS="-k name")
 # Containers need an engine and minutes for an image, so `make test` leaves them out; skipped where no engine answers.
 .PHONY: test-compose
 test-compose: $(STAMP) ## Build the image and test docker-compose.yml with real containers (ARGS="-m essential"; METASRV_COMPOSE_IMAGE=name)
-	@exec $(BIN)/python -m pytest tests/compose $(ARGS)
+	@exec $(BIN)/python -m pytest tests/compose -o faulthandler_timeout=600 $(ARGS)
 
 .PHONY: check
 check: lint test ## Everything that must hold: style, types, layering, tests
