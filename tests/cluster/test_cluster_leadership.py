@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+from contextlib import AsyncExitStack
 
 import grpc
 import pytest
@@ -61,10 +62,11 @@ async def test_a_leader_asked_to_stop_under_load_hands_over_and_loses_nothing(
     cluster: ProcessCluster, number: signal.Signals
 ) -> None:
     leader = await cluster.wait_for_leader()
-    clients = [cluster.node_client(node_id) for node_id in others(cluster, leader) * 4]
-    for client in clients:
-        await client.__aenter__()
-    async with Workload([PinnedStore(client) for client in clients]) as workload:
+    stores = [PinnedStore(cluster.nodes[node_id].grpc) for node_id in others(cluster, leader) * 4]
+    async with AsyncExitStack() as stack:
+        for store in stores:
+            await stack.enter_async_context(store)
+        workload = await stack.enter_async_context(Workload(stores))
         await workload.wait_for_writes(50)
         started = time.monotonic()
         code = await cluster.stop(leader, number)
@@ -74,9 +76,8 @@ async def test_a_leader_asked_to_stop_under_load_hands_over_and_loses_nothing(
     assert code == 0, cluster.logs(leader)
     assert seconds < 5.0
     assert any(status is not None and status["is_leader"] for status in statuses.values()), statuses
-    stored = await clients[0].list_prefix(LOG_PREFIX)
-    for client in clients:
-        await client.__aexit__(None, None, None)
+    async with cluster.node_client(others(cluster, leader)[0]) as client:
+        stored = await client.list_prefix(LOG_PREFIX)
     assert verdict(workload.record, stored) == []
 
 
