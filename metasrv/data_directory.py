@@ -18,12 +18,14 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from dataclasses import dataclass, replace
+from typing import Any
 
 from metasrv.errors import DataDamagedError, IdentityError, StorageError
 from metasrv.types import DATA_VERSION
 
-_FORMAT = 1
+_FORMAT = 2
 _ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
 
 
@@ -113,16 +115,14 @@ class DataDirectory:
 
     def _write(self, identity: Identity) -> None:
         path = os.path.join(self.root, "node.json")
-        text = json.dumps(
-            {
-                "format": _FORMAT,
-                "node_id": identity.node_id,
-                "incarnation": identity.incarnation,
-                "cluster_id": identity.cluster_id,
-                "complete": identity.complete,
-            },
-            indent=2,
-        )
+        fields = {
+            "format": _FORMAT,
+            "node_id": identity.node_id,
+            "incarnation": identity.incarnation,
+            "cluster_id": identity.cluster_id,
+            "complete": identity.complete,
+        }
+        text = json.dumps({**fields, "checksum": _checksum(fields)}, indent=2)
         try:
             with open(path + ".tmp", "w", encoding="utf-8") as file:
                 file.write(text + "\n")
@@ -173,8 +173,16 @@ def _read_identity(root: str) -> Identity | None:
             raise DataDamagedError(
                 path, "format", f"is {fields['format']!r}, this version of metasrv knows {_FORMAT}", _ADVICE
             )
+        checksum = fields.pop("checksum")
+        if checksum != _checksum(fields):
+            raise DataDamagedError(path, "the whole file", "does not match its checksum", _ADVICE)
         return Identity(
             int(fields["node_id"]), str(fields["incarnation"]), fields["cluster_id"], bool(fields["complete"])
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataDamagedError(path, "the whole file", "is not an identity that metasrv wrote", _ADVICE) from error
+
+
+def _checksum(fields: dict[str, Any]) -> int:
+    """Another incarnation or cluster would be a valid text too, and would cut the node off without a word."""
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())

@@ -57,7 +57,7 @@ def test_data_without_identity_is_damage(tmp_path: Path) -> None:
         DataDirectory.open(str(tmp_path), 1)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"format": 99}', "\x00\x01", '{"format": 1, "node_id": 1}'])
+@pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"format": 99}', "\x00\x01", '{"format": 2, "node_id": 1}'])
 def test_an_unreadable_identity_is_damage(tmp_path: Path, text: str) -> None:
     first = DataDirectory.open(str(tmp_path), 1)
     first.complete(None)
@@ -67,6 +67,26 @@ def test_an_unreadable_identity_is_damage(tmp_path: Path, text: str) -> None:
         DataDirectory.open(str(tmp_path), 1)
     with pytest.raises(DataDamagedError, match=r"node\.json"):
         DataDirectory.open(str(tmp_path), 1)
+
+
+def test_every_flipped_bit_of_the_identity_is_damage(tmp_path: Path) -> None:
+    """A node with another incarnation or cluster id would start, and be cut off from its cluster for ever."""
+    first = DataDirectory.open(str(tmp_path), 1)
+    first.complete("5d0e9c1f")
+    first.close()
+    path = tmp_path / "node.json"
+    good = path.read_bytes()
+    for position in range(len(good) - 1):  # the last byte is the end of the line
+        for bit in range(8):
+            damaged = bytearray(good)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                again = DataDirectory.open(str(tmp_path), 1)
+            except DataDamagedError:
+                continue
+            assert again.identity == first.identity, f"bit {bit} of byte {position}"
+            again.close()
 
 
 def test_the_cluster_never_changes(tmp_path: Path) -> None:
