@@ -1,4 +1,4 @@
-"""The simulator notices planted defects: each with a seed that is known to show it, and without it nothing shows."""
+"""The simulator notices planted defects within a few histories, and nothing in the same history without them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,30 @@ from metasrv.testing.mutants.catalogue import MUTANTS
 from metasrv.testing.mutants.hunting import plan_for, run_with
 from metasrv.testing.simulation.history import run_history
 
-KNOWN_SEEDS = {
-    "term not stored": 1,
-    "vote not stored": 1,
-    "no sync before send": 1,
-    "leader counts itself early": 1,
-    "watch event lost": 1,
-    "apply raises": 1,
-    "time of the local clock": 1,
-    "stale reads": 1,
-    "membership changes overlap": 1,
-    "position one behind": 2,
-    "acknowledgement without term": 8,
-}
+SOON_NOTICED = (
+    "term not stored",
+    "vote not stored",
+    "no sync before send",
+    "leader counts itself early",
+    "watch event lost",
+    "apply raises",
+    "time of the local clock",
+    "stale reads",
+    "membership changes overlap",
+    "position one behind",
+    "acknowledgement without term",
+    "sequence not restored",
+)
+HISTORIES_MAX = 25
+"""The most that any of these needed was eight; a change of the plans moves them about."""
 
 
-@pytest.mark.parametrize("name", sorted(KNOWN_SEEDS))
+@pytest.mark.parametrize("name", SOON_NOTICED)
 def test_a_planted_defect_is_noticed(name: str) -> None:
     mutant = MUTANTS[name]
-    plan = plan_for(mutant, KNOWN_SEEDS[name])
-    assert run_with(mutant, plan).violations, "the defect was not noticed"
+    plans = (plan_for(mutant, seed) for seed in range(1, HISTORIES_MAX + 1))
+    plan = next((plan for plan in plans if run_with(mutant, plan).violations), None)
+    assert plan is not None, f"the defect was not noticed in {HISTORIES_MAX} histories"
     assert not run_history(plan).violations, "something is noticed without the defect"
 
 

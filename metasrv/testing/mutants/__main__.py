@@ -7,12 +7,12 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 
 from metasrv.testing.mutants.catalogue import MUTANTS
 from metasrv.testing.mutants.hunting import BUDGET_SECONDS, Hunt, hunt, plan_for, run_with
+from metasrv.testing.silence import silenced_logs
 from metasrv.testing.simulation.history import run_history
 
 COMMAND = "python -m metasrv.testing.mutants"
@@ -74,13 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--replay", type=int, metavar="SEED", help="one history with one defect, then without it")
     parser.add_argument("--trace", action="store_true", help="with --replay: print everything that happened")
     given = parser.parse_args(arguments)
-    logging.disable(logging.CRITICAL)
-    names = given.only or list(MUTANTS)
-    if given.replay is not None:
-        if len(names) != 1:
-            parser.error("--replay needs --only with one name")
-        return replay(names[0], given.replay, given.trace)
-    return run(names, given.seed, given.budget)
+    with silenced_logs():
+        names = given.only or list(MUTANTS)
+        if given.replay is not None:
+            if len(names) != 1:
+                parser.error("--replay needs --only with one name")
+            return replay(names[0], given.replay, given.trace)
+        return run(names, given.seed, given.budget)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import time
 
+from metasrv.testing.silence import silenced_logs
 from metasrv.testing.simulation.figures import Figures
 from metasrv.testing.simulation.history import Outcome, run_history
 from metasrv.testing.simulation.plan import make_plan
@@ -79,10 +79,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--changes", help="with --replay: what a smaller plan keeps, as a failure printed it")
     parser.add_argument("--trace", action="store_true", help="with --replay: print everything that happened")
     given = parser.parse_args(arguments)
-    logging.disable(logging.CRITICAL)
-    if given.replay is not None:
-        return replay(given.replay, given.changes, given.trace)
-    return run(given.seed, given.histories, given.workers, not given.quiet, given.seconds)
+    with silenced_logs():
+        if given.replay is not None:
+            return replay(given.replay, given.changes, given.trace)
+        return run(given.seed, given.histories, given.workers, not given.quiet, given.seconds)
 
 
 if __name__ == "__main__":

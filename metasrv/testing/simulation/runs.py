@@ -5,11 +5,11 @@ A module of its own because new processes import it by name, which they can not 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 
+from metasrv.testing.silence import silenced_logs
 from metasrv.testing.simulation.history import Outcome, run_history
 from metasrv.testing.simulation.plan import make_plan
 
@@ -19,8 +19,8 @@ CHUNK = 25
 
 def run_seeds(first: int, count: int) -> list[Outcome]:
     """In a worker: histories of consecutive seeds."""
-    logging.disable(logging.CRITICAL)
-    return [run_history(make_plan(seed)) for seed in range(first, first + count)]
+    with silenced_logs():
+        return [run_history(make_plan(seed)) for seed in range(first, first + count)]
 
 
 def run_many(first_seed: int, histories: int, workers: int, chunk_size: int = CHUNK) -> Iterator[Outcome]:

@@ -7,9 +7,9 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 
+from metasrv.testing.silence import silenced_logs
 from metasrv.testing.stock.figures import AS_PLANNED, HEADER, own_figures, plan_of_kind, stock_figures
 from metasrv.testing.stock.history import STOCK_FAULTS, run_stock_history
 
@@ -63,10 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--replay", type=int, metavar="SEED", help="one history of plain pysyncobj again")
     parser.add_argument("--trace", action="store_true", help="with --replay: print everything that happened")
     given = parser.parse_args(arguments)
-    logging.disable(logging.CRITICAL)
-    if given.replay is not None:
-        return replay(given.replay, given.kinds[0], given.batch, given.trace)
-    return run(given.kinds, given.seed, given.histories, given.batch, not given.without_own)
+    with silenced_logs():
+        if given.replay is not None:
+            return replay(given.replay, given.kinds[0], given.batch, given.trace)
+        return run(given.kinds, given.seed, given.histories, given.batch, not given.without_own)
 
 
 if __name__ == "__main__":
