@@ -21,6 +21,7 @@ def snapshots_in(directory: Path) -> Snapshots:
         cluster_id=lambda: None,
         tail_at=lambda _index: None,
         verified=lambda _info: None,
+        failed=lambda _error: None,
         chunk_size_bytes=1024,
         receive_timeout_seconds=1.0,
     )
