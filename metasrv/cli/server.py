@@ -41,6 +41,9 @@ Python's own five milliseconds, several times a write, would show in every write
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
+    # A node forks only to start another program, py-spy. gRPC's own handling of forks crashes that child now and then,
+    # before the program begins, so that the profile has to be taken another way.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         options = parse_options(sys.argv[1:] if arguments is None else list(arguments), os.environ)
         if options.command == CONFIG_CHECK and options.check_file is not None:
