@@ -95,6 +95,8 @@ def test_foreign_libraries_stay_in_their_place(path: Path) -> None:
         allowed = CONFINED.get(name.split(".")[0])
         if allowed is not None:
             assert part_of(path) in allowed, f"{name} may be imported by {sorted(allowed) or 'nothing'} only"
+            if name.startswith("pysyncobj") and part_of(path) == "testing":
+                assert path.parent == ROOT / "testing" / "stock", "only the comparison with plain pysyncobj imports it"
 
 
 def test_the_tests_would_notice(tmp_path: Path) -> None:
