@@ -69,6 +69,8 @@ GRPC_CALLS_MAX = 40_000
 """Calls that one node serves at the same time, watch streams among them."""
 GRPC_STREAMS_PER_CONNECTION_MAX = 4_096
 """Streaming calls under way on one connection, so that one client can not use up what all of them share."""
+GRPC_CALLS_PER_CONNECTION_MAX = 8_192
+"""Calls of any kind under way on one connection; announced to clients, which let further ones wait."""
 GRPC_READERS_MAX = 16
 """Large reads (long lists, exports) that one node serves at the same time; each pins the state of its instant."""
 GRPC_PAGE_SECONDS_MAX = 60

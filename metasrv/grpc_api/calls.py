@@ -1,6 +1,6 @@
 """What a handler sees of one call: metadata, deadline, and a counted stream of messages.
 
-The protocol names the part of grpc.aio's context that is used, so that tests need no server. Runs on the event loop.
+The protocol is what handlers need of a server, named as in grpc.aio, so that tests need no server. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANSWER_MARGIN_MS = 60
 
 
 class Call(Protocol):
-    """The part of `grpc.aio.ServicerContext` that handlers use."""
+    """One call; `http2.call.ServerCall` is one."""
 
     async def write(self, message: bytes, /) -> None: ...
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import perf_counter
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError, Message
 
 from metasrv.context import NodeContext
@@ -20,6 +19,7 @@ from metasrv.errors import InvalidRequestError, OverloadedError, StoppingError
 from metasrv.grpc_api.calls import Call, Stream
 from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
+from metasrv.grpc_api.http2.call import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.methods import (
     GET_CLIENT_INFO,
@@ -28,7 +28,6 @@ from metasrv.grpc_api.methods import (
     KV_LIST,
     KV_TRANSACTION,
     MEMBER_LIST,
-    SERVICE_NAME,
     Kind,
     Method,
 )
@@ -44,7 +43,7 @@ SERVED_WHILE_DRAINING = frozenset((GET_CLUSTER_STATUS, GET_CLIENT_INFO, MEMBER_L
 
 
 class Dispatcher:
-    """Builds gRPC handlers from the method table and the bodies of the methods."""
+    """Builds the server's routes from the method table and the bodies of the methods."""
 
     def __init__(self, context: NodeContext, authenticator: Authenticator, hint: LeaderHint) -> None:
         self._context = context
@@ -58,23 +57,23 @@ class Dispatcher:
         self.calls = 0
         """Calls under way."""
 
-    def handlers(self, bodies: Mapping[Method, Body]) -> Any:
-        """The generic handler of MetaService for `grpc.aio.Server.add_generic_rpc_handlers`."""
-        table = {method.name: self._handler(method, body) for method, body in bodies.items()}
-        return grpc.method_handlers_generic_handler(SERVICE_NAME, table)
+    def routes(self, bodies: Mapping[Method, Body]) -> dict[str, Route]:
+        """The methods of MetaService by path."""
+        return {method.path: self.route(method, body) for method, body in bodies.items()}
+
+    def route(self, method: Method, body: Body) -> Route:
+        """How one method is served."""
+        if method.kind is Kind.UNARY:
+            return Route(self._unary(method, body), single_request=True, single_reply=True)
+        if method.kind is Kind.SERVER_STREAM:
+            return Route(self._server_stream(method, body), single_request=True, single_reply=False)
+        return Route(self._bidirectional(method, body), single_request=False, single_reply=False)
 
     def end_streams(self) -> None:
         """End every streaming call with UNAVAILABLE, so that a stop need not wait for watchers."""
         self._stopping = True
         for task in tuple(self._tasks):
             task.cancel()
-
-    def _handler(self, method: Method, body: Body) -> Any:
-        if method.kind is Kind.UNARY:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, body))
-        if method.kind is Kind.SERVER_STREAM:
-            return grpc.unary_stream_rpc_method_handler(self._server_stream(method, body))
-        return grpc.stream_stream_rpc_method_handler(self._bidirectional(method, body))
 
     # ------------------------------------------------------------------------- kinds
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pool
+from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from metasrv.grpc_api.calls import Call
+from metasrv.grpc_api.http2.call import Route
 
 # The type information of the package leaves its asyncio half out.
 _reflection_aio: Any = vars(reflection)["aio"]
@@ -36,13 +41,21 @@ class _Symbols:
         return getattr(self._pool, name)
 
 
-def add_reflection(server: Any, services: tuple[str, ...]) -> None:
-    """Serve reflection on `services`; v1 and v1alpha have the same messages."""
+def reflection_routes(services: tuple[str, ...]) -> dict[str, Route]:
+    """Reflection on `services`; v1 and v1alpha have the same messages."""
     servicer = _reflection_aio.ReflectionServicer((*services, *REFLECTION_NAMES), pool=_Symbols())
-    handler = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    for name in REFLECTION_NAMES:
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler}),))
+
+    async def answer(requests: AsyncIterator[bytes], call: Call) -> None:
+        async for reply in servicer.ServerReflectionInfo(_parsed(requests, call), None):
+            await call.write(reply.SerializeToString())
+
+    route = Route(answer, single_request=False, single_reply=False)
+    return {f"/{name}/ServerReflectionInfo": route for name in REFLECTION_NAMES}
+
+
+async def _parsed(requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[Any]:
+    async for data in requests:
+        try:
+            yield reflection_pb2.ServerReflectionRequest.FromString(data)
+        except DecodeError as error:
+            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a request for reflection: {error}")

@@ -241,16 +241,18 @@ class MethodBench:
         """The call afterwards; raises AbortedCall. The reply of a unary method is the last message sent."""
         token: tuple[tuple[str, str | bytes], ...] = ((m.TOKEN_METADATA_KEY, self.token),) if self.token else ()
         call = FakeCall((*token, *metadata))
-        handler = self.service._dispatcher._handler(method, self._bodies[method])
+        route = self.service._dispatcher.route(method, self._bodies[method])
         if method.kind is m.Kind.BIDIRECTIONAL:
             requests = request if isinstance(request, list) else [request]
-            await handler.stream_stream(_each(requests), call)
+            await route.function(_each(requests), call)
             return call
         assert not isinstance(request, list)
         if method.kind is m.Kind.SERVER_STREAM:
-            await handler.unary_stream(_encoded(request), call)
+            await route.function(_encoded(request), call)
         else:
-            call.sent.append(await handler.unary_unary(_encoded(request), call))
+            reply = await route.function(_encoded(request), call)
+            assert reply is not None, "a method with a single reply returns it"
+            call.sent.append(reply)
         return call
 
     async def transact(self, *operations: pb.TxnOp) -> pb.TxnReply:

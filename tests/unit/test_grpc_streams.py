@@ -34,9 +34,9 @@ class OpenWatch:
 
     def __init__(self, bench: MethodBench, **request: Any) -> None:
         self.call = FakeCall()
-        handler = bench.service._dispatcher._handler(m.WATCH, bench._bodies[m.WATCH])
+        route = bench.service._dispatcher.route(m.WATCH, bench._bodies[m.WATCH])
         data = pb.WatchRequest(**request).SerializeToString()
-        self.task = asyncio.create_task(handler.unary_stream(data, self.call))
+        self.task = asyncio.create_task(route.function(data, self.call))
 
     async def responses(self, count: int) -> list[pb.WatchResponse]:
         """Wait until so many were sent; all of them."""
@@ -228,7 +228,7 @@ async def test_an_export_is_one_instant(bench: MethodBench) -> None:
 
 async def test_a_client_that_stops_reading_is_cut_off(bench: MethodBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metasrv.grpc_api.readers.GRPC_PAGE_SECONDS_MAX", 0)
-    handler = bench.service._dispatcher._handler(m.EXPORT, bench._bodies[m.EXPORT])
+    route = bench.service._dispatcher.route(m.EXPORT, bench._bodies[m.EXPORT])
     call = FakeCall()
 
     async def stuck(message: bytes) -> None:
@@ -236,7 +236,7 @@ async def test_a_client_that_stops_reading_is_cut_off(bench: MethodBench, monkey
 
     call.write = stuck  # type: ignore[method-assign]
     with pytest.raises(AbortedCall) as caught:
-        await handler.unary_stream(b"", call)
+        await route.function(b"", call)
     assert caught.value.code is Code.ABORTED
     assert bench.service._readers.open_count == 0
 

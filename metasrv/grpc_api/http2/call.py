@@ -1,0 +1,357 @@
+"""One call on the server: its request as it arrives, the task that answers it, its status.
+
+Implements `metasrv.grpc_api.calls.Call`. Runs on the event loop; a call with one small message each way is the hot path and
+touches no queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+import grpc
+
+from metasrv.grpc_api.http2.frames import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    ErrorCode,
+    StreamBrokenError,
+    pack_header,
+    reset,
+    window_update,
+)
+from metasrv.grpc_api.http2.headers import (
+    ENCODINGS,
+    OK_BLOCK,
+    RESPONSE_BLOCK,
+    Metadata,
+    Request,
+    literals,
+    status_block,
+)
+from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, MessageError, MessageReader, framed
+from metasrv.grpc_api.http2.sending import Sender
+
+if TYPE_CHECKING:
+    from metasrv.grpc_api.http2.connection import Connection
+
+logger = logging.getLogger(__name__)
+
+STREAM_WINDOW_SIZE_BYTES = 1024 * 1024
+"""Of a request that a client may send before any of it was taken."""
+WRITES_A_STEP = 64
+"""A stream that always finds room lets the rest of the loop run after so many messages."""
+STATUS_TEXT_CHARACTERS_MAX = 2000
+"""Clients refuse headers of more than a few thousand bytes, and would then show nothing."""
+
+
+class Route(NamedTuple):
+    """How a method is served: `function(request, call)`.
+
+    The request is the bytes of one message, or an asynchronous iterator of them; a method with a single reply returns its
+    bytes, others write to the call and return None.
+    """
+
+    function: Callable[[Any, Any], Awaitable[bytes | None]]
+    single_request: bool
+    single_reply: bool
+
+
+class CallAbortedError(Exception):
+    """Unwinds a handler whose call has its status already."""
+
+
+class CallEndedError(Exception):
+    """A message for a call that is over: its client left, or its time ran out."""
+
+
+class ServerCall:
+    """A stream of a connection, from its headers to its trailers."""
+
+    __slots__ = (
+        "_arrived",
+        "_connection",
+        "_initial",
+        "_reader",
+        "_received_bytes",
+        "_request",
+        "_request_ended",
+        "_route",
+        "_stream_id",
+        "_taken_bytes",
+        "_task",
+        "_writes",
+        "closed",
+        "deadline",
+        "sender",
+    )
+
+    def __init__(
+        self, connection: Connection, stream_id: int, request: Request, route: Route, deadline: float | None
+    ) -> None:
+        self._connection = connection
+        self._stream_id = stream_id
+        self._request = request
+        self._route = route
+        self._initial: Metadata = ()
+        self._reader: MessageReader | None = None
+        self._request_ended = False
+        self._received_bytes = 0
+        """Received and not yet given back to the stream's window."""
+        self._taken_bytes = 0
+        """Of these, what the handler has taken."""
+        self._arrived: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._writes = 0
+        self.deadline = deadline
+        """On the event loop's clock."""
+        self.closed = False
+        self.sender = Sender(connection, stream_id, connection.initial_window, self._sent)
+
+    # ------------------------------------------------------------------------- for handlers
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self._request.metadata
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the client's deadline, None without one."""
+        return None if self.deadline is None else self.deadline - self._connection.loop.time()
+
+    def peer(self) -> str:
+        return self._connection.peer
+
+    def done(self) -> bool:
+        """Whether the call has its status, or its client is gone."""
+        return self.closed
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        """Before the first message. A single reply takes them along, streams begin with them at once."""
+        if self.closed:
+            raise CallEndedError
+        self._initial = metadata
+        if not self._route.single_reply:
+            self._start()
+
+    async def write(self, message: bytes) -> None:
+        """Send one message of a stream; returns when the connection has taken it. Raises CallEndedError."""
+        if self.closed:
+            raise CallEndedError
+        sender = self.sender
+        if not sender.started:
+            self._start()
+        sender.send(framed(message))
+        self._writes += 1
+        if sender.waits:
+            await sender.drained()
+        elif self._writes % WRITES_A_STEP == 0:
+            await asyncio.sleep(0)
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        """End the call with a status; raises CallAbortedError, which belongs to the server."""
+        self.end(code, details, trailing_metadata)
+        raise CallAbortedError
+
+    # ------------------------------------------------------------------------- for the connection
+
+    def begin(self) -> None:
+        """After the headers: a handler that takes a stream of messages runs from now on."""
+        if self._request.encoding not in ENCODINGS:
+            self.end(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"the encoding {self._request.encoding!r} is not known here",
+                (("grpc-accept-encoding", ",".join(ENCODINGS)),),
+            )
+        elif not self._route.single_request:
+            self._reader = self._new_reader()
+            self._run(_Requests(self))
+
+    def receive(self, data: bytes, ended: bool) -> None:
+        """A piece of the request; `ended` with its last one. Raises StreamBrokenError."""
+        if self._request_ended:
+            raise StreamBrokenError(ErrorCode.STREAM_CLOSED)
+        self._request_ended = ended
+        if ended and self._reader is None and self._is_one_message(data):
+            self._run(data[PREFIX_SIZE_BYTES:])
+            return
+        self._received_bytes += len(data)
+        if self._received_bytes > STREAM_WINDOW_SIZE_BYTES:
+            raise StreamBrokenError(ErrorCode.FLOW_CONTROL_ERROR)
+        reader = self._reader
+        if reader is None:
+            reader = self._reader = self._new_reader()
+        try:
+            reader.feed(data)
+        except MessageError as problem:
+            self.end(problem.code, str(problem))
+            self._cancel()
+            return
+        if self._route.single_request:
+            self._take(len(data))
+            self._receive_single(reader)
+        elif self._arrived is not None and not self._arrived.done():
+            self._arrived.set_result(None)
+
+    def close(self) -> None:
+        """The client reset the stream, or is gone."""
+        self._close()
+        self._cancel()
+
+    def expire(self) -> None:
+        """The client's deadline passed."""
+        self.cut(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+
+    def cut(self, code: grpc.StatusCode, text: str) -> None:
+        """End the call now, whatever its handler does and whatever of its answer still waits."""
+        self.sender.drop()
+        self.end(code, text)
+        self._cancel()
+
+    def end(self, code: grpc.StatusCode, text: str, metadata: Metadata = ()) -> None:
+        """Send the status; without a message before it, as the only headers of the response."""
+        if self.closed:
+            return
+        number: int = code.value[0]
+        block = status_block(number, text[:STATUS_TEXT_CHARACTERS_MAX], metadata)
+        if self.sender.started:
+            self.sender.finish(block)
+        else:
+            self.sender.finish(RESPONSE_BLOCK + literals(self._initial) + block)
+
+    # ------------------------------------------------------------------------- the request
+
+    def _is_one_message(self, data: bytes) -> bool:
+        size_bytes = len(data) - PREFIX_SIZE_BYTES
+        return (
+            self._route.single_request
+            and 0 <= size_bytes <= self._connection.message_size_bytes_max
+            and data[0] == 0
+            and int.from_bytes(data[1:PREFIX_SIZE_BYTES], "big") == size_bytes
+        )
+
+    def _receive_single(self, reader: MessageReader) -> None:
+        if len(reader.messages) > 1 or (self._request_ended and (reader.incomplete or not reader.messages)):
+            self.end(grpc.StatusCode.INVALID_ARGUMENT, "the request of this method is exactly one message")
+        elif self._request_ended:
+            self._run(reader.messages.popleft())
+
+    def _new_reader(self) -> MessageReader:
+        return MessageReader(self._request.encoding, self._connection.message_size_bytes_max)
+
+    async def next_message(self) -> bytes | None:
+        """The next message of a stream of requests, None after the last one; raises CallAbortedError."""
+        reader = self._reader
+        if reader is None:
+            raise CallEndedError
+        while not reader.messages:
+            if self._request_ended:
+                if reader.incomplete:
+                    await self.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request ended in the middle of a message")
+                return None
+            if reader.incomplete:
+                self._take(self._received_bytes)  # a message may be larger than the window
+            self._arrived = self._connection.loop.create_future()
+            await self._arrived
+        message = reader.messages.popleft()
+        self._take(len(message) + PREFIX_SIZE_BYTES)
+        return message
+
+    def _take(self, size_bytes: int) -> None:
+        """Give so much back to the stream's window, in few and large updates."""
+        self._taken_bytes = min(self._taken_bytes + size_bytes, self._received_bytes)
+        if self._taken_bytes >= STREAM_WINDOW_SIZE_BYTES // 2 and not self._request_ended:
+            self._connection.write(window_update(self._stream_id, self._taken_bytes))
+            self._received_bytes -= self._taken_bytes
+            self._taken_bytes = 0
+
+    # ------------------------------------------------------------------------- the answer
+
+    def _run(self, request: Any) -> None:
+        self._task = self._connection.loop.create_task(self._answer(request))
+
+    async def _answer(self, request: Any) -> None:
+        try:
+            reply = await self._route.function(request, self)
+            if self.closed:
+                return
+            if reply is None:
+                if not self.sender.started:
+                    self._start()
+                self.sender.finish(OK_BLOCK)
+            else:
+                self._reply(reply)
+        except (CallAbortedError, CallEndedError):
+            return
+        except asyncio.CancelledError:
+            self.end(grpc.StatusCode.CANCELLED, "the call was cancelled")
+            raise
+        except Exception as error:
+            logger.exception("a handler of %s failed", self._request.path)
+            self.end(grpc.StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}")
+
+    def _reply(self, reply: bytes) -> None:
+        """The whole response in one piece when the windows allow it."""
+        connection, sender = self._connection, self.sender
+        size_bytes = len(reply) + PREFIX_SIZE_BYTES
+        head = RESPONSE_BLOCK + literals(self._initial) if self._initial else RESPONSE_BLOCK
+        if connection.paused or size_bytes > min(sender.window, connection.window, connection.frame_size_max):
+            sender.start(head)
+            sender.send(framed(reply))
+            sender.finish(OK_BLOCK)
+            return
+        connection.window -= size_bytes
+        stream_id = self._stream_id
+        connection.write(
+            b"".join(
+                (
+                    pack_header(len(head) << 8 | HEADERS, END_HEADERS, stream_id),
+                    head,
+                    pack_header(size_bytes << 8 | DATA, 0, stream_id),
+                    b"\x00",
+                    len(reply).to_bytes(4, "big"),
+                    reply,
+                    pack_header(len(OK_BLOCK) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
+                    OK_BLOCK,
+                )
+            )
+        )
+        self._sent()
+
+    def _start(self) -> None:
+        if not self.sender.started:
+            self.sender.start(RESPONSE_BLOCK + literals(self._initial))
+
+    def _sent(self) -> None:
+        """All of the response is on its way: a client that is still sending may stop (RFC 9113 section 8.1)."""
+        if not self.closed and not self._request_ended:
+            self._connection.write(reset(self._stream_id, ErrorCode.NO_ERROR))
+        self._close()
+
+    def _close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.sender.drop()
+            self._connection.forget(self._stream_id, self)
+
+    def _cancel(self) -> None:
+        task = self._task
+        if task is not None and not task.done() and task is not asyncio.current_task(self._connection.loop):
+            task.cancel()
+
+
+class _Requests(AsyncIterator[bytes]):
+    """The messages of a streamed request, for one handler."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: ServerCall) -> None:
+        self._call = call
+
+    async def __anext__(self) -> bytes:
+        message = await self._call.next_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message

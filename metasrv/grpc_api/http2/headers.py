@@ -1,0 +1,194 @@
+"""Header blocks of gRPC calls: reading a request's, writing a response's (RFC 7541; gRPC over HTTP/2).
+
+The compression itself is the library's. A client that sends the same call again sends the same few bytes as long as the
+table that both sides keep does not change; those are looked up, not decoded. Responses are literals without indexing, which
+need no table, so that most of them are constants. Pure.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import quote_from_bytes
+
+from hpack import Decoder, HPACKError
+from hpack.hpack import encode_integer
+from hpack.table import HeaderTable
+
+from metasrv.grpc_api.http2.frames import ConnectionBrokenError, ErrorCode, StreamBrokenError
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+HEADER_LIST_SIZE_BYTES_MAX = 65_536
+"""Of the headers of one request, decoded (RFC 9113 section 6.5.2)."""
+REMEMBERED_BLOCKS_MAX = 256
+ENCODINGS = ("identity", "deflate", "gzip")
+
+_NOT_METADATA = frozenset((b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"))
+_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
+_SECONDS_PER_UNIT = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+
+
+class Request(NamedTuple):
+    """What the headers of a call say."""
+
+    path: str
+    metadata: tuple[tuple[str, str | bytes], ...]
+    timeout_seconds: float | None
+    encoding: str
+    http_status: int
+    """200, or the status that HTTP answers with because this is no gRPC call."""
+
+
+class RequestDecoder:
+    """The decoding side of one connection's header compression."""
+
+    def __init__(self) -> None:
+        self._decoder = Decoder(HEADER_LIST_SIZE_BYTES_MAX)
+        self._table = _CountingTable()
+        self._decoder.header_table = self._table
+        self._known: dict[bytes, Request] = {}
+        self._known_changes = 0
+
+    def decode(self, block: bytes) -> Request:
+        """The request of a header block; raises ConnectionBrokenError, StreamBrokenError."""
+        known = self._known
+        if self._known_changes == self._table.changes:
+            request = known.get(block)
+            if request is not None:
+                return request
+        changes_before = self._table.changes
+        request = _request(self.decode_any(block))
+        changes = self._table.changes
+        if changes != self._known_changes or len(known) >= REMEMBERED_BLOCKS_MAX:
+            known.clear()
+            self._known_changes = changes
+        if changes == changes_before and block and block[0] & 0xE0 != 0x20:  # not one that resizes the table
+            known[block] = request
+        return request
+
+    def decode_any(self, block: bytes) -> list[tuple[bytes, bytes]]:
+        """The headers of any block, which must be decoded even if nobody wants them; raises ConnectionBrokenError."""
+        try:
+            return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+        except (HPACKError, IndexError, ValueError) as error:
+            raise ConnectionBrokenError(
+                ErrorCode.COMPRESSION_ERROR, f"a header block that can not be read: {error}"
+            ) from error
+
+
+class _CountingTable(HeaderTable):
+    """A table that tells when it changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+
+    def add(self, name: bytes, value: bytes) -> None:
+        self.changes += 1
+        super().add(name, value)
+
+    def _shrink(self) -> None:
+        self.changes += 1
+        super()._shrink()
+
+
+def _request(headers: list[tuple[bytes, bytes]]) -> Request:
+    pseudo: dict[bytes, bytes] = {}
+    special: dict[bytes, bytes] = {}
+    metadata: list[tuple[str, str | bytes]] = []
+    for name, value in headers:
+        if name[:1] == b":":
+            if metadata or special or name in pseudo:
+                raise StreamBrokenError(ErrorCode.PROTOCOL_ERROR)
+            pseudo[name] = value
+        elif name in _NOT_METADATA:
+            special[name] = value
+        elif name != name.lower() or not name:
+            raise StreamBrokenError(ErrorCode.PROTOCOL_ERROR)
+        else:
+            metadata.extend(_metadata(name.decode("latin-1"), value))
+    if b":method" not in pseudo or not pseudo.get(b":path") or b":scheme" not in pseudo:
+        raise StreamBrokenError(ErrorCode.PROTOCOL_ERROR)
+    http_status = 200
+    if pseudo[b":method"] != b"POST":
+        http_status = 405
+    elif not special.get(b"content-type", b"").startswith(b"application/grpc"):
+        http_status = 415
+    return Request(
+        pseudo[b":path"].decode("latin-1"),
+        tuple(metadata),
+        timeout_seconds(special.get(b"grpc-timeout")),
+        special.get(b"grpc-encoding", b"identity").decode("latin-1"),
+        http_status,
+    )
+
+
+def _metadata(name: str, value: bytes) -> list[tuple[str, str | bytes]]:
+    if not name.endswith("-bin"):
+        return [(name, value.decode("latin-1"))]
+    return [(name, _binary(part)) for part in value.split(b",")]
+
+
+def _binary(value: bytes) -> bytes:
+    """Base64 with or without padding. What is not base64 stays as it is, for its reader to refuse."""
+    value = value.strip()
+    try:
+        return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+    except binascii.Error:
+        return value
+
+
+def timeout_seconds(value: bytes | None) -> float | None:
+    """Of a `grpc-timeout` header; raises StreamBrokenError for one that is none."""
+    if value is None:
+        return None
+    match = _TIMEOUT.fullmatch(value)
+    if match is None:
+        raise StreamBrokenError(ErrorCode.PROTOCOL_ERROR)
+    return int(match[1]) * _SECONDS_PER_UNIT[match[2]]
+
+
+# ----------------------------------------------------------------------------- responses
+
+
+def literal(name: str, value: str | bytes) -> bytes:
+    """One header, not to be indexed; bytes are base64, as gRPC wants for names that end in `-bin`."""
+    data = base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode()
+    key = name.encode()
+    return b"\x00" + encode_integer(len(key), 7) + key + encode_integer(len(data), 7) + data
+
+
+def literals(metadata: Metadata) -> bytes:
+    return b"".join(literal(name, value) for name, value in metadata)
+
+
+_STATUS_200 = b"\x88"  # entry 8 of the static table
+RESPONSE_BLOCK = (
+    _STATUS_200 + literal("content-type", "application/grpc") + literal("grpc-accept-encoding", ",".join(ENCODINGS))
+)
+"""What every response begins with; a call's own metadata follow it."""
+OK_BLOCK = literal("grpc-status", "0")
+"""The trailers of a call that went well."""
+
+
+def status_block(code: int, text: str, metadata: Metadata = ()) -> bytes:
+    """The trailers of a call that ends with a status."""
+    message = literal("grpc-message", percent_encoded(text)) if text else b""
+    return literal("grpc-status", str(code)) + message + literals(metadata)
+
+
+def http_error_block(http_status: int) -> bytes:
+    """The only headers of an answer to what is no gRPC call."""
+    return literal(":status", str(http_status)) + literal("content-type", "text/plain")
+
+
+def percent_encoded(text: str) -> str:
+    """A status text as gRPC writes it: printable ASCII, everything else and the percent sign as %XX."""
+    return quote_from_bytes(text.encode("utf-8", "replace"), safe=_PRINTABLE)
+
+
+_PRINTABLE = bytes(code for code in range(0x20, 0x7F) if code != 0x25).decode()

@@ -1,0 +1,88 @@
+"""gRPC's messages in the bytes of a stream: a flag, four bytes of length, the message (gRPC over HTTP/2). Pure."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+
+import grpc
+
+PREFIX_SIZE_BYTES = 5
+_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+class MessageError(Exception):
+    """What a client sent is no message: the call ends with this status, and nothing was done."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def framed(message: bytes) -> bytes:
+    """A message with its prefix, not compressed."""
+    return b"\x00" + len(message).to_bytes(4, "big") + message
+
+
+class MessageReader:
+    """Puts the messages of one request together, whatever pieces they come in."""
+
+    __slots__ = ("_buffer", "_encoding", "_limit_bytes", "messages")
+
+    def __init__(self, encoding: str, limit_bytes: int) -> None:
+        self._buffer = bytearray()
+        self._encoding = encoding
+        self._limit_bytes = limit_bytes
+        self.messages: deque[bytes] = deque()
+        """Complete ones, not yet taken."""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the bytes so far end in the middle of a message."""
+        return bool(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Take more bytes; raises MessageError, after which the reader is of no more use."""
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= PREFIX_SIZE_BYTES:
+            compressed = buffer[start]
+            size_bytes = int.from_bytes(buffer[start + 1 : start + PREFIX_SIZE_BYTES], "big")
+            if size_bytes > self._limit_bytes:
+                raise _too_large(size_bytes, self._limit_bytes)
+            end = start + PREFIX_SIZE_BYTES + size_bytes
+            if len(buffer) < end:
+                break
+            message = bytes(memoryview(buffer)[start + PREFIX_SIZE_BYTES : end])
+            if compressed:
+                message = self._decompressed(compressed, message)
+            self.messages.append(message)
+            start = end
+        if start:
+            del buffer[:start]
+
+    def _decompressed(self, flag: int, data: bytes) -> bytes:
+        window_bits = _WINDOW_BITS.get(self._encoding)
+        if flag != 1 or window_bits is None:
+            raise MessageError(
+                grpc.StatusCode.INTERNAL,
+                f"a message with the compression flag {flag}, its encoding is {self._encoding!r}",
+            )
+        decompressor = zlib.decompressobj(window_bits)
+        try:
+            message = decompressor.decompress(data, self._limit_bytes + 1)
+        except zlib.error as error:
+            raise MessageError(grpc.StatusCode.INTERNAL, f"a message that does not decompress: {error}") from error
+        if len(message) > self._limit_bytes:
+            raise _too_large(len(message), self._limit_bytes)
+        if not decompressor.eof:
+            raise MessageError(grpc.StatusCode.INTERNAL, "a compressed message that ends too early")
+        return message
+
+
+def _too_large(size_bytes: int, limit_bytes: int) -> MessageError:
+    # The words of gRPC's own servers, which clients look for.
+    return MessageError(
+        grpc.StatusCode.RESOURCE_EXHAUSTED, f"SERVER: Received message larger than max ({size_bytes} vs. {limit_bytes})"
+    )
