@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from metasrv.testing.simulation.disk import Disk
-from metasrv.testing.simulation.loop import SimulatedLoop
+from metasrv.testing.simulation.loop import running_loop
 
 
 class SimulatedSystem:
@@ -37,8 +37,9 @@ class SimulatedSystem:
 
     def step(self, name: str) -> None:
         """A process is about to make something durable, or has just done so: it may die here."""
-        if SimulatedLoop.running is not None:
-            SimulatedLoop.running.persist_step(name)
+        loop = running_loop()
+        if loop is not None:
+            loop.persist_step(name)
 
     # ------------------------------------------------------------------ the calls
 
