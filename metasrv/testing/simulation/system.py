@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from metasrv.testing.simulation.disk import Disk
 from metasrv.testing.simulation.loop import running_loop
@@ -67,6 +70,12 @@ class SimulatedSystem:
         disk.after_name_change()
         self.step(f"after {what}")
 
+    def connect(self, real: Callable[..., sqlite3.Connection], path: str, **options: Any) -> sqlite3.Connection:
+        """SQLite keeps locks and its shared memory to this process: there is no other, and each lock is a system call."""
+        if self.disk_of(path) is None:
+            return real(path, **options)
+        return real(f"file:{quote(path)}?vfs=unix-excl", uri=True, **options)
+
     def random_bytes(self, size_bytes: int) -> bytes:
         return self._source.randbytes(size_bytes)
 
@@ -88,6 +97,7 @@ class SimulatedSystem:
         replace(os, "replace", lambda a, b, **k: self.change_name("rename", replace_file, a, b, **k))
         replace(os, "unlink", lambda a, **k: self.change_name("unlink", unlink, a, **k))
         replace(os, "urandom", self.random_bytes)
+        replace(sqlite3, "connect", partial(self.connect, sqlite3.connect))
         replace(sys.modules["random"], "_urandom", self.random_bytes)
         try:
             yield
