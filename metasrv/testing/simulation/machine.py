@@ -7,6 +7,7 @@ to its disk is a method here; when it happens is the nemesis's business.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -332,7 +333,11 @@ class Machine:
 
 
 def _let_go(process: Process) -> None:
-    """Give back descriptors of a dead process; what its files hold was copied before."""
+    """Give back files and descriptors of a dead process; what its files hold was copied before.
+
+    Files first: SQLite then sees that there is nothing to copy its write-ahead log to, and nobody would read it.
+    """
+    shutil.rmtree(process.disk.root, ignore_errors=True)
     for close in (process.data.machine.close, process.data.writer.close, process.data.directory.close):
         try:
             close()
