@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,7 @@ class Clients:
         self._epochs: dict[str, int] = {}
         self._unknown: dict[str, int] = {}
         self._stopping = False
+        self._stopped = asyncio.Event()
         self._probes = 0
         self._extra: list[asyncio.Task[None]] = []
 
@@ -61,10 +63,16 @@ class Clients:
         await asyncio.gather(*(self._client(number) for number in range(self._count)))
         while not self._stopping or self._extra:
             extra, self._extra = self._extra, []
-            await asyncio.gather(*extra, asyncio.sleep(0.05))
+            await asyncio.gather(*extra, self._until_stopped(0.05))
+
+    async def _until_stopped(self, seconds_max: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                await self._stopped.wait()
 
     def stop(self) -> None:
         self._stopping = True
+        self._stopped.set()
 
     def probe(self, reads_from: int, writes_to: int) -> None:
         """One client more writes through one node and another reads the same register through another."""
