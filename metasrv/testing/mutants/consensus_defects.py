@@ -174,13 +174,13 @@ CONSENSUS_MUTANTS = (
         "tail committed during snapshot",
         "a follower commits its own tail while a snapshot comes (D1)",
         _commits_tail_during_snapshot,
-        ("isolate leader", "lagging follower", "snapshots in a loop"),
+        ("overtaken leader",),
     ),
     Mutant(
         "tail committed by heartbeat",
         "a follower commits its tail up to the leader's commit index, matched or not",
         _appends_during_snapshot,
-        ("isolate leader", "lagging follower", "break connections"),
+        ("overtaken leader",),
     ),
     Mutant(
         "acknowledgement without term",
@@ -192,7 +192,7 @@ CONSENSUS_MUTANTS = (
         "vote for a shorter log",
         "a vote is given to a node whose log is behind",
         _vote_for_shorter_log,
-        ("lagging follower", "kill leader", "isolate one"),
+        ("candidate that lags",),
     ),
     Mutant(
         "every append truncates",
@@ -209,13 +209,13 @@ CONSENSUS_MUTANTS = (
         "read index without a round",
         "a read is answered without asking the majority (D14)",
         _read_index_at_once,
-        ("isolate leader", "pause leader", "slow paths", "one way"),
+        ("deaf leader",),
     ),
     Mutant(
         "read index of an old round",
         "a read counts a confirmation from before it came",
         _read_round_of_before,
-        ("isolate leader", "pause leader", "slow paths", "one way"),
+        ("deaf leader",),
     ),
     Mutant("stale reads", "any node answers reads from what it has", _reads_anywhere),
     Mutant(
@@ -232,6 +232,6 @@ CONSENSUS_MUTANTS = (
         "answer of another's entry",
         "a proposal is answered with what another leader put at its index",
         _answers_of_another_term,
-        ("isolate leader", "pause leader"),
+        ("overtaken leader",),
     ),
 )

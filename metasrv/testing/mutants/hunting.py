@@ -19,13 +19,20 @@ _SECONDS_MIN = 2.5
 
 @dataclass(frozen=True, slots=True)
 class Hunt:
-    """What came of one hunt. `outcome` is the history that noticed, None when none did."""
+    """What came of one hunt. `outcome` is the history that noticed; None, like `control`, when none did."""
 
     mutant: Mutant
     outcome: Outcome | None
+    control: Outcome | None
+    """The same history without the defect, which must pass."""
     histories: int
     seconds: float
     """Of processor time: a busy machine must not make a defect survive."""
+
+    @property
+    def caught(self) -> bool:
+        """Noticed, and nothing is noticed without the defect."""
+        return self.outcome is not None and self.control is not None and not self.control.violations
 
 
 def plan_for(mutant: Mutant, seed: int) -> Plan:
@@ -57,5 +64,6 @@ def hunt(mutant: Mutant, first_seed: int, budget_seconds: float = BUDGET_SECONDS
         outcome = run_with(mutant, plan_for(mutant, first_seed + histories))
         histories += 1
         if outcome.violations:
-            return Hunt(mutant, outcome, histories, time.process_time() - started)
-    return Hunt(mutant, None, histories, time.process_time() - started)
+            seconds = time.process_time() - started
+            return Hunt(mutant, outcome, run_history(outcome.plan), histories, seconds)
+    return Hunt(mutant, None, None, histories, time.process_time() - started)

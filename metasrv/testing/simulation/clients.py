@@ -78,17 +78,26 @@ class Clients:
         """One client more writes through one node and another reads the same register through another."""
         self._probes += 1
         serial = self._probes
+        if serial % 4 == 1:
+            tag = f"log/500/{serial}"
+            self._besides(500, self._write(500, writes_to, self._key("register", 0), tag))
+        self._besides(501, self.read(501, reads_from, self._key("register", 0)))
 
-        async def one(client: int, work: Awaitable[object]) -> None:
+    def write(self, node_id: int) -> None:
+        """One client more writes through a node, now, and waits for the answer as long as it takes."""
+        self._probes += 1
+        tag = f"log/502/{self._probes}"
+        command = c.Transaction((), (), (c.Put(tag, b"1"),), ())
+        self._besides(502, self._tagged(502, node_id, "tags", "put", tag, tag, command, lambda reply: reply.success))
+
+    def _besides(self, client: int, work: Awaitable[object]) -> None:
+        async def one() -> None:
             try:
                 await work
             except (NotDoneError, UnknownOutcomeError):
                 self._cluster.note(f"client {client} was refused")
 
-        if serial % 4 == 1:
-            tag = f"log/500/{serial}"
-            self._extra.append(asyncio.create_task(one(500, self._write(500, writes_to, self._key("register", 0), tag))))
-        self._extra.append(asyncio.create_task(one(501, self.read(501, reads_from, self._key("register", 0)))))
+        self._extra.append(asyncio.create_task(one()))
 
     def keys_used(self) -> list[tuple[str, str]]:
         """Kind and name of every key that was used in its last epoch."""

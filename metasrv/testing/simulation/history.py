@@ -68,6 +68,7 @@ class _History:
         self._clients = Clients(cluster, str(plan.seed), plan.clients, plan.operations, plan.pause_seconds)
         self._nemesis = Nemesis(cluster, str(plan.seed), FAULTS)
         self._nemesis.probe = self._clients.probe
+        self._nemesis.write = self._clients.write
         self._watching: dict[Process, Watching] = {}
         self._undecided = 0
 

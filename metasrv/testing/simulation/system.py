@@ -65,7 +65,10 @@ class SimulatedSystem:
             real(path, *others, **options)
             return
         self.step(f"before {what}")
-        disk.before_name_change(others[0] if others else path)
+        if others:
+            disk.before_name_change(others[0], path)
+        else:
+            disk.before_name_change(path)
         real(path, *others, **options)
         disk.after_name_change()
         self.step(f"after {what}")
