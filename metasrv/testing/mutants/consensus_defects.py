@@ -12,6 +12,7 @@ from metasrv.entries import encode_membership_entry
 from metasrv.errors import NotLeaderError, UnknownOutcomeError
 from metasrv.raft.cluster import RaftConsensus
 from metasrv.raft.guards import Guards
+from metasrv.raft.log_store import LogStore
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.messages import AppendEntries, LeaderPing, PreVote, RequestVote, SnapshotChunk
 from metasrv.raft.proposals import Proposals
@@ -72,6 +73,20 @@ def _every_append_truncates() -> list[Replacement]:
         self._engine.receive(node_id, message)
 
     return [(Guards, "_append", append)]
+
+
+def _every_append_truncates_unguarded() -> list[Replacement]:
+    """The log itself refuses to cut off what is committed and stops the node: what it would come to otherwise."""
+    real = LogStore.deleteEntriesFrom
+
+    def delete(self: LogStore, position: int) -> None:
+        floor, self.commit_floor = self.commit_floor, lambda: 0
+        try:
+            real(self, position)
+        finally:
+            self.commit_floor = floor
+
+    return [*_every_append_truncates(), (LogStore, "deleteEntriesFrom", delete)]
 
 
 def _changes_overlap() -> list[Replacement]:
@@ -198,6 +213,11 @@ CONSENSUS_MUTANTS = (
         "every append truncates",
         "entries behind an old append are deleted although they agree (D12)",
         _every_append_truncates,
+    ),
+    Mutant(
+        "every append truncates, unguarded",
+        "as before, and the log does not refuse to cut off what is committed",
+        _every_append_truncates_unguarded,
     ),
     Mutant(
         "membership changes overlap",

@@ -15,6 +15,8 @@ from metasrv.testing.simulation.plan import Plan, make_plan
 
 BUDGET_SECONDS = 60.0
 _SECONDS_MIN = 2.5
+_EARLIER = 0.6
+"""Faults that begin so much earlier in their history are over before it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,12 @@ def plan_for(mutant: Mutant, seed: int) -> Plan:
     plan, kinds = make_plan(seed), mutant.favours
     if not kinds:
         return plan
-    faults = tuple(replace(fault, kind=kinds[(fault.number + seed) % len(kinds)]) for fault in plan.faults)
-    tuning = replace(plan.tuning, snapshot_logs_since_last=5, max_applied_log_to_keep=0)
     longer = max(1.0, _SECONDS_MIN / plan.seconds)
+    faults = tuple(
+        replace(fault, kind=kinds[(fault.number + seed) % len(kinds)], at_seconds=fault.at_seconds * longer * _EARLIER)
+        for fault in plan.faults
+    )
+    tuning = replace(plan.tuning, snapshot_logs_since_last=5, max_applied_log_to_keep=0)
     return replace(
         plan, faults=faults, tuning=tuning, seconds=plan.seconds * longer, operations=int(plan.operations * longer)
     )

@@ -28,6 +28,10 @@ _UNKNOWN_PER_KEY_MAX = 2
 """After so many a key is left alone: each doubles what the checker has to try."""
 
 
+class _WrongAnswerError(Exception):
+    """What came is no answer to what was asked."""
+
+
 @dataclass(slots=True)
 class Told:
     """What all clients did and were told."""
@@ -186,9 +190,10 @@ class Clients:
         operations = (c.FetchIncrease(key, delta), c.Put(tag, b"1"))
 
         def after(reply: c.TransactionReply) -> int:
-            response = reply.responses[0]
-            assert isinstance(response, c.FetchIncreaseResponse)
-            return response.after
+            match reply.responses:
+                case (c.FetchIncreaseResponse() as response, *_):
+                    return response.after
+            raise _WrongAnswerError(reply)
 
         await self._tagged(client, node_id, key, "add", delta, tag, c.Transaction((), (), operations, ()), after)
 
@@ -241,7 +246,8 @@ class Clients:
 
         async def call(process: Process) -> Any:
             reply = await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
-            assert isinstance(reply, c.TransactionReply)
+            if not isinstance(reply, c.TransactionReply):
+                raise _WrongAnswerError(reply)
             return output(reply)
 
         try:
@@ -272,6 +278,9 @@ class Clients:
                 self._unknown[key] = self._unknown.get(key, 0) + 1
                 self.told.operations.append(Operation(client, key, name, argument, UNKNOWN_OUTCOME, called_at, None))
             raise
+        except _WrongAnswerError as error:
+            cluster.witness.violation(f"client {client} asked for {name} {key} and was answered {error}")
+            raise UnknownOutcomeError("the answer is to another question") from error
         self.told.operations.append(Operation(client, key, name, argument, output, called_at, cluster.scheduler.now))
         cluster.note(f"client {client} {name} {key} {argument} -> {output}")
         return output
