@@ -53,7 +53,7 @@ async def overtaken_leader(nemesis: Nemesis, source: random.Random) -> None:
     others = _others(nemesis, leader.node_id)
     with _cut_off(nemesis, leader.node_id):
         await _write_some(nemesis, [leader.node_id], source.randint(2, 6), source)
-        await asyncio.sleep(0.2 + 0.2 * source.random())
+        await asyncio.sleep(0.4 + 0.2 * source.random())  # the others elect
         await _write_some(nemesis, others, source.choice((4, 10, 20)), source)
         if source.random() < 0.5:
             await take_snapshot(nemesis, nemesis.leader(source))
