@@ -37,6 +37,8 @@ class Disk:
         """What is durable of each inode that was synced, or that was always durable when it lost its name."""
         self._names: list[dict[str, int]] = [{}]
         """The durable names, then every later state of the names, oldest first."""
+        self._taken_away: set[int] = set()
+        """Inodes that lost a name by a system call of the product's own."""
 
     # ------------------------------------------------------------------ the system calls that matter
 
@@ -53,6 +55,8 @@ class Disk:
         """`path` is about to be unlinked, or replaced by `source`: an earlier name state may still bring it back."""
         if source is not None and source.endswith(_STATE_DRAFT):
             self.file_synced(source)  # by SQLite, with the transaction that filled it
+        if os.path.exists(path):
+            self._taken_away.add(os.stat(path).st_ino)
         if path.endswith(_ALWAYS_DURABLE) and os.path.exists(path):
             self.file_synced(path)
 
@@ -81,7 +85,9 @@ class Disk:
             live = current.get(path) == inode
             durable = self._content.get(inode, b"")
             if not live:
-                image[path] = durable
+                # A log that SQLite removed when it closed had all been copied into the database, and synced.
+                if not path.endswith("-wal") or inode in self._taken_away:
+                    image[path] = durable
                 continue
             now = _read(os.path.join(self.root, path))
             if path.endswith(_STATE_FILE) and inode not in self._content:
