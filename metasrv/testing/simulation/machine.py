@@ -139,6 +139,10 @@ class Machine:
             return False
         except ProcessKilled:
             return False
+        except Exception as error:  # the product promises a StartupError, whatever is wrong with its files
+            world.witness.violation(f"node {self.node_id} can not start: {type(error).__name__}: {error}")
+            loop.kill()
+            return False
         self.process = process = self._compose(loop, disk, data)
         world.witness.opened(process)
         world.on_start(process)
