@@ -28,6 +28,7 @@ from metasrv.raft.guards import Guards
 from metasrv.raft.log_store import LogStore, LogWriter, PendingWrite
 from metasrv.raft.messages import (
     AppendEntries,
+    AppendReply,
     LeaderPing,
     Message,
     SnapshotChunk,
@@ -323,6 +324,9 @@ class Driver:
             held = []
             for item in self._outbox:
                 (entries if isinstance(item[1], _LEADER_MESSAGES) else held).append(item)
+        # A leader of this very step may have taken back what one of an earlier term had been told is here.
+        term = self._engine.term()
+        held = [item for item in held if not isinstance(item[1], AppendReply) or item[1].term == term]
         self._outbox = []
         self._flush(entries)
         pending = self._store.take_pending()

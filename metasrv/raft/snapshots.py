@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from metasrv.clock import Clock
-from metasrv.errors import DataDamagedError, StartupError, StorageError
+from metasrv.errors import DataDamagedError, StartupError, StoppingError, StorageError
 from metasrv.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
 from metasrv.observer import RaftObserver
 from metasrv.raft.messages import LogEntry, SnapshotChunk
@@ -25,6 +25,7 @@ from metasrv.types import LogId
 logger = logging.getLogger(__name__)
 
 INCOMING_NAME = "incoming.tmp"
+_LEFTOVER_NAME = "leftover.tmp"
 KEPT_FILES = 2
 RESEND_SECONDS = 1.0
 """A peer that still lags after a whole snapshot is checking it, or could not use it: the same one waits so long."""
@@ -97,6 +98,7 @@ class Snapshots:
         self._incoming: _Incoming | None = None
         self.newest: SnapshotInfo | None = None
         self.building = False
+        self._closed = False
         self.needed = False
         """A peer asked for a snapshot that is not there; the driver starts one."""
         self.pinned_index: int | None = None
@@ -107,7 +109,16 @@ class Snapshots:
     # ------------------------------------------------------------------ writing
 
     def load_existing(self) -> None:
-        """At start: look at the newest file that an earlier run left, in the snapshot thread."""
+        """At start: look at the newest file that an earlier run left, in the snapshot thread.
+
+        The thread may come to it late, when a transfer has begun: what is to be removed gets another name now.
+        """
+        incoming = os.path.join(self._directory, INCOMING_NAME)
+        try:
+            if self._incoming is None and os.path.exists(incoming):
+                os.replace(incoming, os.path.join(self._directory, _LEFTOVER_NAME))
+        except OSError as error:
+            logger.warning("what an earlier transfer left stays for now: %s", error)
 
         def looked(info: SnapshotInfo | None, error: BaseException | None) -> None:
             if error is not None:
@@ -118,9 +129,9 @@ class Snapshots:
         self._thread.submit(self._look, on_done=looked)
 
     def _look(self) -> SnapshotInfo | None:
-        incoming = os.path.join(self._directory, INCOMING_NAME)
-        if os.path.exists(incoming):
-            os.unlink(incoming)
+        leftover = os.path.join(self._directory, _LEFTOVER_NAME)
+        if os.path.exists(leftover):
+            os.unlink(leftover)
         files = self._files()
         return verify_snapshot(files[-1], None, self._cluster_id()) if files else None
 
@@ -161,9 +172,10 @@ class Snapshots:
 
         def pinned(log_id: LogId | None, error: BaseException | None) -> None:
             tail = None if log_id is None else self._tail_at(log_id.index)
-            if log_id is None or tail is None:
+            if log_id is None or tail is None or self._closed:
                 writer.close()
-                finished(None, error or StorageError("the log no longer holds the entries that the snapshot must carry"))
+                missing = "the log no longer holds the entries that the snapshot must carry"
+                finished(None, error or (StoppingError() if self._closed else StorageError(missing)))
                 return
             name = f"{log_id.term}-{log_id.node_id}-{log_id.index}-{self._clock.wall_ms()}.snap"
             path = os.path.join(self._directory, name)
@@ -319,6 +331,7 @@ class Snapshots:
         self.finish_receiving(success=False)
 
     def close(self) -> None:
+        self._closed = True
         for node_id in list(self._outgoing):
             self._end(node_id, success=False)
         if self._incoming is not None:

@@ -48,6 +48,8 @@ _COUNT = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? LIMIT ?)"
 _COUNT_TO = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? AND key < ? LIMIT ?)"
 _DELETE_EXPIRED = "DELETE FROM kv WHERE expire_ms < ?"
 _EXPIRED = f"SELECT key, {_RECORD} FROM kv WHERE expire_ms < ? ORDER BY expire_ms, seq"  # noqa: S608
+_NO_TEXT = "Could not decode to UTF-8"
+"""How Python's own error begins when a text column holds other bytes; it has no name."""
 _SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
 
 
@@ -241,7 +243,9 @@ def _range(lower: str, start: str, end: str | None) -> tuple[str, list[Any]]:
 def fault(path: str, error: sqlite3.Error) -> DataDamagedError | StorageError:
     """What an error of SQLite means for the node."""
     name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA", "SQLITE_ERROR")):
+    if str(error).startswith(_NO_TEXT) or name.startswith(
+        ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA", "SQLITE_ERROR")
+    ):
         return damaged(path, "inside the file", f"SQLite says: {error}")
     return StorageError(f"{path}: the state file could not be read or written: {error}")
 
@@ -250,7 +254,10 @@ def fault(path: str, error: sqlite3.Error) -> DataDamagedError | StorageError:
 
 
 def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: bool = False) -> sqlite3.Connection:
-    """A connection in explicit-transaction mode; `shared` when one thread opens it and another uses it."""
+    """A connection in explicit-transaction mode; `shared` when one thread opens it and another uses it.
+
+    The first statement reads the schema. Raises DataDamagedError when SQLite's complaint about it is no text.
+    """
     connection = sqlite3.connect(
         path,
         timeout=BUSY_TIMEOUT_SECONDS,
@@ -258,7 +265,11 @@ def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: b
         check_same_thread=not shared,
         cached_statements=64,
     )
-    connection.execute(f"PRAGMA cache_size = -{cache_size_kib}")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{cache_size_kib}")
+    except UnicodeDecodeError as error:
+        connection.close()
+        raise damaged(path, "schema", "SQLite can not read it and quotes bytes that are no text") from error
     connection.execute("PRAGMA secure_delete = OFF")
     # Nobody else may checkpoint: it would sync on the event loop.
     connection.execute("PRAGMA wal_autocheckpoint = 0")

@@ -158,6 +158,20 @@ def test_a_lost_file_beside_its_log_is_damage(bench: Bench, tmp_path: Path) -> N
         StateMachine.open(path)
 
 
+def test_a_schema_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    """SQLite quotes it in its complaint, or hands it out: Python decodes neither, and has its own errors for both."""
+    path = tmp_path / "state.db"
+    StateMachine.open(str(path)).close()
+    whole = path.read_bytes()
+    start = whole.index(b"CREATE TABLE")
+    for position in range(start, start + 60):
+        content = bytearray(whole)
+        content[position] |= 0x80
+        path.write_bytes(content)
+        with pytest.raises(DataDamagedError):
+            StateMachine.open(str(path))
+
+
 def test_flipped_bytes_are_noticed_or_harmless(bench: Bench, tmp_path: Path) -> None:
     """Wherever a byte flips: a refusal that names the file, or exactly the records that were written."""
     fill(bench, 60)

@@ -12,6 +12,7 @@ from metasrv.entries import encode_membership_entry
 from metasrv.errors import NotLeaderError, UnknownOutcomeError
 from metasrv.raft.cluster import RaftConsensus
 from metasrv.raft.guards import Guards
+from metasrv.raft.log_store import LogStore
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.messages import AppendEntries, LeaderPing, PreVote, RequestVote, SnapshotChunk
 from metasrv.raft.proposals import Proposals
@@ -72,6 +73,20 @@ def _every_append_truncates() -> list[Replacement]:
         self._engine.receive(node_id, message)
 
     return [(Guards, "_append", append)]
+
+
+def _every_append_truncates_unguarded() -> list[Replacement]:
+    """The log itself refuses to cut off what is committed and stops the node: what it would come to otherwise."""
+    real = LogStore.deleteEntriesFrom
+
+    def delete(self: LogStore, position: int) -> None:
+        floor, self.commit_floor = self.commit_floor, lambda: 0
+        try:
+            real(self, position)
+        finally:
+            self.commit_floor = floor
+
+    return [*_every_append_truncates(), (LogStore, "deleteEntriesFrom", delete)]
 
 
 def _changes_overlap() -> list[Replacement]:
@@ -174,13 +189,13 @@ CONSENSUS_MUTANTS = (
         "tail committed during snapshot",
         "a follower commits its own tail while a snapshot comes (D1)",
         _commits_tail_during_snapshot,
-        ("isolate leader", "lagging follower", "snapshots in a loop"),
+        ("overtaken leader",),
     ),
     Mutant(
         "tail committed by heartbeat",
         "a follower commits its tail up to the leader's commit index, matched or not",
         _appends_during_snapshot,
-        ("isolate leader", "lagging follower", "break connections"),
+        ("overtaken leader",),
     ),
     Mutant(
         "acknowledgement without term",
@@ -192,12 +207,17 @@ CONSENSUS_MUTANTS = (
         "vote for a shorter log",
         "a vote is given to a node whose log is behind",
         _vote_for_shorter_log,
-        ("lagging follower", "kill leader", "isolate one"),
+        ("candidate that lags",),
     ),
     Mutant(
         "every append truncates",
         "entries behind an old append are deleted although they agree (D12)",
         _every_append_truncates,
+    ),
+    Mutant(
+        "every append truncates, unguarded",
+        "as before, and the log does not refuse to cut off what is committed",
+        _every_append_truncates_unguarded,
     ),
     Mutant(
         "membership changes overlap",
@@ -209,13 +229,13 @@ CONSENSUS_MUTANTS = (
         "read index without a round",
         "a read is answered without asking the majority (D14)",
         _read_index_at_once,
-        ("isolate leader", "pause leader", "slow paths", "one way"),
+        ("deaf leader",),
     ),
     Mutant(
         "read index of an old round",
         "a read counts a confirmation from before it came",
         _read_round_of_before,
-        ("isolate leader", "pause leader", "slow paths", "one way"),
+        ("deaf leader",),
     ),
     Mutant("stale reads", "any node answers reads from what it has", _reads_anywhere),
     Mutant(
@@ -232,6 +252,6 @@ CONSENSUS_MUTANTS = (
         "answer of another's entry",
         "a proposal is answered with what another leader put at its index",
         _answers_of_another_term,
-        ("isolate leader", "pause leader"),
+        ("overtaken leader",),
     ),
 )

@@ -15,17 +15,26 @@ from metasrv.testing.simulation.plan import Plan, make_plan
 
 BUDGET_SECONDS = 60.0
 _SECONDS_MIN = 2.5
+_EARLIER = 0.6
+"""Faults that begin so much earlier in their history are over before it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hunt:
-    """What came of one hunt. `outcome` is the history that noticed, None when none did."""
+    """What came of one hunt. `outcome` is the history that noticed; None, like `control`, when none did."""
 
     mutant: Mutant
     outcome: Outcome | None
+    control: Outcome | None
+    """The same history without the defect, which must pass."""
     histories: int
     seconds: float
     """Of processor time: a busy machine must not make a defect survive."""
+
+    @property
+    def caught(self) -> bool:
+        """Noticed, and nothing is noticed without the defect."""
+        return self.outcome is not None and self.control is not None and not self.control.violations
 
 
 def plan_for(mutant: Mutant, seed: int) -> Plan:
@@ -33,9 +42,12 @@ def plan_for(mutant: Mutant, seed: int) -> Plan:
     plan, kinds = make_plan(seed), mutant.favours
     if not kinds:
         return plan
-    faults = tuple(replace(fault, kind=kinds[(fault.number + seed) % len(kinds)]) for fault in plan.faults)
-    tuning = replace(plan.tuning, snapshot_logs_since_last=5, max_applied_log_to_keep=0)
     longer = max(1.0, _SECONDS_MIN / plan.seconds)
+    faults = tuple(
+        replace(fault, kind=kinds[(fault.number + seed) % len(kinds)], at_seconds=fault.at_seconds * longer * _EARLIER)
+        for fault in plan.faults
+    )
+    tuning = replace(plan.tuning, snapshot_logs_since_last=5, max_applied_log_to_keep=0)
     return replace(
         plan, faults=faults, tuning=tuning, seconds=plan.seconds * longer, operations=int(plan.operations * longer)
     )
@@ -57,5 +69,6 @@ def hunt(mutant: Mutant, first_seed: int, budget_seconds: float = BUDGET_SECONDS
         outcome = run_with(mutant, plan_for(mutant, first_seed + histories))
         histories += 1
         if outcome.violations:
-            return Hunt(mutant, outcome, histories, time.process_time() - started)
-    return Hunt(mutant, None, histories, time.process_time() - started)
+            seconds = time.process_time() - started
+            return Hunt(mutant, outcome, run_history(outcome.plan), histories, seconds)
+    return Hunt(mutant, None, None, histories, time.process_time() - started)

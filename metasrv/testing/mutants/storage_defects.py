@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from metasrv import opening
+from metasrv.data_directory import DataDirectory
 from metasrv.raft import compaction
 from metasrv.raft.driver import Driver
 from metasrv.raft.log_format import PendingWrite
-from metasrv.raft.log_store import LogStore
+from metasrv.raft.log_store import LogStore, LogWriter
 from metasrv.state import format, install, machine
 from metasrv.state.machine import StateMachine
 from metasrv.testing.mutants.patching import Mutant, Replacement
@@ -59,15 +61,16 @@ def _leader_counts_itself_early() -> list[Replacement]:
 
 
 def _restart_clears_log() -> list[Replacement]:
-    check = LogStore.check_against_state
+    real = opening._reconcile
 
-    def check_and_clear(self: LogStore, applied_index: int) -> None:
-        check(self, applied_index)
-        previous, last = self.entry_at(applied_index - 1), self.entry_at(applied_index)
+    def clear(directory: DataDirectory, store: LogStore, writer: LogWriter, machine: StateMachine) -> None:
+        real(directory, store, writer, machine)
+        applied_index = machine.last_applied.index
+        previous, last = store.entry_at(applied_index - 1), store.entry_at(applied_index)
         if previous is not None and last is not None:
-            self.reset_to([previous, last])
+            store.reset_to([previous, last])
 
-    return [(LogStore, "check_against_state", check_and_clear)]
+    return [(opening, "_reconcile", clear)]
 
 
 def _purged_before_state_is_synced() -> list[Replacement]:
@@ -133,7 +136,7 @@ STORAGE_MUTANTS = (
         "snapshot not synced",
         "a received snapshot is put in place without a sync",
         _snapshot_not_synced,
-        ("lagging follower", "power loss of one", "kill at persist step"),
+        ("power loss after snapshot",),
     ),
     Mutant(
         "sequence not restored",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,10 @@ CLIENT_TIMEOUT_SECONDS = 2.0
 BACK_OFF_SECONDS = 0.05
 _UNKNOWN_PER_KEY_MAX = 2
 """After so many a key is left alone: each doubles what the checker has to try."""
+
+
+class _WrongAnswerError(Exception):
+    """What came is no answer to what was asked."""
 
 
 @dataclass(slots=True)
@@ -53,6 +58,7 @@ class Clients:
         self._epochs: dict[str, int] = {}
         self._unknown: dict[str, int] = {}
         self._stopping = False
+        self._stopped = asyncio.Event()
         self._probes = 0
         self._extra: list[asyncio.Task[None]] = []
 
@@ -61,26 +67,41 @@ class Clients:
         await asyncio.gather(*(self._client(number) for number in range(self._count)))
         while not self._stopping or self._extra:
             extra, self._extra = self._extra, []
-            await asyncio.gather(*extra, asyncio.sleep(0.05))
+            await asyncio.gather(*extra, self._until_stopped(0.05))
+
+    async def _until_stopped(self, seconds_max: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds_max):
+                await self._stopped.wait()
 
     def stop(self) -> None:
         self._stopping = True
+        self._stopped.set()
 
     def probe(self, reads_from: int, writes_to: int) -> None:
         """One client more writes through one node and another reads the same register through another."""
         self._probes += 1
         serial = self._probes
+        if serial % 4 == 1:
+            tag = f"log/500/{serial}"
+            self._besides(500, self._write(500, writes_to, self._key("register", 0), tag))
+        self._besides(501, self.read(501, reads_from, self._key("register", 0)))
 
-        async def one(client: int, work: Awaitable[object]) -> None:
+    def write(self, node_id: int) -> None:
+        """One client more writes through a node, now, and waits for the answer as long as it takes."""
+        self._probes += 1
+        tag = f"log/502/{self._probes}"
+        command = c.Transaction((), (), (c.Put(tag, b"1"),), ())
+        self._besides(502, self._tagged(502, node_id, "tags", "put", tag, tag, command, lambda reply: reply.success))
+
+    def _besides(self, client: int, work: Awaitable[object]) -> None:
+        async def one() -> None:
             try:
                 await work
             except (NotDoneError, UnknownOutcomeError):
                 self._cluster.note(f"client {client} was refused")
 
-        if serial % 4 == 1:
-            tag = f"log/500/{serial}"
-            self._extra.append(asyncio.create_task(one(500, self._write(500, writes_to, self._key("register", 0), tag))))
-        self._extra.append(asyncio.create_task(one(501, self.read(501, reads_from, self._key("register", 0)))))
+        self._extra.append(asyncio.create_task(one()))
 
     def keys_used(self) -> list[tuple[str, str]]:
         """Kind and name of every key that was used in its last epoch."""
@@ -169,9 +190,10 @@ class Clients:
         operations = (c.FetchIncrease(key, delta), c.Put(tag, b"1"))
 
         def after(reply: c.TransactionReply) -> int:
-            response = reply.responses[0]
-            assert isinstance(response, c.FetchIncreaseResponse)
-            return response.after
+            match reply.responses:
+                case (c.FetchIncreaseResponse() as response, *_):
+                    return response.after
+            raise _WrongAnswerError(reply)
 
         await self._tagged(client, node_id, key, "add", delta, tag, c.Transaction((), (), operations, ()), after)
 
@@ -224,7 +246,8 @@ class Clients:
 
         async def call(process: Process) -> Any:
             reply = await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
-            assert isinstance(reply, c.TransactionReply)
+            if not isinstance(reply, c.TransactionReply):
+                raise _WrongAnswerError(reply)
             return output(reply)
 
         try:
@@ -255,6 +278,9 @@ class Clients:
                 self._unknown[key] = self._unknown.get(key, 0) + 1
                 self.told.operations.append(Operation(client, key, name, argument, UNKNOWN_OUTCOME, called_at, None))
             raise
+        except _WrongAnswerError as error:
+            cluster.witness.violation(f"client {client} asked for {name} {key} and was answered {error}")
+            raise UnknownOutcomeError("the answer is to another question") from error
         self.told.operations.append(Operation(client, key, name, argument, output, called_at, cluster.scheduler.now))
         cluster.note(f"client {client} {name} {key} {argument} -> {output}")
         return output

@@ -20,7 +20,7 @@ from metasrv.errors import NotDoneError, UnknownOutcomeError
 from metasrv.raft.engine import LEADER
 from metasrv.testing.simulation.disk import Image
 from metasrv.testing.simulation.invariants import Invariants
-from metasrv.testing.simulation.loop import SimulatedClock, SimulatedLoop
+from metasrv.testing.simulation.loop import SimulatedClock, SimulatedLoop, forget_running_loop
 from metasrv.testing.simulation.machine import Machine, Process, Tuning
 from metasrv.testing.simulation.network import Network
 from metasrv.testing.simulation.scheduler import Scheduler
@@ -96,7 +96,11 @@ class SimulatedCluster:
             return await awaitable
 
         task: asyncio.Task[T] = self.loop.create_task(body())
-        if not self.scheduler.run(self.scheduler.now + seconds_max, task.done):
+        try:
+            in_time = self.scheduler.run(self.scheduler.now + seconds_max, task.done)
+        finally:
+            forget_running_loop()
+        if not in_time:
             raise TimeoutError(f"it is not over after {seconds_max} simulated seconds")
         return task.result()
 
@@ -126,10 +130,10 @@ class SimulatedCluster:
 
         def answer(task: asyncio.Task[T]) -> None:
             if task.cancelled():
-                scheduler.after(0.0, lambda: lost("it was cancelled"))
+                scheduler.after(0.0, lost, "it was cancelled")
                 return
             task.exception()  # seen, also when the answer comes too late for anybody
-            scheduler.after(network.delay(node_id, CLIENT_MACHINE), lambda: arrive(task))
+            scheduler.after(network.delay(node_id, CLIENT_MACHINE), arrive, task)
 
         def arrive(task: asyncio.Task[T]) -> None:
             error = task.exception()

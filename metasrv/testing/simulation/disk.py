@@ -4,7 +4,8 @@ Files are known by inode, names by what the directories say. A name is durable o
 was made (as on a journalling file system, which commits everything before as well); content is durable as of the last
 sync of the file. Two kinds of files are synced inside SQLite, where nobody sees it: the raft log, each of whose
 transactions ends with a sync, and the state's database file, which only checkpoints write to. Those count as durable as
-they are, and what a power loss in the middle of a transaction leaves is made from the file before and after it.
+they are, and what a power loss in the middle of a transaction leaves is made from the file before and after it. A
+state file that was not made by SQLite but renamed into place, as a snapshot is, counts only once it was synced.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ _PAGE_SIZE_BYTES = 512
 _WAL_HEADER_SIZE_BYTES = 32
 _MARK_SUFFIX = "-mark"
 _ALWAYS_DURABLE = ("log/raft.db", "log/raft.db-wal", "state/state.db")
+_STATE_FILE = "state/state.db"
+_STATE_DRAFT = "state/state.db.new"
 _LOG_FILES = "log/raft.db"
 """SQLite syncs the directory too when it first syncs a new write-ahead log."""
 _NEVER_KEPT = ("-shm", "LOCK")
@@ -34,17 +37,26 @@ class Disk:
         """What is durable of each inode that was synced, or that was always durable when it lost its name."""
         self._names: list[dict[str, int]] = [{}]
         """The durable names, then every later state of the names, oldest first."""
+        self._taken_away: set[int] = set()
+        """Inodes that lost a name by a system call of the product's own."""
 
     # ------------------------------------------------------------------ the system calls that matter
 
     def file_synced(self, path: str) -> None:
         self._content[os.stat(path).st_ino] = _read(path)
+        if path.endswith(f"{_STATE_FILE}-wal"):
+            # The state's write-ahead log is synced to be moved into the state file, which SQLite then syncs.
+            self._content.setdefault(os.stat(path.removesuffix("-wal")).st_ino, b"")
 
     def directory_synced(self) -> None:
         self._names = [self._scan()]
 
-    def before_name_change(self, path: str) -> None:
-        """`path` is about to be unlinked or replaced: an earlier name state may still bring its content back."""
+    def before_name_change(self, path: str, source: str | None = None) -> None:
+        """`path` is about to be unlinked, or replaced by `source`: an earlier name state may still bring it back."""
+        if source is not None and source.endswith(_STATE_DRAFT):
+            self.file_synced(source)  # by SQLite, with the transaction that filled it
+        if os.path.exists(path):
+            self._taken_away.add(os.stat(path).st_ino)
         if path.endswith(_ALWAYS_DURABLE) and os.path.exists(path):
             self.file_synced(path)
 
@@ -73,10 +85,14 @@ class Disk:
             live = current.get(path) == inode
             durable = self._content.get(inode, b"")
             if not live:
-                image[path] = durable
+                # A log that SQLite removed when it closed had all been copied into the database, and synced.
+                if not path.endswith("-wal") or inode in self._taken_away:
+                    image[path] = durable
                 continue
             now = _read(os.path.join(self.root, path))
-            if path.endswith(_ALWAYS_DURABLE):
+            if path.endswith(_STATE_FILE) and inode not in self._content:
+                image[path] = survivors(b"", now, source)
+            elif path.endswith(_ALWAYS_DURABLE):
                 image[path] = now
             elif path.endswith(_MARK_SUFFIX):
                 image[path] = mixed(durable, now, source, len(now) // 2) if durable else now

@@ -22,8 +22,9 @@ from metasrv.testing.simulation.watching import END_KEY, FIRST_KEY, Watching
 HEAL_SECONDS_MAX = 30.0
 """Within so much simulated time after the last fault everything must be well."""
 CHECK_STEPS_MAX = 500_000
-_SPREAD_SECONDS = 0.1
+_SPREAD_SECONDS_MAX = 0.1
 """Time for followers to hear of the last commit."""
+_LOOK_SECONDS = 0.01
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class _History:
         self._clients = Clients(cluster, str(plan.seed), plan.clients, plan.operations, plan.pause_seconds)
         self._nemesis = Nemesis(cluster, str(plan.seed), FAULTS)
         self._nemesis.probe = self._clients.probe
+        self._nemesis.write = self._clients.write
         self._watching: dict[Process, Watching] = {}
         self._undecided = 0
 
@@ -151,13 +153,16 @@ class _History:
                 await self._clients.mark(node_id)
             except (NotDoneError, UnknownOutcomeError) as error:
                 return f"no write through node {node_id}: {error}"
-        applied = leader.data.machine.last_applied
-        await asyncio.sleep(_SPREAD_SECONDS)
-        for node_id in members:
-            process = cluster.machines[node_id].process
-            if process is None or process.data.machine.last_applied.index < applied.index:
-                return f"node {node_id} has not applied {applied}"
+        applied, deadline = leader.data.machine.last_applied, cluster.scheduler.now + _SPREAD_SECONDS_MAX
+        while behind := [node_id for node_id in members if not self._has_applied(node_id, applied.index)]:
+            if cluster.scheduler.now > deadline:
+                return f"node {behind[0]} has not applied {applied}"
+            await asyncio.sleep(_LOOK_SECONDS)
         return ""
+
+    def _has_applied(self, node_id: int, index: int) -> bool:
+        process = self._cluster.machines[node_id].process
+        return process is not None and process.data.machine.last_applied.index >= index
 
     async def _read_everything(self) -> None:
         """Every key, through one member after the other: these reads are part of the history that is judged."""
@@ -173,6 +178,7 @@ class _History:
             except (NotDoneError, UnknownOutcomeError) as error:
                 cluster.witness.violation(f"a healed cluster does not answer through node {node_id}: {error}")
                 return
+        await asyncio.sleep(_LOOK_SECONDS)  # watchers hear a turn of their loop later
         self._compare_nodes(members)
 
     def _compare_nodes(self, members: list[int]) -> None:

@@ -27,17 +27,51 @@ else:
     _Base = asyncio.AbstractEventLoop  # nothing of the base is wanted, but it spells out what is not implemented
 
 
+class _Present:
+    """Whose turn it is. Not an attribute of the loop's class: changing a class empties the interpreter's caches of it."""
+
+    __slots__ = ("loop", "told")
+
+    def __init__(self) -> None:
+        self.loop: SimulatedLoop | None = None
+        self.told: SimulatedLoop | None = None
+        """What asyncio takes for the running loop; left as it is between events, since telling it costs a system call."""
+
+
+_PRESENT = _Present()
+
+
+def running_loop() -> SimulatedLoop | None:
+    """The loop whose process is at work at this moment."""
+    return _PRESENT.loop
+
+
+class SimulatedHandle(asyncio.TimerHandle):
+    """What is to be called. Without the context of whoever asks for it: nothing that is simulated uses any."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._callback: Callable[..., Any] | None = callback
+        self._args: tuple[Any, ...] = args
+
+    def cancel(self) -> None:
+        """The scheduler passes over it when its time comes."""
+        self._callback = None
+        self._args = ()
+
+    def cancelled(self) -> bool:
+        return self._callback is None
+
+
 class SimulatedLoop(_Base):
     """One process's loop. `rate` is how fast its clock runs: 1.05 gains three seconds a minute."""
-
-    running: SimulatedLoop | None = None
-    """The loop whose process is at work at this moment."""
 
     def __init__(self, scheduler: Scheduler, on_error: Callable[[str], None], *, rate: float = 1.0) -> None:
         self._scheduler = scheduler
         self._on_error = on_error
         self._rate = rate
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: deque[SimulatedHandle] = deque()
         self._turn_due = False
         self.dead = False
         self.paused = False
@@ -74,13 +108,14 @@ class SimulatedLoop(_Base):
 
     def enter(self, function: Callable[[], Any]) -> Any:
         """Call a function as if this process did so."""
-        outer, outer_loop = SimulatedLoop.running, events._get_running_loop()
-        SimulatedLoop.running = self
+        present = _PRESENT
+        outer, outer_told, outer_loop = present.loop, present.told, events._get_running_loop()
+        present.loop = present.told = self
         events._set_running_loop(self)
         try:
             return function()
         finally:
-            SimulatedLoop.running = outer
+            present.loop, present.told = outer, outer_told
             events._set_running_loop(outer_loop)
 
     # ------------------------------------------------------------------ asyncio's side
@@ -90,8 +125,8 @@ class SimulatedLoop(_Base):
 
     def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, self, context)
+    ) -> SimulatedHandle:
+        handle = SimulatedHandle(callback, args)
         if not self.dead:
             self._ready.append(handle)
             if not self._turn_due and not self.paused:
@@ -100,15 +135,15 @@ class SimulatedLoop(_Base):
 
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+    ) -> SimulatedHandle:
+        return self.call_at(self._scheduler.now * self._rate + delay, callback, *args)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+    ) -> SimulatedHandle:
+        timer = SimulatedHandle(callback, args)
         if not self.dead:
-            self._scheduler.at(when / self._rate, lambda: self._timer_due(timer))
+            self._scheduler.at(when / self._rate, self._timer_due, timer)
         return timer
 
     def create_future(self) -> asyncio.Future[Any]:
@@ -128,9 +163,6 @@ class SimulatedLoop(_Base):
     def is_closed(self) -> bool:
         return self.dead
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """The scheduler passes over it when its time comes."""
-
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if self.dead or isinstance(error, ProcessKilled):
@@ -143,8 +175,8 @@ class SimulatedLoop(_Base):
         self._turn_due = True
         self._scheduler.at(self._scheduler.now, self._turn)
 
-    def _timer_due(self, timer: asyncio.TimerHandle) -> None:
-        if self.dead or timer._cancelled:
+    def _timer_due(self, timer: SimulatedHandle) -> None:
+        if self.dead or timer._callback is None:
             return
         self._ready.append(timer)
         if not self.paused:
@@ -152,14 +184,20 @@ class SimulatedLoop(_Base):
 
     def _turn(self) -> None:
         self._turn_due = False
-        if not self.paused:
+        if self._ready and not self.paused:
             self._run_ready()
 
     def _run_ready(self) -> None:
         """Run what is ready now; what that makes ready runs in the next turn, as in asyncio."""
-        if not self._ready:
-            return
-        self.enter(self._run_handles)
+        present = _PRESENT
+        present.loop = self
+        if present.told is not self:
+            events._set_running_loop(self)
+            present.told = self
+        try:
+            self._run_handles()
+        finally:
+            present.loop = None
         if self._ready and not self._turn_due and not self.paused:
             self._arm()
 
@@ -169,8 +207,21 @@ class SimulatedLoop(_Base):
             if not ready or self.paused:
                 return
             handle = ready.popleft()
-            if not handle._cancelled:
-                handle._run()
+            callback = handle._callback
+            if callback is None:
+                continue
+            try:
+                callback(*handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.call_exception_handler({"message": f"Exception in callback {callback!r}", "exception": error})
+
+
+def forget_running_loop() -> None:
+    """No simulated process is at work any more: asyncio is told so too."""
+    _PRESENT.told = None
+    events._set_running_loop(None)
 
 
 class SimulatedClock:
@@ -183,11 +234,11 @@ class SimulatedClock:
         """How far the wall clocks of some processes are off."""
 
     def monotonic(self) -> float:
-        loop = SimulatedLoop.running
-        return self._scheduler.now if loop is None else loop.time()
+        loop = _PRESENT.loop
+        return self._scheduler.now if loop is None else self._scheduler.now * loop._rate
 
     def wall_ms(self) -> int:
-        loop = SimulatedLoop.running
+        loop = _PRESENT.loop
         if loop is None:
             return self._epoch_ms + int(self._scheduler.now * 1000)
         return self._epoch_ms + int(loop.time() * 1000) + self.wall_offset_ms.get(loop, 0)

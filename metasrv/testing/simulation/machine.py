@@ -7,6 +7,7 @@ to its disk is a method here; when it happens is the nemesis's business.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -137,6 +138,10 @@ class Machine:
             self.on_exit(error)
             return False
         except ProcessKilled:
+            return False
+        except Exception as error:  # the product promises a StartupError, whatever is wrong with its files
+            world.witness.violation(f"node {self.node_id} can not start: {type(error).__name__}: {error}")
+            loop.kill()
             return False
         self.process = process = self._compose(loop, disk, data)
         world.witness.opened(process)
@@ -332,7 +337,11 @@ class Machine:
 
 
 def _let_go(process: Process) -> None:
-    """Give back descriptors of a dead process; what its files hold was copied before."""
+    """Give back files and descriptors of a dead process; what its files hold was copied before.
+
+    Files first: SQLite then sees that there is nothing to copy its write-ahead log to, and nobody would read it.
+    """
+    shutil.rmtree(process.disk.root, ignore_errors=True)
     for close in (process.data.machine.close, process.data.writer.close, process.data.directory.close):
         try:
             close()

@@ -155,7 +155,7 @@ async def add_two_nodes(nemesis: Nemesis, source: random.Random) -> None:
     nemesis.changing_members = False
 
 
-async def _snapshot(nemesis: Nemesis, machine: Machine) -> None:
+async def take_snapshot(nemesis: Nemesis, machine: Machine) -> None:
     async def call(process: Process) -> None:
         await process.consensus.trigger_snapshot()
 
@@ -167,7 +167,7 @@ async def _snapshot(nemesis: Nemesis, machine: Machine) -> None:
 
 async def snapshots_in_a_loop(nemesis: Nemesis, source: random.Random) -> None:
     for _ in range(source.randint(3, 15)):
-        await _snapshot(nemesis, nemesis.any(source))
+        await take_snapshot(nemesis, nemesis.any(source))
         await asyncio.sleep(0.1 * source.random())
 
 
@@ -184,7 +184,7 @@ async def lagging_follower(nemesis: Nemesis, source: random.Random) -> None:
             await asyncio.sleep(0.3)
             leader = nemesis.leader(source)
             if leader is not machine:
-                await _snapshot(nemesis, leader)
+                await take_snapshot(nemesis, leader)
     finally:
         for path in paths:
             network.mend(*path)

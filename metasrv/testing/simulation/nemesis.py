@@ -45,6 +45,8 @@ class Nemesis:
         """A membership change is under way; nothing is wiped meanwhile."""
         self.probe: Callable[[int, int], None] = lambda _reads, _writes: None
         """Have clients read through one node and write through another, now."""
+        self.write: Callable[[int], None] = lambda _node_id: None
+        """Have a client write through a node, now."""
         self._seed = seed
         self._kinds = kinds
         self._tasks: list[asyncio.Task[None]] = []

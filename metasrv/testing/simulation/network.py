@@ -141,12 +141,12 @@ class Network:
             self._send_wild(connection, side, deliver)
             return
         when = connection.arrival[side] = max(when, connection.arrival[side])
-        self._scheduler.at(when, lambda: self._arrive(connection, side, deliver))
+        self._scheduler.at(when, self._arrive, connection, side, deliver)
 
     def _send_wild(self, connection: Connection, side: int, deliver: Callable[[], None]) -> None:
         for _ in range(self._source.choice((0, 1, 2, 2))):
             late = self._scheduler.now + self._source.random() * self._source.choice((0.003, 0.05, 0.5))
-            self._scheduler.at(late, lambda: self._arrive(connection, side, deliver))
+            self._scheduler.at(late, self._arrive, connection, side, deliver)
 
     def _arrive(self, connection: Connection, side: int, deliver: Callable[[], None]) -> None:
         sender, receiver = connection.ends[side], connection.ends[1 - side]
@@ -166,7 +166,7 @@ class Network:
             self._give_up_later(connection, side)
             return
         seconds = self.delay(receiver.machine, sender.machine)
-        self._scheduler.after(seconds, lambda: self.close(connection, side, "the other side reset it"))
+        self._scheduler.after(seconds, self.close, connection, side, "the other side reset it")
 
     def _give_up_later(self, connection: Connection, side: int) -> None:
         if connection.giving_up[side] or not connection.open[side]:
@@ -194,7 +194,7 @@ class Network:
                 for deliver in waiting:
                     when = self._scheduler.now + self.delay(sender, receiver)
                     when = connection.arrival[side] = max(when, connection.arrival[side])
-                    self._scheduler.at(when, lambda c=connection, s=side, d=deliver: self._arrive(c, s, d))  # type: ignore[misc]
+                    self._scheduler.at(when, self._arrive, connection, side, deliver)
 
     # ------------------------------------------------------------------ endings
 

@@ -14,9 +14,16 @@ from metasrv.testing.simulation.machine import Tuning
 from metasrv.testing.simulation.membership_faults import MEMBERSHIP_FAULTS
 from metasrv.testing.simulation.nemesis import Inflict, PlannedFault
 from metasrv.testing.simulation.network_faults import NETWORK_FAULTS
+from metasrv.testing.simulation.overtaking_faults import OVERTAKING_FAULTS
 from metasrv.testing.simulation.process_faults import PROCESS_FAULTS
 
-FAULTS: dict[str, Inflict] = {**PROCESS_FAULTS, **NETWORK_FAULTS, **DISK_FAULTS, **MEMBERSHIP_FAULTS}
+FAULTS: dict[str, Inflict] = {
+    **PROCESS_FAULTS,
+    **NETWORK_FAULTS,
+    **DISK_FAULTS,
+    **MEMBERSHIP_FAULTS,
+    **OVERTAKING_FAULTS,
+}
 
 FORMATION_SHARE = 0.03
 """Histories that begin with empty disks; the others begin with a cluster that was formed before."""

@@ -6,22 +6,11 @@ Events of the same time run in the order in which they were scheduled. Knows not
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-Action = Callable[[], Any]
-
-
-class Event:
-    """One thing that is due; `cancel` makes it never happen."""
-
-    __slots__ = ("action",)
-
-    def __init__(self, action: Action) -> None:
-        self.action: Action | None = action
-
-    def cancel(self) -> None:
-        self.action = None
+Action = Callable[..., Any]
 
 
 class Scheduler:
@@ -31,29 +20,37 @@ class Scheduler:
         self.now = 0.0
         self.events = 0
         """Events that have happened."""
-        self._queue: list[tuple[float, int, Event]] = []
+        self._queue: list[tuple[float, int, Action, tuple[Any, ...]]] = []
+        """What happens later than now, as a heap."""
+        self._present: deque[tuple[Action, tuple[Any, ...]]] = deque()
+        """What happens now: most events are of this kind, and in the order in which they come."""
         self._sequence = 0
 
-    def at(self, when: float, action: Action) -> Event:
+    def at(self, when: float, action: Action, *args: Any) -> None:
         """Have `action` called at a time; a time in the past is the present."""
-        event = Event(action)
+        if when <= self.now:
+            self._present.append((action, args))
+            return
         self._sequence = sequence = self._sequence + 1
-        heapq.heappush(self._queue, (when if when > self.now else self.now, sequence, event))
-        return event
+        heapq.heappush(self._queue, (when, sequence, action, args))
 
-    def after(self, seconds: float, action: Action) -> Event:
-        return self.at(self.now + seconds, action)
+    def after(self, seconds: float, action: Action, *args: Any) -> None:
+        self.at(self.now + seconds, action, *args)
 
     def run(self, until: float, stopped: Callable[[], bool]) -> bool:
         """Let events happen until `stopped`; False when time `until` came first, or nothing is due any more."""
-        queue, pop = self._queue, heapq.heappop
+        queue, present, pop = self._queue, self._present, heapq.heappop
         while not stopped():
-            if not queue or queue[0][0] > until:
+            # What is in the heap for this moment was scheduled before this moment came.
+            if queue and queue[0][0] <= self.now:
+                _, _, action, args = pop(queue)
+            elif present:
+                action, args = present.popleft()
+            elif queue and queue[0][0] <= until:
+                self.now, _, action, args = pop(queue)
+            else:
                 self.now = until
                 return False
-            self.now, _, event = pop(queue)
-            action = event.action
-            if action is not None:
-                self.events += 1
-                action()
+            self.events += 1
+            action(*args)
         return True

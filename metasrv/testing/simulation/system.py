@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from metasrv.testing.simulation.disk import Disk
-from metasrv.testing.simulation.loop import SimulatedLoop
+from metasrv.testing.simulation.loop import running_loop
 
 
 class SimulatedSystem:
@@ -37,8 +40,9 @@ class SimulatedSystem:
 
     def step(self, name: str) -> None:
         """A process is about to make something durable, or has just done so: it may die here."""
-        if SimulatedLoop.running is not None:
-            SimulatedLoop.running.persist_step(name)
+        loop = running_loop()
+        if loop is not None:
+            loop.persist_step(name)
 
     # ------------------------------------------------------------------ the calls
 
@@ -61,10 +65,19 @@ class SimulatedSystem:
             real(path, *others, **options)
             return
         self.step(f"before {what}")
-        disk.before_name_change(others[0] if others else path)
+        if others:
+            disk.before_name_change(others[0], path)
+        else:
+            disk.before_name_change(path)
         real(path, *others, **options)
         disk.after_name_change()
         self.step(f"after {what}")
+
+    def connect(self, real: Callable[..., sqlite3.Connection], path: str, **options: Any) -> sqlite3.Connection:
+        """SQLite keeps locks and its shared memory to this process: there is no other, and each lock is a system call."""
+        if self.disk_of(path) is None:
+            return real(path, **options)
+        return real(f"file:{quote(path)}?vfs=unix-excl", uri=True, **options)
 
     def random_bytes(self, size_bytes: int) -> bytes:
         return self._source.randbytes(size_bytes)
@@ -87,6 +100,7 @@ class SimulatedSystem:
         replace(os, "replace", lambda a, b, **k: self.change_name("rename", replace_file, a, b, **k))
         replace(os, "unlink", lambda a, **k: self.change_name("unlink", unlink, a, **k))
         replace(os, "urandom", self.random_bytes)
+        replace(sqlite3, "connect", partial(self.connect, sqlite3.connect))
         replace(sys.modules["random"], "_urandom", self.random_bytes)
         try:
             yield
