@@ -1,6 +1,7 @@
 """What a handler sees of one call: metadata, deadline, and a counted stream of messages.
 
-The protocol is what handlers need of a server, named as in grpc.aio, so that tests need no server. Runs on the event loop.
+The protocol is what handlers need of a server, named as in grpc.aio, so that tests need no server. Runs on the event
+loop.
 """
 
 from __future__ import annotations

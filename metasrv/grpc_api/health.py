@@ -66,7 +66,8 @@ class HealthService:
             if self._ended:
                 return
             async with self._changed:
-                await self._changed.wait_for(lambda: self._ended or self._statuses.get(service, UNKNOWN) != sent)
+                while not self._ended and self._statuses.get(service, UNKNOWN) == sent:
+                    await self._changed.wait()
 
 
 async def _service(data: bytes, call: Call) -> str:

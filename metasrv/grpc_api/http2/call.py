@@ -1,7 +1,7 @@
 """One call on the server: its request as it arrives, the task that answers it, its status.
 
-Implements `metasrv.grpc_api.calls.Call`. Runs on the event loop; a call with one small message each way is the hot path and
-touches no queue.
+Implements `metasrv.grpc_api.calls.Call`. Runs on the event loop; a call with one small message each way is the hot path
+and touches no queue.
 """
 
 from __future__ import annotations

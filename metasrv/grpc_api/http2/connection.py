@@ -14,6 +14,7 @@ import grpc
 
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.call import STREAM_WINDOW_SIZE_BYTES, ServerCall
+from metasrv.grpc_api.http2.frame_reader import FrameReader, NotHttp2Error
 from metasrv.grpc_api.http2.frames import ConnectionBrokenError, ErrorCode, StreamBrokenError
 from metasrv.grpc_api.http2.headers import (
     HEADER_LIST_SIZE_BYTES_MAX,
@@ -31,12 +32,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECTION_WINDOW_SIZE_BYTES = 16 * 1024 * 1024
-FRAMES_A_STEP = 128
-"""Frames that are handled before the rest of the event loop has its turn."""
-HEADER_BLOCK_SIZE_BYTES_MAX = 65_536
-CONTINUATIONS_MAX = 16
 CHORES_MAX = 10_000
-"""Frames between two ticks of the server that cost work and bring no call forward: resets, pings, settings, empty ones."""
+"""Frames between two ticks of the server that bring no call forward: resets, pings, settings, empty data."""
 WRITE_BUFFER_SIZE_BYTES = 1024 * 1024
 STALLED_TICKS_MAX = 18
 """A minute and a half: a client that reads nothing of an answer for so long loses the call."""
@@ -66,15 +63,9 @@ class Connection(asyncio.Protocol):
         """Ticks of the server since anything was received."""
         self._transport: asyncio.Transport | None = None
         self._decoder = RequestDecoder()
-        self._rest = b""
-        """Received and not yet handled."""
-        self._resting = False
-        self._greeted = False
-        self._settled = False
+        self._reader = FrameReader(server.loop, self._on_frame, self._on_error)
         self._last_stream_id = 0
         self._going_away = False
-        self._block: tuple[int, int, list[bytes]] | None = None
-        """Stream, flags and pieces of a header block that goes on in CONTINUATION frames."""
         self._received_bytes = 0
         """Of data, not yet given back to the connection's window."""
         self._chores = 0
@@ -100,7 +91,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self._transport = None
-        self._rest = b""
+        self._reader.end()
         self._server.connections.discard(self)
         for call in tuple(self.calls.values()):
             call.close()
@@ -114,15 +105,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.quiet_ticks = 0
-        if self.paused and self._transport is not None:
-            # What needs no window, such as refusals, waits in the socket's buffer.
-            if self._transport.get_write_buffer_size() > UNREAD_SIZE_BYTES_MAX:
-                logger.warning("a gRPC client at %s is cut off: it asks and asks and reads no answer", self.peer)
-                self.abort()
-                return
-        self._rest = self._rest + data if self._rest else data
-        if not self._resting:
-            self._handle_received()
+        transport = self._transport
+        # What needs no window, such as refusals, waits in the socket's buffer.
+        if self.paused and transport is not None and transport.get_write_buffer_size() > UNREAD_SIZE_BYTES_MAX:
+            logger.warning("a gRPC client at %s is cut off: it asks and asks and reads no answer", self.peer)
+            self.abort()
+            return
+        self._reader.feed(data)
 
     # ------------------------------------------------------------------------- for calls and the server
 
@@ -142,9 +131,7 @@ class Connection(asyncio.Protocol):
             if call.sender.waits:
                 call.sender.stalled_ticks += 1
                 if call.sender.stalled_ticks > STALLED_TICKS_MAX:
-                    call.cut(
-                        grpc.StatusCode.RESOURCE_EXHAUSTED, "the client has taken nothing of the answer for too long"
-                    )
+                    call.cut(grpc.StatusCode.RESOURCE_EXHAUSTED, "the client took nothing of the answer for too long")
         self.quiet_ticks += 1
         if self.quiet_ticks >= self._server.ticks_until_dead:
             self.abort()
@@ -169,65 +156,17 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------- frames
 
-    def _handle_received(self) -> None:
-        self._resting = False
-        try:
-            if self._greeted or self._greet():
-                self._handle_frames()
-        except ConnectionBrokenError as problem:
-            logger.warning("a gRPC client at %s is cut off: %s", self.peer, problem)
-            self._rest = b""
+    def _on_error(self, error: Exception) -> None:
+        """The peer broke the protocol, or speaks another one."""
+        if isinstance(error, ConnectionBrokenError):
+            logger.warning("a gRPC client at %s is cut off: %s", self.peer, error)
             self._going_away = True
-            self.write(f.goaway(self._last_stream_id, problem.code, str(problem)))
-            self.close()
+            self.write(f.goaway(self._last_stream_id, error.code, str(error)))
+        elif isinstance(error, NotHttp2Error) and error.http1:
+            self.write(HTTP1_ANSWER)
+        self.close()
 
-    def _greet(self) -> bool:
-        """Whether the peer has sent its preface."""
-        received = self._rest[: len(f.PREFACE)]
-        if not f.PREFACE.startswith(received):
-            self._rest = b""
-            if received[:1].isalpha():  # a verb of HTTP/1
-                self.write(HTTP1_ANSWER)
-            self.close()
-            return False
-        if len(received) < len(f.PREFACE):
-            return False
-        self._rest = self._rest[len(f.PREFACE) :]
-        self._greeted = True
-        return True
-
-    def _handle_frames(self) -> None:
-        data, offset, size = self._rest, 0, len(self._rest)
-        left = FRAMES_A_STEP
-        while size - offset >= f.HEADER_SIZE_BYTES and self._transport is not None:
-            length_and_kind, flags, stream_id = f.unpack_header(data, offset)
-            length = length_and_kind >> 8
-            if length > f.FRAME_SIZE_BYTES_MAX:
-                raise ConnectionBrokenError(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
-            end = offset + f.HEADER_SIZE_BYTES + length
-            if end > size:
-                break
-            if not left:
-                self._rest_a_moment()
-                break
-            left -= 1
-            payload = data[offset + f.HEADER_SIZE_BYTES : end]
-            offset = end
-            self._handle_frame(length_and_kind & 0xFF, flags, stream_id & f.STREAM_ID_MAX, payload)
-        self._rest = data[offset:] if offset else data
-
-    def _rest_a_moment(self) -> None:
-        """Let the event loop have its turn before the frames that are left."""
-        self._resting = True
-        self.loop.call_soon(self._handle_received)
-
-    def _handle_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is not None and kind != f.CONTINUATION:
-            raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a header block that does not go on")
-        if not self._settled:
-            if kind != f.SETTINGS:
-                raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
-            self._settled = True
+    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if kind == f.DATA:
             self._on_data(flags, stream_id, payload)
         elif kind == f.HEADERS:
@@ -256,30 +195,7 @@ class Connection(asyncio.Protocol):
         except StreamBrokenError as problem:
             self._reset(stream_id, problem.code)
 
-    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if flags & (f.PADDED | f.HAS_PRIORITY):
-            payload = f.without_padding(flags, payload)
-            if flags & f.HAS_PRIORITY:
-                if len(payload) < 5:
-                    raise ConnectionBrokenError(ErrorCode.FRAME_SIZE_ERROR, "a HEADERS frame without its priority")
-                payload = payload[5:]
-        if flags & f.END_HEADERS:
-            self._on_block(stream_id, flags, payload)
-        else:
-            self._block = (stream_id, flags, [payload])
-
-    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is None or self._block[0] != stream_id:
-            raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a CONTINUATION frame that continues nothing")
-        _, first_flags, pieces = self._block
-        pieces.append(payload)
-        if len(pieces) > CONTINUATIONS_MAX or sum(map(len, pieces)) > HEADER_BLOCK_SIZE_BYTES_MAX:
-            raise ConnectionBrokenError(ErrorCode.ENHANCE_YOUR_CALM, "a header block that is too long")
-        if flags & f.END_HEADERS:
-            self._block = None
-            self._on_block(stream_id, first_flags, b"".join(pieces))
-
-    def _on_block(self, stream_id: int, flags: int, block: bytes) -> None:
+    def _on_headers(self, flags: int, stream_id: int, block: bytes) -> None:
         ended = bool(flags & f.END_STREAM)
         if stream_id <= self._last_stream_id:
             self._on_trailers(stream_id, ended, block)
@@ -422,7 +338,9 @@ class Connection(asyncio.Protocol):
 
     def _check_was_open(self, stream_id: int) -> None:
         if not stream_id or (stream_id > self._last_stream_id and not self._going_away):
-            raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which was never opened")
+            raise ConnectionBrokenError(
+                ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which was never opened"
+            )
 
     def _chore(self) -> None:
         self._chores += 1
@@ -444,7 +362,6 @@ _HANDLERS: dict[int, Any] = {
     f.PUSH_PROMISE: Connection._on_push_promise,
     f.PING: Connection._on_ping,
     f.WINDOW_UPDATE: Connection._on_window_update,
-    f.CONTINUATION: Connection._on_continuation,
 }
 
 

@@ -1,8 +1,8 @@
 """Header blocks of gRPC calls: reading a request's, writing a response's (RFC 7541; gRPC over HTTP/2).
 
 The compression itself is the library's. A client that sends the same call again sends the same few bytes as long as the
-table that both sides keep does not change; those are looked up, not decoded. Responses are literals without indexing, which
-need no table, so that most of them are constants. Pure.
+table that both sides keep does not change; those are looked up, not decoded. Responses are literals without indexing,
+which need no table, so that most of them are constants. Pure.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ class RequestDecoder:
         try:
             return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except (HPACKError, IndexError, ValueError) as error:
-            raise ConnectionBrokenError(
-                ErrorCode.COMPRESSION_ERROR, f"a header block that can not be read: {error}"
-            ) from error
+            raise ConnectionBrokenError(ErrorCode.COMPRESSION_ERROR, f"unreadable headers: {error}") from error
 
 
 class _CountingTable(HeaderTable):

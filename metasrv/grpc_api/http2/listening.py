@@ -38,9 +38,9 @@ def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
     if taken is not None or not sockets:
         for listening in sockets:
             listening.close()
-        error = taken or failures[0]
-        reason = "the address is in use" if taken is not None else os.strerror(error.errno or 0)
-        raise _bind_error(endpoint, reason) from error
+        failure = taken or failures[0]
+        reason = "the address is in use" if taken is not None else os.strerror(failure.errno or 0)
+        raise _bind_error(endpoint, reason) from failure
     return sockets
 
 
@@ -60,7 +60,7 @@ def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...]) 
 
 
 def server_tls(cert_path: str, key_path: str, endpoint: Endpoint) -> ssl.SSLContext | None:
-    """The TLS of the port, None without it; raises ConfigError for files that can not be read, BindError for unusable ones."""
+    """The TLS of the port, None without it; raises ConfigError for unreadable files, BindError for unusable ones."""
     if not cert_path or not key_path:
         return None
     problems = []

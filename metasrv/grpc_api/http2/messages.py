@@ -67,7 +67,7 @@ class MessageReader:
         if flag != 1 or window_bits is None:
             raise MessageError(
                 grpc.StatusCode.INTERNAL,
-                f"a message with the compression flag {flag}, its encoding is {self._encoding!r}",
+                f"a message with compression flag {flag}, its encoding is {self._encoding!r}",
             )
         decompressor = zlib.decompressobj(window_bits)
         try:

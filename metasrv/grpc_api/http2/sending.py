@@ -1,7 +1,7 @@
 """The answer's half of one stream: headers, messages and trailers in order, as far as the peer's windows let them go.
 
-Runs on the event loop. A sender that has to wait stands in its connection's queue and is pumped when a window opens or the
-socket takes more.
+Runs on the event loop. A sender that has to wait stands in its connection's queue and is pumped when a window opens or
+the socket takes more.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class GrpcServer:
         for connection in tuple(self.connections):
             connection.close()
         until = self.loop.time() + CLOSE_SECONDS
-        while self.connections and self.loop.time() < until:
+        while self.connections and self.loop.time() < until:  # noqa: ASYNC110 - sockets flush without a word
             await asyncio.sleep(0.005)
         for connection in tuple(self.connections):
             connection.abort()
