@@ -161,6 +161,8 @@ class SnapshotStatus(NamedTuple):
     """A snapshot file is being written."""
     installing: bool
     """A snapshot from the leader is being received or checked."""
+    path: str | None = None
+    """The newest snapshot file that was written or found sound here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,9 +83,13 @@ def watch(arguments: argparse.Namespace) -> None:
 
 
 def keys_layout(arguments: argparse.Namespace) -> None:
+    found = False
     with client_of(arguments) as client:
         for prefix, count in client.keys_layout(arguments.depth):
             print(f"{prefix} {count}")
+            found = True
+    if not found:
+        _note("the node has no snapshot; `metactl trigger-snapshot` makes it write one")
 
 
 def bench_client_num_conn(arguments: argparse.Namespace) -> None:

@@ -161,7 +161,10 @@ class AsyncClient:
                 yield message.data
 
     async def keys_layout(self, depth: int | None = None) -> AsyncGenerator[tuple[str, int], None]:
-        """(directory, key count), children before parents, the total under "" last."""
+        """(directory, key count) in the asked node's newest snapshot, children before parents, the total under "" last.
+
+        Nothing when the node has no snapshot.
+        """
         request = pb.KeysLayoutRequest(depth=depth)
         async with aclosing(self._caller.stream(m.SNAPSHOT_KEYS_LAYOUT, request)) as stream:
             async for message in stream:

@@ -1,23 +1,31 @@
 """The methods that walk over everything: Export, ExportV1, SnapshotKeysLayout (grpc.md section g).
 
-One pinned view a call, read in a helper thread, so that neither the event loop nor the writers wait. Runs on the
-event loop.
+One pinned view or one snapshot file a call, read in a helper thread, so that neither the event loop nor the writers
+wait. Runs on the event loop.
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 
+import grpc
+
 from metasrv.context import NodeContext
+from metasrv.errors import DataDamagedError, StorageError
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.export_lines import export_messages
+from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.readers import Readers
 from metasrv.limits import EXPORT_CHUNK_LINES_MAX
 from metasrv.state.keys_layout import keys_layout
+from metasrv.state.snapshot_keys import SnapshotKeys
+
+logger = logging.getLogger(__name__)
 
 CHUNK_LINES_DEFAULT = 32
-PAGE_MESSAGES = 512
 
 
 class ExportMethods:
@@ -44,19 +52,27 @@ class ExportMethods:
                 await reader.deliver(stream, page)
 
     async def snapshot_keys_layout(self, request: pb.KeysLayoutRequest, stream: Stream) -> None:
-        """SnapshotKeysLayout: key counts by directory, children before parents, the total last."""
+        """SnapshotKeysLayout: key counts by directory of the newest snapshot file, children before parents, total last.
+
+        Nothing at all on a node that has no snapshot file.
+        """
+        path = self._consensus.status().snapshot.path
+        if path is None:
+            return
         depth = request.depth if request.HasField("depth") else None
-        async with self._readers.open() as reader:
-            async for page in reader.iterate(_layout_messages(reader.view.keys(), depth), patient=True):
-                await reader.deliver(stream, page)
+        try:
+            async with self._readers.open_snapshot(path) as reader:
+                async for page in reader.iterate(_layout_messages(reader.view, depth), patient=True):
+                    await reader.deliver(stream, page)
+        except (DataDamagedError, StorageError) as error:
+            # Their advice is for the state file, and the state is sound.
+            logger.error("the newest snapshot file can not be read: %s", error)
+            text = f"{os.path.basename(path)}, the newest snapshot, can not be read; trigger another one"
+            raise StatusError(grpc.StatusCode.DATA_LOSS, text) from error
 
 
-def _layout_messages(keys: Iterator[str], depth: int | None) -> Iterator[list[bytes]]:
-    page: list[bytes] = []
-    for prefix, count in keys_layout(keys, depth):
-        page.append(pb.KeysCount(prefix=prefix, count=count).SerializeToString())
-        if len(page) >= PAGE_MESSAGES:
-            yield page
-            page = []
-    if page:
-        yield page
+def _layout_messages(snapshot: SnapshotKeys, depth: int | None) -> Iterator[list[bytes]]:
+    if not snapshot.open():
+        return
+    for page in keys_layout(snapshot.pages(), depth):
+        yield [pb.KeysCount(prefix=prefix, count=count).SerializeToString() for prefix, count in page]

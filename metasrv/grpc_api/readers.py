@@ -1,4 +1,4 @@
-"""Large reads: a view pinned to one instant, read page by page in a helper thread.
+"""Large reads: a view pinned to one instant, or a snapshot file, read page by page in a helper thread.
 
 What would hold the event loop longer than its step limit is read here: long lists, exports, key layouts. A pinned view
 keeps SQLite's write-ahead log from shrinking, so the number of views and the time a client takes for a page are
@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import grpc
 
@@ -21,9 +21,11 @@ from metasrv.grpc_api.failures import StatusError
 from metasrv.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READERS_MAX
 from metasrv.state.machine import StateMachine
 from metasrv.state.reader import StateReader
+from metasrv.state.snapshot_keys import SnapshotKeys
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
+View = TypeVar("View", StateReader, SnapshotKeys)
 
 THREADS = 2
 REST_PER_WORK = 3.0
@@ -42,22 +44,30 @@ class Readers:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc-reader")
         self.open_count = 0
 
-    def open(self) -> PinnedReader:
+    def open(self) -> PinnedReader[StateReader]:
         """Pin the state of this instant; raises OverloadedError at the limit."""
+        self._refuse_at_limit()
+        return PinnedReader(self, self._pool, self._machine, self._machine.open_reader())
+
+    def open_snapshot(self, path: str) -> PinnedReader[SnapshotKeys]:
+        """The keys of a snapshot file; raises OverloadedError at the limit."""
+        self._refuse_at_limit()
+        return PinnedReader(self, self._pool, self._machine, SnapshotKeys(path))
+
+    def _refuse_at_limit(self) -> None:
         if self.open_count >= GRPC_READERS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_READERS_MAX} large reads, the limit")
-        return PinnedReader(self, self._pool, self._machine)
 
     def close(self) -> None:
         """Wait for reads under way; new ones raise RuntimeError."""
         self._pool.shutdown()
 
 
-class PinnedReader:
+class PinnedReader(Generic[View]):
     """One view, as an async context manager; a single task uses it."""
 
-    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, machine: StateMachine) -> None:
-        self.view = machine.open_reader()
+    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, machine: StateMachine, view: View) -> None:
+        self.view: View = view
         self._machine = machine
         self._readers = readers
         self._pool = pool
@@ -112,7 +122,7 @@ class PinnedReader:
             ) from error
 
 
-def _close_after(view: StateReader, under_way: Future[object] | None) -> None:
+def _close_after(view: StateReader | SnapshotKeys, under_way: Future[object] | None) -> None:
     if under_way is not None:
         wait((under_way,))
     view.close()

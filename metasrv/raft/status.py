@@ -115,6 +115,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
             size_bytes=newest.size_bytes if newest else 0,
             building=snapshot.building,
             installing=snapshot.receiving(),
+            path=newest.path if newest else None,
         ),
         fatal=str(sources.driver.fatal) if sources.driver.fatal else None,
     )

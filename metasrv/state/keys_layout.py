@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 
-def keys_layout(keys: Iterable[str], depth: int | None = None) -> Iterator[tuple[str, int]]:
-    """(directory, key count) for every directory of `keys`, which come in ascending order.
+def keys_layout(pages: Iterable[Sequence[str]], depth: int | None = None) -> Iterator[list[tuple[str, int]]]:
+    """(directory, key count) for every directory of the keys, which come in pages and in ascending order.
 
     A key's last `/` segment is its name; what is before it are its directories. A directory is emitted when the walk
     leaves it, the deepest first; `depth` keeps directories of at most so many segments. The last item is ("", total).
+    One list, perhaps an empty one, for every page, so that who reads a large store can pause in between; then the rest.
     """
     segments: list[str] = []
     counts: list[int] = []
     total = 0
-    for key in keys:
-        total += 1
-        directories = key.split("/")[:-1]
-        if depth is not None:
-            del directories[depth:]
-        common = 0
-        for left, right in zip(segments, directories, strict=False):
-            if left != right:
-                break
-            common += 1
-        yield from _leave(segments, counts, common)
-        segments += directories[common:]
-        counts += [0] * (len(directories) - common)
-        for level in range(len(counts)):
-            counts[level] += 1
-    yield from _leave(segments, counts, 0)
-    yield "", total
+    for keys in pages:
+        left: list[tuple[str, int]] = []
+        for key in keys:
+            directories = key.split("/")[:-1]
+            if depth is not None:
+                del directories[depth:]
+            common = 0
+            for present, wanted in zip(segments, directories, strict=False):
+                if present != wanted:
+                    break
+                common += 1
+            left += _leave(segments, counts, common)
+            segments += directories[common:]
+            counts += [0] * (len(directories) - common)
+            for level in range(len(counts)):
+                counts[level] += 1
+        total += len(keys)
+        yield left
+    yield [*_leave(segments, counts, 0), ("", total)]
 
 
 def _leave(segments: list[str], counts: list[int], keep: int) -> Iterator[tuple[str, int]]:

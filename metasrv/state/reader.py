@@ -97,17 +97,6 @@ class StateReader:
         for page in self.pages(page_records=page_records):
             yield from page
 
-    def keys(self) -> Iterator[str]:
-        """Every key in order, without reading the records."""
-        after: str | None = None
-        while True:
-            with self._store.faults():
-                keys = self._store.scan_keys(after, 16 * READER_PAGE_RECORDS)
-            if not keys:
-                return
-            yield from keys
-            after = keys[-1]
-
     def expire_index(self) -> Iterator[tuple[int, int, str]]:
         """(expire_ms, seq, key) of every record that carries an expiry, in the order of the sweep."""
         after: tuple[int, int] | None = None

@@ -26,6 +26,7 @@ __all__ = [
     "SnapshotTail",
     "SnapshotWriter",
     "checkpoint",
+    "open_snapshot",
     "read_snapshot_tail",
     "sync_state",
     "verify_snapshot",
@@ -129,7 +130,7 @@ def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None
         digest, size_bytes = _digest(path, sync=False)
         if sha256 is not None and digest != sha256:
             raise damaged(path, "whole file", f"its SHA-256 is {digest}, not {sha256}")
-        store = _open_snapshot(path)
+        store = open_snapshot(path)
     except OSError as error:
         raise StorageError(f"{path}: the snapshot could not be read: {error}") from error
     except sqlite3.Error as error:
@@ -153,7 +154,7 @@ def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None
 def read_snapshot_tail(path: str) -> SnapshotTail:
     """The tail stored in a snapshot file; raises DataDamagedError when there is none."""
     try:
-        store = _open_snapshot(path)
+        store = open_snapshot(path)
         try:
             return stored_tail(store)
         finally:
@@ -201,10 +202,10 @@ def _check_records(store: Store) -> None:
         after = page[-1][0] if page else after
 
 
-def _open_snapshot(path: str) -> Store:
-    """Read-only and without side files: nobody writes to a snapshot."""
+def open_snapshot(path: str, *, shared: bool = False) -> Store:
+    """Read-only and without side files: nobody writes to a snapshot. `shared` when several threads use it in turn."""
     uri = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
-    return Store(path, sqlite3.connect(uri, uri=True, isolation_level=None))
+    return Store(path, sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=not shared))
 
 
 def _digest(path: str, *, sync: bool) -> tuple[str, int]:

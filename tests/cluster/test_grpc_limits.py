@@ -210,7 +210,7 @@ async def test_streams_of_one_connection(raw: tuple[Running, Any], monkeypatch: 
     assert (await stub.GetClientInfo(pb.Empty())).client_addr, "single calls go on"
     assert node.context.machine.watches.count == 3, "and so do the streams there are"
     other = Wire(node.address)
-    listed = await asyncio.to_thread(lambda: list(other.stub.SnapshotKeysLayout(pb.KeysLayoutRequest(), timeout=5)))
+    listed = await asyncio.to_thread(lambda: list(other.stub.ExportV1(pb.ExportRequest(), timeout=5)))
     assert listed, "another connection is not concerned"
     other.close()
     calls.pop().cancel()

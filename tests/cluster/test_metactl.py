@@ -291,7 +291,11 @@ def test_keys_layout(databend: Databend, metactl: Ctl) -> None:
     keys += [f"{table}orders/columns/{name}" for name in ("id", "user_id")]
     for key in [*keys, "layout/system/config/max"]:
         metactl.grpc("upsert", "--key", key, "--value", "v")
+    directory = databend.directory / ".databend" / "meta1" / "df_meta" / "V004" / "snapshot"
+    before = set(directory.glob("*.snap"))
     metactl.admin("trigger-snapshot", node_id=1)
+    databend.wait(lambda: set(directory.glob("*.snap")) - before, "a new snapshot file")
+    metactl.grpc("upsert", "--key", "layout/later", "--value", "not in the snapshot")
 
     def layout(*arguments: str) -> list[str]:
         lines = metactl.grpc("keys-layout", *arguments, node_id=1).splitlines()

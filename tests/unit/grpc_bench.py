@@ -23,6 +23,7 @@ from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.service import GrpcService
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.state.machine import StateMachine
+from metasrv.state.snapshot import SnapshotTail, SnapshotWriter
 from metasrv.types import (
     Endpoint,
     LogId,
@@ -68,6 +69,8 @@ class InstantConsensus:
         self.proposals: list[Command] = []
         self.refusal: Exception | None = None
         """Raised instead of doing anything."""
+        self.snapshot_path: str | None = None
+        """Of the newest snapshot file."""
         self.hold: asyncio.Event | None = None
         """Proposals wait for it before they are committed."""
         if machine.last_applied.index == 0:
@@ -99,7 +102,7 @@ class InstantConsensus:
             last_seq=self.machine.last_seq,
             raft_log=RaftLogStatus(1, 2, 3, 4, 5, 6, 7, {"ChunkId(00_000)": 8}),
             state_size_bytes=self.machine.size_bytes(),
-            snapshot=SnapshotStatus(LogId(1, 5, 1), 10, 2, 99, False, False),
+            snapshot=SnapshotStatus(LogId(1, 5, 1), 10, 2, 99, False, False, self.snapshot_path),
             fatal=None,
         )
 
@@ -136,6 +139,13 @@ class InstantConsensus:
 
     async def trigger_snapshot(self) -> None:
         raise AssertionError("the gRPC API triggers no snapshot")
+
+    def write_snapshot(self, path: Path) -> None:
+        """Write a snapshot file of this instant, from now on the newest one."""
+        writer = SnapshotWriter(self.machine.path)
+        log_id = writer.pin()
+        tail = SnapshotTail((b"previous", log_id.index - 1, log_id.term), (b"last", log_id.index, log_id.term))
+        self.snapshot_path = writer.write(str(path), tail).path
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
         raise AssertionError("the gRPC API transfers no leadership")

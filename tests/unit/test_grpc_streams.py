@@ -241,15 +241,66 @@ async def test_a_client_that_stops_reading_is_cut_off(bench: MethodBench, monkey
     assert bench.service._readers.open_count == 0
 
 
-async def test_keys_layout(bench: MethodBench) -> None:
+async def layout_of(bench: MethodBench, **request: int) -> list[tuple[str, int]]:
+    call = await bench.call(m.SNAPSHOT_KEYS_LAYOUT, pb.KeysLayoutRequest(**request))
+    assert bench.service._readers.open_count == 0
+    return [(item.prefix, item.count) for item in map(pb.KeysCount.FromString, call.sent)]
+
+
+async def test_keys_layout(bench: MethodBench, tmp_path: Path) -> None:
+    """It is that of the last snapshot, whatever was written since."""
     for key in ("databases/1/t", "databases/1/u", "databases/2/t", "system/x", "top"):
         await bench.put(key)
+    bench.consensus.write_snapshot(tmp_path / "first.snap")
+    await bench.put("databases/3/t")
+    assert await layout_of(bench) == [
+        ("databases/1", 2),
+        ("databases/2", 1),
+        ("databases", 3),
+        ("system", 1),
+        ("", 5),
+    ]
+    assert await layout_of(bench, depth=1) == [("databases", 3), ("system", 1), ("", 5)]
+    assert await layout_of(bench, depth=0) == [("", 5)]
+    bench.consensus.write_snapshot(tmp_path / "second.snap")
+    assert await layout_of(bench, depth=1) == [("databases", 4), ("system", 1), ("", 6)]
 
-    async def layout(**request: int) -> list[tuple[str, int]]:
-        call = await bench.call(m.SNAPSHOT_KEYS_LAYOUT, pb.KeysLayoutRequest(**request))
-        return [(item.prefix, item.count) for item in map(pb.KeysCount.FromString, call.sent)]
 
-    whole = [("databases/1", 2), ("databases/2", 1), ("databases", 3), ("system", 1), ("", 5)]
-    assert await layout() == whole
-    assert await layout(depth=1) == [("databases", 3), ("system", 1), ("", 5)]
-    assert await layout(depth=0) == [("", 5)]
+async def test_keys_layout_without_a_snapshot_is_an_empty_stream(bench: MethodBench, tmp_path: Path) -> None:
+    await bench.put("a/b")
+    assert await layout_of(bench) == []
+    bench.consensus.write_snapshot(tmp_path / "gone.snap")
+    assert await layout_of(bench) == [("a", 1), ("", 1)]
+    (tmp_path / "gone.snap").unlink()
+    assert await layout_of(bench) == [], "a file that somebody removed is no snapshot"
+
+
+async def test_keys_layout_of_an_empty_snapshot_is_the_total(bench: MethodBench, tmp_path: Path) -> None:
+    for key in ("a", "b"):
+        await bench.put(key)
+    await bench.transact(pb.TxnOp(delete_by_prefix=pb.TxnDeleteByPrefixRequest(prefix="")))
+    bench.consensus.write_snapshot(tmp_path / "empty.snap")
+    assert await layout_of(bench) == [("", 0)]
+
+
+async def test_keys_layout_of_many_keys_and_of_a_damaged_file(bench: MethodBench, tmp_path: Path) -> None:
+    """Directories before, in and across the pages that the helper thread reads."""
+    puts = [pb.TxnOp(put=pb.TxnPutRequest(key=f"d{at // 700}/{at:04}", value=b"")) for at in range(2000)]
+    await bench.transact(*puts)
+    bench.consensus.write_snapshot(tmp_path / "many.snap")
+    assert await layout_of(bench) == [("d0", 700), ("d1", 700), ("d2", 600), ("", 2000)]
+    (tmp_path / "many.snap").write_bytes(b"SQLite format 3\0" + bytes(4096))
+    with pytest.raises(AbortedCall, match=r"many\.snap, the newest snapshot, can not be read") as caught:
+        await layout_of(bench)
+    assert caught.value.code is Code.DATA_LOSS
+
+
+async def test_a_layout_is_one_of_the_large_reads(
+    bench: MethodBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.put("a")
+    bench.consensus.write_snapshot(tmp_path / "one.snap")
+    monkeypatch.setattr("metasrv.grpc_api.readers.GRPC_READERS_MAX", 0)
+    with pytest.raises(AbortedCall) as caught:
+        await layout_of(bench)
+    assert caught.value.code is Code.RESOURCE_EXHAUSTED

@@ -220,7 +220,7 @@ def test_checkpoint_stops_before_what_a_reader_needs(bench: Bench, monkeypatch: 
         fill(bench, 300)
         frames, moved = checkpoint(bench.path)
         assert moved < frames
-        assert reader.key_count == len(list(reader.keys())) == 10
+        assert reader.key_count == len(list(reader.records())) == 10
         fill(bench, 20)
     frames, moved = checkpoint(bench.path)
     assert frames == moved
@@ -406,7 +406,7 @@ async def test_install_replaces_everything_and_ends_watches(bench: Bench, tmp_pa
     machine = other.machine
     assert (machine.last_applied, machine.key_count, machine.features) == (info.log_id, 101, ("dummy",))
     assert machine.get("key/01999", NOW_MS) is None
-    assert len(list(old_view.keys())) == 2000, "an open view keeps its instant"
+    assert len(list(old_view.records())) == 2000, "an open view keeps its instant"
     old_view.close()
     assert other.keys() == bench.keys()
     assert other.reopen().installed_tail() == bench.tail()
