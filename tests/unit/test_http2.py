@@ -1,0 +1,450 @@
+"""The server's side of HTTP/2 without a socket: what a client may send, and what it is told when it may not."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+from hpack import Decoder, Encoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metasrv.grpc_api.http2 import connection as connection_module
+from metasrv.grpc_api.http2 import frames as f
+from metasrv.grpc_api.http2.call import Route
+from metasrv.grpc_api.http2.connection import Connection
+from metasrv.grpc_api.http2.frames import ConnectionBrokenError, ErrorCode, StreamBrokenError
+from metasrv.grpc_api.http2.headers import RequestDecoder, percent_encoded, timeout_seconds
+from metasrv.grpc_api.http2.messages import MessageError, MessageReader, framed
+from metasrv.grpc_api.http2.server import GrpcServer
+
+HEADERS = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", "/t.T/Echo"),
+    (":authority", "a"),
+    ("content-type", "application/grpc"),
+    ("te", "trailers"),
+]
+
+
+# ----------------------------------------------------------------------------- messages
+
+
+@given(st.lists(st.binary(max_size=40), max_size=5), st.lists(st.integers(1, 30), min_size=1))
+def test_messages_are_the_same_in_whatever_pieces_they_come(messages: list[bytes], sizes: list[int]) -> None:
+    reader = MessageReader("identity", 100)
+    data = b"".join(framed(message) for message in messages)
+    start = number = 0
+    while start < len(data):
+        size = sizes[number % len(sizes)]
+        reader.feed(data[start : start + size])
+        start, number = start + size, number + 1
+    assert list(reader.messages) == messages
+    assert not reader.incomplete
+
+
+def test_a_message_past_the_limit_is_refused_by_its_prefix() -> None:
+    reader = MessageReader("identity", 10)
+    reader.feed(framed(bytes(10)))
+    with pytest.raises(MessageError, match=r"larger than max \(11 vs\. 10\)") as caught:
+        reader.feed(framed(bytes(11))[:5])
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def compressed(data: bytes) -> bytes:
+    return b"\x01" + len(data).to_bytes(4, "big") + data
+
+
+def test_compressed_messages_and_a_bomb() -> None:
+    reader = MessageReader("gzip", 1000)
+    reader.feed(compressed(gzip.compress(b"x" * 1000)))
+    assert list(reader.messages) == [b"x" * 1000]
+    with pytest.raises(MessageError, match="larger than max"):
+        reader.feed(compressed(gzip.compress(bytes(1_000_000))))
+    for data in (b"no gzip", gzip.compress(b"cut off")[:-9]):
+        with pytest.raises(MessageError):
+            MessageReader("gzip", 1000).feed(compressed(data))
+    with pytest.raises(MessageError, match="compression flag 1"):
+        MessageReader("identity", 1000).feed(compressed(gzip.compress(b"x")))
+
+
+# ----------------------------------------------------------------------------- headers
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["1", "2", "x" * 3000])), min_size=1, max_size=30))
+def test_remembered_headers_are_those_that_decoding_gives(extras: list[tuple[str, str]]) -> None:
+    """Long values push each other out of the table, so that the same bytes come to mean something else."""
+    encoder, decoder = Encoder(), RequestDecoder()
+    for name, value in extras:
+        block = encoder.encode([*HEADERS, (name, value)])
+        request = decoder.decode(block)
+        assert request.path == "/t.T/Echo"
+        assert request.metadata == ((name, value),)
+
+
+def test_binary_metadata_and_what_is_no_call() -> None:
+    encoder, decoder = Encoder(), RequestDecoder()
+    headers = [*HEADERS, ("auth-token-bin", "YWI"), ("other-bin", "YWI=,Yw"), ("odd-bin", "!")]
+    assert decoder.decode(encoder.encode(headers)).metadata == (
+        ("auth-token-bin", b"ab"),
+        ("other-bin", b"ab"),
+        ("other-bin", b"c"),
+        ("odd-bin", b"!"),
+    )
+    get = [(":method", "GET"), *HEADERS[1:]]
+    assert decoder.decode(encoder.encode(get)).http_status == 405
+    assert decoder.decode(encoder.encode([*HEADERS[:4], ("content-type", "text/html")])).http_status == 415
+    for bad in (HEADERS[1:], [*HEADERS, ("Upper", "x")], [("a", "b"), *HEADERS], [*HEADERS, ("grpc-timeout", "soon")]):
+        with pytest.raises(StreamBrokenError):
+            decoder.decode(encoder.encode(bad))
+    with pytest.raises(ConnectionBrokenError):
+        decoder.decode(b"\xff\xff\xff\xff\xff")
+
+
+def test_timeouts_and_status_texts() -> None:
+    assert timeout_seconds(None) is None
+    assert timeout_seconds(b"1500m") == 1.5
+    assert timeout_seconds(b"2H") == 7200
+    assert percent_encoded("a b%é\n") == "a b%25%C3%A9%0A"
+
+
+# ----------------------------------------------------------------------------- a connection
+
+
+class FakeTransport:
+    """Keeps what was written."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed, "nothing is written after the end"
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high > 0
+
+    def get_write_buffer_size(self) -> int:
+        return len(self.written)
+
+    def get_extra_info(self, name: str) -> tuple[str, int]:
+        assert name == "peername"
+        return ("127.0.0.1", 5)
+
+
+class Peer:
+    """A client of one server, frame by frame."""
+
+    def __init__(self, server: GrpcServer, *, greeted: bool = True) -> None:
+        self.connection = Connection(server)
+        self.transport = FakeTransport()
+        transport: Any = self.transport
+        self.connection.connection_made(transport)
+        self.encoder = Encoder()
+        self.decoder = Decoder()
+        if greeted:
+            self.send(f.PREFACE + f.settings_frame({}))
+            self.frames()
+
+    def send(self, data: bytes) -> None:
+        self.connection.data_received(data)
+
+    def request(self, stream_id: int, data: bytes | None, *extra: tuple[str, str], path: str = "/t.T/Echo") -> None:
+        headers = [(name, path if name == ":path" else value) for name, value in HEADERS]
+        self.send(f.frame(f.HEADERS, f.END_HEADERS, stream_id, self.encoder.encode([*headers, *extra])))
+        if data is not None:
+            self.send(f.frame(f.DATA, f.END_STREAM, stream_id, data))
+
+    def frames(self) -> list[tuple[int, int, int, bytes]]:
+        """What was sent since the last look: kind, flags, stream, payload."""
+        data, found = bytes(self.transport.written), []
+        self.transport.written.clear()
+        while data:
+            length_and_kind, flags, stream_id = f.unpack_header(data)
+            end = f.HEADER_SIZE_BYTES + (length_and_kind >> 8)
+            found.append((length_and_kind & 0xFF, flags, stream_id, data[f.HEADER_SIZE_BYTES : end]))
+            data = data[end:]
+        return found
+
+    def headers(self) -> dict[str, str]:
+        """All headers and trailers that arrived."""
+        blocks = [payload for kind, _, _, payload in self.frames() if kind == f.HEADERS]
+        return {str(name): str(value) for block in blocks for name, value in self.decoder.decode(block)}
+
+    def goaway(self) -> tuple[int, str]:
+        """The code and the text that the connection ended with."""
+        assert self.transport.closed
+        (payload,) = [payload for kind, _, _, payload in self.frames() if kind == f.GOAWAY]
+        return int.from_bytes(payload[4:8], "big"), payload[8:].decode()
+
+
+class Bench:
+    """A server with three methods and a look at what they do."""
+
+    def __init__(self) -> None:
+        self.cancelled = 0
+        self.server = GrpcServer(
+            {
+                "/t.T/Echo": Route(self.echo, True, True),
+                "/t.T/Stuck": Route(self.stuck, True, True),
+                "/t.T/Each": Route(self.each, False, False),
+                "/t.T/Large": Route(self.large, True, True),
+            },
+            message_size_bytes_max=100_000,
+            streams_max=8,
+        )
+
+    async def echo(self, data: bytes, call: Any) -> bytes:
+        return data
+
+    async def large(self, data: bytes, call: Any) -> bytes:
+        return data * 1000
+
+    async def stuck(self, data: bytes, call: Any) -> bytes:
+        try:
+            return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def each(self, requests: AsyncIterator[bytes], call: Any) -> None:
+        async for data in requests:
+            await call.write(data)
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_call_and_its_answer() -> None:
+    peer = Peer(Bench().server)
+    peer.request(1, framed(b"hello"))
+    await settle()
+    (first, data, last) = peer.frames()
+    assert (data[0], data[3]) == (f.DATA, framed(b"hello"))
+    assert dict(peer.decoder.decode(first[3]))[":status"] == "200"
+    assert dict(peer.decoder.decode(last[3])) == {"grpc-status": "0"}
+    assert last[1] & f.END_STREAM
+    assert not peer.connection.calls
+
+
+async def test_headers_in_pieces_and_with_padding_and_priority() -> None:
+    peer = Peer(Bench().server)
+    block = peer.encoder.encode(HEADERS)
+    padded = b"\x03" + bytes(5) + block[:7] + bytes(3)
+    peer.send(f.frame(f.HEADERS, f.PADDED | f.HAS_PRIORITY, 1, padded))
+    peer.send(f.frame(f.CONTINUATION, 0, 1, block[7:9]))
+    for byte in f.frame(f.CONTINUATION, f.END_HEADERS, 1, block[9:]):
+        peer.send(bytes([byte]))
+    peer.send(f.frame(f.DATA, f.END_STREAM | f.PADDED, 1, b"\x02" + framed(b"x") + bytes(2)))
+    await settle()
+    assert peer.headers()["grpc-status"] == "0"
+
+
+async def test_a_large_answer_waits_for_the_windows() -> None:
+    peer = Peer(Bench().server)
+    peer.request(1, framed(bytes(90)), path="/t.T/Large")
+    await settle()
+    sent = sum(len(payload) for kind, _, _, payload in peer.frames() if kind == f.DATA)
+    assert sent == f.WINDOW_SIZE_BYTES_DEFAULT
+    peer.send(f.window_update(1, 50_000))
+    assert not peer.frames(), "the connection's window is still closed"
+    peer.send(f.window_update(0, 50_000))
+    frames = peer.frames()
+    assert sent + sum(len(payload) for kind, _, _, payload in frames if kind == f.DATA) == 90_005
+    assert frames[-1][1] & f.END_STREAM
+
+
+async def test_a_stream_of_requests_is_answered_while_it_is_open() -> None:
+    peer = Peer(Bench().server)
+    peer.request(1, None, path="/t.T/Each")
+    for text in (b"a", b"b"):
+        peer.send(f.frame(f.DATA, 0, 1, framed(text)))
+        await settle()
+        assert framed(text) in [payload for kind, _, _, payload in peer.frames() if kind == f.DATA]
+    peer.send(f.frame(f.DATA, f.END_STREAM, 1, b""))
+    await settle()
+    assert peer.headers()["grpc-status"] == "0"
+
+
+async def test_a_client_that_leaves_cancels_the_handler() -> None:
+    bench = Bench()
+    peer = Peer(bench.server)
+    peer.request(1, framed(b""), path="/t.T/Stuck")
+    peer.request(3, framed(b""), path="/t.T/Stuck")
+    await settle()
+    peer.send(f.reset(1, ErrorCode.CANCEL))
+    await settle()
+    assert bench.cancelled == 1
+    peer.connection.connection_lost(None)
+    await settle()
+    assert bench.cancelled == 2
+    assert not bench.server.connections
+
+
+async def test_a_deadline_ends_the_call() -> None:
+    bench = Bench()
+    peer = Peer(bench.server)
+    peer.request(1, framed(b""), ("grpc-timeout", "1n"), path="/t.T/Stuck")
+    await settle()
+    bench.server._expire()
+    assert peer.headers()["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+    await settle()
+    assert bench.cancelled == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "text"),
+    [
+        (framed(b"1") + framed(b"2"), 3, "exactly one message"),
+        (b"", 3, "exactly one message"),
+        (framed(b"12345")[:-1], 3, "exactly one message"),
+        (b"\x00\x7f\xff\xff\xff", 8, "larger than max (2147483647 vs. 100000)"),
+    ],
+)
+async def test_requests_that_are_not_one_message(data: bytes, status: int, text: str) -> None:
+    peer = Peer(Bench().server)
+    peer.request(1, data)
+    await settle()
+    headers = peer.headers()
+    assert headers["grpc-status"] == str(status)
+    assert text in headers["grpc-message"]
+    peer.request(3, framed(b"next"))
+    await settle()
+    assert peer.headers()["grpc-status"] == "0", "the connection goes on"
+
+
+async def test_methods_and_encodings_that_are_not_there() -> None:
+    peer = Peer(Bench().server)
+    peer.request(1, framed(b""), path="/t.T/None")
+    assert peer.headers()["grpc-status"] == "12"
+    peer.request(3, framed(b""), ("grpc-encoding", "snappy"))
+    headers = peer.headers()
+    assert (headers["grpc-status"], headers["grpc-accept-encoding"]) == ("12", "identity,deflate,gzip")
+
+
+async def test_more_streams_than_announced_are_refused_one_by_one() -> None:
+    peer = Peer(Bench().server)
+    for number in range(9):
+        peer.request(2 * number + 1, framed(b""), path="/t.T/Stuck")
+    resets = [(stream, payload) for kind, _, stream, payload in peer.frames() if kind == f.RST_STREAM]
+    assert resets[0] == (17, ErrorCode.REFUSED_STREAM.to_bytes(4, "big"))
+    assert not peer.transport.closed
+    peer.connection.connection_lost(None)
+
+
+PREAMBLE = f.PREFACE + f.settings_frame({})
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (f.PREFACE + f.frame(f.PING, 0, 0, bytes(8)), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.pack_header(20_000 << 8, 0, 1), ErrorCode.FRAME_SIZE_ERROR),
+        (PREAMBLE + f.frame(f.DATA, 0, 1, b"x"), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.frame(f.HEADERS, f.END_HEADERS, 2, Encoder().encode(HEADERS)), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.frame(f.HEADERS, f.END_HEADERS, 1, b"\xff\xff\xff\xff"), ErrorCode.COMPRESSION_ERROR),
+        (PREAMBLE + f.frame(f.CONTINUATION, 0, 1, b""), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.frame(f.HEADERS, 0, 1) + f.frame(f.PING, 0, 0, bytes(8)), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.frame(f.HEADERS, 0, 1) + f.frame(f.CONTINUATION, 0, 1) * 20, ErrorCode.ENHANCE_YOUR_CALM),
+        (PREAMBLE + f.frame(f.PING, 0, 0, bytes(7)), ErrorCode.FRAME_SIZE_ERROR),
+        (PREAMBLE + f.window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.window_update(0, f.WINDOW_SIZE_BYTES_MAX), ErrorCode.FLOW_CONTROL_ERROR),
+        (PREAMBLE + f.settings_frame({f.SETTING_INITIAL_WINDOW_SIZE: 2**31}), ErrorCode.FLOW_CONTROL_ERROR),
+        (PREAMBLE + f.settings_frame({f.SETTING_MAX_FRAME_SIZE: 1}), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.frame(f.PUSH_PROMISE, 0, 1), ErrorCode.PROTOCOL_ERROR),
+    ],
+)
+async def test_a_peer_that_breaks_the_protocol_is_told_so_and_cut_off(data: bytes, code: ErrorCode) -> None:
+    peer = Peer(Bench().server, greeted=False)
+    peer.send(data)
+    found, text = peer.goaway()
+    assert found == code
+    assert text
+    peer.send(b"more")  # what is still on its way means nothing
+
+
+async def test_floods_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "CHORES_MAX", 50)
+    floods: list[Callable[[int], bytes]] = [
+        lambda number: f.frame(f.PING, 0, 0, bytes(8)),
+        lambda number: f.settings_frame({}),
+        lambda number: f.frame(f.PRIORITY, 0, 1, bytes(5)),
+    ]
+    for flood in floods:
+        peer = Peer(Bench().server)
+        peer.send(b"".join(flood(number) for number in range(60)))
+        assert peer.goaway()[0] == ErrorCode.ENHANCE_YOUR_CALM
+    peer = Peer(Bench().server)
+    for number in range(60):
+        if not peer.transport.closed:
+            peer.request(2 * number + 1, None, path="/t.T/Stuck")
+            peer.send(f.reset(2 * number + 1, ErrorCode.CANCEL))
+    assert peer.goaway()[0] == ErrorCode.ENHANCE_YOUR_CALM
+
+
+async def test_other_protocols_are_told_what_this_port_is() -> None:
+    peer = Peer(Bench().server, greeted=False)
+    peer.frames()
+    peer.send(b"GET /v1/health HTTP/1.1\r\n\r\n")
+    assert b"505" in peer.transport.written
+    assert b"admin API" in peer.transport.written
+    assert peer.transport.closed
+
+
+async def test_many_frames_in_one_piece_let_the_loop_run_in_between() -> None:
+    peer = Peer(Bench().server)
+    peer.send(f.frame(f.PING, 0, 0, bytes(8)) * 300)
+    assert len(peer.frames()) == 128
+    await settle()
+    assert len(peer.frames()) == 172
+
+
+async def test_a_stop_waits_for_calls_and_cuts_the_rest() -> None:
+    bench = Bench()
+    peer = Peer(bench.server)
+    peer.request(1, framed(b""), path="/t.T/Stuck")
+    await settle()
+    stopping = asyncio.create_task(bench.server.stop(0))
+    await settle()
+    peer.connection.connection_lost(None)
+    await stopping
+    frames = peer.frames()
+    assert (frames[0][0], int.from_bytes(frames[0][3][:4], "big")) == (f.GOAWAY, 1)
+    assert dict(peer.decoder.decode(frames[1][3]))["grpc-status"] == str(grpc.StatusCode.ABORTED.value[0])
+    assert bench.cancelled == 1
+
+
+async def test_a_silent_peer_is_asked_and_then_cut_off() -> None:
+    bench = Bench()
+    peer = Peer(bench.server)
+    for _ in range(bench.server.ticks_until_ping):
+        assert not peer.frames()
+        peer.connection.tick()
+    assert [kind for kind, *_ in peer.frames()] == [f.PING]
+    peer.send(f.frame(f.PING, f.ACK, 0, b"metasrv?"))
+    for _ in range(bench.server.ticks_until_dead):
+        assert not peer.transport.closed
+        peer.connection.tick()
+    assert peer.transport.closed
+
+
+@given(st.binary(max_size=200))
+async def test_random_bytes_never_raise(data: bytes) -> None:
+    peer = Peer(Bench().server, greeted=False)
+    peer.send(f.PREFACE + f.settings_frame({}) + data)
+    await settle()
+    peer.connection.connection_lost(None)
+    await settle()
