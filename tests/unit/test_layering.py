@@ -34,6 +34,7 @@ CONFINED = {
     "starlette": {"admin"},
     "uvicorn": {"admin"},
     "grpc": {"grpc_api", "client", "testing", "cli"},
+    "hpack": {"grpc_api"},
     "prometheus_client": {"metrics"},
     "memray": {"profiling"},
     "pickle": set(),
