@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -22,7 +23,8 @@ UNKNOWN: int = _STATUS.SERVICE_UNKNOWN
 class HealthService:
     """One status for each of `names`; the empty name stands for the whole server."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
+    def __init__(self, names: tuple[str, ...], serves: Callable[[], bool]) -> None:
+        self._serves = serves
         self._statuses = dict.fromkeys(names, NOT_SERVING)
         self._changed = asyncio.Condition()
         self._ended = False
@@ -33,8 +35,11 @@ class HealthService:
             f"/{SERVICE_NAME}/Watch": Route(self._watch, single_request=True, single_reply=False),
         }
 
-    async def set(self, status: int) -> None:
-        """Report `status` for every name."""
+    async def refresh(self) -> None:
+        """Look whether this node serves, and tell whoever watches."""
+        await self._set(SERVING if self._serves() else NOT_SERVING)
+
+    async def _set(self, status: int) -> None:
         if self._ended or all(known == status for known in self._statuses.values()):
             return
         async with self._changed:
@@ -43,12 +48,13 @@ class HealthService:
 
     async def end(self) -> None:
         """The server stops: nothing serves any more, and every Watch ends after it has said so."""
-        await self.set(NOT_SERVING)
+        await self._set(NOT_SERVING)
         async with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     async def _check(self, data: bytes, call: Call) -> bytes:
+        await self.refresh()
         status = self._statuses.get(await _service(data, call))
         if status is None:
             await call.abort(grpc.StatusCode.NOT_FOUND, "no service of this name")

@@ -15,8 +15,8 @@ from metasrv.grpc_api.cluster import ClusterMethods
 from metasrv.grpc_api.dispatch import Dispatcher
 from metasrv.grpc_api.export import ExportMethods
 from metasrv.grpc_api.handshake import Authenticator
-from metasrv.grpc_api.health import NOT_SERVING, SERVING, HealthService
 from metasrv.grpc_api.health import SERVICE_NAME as HEALTH_SERVICE_NAME
+from metasrv.grpc_api.health import HealthService
 from metasrv.grpc_api.http2.listening import open_sockets, server_tls
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.kv import KvMethods
@@ -54,7 +54,7 @@ class GrpcService:
         self._dispatcher = Dispatcher(context, self._authenticator, self._hint)
         self._readers = Readers(context.machine)
         self._server: GrpcServer | None = None
-        self._health = HealthService(("", m.SERVICE_NAME))
+        self._health = HealthService(("", m.SERVICE_NAME), self._serves)
         self._health_task: asyncio.Task[None] | None = None
 
     async def start(self) -> Endpoint:
@@ -112,12 +112,15 @@ class GrpcService:
         }
 
     async def _follow_health(self) -> None:
-        """Report SERVING while this node knows a leader and takes requests."""
+        """Tell those who watch the health service when it changes."""
         while True:
-            status = self._context.consensus.status()
-            able = not self._context.draining and status.fatal is None and status.leader_id is not None
-            await self._health.set(SERVING if able else NOT_SERVING)
+            await self._health.refresh()
             await asyncio.sleep(HEALTH_SECONDS)
+
+    def _serves(self) -> bool:
+        """Whether this node knows a leader and takes requests."""
+        status = self._context.consensus.status()
+        return not self._context.draining and status.fatal is None and status.leader_id is not None
 
 
 def _version_of(key: str, text: str) -> ProtocolVersion:

@@ -442,9 +442,13 @@ async def test_a_silent_peer_is_asked_and_then_cut_off() -> None:
 
 
 @given(st.binary(max_size=200))
-async def test_random_bytes_never_raise(data: bytes) -> None:
-    peer = Peer(Bench().server, greeted=False)
+async def test_random_bytes_end_the_connection_or_are_waited_on(data: bytes) -> None:
+    server = Bench().server
+    peer = Peer(server, greeted=False)
     peer.send(f.PREFACE + f.settings_frame({}) + data)
     await settle()
+    assert peer.transport.closed or len(server.connections) == 1
     peer.connection.connection_lost(None)
     await settle()
+    assert not server.connections
+    assert not peer.connection.calls
