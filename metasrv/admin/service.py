@@ -22,6 +22,7 @@ from metasrv.admin.connection import DeadlineProtocol
 from metasrv.context import NodeContext
 from metasrv.errors import BindError, ConfigError
 from metasrv.limits import ADMIN_CONNECTIONS_MAX
+from metasrv.listening_socket import listening_socket
 from metasrv.types import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -131,18 +132,11 @@ async def bind(address: str) -> socket.socket:
         found = await loop.getaddrinfo(endpoint.addr, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise BindError(f"the admin API can not listen at {address}: the host is unknown ({error})") from error
-    family, kind, protocol, _, socket_address = found[0]
-    listener = socket.socket(family, kind, protocol)
+    family, _, _, _, socket_address = found[0]
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(socket_address)
-        # Listening already here: two sockets may share an address until one of them listens.
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
+        return listening_socket(family, socket_address, BACKLOG)
     except OSError as error:
-        listener.close()
         raise BindError(_sentence(address, error)) from error
-    return listener
 
 
 def _sentence(address: str, error: OSError) -> str:

@@ -72,7 +72,7 @@ class GrpcService:
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
         )
-        sockets = open_sockets(endpoint)
+        sockets = await open_sockets(endpoint)
         await self._server.start(sockets, tls)
         self._health_task = asyncio.create_task(self._follow_health(), name="grpc-health")
         return Endpoint(endpoint.addr, sockets[0].getsockname()[1])

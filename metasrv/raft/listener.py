@@ -15,6 +15,7 @@ from typing import Any
 from metasrv.clock import Clock
 from metasrv.errors import BindError
 from metasrv.limits import PEER_CONNECTIONS_MAX
+from metasrv.listening_socket import listening_socket
 from metasrv.observer import RaftObserver
 from metasrv.raft.accepted_connection import AcceptedConnection
 from metasrv.raft.connection import Connection
@@ -61,7 +62,7 @@ class PeerListener:
         try:
             found = await loop.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, _, _, _, (address, _, *scope) = found[0]
-            listening = _listening_socket(family, (address, port, *scope))
+            listening = listening_socket(family, (address, port, *scope), _BACKLOG)
             self._server = await loop.create_server(
                 self.new_connection, sock=listening, ssl=self._security.server_context
             )
@@ -174,20 +175,6 @@ class PeerListener:
         task = asyncio.get_running_loop().create_task(work)
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
-
-
-def _listening_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
-    """Not left to the loop: after a bind that failed inside uvloop, its loop never closes, nor does the process end."""
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.setblocking(False)
-        listening.bind(address)
-        listening.listen(_BACKLOG)
-    except BaseException:
-        listening.close()
-        raise
-    return listening
 
 
 def _host(connection: Connection) -> str:

@@ -118,7 +118,7 @@ class Snapshots:
             if self._incoming is None and os.path.exists(incoming):
                 os.replace(incoming, os.path.join(self._directory, _LEFTOVER_NAME))
         except OSError as error:
-            logger.warning("what an earlier transfer left stays for now: %s", error)
+            logger.warning("an unfinished snapshot of an earlier run stays until the next one replaces it: %s", error)
 
         def looked(info: SnapshotInfo | None, error: BaseException | None) -> None:
             if error is not None:

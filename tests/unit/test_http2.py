@@ -122,6 +122,7 @@ class FakeTransport:
     def __init__(self) -> None:
         self.written = bytearray()
         self.closed = False
+        self.held = False
 
     def write(self, data: bytes) -> None:
         assert not self.closed, "nothing is written after the end"
@@ -131,6 +132,14 @@ class FakeTransport:
         self.closed = True
 
     abort = close
+
+    def pause_reading(self) -> None:
+        assert not self.held
+        self.held = True
+
+    def resume_reading(self) -> None:
+        assert self.held
+        self.held = False
 
     def set_write_buffer_limits(self, high: int) -> None:
         assert high > 0
@@ -267,6 +276,20 @@ async def test_a_large_answer_waits_for_the_windows() -> None:
     assert frames[-1][1] & f.END_STREAM
 
 
+async def test_an_answer_that_nobody_takes_is_given_up() -> None:
+    peer = Peer(Bench().server)
+    peer.request(1, framed(bytes(90)), path="/t.T/Large")
+    await settle()
+    peer.frames()
+    for _ in range(connection_module.STALLED_TICKS_MAX):
+        peer.connection.tick()
+        peer.send(f.frame(f.PING, f.ACK, 0, bytes(8)))
+    assert peer.connection.calls
+    peer.connection.tick()
+    assert peer.headers()["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
+    assert not peer.connection.calls
+
+
 async def test_a_stream_of_requests_is_answered_while_it_is_open() -> None:
     peer = Peer(Bench().server)
     peer.request(1, None, path="/t.T/Each")
@@ -328,8 +351,10 @@ async def test_requests_that_are_not_one_message(data: bytes, status: int, text:
 
 async def test_methods_and_encodings_that_are_not_there() -> None:
     peer = Peer(Bench().server)
-    peer.request(1, framed(b""), path="/t.T/None")
-    assert peer.headers()["grpc-status"] == "12"
+    peer.request(1, framed(b""), path="/" + "n" * 10_000)
+    headers = peer.headers()
+    assert headers["grpc-status"] == "12"
+    assert len(headers["grpc-message"]) == 2000, "clients refuse longer headers"
     peer.request(3, framed(b""), ("grpc-encoding", "snappy"))
     headers = peer.headers()
     assert (headers["grpc-status"], headers["grpc-accept-encoding"]) == ("12", "identity,deflate,gzip")
@@ -382,6 +407,7 @@ async def test_floods_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> Non
         lambda number: f.frame(f.PING, 0, 0, bytes(8)),
         lambda number: f.settings_frame({}),
         lambda number: f.frame(f.PRIORITY, 0, 1, bytes(5)),
+        lambda number: f.frame(0x77, 0, 1),
     ]
     for flood in floods:
         peer = Peer(Bench().server)
@@ -408,8 +434,27 @@ async def test_many_frames_in_one_piece_let_the_loop_run_in_between() -> None:
     peer = Peer(Bench().server)
     peer.send(f.frame(f.PING, 0, 0, bytes(8)) * 300)
     assert len(peer.frames()) == 128
+    assert peer.transport.held, "a peer can not pile up more than was read at once"
     await settle()
     assert len(peer.frames()) == 172
+    assert not peer.transport.held
+
+
+async def test_a_stop_waits_until_the_last_call_has_its_answer() -> None:
+    bench = Bench()
+    one, other = Peer(bench.server), Peer(bench.server)
+    for peer in (one, other):
+        peer.request(1, None, path="/t.T/Each")
+    await settle()
+    stopping = asyncio.create_task(bench.server.stop(60))
+    for peer in (one, other):
+        await settle()
+        assert not stopping.done()
+        peer.send(f.frame(f.DATA, f.END_STREAM, 1, framed(b"last")))
+        await settle()
+        assert peer.headers()["grpc-status"] == "0"
+        peer.connection.connection_lost(None)
+    await stopping
 
 
 async def test_a_stop_waits_for_calls_and_cuts_the_rest() -> None:
@@ -430,12 +475,12 @@ async def test_a_stop_waits_for_calls_and_cuts_the_rest() -> None:
 async def test_a_silent_peer_is_asked_and_then_cut_off() -> None:
     bench = Bench()
     peer = Peer(bench.server)
-    for _ in range(bench.server.ticks_until_ping):
+    for _ in range(connection_module.TICKS_UNTIL_PING):
         assert not peer.frames()
         peer.connection.tick()
     assert [kind for kind, *_ in peer.frames()] == [f.PING]
     peer.send(f.frame(f.PING, f.ACK, 0, b"metasrv?"))
-    for _ in range(bench.server.ticks_until_dead):
+    for _ in range(connection_module.TICKS_UNTIL_DEAD):
         assert not peer.transport.closed
         peer.connection.tick()
     assert peer.transport.closed

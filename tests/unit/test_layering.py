@@ -12,7 +12,18 @@ import metasrv
 ROOT = Path(metasrv.__file__).parent
 
 LAYERS = [
-    {"__init__", "errors", "limits", "types", "commands", "clock", "observer", "build_info", "service_manager"},
+    {
+        "__init__",
+        "errors",
+        "limits",
+        "types",
+        "commands",
+        "clock",
+        "observer",
+        "build_info",
+        "service_manager",
+        "listening_socket",
+    },
     {"wire", "codec", "entries"},
     {"config", "data_directory"},
     {"logs", "logs_file"},

@@ -45,8 +45,6 @@ STREAM_WINDOW_SIZE_BYTES = 1024 * 1024
 """Of a request that a client may send before any of it was taken."""
 WRITES_A_STEP = 64
 """A stream that always finds room lets the rest of the loop run after so many messages."""
-STATUS_TEXT_CHARACTERS_MAX = 2000
-"""Clients refuse headers of more than a few thousand bytes, and would then show nothing."""
 
 
 class Route(NamedTuple):
@@ -215,7 +213,7 @@ class ServerCall:
         if self.closed:
             return
         number: int = code.value[0]
-        block = status_block(number, text[:STATUS_TEXT_CHARACTERS_MAX], metadata)
+        block = status_block(number, text, metadata)
         if self.sender.started:
             self.sender.finish(block)
         else:

@@ -34,11 +34,15 @@ logger = logging.getLogger(__name__)
 CONNECTION_WINDOW_SIZE_BYTES = 16 * 1024 * 1024
 CHORES_MAX = 10_000
 """Frames between two ticks of the server that bring no call forward: resets, pings, settings, empty data."""
+TICKS_UNTIL_PING = 4
+TICKS_UNTIL_DEAD = 6
+"""A client that vanished without a word is asked after 20 seconds and cut off, its watchers with it, after 30."""
 WRITE_BUFFER_SIZE_BYTES = 1024 * 1024
 STALLED_TICKS_MAX = 18
 """A minute and a half: a client that reads nothing of an answer for so long loses the call."""
 UNREAD_SIZE_BYTES_MAX = 16 * 1024 * 1024
 """A peer that reads nothing and goes on asking is cut off when so much waits for it in the socket's buffer."""
+_UNIMPLEMENTED: int = grpc.StatusCode.UNIMPLEMENTED.value[0]
 HTTP1_ANSWER = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
     b"This port speaks gRPC over HTTP/2; HTTP requests belong to the admin API's port.\n"
@@ -63,7 +67,7 @@ class Connection(asyncio.Protocol):
         """Ticks of the server since anything was received."""
         self._transport: asyncio.Transport | None = None
         self._decoder = RequestDecoder()
-        self._reader = FrameReader(server.loop, self._on_frame, self._on_error)
+        self._reader = FrameReader(server.loop, self._on_frame, self._on_error, self._hold_reading)
         self._last_stream_id = 0
         self._going_away = False
         self._received_bytes = 0
@@ -127,15 +131,15 @@ class Connection(asyncio.Protocol):
     def tick(self) -> None:
         """Every few seconds: forget old chores, ask a silent peer whether it lives, cut off what does not move."""
         self._chores = 0
-        for call in tuple(self.calls.values()):
-            if call.sender.waits:
-                call.sender.stalled_ticks += 1
-                if call.sender.stalled_ticks > STALLED_TICKS_MAX:
-                    call.cut(grpc.StatusCode.RESOURCE_EXHAUSTED, "the client took nothing of the answer for too long")
+        for stream_id, sender in tuple(self.waiting.items()):
+            sender.stalled_ticks += 1
+            if sender.stalled_ticks > STALLED_TICKS_MAX:
+                text = "the client took nothing of the answer for too long"
+                self.calls[stream_id].cut(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
         self.quiet_ticks += 1
-        if self.quiet_ticks >= self._server.ticks_until_dead:
+        if self.quiet_ticks >= TICKS_UNTIL_DEAD:
             self.abort()
-        elif self.quiet_ticks >= self._server.ticks_until_ping:
+        elif self.quiet_ticks >= TICKS_UNTIL_PING:
             self.write(f.frame(f.PING, 0, 0, b"metasrv?"))
 
     def go_away(self) -> None:
@@ -173,7 +177,9 @@ class Connection(asyncio.Protocol):
             self._on_headers(flags, stream_id, payload)
         else:
             handler = _HANDLERS.get(kind)
-            if handler is not None:  # frames of unknown kinds mean nothing (RFC 9113 section 5.5)
+            if handler is None:
+                self._chore()  # frames of unknown kinds mean nothing (RFC 9113 section 5.5)
+            else:
                 handler(self, flags, stream_id, payload)
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -189,7 +195,11 @@ class Connection(asyncio.Protocol):
         if call is None:
             self._check_was_open(stream_id)  # data on its way while the call ended
             return
-        content = f.without_padding(flags, payload) if flags & f.PADDED else payload
+        content = payload
+        if flags & f.PADDED:
+            content = f.without_padding(flags, payload)
+            # Padding counts in the stream's window, and nobody will ever take it.
+            self.write(f.window_update(stream_id, len(payload) - len(content)))
         try:
             call.receive(content, bool(flags & f.END_STREAM))
         except StreamBrokenError as problem:
@@ -235,7 +245,7 @@ class Connection(asyncio.Protocol):
             block = (
                 http_error_block(request.http_status)
                 if request.http_status != 200
-                else RESPONSE_BLOCK + status_block(12, f"this server has no method {request.path}")
+                else RESPONSE_BLOCK + status_block(_UNIMPLEMENTED, f"this server has no method {request.path}")
             )
             self.write(header_frames(stream_id, block, f.END_STREAM, self.frame_size_max))
             if not ended:
@@ -244,6 +254,7 @@ class Connection(asyncio.Protocol):
         seconds = request.timeout_seconds
         call = ServerCall(self, stream_id, request, route, None if seconds is None else self.loop.time() + seconds)
         self.calls[stream_id] = call
+        self._server.call_began()
         if seconds is not None:
             self._server.timed(call)
         call.begin()
@@ -341,6 +352,13 @@ class Connection(asyncio.Protocol):
             raise ConnectionBrokenError(
                 ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which was never opened"
             )
+
+    def _hold_reading(self, hold: bool) -> None:
+        if self._transport is not None:
+            if hold:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def _chore(self) -> None:
         self._chores += 1

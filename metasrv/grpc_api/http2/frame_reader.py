@@ -1,6 +1,6 @@
 """From the bytes of a connection to its frames: the preface, whole frames, header blocks that go on (RFC 9113 3.4, 4).
 
-Knows no stream. Runs on the event loop and lets the rest of it run after so many frames.
+Knows no stream. Runs on the event loop and lets the rest of it run after so many frames; nothing more is read meanwhile.
 """
 
 from __future__ import annotations
@@ -31,10 +31,18 @@ class NotHttp2Error(Exception):
 class FrameReader:
     """Cuts what one peer sends into frames; a header block arrives in one piece, as a HEADERS frame with its end."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_frame: OnFrame, on_error: Callable[[Exception], None]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_frame: OnFrame,
+        on_error: Callable[[Exception], None],
+        hold: Callable[[bool], None],
+    ) -> None:
+        """`hold(True)` is told to stop reading from the peer, `hold(False)` to go on."""
         self._loop = loop
         self._on_frame = on_frame
         self._on_error = on_error
+        self._hold = hold
         self._rest = b""
         """Received and not yet handled."""
         self._resting = False
@@ -49,22 +57,30 @@ class FrameReader:
         if self._ended:
             return
         self._rest = self._rest + data if self._rest else data
-        if not self._resting:
-            self._handle()
+        if not self._resting and self._handle():
+            self._hold(True)
 
     def end(self) -> None:
         """Handle nothing any more."""
         self._ended = True
         self._rest = b""
 
-    def _handle(self) -> None:
+    def _handle_rest(self) -> None:
+        if not self._handle() and not self._ended:
+            self._hold(False)
+
+    def _handle(self) -> bool:
+        """Handle what is there; whether more is left than one step takes."""
         self._resting = False
         try:
             if self._greeted or self._greet():
-                self._handle_frames()
+                self._resting = self._handle_frames()
         except (ConnectionBrokenError, NotHttp2Error) as error:
             self.end()
             self._on_error(error)
+        if self._resting:
+            self._loop.call_soon(self._handle_rest)
+        return self._resting
 
     def _greet(self) -> bool:
         """Whether the peer has sent its whole preface; raises NotHttp2Error."""
@@ -77,10 +93,11 @@ class FrameReader:
         self._greeted = True
         return True
 
-    def _handle_frames(self) -> None:
+    def _handle_frames(self) -> bool:
+        """Whether whole frames are left for another step."""
         data, offset, size = self._rest, 0, len(self._rest)
         left = FRAMES_A_STEP
-        while size - offset >= f.HEADER_SIZE_BYTES and not self._ended:
+        while left and size - offset >= f.HEADER_SIZE_BYTES and not self._ended:
             length_and_kind, flags, stream_id = f.unpack_header(data, offset)
             length = length_and_kind >> 8
             if length > f.FRAME_SIZE_BYTES_MAX:
@@ -88,16 +105,13 @@ class FrameReader:
             end = offset + f.HEADER_SIZE_BYTES + length
             if end > size:
                 break
-            if not left:
-                self._resting = True
-                self._loop.call_soon(self._handle)
-                break
             left -= 1
             payload = data[offset + f.HEADER_SIZE_BYTES : end]
             offset = end
             self._handle_frame(length_and_kind & 0xFF, flags, stream_id & f.STREAM_ID_MAX, payload)
         if not self._ended:
             self._rest = data[offset:] if offset else data
+        return not left and not self._ended
 
     def _handle_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if not self._settled:

@@ -25,6 +25,10 @@ Metadata = Iterable[tuple[str, str | bytes]]
 HEADER_LIST_SIZE_BYTES_MAX = 65_536
 """Of the headers of one request, decoded (RFC 9113 section 6.5.2)."""
 REMEMBERED_BLOCKS_MAX = 256
+REMEMBERED_SIZE_BYTES_MAX = 512
+"""Of one block; what repeats itself is short, because it stands in the table."""
+STATUS_TEXT_CHARACTERS_MAX = 2000
+"""Clients refuse headers of more than a few thousand bytes, and would then show nothing."""
 ENCODINGS = ("identity", "deflate", "gzip")
 
 _NOT_METADATA = frozenset((b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"))
@@ -66,7 +70,8 @@ class RequestDecoder:
         if changes != self._known_changes or len(known) >= REMEMBERED_BLOCKS_MAX:
             known.clear()
             self._known_changes = changes
-        if changes == changes_before and block and block[0] & 0xE0 != 0x20:  # not one that resizes the table
+        resizes = block[:1] and block[0] & 0xE0 == 0x20
+        if changes == changes_before and not resizes and len(block) <= REMEMBERED_SIZE_BYTES_MAX:
             known[block] = request
         return request
 
@@ -175,7 +180,7 @@ OK_BLOCK = literal("grpc-status", "0")
 
 def status_block(code: int, text: str, metadata: Metadata = ()) -> bytes:
     """The trailers of a call that ends with a status."""
-    message = literal("grpc-message", percent_encoded(text)) if text else b""
+    message = literal("grpc-message", percent_encoded(text[:STATUS_TEXT_CHARACTERS_MAX])) if text else b""
     return literal("grpc-status", str(code)) + message + literals(metadata)
 
 

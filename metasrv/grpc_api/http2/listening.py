@@ -5,29 +5,34 @@ gRPC's clients want HTTP/2 to be agreed on in the TLS handshake (ALPN). Runs onc
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 import ssl
 
 from metasrv.errors import BindError, ConfigError
+from metasrv.listening_socket import listening_socket
 from metasrv.types import Endpoint
 
 BACKLOG = 1024
 
 
-def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
+async def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
     """Listening sockets for every address of the host, all on one port; raises BindError."""
+    loop = asyncio.get_running_loop()
     try:
-        found = socket.getaddrinfo(endpoint.addr or None, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise _bind_error(endpoint, f"the host is unknown ({error.strerror})") from error
+        found = await loop.getaddrinfo(
+            endpoint.addr or None, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (socket.gaierror, UnicodeError) as error:
+        raise _bind_error(endpoint, f"the host is unknown ({error})") from error
     sockets: list[socket.socket] = []
     failures: list[OSError] = []
     port = endpoint.port
-    for family, kind, protocol, _, address in dict.fromkeys(found):
+    for family, _, _, _, address in dict.fromkeys(found):
         try:
-            listening = _listen(family, kind, protocol, (address[0], port, *address[2:]))
+            listening = listening_socket(family, (address[0], port, *address[2:]), BACKLOG)
         except OSError as error:
             failures.append(error)
             continue
@@ -42,21 +47,6 @@ def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
         reason = "the address is in use" if taken is not None else os.strerror(failure.errno or 0)
         raise _bind_error(endpoint, reason) from failure
     return sockets
-
-
-def _listen(family: int, kind: int, protocol: int, address: tuple[object, ...]) -> socket.socket:
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening.bind(address)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 def server_tls(cert_path: str, key_path: str, endpoint: Endpoint) -> ssl.SSLContext | None:

@@ -16,9 +16,7 @@ from metasrv.grpc_api.http2.call import Route, ServerCall
 from metasrv.grpc_api.http2.connection import Connection
 
 TICK_SECONDS = 5.0
-TICKS_UNTIL_PING = 4
-TICKS_UNTIL_DEAD = 6
-"""A client that vanished without a word is asked after 20 seconds and cut off, its watchers with it, after 30."""
+"""Between two looks at every connection (`Connection.tick`)."""
 DEADLINE_SECONDS = 0.05
 """Calls are ended so soon after their deadline; the client counts for itself."""
 CLOSE_SECONDS = 0.5
@@ -33,14 +31,14 @@ class GrpcServer:
         self.message_size_bytes_max = message_size_bytes_max
         self.streams_max = streams_max
         """Calls under way on one connection."""
-        self.ticks_until_ping = TICKS_UNTIL_PING
-        self.ticks_until_dead = TICKS_UNTIL_DEAD
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self._listeners: list[asyncio.Server] = []
         self._timed: set[ServerCall] = set()
         self._deadline_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
+        self._calls = 0
+        """Under way on all connections."""
         self._idle: asyncio.Event | None = None
         """While the server stops: set once no call is under way."""
 
@@ -84,13 +82,17 @@ class GrpcServer:
         if self._deadline_timer is None:
             self._deadline_timer = self.loop.call_later(DEADLINE_SECONDS, self._expire)
 
+    def call_began(self) -> None:
+        self._calls += 1
+
     def call_ended(self, call: ServerCall) -> None:
+        self._calls -= 1
         self._timed.discard(call)
         if self._idle is not None:
             self._set_if_idle()
 
     def _set_if_idle(self) -> None:
-        if self._idle is not None and not any(connection.calls for connection in self.connections):
+        if self._idle is not None and not self._calls:
             self._idle.set()
 
     # ------------------------------------------------------------------------- timers
