@@ -342,6 +342,15 @@ class ProcessCluster:
         statuses = await self.wait_for_statuses(agreed, "all running nodes to agree on a leader", timeout_s)
         return next(node_id for node_id, status in statuses.items() if status["is_leader"])
 
+    async def wait_for_ready(self, *node_ids: int, timeout_s: float = DEADLINE_SECONDS) -> None:
+        """Until these nodes, by default all that run, say at /readyz that they serve; they are members before that."""
+        deadline = time.monotonic() + timeout_s
+        for node_id in node_ids or self.running():
+            while (answer := await self.admin(node_id, "/readyz"))[0] != 200:
+                if time.monotonic() > deadline:
+                    raise DeadlineError(f"node {node_id} is not ready: {answer[1]}\n{self.logs()}")
+                await asyncio.sleep(POLL_SECONDS)
+
     async def wait_until_equal(self, timeout_s: float = DEADLINE_SECONDS) -> None:
         """Until all running nodes have applied everything the leader has, with equal sequence numbers."""
 

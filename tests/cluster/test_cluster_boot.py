@@ -126,6 +126,7 @@ async def test_a_write_moves_the_applied_index_and_the_sequence_number_on_every_
 
 
 async def test_probes_answer_on_each_node(cluster: ProcessCluster) -> None:
+    await cluster.wait_for_ready()
     for node_id in cluster.nodes:
         assert await cluster.admin(node_id, "/v1/health") == (200, '{"status":"pass"}')
         assert (await cluster.admin(node_id, "/livez"))[0] == 200
@@ -145,7 +146,7 @@ async def test_admin_answers_before_the_node_has_joined_and_says_it_is_not_ready
     assert "leader" in reasons
     cluster.start(1)
     await cluster.wait_for_leader(members=2)
-    assert (await cluster.admin(2, "/readyz"))[0] == 200
+    await cluster.wait_for_ready(2)
 
 
 async def test_a_node_that_finds_nobody_to_join_gives_up_with_a_sentence(start_cluster) -> None:

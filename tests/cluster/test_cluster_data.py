@@ -86,10 +86,13 @@ async def test_triggered_snapshot_makes_a_file_on_any_node(cluster: ProcessClust
             lambda directory=directory, before=before: bool(set(directory.glob("*.snap")) - before),
             f"a new snapshot file in {directory}",
         )
-        status = await cluster.status(node_id)
-        assert status is not None
-        assert status["snapshot_last_log_id"]["index"] > 0
-        assert status["snapshot_key_count"] >= 10
+        # The file has its name a moment before the event loop hears of it.
+        statuses = await cluster.wait_for_statuses(
+            lambda found, node_id=node_id: found[node_id]["snapshot_last_log_id"] is not None,
+            f"node {node_id} to name its snapshot",
+        )
+        assert statuses[node_id]["snapshot_last_log_id"]["index"] > 0
+        assert statuses[node_id]["snapshot_key_count"] >= 10
 
 
 async def test_the_log_is_purged_and_a_node_that_lags_catches_up_by_snapshot(start_cluster) -> None:
