@@ -50,7 +50,7 @@ HTTP1_ANSWER = (
 
 
 class Connection(asyncio.Protocol):
-    """Implements `sending.Link` for its calls."""
+    """Implements `sending.Link` for its calls and `frame_reader.FrameSink` for its reader."""
 
     def __init__(self, server: GrpcServer) -> None:
         self._server = server
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         """Ticks of the server since anything was received."""
         self._transport: asyncio.Transport | None = None
         self._decoder = RequestDecoder()
-        self._reader = FrameReader(server.loop, self._on_frame, self._on_error, self._hold_reading)
+        self._reader = FrameReader(server.loop, self)
         self._last_stream_id = 0
         self._going_away = False
         self._received_bytes = 0
@@ -81,16 +81,6 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
         self.peer = _peer_text(transport.get_extra_info("peername"))
         self._server.connections.add(self)
-        self.write(
-            f.settings_frame(
-                {
-                    f.SETTING_MAX_CONCURRENT_STREAMS: self._server.streams_max,
-                    f.SETTING_INITIAL_WINDOW_SIZE: STREAM_WINDOW_SIZE_BYTES,
-                    f.SETTING_MAX_HEADER_LIST_SIZE: HEADER_LIST_SIZE_BYTES_MAX,
-                }
-            )
-            + f.window_update(0, CONNECTION_WINDOW_SIZE_BYTES - f.WINDOW_SIZE_BYTES_DEFAULT)
-        )
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
@@ -160,7 +150,20 @@ class Connection(asyncio.Protocol):
 
     # ------------------------------------------------------------------------- frames
 
-    def _on_error(self, error: Exception) -> None:
+    def on_greeting(self) -> None:
+        """Not before: clients of other protocols would read it as an answer."""
+        self.write(
+            f.settings_frame(
+                {
+                    f.SETTING_MAX_CONCURRENT_STREAMS: self._server.streams_max,
+                    f.SETTING_INITIAL_WINDOW_SIZE: STREAM_WINDOW_SIZE_BYTES,
+                    f.SETTING_MAX_HEADER_LIST_SIZE: HEADER_LIST_SIZE_BYTES_MAX,
+                }
+            )
+            + f.window_update(0, CONNECTION_WINDOW_SIZE_BYTES - f.WINDOW_SIZE_BYTES_DEFAULT)
+        )
+
+    def on_error(self, error: Exception) -> None:
         """The peer broke the protocol, or speaks another one."""
         if isinstance(error, ConnectionBrokenError):
             logger.warning("a gRPC client at %s is cut off: %s", self.peer, error)
@@ -170,7 +173,7 @@ class Connection(asyncio.Protocol):
             self.write(HTTP1_ANSWER)
         self.close()
 
-    def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+    def on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if kind == f.DATA:
             self._on_data(flags, stream_id, payload)
         elif kind == f.HEADERS:
@@ -181,6 +184,13 @@ class Connection(asyncio.Protocol):
                 self._chore()  # frames of unknown kinds mean nothing (RFC 9113 section 5.5)
             else:
                 handler(self, flags, stream_id, payload)
+
+    def hold(self, hold: bool) -> None:
+        if self._transport is not None:
+            if hold:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._received_bytes += len(payload)
@@ -352,13 +362,6 @@ class Connection(asyncio.Protocol):
             raise ConnectionBrokenError(
                 ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which was never opened"
             )
-
-    def _hold_reading(self, hold: bool) -> None:
-        if self._transport is not None:
-            if hold:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
 
     def _chore(self) -> None:
         self._chores += 1

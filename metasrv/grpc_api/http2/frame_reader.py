@@ -6,7 +6,7 @@ Knows no stream. Runs on the event loop and lets the rest of it run after so man
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Protocol
 
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.frames import ConnectionBrokenError, ErrorCode
@@ -15,9 +15,6 @@ FRAMES_A_STEP = 128
 """Frames that are handled before the rest of the event loop has its turn."""
 HEADER_BLOCK_SIZE_BYTES_MAX = 65_536
 CONTINUATIONS_MAX = 16
-
-OnFrame = Callable[[int, int, int, bytes], None]
-"""`(kind, flags, stream id, payload)`; may raise ConnectionBrokenError."""
 
 
 class NotHttp2Error(Exception):
@@ -28,21 +25,28 @@ class NotHttp2Error(Exception):
         self.http1 = http1
 
 
-class FrameReader:
-    """Cuts what one peer sends into frames; a header block arrives in one piece, as a HEADERS frame with its end."""
+class FrameSink(Protocol):
+    """What becomes of the frames."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        on_frame: OnFrame,
-        on_error: Callable[[Exception], None],
-        hold: Callable[[bool], None],
-    ) -> None:
-        """`hold(True)` is told to stop reading from the peer, `hold(False)` to go on."""
+    def on_greeting(self) -> None:
+        """The peer speaks HTTP/2."""
+
+    def on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes, /) -> None:
+        """A whole frame; a header block as one HEADERS frame with its end. May raise ConnectionBrokenError."""
+
+    def on_error(self, error: Exception, /) -> None:
+        """ConnectionBrokenError or NotHttp2Error; nothing follows."""
+
+    def hold(self, hold: bool, /) -> None:
+        """Stop reading from the peer, or go on."""
+
+
+class FrameReader:
+    """Cuts what one peer sends into frames."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, sink: FrameSink) -> None:
         self._loop = loop
-        self._on_frame = on_frame
-        self._on_error = on_error
-        self._hold = hold
+        self._sink = sink
         self._rest = b""
         """Received and not yet handled."""
         self._resting = False
@@ -53,12 +57,12 @@ class FrameReader:
         """Stream, flags and pieces of a header block that goes on in CONTINUATION frames."""
 
     def feed(self, data: bytes) -> None:
-        """Handle what arrived; problems go to `on_error`, after which nothing is handled any more."""
+        """Handle what arrived; after a problem nothing is handled any more."""
         if self._ended:
             return
         self._rest = self._rest + data if self._rest else data
         if not self._resting and self._handle():
-            self._hold(True)
+            self._sink.hold(True)
 
     def end(self) -> None:
         """Handle nothing any more."""
@@ -67,7 +71,7 @@ class FrameReader:
 
     def _handle_rest(self) -> None:
         if not self._handle() and not self._ended:
-            self._hold(False)
+            self._sink.hold(False)
 
     def _handle(self) -> bool:
         """Handle what is there; whether more is left than one step takes."""
@@ -77,7 +81,7 @@ class FrameReader:
                 self._resting = self._handle_frames()
         except (ConnectionBrokenError, NotHttp2Error) as error:
             self.end()
-            self._on_error(error)
+            self._sink.on_error(error)
         if self._resting:
             self._loop.call_soon(self._handle_rest)
         return self._resting
@@ -91,6 +95,7 @@ class FrameReader:
             return False
         self._rest = self._rest[len(f.PREFACE) :]
         self._greeted = True
+        self._sink.on_greeting()
         return True
 
     def _handle_frames(self) -> bool:
@@ -129,7 +134,7 @@ class FrameReader:
             if not flags & f.END_HEADERS:
                 self._block = (stream_id, flags, [payload])
                 return
-        self._on_frame(kind, flags, stream_id, payload)
+        self._sink.on_frame(kind, flags, stream_id, payload)
 
     def _continue(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block is None or self._block[0] != stream_id:
@@ -140,7 +145,7 @@ class FrameReader:
             raise ConnectionBrokenError(ErrorCode.ENHANCE_YOUR_CALM, "a header block that is too long")
         if flags & f.END_HEADERS:
             self._block = None
-            self._on_frame(f.HEADERS, first_flags, stream_id, b"".join(pieces))
+            self._sink.on_frame(f.HEADERS, first_flags, stream_id, b"".join(pieces))
 
 
 def _without_priority(flags: int, payload: bytes) -> bytes:
