@@ -34,6 +34,8 @@ from metasrv.cli.node_process import (
 DEFAULT_FILES = ["conf/node1.toml", "conf/node2.toml", "conf/node3.toml"]
 DEFAULT_DATA = Path(".metasrv")
 WAIT_SECONDS_DEFAULT = 60.0
+PROMOTION_SECONDS = 5.0
+"""A node that joins learns before it votes; longer than this only where it is meant to stay a learner."""
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.1
 FOLLOW_SECONDS = 0.5
@@ -126,17 +128,21 @@ def _start(file: NodeFile, data: Path | None, fresh: bool) -> RunningNode:
 
 
 def wait_for_agreement(nodes: Sequence[RunningNode], wait_seconds: float) -> list[dict[str, Any]]:
-    """Statuses of all nodes once all name the same leader.
+    """Statuses of all nodes once all name the same leader, and who joins has had the time to become a voter.
 
     Raises RunnerError at the deadline or when a node exits.
     """
     deadline = time.monotonic() + wait_seconds
+    patient_until: float | None = None
     while True:
         statuses = [fetch_status(node.file.admin) for node in nodes]
         answered = [status for status in statuses if status is not None]
         leaders = {leader_id_of(status) for status in statuses}
         if len(answered) == len(nodes) and len(leaders) == 1 and None not in leaders:
-            return answered
+            patient_until = patient_until or time.monotonic() + PROMOTION_SECONDS
+            still_learning = any(status["state"] == "Learner" for status in answered)
+            if not still_learning or time.monotonic() > patient_until:
+                return answered
         for node in nodes:
             if node.process.poll() is not None:
                 raise RunnerError(_failure(node, f"exited with code {node.process.returncode} before it was ready"))

@@ -30,7 +30,7 @@ from metasrv.types import KVMeta, LogId, SeqV
 from tests.cluster.grpc_wire import Wire
 from tests.unit.grpc_bench import InstantConsensus, make_context
 from tests.unit.state_model import Model, expire_ms
-from tests.unit.test_state_model import commands, keys
+from tests.unit.test_state_model import commands, keys, resolved
 
 pytestmark = pytest.mark.xdist_group("grpc-model")
 
@@ -202,6 +202,7 @@ class TimedHistory(RuleBasedStateMachine):
     def write(self, several: list[c.Command]) -> None:
         for command in several:
             self.model.events.clear()
+            command = resolved(command, self.model)
             (expected,) = self.model.apply(self.node.time_ms, (command,))
             assert send(self.node.wire, command) == expected
             for _, events in self.watched:
@@ -322,6 +323,7 @@ class ClusterHistory(RuleBasedStateMachine):
             self.write_one(command, (turn + position) % 3)
 
     def write_one(self, command: c.Command, turn: int) -> None:
+        command = resolved(command, self.model)
         reply = send(self.wires[turn], command)
         stored = records_of(self.wires[(turn + 1) % 3])
         # The leader stamped the command: any record that it wrote tells when.

@@ -52,6 +52,9 @@ class Model:
     def seq_of(self, key: str) -> int:
         return self.records[key].seq if key in self.records else 0
 
+    def count_of(self, prefix: str) -> int:
+        return sum(1 for key in self.records if key.startswith(prefix))
+
     def store(self, key: str, value: bytes, expire_at: int | None, ttl_ms: int | None) -> SeqV | None:
         self.seq += 1
         if ttl_ms is not None:
@@ -131,7 +134,7 @@ class Model:
         elif target is c.Target.SEQ:
             left = self.seq_of(key)
         else:
-            left = sum(1 for stored in self.records if stored.startswith(key))
+            left = self.count_of(key)
         return {
             c.Comparison.EQ: left == operand,
             c.Comparison.NE: left != operand,

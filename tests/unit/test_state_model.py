@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,22 +17,20 @@ from metasrv.entries import RegularEntry
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, verify_snapshot
 from metasrv.types import LogId
+from tests.unit.state_histories import BASE_MS, COMMON_KEYS, DELTAS, FIXED_EXPIRIES, KEYS, LARGE, NEAR, U64, VALUES, Drawn
 from tests.unit.state_model import Model, expire_ms
 
-BASE_MS = 1_700_000_000_000
-U64 = 2**64 - 1
+YEAR_5000_MS = 95_617_584_000_000
 
-keys = st.sampled_from(["", "a", "a/", "a/b", "a/b/c", "a0", "b", "b\0", "é", "\uffff", "\U00010000", "\U0010ffff"])
-values = st.sampled_from(
-    [b"", b"0", b"7", b" 12 ", b"-1", b"1.0", b"007", b"\xff", str(U64).encode(), str(U64 + 1).encode()]
-)
-numbers = st.one_of(st.integers(0, 12), st.sampled_from([2**63 - 1, 2**63, U64]))
+keys = st.one_of(st.sampled_from(COMMON_KEYS), st.sampled_from(KEYS))
+values = st.sampled_from(VALUES)
+numbers = st.one_of(st.sampled_from(sorted(NEAR)), st.integers(0, 12), st.sampled_from(LARGE))
 maybe = lambda strategy: st.one_of(st.none(), strategy)  # noqa: E731
 expiries = maybe(
     st.one_of(
         st.integers(BASE_MS - 5, BASE_MS + 60),
         st.integers(BASE_MS // 1000 - 1, BASE_MS // 1000 + 1),
-        st.sampled_from([0, 10**11, 10**11 + 1, 2**63 - 1, 2**63, U64]),
+        st.sampled_from(FIXED_EXPIRIES),
     )
 )
 ttls = maybe(st.one_of(st.integers(0, 30), st.just(U64)))
@@ -39,7 +39,7 @@ operations = st.one_of(
     st.builds(c.Put, keys, values, expiries, ttls, maybe(numbers)),
     st.builds(c.Delete, keys, maybe(numbers)),
     st.builds(c.DeleteByPrefix, keys),
-    st.builds(c.FetchIncrease, keys, st.sampled_from([-(2**63), -3, 0, 1, 5, 2**63 - 1]), maybe(numbers), numbers),
+    st.builds(c.FetchIncrease, keys, st.sampled_from(DELTAS), maybe(numbers), numbers),
     st.builds(c.PutSequential, keys, keys, values, expiries, ttls),
 )
 condition_operands = {
@@ -61,14 +61,43 @@ expressions = st.recursive(
 )
 branches = few(st.builds(c.Branch, maybe(expressions), few(operations)))
 matches = st.builds(c.MatchSeq, st.sampled_from(c.MatchKind), numbers)
+one = lambda strategy: st.tuples(strategy)  # noqa: E731
+nothing = st.just(())
+upserts = st.builds(c.Upsert, keys, matches, st.sampled_from(c.Operation), values, expiries, ttls)
+lone_operations = st.builds(c.Transaction, nothing, nothing, one(operations), nothing)
+lone_conditions = st.builds(c.Transaction, nothing, one(conditions), one(operations), one(operations))
 commands = st.one_of(
-    st.builds(c.Upsert, keys, matches, st.sampled_from(c.Operation), values, expiries, ttls),
+    upserts,
+    lone_operations,
+    lone_conditions,
     st.builds(c.Transaction, branches, few(conditions), few(operations), few(operations)),
-    st.builds(c.Transaction, st.just(()), st.just(()), few(operations), st.just(())),
+    st.builds(c.Transaction, nothing, nothing, few(operations), nothing),
     st.builds(c.BranchTransaction, branches),
 )
-entries = st.tuples(st.integers(-20, 40).map(lambda offset: BASE_MS + offset), st.lists(commands, max_size=4).map(tuple))
-actions = st.lists(st.one_of(entries, st.sampled_from(["reopen", "snapshot"])), max_size=8)
+entries = st.tuples(st.integers(-20, 40).map(lambda offset: BASE_MS + offset), st.lists(commands, max_size=6).map(tuple))
+actions = st.lists(
+    st.one_of(entries, entries, entries, entries, st.sampled_from(["reopen", "snapshot"])), min_size=3, max_size=12
+)
+
+
+def resolved(value: Any, model: Model) -> Any:
+    """The command with every number of NEAR turned into one near what it will be compared with."""
+    if isinstance(value, c.Condition) and value.target is not c.Target.VALUE:
+        there = model.seq_of(value.key) if value.target is c.Target.SEQ else model.count_of(value.key)
+        return value._replace(operand=_near(value.operand, there))
+    if isinstance(value, c.Put | c.Delete | c.FetchIncrease):
+        return value._replace(match_seq=_near(value.match_seq, model.seq_of(value.key)))
+    if isinstance(value, c.Upsert):
+        match = value.match._replace(seq=_near(value.match.seq, model.seq_of(value.key)))
+        return value._replace(match=match)
+    if not isinstance(value, tuple):
+        return value
+    parts = [resolved(part, model) for part in value]
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+
+
+def _near(number: Any, there: int) -> Any:
+    return max(0, there + NEAR[number]) if number in NEAR else number
 
 
 async def drained(machine: StateMachine, watcher: object) -> list[tuple[str, object, object]]:
@@ -88,7 +117,15 @@ def compare(machine: StateMachine, model: Model) -> None:
     assert machine.last_time_ms == model.time_ms
     assert machine.key_count == len(model.records)
     assert machine.expire_count == sum(record.meta.expire_at is not None for record in model.records.values())
-    now_ms = BASE_MS + 10
+    expiries_ms = {
+        expire_ms(record.meta.expire_at) for record in model.records.values() if record.meta.expire_at is not None
+    }
+    moments = {at + later for at in expiries_ms if at < YEAR_5000_MS for later in (0, 1)}
+    for now_ms in {BASE_MS, *moments}:
+        compare_reads(machine, model, now_ms)
+
+
+def compare_reads(machine: StateMachine, model: Model, now_ms: int) -> None:
     visible = {
         key: record
         for key, record in model.records.items()
@@ -123,7 +160,7 @@ def run_history(directory: Path, history: list[object], watched: bool) -> int:
             assert machine.install(info.path) == tail == machine.installed_tail()
         elif action not in ("reopen", "snapshot"):
             time_ms, batch = action
-            batch = tuple(decode_command(encode_command(command)) for command in batch)
+            batch = tuple(decode_command(encode_command(resolved(command, model))) for command in batch)
             index += 1
             model.events.clear()
             replies = machine.apply_entry(LogId(1, index, 1), RegularEntry(time_ms, 1, batch))
@@ -142,4 +179,11 @@ def run_history(directory: Path, history: list[object], watched: bool) -> int:
 def test_random_histories_agree_with_the_model(history: list[object], watched: bool) -> None:
     with tempfile.TemporaryDirectory() as directory:
         applied = run_history(Path(directory), history, watched)
+    assert applied == sum(action not in ("reopen", "snapshot") for action in history)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_long_random_histories_agree_with_the_model(seed: int, tmp_path: Path) -> None:
+    history = Drawn(seed).history(entries=150)
+    applied = run_history(tmp_path, history, watched=bool(seed % 2))
     assert applied == sum(action not in ("reopen", "snapshot") for action in history)
