@@ -37,6 +37,16 @@ def read_until(runner: subprocess.Popen[str], text: str) -> list[str]:
     raise AssertionError(f"{text!r} was never printed:\n" + "\n".join(lines))
 
 
+def end(runner: subprocess.Popen[str]) -> None:
+    """Its nodes too, which outlive a runner that is killed."""
+    runner.terminate()
+    try:
+        runner.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        runner.kill()
+        runner.communicate()
+
+
 def pids_in_table(lines: list[str]) -> dict[str, int]:
     start = next(number for number, line in enumerate(lines) if line.startswith("node "))
     rows = [line.split() for line in lines[start + 1 : start + 4]]
@@ -75,8 +85,7 @@ def test_run_shows_the_cluster_follows_it_and_stops_it_cleanly(configured: Proce
         assert runner.returncode == 0
         assert not any(is_alive(pid) for pid in pids.values())
     finally:
-        runner.kill()
-        runner.communicate()
+        end(runner)
 
 
 def test_run_names_each_port_in_use_its_purpose_and_its_holder(configured: ProcessCluster) -> None:
