@@ -44,6 +44,8 @@ class Patience:
 
         def look() -> None:
             nonlocal lost_at, lost, timer
+            if scope.expired():
+                return  # a loop that wakes late has both timers due in one turn
             now = loop.time()
             if self._leader_id() == leader_id:
                 lost_at = None

@@ -65,3 +65,21 @@ async def test_an_error_is_passed_on_and_a_cancelled_caller_leaves_no_timer() ->
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+
+
+async def test_a_loop_that_wakes_late_finds_both_the_deadline_and_a_lost_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """tests/BUGS.md S10: after a pause both timers are due in one turn of the loop, the deadline's first."""
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.002)
+    loop = asyncio.get_running_loop()
+    errors: list[dict[str, object]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+
+    def hold_the_loop() -> None:
+        until = loop.time() + 0.01
+        while loop.time() < until:
+            continue
+
+    loop.call_soon(hold_the_loop)
+    with pytest.raises(TimeoutError):
+        await Patience(Cluster()).wait(await pending(), 2, 0.001, 0.0)
+    assert errors == []

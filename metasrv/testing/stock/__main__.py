@@ -1,7 +1,9 @@
 """`python -m metasrv.testing.stock`: plain pysyncobj and metasrv through the same seeds, one fault kind after the other.
 
 [--histories 40] [--seed 1] [--kinds KIND ...] [--batch] [--without-own]     a table
---replay SEED --kinds KIND [--batch] [--trace]                               one history of plain pysyncobj
+--replay SEED --kinds KIND [--batch] [--own] [--trace]                       one history again
+
+Exit code 1 when metasrv itself violated anything; what plain pysyncobj does is only shown.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import argparse
 import sys
 
 from metasrv.testing.silence import silenced_logs
+from metasrv.testing.simulation.history import run_history
+from metasrv.testing.simulation.plan import Plan
 from metasrv.testing.stock.figures import AS_PLANNED, HEADER, own_figures, plan_of_kind, stock_figures
 from metasrv.testing.stock.history import STOCK_FAULTS, run_stock_history
 
@@ -23,24 +27,37 @@ def say(text: str) -> None:
 
 def run(kinds: list[str], first_seed: int, histories: int, use_batch: bool, own: bool) -> int:
     say(HEADER)
-    shown: list[tuple[str, int]] = []
+    shown: list[str] = []
+    own_violations = 0
+    batch = " --batch" if use_batch else ""
     for kind in kinds:
         stock = stock_figures(kind, first_seed, histories, use_batch)
         say(stock.row())
         if stock.first_wrong is not None:
-            shown.append((kind, stock.first_wrong))
+            shown.append(f"{kind}: {COMMAND} --replay {stock.first_wrong} --kinds '{kind}'{batch}")
         if own:
-            say(own_figures(kind, first_seed, histories).row())
+            ours = own_figures(kind, first_seed, histories)
+            own_violations += ours.violations
+            say(ours.row())
+            if ours.first_wrong is not None:
+                shown.append(f"{kind}, METASRV: {COMMAND} --replay {ours.first_wrong} --kinds '{kind}' --own")
     say("")
-    batch = " --batch" if use_batch else ""
-    for kind, seed in shown:
-        say(f"{kind}: {COMMAND} --replay {seed} --kinds '{kind}'{batch}")
-    return 0
+    for line in shown:
+        say(line)
+    return 1 if own_violations else 0
 
 
-def replay(seed: int, kind: str, use_batch: bool, trace: bool) -> int:
-    plan = plan_of_kind(seed, kind)
-    say(str(plan))
+def replay_own(plan: Plan, trace: bool) -> int:
+    outcome = run_history(plan, keep_trace=trace)
+    for line in outcome.trace or ():
+        say(line)
+    for violation in outcome.violations:
+        say(violation)
+    say(f"{outcome.done} writes acknowledged, {len(outcome.violations)} violations")
+    return 1 if outcome.violations else 0
+
+
+def replay(plan: Plan, use_batch: bool, trace: bool) -> int:
     outcome = run_stock_history(plan, use_batch=use_batch, keep_trace=trace)
     for line in outcome.trace or ():
         say(line)
@@ -61,11 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", action="store_true", help="appendEntriesUseBatch=True, pysyncobj's default")
     parser.add_argument("--without-own", action="store_true", help="plain pysyncobj only")
     parser.add_argument("--replay", type=int, metavar="SEED", help="one history of plain pysyncobj again")
+    parser.add_argument("--own", action="store_true", help="with --replay: metasrv's history of that seed instead")
     parser.add_argument("--trace", action="store_true", help="with --replay: print everything that happened")
     given = parser.parse_args(arguments)
     with silenced_logs():
         if given.replay is not None:
-            return replay(given.replay, given.kinds[0], given.batch, given.trace)
+            plan = plan_of_kind(given.replay, given.kinds[0])
+            say(str(plan))
+            return replay_own(plan, given.trace) if given.own else replay(plan, given.batch, given.trace)
         return run(given.kinds, given.seed, given.histories, given.batch, not given.without_own)
 
 

@@ -49,6 +49,8 @@ class OwnFigures:
     histories: int = 0
     acknowledged: int = 0
     violations: int = 0
+    first_wrong: int | None = None
+    """A seed that shows a violation."""
 
     def row(self) -> str:
         rest = " | 0" * 7 if not self.violations else f" | {self.violations} histories with violations" + " | ?" * 6
@@ -92,4 +94,6 @@ def own_figures(kind: str, first_seed: int, histories: int) -> OwnFigures:
         figures.histories += 1
         figures.acknowledged += outcome.done
         figures.violations += bool(outcome.violations)
+        if outcome.violations and figures.first_wrong is None:
+            figures.first_wrong = seed
     return figures
