@@ -1,0 +1,29 @@
+"""What a node is made of: gRPC's core, whose threads and handling of forks crashed children (N4), is not started in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from metasrv.testing.processes import ProcessCluster
+
+
+def threads_of(pid: int) -> list[str]:
+    return sorted(task.read_text().strip() for task in Path(f"/proc/{pid}/task").glob("*/comm"))
+
+
+async def test_no_thread_of_the_grpc_core_runs_in_a_node(cluster: ProcessCluster) -> None:
+    """So a fork, which each CPU profile by py-spy begins with, meets no thread that holds a lock of that library."""
+    async with cluster.client() as client:
+        await client.upsert("key", b"value")
+        assert any("key" in line for line in [line async for line in client.export()])
+        code, body = await cluster.admin(1, "/debug/pprof/profile?seconds=0.2&format=folded")
+        assert (code, bool(body)) == (200, True)
+        ours = set(threads_of(os.getpid()))
+    processes = {node_id: node.process.pid for node_id, node in cluster.nodes.items() if node.process is not None}
+    assert len(processes) == 3
+    names = {name for pid in processes.values() for name in threads_of(pid)}
+    core = {name for name in ours if name.startswith(("event_engine", "grpc", "default-exec", "timer_manager", "poller"))}
+    assert core, f"this process calls through that library, but its threads are {sorted(ours)}"
+    assert not names & core
+    assert all(name.startswith("python") for name in names), sorted(names)
