@@ -1,4 +1,4 @@
-"""What a node is made of: gRPC's core, whose threads and handling of forks crashed children (N4), is not started in it."""
+"""What runs in a node: not gRPC's core, whose threads and handling of forks crashed children (tests/BUGS.md N4)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def test_no_thread_of_the_grpc_core_runs_in_a_node(cluster: ProcessCluster
     async with cluster.client() as client:
         await client.upsert("key", b"value")
         assert any("key" in line for line in [line async for line in client.export()])
-        code, body = await cluster.admin(1, "/debug/pprof/profile?seconds=0.2&format=folded")
+        code, body = await cluster.admin(1, "/debug/pprof/profile?seconds=1&format=folded", 60)
         assert (code, bool(body)) == (200, True)
         ours = set(threads_of(os.getpid()))
     processes = {node_id: node.process.pid for node_id, node in cluster.nodes.items() if node.process is not None}
