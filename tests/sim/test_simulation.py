@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,33 @@ def test_shrinking_keeps_what_fails() -> None:
 def test_workers_run_every_seed_once() -> None:
     outcomes = run_many(3, 13, workers=2, chunk_size=2)
     assert sorted(outcome.plan.seed for outcome in outcomes) == list(range(3, 16))
+
+
+def test_workers_end_when_their_parent_is_killed() -> None:
+    command = [sys.executable, "-m", "metasrv.testing.simulation", "--histories", "100000", "--workers", "2"]
+    parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    try:
+        wait_until(lambda: len(children.read_text().split()) >= 3, "two workers and their resource tracker")
+        started = children.read_text().split()
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_until(lambda: not any(map(is_alive, started)), "the workers to end")
+
+
+def is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
 
 
 def test_the_command_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:

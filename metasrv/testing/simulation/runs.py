@@ -5,9 +5,11 @@ A module of its own because new processes import it by name, which they can not 
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 
 from metasrv.testing.silence import silenced_logs
 from metasrv.testing.simulation.history import Outcome, run_history
@@ -15,6 +17,19 @@ from metasrv.testing.simulation.plan import make_plan
 
 CHUNK = 25
 """Histories of one task of a worker."""
+
+
+def end_with_parent() -> None:
+    """In a worker: a parent that was killed leaves nobody to ask for more, or to end this process."""
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 def run_seeds(first: int, count: int) -> list[Outcome]:
@@ -31,7 +46,7 @@ def run_many(first_seed: int, histories: int, workers: int, chunk_size: int = CH
         for seed, count in chunks:
             yield from run_seeds(seed, count)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
     try:
         running: set[Future[list[Outcome]]] = set()
         for _, chunk in zip(range(2 * workers), chunks, strict=False):
