@@ -485,6 +485,16 @@ async def test_a_silent_peer_is_asked_and_then_cut_off() -> None:
     assert peer.transport.closed
 
 
+async def test_a_peer_that_never_said_what_it_speaks_is_cut_off_without_a_word() -> None:
+    bench = Bench()
+    peer = Peer(bench.server, greeted=False)
+    for _ in range(connection_module.TICKS_UNTIL_DEAD):
+        assert not peer.transport.closed
+        peer.connection.tick()
+    assert peer.transport.closed
+    assert peer.frames() == []
+
+
 @given(st.binary(max_size=200))
 async def test_random_bytes_end_the_connection_or_are_waited_on(data: bytes) -> None:
     server = Bench().server

@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         self.quiet_ticks += 1
         if self.quiet_ticks >= TICKS_UNTIL_DEAD:
             self.abort()
-        elif self.quiet_ticks >= TICKS_UNTIL_PING:
+        elif self.quiet_ticks >= TICKS_UNTIL_PING and self._reader.greeted:
             self.write(f.frame(f.PING, 0, 0, b"metasrv?"))
 
     def go_away(self) -> None:

@@ -50,7 +50,8 @@ class FrameReader:
         self._rest = b""
         """Received and not yet handled."""
         self._resting = False
-        self._greeted = False
+        self.greeted = False
+        """Whether the peer has sent its whole preface."""
         self._settled = False
         self._ended = False
         self._block: tuple[int, int, list[bytes]] | None = None
@@ -77,7 +78,7 @@ class FrameReader:
         """Handle what is there; whether more is left than one step takes."""
         self._resting = False
         try:
-            if self._greeted or self._greet():
+            if self.greeted or self._greet():
                 self._resting = self._handle_frames()
         except (ConnectionBrokenError, NotHttp2Error) as error:
             self.end()
@@ -94,7 +95,7 @@ class FrameReader:
         if len(received) < len(f.PREFACE):
             return False
         self._rest = self._rest[len(f.PREFACE) :]
-        self._greeted = True
+        self.greeted = True
         self._sink.on_greeting()
         return True
 
