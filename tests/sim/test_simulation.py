@@ -35,6 +35,12 @@ def test_histories_without_violation(first: int) -> None:
     assert not failures, "\n".join(failures)
 
 
+def test_a_connection_that_broke_while_its_process_was_paused_takes_no_request() -> None:
+    """The model of the transport once let a joining node wait a minute for an answer to what was never sent."""
+    changes = '{"faults":[0,3,1],"seconds":0.388,"operations":3,"clients":1}'
+    assert not run_history(decode_changes(26_518, changes)).violations
+
+
 def test_the_same_seed_is_the_same_history_in_every_process() -> None:
     """Also with another hash seed, and whatever the process has done before."""
     here = {seed: run_history(make_plan(seed), keep_trace=True).digest for seed in SAMPLE_SEEDS}

@@ -176,6 +176,8 @@ class SimulatedTransport:
             self._network.close(connection, 0, "the request is over")
 
     async def _request(self, connection: Connection, method: str, payload: bytes, timeout_ms: int) -> bytes:
+        if not connection.open[0]:  # it broke while this process was paused, between dialling and asking
+            raise PeerUnreachableError("there is no connection: it broke before the request was sent")
         if timeout_ms <= 0:
             raise NotDoneError(f"no time was left to send the request {method!r} to a peer")
         self._requests += 1
