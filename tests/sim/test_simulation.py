@@ -103,12 +103,12 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     try:
-        wait_until(lambda: len(children.read_text().split()) >= 3, "two workers and their resource tracker")
+        assert eventually(lambda: len(children.read_text().split()) >= 3), "two workers and their resource tracker"
         started = children.read_text().split()
     finally:
         parent.kill()
         parent.wait()
-    wait_until(lambda: not any(map(is_alive, started)), "the workers to end")
+    assert eventually(lambda: not any(map(is_alive, started)))
 
 
 def is_alive(pid: str) -> bool:
@@ -118,11 +118,13 @@ def is_alive(pid: str) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 60
+def eventually(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
+    return True
 
 
 def test_the_command_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:
