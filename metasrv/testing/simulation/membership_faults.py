@@ -56,6 +56,7 @@ async def _remove_and_readmit(nemesis: Nemesis, source: random.Random, machine: 
     machine.kill()
     await asyncio.sleep(0.3 * source.random())
     if wipe and done:
+        machine.kill()  # another fault may have started it meanwhile
         machine.empty()
     machine.start()
     patience = _PATIENCE_SECONDS
