@@ -128,7 +128,12 @@ class Nemesis:
             self.cluster.loop.call_later(0.05, self._look_for_member, machine)
 
     def may_lose_disk(self) -> bool:
-        """Whether the files of one node may be destroyed without losing what was acknowledged."""
+        """Whether the files of one node may be destroyed without losing what was acknowledged.
+
+        Files that were damaged before may prove useless at any later time, also when the node has started on them.
+        """
+        if any(machine.damaged for machine in self.cluster.machines.values()):
+            return False
         return not self.lost and not self.changing_members and len(self.cluster.voters()) >= 3
 
     def wipe(self, machine: Machine) -> None:
