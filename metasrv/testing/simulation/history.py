@@ -167,24 +167,30 @@ class _History:
     async def _read_everything(self) -> None:
         """Every key, through one member after the other: these reads are part of the history that is judged."""
         cluster = self._cluster
-        for (kind, key), node_id in zip(self._clients.keys_used(), cycle(self._voters()), strict=False):
+        members = self._voters()
+        for (kind, key), node_id in zip(self._clients.keys_used(), cycle(members), strict=False):
             try:
                 if kind == "register":
                     await self._clients.read(1000 + node_id, node_id, key)
                 else:
                     await self._clients.read_counter(1000 + node_id, node_id, key)
             except (NotDoneError, UnknownOutcomeError) as error:
-                if node_id not in self._voters():
-                    continue  # a removal that a fault had asked for took effect only now
+                if self._was_removed(node_id):
+                    continue  # a fault had asked for it, and it took effect only now
                 cluster.witness.violation(f"a healed cluster does not answer through node {node_id}: {error}")
                 return
         await asyncio.sleep(_LOOK_SECONDS)  # watchers hear a turn of their loop later
-        self._compare_nodes(self._voters())
+        self._compare_nodes([node_id for node_id in members if not self._was_removed(node_id)])
 
     def _voters(self) -> list[int]:
         """As the leader knows them at the moment."""
         leader = self._cluster.leader()
         return [] if leader is None else sorted(leader.data.machine.membership.voters)
+
+    def _was_removed(self, node_id: int) -> bool:
+        """Whether a leader says so; without one nobody was."""
+        voters = self._voters()
+        return bool(voters) and node_id not in voters
 
     def _compare_nodes(self, members: list[int]) -> None:
         """All hold the same records at the same index, and each watch stream has told them."""
