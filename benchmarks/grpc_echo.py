@@ -23,6 +23,7 @@ from benchmarks.programs import MissingProgramsError, require
 from metasrv.grpc_api.http2.call import Route
 from metasrv.grpc_api.http2.listening import open_sockets
 from metasrv.grpc_api.http2.server import GrpcServer
+from metasrv.metrics.registry import MetricsRegistry
 from metasrv.types import Endpoint
 
 HOST = "127.0.0.1"
@@ -45,7 +46,9 @@ async def serve(name: str) -> None:
         await theirs.start()
     else:
         routes = {"/t.T/Echo": Route(answer, single_request=True, single_reply=True)}
-        ours = GrpcServer(routes, message_size_bytes_max=2**20, streams_max=100)
+        ours = GrpcServer(
+            routes, MetricsRegistry("", ""), message_size_bytes_max=2**20, streams_max=100, connections_max=1000
+        )
         sockets = await open_sockets(Endpoint(HOST, 0))
         port = sockets[0].getsockname()[1]
         await ours.start(sockets, None)

@@ -69,6 +69,8 @@ GRPC_CALLS_MAX = 40_000
 """Calls that one node serves at the same time, watch streams among them."""
 GRPC_STREAMS_PER_CONNECTION_MAX = 4_096
 """Streaming calls under way on one connection, so that one client can not use up what all of them share."""
+GRPC_CONNECTIONS_MAX = 20_000
+"""Connections of clients; fewer where the process may not open so many (`open_files.client_connections_max`)."""
 GRPC_CALLS_PER_CONNECTION_MAX = 8_192
 """Calls of any kind under way on one connection; announced to clients, which let further ones wait."""
 GRPC_READERS_MAX = 16
@@ -90,13 +92,21 @@ WATCH_QUEUE_SIZE_BYTES_MAX = 64 * MIB
 ADMIN_BODY_SIZE_BYTES_MAX = 1 * MIB
 """Body of an admin request."""
 ADMIN_CONNECTIONS_MAX = 512
-"""Concurrent admin connections."""
+"""Concurrent admin connections; requests on further ones are answered 503."""
+ADMIN_CONNECTIONS_REFUSED_MAX = 64
+"""Connections past those that get this answer; more are closed at once."""
 PROFILE_SECONDS_MAX = 300
 """Longest profile."""
 PROFILE_FREQUENCY_HERTZ_MAX = 1000
 """Fastest sampling."""
 METRICS_WINDOW_OBSERVATIONS_MAX = 1024
 """Observations kept for the quantiles of one summary."""
+
+# Descriptors ------------------------------------------------------------------------------------
+OPEN_FILES_WANTED = 65_536
+"""Files and connections that this process asks the system for; it lives with less."""
+OPEN_FILES_RESERVED = 1_024
+"""Of them, what clients of the gRPC port do not get: for peers, the admin API, the log, the state and snapshots."""
 
 # Logging ----------------------------------------------------------------------------------------
 LOG_QUEUE_RECORDS_MAX = 16_384

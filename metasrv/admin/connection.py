@@ -12,6 +12,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from metasrv.limits import ADMIN_CONNECTIONS_REFUSED_MAX
+
 REQUEST_SECONDS_MAX = 20.0
 """From the connection, or the first byte of a further request, to the end of the request's head."""
 
@@ -23,6 +25,10 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        limit = self.limit_concurrency
+        if limit is not None and len(self.connections) > limit + ADMIN_CONNECTIONS_REFUSED_MAX:
+            transport.abort()  # not even an answer: what is open takes descriptors from the rest of the node
+            return
         self._start()
 
     def data_received(self, data: bytes) -> None:

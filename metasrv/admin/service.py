@@ -21,8 +21,8 @@ from metasrv.admin.app import create_app
 from metasrv.admin.connection import DeadlineProtocol
 from metasrv.context import NodeContext
 from metasrv.errors import BindError, ConfigError
-from metasrv.limits import ADMIN_CONNECTIONS_MAX
 from metasrv.listening_socket import listening_socket
+from metasrv.open_files import admin_connections_max, open_files_max
 from metasrv.types import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class AdminService:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=ADMIN_CONNECTIONS_MAX,
+            limit_concurrency=admin_connections_max(open_files_max()),
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             backlog=BACKLOG,
             ssl_certfile=certificate if secure else None,

@@ -28,6 +28,7 @@ from metasrv.health import check_liveness
 from metasrv.joining import leave_cluster
 from metasrv.logs import start_logging
 from metasrv.node import MetaNode
+from metasrv.open_files import open_files_warning, raise_open_files
 from metasrv.raft.forwarding import Forwarding
 from metasrv.raft.one_shot import one_shot_transport
 from metasrv.service_manager import ServiceManager
@@ -104,7 +105,8 @@ async def _serve(config: Config) -> int:
     manager = ServiceManager.from_environment(os.environ)
     watchdogs: list[asyncio.Task[None]] = []
     try:
-        for sentence in start_warnings(config):
+        open_files = open_files_warning(raise_open_files())
+        for sentence in [*start_warnings(config), *([open_files] if open_files else [])]:
             logger.warning("%s", sentence)
         node = MetaNode(config, build_commit(os.environ), [AdminService, GrpcService])
 

@@ -26,6 +26,7 @@ from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.versions import ProtocolVersion
 from metasrv.grpc_api.watch import WatchMethod
 from metasrv.limits import GRPC_CALLS_PER_CONNECTION_MAX
+from metasrv.open_files import client_connections_max, open_files_max
 from metasrv.types import Endpoint
 
 HEALTH_SECONDS = 0.5
@@ -69,8 +70,10 @@ class GrpcService:
                 **self._health.routes(),
                 **reflection_routes((m.SERVICE_NAME, HEALTH_SERVICE_NAME)),
             },
+            self._context.metrics,
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
+            connections_max=client_connections_max(open_files_max()),
         )
         sockets = await open_sockets(endpoint)
         await self._server.start(sockets, tls)

@@ -38,6 +38,8 @@ class ClientCounters:
         self.delay_write_ms = Histogram(RPC_DELAY_BOUNDS_MS)
         self.delay_neither_ms = Histogram(RPC_DELAY_BOUNDS_MS)
         """Calls that neither read nor write keys, such as handshakes and status."""
+        self.connections = 0
+        self.connections_refused = 0
         self.watch_initialization = 0
         self.watch_change = 0
         self.stream_items: dict[StreamKind, int] = {"get": 0, "mget": 0, "list": 0}

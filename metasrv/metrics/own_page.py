@@ -1,26 +1,30 @@
 """The families that no Databend release has, under prefixes of our own.
 
-`metasrv_raft_*`, `metasrv_node_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in base units. They answer what
-operators of such clusters ask for: disk latency, lag of each peer, how many nodes may still fail, why a probe fails.
-Pure functions over counters and a status; must not know who counts or who asks.
+`metasrv_raft_*`, `metasrv_node_*`, `metasrv_grpc_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in base units. They
+answer what operators of such clusters ask for: disk latency, lag of each peer, how many nodes may still fail, why a probe
+fails. Pure functions over counters and a status; must not know who counts or who asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from metasrv.metrics.counters import WorkCounters
+from metasrv.metrics.counters import ClientCounters, WorkCounters
 from metasrv.metrics.exposition import Family, Labels, counter, gauge, histogram, labelled
 from metasrv.types import LogId, RaftStatus
 
 RAFT = "metasrv_raft_"
 NODE = "metasrv_node_"
+GRPC = "metasrv_grpc_"
 
 
-def own_families(work: WorkCounters, status: RaftStatus, binary_version: str, commit: str) -> Iterator[Family]:
+def own_families(
+    client: ClientCounters, work: WorkCounters, status: RaftStatus, binary_version: str, commit: str
+) -> Iterator[Family]:
     yield from _raft_families(status)
     yield from _peer_families(status)
     yield from _work_families(work)
+    yield from _client_families(client)
     yield from _health_families(work)
     build: Labels = (("version", binary_version), ("commit", commit))
     yield labelled("metasrv_build_info", "gauge", "Version of this build.", {build: 1})
@@ -79,6 +83,12 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield gauge(f"{NODE}loop_lag_seconds", "How late the event loop's last beat was.", work.loop_lag_seconds)
     if work.disk_free_bytes is not None:
         yield gauge(f"{NODE}disk_free_bytes", "Free bytes where the data directory is.", work.disk_free_bytes)
+
+
+def _client_families(client: ClientCounters) -> Iterator[Family]:
+    yield gauge(f"{GRPC}connections", "Open connections of clients.", client.connections)
+    refused = client.connections_refused
+    yield counter(f"{GRPC}connections_refused_total", "Connections refused because there are too many.", refused)
 
 
 def _health_families(work: WorkCounters) -> Iterator[Family]:

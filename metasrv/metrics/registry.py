@@ -60,6 +60,12 @@ class MetricsRegistry:
     def client_received_bytes(self, size_bytes: int) -> None:
         self.client.received_bytes += size_bytes
 
+    def client_connections(self, count: int) -> None:
+        self.client.connections = count
+
+    def client_connection_refused(self) -> None:
+        self.client.connections_refused += 1
+
     def watch_items(self, initialization: int, changes: int) -> None:
         self.client.watch_initialization += initialization
         self.client.watch_change += changes
@@ -143,7 +149,7 @@ class MetricsRegistry:
             server_families(self.client, status, watchers, self.binary_version, self.commit),
             network_families(self.peers, self.work, status),
             client_families(self.client),
-            own_families(self.work, status, self.binary_version, self.commit),
+            own_families(self.client, self.work, status, self.binary_version, self.commit),
             (family_of(metric) for metric in self._process.collect()),
         )
 

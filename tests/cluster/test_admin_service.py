@@ -219,6 +219,24 @@ async def test_a_request_that_does_not_come_loses_its_connection(
     await service.stop(200)
 
 
+async def test_connections_past_the_limit_are_told_so_and_further_ones_closed(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 3)
+    monkeypatch.setattr(connection, "ADMIN_CONNECTIONS_REFUSED_MAX", 2)
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    held = [await asyncio.open_connection(*endpoint) for _ in range(6)]
+    assert await asyncio.wait_for(held[5][0].read(), 5) == b"", "the sixth is closed at once"
+    held[4][1].write(b"GET /v1/health HTTP/1.1\r\nHost: n\r\n\r\n")
+    assert (await asyncio.wait_for(held[4][0].readline(), 5)).startswith(b"HTTP/1.1 503"), "the fifth is told why"
+    for _, writer in held:
+        writer.close()
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"http://{endpoint}/v1/health")).status_code == 200
+    await service.stop(200)
+
+
 async def test_a_slow_answer_is_not_cut_off(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "REQUEST_SECONDS_MAX", 0.3)
     service = AdminService(make_context())

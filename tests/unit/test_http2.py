@@ -21,6 +21,7 @@ from metasrv.grpc_api.http2.frames import ConnectionBrokenError, ErrorCode, Stre
 from metasrv.grpc_api.http2.headers import RequestDecoder, percent_encoded, timeout_seconds
 from metasrv.grpc_api.http2.messages import MessageError, MessageReader, framed
 from metasrv.grpc_api.http2.server import GrpcServer
+from metasrv.metrics.registry import MetricsRegistry
 
 HEADERS = [
     (":method", "POST"),
@@ -203,6 +204,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.cancelled = 0
+        self.metrics = MetricsRegistry("", "")
         self.server = GrpcServer(
             {
                 "/t.T/Echo": Route(self.echo, True, True),
@@ -210,8 +212,10 @@ class Bench:
                 "/t.T/Each": Route(self.each, False, False),
                 "/t.T/Large": Route(self.large, True, True),
             },
+            self.metrics,
             message_size_bytes_max=100_000,
             streams_max=8,
+            connections_max=3,
         )
 
     async def echo(self, data: bytes, call: Any) -> bytes:
@@ -419,6 +423,43 @@ async def test_floods_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> Non
             peer.request(2 * number + 1, None, path="/t.T/Stuck")
             peer.send(f.reset(2 * number + 1, ErrorCode.CANCEL))
     assert peer.goaway()[0] == ErrorCode.ENHANCE_YOUR_CALM
+
+
+async def test_a_client_may_measure_the_connection_with_each_piece_of_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As grpc-go does: a ping for every piece of data that arrives, thousands a second on a fast network."""
+    monkeypatch.setattr(connection_module, "CHORES_MAX", 50)
+    peer = Peer(Bench().server)
+    for number in range(200):
+        peer.request(2 * number + 1, framed(b"small"))
+        await settle()
+        assert [kind for kind, *_ in peer.frames()].count(f.DATA) == 1
+        peer.send(f.frame(f.PING, 0, 0, bytes(8)))
+    assert not peer.transport.closed
+    peer.send(f.settings_frame({f.SETTING_INITIAL_WINDOW_SIZE: 1}))
+    peer.request(1001, framed(bytes(95)))
+    await settle()
+    for _ in range(99):
+        peer.send(f.window_update(1001, 1) + f.frame(f.PING, 0, 0, bytes(8)))
+    assert peer.headers()["grpc-status"] == "0"
+    peer.connection.tick()
+    peer.send(f.frame(f.PING, 0, 0, bytes(8)) * 51)
+    assert peer.goaway()[0] == ErrorCode.ENHANCE_YOUR_CALM, "what was answered long ago excuses nothing"
+
+
+async def test_more_connections_than_there_is_room_for_are_closed_at_once() -> None:
+    bench = Bench()
+    peers = [Peer(bench.server) for _ in range(3)]
+    refused = Peer(bench.server, greeted=False)
+    assert refused.transport.closed
+    assert refused.frames() == []
+    refused.connection.connection_lost(None)
+    assert not any(peer.transport.closed for peer in peers)
+    assert (bench.metrics.client.connections, bench.metrics.client.connections_refused) == (3, 1)
+    peers[0].connection.connection_lost(None)
+    assert not Peer(bench.server).transport.closed
+    assert (bench.metrics.client.connections, bench.metrics.client.connections_refused) == (3, 1)
 
 
 async def test_other_protocols_are_told_what_this_port_is() -> None:

@@ -23,6 +23,7 @@ LAYERS = [
         "build_info",
         "service_manager",
         "listening_socket",
+        "open_files",
     },
     {"wire", "codec", "entries"},
     {"config", "data_directory"},

@@ -301,6 +301,7 @@ class ServerCall:
             sender.finish(OK_BLOCK)
             return
         connection.window -= size_bytes
+        connection.data_frames += 1
         stream_id = self._stream_id
         connection.write(
             b"".join(

@@ -24,6 +24,7 @@ from metasrv.grpc_api.http2.headers import (
     http_error_block,
     status_block,
 )
+from metasrv.grpc_api.http2.peer_name import peer_name
 from metasrv.grpc_api.http2.sending import Sender, header_frames
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ logger = logging.getLogger(__name__)
 
 CONNECTION_WINDOW_SIZE_BYTES = 16 * 1024 * 1024
 CHORES_MAX = 10_000
-"""Frames between two ticks of the server that bring no call forward: resets, pings, settings, empty data."""
+"""Frames between two ticks of the server that bring no call forward: resets, pings, settings, empty data.
+
+One more for each piece of an answer: clients measure a connection with a ping for every piece that arrives (grpc-go's
+estimate of the bandwidth)."""
 TICKS_UNTIL_PING = 4
 TICKS_UNTIL_DEAD = 6
 """A client that vanished without a word is asked after 20 seconds and cut off, its watchers with it, after 30."""
@@ -73,20 +77,22 @@ class Connection(asyncio.Protocol):
         self._received_bytes = 0
         """Of data, not yet given back to the connection's window."""
         self._chores = 0
+        self.data_frames = 0
 
     # ------------------------------------------------------------------------- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
-        self.peer = _peer_text(transport.get_extra_info("peername"))
-        self._server.connections.add(self)
+        self.peer = peer_name(transport.get_extra_info("peername"))
+        if not self._server.admit(self):
+            self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self._transport = None
         self._reader.end()
-        self._server.connections.discard(self)
+        self._server.lost(self)
         for call in tuple(self.calls.values()):
             call.close()
 
@@ -120,7 +126,7 @@ class Connection(asyncio.Protocol):
 
     def tick(self) -> None:
         """Every few seconds: forget old chores, ask a silent peer whether it lives, cut off what does not move."""
-        self._chores = 0
+        self._chores = self.data_frames = 0
         for stream_id, sender in tuple(self.waiting.items()):
             sender.stalled_ticks += 1
             if sender.stalled_ticks > STALLED_TICKS_MAX:
@@ -365,7 +371,7 @@ class Connection(asyncio.Protocol):
 
     def _chore(self) -> None:
         self._chores += 1
-        if self._chores > CHORES_MAX:
+        if self._chores > CHORES_MAX + self.data_frames:
             raise ConnectionBrokenError(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that bring no call forward")
 
     def _pump(self) -> None:
@@ -389,11 +395,3 @@ _HANDLERS: dict[int, Any] = {
 def _check_size(name: str, payload: bytes, size_bytes: int) -> None:
     if len(payload) != size_bytes:
         raise ConnectionBrokenError(ErrorCode.FRAME_SIZE_ERROR, f"a {name} frame of {len(payload)} bytes")
-
-
-def _peer_text(name: Any) -> str:
-    """A peer's address as gRPC writes it."""
-    if not isinstance(name, tuple) or len(name) < 2:
-        return ""
-    host, port = name[0], name[1]
-    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -27,6 +27,8 @@ class Link(Protocol):
 
     window: int
     """Bytes of data that the peer takes on the whole connection."""
+    data_frames: int
+    """Sent since the server's last tick."""
     frame_size_max: int
     paused: bool
     """Whether the socket's buffer is full."""
@@ -118,6 +120,7 @@ class Sender:
                 self._offset = 0
             self.window -= len(chunk)
             link.window -= len(chunk)
+            link.data_frames += 1
             link.write(pack_header(len(chunk) << 8 | DATA, 0, self._stream_id) + chunk)
         # Out and in again: a sender that was served goes behind those that wait.
         link.waiting.pop(self._stream_id, None)
