@@ -155,6 +155,10 @@ class MembershipChanges:
                 raise UnknownOutcomeError("the membership change is in the log but was not committed in time")
             await asyncio.sleep(_POLL_SECONDS / 4)
         entry = self._store.entry_at(index)
+        if entry is None and self._engine.term() != term:
+            raise UnknownOutcomeError(
+                "leadership was lost and the log is past the membership change: look at the members"
+            )
         if entry is not None and entry[2] != term:
             raise NotLeaderError(self._leader_id(), "another leader's entry took the place of the membership change")
 

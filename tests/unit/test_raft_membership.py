@@ -14,14 +14,14 @@ from metasrv import commands as c
 from metasrv.clock import SystemClock
 from metasrv.consensus import JoinRequest
 from metasrv.entries import RegularEntry
-from metasrv.errors import ChangeInProgressError
+from metasrv.errors import ChangeInProgressError, NotLeaderError, UnknownOutcomeError
 from metasrv.raft.engine import LEADER
 from metasrv.raft.membership import _POLL_SECONDS as CATCH_UP_POLL_SECONDS
 from metasrv.raft.membership import MembershipChanges
-from metasrv.raft.messages import AppendReply
+from metasrv.raft.messages import AppendReply, LeaderPing
 from metasrv.state.machine import KNOWN_FEATURES
 from metasrv.types import LogId, Node
-from tests.unit.raft_bench import Bench, elect, make_bench, member
+from tests.unit.raft_bench import Bench, elect, make_bench, member, membership, noop
 from tests.unit.raft_stock import stock_engine
 from tests.unit.state_bench import NOW_MS
 from tests.unit.state_bench import Bench as StateBench
@@ -100,6 +100,58 @@ async def test_d6_no_change_before_the_leader_s_own_entry_is_applied(tmp_path: P
     with pytest.raises(ChangeInProgressError):
         await leading.changes.leave(3, 5_000)
     assert set(leading.bench.engine.membership().voters) == {1, 2, 3}
+
+
+# ----------------------------------------------------------------------------- leadership lost meanwhile
+
+
+async def _waiting_leave(leading: _Changes) -> tuple[asyncio.Task[None], int]:
+    """A removal of node 3 that waits for its entry, and the index of that."""
+    before = leading.bench.store.last_index
+    leaving = asyncio.create_task(leading.changes.leave(3, 5_000))
+    await _until(lambda: leading.bench.store.last_index > before)
+    return leaving, before + 1
+
+
+async def test_a_change_whose_place_another_leader_s_entry_took_is_not_done(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    leaving, index = await _waiting_leave(leading)
+    term = bench.engine.term() + 1
+    before = bench.store[-2]
+    bench.guards.incoming(1, bench.append(term, (before[1], before[2]), [(noop(1), index, term)], index), 2.0)
+    assert set(bench.engine.membership().voters) == {1, 2, 3}
+    leading.applied = index
+    with pytest.raises(NotLeaderError, match="took the place of the membership change"):
+        await leaving
+    assert leading.proposed == []
+
+
+async def test_a_change_whose_entry_a_snapshot_took_away_is_unknown(tmp_path: Path) -> None:
+    """The state is past it, the log no longer holds it, and this node has not led all the while."""
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    leaving, index = await _waiting_leave(leading)
+    term = bench.engine.term() + 1
+    bench.guards.incoming(1, LeaderPing(term, 0), 2.0)
+    bench.engine.install((noop(1), index + 10, term), (noop(1), index + 11, term), membership(1, 2, 3))
+    leading.applied = index + 11
+    with pytest.raises(UnknownOutcomeError, match="look at the members"):
+        await leaving
+    assert leading.proposed == []
+
+
+async def test_a_change_of_a_leader_that_has_purged_its_entry_since_is_done(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    leaving, index = await _waiting_leave(leading)
+    for _ in range(3):
+        bench.engine.append_as_leader(noop(2))
+    bench.store.purge_to(index + 1)
+    assert bench.store.entry_at(index) is None
+    leading.applied = bench.store.last_index
+    await leaving
+    assert leading.proposed == [c.RemoveNode(3)]
 
 
 # ----------------------------------------------------------------------------- join
