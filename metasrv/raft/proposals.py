@@ -111,8 +111,7 @@ class Proposals:
             error = UnknownOutcomeError(
                 "the write is in the log, but this node no longer leads; it may still take effect"
             )
-            for batch in self._in_flight.values():
-                self._fail(batch.proposals, error)
+            self._drop(list(self._in_flight), error)
         if now < self._next_deadline:
             return
         self._next_deadline = _NEVER
@@ -162,7 +161,14 @@ class Proposals:
         return content, entry, taken
 
     def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal]) -> None:
-        """The batch is in this leader's log at `index`."""
+        """The batch is in this leader's log at `index`.
+
+        Of an earlier term there may be another: a leader between the two took it out of this log, not out of all.
+        """
+        self._drop(
+            [index],
+            UnknownOutcomeError("another leader took this write out of this node's log; it may still take effect"),
+        )
         self._in_flight[index] = _Batch(term, entry, proposals)
         self._in_flight_count += len(proposals)
 
@@ -196,20 +202,23 @@ class Proposals:
 
     def state_replaced(self, index: int) -> None:
         """A snapshot up to `index` was installed: what happened to batches up to it can not be told."""
-        for position in [i for i in self._in_flight if i <= index]:
-            batch = self._in_flight.pop(position)
-            self._in_flight_count -= len(batch.proposals)
-            self._fail(batch.proposals, UnknownOutcomeError("a snapshot replaced the state while this write was pending"))
+        error = UnknownOutcomeError("a snapshot replaced the state while this write was pending")
+        self._drop([position for position in self._in_flight if position <= index], error)
 
     def stop(self, waiting_error: NotDoneError) -> None:
         """The node stops: waiting proposals were not executed, those in the log may have been."""
         waiting, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0
         self._fail(waiting, waiting_error)
-        batches, self._in_flight, self._in_flight_count = list(self._in_flight.values()), {}, 0
-        for batch in batches:
-            self._fail(
-                batch.proposals, UnknownOutcomeError("the node stopped before this write was known to be committed")
-            )
+        error = UnknownOutcomeError("the node stopped before this write was known to be committed")
+        self._drop(list(self._in_flight), error)
+
+    def _drop(self, indexes: Iterable[int], error: Exception) -> None:
+        """Batches of this node that it will hear no more of."""
+        for index in indexes:
+            batch = self._in_flight.pop(index, None)
+            if batch is not None:
+                self._in_flight_count -= len(batch.proposals)
+                self._fail(batch.proposals, error)
 
     def _fail(self, proposals: list[_Proposal], error: Exception) -> None:
         for proposal in proposals:

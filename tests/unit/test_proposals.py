@@ -56,6 +56,22 @@ async def test_a_batch_that_lost_its_place_was_not_executed() -> None:
     assert proposals.failed == 1
 
 
+async def test_a_batch_whose_place_a_later_one_of_the_same_node_takes_is_open() -> None:
+    """It led, lost its entry to another leader, and leads again before anything at that index was committed."""
+    proposals = Proposals(1)
+    first = _submit(proposals, _put("a"))
+    _enter(proposals, 7, 2)
+    second = _submit(proposals, _put("b"))
+    entry = _enter(proposals, 7, 4)
+    with pytest.raises(UnknownOutcomeError, match="took this write out of this node's log"):
+        first.result()
+    assert proposals.own_entry(7, 4) is entry
+    assert proposals.pending() == 1
+    proposals.applied(7, 4, 1000, (FeatureReply(("x",)),))
+    assert second.result() == FeatureReply(("x",))
+    assert proposals.pending() == 0
+
+
 async def test_what_waits_when_leadership_ends_was_not_executed_but_what_is_in_the_log_is_open() -> None:
     proposals = Proposals(1)
     in_log = _submit(proposals, _put("a"))
@@ -173,6 +189,7 @@ async def test_a_write_in_the_log_outlives_its_leader_for_a_moment_only() -> Non
     proposals.expire(5.0 + WRITE_GRACE_SECONDS, False)
     with pytest.raises(UnknownOutcomeError, match="no longer leads"):
         future.result()
+    assert proposals.pending() == 0
     proposals.applied(7, 2, 1000, (FeatureReply(()),))  # it took effect after all, and nobody is told twice
     assert proposals.pending() == 0
 

@@ -24,6 +24,8 @@ HEAL_SECONDS_MAX = 30.0
 CHECK_STEPS_MAX = 500_000
 _SPREAD_SECONDS_MAX = 0.1
 """Time for followers to hear of the last commit."""
+ANSWER_SECONDS_MAX = 3.0
+"""Once nobody asks any more, every node has answered within so much: the longest timeout, and a pause."""
 _LOOK_SECONDS = 0.01
 
 
@@ -181,6 +183,21 @@ class _History:
                 return
         await asyncio.sleep(_LOOK_SECONDS)  # watchers hear a turn of their loop later
         self._compare_nodes([node_id for node_id in members if not self._was_removed(node_id)])
+        await self._until_answered()
+
+    async def _until_answered(self) -> None:
+        """Every proposal ends, also one whose entry was taken back (D15)."""
+        cluster = self._cluster
+        deadline = cluster.scheduler.now + ANSWER_SECONDS_MAX
+        while True:
+            owed = {p.machine.node_id: p.consensus.replica.proposals.pending() for p in cluster.processes()}
+            owing = {node_id: count for node_id, count in owed.items() if count}
+            if not owing:
+                return
+            if cluster.scheduler.now > deadline:
+                cluster.witness.violation(f"writes that nobody answered, by node: {owing}")
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def _voters(self) -> list[int]:
         """As the leader knows them at the moment."""
