@@ -47,7 +47,12 @@ async def serve(name: str) -> None:
     else:
         routes = {"/t.T/Echo": Route(answer, single_request=True, single_reply=True)}
         ours = GrpcServer(
-            routes, MetricsRegistry("", ""), message_size_bytes_max=2**20, streams_max=100, connections_max=1000
+            routes,
+            MetricsRegistry("", ""),
+            message_size_bytes_max=2**20,
+            streams_max=100,
+            connections_max=1000,
+            held_size_bytes_max=2**30,
         )
         sockets = await open_sockets(Endpoint(HOST, 0))
         port = sockets[0].getsockname()[1]

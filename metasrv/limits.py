@@ -73,6 +73,8 @@ GRPC_CONNECTIONS_MAX = 20_000
 """Connections of clients; fewer where the process may not open so many (`open_files.client_connections_max`)."""
 GRPC_CALLS_PER_CONNECTION_MAX = 8_192
 """Calls of any kind under way on one connection; announced to clients, which let further ones wait."""
+GRPC_HELD_SIZE_BYTES_MAX = 512 * MIB
+"""Of all clients: requests that have not arrived whole, and answers that wait until they are taken."""
 GRPC_READERS_MAX = 16
 """Large reads (long lists, exports) that one node serves at the same time; each pins the state of its instant."""
 GRPC_PAGE_SECONDS_MAX = 60

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 NOT_LEADER_TEXT = "not leader"
-_NOT_DONE_METADATA: Metadata = ((OUTCOME_METADATA_KEY, NOT_DONE),)
+NOT_DONE_METADATA: Metadata = ((OUTCOME_METADATA_KEY, NOT_DONE),)
 
 
 class StatusError(MetasrvError):
@@ -54,9 +54,9 @@ def failure_of(error: Exception, leader_address: str | None, *, leader_only: boo
     says that the method is never forwarded, so that a missing leader reads as `not leader` too.
     """
     if isinstance(error, StatusError):
-        return Failure(error.code, str(error), _NOT_DONE_METADATA)
+        return Failure(error.code, str(error), NOT_DONE_METADATA)
     if isinstance(error, InvalidRequestError):
-        return Failure(grpc.StatusCode.INVALID_ARGUMENT, str(error), _NOT_DONE_METADATA)
+        return Failure(grpc.StatusCode.INVALID_ARGUMENT, str(error), NOT_DONE_METADATA)
     if isinstance(error, UnknownOutcomeError):
         return Failure(grpc.StatusCode.ABORTED, str(error), ())
     if isinstance(error, NotDoneError):
@@ -67,7 +67,7 @@ def failure_of(error: Exception, leader_address: str | None, *, leader_only: boo
 
 
 def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool) -> Failure:
-    metadata = _NOT_DONE_METADATA
+    metadata = NOT_DONE_METADATA
     if isinstance(error, NotLeaderError) or (leader_only and isinstance(error, NoLeaderError)):
         if leader_address:
             metadata = (*metadata, (LEADER_METADATA_KEY, leader_address))

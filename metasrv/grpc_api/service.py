@@ -25,7 +25,7 @@ from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.versions import ProtocolVersion
 from metasrv.grpc_api.watch import WatchMethod
-from metasrv.limits import GRPC_CALLS_PER_CONNECTION_MAX
+from metasrv.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
 from metasrv.open_files import client_connections_max, open_files_max
 from metasrv.types import Endpoint
 
@@ -73,6 +73,7 @@ class GrpcService:
             self._context.metrics,
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
+            held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
             connections_max=client_connections_max(open_files_max()),
         )
         sockets = await open_sockets(endpoint)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import grpc
 
+from metasrv.grpc_api.failures import NOT_DONE_METADATA
 from metasrv.grpc_api.http2.frames import (
     DATA,
     END_HEADERS,
@@ -73,6 +74,7 @@ class ServerCall:
     __slots__ = (
         "_arrived",
         "_connection",
+        "_held_bytes",
         "_initial",
         "_reader",
         "_received_bytes",
@@ -102,6 +104,8 @@ class ServerCall:
         """Received and not yet given back to the stream's window."""
         self._taken_bytes = 0
         """Of these, what the handler has taken."""
+        self._held_bytes = 0
+        """Of the request: arrived, and not yet the handler's."""
         self._arrived: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._writes = 0
@@ -144,6 +148,9 @@ class ServerCall:
         sender.send(framed(message))
         self._writes += 1
         if sender.waits:
+            if self._connection.budget.exceeded:
+                self.give_up(self._connection.budget.sentence())
+                raise CallEndedError
             await sender.drained()
         elif self._writes % WRITES_A_STEP == 0:
             await asyncio.sleep(0)
@@ -181,8 +188,14 @@ class ServerCall:
         reader = self._reader
         if reader is None:
             reader = self._reader = self._new_reader()
+        budget = self._connection.budget
+        if budget.exceeded and reader.incomplete:
+            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, budget.sentence(), NOT_DONE_METADATA)
+            self._cancel()
+            return
         try:
             reader.feed(data)
+            self._hold(reader.held_bytes)
         except MessageError as problem:
             self.end(problem.code, str(problem))
             self._cancel()
@@ -207,6 +220,11 @@ class ServerCall:
         self.sender.drop()
         self.end(code, text)
         self._cancel()
+
+    def give_up(self, text: str) -> None:
+        """End a call that the handler has answered, or is answering, and whose client does not take the answer."""
+        # What a single reply was for may have been done: only ABORTED says so.
+        self.cut(grpc.StatusCode.ABORTED if self._route.single_reply else grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
     def end(self, code: grpc.StatusCode, text: str, metadata: Metadata = ()) -> None:
         """Send the status; without a message before it, as the only headers of the response."""
@@ -234,7 +252,9 @@ class ServerCall:
         if len(reader.messages) > 1 or (self._request_ended and (reader.incomplete or not reader.messages)):
             self.end(grpc.StatusCode.INVALID_ARGUMENT, "the request of this method is exactly one message")
         elif self._request_ended:
-            self._run(reader.messages.popleft())
+            message = reader.take()
+            self._hold(0)
+            self._run(message)
 
     def _new_reader(self) -> MessageReader:
         return MessageReader(self._request.encoding, self._connection.message_size_bytes_max)
@@ -253,9 +273,15 @@ class ServerCall:
                 self._take(self._received_bytes)  # a message may be larger than the window
             self._arrived = self._connection.loop.create_future()
             await self._arrived
-        message = reader.messages.popleft()
+        message = reader.take()
+        self._hold(reader.held_bytes)
         self._take(len(message) + PREFIX_SIZE_BYTES)
         return message
+
+    def _hold(self, size_bytes: int) -> None:
+        """So much of the request is here and not yet the handler's."""
+        self._connection.budget.used_bytes += size_bytes - self._held_bytes
+        self._held_bytes = size_bytes
 
     def _take(self, size_bytes: int) -> None:
         """Give so much back to the stream's window, in few and large updates."""
@@ -299,6 +325,8 @@ class ServerCall:
             sender.start(head)
             sender.send(framed(reply))
             sender.finish(OK_BLOCK)
+            if sender.waits and connection.budget.exceeded:
+                self.give_up(connection.budget.sentence())
             return
         connection.window -= size_bytes
         connection.data_frames += 1
@@ -333,6 +361,7 @@ class ServerCall:
         if not self.closed:
             self.closed = True
             self.sender.drop()
+            self._hold(0)
             self._connection.forget(self._stream_id, self)
 
     def _cancel(self) -> None:

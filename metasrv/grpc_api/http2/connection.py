@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self.loop = server.loop
         self.message_size_bytes_max = server.message_size_bytes_max
+        self.budget = server.budget
         self.window = f.WINDOW_SIZE_BYTES_DEFAULT
         self.initial_window = f.WINDOW_SIZE_BYTES_DEFAULT
         self.frame_size_max = f.FRAME_SIZE_BYTES_MAX
@@ -130,8 +131,7 @@ class Connection(asyncio.Protocol):
         for stream_id, sender in tuple(self.waiting.items()):
             sender.stalled_ticks += 1
             if sender.stalled_ticks > STALLED_TICKS_MAX:
-                text = "the client took nothing of the answer for too long"
-                self.calls[stream_id].cut(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+                self.calls[stream_id].give_up("the client took nothing of the answer for too long")
         self.quiet_ticks += 1
         if self.quiet_ticks >= TICKS_UNTIL_DEAD:
             self.abort()

@@ -27,12 +27,13 @@ def framed(message: bytes) -> bytes:
 class MessageReader:
     """Puts the messages of one request together, whatever pieces they come in."""
 
-    __slots__ = ("_buffer", "_encoding", "_limit_bytes", "messages")
+    __slots__ = ("_buffer", "_encoding", "_limit_bytes", "_messages_bytes", "messages")
 
     def __init__(self, encoding: str, limit_bytes: int) -> None:
         self._buffer = bytearray()
         self._encoding = encoding
         self._limit_bytes = limit_bytes
+        self._messages_bytes = 0
         self.messages: deque[bytes] = deque()
         """Complete ones, not yet taken."""
 
@@ -40,6 +41,17 @@ class MessageReader:
     def incomplete(self) -> bool:
         """Whether the bytes so far end in the middle of a message."""
         return bool(self._buffer)
+
+    @property
+    def held_bytes(self) -> int:
+        """What has arrived and was not yet taken."""
+        return len(self._buffer) + self._messages_bytes
+
+    def take(self) -> bytes:
+        """The oldest complete message; raises IndexError without one."""
+        message = self.messages.popleft()
+        self._messages_bytes -= len(message)
+        return message
 
     def feed(self, data: bytes) -> None:
         """Take more bytes; raises MessageError, after which the reader is of no more use."""
@@ -58,6 +70,7 @@ class MessageReader:
             if compressed:
                 message = self._decompressed(compressed, message)
             self.messages.append(message)
+            self._messages_bytes += len(message)
             start = end
         if start:
             del buffer[:start]

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from metasrv.grpc_api.http2.budget import Budget
 from metasrv.grpc_api.http2.frames import (
     CONTINUATION,
     DATA,
@@ -30,6 +31,7 @@ class Link(Protocol):
     data_frames: int
     """Sent since the server's last tick."""
     frame_size_max: int
+    budget: Budget
     paused: bool
     """Whether the socket's buffer is full."""
     waiting: dict[int, Sender]
@@ -81,6 +83,7 @@ class Sender:
     def send(self, data: bytes) -> None:
         """Send a framed message, or queue it."""
         self._queue.append(data)
+        self._link.budget.used_bytes += len(data)
         if len(self._queue) == 1:
             self.pump()
 
@@ -92,6 +95,7 @@ class Sender:
 
     def drop(self) -> None:
         """Forget what is queued."""
+        self._link.budget.used_bytes -= sum(map(len, self._queue)) - self._offset
         self._queue.clear()
         self._offset = 0
         self._link.waiting.pop(self._stream_id, None)
@@ -121,6 +125,7 @@ class Sender:
             self.window -= len(chunk)
             link.window -= len(chunk)
             link.data_frames += 1
+            link.budget.used_bytes -= len(chunk)
             link.write(pack_header(len(chunk) << 8 | DATA, 0, self._stream_id) + chunk)
         # Out and in again: a sender that was served goes behind those that wait.
         link.waiting.pop(self._stream_id, None)

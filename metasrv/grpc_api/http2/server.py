@@ -14,6 +14,7 @@ from typing import Protocol
 
 import grpc
 
+from metasrv.grpc_api.http2.budget import Budget
 from metasrv.grpc_api.http2.call import Route, ServerCall
 from metasrv.grpc_api.http2.connection import Connection
 
@@ -50,12 +51,14 @@ class GrpcServer:
         message_size_bytes_max: int,
         streams_max: int,
         connections_max: int,
+        held_size_bytes_max: int,
     ) -> None:
         self.routes = routes
         self.message_size_bytes_max = message_size_bytes_max
         self.streams_max = streams_max
         """Calls under way on one connection."""
         self.connections_max = connections_max
+        self.budget = Budget(held_size_bytes_max)
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
         self._observer = observer
