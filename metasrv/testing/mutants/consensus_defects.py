@@ -184,6 +184,17 @@ def _answers_of_another_term() -> list[Replacement]:
     return [(Proposals, "applied", applied)]
 
 
+def _taken_back_forgotten() -> list[Replacement]:
+    """A leader that lost its entry and leads again puts another batch in its place, and forgets the first (S11)."""
+
+    def entered(self: Proposals, index: int, term: int, entry: Any, proposals: Any) -> None:
+        self._in_flight.pop(index, None)
+        real(self, index, term, entry, proposals)
+
+    real = Proposals.entered
+    return [(Proposals, "entered", entered)]
+
+
 CONSENSUS_MUTANTS = (
     Mutant(
         "tail committed during snapshot",
@@ -247,6 +258,12 @@ CONSENSUS_MUTANTS = (
         "in the log, said not done",
         "a deposed leader says of its uncommitted writes that they are not done (D15)",
         _in_log_said_not_done,
+    ),
+    Mutant(
+        "taken back, never answered",
+        "a write that another leader took out of the log is forgotten when its node leads again (S11, D15)",
+        _taken_back_forgotten,
+        ("candidate that lags",),
     ),
     Mutant(
         "answer of another's entry",
