@@ -263,7 +263,7 @@ CONSENSUS_MUTANTS = (
         "taken back, never answered",
         "a write that another leader took out of the log is forgotten when its node leads again (S11, D15)",
         _taken_back_forgotten,
-        ("candidate that lags",),
+        ("overtaken leader", "transfers in a loop"),
     ),
     Mutant(
         "answer of another's entry",
