@@ -22,9 +22,12 @@ class Frame(NamedTuple):
         return bool(self.flags & END_STREAM) or self.kind == RST_STREAM
 
 
-def call(address: str, path: str, message: bytes, token: bytes, timeout_s: float = 5.0) -> list[Frame]:
-    """Send one message on stream 1; the frames of that stream until it ends."""
-    host, _, port = address.rpartition(":")
+GREETING = PREFACE + b"\0\0\0\x04" + bytes(5)
+"""The preface, and settings that change nothing: 65,535 bytes of answers without a word from the client."""
+
+
+def request(address: str, stream_id: int, path: str, message: bytes, token: bytes) -> bytes:
+    """One message on a new stream."""
     headers = {
         ":method": "POST",
         ":scheme": "http",
@@ -36,10 +39,14 @@ def call(address: str, path: str, message: bytes, token: bytes, timeout_s: float
     }
     block = b"".join(b"\x00" + _text(name) + _text(value) for name, value in headers.items())
     body = struct.pack(">BI", 0, len(message)) + message
+    return _frame(HEADERS, END_HEADERS, stream_id, block) + _frame(DATA, END_STREAM, stream_id, body)
+
+
+def call(address: str, path: str, message: bytes, token: bytes, timeout_s: float = 5.0) -> list[Frame]:
+    """Send one message on stream 1; the frames of that stream until it ends."""
+    host, _, port = address.rpartition(":")
     with socket.create_connection((host, int(port)), timeout_s) as connection:
-        connection.sendall(
-            PREFACE + _frame(4, 0, 0, b"") + _frame(HEADERS, END_HEADERS, 1, block) + _frame(DATA, END_STREAM, 1, body)
-        )
+        connection.sendall(GREETING + request(address, 1, path, message, token))
         received: list[Frame] = []
         while not (received and received[-1].ends):
             header = _read(connection, 9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -10,9 +11,11 @@ import grpc
 import pytest
 
 from metasrv import limits
+from metasrv.grpc_api.methods import KV_READ_V1
 from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.grpc_wire import TIMEOUT_SECONDS, Wire, all_of, branch, get, put, when
+from tests.cluster import http2_frames as http2
+from tests.cluster.grpc_wire import CLIENT_VERSION, TIMEOUT_SECONDS, Wire, all_of, branch, get, put, when
 from tests.cluster.test_grpc_service import Running, Start, start, until  # noqa: F401 - `start` is a fixture
 
 pytestmark = pytest.mark.xdist_group("grpc-limits")
@@ -244,3 +247,34 @@ async def test_large_reads_at_once(raw: tuple[Running, Any], monkeypatch: pytest
     monkeypatch.setattr("metasrv.grpc_api.readers.GRPC_READERS_MAX", 1)
     assert [chunk async for chunk in stub.ExportV1(pb.ExportRequest())]
     assert node.service._readers.open_count == 0
+
+
+async def test_what_is_held_for_a_client_that_does_not_read(raw: tuple[Running, Any]) -> None:
+    node, stub = raw
+    server = node.service._server
+    assert server is not None
+    hello = pb.HandshakeRequest(
+        protocol_version=CLIENT_VERSION, payload=pb.BasicAuth(username="root").SerializeToString()
+    )
+    (reply,) = [reply async for reply in stub.Handshake(iter([hello]))]
+    token, value = reply.payload, os.urandom(1_000_000)
+    metadata = (("auth-token-bin", token),)
+    assert (await stub.Transaction(pb.TxnRequest(if_then=[put("large", value)]), metadata=metadata)).success
+    server.budget.limit_bytes = 3_000_000
+    read = pb.RaftRequest(data='{"GetKV":{"key":"large"}}')
+
+    reader, writer = await asyncio.open_connection(*node.address.split(":"), limit=200_000)
+    writer.write(http2.GREETING)
+    for stream_id in (1, 3, 5):
+        writer.write(http2.request(node.address, stream_id, KV_READ_V1.path, read.SerializeToString(), token))
+    await until(lambda: server.budget.used_bytes > 2_900_000)
+    assert not server.budget.exceeded
+    writer.write(http2.request(node.address, 7, KV_READ_V1.path, read.SerializeToString(), token))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        seen = await reader.readuntil(b"grpc-message")
+        text = await reader.readuntil(b"the limit")
+    assert b"grpc-status\x018" in seen, "RESOURCE_EXHAUSTED"
+    assert b"this node already holds 3000000 bytes of requests and answers" in text
+    assert [item.value.data async for item in stub.KvReadV1(read, metadata=metadata)] == [value], "others go on"
+    writer.close()
+    await until(lambda: server.budget.used_bytes == 0)
