@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from metasrv.testing.simulation import scheduler as scheduler_module
 from metasrv.testing.simulation.__main__ import COMMAND, main
 from metasrv.testing.simulation.history import run_history
+from metasrv.testing.simulation.loop import SimulatedLoop, forget_running_loop
 from metasrv.testing.simulation.plan import FAULTS, make_plan
 from metasrv.testing.simulation.runs import run_many
+from metasrv.testing.simulation.scheduler import Scheduler
 from metasrv.testing.simulation.shrink import decode_changes, encode_changes, shrink
 
 FIRST_SEED = 1
@@ -52,14 +56,39 @@ MISTAKES_OF_THE_MODEL = {
         52_754,
         '{"faults":[11,7,4,10],"seconds":2.213346015584894,"operations":33,"clients":4}',
     ),
+    "a timer of a slow clock that was a rounding error early, for ever": (
+        68_212,
+        '{"faults":[3,2,0,1],"seconds":0.46407509618052567,"operations":4,"clients":3}',
+    ),
 }
-"""Histories that were called violations and were none: each failed until the simulator was mended."""
+"""Histories that were called violations and were none, or had no end: each failed until the simulator was mended."""
 
 
 @pytest.mark.parametrize("mistake", MISTAKES_OF_THE_MODEL)
 def test_what_the_simulator_itself_did_wrong_is_no_violation(mistake: str) -> None:
     seed, changes = MISTAKES_OF_THE_MODEL[mistake]
     assert not run_history(decode_changes(seed, changes)).violations
+
+
+def test_timers_of_clocks_that_run_wrong_are_never_early() -> None:
+    scheduler = Scheduler()
+    source = random.Random(7)
+    late: list[float] = []
+    for _ in range(2_000):
+        scheduler.now += source.uniform(0, 1)
+        loop = SimulatedLoop(scheduler, pytest.fail, rate=source.uniform(0.9, 1.1))
+        when = loop.time() + source.choice((1e-12, 1e-9, 0.001))
+        loop.call_at(when, lambda loop=loop, when=when: late.append(loop.time() - when))
+        scheduler.run(scheduler.now + 1, lambda: False)
+    forget_running_loop()
+    assert len(late) == 2_000
+    assert 0 <= min(late) <= max(late) < 1e-9
+
+
+def test_a_history_in_which_time_stands_still_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "EVENTS_MAX", 3_000)
+    outcome = run_history(make_plan(1))
+    assert outcome.violations == ["the history did not come to an end"]
 
 
 def test_the_same_seed_is_the_same_history_in_every_process() -> None:

@@ -8,6 +8,7 @@ from event to event. Only what the consensus code uses is there.
 from __future__ import annotations
 
 import asyncio
+import math
 from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
@@ -143,7 +144,11 @@ class SimulatedLoop(_Base):
     ) -> SimulatedHandle:
         timer = SimulatedHandle(callback, args)
         if not self.dead:
-            self._scheduler.at(when / self._rate, self._timer_due, timer)
+            due = when / self._rate
+            while due * self._rate < when:
+                # Rounded down: a timer that is early finds that its time has not come, for ever.
+                due = math.nextafter(due, math.inf)
+            self._scheduler.at(due, self._timer_due, timer)
         return timer
 
     def create_future(self) -> asyncio.Future[Any]:

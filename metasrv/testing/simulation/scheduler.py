@@ -12,6 +12,9 @@ from typing import Any
 
 Action = Callable[..., Any]
 
+EVENTS_MAX = 5_000_000
+"""Of one simulation, some hundred times the usual: past it something goes round and round, and time may stand still."""
+
 
 class Scheduler:
     """The queue and the present moment, in seconds."""
@@ -38,7 +41,7 @@ class Scheduler:
         self.at(self.now + seconds, action, *args)
 
     def run(self, until: float, stopped: Callable[[], bool]) -> bool:
-        """Let events happen until `stopped`; False when time `until` came first, or nothing is due any more."""
+        """Let events happen until `stopped`; False when time `until` or `EVENTS_MAX` came first, or nothing is due."""
         queue, present, pop = self._queue, self._present, heapq.heappop
         while not stopped():
             # What is in the heap for this moment was scheduled before this moment came.
@@ -52,5 +55,7 @@ class Scheduler:
                 self.now = until
                 return False
             self.events += 1
+            if self.events > EVENTS_MAX:
+                return False
             action(*args)
         return True
