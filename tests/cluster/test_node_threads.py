@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -20,7 +21,10 @@ async def test_no_thread_of_the_grpc_core_runs_in_a_node(cluster: ProcessCluster
     async with cluster.client() as client:
         await client.upsert("key", b"value")
         assert any("key" in line for line in [line async for line in client.export()])
-        code, body = await cluster.admin(1, "/debug/pprof/profile?seconds=1&format=folded", 60)
+        profiling = asyncio.create_task(cluster.admin(1, "/debug/pprof/profile?seconds=1&format=folded", 60))
+        while not profiling.done():  # an idle node may be asleep in every sample
+            await client.upsert("key", b"value")
+        code, body = await profiling
         assert (code, bool(body)) == (200, True)
         ours = set(threads_of(os.getpid()))
     processes = {node_id: node.process.pid for node_id, node in cluster.nodes.items() if node.process is not None}
