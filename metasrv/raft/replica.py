@@ -255,7 +255,14 @@ class Replica:
 
     def _install(self, info: SnapshotInfo) -> None:
         leader_id = self.engine.leader_id()
+        entry = self.store.entry_at(info.log_id.index)
         newer = info.log_id.index > self.machine.last_applied.index
+        if newer and entry is not None and entry[2] == info.log_id.term:
+            # The log has the snapshot's last entry, and so all before it. What follows may have been acknowledged:
+            # it stays (Raft, figure 13, step 6), and the log is applied up to there instead.
+            newer = False
+            self.engine.learn_commit(info.log_id.index)
+            logger.info("the snapshot up to %s is not needed any more: the log has come so far", info.log_id)
         if newer:
             tail = self.machine.install(info.path)
             self.engine.install(tail.previous, tail.last, self.machine.membership)

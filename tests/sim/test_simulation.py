@@ -70,6 +70,12 @@ def test_what_the_simulator_itself_did_wrong_is_no_violation(mistake: str) -> No
     assert not run_history(decode_changes(seed, changes)).violations
 
 
+def test_a_snapshot_that_comes_late_takes_back_nothing_that_was_acknowledged() -> None:
+    """S12: entries behind a snapshot's last one, which the log held already, were dropped with it."""
+    changes = '{"faults":[0,1],"seconds":0.5117871463113559,"operations":4,"clients":4}'
+    assert not run_history(decode_changes(87_329, changes)).violations
+
+
 def test_timers_of_clocks_that_run_wrong_are_never_early() -> None:
     scheduler = Scheduler()
     source = random.Random(7)
