@@ -165,10 +165,9 @@ class Proposals:
 
         Of an earlier term there may be another: a leader between the two took it out of this log, not out of all.
         """
-        self._drop(
-            [index],
-            UnknownOutcomeError("another leader took this write out of this node's log; it may still take effect"),
-        )
+        if index in self._in_flight:
+            text = "another leader took this write out of this node's log; it may still take effect"
+            self._drop([index], UnknownOutcomeError(text))
         self._in_flight[index] = _Batch(term, entry, proposals)
         self._in_flight_count += len(proposals)
 

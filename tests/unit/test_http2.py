@@ -483,7 +483,7 @@ async def test_floods_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_client_may_measure_the_connection_with_each_piece_of_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As grpc-go does: a ping for every piece of data that arrives, thousands a second on a fast network."""
+    """A ping for every piece of data that arrives, thousands a second on a fast network."""
     monkeypatch.setattr(connection_module, "CHORES_MAX", 50)
     peer = Peer(Bench().server)
     for number in range(200):

@@ -36,8 +36,7 @@ CONNECTION_WINDOW_SIZE_BYTES = 16 * 1024 * 1024
 CHORES_MAX = 10_000
 """Frames between two ticks of the server that bring no call forward: resets, pings, settings, empty data.
 
-One more for each piece of an answer: clients measure a connection with a ping for every piece that arrives (grpc-go's
-estimate of the bandwidth)."""
+One more for each piece of an answer: a client may measure its connection with a ping for every piece that arrives."""
 TICKS_UNTIL_PING = 4
 TICKS_UNTIL_DEAD = 6
 """A client that vanished without a word is asked after 20 seconds and cut off, its watchers with it, after 30."""

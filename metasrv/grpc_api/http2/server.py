@@ -158,7 +158,7 @@ class GrpcServer:
 
     def _tick(self) -> None:
         if self._refused:
-            text = "%d connections of gRPC clients were refused in %.0f s: there are %d, the limit"
+            text = "%d connections of gRPC clients were refused in %.0f s: there are %d, the limit; does one leak them?"
             logger.warning(text, self._refused, TICK_SECONDS, self.connections_max)
             self._refused = 0
         for connection in tuple(self.connections):
