@@ -35,6 +35,8 @@ READ_WAITERS_MAX = 65_536
 """Reads that wait for one confirmation of leadership."""
 LOG_MEMORY_BYTES_MAX = 64 * MIB
 """Applied entries are purged early, whatever the configured count, when the log is larger."""
+LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
+"""So large it may become for a peer that is being brought up by a snapshot and needs what comes behind it."""
 
 # Peers ------------------------------------------------------------------------------------------
 FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB

@@ -2,7 +2,9 @@
 
 The state file is durable by itself, so the log may be purged up to the applied index that a finished sync of the state
 has put on disk. Policy: every `snapshot_logs_since_last` applied entries, keeping `max_applied_log_to_keep` of them;
-earlier when the log in memory grows past its limit. The sync runs in the snapshot thread; the purge is a lazy log write.
+earlier when the log in memory grows past its limit. What a snapshot on its way to a peer must be followed by stays, up
+to a larger limit: a peer that hangs must not fill the memory. The sync runs in the snapshot thread; the purge is a lazy
+log write.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import logging
 from collections.abc import Callable
 
 from metasrv.errors import StartupError, StorageError
-from metasrv.limits import LOG_MEMORY_BYTES_MAX
+from metasrv.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
 from metasrv.raft.log_store import LogStore
 from metasrv.raft.snapshots import Snapshots
 from metasrv.raft.storage_thread import Storage
@@ -19,6 +21,9 @@ from metasrv.state.snapshot import checkpoint, sync_state
 from metasrv.types import LogId
 
 logger = logging.getLogger(__name__)
+
+_PURGE_ENTRIES_MAX = 4_096
+"""Of one step, which must stay short: what a transfer held back can be many."""
 
 
 class Compaction:
@@ -46,6 +51,8 @@ class Compaction:
         self._failed = failed
         self._synced_index = applied_index()
         self._running = False
+        self._unfinished = False
+        """The last purge left something for the next step."""
 
     def purged(self) -> LogId | None:
         """The last purged entry; the log keeps its position, as Raft's consistency check needs it."""
@@ -57,9 +64,11 @@ class Compaction:
         """Start a sync of the state if enough was applied since the last one."""
         if self._running:
             return
+        if self._unfinished:
+            self._purge()
         applied = self._applied_index()
-        crowded = self._store.bytes_in_memory > LOG_MEMORY_BYTES_MAX and applied > self._synced_index
-        if not crowded and applied - self._synced_index < self._logs_since_last:
+        early = applied > self._synced_index and self._is_too_large()
+        if not early and applied - self._synced_index < self._logs_since_last:
             return
         self._running = True
 
@@ -75,16 +84,32 @@ class Compaction:
 
         self._thread.submit(_make_durable, self._state_path, on_done=done)
 
+    def _is_too_large(self) -> bool:
+        """Whether a purge now would make the log in memory smaller, and it has to."""
+        size_bytes = self._store.bytes_in_memory
+        if size_bytes <= LOG_MEMORY_BYTES_MAX:
+            return False
+        return size_bytes > LOG_MEMORY_BYTES_HELD_MAX or self._snapshots.purge_floor() is None
+
     def _purge(self) -> None:
-        crowded = self._store.bytes_in_memory > LOG_MEMORY_BYTES_MAX
+        size_bytes = self._store.bytes_in_memory
+        crowded = size_bytes > LOG_MEMORY_BYTES_MAX
         keep = 1 if crowded else max(1, self._logs_to_keep)
         first_kept = self._synced_index - keep
         floor = self._snapshots.purge_floor()
-        if floor is not None:
-            first_kept = min(first_kept, floor)
-        if first_kept > self._store.first_index:
-            logger.debug("purging the log before entry %d", first_kept)
-            self._store.purge_to(first_kept)
+        if floor is not None and floor < first_kept:
+            if size_bytes <= LOG_MEMORY_BYTES_HELD_MAX:
+                first_kept = floor
+            else:
+                logger.warning(
+                    "the log is purged although a peer that is sent a snapshot needs it: %d bytes of it are in memory",
+                    size_bytes,
+                )
+        until = min(first_kept, self._store.first_index + _PURGE_ENTRIES_MAX)
+        self._unfinished = until < first_kept
+        if until > self._store.first_index:
+            logger.debug("purging the log before entry %d", until)
+            self._store.purge_to(until)
 
 
 def _make_durable(state_path: str) -> None:

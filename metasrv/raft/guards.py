@@ -51,7 +51,7 @@ class Guards:
         send: Callable[[int, Message], None],
         reachable: Callable[[int], bool],
         snapshot_chunk: Callable[[int, SnapshotChunk], None],
-        snapshot_expected: Callable[[], bool],
+        snapshot_expected: Callable[[int], bool],
         incarnation: str,
         election_timeout_min_seconds: float,
     ) -> None:
@@ -211,7 +211,7 @@ class Guards:
         self._pre_votes = None
         self._may_campaign = False
         self._round_seen = message.round
-        if isinstance(message, AppendEntries) and not self._snapshot_expected():
+        if isinstance(message, AppendEntries) and not self._snapshot_expected(message.term):
             self._append(node_id, message)
             return
         engine.receive(node_id, LeaderPing(message.term, 0))

@@ -27,7 +27,7 @@ class PeerHandler(Protocol):
     def peer_disconnected(self, node_id: int) -> None:
         """It went down, or is paused because too much waits to be sent: then the transport's `is_connected` still holds.
 
-        Alternates with `peer_connected`.
+        A paused one may go down too: then this is called again, since what waited to be sent is lost.
         """
         ...
 

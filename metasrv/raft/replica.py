@@ -245,9 +245,21 @@ class Replica:
         if self._pending_install is not None and not self.driver.busy():
             info, self._pending_install = self._pending_install, None
             self._install(info)
+        self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         if self.snapshots.needed:
             self.snapshots.build(self.machine.last_applied.index)
         self._compaction.consider()
+
+    def _wants_snapshot(self, node_id: int) -> bool:
+        """This leader can send the peer no entries: those that it lacks are not in the log any more."""
+        return self._replicates_to(node_id) and self.engine.next_index(node_id) <= self.store.first_index
+
+    def _lags(self, node_id: int, index: int) -> bool:
+        """This leader does not know of the peer that it has the entry."""
+        return self._replicates_to(node_id) and self.engine.match_index(node_id) < index
+
+    def _replicates_to(self, node_id: int) -> bool:
+        return self.engine.role() == LEADER and node_id in self.engine.membership()
 
     def _snapshot_verified(self, info: SnapshotInfo) -> None:
         self._pending_install = info

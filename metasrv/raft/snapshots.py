@@ -93,7 +93,7 @@ class Snapshots:
         self._receive_timeout = receive_timeout_seconds
         self._outgoing: dict[int, _Outgoing] = {}
         self._sent: dict[int, tuple[LogId, float]] = {}
-        """The last whole snapshot that each peer was sent, and when."""
+        """The last whole snapshot that each peer was sent and has not yet put in place, and when."""
         self._build_again_at = 0.0
         self._incoming: _Incoming | None = None
         self.newest: SnapshotInfo | None = None
@@ -102,7 +102,7 @@ class Snapshots:
         self.needed = False
         """A peer asked for a snapshot that is not there; the driver starts one."""
         self.pinned_index: int | None = None
-        """Log entries from here on must not be purged: a snapshot being written or sent needs them."""
+        """Log entries from here on must not be purged: a snapshot being written needs them."""
         self.usable: Callable[[int], bool] = lambda _index: True
         """Whether the log still continues a snapshot that ends at this index."""
 
@@ -143,8 +143,10 @@ class Snapshots:
     def purge_floor(self) -> int | None:
         """The log must be kept from this index on."""
         indexes = [transfer.info.log_id.index for transfer in self._outgoing.values()]
+        indexes += [log_id.index for log_id, _ in self._sent.values()]
         if self.pinned_index is not None:
             indexes.append(self.pinned_index)
+        indexes = [index for index in indexes if self.usable(index)]
         return min(indexes) - 1 if indexes else None
 
     def build(self, applied_index: int, on_done: Callable[[SnapshotInfo | None], None] | None = None) -> None:
@@ -232,6 +234,17 @@ class Snapshots:
     def cancel(self, node_id: int) -> None:
         """The peer is not ready. A pause keeps its place; a lost connection is ended by `peer_gone`."""
 
+    def end_unwanted(self, wants: Callable[[int], bool], lags: Callable[[int, int], bool]) -> None:
+        """Let go of what keeps the log from being purged: `wants` a peer a snapshot, `lags` it behind an index still?
+
+        A transfer that the engine will not go on with would also resume in the middle one day.
+        """
+        for node_id in [i for i in self._outgoing if not wants(i)]:
+            logger.info("the snapshot for node %d is not needed any more", node_id)
+            self._end(node_id, success=False)
+        for node_id in [i for i, (log_id, _) in self._sent.items() if not lags(i, log_id.index)]:
+            del self._sent[node_id]
+
     def peer_gone(self, node_id: int) -> None:
         self._sent.pop(node_id, None)
         if node_id in self._outgoing:
@@ -245,13 +258,19 @@ class Snapshots:
 
     # ------------------------------------------------------------------ receiving
 
-    def receiving(self) -> bool:
-        """A snapshot is on its way or being checked: the old log is not matched against anything (D1)."""
+    def receiving(self, leader_term: int = 0) -> bool:
+        """A snapshot is on its way or being checked: the old log is not matched against anything (D1).
+
+        With the term of a leader that sends entries: one of a later term than the snapshot's does not go on with it.
+        """
         incoming = self._incoming
         if incoming is None:
             return False
-        if not incoming.checking and self._clock.monotonic() - incoming.last_chunk_at > self._receive_timeout:
-            self._abandon(f"no piece of it came for {self._receive_timeout:.1f} s")
+        if not incoming.checking:
+            if self._clock.monotonic() - incoming.last_chunk_at > self._receive_timeout:
+                self._abandon(f"no piece of it came for {self._receive_timeout:.1f} s")
+            elif incoming.term < leader_term:
+                self._abandon("its sender does not lead any more")
         return self._incoming is not None
 
     def receive(self, node_id: int, chunk: SnapshotChunk) -> None:

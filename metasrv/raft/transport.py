@@ -199,7 +199,11 @@ class PeerTransport:
         self._observer.peer_connected(link.node_id, str(link.endpoint), False)
         if self._links.get(link.node_id) is link:
             self._log.warn(("link", link.node_id), f"the connection to node {link.node_id} ended: {link.failure}")
-        self._tell(link.node_id)
+        if link.node_id in self._told_up:
+            self._tell(link.node_id)
+        else:
+            # Paused: the handler knows that it can not send, but not that what it sent is lost.
+            self._handler.peer_disconnected(link.node_id)
 
     def link_failed(self, link: PeerLink, reason: str) -> None:
         self._observer.connect_failed(link.node_id, str(link.endpoint))
@@ -217,7 +221,7 @@ class PeerTransport:
         self._observer.received_bytes(str(remote.endpoint), size_bytes)
 
     def _tell(self, node_id: int) -> None:
-        """Tell the handler when a peer came up or went down since it was last told."""
+        """Tell the handler when a peer came up, went down or was paused since it was last told."""
         link = self._links.get(node_id)
         up = link is not None and link.is_up
         if up == (node_id in self._told_up):

@@ -311,6 +311,20 @@ async def test_a_peer_that_does_not_read_is_paused_and_resumed(cluster):
     assert a.counts.totals["connected"] == 1
 
 
+async def test_a_connection_that_breaks_while_it_is_paused_is_told_as_lost(cluster):
+    """What waited for the peer is gone: a snapshot must begin anew, not go on in the middle (R6)."""
+    a, b = await cluster.connected_pair()
+    [accepted] = b.transport._listener.connections
+    accepted._transport.pause_reading()
+    while a.transport.send(2, bytes(MIB)):
+        pass
+    await until(lambda: a.told[-1] == ("disconnected", 2))
+    assert a.transport.is_connected(2), "a pause is not a loss"
+    accepted.abort("the test wants it")
+    await until(lambda: a.told[-1] == ("connected", 2))
+    assert a.told[-4:] == [("connected", 2), ("disconnected", 2), ("disconnected", 2), ("connected", 2)]
+
+
 # ----------------------------------------------------------------------------- requests
 
 

@@ -108,7 +108,7 @@ def make_bench(
         send=lambda node_id, message: bench.sent.append((node_id, message)),
         reachable=lambda node_id: node_id in bench.reachable,
         snapshot_chunk=lambda _node_id, _chunk: None,
-        snapshot_expected=lambda: bench.receiving,
+        snapshot_expected=lambda _term: bench.receiving,
         election_timeout_min_seconds=0.4,
     )
     bench = Bench(store, engine, guards, reads, reachable=set(voters) - {own_id})

@@ -67,6 +67,10 @@ class Node:
                 return count
 
 
+def never(*_arguments: int) -> bool:
+    return False
+
+
 def test_one_step_sends_no_more_of_a_snapshot_than_the_peer_s_buffer_takes(tmp_path: Path) -> None:
     """A piece that was refused would leave a gap, and a snapshot above the buffer's size would never arrive whole."""
     node = Node(tmp_path)
@@ -83,6 +87,55 @@ def test_one_step_sends_no_more_of_a_snapshot_than_the_peer_s_buffer_takes(tmp_p
     assert chunk.offset_bytes == sent_bytes, "it goes on where it was"
     assert not is_last
     node.snapshots.peer_gone(2)
+
+
+def test_a_transfer_that_nobody_goes_on_with_lets_the_log_be_purged(tmp_path: Path) -> None:
+    """A leader that was deposed in the middle of one would otherwise keep every entry from there on (R5)."""
+    node = Node(tmp_path)
+    node.have_snapshot(10)
+    first, _ = node.snapshots.next_chunk(2)
+    node.snapshots.next_chunk(3)
+    assert first is not None
+    assert node.snapshots.purge_floor() == 9
+    node.snapshots.end_unwanted(lambda node_id: node_id == 3, never)
+    assert node.snapshots.purge_floor() == 9, "one of two goes on"
+    node.snapshots.end_unwanted(lambda _node_id: False, never)
+    assert node.snapshots.purge_floor() is None
+    again, _ = node.snapshots.next_chunk(2)
+    assert again is not None
+    assert (again.offset_bytes, again.transfer_id == first.transfer_id) == (0, False), "it does not resume in the middle"
+    node.snapshots.peer_gone(2)
+
+
+def test_the_log_behind_a_whole_snapshot_stays_until_the_peer_has_put_it_in_place(tmp_path: Path) -> None:
+    """Purged meanwhile, it left the peer as far behind as before: under load it never caught up (R7)."""
+    node = Node(tmp_path)
+    node.have_snapshot(10)
+    assert node.send_whole(2) == 2
+    node.snapshots.end_unwanted(lambda _node_id: False, lambda node_id, index: (node_id, index) == (2, 10))
+    assert node.snapshots.purge_floor() == 9
+    node.snapshots.end_unwanted(lambda _node_id: False, never)
+    assert node.snapshots.purge_floor() is None
+
+
+def test_a_log_that_was_purged_all_the_same_is_not_held_back_any_more(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.have_snapshot(10)
+    assert node.send_whole(2) == 2
+    node.snapshots.usable = lambda index: index >= 12
+    node.have_snapshot(15)
+    assert node.send_whole(3) == 2
+    assert node.snapshots.purge_floor() == 14
+
+
+def test_a_leader_of_a_later_term_need_not_wait_for_what_an_earlier_one_began_to_send(tmp_path: Path) -> None:
+    """Its entries went unheard until no piece had come for the whole timeout of a transfer."""
+    node = Node(tmp_path)
+    node.snapshots.receive(2, first_chunk(b"x" * 100))
+    assert node.snapshots.receiving(1), "its sender still leads"
+    assert node.snapshots.receiving(), "nobody asks for a leader"
+    assert not node.snapshots.receiving(2)
+    assert not node.snapshots.receiving(1)
 
 
 def first_chunk(data: bytes) -> SnapshotChunk:

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 from metasrv.commands import Command, Reply
 from metasrv.entries import encode_membership_entry
@@ -17,6 +18,9 @@ from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.messages import AppendEntries, LeaderPing, PreVote, RequestVote, SnapshotChunk
 from metasrv.raft.proposals import Proposals
 from metasrv.raft.reads import ReadIndex
+from metasrv.raft.replica import Replica
+from metasrv.raft.snapshots import Snapshots
+from metasrv.state.snapshot import SnapshotInfo
 from metasrv.testing.mutants.patching import Mutant, Replacement
 from metasrv.types import Membership
 
@@ -195,6 +199,20 @@ def _taken_back_forgotten() -> list[Replacement]:
     return [(Proposals, "entered", entered)]
 
 
+def _late_snapshot_installed() -> list[Replacement]:
+    real = Replica._install
+
+    def install(self: Replica, info: SnapshotInfo) -> None:
+        with patch.object(self.store, "entry_at", return_value=None):
+            real(self, info)
+
+    return [(Replica, "_install", install)]
+
+
+def _transfer_never_ends() -> list[Replacement]:
+    return [(Snapshots, "end_unwanted", lambda _self, _wants, _lags: None)]
+
+
 CONSENSUS_MUTANTS = (
     Mutant(
         "tail committed during snapshot",
@@ -264,6 +282,18 @@ CONSENSUS_MUTANTS = (
         "a write that another leader took out of the log is forgotten when its node leads again (S11, D15)",
         _taken_back_forgotten,
         ("overtaken leader", "transfers in a loop"),
+    ),
+    Mutant(
+        "late snapshot put in place",
+        "a snapshot replaces a log that holds its last entry already (S12)",
+        _late_snapshot_installed,
+        kept_history=(87_329, '{"faults":[0,1],"seconds":0.5117871463113559,"operations":4,"clients":4}'),
+    ),
+    Mutant(
+        "transfer never ends",
+        "a snapshot that its sender will not go on with keeps the log from being purged (R5)",
+        _transfer_never_ends,
+        ("lagging follower", "transfers in a loop", "slow paths"),
     ),
     Mutant(
         "answer of another's entry",

@@ -24,7 +24,7 @@ HEAL_SECONDS_MAX = 30.0
 CHECK_STEPS_MAX = 500_000
 _SPREAD_SECONDS_MAX = 0.1
 """Time for followers to hear of the last commit."""
-ANSWER_SECONDS_MAX = 3.0
+SETTLE_SECONDS_MAX = 3.0
 """Once nobody asks any more, every node has answered within so much: the longest timeout, and a pause."""
 _LOOK_SECONDS = 0.01
 
@@ -183,19 +183,25 @@ class _History:
                 return
         await asyncio.sleep(_LOOK_SECONDS)  # watchers hear a turn of their loop later
         self._compare_nodes([node_id for node_id in members if not self._was_removed(node_id)])
-        await self._until_answered()
+        await self._until_settled()
 
-    async def _until_answered(self) -> None:
-        """Every proposal ends, also one whose entry was taken back (D15)."""
+    async def _until_settled(self) -> None:
+        """Every proposal ends, also one whose entry was taken back (D15), and so does all that holds up a log's purge."""
         cluster = self._cluster
-        deadline = cluster.scheduler.now + ANSWER_SECONDS_MAX
+        deadline = cluster.scheduler.now + SETTLE_SECONDS_MAX
         while True:
-            owed = {p.machine.node_id: p.consensus.replica.proposals.pending() for p in cluster.processes()}
-            owing = {node_id: count for node_id, count in owed.items() if count}
-            if not owing:
+            replicas = {p.machine.node_id: p.consensus.replica for p in cluster.processes()}
+            owing = {i: count for i, replica in replicas.items() if (count := replica.proposals.pending())}
+            holding = {
+                i: floor for i, replica in replicas.items() if (floor := replica.snapshots.purge_floor()) is not None
+            }
+            if not owing and not holding:
                 return
             if cluster.scheduler.now > deadline:
-                cluster.witness.violation(f"writes that nobody answered, by node: {owing}")
+                if owing:
+                    cluster.witness.violation(f"writes that nobody answered, by node: {owing}")
+                if holding:
+                    cluster.witness.violation(f"logs that can not be purged behind an entry, by node: {holding}")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
