@@ -22,8 +22,8 @@ from metasrv.types import LogId
 
 logger = logging.getLogger(__name__)
 
-_PURGE_ENTRIES_MAX = 4_096
-"""Of one step, which must stay short: what a transfer held back can be many."""
+_STEP_ENTRIES_MAX = 4_096
+"""Purged in one step, which must stay short: what a transfer held back can be many."""
 
 
 class Compaction:
@@ -67,7 +67,7 @@ class Compaction:
         if self._unfinished:
             self._purge()
         applied = self._applied_index()
-        early = applied > self._synced_index and self._is_too_large()
+        early = applied > self._synced_index and self._is_crowded()
         if not early and applied - self._synced_index < self._logs_since_last:
             return
         self._running = True
@@ -84,32 +84,37 @@ class Compaction:
 
         self._thread.submit(_make_durable, self._state_path, on_done=done)
 
-    def _is_too_large(self) -> bool:
-        """Whether a purge now would make the log in memory smaller, and it has to."""
-        size_bytes = self._store.bytes_in_memory
-        if size_bytes <= LOG_MEMORY_BYTES_MAX:
+    def _floor(self) -> int | None:
+        """What a peer needs behind its snapshot; None also when nothing else is left to purge and it fills the memory."""
+        floor, store = self._snapshots.purge_floor(), self._store
+        if floor is not None and floor <= store.first_index and store.bytes_in_memory > LOG_MEMORY_BYTES_HELD_MAX:
+            return None
+        return floor
+
+    def _is_crowded(self) -> bool:
+        """The log is too large, and a purge would make it smaller."""
+        if self._store.bytes_in_memory <= LOG_MEMORY_BYTES_MAX:
             return False
-        return size_bytes > LOG_MEMORY_BYTES_HELD_MAX or self._snapshots.purge_floor() is None
+        floor = self._floor()
+        return floor is None or floor > self._store.first_index
 
     def _purge(self) -> None:
-        size_bytes = self._store.bytes_in_memory
-        crowded = size_bytes > LOG_MEMORY_BYTES_MAX
-        keep = 1 if crowded else max(1, self._logs_to_keep)
-        first_kept = self._synced_index - keep
-        floor = self._snapshots.purge_floor()
-        if floor is not None and floor < first_kept:
-            if size_bytes <= LOG_MEMORY_BYTES_HELD_MAX:
-                first_kept = floor
-            else:
-                logger.warning(
-                    "the log is purged although a peer that is sent a snapshot needs it: %d bytes of it are in memory",
-                    size_bytes,
-                )
-        until = min(first_kept, self._store.first_index + _PURGE_ENTRIES_MAX)
+        store, floor = self._store, self._floor()
+        first_kept = self._synced_index - (1 if self._is_crowded() else max(1, self._logs_to_keep))
+        if floor is not None:
+            first_kept = min(first_kept, floor)
+        until = min(first_kept, store.first_index + _STEP_ENTRIES_MAX)
         self._unfinished = until < first_kept
-        if until > self._store.first_index:
-            logger.debug("purging the log before entry %d", until)
-            self._store.purge_to(until)
+        if until <= store.first_index:
+            return
+        if floor is None and self._snapshots.purge_floor() is not None:
+            logger.warning(
+                "the log is purged although a peer that is sent a snapshot needs it, and will be sent another:"
+                " %d bytes of it are in memory",
+                store.bytes_in_memory,
+            )
+        logger.debug("purging the log before entry %d", until)
+        store.purge_to(until)
 
 
 def _make_durable(state_path: str) -> None:

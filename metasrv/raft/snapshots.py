@@ -240,7 +240,10 @@ class Snapshots:
         A transfer that the engine will not go on with would also resume in the middle one day.
         """
         for node_id in [i for i in self._outgoing if not wants(i)]:
-            logger.info("the snapshot for node %d is not needed any more", node_id)
+            logger.info(
+                "the snapshot for node %d is not sent to its end: it does not need it, or this node leads no more",
+                node_id,
+            )
             self._end(node_id, success=False)
         for node_id in [i for i, (log_id, _) in self._sent.items() if not lags(i, log_id.index)]:
             del self._sent[node_id]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from metasrv.client import Transaction
 from metasrv.testing.processes import ProcessCluster
-
-StartCluster = Callable[..., ProcessCluster]
+from tests.conftest import StartCluster
 
 KEYS = 60_000
 KEYS_PER_TRANSACTION = 1_000

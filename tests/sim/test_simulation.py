@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from metasrv.testing.mutants.catalogue import MUTANTS
 from metasrv.testing.simulation import scheduler as scheduler_module
 from metasrv.testing.simulation.__main__ import COMMAND, main
 from metasrv.testing.simulation.history import run_history
@@ -72,8 +73,9 @@ def test_what_the_simulator_itself_did_wrong_is_no_violation(mistake: str) -> No
 
 def test_a_snapshot_that_comes_late_takes_back_nothing_that_was_acknowledged() -> None:
     """S12: entries behind a snapshot's last one, which the log held already, were dropped with it."""
-    changes = '{"faults":[0,1],"seconds":0.5117871463113559,"operations":4,"clients":4}'
-    assert not run_history(decode_changes(87_329, changes)).violations
+    kept = MUTANTS["late snapshot put in place"].kept_history
+    assert kept is not None
+    assert not run_history(decode_changes(*kept)).violations
 
 
 def test_timers_of_clocks_that_run_wrong_are_never_early() -> None:

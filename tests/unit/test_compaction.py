@@ -13,9 +13,9 @@ from metasrv.raft.storage_thread import InlineStorage
 
 
 class Log:
-    def __init__(self) -> None:
+    def __init__(self, first_index: int) -> None:
         self.bytes_in_memory = 0
-        self.first_index = 1
+        self.first_index = first_index
         self.purged_to: list[int] = []
 
     def purge_to(self, index: int) -> None:
@@ -32,11 +32,17 @@ class Floor:
 
 
 def purged(
-    monkeypatch: pytest.MonkeyPatch, size_bytes: int, floor: int | None, *, last: int = 1_000, steps: int = 1
+    monkeypatch: pytest.MonkeyPatch,
+    size_bytes: int,
+    floor: int | None,
+    *,
+    first: int = 1,
+    last: int = 1_000,
+    steps: int = 1,
 ) -> list[int]:
-    """Where the log is purged to when entries up to `last` were applied and 10 are to be kept."""
+    """Where a log from `first` on is purged to when entries up to `last` were applied and 10 are to be kept."""
     monkeypatch.setattr(compaction, "_make_durable", lambda _path: None)
-    log, applied = Log(), [0]
+    log, applied = Log(first), [0]
     parts: dict[str, Any] = {"store": log, "snapshots": Floor(floor)}
     kept = Compaction(
         **parts,
@@ -67,14 +73,17 @@ def test_what_a_peer_needs_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_large_log_is_purged_early_unless_a_peer_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert purged(monkeypatch, LOG_MEMORY_BYTES_MAX + 1, None, last=50) == [49]
-    assert purged(monkeypatch, LOG_MEMORY_BYTES_MAX + 1, 20, last=50) == [], "syncing again and again would free nothing"
-    assert purged(monkeypatch, LOG_MEMORY_BYTES_HELD_MAX + 1, 20, last=50) == [49]
+    assert purged(monkeypatch, LOG_MEMORY_BYTES_MAX + 1, 20, last=50) == [20]
+    held = purged(monkeypatch, LOG_MEMORY_BYTES_MAX + 1, 20, first=20, last=50)
+    assert held == [], "syncing again and again would free nothing"
 
 
 def test_a_peer_that_hangs_does_not_fill_the_memory(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert purged(monkeypatch, LOG_MEMORY_BYTES_HELD_MAX + 1, 500) == [999]
+    assert purged(monkeypatch, LOG_MEMORY_BYTES_HELD_MAX + 1, 500) == [500], "first what nobody needs"
+    assert not caplog.text
+    assert purged(monkeypatch, LOG_MEMORY_BYTES_HELD_MAX + 1, 500, first=500, last=520) == [519], "at once"
     assert "the log is purged although a peer that is sent a snapshot needs it" in caplog.text
 
 
