@@ -23,11 +23,6 @@ _COUNTER = re.compile(rb"[ \t\n\r]*(0|[1-9][0-9]{0,19})[ \t\n\r]*")
 """A JSON text of an unsigned integer of at most 20 digits."""
 
 
-def validate_operation(operation: c.TransactionOperation) -> None:
-    """Raise TooLargeError or InvalidRequestError for an operation that must not be proposed."""
-    _VALIDATE[type(operation)](operation)
-
-
 def apply_operations(
     effects: EntryEffects, operations: tuple[c.TransactionOperation, ...]
 ) -> tuple[c.OperationResponse, ...]:
@@ -145,5 +140,6 @@ OPERATION_RULES: tuple[Rule[Any, Any], ...] = (
 )
 check_rules("operation", table.OPERATIONS, OPERATION_RULES, "state/operations.py")
 
-_VALIDATE = {rule.request.kind: rule.validate for rule in OPERATION_RULES}
+OPERATION_VALIDATORS = {rule.request.kind: rule.validate for rule in OPERATION_RULES}
+"""What raises TooLargeError or InvalidRequestError for an operation, by its type."""
 _APPLY = {rule.request.kind: rule.apply for rule in OPERATION_RULES}

@@ -12,7 +12,7 @@ from metasrv.model import commands as c
 from metasrv.model.errors import TooLargeError
 from metasrv.model.limits import TRANSACTION_DEPTH_MAX, TRANSACTION_OPERATIONS_MAX
 from metasrv.state.effects import EntryEffects, RefusedCommandError
-from metasrv.state.operations import apply_operations, validate_operation
+from metasrv.state.operations import OPERATION_VALIDATORS, apply_operations
 from metasrv.state.validate import validate_key, validate_numbers, validate_value
 
 Operand = TypeVar("Operand", int, bytes)
@@ -144,7 +144,7 @@ def _validate_parts(
     _validate_conditions(conditions)
     for operations in (*groups, *(branch.operations for branch in branches)):
         for operation in operations:
-            validate_operation(operation)
+            OPERATION_VALIDATORS[type(operation)](operation)
 
 
 def _validate_count(what: str, count: int) -> None:
