@@ -91,9 +91,9 @@ async def admin_page(app: FastAPI) -> list[str]:
     description = app.openapi()
     lines = [HEADER, "# Admin API: every route", "", description["info"]["description"], ""]
     lines += [
-        "The description in OpenAPI is at `/openapi.json`. Every route also answers 405 for a method it does not take and",
-        "413 for a body that is too large. Where `admin_token` is configured, routes that change or profile the node",
-        "answer 401 without it. The contract with Databend's tools, field by field: [admin API](../contract/admin-api.md).",
+        "The description in OpenAPI is at `/openapi.json`. Every route also answers 405 for a method it does not take,",
+        "and 413 for a body that is too large. Where `admin_token` is configured, routes that change or profile the node",
+        "answer 401 without it. The contract with Databend's tools: [admin API](../contract/admin-api.md).",
     ]
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
