@@ -24,7 +24,7 @@ from metasrv.grpc_api.http2.call import Route
 from metasrv.grpc_api.http2.listening import open_sockets
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.types import Endpoint
+from metasrv.model.types import Endpoint
 
 HOST = "127.0.0.1"
 MESSAGE_SIZE_BYTES = 300

@@ -1,6 +1,6 @@
 """What services may ask of consensus; no name of the engine appears here.
 
-Implemented by `raft/engine.py`; the tests have an in-memory twin in `metasrv.testing`. Runs on the node's
+Implemented by `raft/core/engine.py`; the tests have an in-memory twin in `metasrv.testing`. Runs on the node's
 event loop: no method may be called from another thread.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from metasrv.commands import Command, Reply
-from metasrv.types import Node, RaftStatus
+from metasrv.model.commands import Command, Reply
+from metasrv.model.types import Node, RaftStatus
 
 
 class TransferResult(NamedTuple):

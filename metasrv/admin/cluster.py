@@ -16,8 +16,8 @@ from metasrv.admin.problem import fault
 from metasrv.admin.responses import JsonResponse, TextResponse
 from metasrv.admin.schemas import NodeSchema, StatusSchema
 from metasrv.admin.views import nodes_view, status_view
-from metasrv.context import NodeContext
-from metasrv.errors import MetasrvError
+from metasrv.model.errors import MetasrvError
+from metasrv.node.context import NodeContext
 
 
 def cluster_router(context: NodeContext) -> APIRouter:

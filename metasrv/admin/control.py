@@ -20,10 +20,10 @@ from metasrv.admin.query import boolean, parse_query, unsigned
 from metasrv.admin.responses import JsonResponse, TextResponse
 from metasrv.admin.schemas import FeaturesSchema, TransferSchema
 from metasrv.admin.views import FEATURES, features_view
-from metasrv.commands import FeatureReply, SetFeature
-from metasrv.context import NodeContext
-from metasrv.errors import NotLeaderError
-from metasrv.types import RaftStatus
+from metasrv.model.commands import FeatureReply, SetFeature
+from metasrv.model.errors import NotLeaderError
+from metasrv.model.types import RaftStatus
+from metasrv.node.context import NodeContext
 
 SNAPSHOT_PATH = "/v1/ctrl/trigger_snapshot"
 TRANSFER_PATH = "/v1/ctrl/trigger_transfer_leader"

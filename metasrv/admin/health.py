@@ -5,7 +5,7 @@
     GET /readyz[/check]    requests may be sent here
 
 `?verbose` lists every check, `?exclude=name` (repeatable) leaves one out. 200 or 503; machines need no more than the
-code. The checks themselves are in `metasrv/health.py`. Runs on the event loop.
+code. The checks themselves are in `metasrv/node/health.py`. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from metasrv.admin.problem import fault
 from metasrv.admin.query import FIELDS_MAX
 from metasrv.admin.responses import JsonResponse, TextResponse
 from metasrv.admin.schemas import HealthSchema
-from metasrv.health import LIVENESS_CHECKS, READINESS_CHECKS, Check, HealthMonitor, judge
+from metasrv.node.health import LIVENESS_CHECKS, READINESS_CHECKS, Check, HealthMonitor, judge
 
 ProbeParameters: dict[str, Any] = {
     "parameters": [

@@ -8,8 +8,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from metasrv.admin.responses import TextResponse
-from metasrv.context import NodeContext
-from metasrv.health import HealthMonitor
+from metasrv.node.context import NodeContext
+from metasrv.node.health import HealthMonitor
 
 
 def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from metasrv.admin.responses import TextResponse
-from metasrv.errors import MetasrvError
+from metasrv.model.errors import MetasrvError
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from fastapi.responses import HTMLResponse, Response
 
 from metasrv.admin.problem import fault
 from metasrv.admin.query import nonzero_signed, parse_query, unsigned
-from metasrv.errors import InvalidRequestError
-from metasrv.limits import PROFILE_FREQUENCY_HERTZ_MAX, PROFILE_SECONDS_MAX
+from metasrv.model.errors import InvalidRequestError
+from metasrv.model.limits import PROFILE_FREQUENCY_HERTZ_MAX, PROFILE_SECONDS_MAX
 from metasrv.profiling.cpu import record_cpu
 from metasrv.profiling.memory import record_memory
 from metasrv.profiling.profile import (

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from metasrv.context import NodeContext
 from metasrv.metrics.own_page import failure_tolerance
-from metasrv.types import DATA_VERSION, Endpoint, LogId, Node, PeerProgress, RaftLogStatus, RaftStatus
+from metasrv.model.types import DATA_VERSION, Endpoint, LogId, Node, PeerProgress, RaftLogStatus, RaftStatus
+from metasrv.node.context import NodeContext
 
 FEATURES = ("dummy", "dummy_feature2")
 """Every known feature, in the order in which they are listed."""

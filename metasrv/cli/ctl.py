@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from metasrv import __version__
 from metasrv.cli import ctl_admin, ctl_grpc
-from metasrv.errors import MetasrvError
+from metasrv.model.errors import MetasrvError
 
 GRPC_ADDRESS_DEFAULT = "127.0.0.1:9191"
 GRPC_ADDRESS_VARIABLE = "METASRV_GRPC_API_ADDRESS"

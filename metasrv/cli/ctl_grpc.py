@@ -13,10 +13,10 @@ from collections.abc import Iterator
 
 from metasrv.cli.output import debug_record, record_json, status_lines, upsert_line, watch_line
 from metasrv.client import Client
-from metasrv.errors import InvalidRequestError, RequestError, StorageError
-from metasrv.limits import KEY_SIZE_BYTES_MAX
+from metasrv.model.errors import InvalidRequestError, RequestError, StorageError
+from metasrv.model.limits import KEY_SIZE_BYTES_MAX
+from metasrv.model.types import Endpoint
 from metasrv.state.format import prefix_end
-from metasrv.types import Endpoint
 
 PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
 PROGRESS_LINES = 10_000

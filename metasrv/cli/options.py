@@ -15,7 +15,7 @@ from typing import NoReturn
 from metasrv import __version__
 from metasrv.config.keys import CONFIG_FILE_VARIABLE, KEYS, Key, Kind
 from metasrv.config.load import FlagValues
-from metasrv.errors import ConfigError
+from metasrv.model.errors import ConfigError
 
 RUN = "run"
 CONFIG_CHECK = "config check"

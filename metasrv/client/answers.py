@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from metasrv import commands as c
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.types import KVMeta, SeqV
+from metasrv.model import commands as c
+from metasrv.model.types import KVMeta, SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 
 
 class WatchEvent(NamedTuple):

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from metasrv import commands as c
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model import commands as c
+from metasrv.protocol.proto import meta_pb2 as pb
 
 _COMPARISONS = {
     "==": pb.TxnCondition.EQ,

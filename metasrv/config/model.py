@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
 from metasrv.config.levels import parse_levels
-from metasrv.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB
-from metasrv.types import Endpoint
+from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB
+from metasrv.model.types import Endpoint
 
 MASK = "***"
 HEARTBEAT_INTERVAL_MS_MIN = 20

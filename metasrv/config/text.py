@@ -12,7 +12,7 @@ from metasrv import __version__
 from metasrv.config.load import LoadedConfig
 from metasrv.config.model import Config
 from metasrv.config.validate import is_loopback
-from metasrv.types import DATA_VERSION, Endpoint
+from metasrv.model.types import DATA_VERSION, Endpoint
 
 RAFT_FEATURES = "read-index, durable-votes, learners, leader-transfer, snapshots"
 

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 
 from metasrv.config.model import Config
-from metasrv.types import Endpoint
+from metasrv.model.types import Endpoint
 
 NO_START_MODE = "at least one of `single` and `join` needs to be enabled"
 JOIN_ITSELF = "--join must not be set to itself"

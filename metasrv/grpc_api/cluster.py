@@ -5,10 +5,10 @@ Everything comes from one immutable status (invariant 8); nothing is asked of ot
 
 from __future__ import annotations
 
-from metasrv.context import NodeContext
 from metasrv.grpc_api.calls import Call, client_address
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.types import DATA_VERSION, Node, RaftLogStatus, RaftStatus
+from metasrv.model.types import DATA_VERSION, Node, RaftLogStatus, RaftStatus
+from metasrv.node.context import NodeContext
+from metasrv.protocol.proto import meta_pb2 as pb
 
 
 class ClusterMethods:

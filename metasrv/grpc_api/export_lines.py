@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model.types import DATA_VERSION, ZERO_LOG_ID, LogId, Membership, Node, SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.reader import StateReader
-from metasrv.types import DATA_VERSION, ZERO_LOG_ID, LogId, Membership, Node, SeqV
 
 HEADER_TREE = "header"
 LOG_TREE = "raft_log"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import grpc
 
-from metasrv.errors import (
+from metasrv.model.errors import (
     InvalidRequestError,
     MetasrvError,
     NoLeaderError,
@@ -21,7 +21,7 @@ from metasrv.errors import (
     StoppingError,
     UnknownOutcomeError,
 )
-from metasrv.grpc_api.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
+from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
 logger = logging.getLogger(__name__)
 

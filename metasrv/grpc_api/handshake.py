@@ -13,15 +13,15 @@ from collections.abc import AsyncIterator
 import grpc
 from google.protobuf.message import DecodeError
 
-from metasrv.commands import SecretReply, SetClusterSecret
-from metasrv.context import NodeContext
-from metasrv.errors import NoLeaderError
 from metasrv.grpc_api.calls import Call, Stream, metadata_value, timeout_ms_of
 from metasrv.grpc_api.failures import StatusError
-from metasrv.grpc_api.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
-from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.tokens import SECRET_NAME, SECRET_SIZE_BYTES, TokenError, TokenSigner
-from metasrv.grpc_api.versions import ProtocolVersion
+from metasrv.model.commands import SecretReply, SetClusterSecret
+from metasrv.model.errors import NoLeaderError
+from metasrv.node.context import NodeContext
+from metasrv.protocol.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.protocol.versions import ProtocolVersion
 
 USERNAME = "root"
 

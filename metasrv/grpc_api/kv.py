@@ -11,21 +11,21 @@ from collections.abc import AsyncIterator, Iterator
 
 import grpc
 
-from metasrv.commands import BranchTransactionReply, ErrorReply, Reply, TransactionReply, UpsertReply
-from metasrv.context import NodeContext
-from metasrv.errors import InvalidRequestError, InvariantError
 from metasrv.grpc_api import kv_json
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, stream_item, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
+from metasrv.model.commands import BranchTransactionReply, ErrorReply, Reply, TransactionReply, UpsertReply
+from metasrv.model.errors import InvalidRequestError, InvariantError
+from metasrv.model.types import SeqV
+from metasrv.node.context import NodeContext
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.format import U64_MAX, prefix_end
 from metasrv.state.reader import StateReader
 from metasrv.state.validate import validate_command, validate_key
-from metasrv.types import SeqV
 
 INLINE_RECORDS_MAX = 128
 """Reads of at most so many records are made on the event loop; larger ones in a helper thread."""

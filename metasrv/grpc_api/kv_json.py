@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from metasrv import commands as c
-from metasrv.errors import InvalidRequestError
-from metasrv.types import SeqV
+from metasrv.model import commands as c
+from metasrv.model.errors import InvalidRequestError
+from metasrv.model.types import SeqV
 
 U64_MAX = 2**64 - 1
 

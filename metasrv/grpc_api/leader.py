@@ -6,9 +6,9 @@ hint, and a stale one costs the client one more hop. Runs on the event loop.
 
 from __future__ import annotations
 
-from metasrv.context import NodeContext
 from metasrv.grpc_api.failures import Metadata
-from metasrv.grpc_api.methods import LEADER_METADATA_KEY
+from metasrv.node.context import NodeContext
+from metasrv.protocol.methods import LEADER_METADATA_KEY
 
 HINT_SECONDS = 0.05
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from metasrv import commands as c
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model import commands as c
+from metasrv.protocol.proto import meta_pb2 as pb
 
 _COMPARISONS = tuple(c.Comparison)
 _NOTHING: tuple[c.TransactionOperation, ...] = ()

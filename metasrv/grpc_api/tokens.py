@@ -14,7 +14,7 @@ import hmac
 import json
 from typing import Any
 
-from metasrv.errors import MetasrvError
+from metasrv.model.errors import MetasrvError
 
 SECRET_NAME = "grpc-token-key"  # noqa: S105 - the name under which the secret is replicated, not the secret
 SECRET_SIZE_BYTES = 32

@@ -13,7 +13,7 @@ from typing import TypeVar
 from metasrv.metrics.counters import ClientCounters, PeerCounters, WorkCounters
 from metasrv.metrics.counting import Histogram
 from metasrv.metrics.exposition import Family, Labels, counter, gauge, histogram, labelled, summary
-from metasrv.types import RaftState, RaftStatus
+from metasrv.model.types import RaftState, RaftStatus
 
 SERVER = "metasrv_server_"
 CLIENT = "metasrv_meta_network_"

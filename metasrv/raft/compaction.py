@@ -12,13 +12,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from metasrv.errors import StartupError, StorageError
-from metasrv.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
-from metasrv.raft.log_store import LogStore
+from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
+from metasrv.model.types import LogId
+from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
-from metasrv.raft.storage_thread import Storage
 from metasrv.state.snapshot import checkpoint, sync_state
-from metasrv.types import LogId
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from metasrv.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
-from metasrv.commands import Command, Reply
 from metasrv.consensus import Consensus, JoinRequest
-from metasrv.errors import CodecError, InvalidRequestError, NotLeaderError
-from metasrv.types import Endpoint
-from metasrv.wire import pack, string, unpack, unsigned
+from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
+from metasrv.model.commands import Command, Reply
+from metasrv.model.errors import CodecError, InvalidRequestError, NotLeaderError
+from metasrv.model.types import Endpoint
+from metasrv.model.wire import pack, string, unpack, unsigned
 
 PROPOSE = "propose"
 READ_INDEX = "read_index"

@@ -11,20 +11,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from metasrv.clock import Clock
-from metasrv.commands import AddNode, Command, RemoveNode, Reply
 from metasrv.consensus import JoinRequest
-from metasrv.entries import KIND_MEMBERSHIP, encode_membership_entry
-from metasrv.errors import (
+from metasrv.model.commands import AddNode, Command, RemoveNode, Reply
+from metasrv.model.entries import KIND_MEMBERSHIP, encode_membership_entry
+from metasrv.model.errors import (
     ChangeInProgressError,
     LeaveSelfError,
     MembershipError,
     NotLeaderError,
     UnknownOutcomeError,
 )
-from metasrv.raft.engine import LEADER, Engine
-from metasrv.raft.log_store import LogStore
-from metasrv.types import Member, Membership
+from metasrv.model.types import Member, Membership
+from metasrv.process.clock import Clock
+from metasrv.raft.core.engine import LEADER, Engine
+from metasrv.raft.log.store import LogStore
 
 logger = logging.getLogger(__name__)
 

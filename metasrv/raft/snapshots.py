@@ -13,14 +13,14 @@ import secrets
 from collections.abc import Callable
 from typing import BinaryIO
 
-from metasrv.clock import Clock
-from metasrv.errors import DataDamagedError, StartupError, StoppingError, StorageError
-from metasrv.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
-from metasrv.observer import RaftObserver
-from metasrv.raft.messages import LogEntry, SnapshotChunk
-from metasrv.raft.storage_thread import Storage
+from metasrv.model.errors import DataDamagedError, StartupError, StoppingError, StorageError
+from metasrv.model.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
+from metasrv.model.types import LogId
+from metasrv.process.clock import Clock
+from metasrv.raft.core.messages import LogEntry, SnapshotChunk
+from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.observer import RaftObserver
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter, verify_snapshot
-from metasrv.types import LogId
 
 logger = logging.getLogger(__name__)
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from metasrv.clock import Clock
-from metasrv.raft.driver import Driver
-from metasrv.raft.engine import CANDIDATE, LEADER, Engine
-from metasrv.raft.guards import Guards
-from metasrv.raft.log_store import LogStore
-from metasrv.raft.proposals import Proposals
+from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
+from metasrv.process.clock import Clock
+from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.engine import CANDIDATE, LEADER, Engine
+from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
 from metasrv.state.machine import StateMachine
-from metasrv.types import LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
 
 
 @dataclass(slots=True)
 class StatusSources:
-    """What a status is made of; filled once by `cluster.py`."""
+    """What a status is made of; filled once by `replica.py`."""
 
     node_id: int
     clock: Clock

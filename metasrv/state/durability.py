@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from metasrv.errors import StorageError
+from metasrv.model.errors import StorageError
 from metasrv.state.store import FILE_SWAP, connect, fault, sync_directory
 
 PASSES_MAX = 3

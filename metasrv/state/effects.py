@@ -7,11 +7,11 @@ then and drops this object otherwise. Runs on the event loop.
 
 from __future__ import annotations
 
+from metasrv.model.types import KVMeta, LogId, SeqV
 from metasrv.state.expiry import expire_at_of, expire_ms_of
 from metasrv.state.format import Applied, prefix_end
 from metasrv.state.registry import Registry
 from metasrv.state.store import Store
-from metasrv.types import KVMeta, LogId, SeqV
 
 Change = tuple[str, SeqV | None, SeqV | None]
 """(key, previous, current) of one changed record."""

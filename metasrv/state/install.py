@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import threading
 
-from metasrv.errors import StorageError
+from metasrv.model.errors import StorageError
 from metasrv.state.store import sync_directory
 
 _FORMAT_OFFSET = 18

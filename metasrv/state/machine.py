@@ -11,9 +11,10 @@ import os
 import sqlite3
 from collections.abc import Iterable, Mapping
 
-from metasrv import commands as c
-from metasrv.entries import Entry, MembershipEntry, RegularEntry
-from metasrv.errors import InvariantError, MetasrvError, StorageError
+from metasrv.model import commands as c
+from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
+from metasrv.model.errors import InvariantError, MetasrvError, StorageError
+from metasrv.model.types import LogId, Membership, Node, SeqV
 from metasrv.state.cached_store import CachedStore
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.durability import checkpoint, sync_state
@@ -39,7 +40,6 @@ from metasrv.state.snapshot import tail_fits
 from metasrv.state.store import CACHE_SIZE_KIB, FILE_SWAP, Store, check_schema, connect, create_file, fault
 from metasrv.state.transaction import apply_branch_transaction, apply_transaction, apply_upsert
 from metasrv.state.watch import WatchHub
-from metasrv.types import LogId, Membership, Node, SeqV
 
 __all__ = ["KNOWN_FEATURES", "StateMachine", "checkpoint", "sync_state"]
 

@@ -12,14 +12,14 @@ import sqlite3
 from typing import NamedTuple
 from urllib.parse import quote
 
-from metasrv.errors import DataDamagedError, StorageError
+from metasrv.model.errors import DataDamagedError, StorageError
+from metasrv.model.types import LogId
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.durability import checkpoint, sync_state
 from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail_out
 from metasrv.state.reader import read_cluster_id, read_membership
 from metasrv.state.registry import load_registry
 from metasrv.state.store import FILE_SWAP, Store, check_schema, connect, fault, sync_directory
-from metasrv.types import LogId
 
 __all__ = [
     "SnapshotInfo",

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
-from metasrv.errors import CodecError, DataDamagedError, StorageError
+from metasrv.model.errors import CodecError, DataDamagedError, StorageError
+from metasrv.model.types import KVMeta, SeqV
 from metasrv.state.damage import damaged
 from metasrv.state.expiry import TIME_MS_MAX, expire_ms_of
 from metasrv.state.format import (
@@ -29,7 +30,6 @@ from metasrv.state.format import (
     prefix_end,
     record_checksum,
 )
-from metasrv.types import KVMeta, SeqV
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long a write waits for a checkpoint that holds the write lock; reached only on a dying disk."""

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from metasrv import commands as c
+from metasrv.model import commands as c
+from metasrv.model.types import SeqV
 from metasrv.state.effects import EntryEffects, RefusedCommandError
 from metasrv.state.format import U64_MAX
-from metasrv.types import SeqV
 
 Operand = TypeVar("Operand", int, bytes)
 

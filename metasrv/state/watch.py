@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
-from metasrv.errors import InvalidRequestError, MetasrvError, OverloadedError, RequestError
-from metasrv.limits import WATCH_QUEUE_EVENTS_MAX, WATCH_QUEUE_SIZE_BYTES_MAX, WATCHERS_MAX
+from metasrv.model.errors import InvalidRequestError, MetasrvError, OverloadedError, RequestError
+from metasrv.model.limits import WATCH_QUEUE_EVENTS_MAX, WATCH_QUEUE_SIZE_BYTES_MAX, WATCHERS_MAX
+from metasrv.model.types import SeqV
 from metasrv.state.watch_index import RangeIndex
-from metasrv.types import SeqV
 
 FLUSH_PAGE_RECORDS = 256
 """Records of one page of an initial flush: well under a millisecond on the loop."""

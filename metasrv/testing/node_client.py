@@ -13,8 +13,8 @@ from typing import Any, Self
 
 import grpc
 
-from metasrv.grpc_api.proto import meta_pb2, meta_pb2_grpc
-from metasrv.types import Endpoint
+from metasrv.model.types import Endpoint
+from metasrv.protocol.proto import meta_pb2, meta_pb2_grpc
 
 CLIENT_VERSION = 260_629_002_000
 """Announced in the handshake: 260629.2.0 (grpc.md b.3)."""

@@ -18,11 +18,11 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metasrv.grpc_api import methods as m
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.grpc_wire import LEADER_HEADER, Wire
 from tests.cluster.test_grpc_export import OWN_LINE, lines_of
+from tests.support.grpc_wire import LEADER_HEADER, Wire
 
 pytestmark = pytest.mark.xdist_group("grpc-fuzz")
 

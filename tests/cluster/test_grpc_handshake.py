@@ -12,9 +12,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.grpc_wire import Wire
+from tests.support.grpc_wire import Wire
 
 OLDEST = 1_002_676
 METHODS = {  # grpc.md a.1: request, reply, client streams, server streams

@@ -12,9 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.grpc_wire import (
+from tests.support.grpc_wire import (
     Wire,
     all_of,
     any_of,
