@@ -108,7 +108,7 @@ def control_router(context: NodeContext) -> APIRouter:
 
 
 def not_leader_to_transfer(status: RaftStatus) -> str:
-    """Four lines (admin-api.md 1.5)."""
+    """Four lines (docs/contract/admin-api.md section 1.5)."""
     return (
         "This node is not leader, can not transfer leadership\n"
         f"id={status.node_id}\n"
@@ -118,7 +118,7 @@ def not_leader_to_transfer(status: RaftStatus) -> str:
 
 
 def not_leader_to_set_feature(status: RaftStatus) -> str:
-    """One line (admin-api.md 1.6)."""
+    """One line (docs/contract/admin-api.md section 1.6)."""
     leader = optional_text(status.leader_id)
     return f"This node is not leader, can not set feature; id={status.node_id} current_leader={leader}"
 
