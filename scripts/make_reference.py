@@ -55,7 +55,7 @@ def main() -> int:
     options = parser.parse_args()
     stale = []
     for name, text in pages().items():
-        path = FOLDER / name
+        path = ROOT / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(str(path.relative_to(ROOT)))
             if not options.check:
@@ -67,7 +67,7 @@ def main() -> int:
 
 
 def pages() -> dict[str, str]:
-    """Every page by its file name."""
+    """Every page by its path from the root."""
     with tempfile.TemporaryDirectory(prefix="metasrv-reference-") as directory:
         machine = StateMachine.open(str(Path(directory) / "state.db"))
         try:
@@ -78,9 +78,9 @@ def pages() -> dict[str, str]:
         finally:
             machine.close()
     return {
-        "admin-api.md": admin + "\n",
-        "configuration.md": "\n".join(configuration_page()) + "\n",
-        "metrics.md": "\n".join(metrics_page()) + "\n",
+        "docs/reference/admin-api.md": admin + "\n",
+        "docs/reference/configuration.md": "\n".join(configuration_page()) + "\n",
+        "docs/reference/metrics.md": "\n".join(metrics_page()) + "\n",
     }
 
 

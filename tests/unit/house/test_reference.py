@@ -11,15 +11,15 @@ SCRIPT = ROOT / "scripts" / "make_reference.py"
 
 def test_reference_pages_are_up_to_date() -> None:
     pages: dict[str, str] = runpy.run_path(str(SCRIPT))["pages"]()
-    assert sorted(pages) == ["admin-api.md", "configuration.md", "metrics.md"]
+    assert len(pages) == 3
     for name, text in pages.items():
-        assert (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8") == text, f"run make reference ({name})"
+        assert (ROOT / name).read_text(encoding="utf-8") == text, f"run make reference ({name})"
 
 
 def test_every_route_key_and_family_has_its_line() -> None:
     pages: dict[str, str] = runpy.run_path(str(SCRIPT))["pages"]()
-    assert "### GET /v1/cluster/status" in pages["admin-api.md"]
-    assert '"is_leader": true' in pages["admin-api.md"]
-    assert "| 404 | this node is not the leader |" in pages["admin-api.md"]
-    assert "`METASRV_HEARTBEAT_INTERVAL`" in pages["configuration.md"]
-    assert "| `metasrv_raft_network_sent_bytes_total` | counter | `to` |" in pages["metrics.md"]
+    assert "### GET /v1/cluster/status" in pages["docs/reference/admin-api.md"]
+    assert '"is_leader": true' in pages["docs/reference/admin-api.md"]
+    assert "| 404 | this node is not the leader |" in pages["docs/reference/admin-api.md"]
+    assert "`METASRV_HEARTBEAT_INTERVAL`" in pages["docs/reference/configuration.md"]
+    assert "| `metasrv_raft_network_sent_bytes_total` | counter | `to` |" in pages["docs/reference/metrics.md"]
