@@ -93,7 +93,7 @@ async def admin_page(app: FastAPI) -> list[str]:
     lines += [
         "The description in OpenAPI is at `/openapi.json`. Every route also answers 405 for a method it does not take,",
         "and 413 for a body that is too large. Where `admin_token` is configured, routes that change or profile the node",
-        "answer 401 without it. The contract with Databend's tools: [admin API](../contract/admin-api.md).",
+        "answer 401 without it. docs/contract/admin-api.md is the contract with Databend's tools, field by field.",
     ]
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
