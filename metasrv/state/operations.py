@@ -1,7 +1,7 @@
-"""The operations of a transaction (grpc.md d.5), a rule each: what may be asked, what it reads, writes and answers.
+"""The operations of a transaction, a rule each (docs/contract/grpc.md section d.5).
 
-Pure rules over `EntryEffects`; total for every operation that can be decoded, and the same on every node: no clock, no
-randomness. Runs on the event loop.
+What may be asked, and what an operation reads, writes and answers. Pure rules over `EntryEffects`; total for every
+operation that can be decoded, and the same on every node: no clock, no randomness. Runs on the event loop.
 """
 
 from __future__ import annotations

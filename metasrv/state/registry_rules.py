@@ -1,4 +1,4 @@
-"""The rules of the small tables: registering nodes, feature flags, named secrets (grpc.md section c).
+"""The rules of the small tables: registering nodes, feature flags, named secrets.
 
 Each changes its table inside the entry's open transaction and gives the effects a new `Registry`. Runs on the event
 loop.
