@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from metasrv.model import limits
-from metasrv.protocol.methods import KV_READ_V1
+from metasrv.protocol.methods import KV_READ_V1, WATCH
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
 from tests.cluster.test_grpc_service import Running, Start, start, until  # noqa: F401 - `start` is a fixture
@@ -182,6 +182,14 @@ async def raw(start: Start) -> AsyncIterator[tuple[Running, Any]]:  # noqa: F811
         yield node, make_stub(channel)
 
 
+async def token_from(stub: Any) -> bytes:
+    hello = pb.HandshakeRequest(
+        protocol_version=CLIENT_VERSION, payload=pb.BasicAuth(username="root").SerializeToString()
+    )
+    (reply,) = [reply async for reply in stub.Handshake(iter([hello]))]
+    return bytes(reply.payload)
+
+
 async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
     async with asyncio.timeout(TIMEOUT_SECONDS):
         return await call.code(), await call.details()
@@ -249,17 +257,34 @@ async def test_large_reads_at_once(raw: tuple[Running, Any], monkeypatch: pytest
     assert node.service._readers.open_count == 0
 
 
+async def test_calls_of_one_connection(raw: tuple[Running, Any]) -> None:
+    """Clients are told the number and let further calls wait; a client that does not care has them refused."""
+    node, stub = raw
+    server = node.service._server
+    assert server is not None
+    assert server.streams_max == limits.GRPC_CALLS_PER_CONNECTION_MAX
+    server.streams_max = 2
+    reader, writer = await asyncio.open_connection(*node.address.split(":"))
+    writer.write(http2.GREETING)
+    watch = pb.WatchRequest(key="k").SerializeToString()
+    token = await token_from(stub)
+    for stream_id in (1, 3, 5):
+        writer.write(http2.request(node.address, stream_id, WATCH.path, watch, token))
+    refused_stream = b"\0\0\x04\x03\0\0\0\0\x05\0\0\0\x07"
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await reader.readuntil(refused_stream)
+    await until(lambda: node.context.machine.watches.count == 2)
+    writer.close()
+
+
 async def test_what_is_held_for_a_client_that_does_not_read(raw: tuple[Running, Any]) -> None:
     node, stub = raw
     server = node.service._server
     assert server is not None
-    hello = pb.HandshakeRequest(
-        protocol_version=CLIENT_VERSION, payload=pb.BasicAuth(username="root").SerializeToString()
-    )
-    (reply,) = [reply async for reply in stub.Handshake(iter([hello]))]
-    token, value = reply.payload, os.urandom(1_000_000)
+    token, value = await token_from(stub), os.urandom(1_000_000)
     metadata = (("auth-token-bin", token),)
     assert (await stub.Transaction(pb.TxnRequest(if_then=[put("large", value)]), metadata=metadata)).success
+    assert server.budget.limit_bytes == limits.GRPC_HELD_SIZE_BYTES_MAX
     server.budget.limit_bytes = 3_000_000
     read = pb.RaftRequest(data='{"GetKV":{"key":"large"}}')
 

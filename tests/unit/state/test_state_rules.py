@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from metasrv.model import commands as c
+from metasrv.model.limits import EXPRESSION_DEPTH_MAX
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.state.expiry import expire_ms_of
 from metasrv.state.operations import sequential_name
@@ -254,6 +255,16 @@ def test_d5_branch_transactions(bench: Bench) -> None:
 def test_d5_boolean_trees(bench: Bench, expression: c.Expression, holds: bool) -> None:
     (reply,) = bench.apply(c.BranchTransaction((c.Branch(expression, ()),)))
     assert (reply.executed_branch == 0) is holds
+
+
+def test_d5_a_tree_is_evaluated_down_to_its_limit(bench: Bench) -> None:
+    tree = all_of(TRUE)
+    for _ in range(EXPRESSION_DEPTH_MAX - 1):
+        tree = c.Expression(c.Combine.AND, (tree,), ())
+    assert bench.apply(c.BranchTransaction((c.Branch(tree, ()),))) == (c.BranchTransactionReply(0, ()),)
+    deeper = c.Expression(c.Combine.AND, (tree,), ())
+    (reply,) = bench.apply(c.BranchTransaction((c.Branch(deeper, ()),)))
+    assert reply == c.ErrorReply(f"the boolean tree is nested more than {EXPRESSION_DEPTH_MAX} levels")
 
 
 def test_d5_operations_see_each_other(bench: Bench) -> None:
