@@ -67,6 +67,14 @@ INBOX_MESSAGES_MAX = 16_384
 """Raft messages that wait while a sync runs; past it the connection they came on is closed."""
 INBOX_SIZE_BYTES_MAX = 128 * MIB
 """Their size."""
+IDENTITY_TEXT_CHARACTERS_MAX = 256
+"""Cluster id, incarnation or host name in a handshake."""
+REFUSAL_CHARACTERS_MAX = 600
+"""The sentence of a refused handshake: with four bytes a character it still fits in a frame of a handshake."""
+ERROR_TEXT_CHARACTERS_MAX = 4096
+"""The sentence of an error that answers a peer's request; a longer one is cut."""
+LOGGED_SUBJECTS_MAX = 256
+"""Peers and addresses whose last logged fault is remembered; past it the oldest is forgotten."""
 REQUESTS_IN_FLIGHT_PER_PEER_MAX = 16_384
 """Forwarded requests that wait for one peer's answer."""
 SNAPSHOT_BURST_SIZE_BYTES_MAX = 4 * MIB

@@ -29,9 +29,7 @@ def test_a_number_that_no_message_can_hold_is_a_codec_error(node_id: int) -> Non
         encode_command(c.RemoveNode(node_id))
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\x90", b"\x92\x07\x00", b"\x92\x04\xff", b"\x93\x04\x01\x02", b"\x92\x04\x01\0"]
-)
+@pytest.mark.parametrize("data", [b"", b"\x90", b"\x92\x07\x00", b"\x92\x04\xff", b"\x93\x04\x01\x02", b"\x92\x04\x01\0"])
 def test_bytes_that_are_no_command_are_a_codec_error(data: bytes) -> None:
     with pytest.raises(CodecError, match="not a "):
         decode_command(data)
