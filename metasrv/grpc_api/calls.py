@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
-import grpc
-
-from metasrv.grpc_api.failures import Metadata
+from metasrv.grpc_api.http2.headers import Metadata
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.protocol.methods import READ_METADATA_KEY, STALE_READ
 
 TIMEOUT_MS_DEFAULT = 10_000
@@ -27,7 +26,7 @@ class Call(Protocol):
 
     async def send_initial_metadata(self, metadata: Metadata, /) -> None: ...
 
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn: ...
+    async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn: ...
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from metasrv.grpc_api.calls import Call, Stream
 from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
-from metasrv.grpc_api.http2.call import Route
+from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.model.errors import InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX

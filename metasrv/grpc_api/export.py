@@ -10,11 +10,10 @@ import logging
 import os
 from collections.abc import Iterator
 
-import grpc
-
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.export_lines import export_messages
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.readers import Readers
 from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX
@@ -68,7 +67,7 @@ class ExportMethods:
             # Their advice is for the state file, and the state is sound.
             logger.error("the newest snapshot file can not be read: %s", error)
             text = f"{os.path.basename(path)}, the newest snapshot, can not be read; trigger another one"
-            raise StatusError(grpc.StatusCode.DATA_LOSS, text) from error
+            raise StatusError(StatusCode.DATA_LOSS, text) from error
 
 
 def _layout_messages(snapshot: SnapshotKeys, depth: int | None) -> Iterator[list[bytes]]:

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 
 from metasrv.grpc_api.calls import Call
-from metasrv.grpc_api.http2.call import Route
+from metasrv.grpc_api.http2.route import Route
+from metasrv.grpc_api.http2.status import StatusCode
 
 SERVICE_NAME: str = health.SERVICE_NAME
 _STATUS: Any = health_pb2.HealthCheckResponse
@@ -57,7 +57,7 @@ class HealthService:
         await self.refresh()
         status = self._statuses.get(await _service(data, call))
         if status is None:
-            await call.abort(grpc.StatusCode.NOT_FOUND, "no service of this name")
+            await call.abort(StatusCode.NOT_FOUND, "no service of this name")
         return _encoded(status)
 
     async def _watch(self, data: bytes, call: Call) -> None:
@@ -80,7 +80,7 @@ async def _service(data: bytes, call: Call) -> str:
     try:
         return str(health_pb2.HealthCheckRequest.FromString(data).service)
     except DecodeError as error:
-        await call.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is not the message of this method: {error}")
+        await call.abort(StatusCode.INVALID_ARGUMENT, f"the request is not the message of this method: {error}")
 
 
 def _encoded(status: int) -> bytes:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-import grpc
-
 from metasrv.grpc_api import kv_json
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, stream_item, transaction_reply
@@ -75,7 +74,7 @@ class KvMethods:
         try:
             command = kv_json.parse_write(request.data)
         except InvalidRequestError as error:  # this method's contract is INTERNAL for bad JSON (section c)
-            raise StatusError(grpc.StatusCode.INTERNAL, str(error)) from error
+            raise StatusError(StatusCode.INTERNAL, str(error)) from error
         validate_command(command)
         reply = await self._consensus.propose(command, timeout_ms_of(call))
         if type(reply) is UpsertReply:

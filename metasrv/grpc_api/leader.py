@@ -6,7 +6,7 @@ hint, and a stale one costs the client one more hop. Runs on the event loop.
 
 from __future__ import annotations
 
-from metasrv.grpc_api.failures import Metadata
+from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.node.context import NodeContext
 from metasrv.protocol.methods import LEADER_METADATA_KEY
 

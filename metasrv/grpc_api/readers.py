@@ -13,10 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-import grpc
-
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model.errors import OverloadedError
 from metasrv.model.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READERS_MAX
 from metasrv.state.machine import StateMachine
@@ -117,7 +116,7 @@ class PinnedReader(Generic[View]):
                     await stream.send(message)
         except TimeoutError as error:
             raise StatusError(
-                grpc.StatusCode.ABORTED,
+                StatusCode.ABORTED,
                 f"the client took none of a page of answers for {GRPC_PAGE_SECONDS_MAX} seconds; read again",
             ) from error
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from metasrv.grpc_api.calls import Call
-from metasrv.grpc_api.http2.call import Route
+from metasrv.grpc_api.http2.route import Route
+from metasrv.grpc_api.http2.status import StatusCode
 
 # The type information of the package leaves its asyncio half out.
 _reflection_aio: Any = vars(reflection)["aio"]
@@ -58,4 +58,4 @@ async def _parsed(requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[A
         try:
             yield reflection_pb2.ServerReflectionRequest.FromString(data)
         except DecodeError as error:
-            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a request for reflection: {error}")
+            await call.abort(StatusCode.INVALID_ARGUMENT, f"not a request for reflection: {error}")

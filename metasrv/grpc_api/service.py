@@ -11,13 +11,14 @@ from typing import Any
 from metasrv.grpc_api.cluster import ClusterMethods
 from metasrv.grpc_api.dispatch import Dispatcher
 from metasrv.grpc_api.export import ExportMethods
+from metasrv.grpc_api.failures import NOT_DONE_METADATA
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.health import SERVICE_NAME as HEALTH_SERVICE_NAME
 from metasrv.grpc_api.health import HealthService
-from metasrv.grpc_api.http2.listening import open_sockets, server_tls
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.listening import open_sockets, server_tls
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.watch import WatchMethod
@@ -74,6 +75,7 @@ class GrpcService:
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
             held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
+            refusal_metadata=NOT_DONE_METADATA,
             connections_max=client_connections_max(open_files_max()),
         )
         sockets = await open_sockets(endpoint)

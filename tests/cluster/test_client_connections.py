@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from metasrv.grpc_api.http2.frames import PREFACE, settings_frame
+from metasrv.grpc_api.http2.frames import PREFACE, settings
 from metasrv.testing.processes import ProcessCluster
 
 OPEN_FILES = 256
 CONNECTIONS = OPEN_FILES // 2
 """That a node leaves to clients, when it may open so few files."""
 LEAKED_CONNECTIONS = 300
-GREETING = PREFACE + settings_frame({})
+GREETING = PREFACE + settings({})
 
 
 @pytest.fixture

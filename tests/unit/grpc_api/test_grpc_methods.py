@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model import errors
 from metasrv.model.commands import ErrorReply
 from metasrv.model.limits import GRPC_READERS_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
@@ -20,7 +20,7 @@ from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.versions import MIN_CLIENT_VERSION, SERVER_VERSION
 from tests.support.grpc_bench import NODES, AbortedCall, MethodBench
 
-Code = grpc.StatusCode
+Code = StatusCode
 
 
 @pytest.fixture
@@ -334,7 +334,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(("error", "code", "text", "not_done"), FAILURES)
 async def test_every_failure_has_its_status(
-    bench: MethodBench, error: Exception, code: grpc.StatusCode, text: str, not_done: bool
+    bench: MethodBench, error: Exception, code: StatusCode, text: str, not_done: bool
 ) -> None:
     bench.consensus.refusal = error
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())

@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from metasrv.grpc_api.export_lines import export_messages
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model.commands import AddNode
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX, WATCH_QUEUE_EVENTS_MAX
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from tests.support.grpc_bench import NODES, AbortedCall, FakeCall, MethodBench
 
-Code = grpc.StatusCode
+Code = StatusCode
 
 
 @pytest.fixture
