@@ -1,6 +1,6 @@
 """The methods that walk over everything: Export, ExportV1, SnapshotKeysLayout (docs/contract/grpc.md section g).
 
-One pinned view or one snapshot file a call, read in a helper thread, so that neither the event loop nor the writers
+Each call reads one pinned view or one snapshot file in a helper thread, so that neither the event loop nor the writers
 wait. Runs on the event loop.
 """
 
@@ -35,7 +35,7 @@ class ExportMethods:
         self._readers = readers
 
     async def export(self, request: pb.Empty, stream: Stream) -> None:
-        """Export: the old form, without a choice of the chunk size."""
+        """Export: the older method, without a choice of the chunk size."""
         del request
         await self._export(CHUNK_LINES_DEFAULT, stream)
 
@@ -64,9 +64,9 @@ class ExportMethods:
                 async for page in reader.iterate(_layout_messages(reader.view, depth), patient=True):
                     await reader.deliver(stream, page)
         except (DataDamagedError, StorageError) as error:
-            # Their advice is for the state file, and the state is sound.
-            logger.error("the newest snapshot file can not be read: %s", error)
-            text = f"{os.path.basename(path)}, the newest snapshot, can not be read; trigger another one"
+            # The advice in these errors is for a damaged state file; here only the snapshot is damaged.
+            logger.error("the newest snapshot file cannot be read: %s", error)
+            text = f"{os.path.basename(path)}, the newest snapshot, cannot be read; trigger another one"
             raise StatusError(StatusCode.DATA_LOSS, text) from error
 
 

@@ -1,4 +1,4 @@
-"""From errors to gRPC statuses: the one place where an exception class becomes a code (docs/contract/grpc.md section e).
+"""From errors to gRPC statuses: the one place where an error of metasrv becomes a code (docs/contract/grpc.md section e).
 
 A status that certainly changed nothing carries `x-metasrv-outcome: not-done`, so that a client need not guess from
 codes or texts whether it may send a write again (invariant 4). Pure.
@@ -18,7 +18,6 @@ from metasrv.model.errors import (
     NotDoneError,
     NotLeaderError,
     OverloadedError,
-    StoppingError,
     UnknownOutcomeError,
 )
 from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
@@ -30,7 +29,7 @@ NOT_DONE_METADATA: Metadata = ((OUTCOME_METADATA_KEY, NOT_DONE),)
 
 
 class StatusError(MetasrvError):
-    """A call ends with exactly this status; nothing was changed."""
+    """Ends a call with exactly this status; nothing was changed."""
 
     def __init__(self, code: StatusCode, text: str) -> None:
         super().__init__(text)
@@ -59,7 +58,7 @@ def failure_of(error: Exception, leader_address: str | None, *, leader_only: boo
         return Failure(StatusCode.ABORTED, str(error), ())
     if isinstance(error, NotDoneError):
         return _not_done(error, leader_address, leader_only)
-    # The text of an unexpected exception may hold anything; the log has it, the client gets a sentence.
+    # The text of an unexpected exception may contain anything: it goes to the log, and the client gets a sentence.
     logger.error("a client call failed unexpectedly", exc_info=error)
     return Failure(StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}", ())
 
@@ -74,7 +73,4 @@ def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool
         return Failure(StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)
     if isinstance(error, OverloadedError):
         return Failure(StatusCode.RESOURCE_EXHAUSTED, str(error), metadata)
-    text = str(error)
-    if isinstance(error, StoppingError) and not text.startswith("MetaNodeStopped"):
-        text = f"MetaNodeStopped: {text}"
-    return Failure(StatusCode.UNAVAILABLE, text, metadata)
+    return Failure(StatusCode.UNAVAILABLE, str(error), metadata)

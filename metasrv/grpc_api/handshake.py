@@ -1,4 +1,4 @@
-"""Who may call: the handshake that gives tokens out and the check of the tokens that come back.
+"""Who may call: the handshake that gives out tokens, and the check of the tokens that calls carry.
 
 docs/contract/grpc.md section b has the rules. The signing key is replicated; the first handshake of a cluster proposes
 one, later ones only read it, so that a handshake needs no leader. Runs on the event loop; the check of a known token
@@ -46,7 +46,7 @@ class Authenticator:
     # ------------------------------------------------------------------------- tokens
 
     async def check(self, call: Call) -> None:
-        """Return for a call with a good token; raises StatusError UNAUTHENTICATED."""
+        """Return if the call carries a valid token; raise StatusError UNAUTHENTICATED otherwise."""
         token = metadata_value(call, TOKEN_METADATA_KEY)
         if not token:
             raise StatusError(StatusCode.UNAUTHENTICATED, "Error auth-token-bin is empty")
@@ -54,7 +54,7 @@ class Authenticator:
             token = str(token).encode()
         signer = self._signer()
         if signer is None:
-            # Another node may have signed it: wait until this one knows what the cluster knows.
+            # Another node may have signed it: wait until this one has applied what the cluster has committed.
             await self._context.consensus.read_barrier(timeout_ms_of(call))
             signer = self._signer()
         try:

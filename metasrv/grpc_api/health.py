@@ -36,7 +36,7 @@ class HealthService:
         }
 
     async def refresh(self) -> None:
-        """Look whether this node serves, and tell whoever watches."""
+        """Check whether this node serves, and tell watchers of a change."""
         await self._set(SERVING if self._serves() else NOT_SERVING)
 
     async def _set(self, status: int) -> None:
@@ -47,7 +47,7 @@ class HealthService:
             self._changed.notify_all()
 
     async def end(self) -> None:
-        """The server stops: nothing serves any more, and every Watch ends after it has said so."""
+        """Report NOT_SERVING to every watcher and end its call: the server stops."""
         await self._set(NOT_SERVING)
         async with self._changed:
             self._ended = True
@@ -61,7 +61,7 @@ class HealthService:
         return _encoded(status)
 
     async def _watch(self, data: bytes, call: Call) -> None:
-        """The status now and whenever it changes; a name that is not known may be known later, so the call goes on."""
+        """Send the status now and at every change. A name that is not known may become known, so the call goes on."""
         service = await _service(data, call)
         sent: int | None = None
         while True:

@@ -1,4 +1,4 @@
-"""Server reflection under both of its names, so that grpcurl and its like need no schema. Runs on the event loop."""
+"""Server reflection under both of its names, so that tools such as grpcurl need no schema. Runs on the event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metasrv.grpc_api.calls import Call
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.status import StatusCode
 
-# The type information of the package leaves its asyncio half out.
+# The type information of the package leaves out its asyncio half.
 _reflection_aio: Any = vars(reflection)["aio"]
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -21,7 +21,7 @@ REFLECTION_NAMES: tuple[str, ...] = (REFLECTION_V1, reflection.SERVICE_NAME)
 
 
 class _Symbols:
-    """The default pool, which also knows where methods are: `grpcurl describe` asks for them by name."""
+    """The default pool, extended to find methods: `grpcurl describe` asks for them by name."""
 
     def __init__(self) -> None:
         self._pool: Any = descriptor_pool.Default()

@@ -32,7 +32,7 @@ from metasrv.protocol import methods as m
 from metasrv.protocol.versions import ProtocolVersion
 
 HEALTH_SECONDS = 0.5
-"""How often the health service looks at the node."""
+"""How often the health service checks the node."""
 
 
 class GrpcService:
@@ -46,7 +46,7 @@ class GrpcService:
         server_version = _version_of("grpc_announced_version", config.grpc_announced_version)
         if server_version.digit == 0:
             raise ConfigError(
-                ["grpc_announced_version: 0.0.0 is no version: clients end themselves when they are told so"]
+                ["grpc_announced_version: 0.0.0 is not a version; clients end themselves when they are told so"]
             )
         password = config.grpc_password
         self._context = context
@@ -65,7 +65,7 @@ class GrpcService:
         config = self._context.config
         endpoint = config.grpc_endpoint
         tls = server_tls(config.grpc_tls_server_cert, config.grpc_tls_server_key, endpoint)
-        # Replies are not limited: one that a client finds too large was executed all the same.
+        # Replies have no limit: a request whose reply is refused as too large was executed all the same.
         self._server = GrpcServer(
             {
                 **self._dispatcher.routes(self._bodies()),
@@ -119,7 +119,7 @@ class GrpcService:
         }
 
     async def _follow_health(self) -> None:
-        """Tell those who watch the health service when it changes."""
+        """Tell watchers of the health service when the node's health changes."""
         while True:
             await self._health.refresh()
             await asyncio.sleep(HEALTH_SECONDS)

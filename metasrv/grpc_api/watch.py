@@ -38,7 +38,7 @@ class WatchMethod:
         kind = _FILTERS.get(request.filter_type, WatchFilter.ALL)
         watcher = self._watches.subscribe(request.key, key_end, kind, request.initial_flush)
         try:
-            # At once: a client's call returns when it sees the initial metadata, long before the first change.
+            # Now, not with the first change: a client's call returns when it sees the initial metadata.
             await stream.start(())
             while items := await watcher.next_batch():
                 await self._send(items, stream)

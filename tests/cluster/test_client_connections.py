@@ -68,7 +68,7 @@ async def test_leaked_connections_take_neither_peers_nor_probes_nor_files_from_a
         await client.upsert("key", b"value")
 
     output = cluster.nodes[leader].output
-    await cluster.wait_until(lambda: f"there are {CONNECTIONS}, the limit" in output(), "a line about the refusals")
+    await cluster.wait_until(lambda: f"the limit is {CONNECTIONS}" in output(), "a line about the refusals")
     assert f"may have {OPEN_FILES} files and connections open, so clients get {CONNECTIONS} connections" in output()
     for connection in leak:
         connection.close()

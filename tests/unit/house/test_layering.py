@@ -200,7 +200,7 @@ def test_the_server_side_of_http2_loads_nothing_but_itself_and_header_compressio
 
 
 def test_circles_would_be_noticed(tmp_path: Path) -> None:
-    """One over three modules, with an import inside a function and one for types only, and a module that imports itself."""
+    """Three modules, with an import inside a function and one for types only; and a module that imports itself."""
     sources = {
         "p": "from p.one import a\n",
         "p.one": "from p import two\n",
