@@ -455,6 +455,8 @@ PREAMBLE = f.PREFACE + f.settings({})
         (PREAMBLE + f.window_update(0, f.WINDOW_SIZE_BYTES_MAX), ErrorCode.FLOW_CONTROL_ERROR),
         (PREAMBLE + f.settings({f.SETTING_INITIAL_WINDOW_SIZE: 2**31}), ErrorCode.FLOW_CONTROL_ERROR),
         (PREAMBLE + f.settings({f.SETTING_MAX_FRAME_SIZE: 1}), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.settings({f.SETTING_ENABLE_PUSH: 2}), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.frame(f.SETTINGS, 0, 0, bytes(5)), ErrorCode.FRAME_SIZE_ERROR),
         (PREAMBLE + f.frame(f.PUSH_PROMISE, 0, 1), ErrorCode.PROTOCOL_ERROR),
     ],
 )
