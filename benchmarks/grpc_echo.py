@@ -20,9 +20,9 @@ import uvloop
 from benchmarks.load import Target, drive
 from benchmarks.process_usage import processor_seconds
 from benchmarks.programs import MissingProgramsError, require
-from metasrv.grpc_api.http2.call import Route
-from metasrv.grpc_api.http2.listening import open_sockets
+from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.server import GrpcServer
+from metasrv.grpc_api.listening import open_sockets
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
 
@@ -53,6 +53,7 @@ async def serve(name: str) -> None:
             streams_max=100,
             connections_max=1000,
             held_size_bytes_max=2**30,
+            refusal_metadata=(),
         )
         sockets = await open_sockets(Endpoint(HOST, 0))
         port = sockets[0].getsockname()[1]

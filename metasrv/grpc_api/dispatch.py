@@ -1,4 +1,4 @@
-"""Around every call: admission, decoding, metrics, and the status of whatever went wrong.
+"""What happens around every call: admission, decoding, metrics, and the status of an error.
 
 Handlers take raw bytes from gRPC: a message that does not parse becomes INVALID_ARGUMENT here instead of gRPC's own
 INTERNAL, and sizes are counted for free. Knows no method's meaning. Runs on the event loop; this is the outermost
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from metasrv.grpc_api.calls import Call, Stream
 from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
-from metasrv.grpc_api.http2.call import Route
+from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.model.errors import InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
@@ -39,7 +39,7 @@ Body = Callable[[Any, Any], Awaitable[Any]]
 LEADER_ONLY = frozenset((KV_LIST, KV_GET_MANY, KV_TRANSACTION))
 """Methods that are never forwarded: a client is sent to the leader instead."""
 SERVED_WHILE_DRAINING = frozenset((GET_CLUSTER_STATUS, GET_CLIENT_INFO, MEMBER_LIST))
-"""Methods that look at the node itself; they answer until the listener closes."""
+"""Methods that only look at the node; they are served until the listener closes."""
 
 
 class Dispatcher:
@@ -53,7 +53,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._streams: dict[str, int] = {}
-        """Streaming calls under way by connection."""
+        """Streaming calls under way, by the client's address."""
         self.calls = 0
         """Calls under way."""
 
@@ -70,12 +70,12 @@ class Dispatcher:
         return Route(self._bidirectional(method, body), single_request=False, single_reply=False)
 
     def end_streams(self) -> None:
-        """End every streaming call with UNAVAILABLE, so that a stop need not wait for watchers."""
+        """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
         self._stopping = True
         for task in tuple(self._tasks):
             task.cancel()
 
-    # ------------------------------------------------------------------------- kinds
+    # ------------------------------------------------------------------------- kinds of methods
 
     def _unary(self, method: Method, body: Body) -> Callable[[bytes, Call], Awaitable[bytes]]:
         metrics = self._metrics
@@ -159,7 +159,7 @@ class Dispatcher:
             self._metrics.client_received_bytes(len(data))
             yield _parsed(parse, data)
 
-    # ------------------------------------------------------------------------- around
+    # ------------------------------------------------------------------------- around a call
 
     async def _admit(self, method: Method, call: Call) -> None:
         if (self._context.draining or self._stopping) and method not in SERVED_WHILE_DRAINING:
@@ -170,7 +170,7 @@ class Dispatcher:
             await self._authenticator.check(call)
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:
-        """End the call with the status of `error`; nothing to do for a caller that is gone."""
+        """End the call with the status of `error`, unless the client is gone."""
         if call.done():
             return
         failure = failure_of(error, self._hint.address(), leader_only=method in LEADER_ONLY)

@@ -249,6 +249,18 @@ async def test_large_reads_at_once(raw: tuple[Running, Any], monkeypatch: pytest
     assert node.service._readers.open_count == 0
 
 
+async def test_a_request_that_no_longer_fits_is_certainly_not_done(raw: tuple[Running, Any]) -> None:
+    node, stub = raw
+    server = node.service._server
+    assert server is not None
+    server.budget.limit_bytes = -1  # exceeded by nothing at all
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Transaction(pb.TxnRequest(if_then=[put("large", os.urandom(200_000))]))
+    assert caught.value.code() is EXHAUSTED
+    assert dict(caught.value.trailing_metadata()) == NOT_DONE
+    assert server.budget.used_bytes == 0
+
+
 async def test_what_is_held_for_a_client_that_does_not_read(raw: tuple[Running, Any]) -> None:
     node, stub = raw
     server = node.service._server

@@ -436,7 +436,7 @@ async def test_a_port_in_use_is_a_clear_bind_error(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         node = Running(tmp_path)
         node.context.config = node.context.config.model_copy(update={"grpc_api_address": f"127.0.0.1:{port}"})
-        with pytest.raises(BindError, match=f"can not listen at 127.0.0.1:{port}: the address is in use"):
+        with pytest.raises(BindError, match=f"cannot listen at 127.0.0.1:{port}: the address is in use"):
             await node.service.start()
         await node.stop()
         node.context.machine.close()
@@ -445,7 +445,7 @@ async def test_a_port_in_use_is_a_clear_bind_error(tmp_path: Path) -> None:
 async def test_an_address_of_another_machine_is_a_clear_bind_error(tmp_path: Path) -> None:
     node = Running(tmp_path)
     node.context.config = node.context.config.model_copy(update={"grpc_api_address": "192.0.2.1:9191"})
-    with pytest.raises(BindError, match=r"can not listen at 192\.0\.2\.1:9191: Cannot assign requested address"):
+    with pytest.raises(BindError, match=r"cannot listen at 192\.0\.2\.1:9191: Cannot assign requested address"):
         await node.service.start()
     await node.stop()
     node.context.machine.close()
@@ -504,7 +504,7 @@ async def test_tls(start: Start, tmp_path: Path) -> None:
     await broken.stop()
     missing = broken.context.config.model_copy(update={"grpc_tls_server_cert": "/nowhere"})
     broken.context.config = missing
-    with pytest.raises(ConfigError, match="grpc_tls_server_cert: /nowhere can not be read"):
+    with pytest.raises(ConfigError, match="grpc_tls_server_cert: /nowhere cannot be read"):
         await GrpcService(broken.context).start()
     broken.context.machine.close()
 

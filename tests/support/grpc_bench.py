@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import grpc
 from google.protobuf.message import Message
 
 from metasrv.config.model import Config
 from metasrv.consensus import JoinRequest, TransferResult
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.service import GrpcService
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.commands import Command, Reply
@@ -174,7 +174,7 @@ def make_context(directory: Path, **settings: Any) -> tuple[NodeContext, Instant
 
 
 class AbortedCall(Exception):
-    def __init__(self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
+    def __init__(self, code: StatusCode, details: str, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
         super().__init__(code, details)
         self.code = code
         self.details = details
@@ -199,7 +199,7 @@ class FakeCall:
         self.initial = dict(metadata)
 
     async def abort(
-        self, code: grpc.StatusCode, details: str = "", trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
+        self, code: StatusCode, details: str = "", trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
     ) -> NoReturn:
         raise AbortedCall(code, details, trailing_metadata)
 

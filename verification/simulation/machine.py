@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from metasrv.model.commands import Reply
+from metasrv.model.entries import Entry
 from metasrv.model.errors import DataDamagedError, InvariantError, MetasrvError, StartupError
-from metasrv.model.types import Endpoint, Node
+from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.consensus import RaftConsensus
@@ -65,11 +67,23 @@ class Process:
         assert isinstance(machine, WatchedMachine)
         return machine
 
+    @property
+    def faults(self) -> DiskFaults:
+        return self.machine.faults
+
+    def applied(self, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None:
+        """The state machine has applied an entry."""
+        self.machine.world.witness.applied(self, log_id, entry, replies)
+
+    def installed(self) -> None:
+        """The state machine has taken over a snapshot."""
+        self.machine.world.witness.installed(self)
+
 
 class Machine:
     """One node of the cluster, running or not."""
 
-    def __init__(self, world: World, node_id: int, image: Image | None) -> None:
+    def __init__(self, world: World[Process], node_id: int, image: Image | None) -> None:
         self.world = world
         self.node_id = node_id
         self.image = image
@@ -190,7 +204,7 @@ class Machine:
         )
         consensus = loop.enter(lambda: RaftConsensus(resources))
         process = Process(self, self.lives, loop, disk, data, consensus, made[0], log_storage)
-        process.state.process = process
+        process.state.watcher = process
         loop.on_last_step = self._last_step
         consensus.on_fatal(lambda error: self._fatal(process, error))
         return process

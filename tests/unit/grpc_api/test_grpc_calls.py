@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import grpc
 import pytest
 
 from metasrv.grpc_api.calls import ANSWER_MARGIN_MS, TIMEOUT_MS_DEFAULT, client_address, timeout_ms_of
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.leader import HINT_SECONDS, LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
@@ -67,7 +67,7 @@ async def test_calls_at_and_past_the_limit(tmp_path: Path, monkeypatch: pytest.M
     await asyncio.sleep(0)
     with pytest.raises(AbortedCall) as caught:
         await bench.call(m.GET_CLIENT_INFO, pb.Empty())
-    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.code is StatusCode.RESOURCE_EXHAUSTED
     assert "2 calls, the limit" in caught.value.details
     watches.pop().cancel()
     await asyncio.sleep(0)

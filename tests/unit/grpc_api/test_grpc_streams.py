@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from metasrv.grpc_api.export_lines import export_messages
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model.commands import AddNode
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX, WATCH_QUEUE_EVENTS_MAX
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from tests.support.grpc_bench import NODES, AbortedCall, FakeCall, MethodBench
 
-Code = grpc.StatusCode
+Code = StatusCode
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ class OpenWatch:
         self.task = asyncio.create_task(route.function(data, self.call))
 
     async def responses(self, count: int) -> list[pb.WatchResponse]:
-        """Wait until so many were sent; all of them."""
+        """Wait until `count` were sent; all of them."""
         async with asyncio.timeout(5):
             while len(self.call.sent) < count and not self.task.done():  # noqa: ASYNC110 - a fake call tells nobody
                 await asyncio.sleep(0)
@@ -290,7 +290,7 @@ async def test_keys_layout_of_many_keys_and_of_a_damaged_file(bench: MethodBench
     bench.consensus.write_snapshot(tmp_path / "many.snap")
     assert await layout_of(bench) == [("d0", 700), ("d1", 700), ("d2", 600), ("", 2000)]
     (tmp_path / "many.snap").write_bytes(b"SQLite format 3\0" + bytes(4096))
-    with pytest.raises(AbortedCall, match=r"many\.snap, the newest snapshot, can not be read") as caught:
+    with pytest.raises(AbortedCall, match=r"many\.snap, the newest snapshot, cannot be read") as caught:
         await layout_of(bench)
     assert caught.value.code is Code.DATA_LOSS
 
