@@ -19,6 +19,7 @@ from metasrv.model.errors import (
     NotLeaderError,
     OverloadedError,
     UnknownOutcomeError,
+    ViewLostError,
 )
 from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
@@ -71,6 +72,8 @@ def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool
         return Failure(StatusCode.UNAVAILABLE, NOT_LEADER_TEXT, metadata)
     if isinstance(error, NoLeaderError):
         return Failure(StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)
+    if isinstance(error, ViewLostError):
+        return Failure(StatusCode.ABORTED, str(error), metadata)
     if isinstance(error, OverloadedError):
         return Failure(StatusCode.RESOURCE_EXHAUSTED, str(error), metadata)
     return Failure(StatusCode.UNAVAILABLE, str(error), metadata)

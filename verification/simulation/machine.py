@@ -22,22 +22,39 @@ from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.peers.transport import PeerSecurity
 from metasrv.raft.replica import RaftSettings, ReplicaResources
+from metasrv.raft.state_log import StateLogLimits
 from verification.simulation.disk import Disk, Image, torn_write, write_image
 from verification.simulation.loop import ProcessKilled, SimulatedLoop
 from verification.simulation.storage import DiskFaults, SimulatedStorage
 from verification.simulation.transport import SimulatedTransport
 from verification.simulation.watched_machine import WatchedMachine
-from verification.simulation.world import Tuning, World
+from verification.simulation.world import Tuning, Witness, World
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
 LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
+STATE_LOG_LIMITS = StateLogLimits(unsynced=1024 * 1024, target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024)
+"""Small, so that short histories meet passes, restarts, and files that are cut; but no early syncs, after which there is
+little to lose."""
+STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
+"""No write-ahead log of a state is longer once nothing is in its way."""
 
 __all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
 
 
 def endpoint_of(node_id: int) -> Endpoint:
     return Endpoint(f"node-{node_id}", 28103)
+
+
+class _CountingObserver(SilentObserver):
+    """A run that never met a restart of the state's write-ahead log proves nothing about it."""
+
+    def __init__(self, witness: Witness[Process]) -> None:
+        self._witness = witness
+
+    def applying_paused(self, seconds: float) -> None:
+        del seconds
+        self._witness.count("pauses for a new state log")
 
 
 @dataclass(eq=False)
@@ -190,6 +207,7 @@ class Machine:
                 max_applied_log_to_keep=tuning.max_applied_log_to_keep,
                 snapshot_chunk_size_bytes=tuning.snapshot_chunk_size_bytes,
                 install_snapshot_timeout_ms=tuning.install_snapshot_timeout_ms,
+                state_log=STATE_LOG_LIMITS,
             ),
             directory=data.directory,
             machine=data.machine,
@@ -197,8 +215,9 @@ class Machine:
             writer=data.writer,
             log_thread=log_storage,
             snapshot_thread=storage(),
+            state_thread=storage(),
             security=PeerSecurity(),
-            observer=SilentObserver(),
+            observer=_CountingObserver(world.witness),
             clock=world.clock,
             make_transport=make_transport,
         )
