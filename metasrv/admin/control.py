@@ -19,8 +19,8 @@ from metasrv.admin.problem import fault
 from metasrv.admin.query import boolean, parse_query, unsigned
 from metasrv.admin.responses import JsonResponse, TextResponse, codes
 from metasrv.admin.schemas import FeaturesSchema, TransferSchema
-from metasrv.admin.views import FEATURES, features_view
-from metasrv.model.commands import FeatureReply, SetFeature
+from metasrv.admin.views import features_view
+from metasrv.model.commands import KNOWN_FEATURES, FeatureReply, SetFeature
 from metasrv.model.errors import NotLeaderError
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
@@ -128,7 +128,7 @@ def optional_text(node_id: int | None) -> str:
 
 
 def _known_feature(text: str) -> str | None:
-    return text if text in FEATURES else None
+    return text if text in KNOWN_FEATURES else None
 
 
 def _parameters(**described: tuple[str, str, bool]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-U64_MAX = 2**64 - 1
+from metasrv.model.types import U64_MAX
+
 I32_MAX = 2**31 - 1
 FIELDS_MAX = 100
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from metasrv.metrics.own_page import failure_tolerance
+from metasrv.model.commands import KNOWN_FEATURES
 from metasrv.model.types import DATA_VERSION, Endpoint, LogId, Node, PeerProgress, RaftLogStatus, RaftStatus
 from metasrv.node.context import NodeContext
-
-FEATURES = ("dummy", "dummy_feature2")
-"""Every known feature, in the order in which they are listed."""
 
 View = dict[str, Any]
 
@@ -46,7 +43,7 @@ def optional_log_id_view(log_id: LogId | None) -> View | None:
 
 
 def features_view(enabled: tuple[str, ...]) -> View:
-    return {"features": list(FEATURES), "enabled": sorted(enabled)}
+    return {"features": list(KNOWN_FEATURES), "enabled": sorted(enabled)}
 
 
 def status_view(context: NodeContext) -> View:
@@ -107,7 +104,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "cluster_id": status.cluster_id,
         "commit_index": status.commit_index,
         "has_quorum": status.has_quorum,
-        "failure_tolerance": failure_tolerance(status) if status.is_leader else None,
+        "failure_tolerance": status.failure_tolerance,
         "leader_contact_ms": status.leader_contact_ms,
         "membership_committed": status.membership_committed,
         "proposals_pending": status.proposals_pending,

@@ -19,12 +19,13 @@ from metasrv.grpc_api.replies import branch_transaction_reply, stream_item, tran
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
 from metasrv.model.commands import BranchTransactionReply, ErrorReply, Reply, TransactionReply, UpsertReply
 from metasrv.model.errors import InvalidRequestError, InvariantError
-from metasrv.model.types import SeqV
+from metasrv.model.types import U64_MAX, SeqV
 from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
-from metasrv.state.format import U64_MAX, prefix_end
+from metasrv.state.command_rules import validate_command
+from metasrv.state.format import prefix_end
 from metasrv.state.reader import StateReader
-from metasrv.state.validate import validate_command, validate_key
+from metasrv.state.validate import validate_key
 
 INLINE_RECORDS_MAX = 128
 """Reads of more records than this run in a helper thread, others on the event loop."""

@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError
-from metasrv.model.types import SeqV
-
-U64_MAX = 2**64 - 1
+from metasrv.model.types import U64_MAX, SeqV
 
 
 class GetKeys(NamedTuple):

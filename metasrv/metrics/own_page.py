@@ -31,18 +31,6 @@ def own_families(
     yield gauge(f"{NODE}id", "Id of this node.", status.node_id)
 
 
-def failure_tolerance(status: RaftStatus) -> int:
-    """How many more voters may fail before the cluster stops, as this leader sees it; 0 off the leader.
-
-    A voter counts as alive when it is connected; the leader itself always does.
-    """
-    if not status.is_leader:
-        return 0
-    voters = status.membership.voters
-    alive = sum(peer.connected for peer in status.peers if peer.node_id in voters) + (status.node_id in voters)
-    return max(0, alive - status.membership.majority)
-
-
 def _raft_families(status: RaftStatus) -> Iterator[Family]:
     lag = max(0, status.commit_index - status.last_applied.index)
     yield gauge(f"{RAFT}commit_index", "Index of the last committed log entry.", status.commit_index)
@@ -50,7 +38,8 @@ def _raft_families(status: RaftStatus) -> Iterator[Family]:
     yield gauge(f"{RAFT}has_quorum", "1 while a majority of voters is in contact.", int(status.has_quorum))
     yield gauge(f"{RAFT}voters", "Voters of the cluster.", len(status.membership.voters))
     yield gauge(f"{RAFT}learners", "Learners of the cluster.", len(status.membership.learners))
-    yield gauge(f"{RAFT}failure_tolerance_nodes", "Voters that may still fail; leader only.", failure_tolerance(status))
+    tolerance = status.failure_tolerance or 0
+    yield gauge(f"{RAFT}failure_tolerance_nodes", "Voters that may still fail; leader only.", tolerance)
     if status.leader_contact_ms is not None:
         seconds = status.leader_contact_ms / 1000
         yield gauge(f"{RAFT}leader_contact_age_seconds", "Since the leader was last heard.", seconds)

@@ -6,10 +6,15 @@ Raft engines, SQLite, HTTP or gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
+
+U64_MAX = 2**64 - 1
+"""Sequence numbers, node ids, expiries and counters of clients are unsigned 64-bit numbers."""
+I64_MAX = 2**63 - 1
+"""Changes of a counter are signed 64-bit numbers; so are SQLite's integers."""
 
 DATA_VERSION = "V004"
 """On-disk and export format named in status answers (docs/contract/admin-api.md section 1.3)."""
@@ -109,6 +114,10 @@ class Membership:
     def majority(self) -> int:
         return len(self.voters) // 2 + 1
 
+    def failure_tolerance(self, alive: Collection[int]) -> int:
+        """How many more voters may fail before the cluster stops, while the nodes `alive` are up."""
+        return max(0, sum(node_id in alive for node_id in self.voters) - self.majority)
+
     def __str__(self) -> str:
         return f"voters={sorted(self.voters)} learners={sorted(self.learners)}"
 
@@ -207,6 +216,17 @@ class RaftStatus:
     @property
     def is_leader(self) -> bool:
         return self.state is RaftState.LEADER
+
+    @property
+    def failure_tolerance(self) -> int | None:
+        """How many more voters may fail, as this leader sees it; None off the leader.
+
+        A voter counts as alive when it is connected; the leader itself always does.
+        """
+        if not self.is_leader:
+            return None
+        alive = {self.node_id, *(peer.node_id for peer in self.peers if peer.connected)}
+        return self.membership.failure_tolerance(alive)
 
     @property
     def leader(self) -> Node | None:

@@ -17,6 +17,7 @@ from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.model.errors import InvariantError, MetasrvError, StorageError
 from metasrv.model.types import LogId, Membership, Node, SeqV
 from metasrv.state.cached_store import CachedStore
+from metasrv.state.command_rules import apply_command
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.effects import EntryEffects, RefusedCommandError
 from metasrv.state.expiry import TIME_MS_MAX, is_expired
@@ -35,14 +36,13 @@ from metasrv.state.format import (
 )
 from metasrv.state.install import OldFiles, begin_install, finish_install
 from metasrv.state.reader import StateReader, read_cluster_id, read_membership
-from metasrv.state.registry import KNOWN_FEATURES, Registry, apply_registry_command, load_registry
+from metasrv.state.registry import Registry, load_registry
 from metasrv.state.snapshot import tail_fits
 from metasrv.state.store import CACHE_SIZE_KIB, FILE_SWAP, Store, check_schema, connect, create_file, fault
-from metasrv.state.transaction import apply_branch_transaction, apply_transaction, apply_upsert
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
 
-__all__ = ["KNOWN_FEATURES", "StateFileSizes", "StateMachine"]
+__all__ = ["StateFileSizes", "StateMachine"]
 
 FULL_CHECK_SIZE_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size a start walks the whole state file: some 100 ms for 100,000 records of 256 bytes."""
@@ -360,7 +360,7 @@ def _open_store(path: str) -> Store:
 def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> c.Reply:
     """The command's reply; whatever is wrong with the command itself becomes a _CommandFault."""
     try:
-        return _apply_command(effects, command)
+        return apply_command(effects, command)
     except RefusedCommandError as error:
         raise _CommandFault(position, str(error)) from error
     except (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.InternalError, MetasrvError, MemoryError):
@@ -372,18 +372,6 @@ def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> 
     except Exception as error:
         # `apply` is total (invariant 2). The same command fails in the same way on every node.
         raise _CommandFault(position, f"the command can not be applied: {type(error).__name__}") from error
-
-
-def _apply_command(effects: EntryEffects, command: c.Command) -> c.Reply:
-    kind = type(command)
-    if kind is c.Transaction:
-        return apply_transaction(effects, command)  # type: ignore[arg-type]
-    if kind is c.Upsert:
-        return apply_upsert(effects, command)  # type: ignore[arg-type]
-    if kind is c.BranchTransaction:
-        return apply_branch_transaction(effects, command)  # type: ignore[arg-type]
-    effects.registry, reply = apply_registry_command(effects.store, effects.registry, command)  # type: ignore[arg-type]
-    return reply
 
 
 def _unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:

@@ -9,6 +9,7 @@ from metasrv.model.commands import Reply
 from metasrv.model.entries import RegularEntry
 from metasrv.model.types import LogId
 from metasrv.state import machine
+from metasrv.state.command_rules import apply_command
 from metasrv.state.effects import EntryEffects
 from metasrv.state.machine import StateMachine
 from metasrv.state.watch import WatchHub
@@ -19,7 +20,7 @@ from verification.simulation.watched_machine import WatchedMachine
 
 def _apply_raises() -> list[Replacement]:
     def unguarded(effects: EntryEffects, _position: int, command: Any) -> Any:
-        return machine._apply_command(effects, command)
+        return apply_command(effects, command)
 
     return [(machine, "_apply_guarded", unguarded)]
 

@@ -20,7 +20,7 @@ from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.messages import AppendReply, LeaderPing
 from metasrv.raft.membership import _POLL_SECONDS as CATCH_UP_POLL_SECONDS
 from metasrv.raft.membership import MembershipChanges
-from metasrv.state.machine import KNOWN_FEATURES
+from metasrv.state import command_rules
 from tests.support.raft_bench import Bench, elect, make_bench, member, membership, noop
 from tests.support.raft_stock import stock_engine
 from tests.support.state_bench import NOW_MS
@@ -217,13 +217,13 @@ def test_d7_a_command_that_fails_is_answered_and_the_next_one_applied(
 
     put = c.Upsert("key", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"value")
     with monkeypatch.context() as patch:
-        patch.setattr("metasrv.state.machine.apply_upsert", _raises)
+        patch.setitem(command_rules._APPLY, c.Upsert, _raises)
         failed, flag = bench.machine.apply_entry(
-            LogId(1, 1, 1), RegularEntry(NOW_MS, 1, (put, c.SetFeature(KNOWN_FEATURES[0], True)))
+            LogId(1, 1, 1), RegularEntry(NOW_MS, 1, (put, c.SetFeature(c.KNOWN_FEATURES[0], True)))
         )
     assert type(failed) is c.ErrorReply
     assert "ValueError" in failed.text
-    assert flag == c.FeatureReply((KNOWN_FEATURES[0],))
+    assert flag == c.FeatureReply((c.KNOWN_FEATURES[0],))
     assert bench.machine.last_applied.index == 1
     (reply,) = bench.machine.apply_entry(LogId(1, 2, 1), RegularEntry(NOW_MS, 1, (put,)))
     assert type(reply) is c.UpsertReply

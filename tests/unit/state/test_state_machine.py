@@ -14,7 +14,7 @@ from metasrv.model.entries import MembershipEntry, NoopEntry, RegularEntry
 from metasrv.model.errors import DataDamagedError, InvariantError, StorageError
 from metasrv.model.types import ZERO_LOG_ID, Endpoint, LogId, Member, Membership, Node
 from metasrv.state import cached_store, effects
-from metasrv.state.machine import KNOWN_FEATURES, StateMachine
+from metasrv.state.machine import StateMachine
 from tests.support.state_bench import NOW_MS, Bench, dump
 
 
@@ -278,7 +278,7 @@ def test_nodes(bench: Bench) -> None:
 
 
 def test_features(bench: Bench) -> None:
-    assert KNOWN_FEATURES == ("dummy", "dummy_feature2")
+    assert c.KNOWN_FEATURES == ("dummy", "dummy_feature2")
     replies = bench.apply(*(c.SetFeature(name, True) for name in ("dummy_feature2", "dummy", "dummy")))
     assert replies[-1] == c.FeatureReply(("dummy", "dummy_feature2")) == replies[-2]
     assert bench.apply(c.SetFeature("dummy", False), c.SetFeature("dummy", False))[1].enabled == ("dummy_feature2",)

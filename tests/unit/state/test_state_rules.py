@@ -10,7 +10,7 @@ import pytest
 from metasrv.model import commands as c
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.state.expiry import expire_ms_of
-from metasrv.state.transaction import sequential_name
+from metasrv.state.operations import sequential_name
 from tests.support.state_bench import NOW_MS, Bench
 
 U64 = 2**64 - 1
