@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from metasrv.consensus import JoinRequest
 from metasrv.model.commands import AddNode
-from metasrv.model.errors import IdentityError, JoinError, LeaveError, MetasrvError, RequestError, StartupError
+from metasrv.model.errors import FatalError, IdentityError, JoinError, LeaveError, MetasrvError, RequestError
 from metasrv.model.types import Endpoint, Node
 from metasrv.process.clock import Clock
 from metasrv.raft.consensus import RaftConsensus
@@ -88,7 +88,7 @@ async def _join_through(
 
 
 async def register_node(consensus: RaftConsensus, node: Node, clock: Clock, timeout_ms: int) -> None:
-    """Commit this node's own addresses, overriding what was registered. Raises StartupError at the deadline."""
+    """Commit this node's own addresses, overriding what was registered. Raises FatalError at the deadline."""
     deadline = clock.monotonic() + timeout_ms / 1000
     pause, longest = _REGISTER_PAUSES_SECONDS
     said = ""
@@ -98,7 +98,7 @@ async def register_node(consensus: RaftConsensus, node: Node, clock: Clock, time
             await consensus.propose(AddNode(node, True), min(left_ms, 5_000))
         except RequestError as error:
             if clock.monotonic() + pause > deadline:
-                raise StartupError(
+                raise FatalError(
                     f"node {node.node_id} found no leader to register with in {timeout_ms} ms: {error}"
                 ) from error
             if str(error) != said:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from metasrv import __version__
 from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.model.errors import MetasrvError, StartupError
+from metasrv.model.errors import FatalError, MetasrvError
 from metasrv.model.types import Node
 from metasrv.node.context import NodeContext, Service
 from metasrv.node.joining import join_cluster, register_node
@@ -48,7 +48,7 @@ class MetaNode:
         self._factories = factories
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
-        self._failure: StartupError | None = None
+        self._failure: FatalError | None = None
         self._services: list[Service] = []
         self.listening: Callable[[NodeContext], None] = lambda _context: None
         """Called once every listener is open; the node has not joined yet."""
@@ -179,6 +179,6 @@ class MetaNode:
             context.loop_lag_ms = max(0.0, (now - due) * 1000)
             context.loop_beat_at = now
 
-    def _fail(self, error: StartupError) -> None:
+    def _fail(self, error: FatalError) -> None:
         self._failure = error
         self._stop.set()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.raft.log.storage_thread import Storage
@@ -39,7 +39,7 @@ class Compaction:
         logs_since_last: int,
         logs_to_keep: int,
         applied_index: Callable[[], int],
-        failed: Callable[[StartupError], None],
+        failed: Callable[[FatalError], None],
     ) -> None:
         self._store = store
         self._snapshots = snapshots
@@ -76,7 +76,7 @@ class Compaction:
             self._running = False
             if error is not None:
                 self._failed(
-                    error if isinstance(error, StartupError) else StorageError(f"the state can not be synced: {error}")
+                    error if isinstance(error, FatalError) else StorageError(f"the state can not be synced: {error}")
                 )
                 return
             self._synced_index = applied

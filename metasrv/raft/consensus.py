@@ -13,11 +13,11 @@ from metasrv.consensus import JoinRequest, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
+    FatalError,
     NoLeaderError,
     NotDoneError,
     NotLeaderError,
     OverloadedError,
-    StartupError,
     StoppingError,
     UnknownOutcomeError,
 )
@@ -77,7 +77,7 @@ class RaftConsensus:
         """Look, in the snapshot thread, at what an earlier run left."""
         self.replica.snapshots.load_existing()
 
-    def on_fatal(self, callback: Callable[[StartupError], None]) -> None:
+    def on_fatal(self, callback: Callable[[FatalError], None]) -> None:
         """`callback` hears the sentence with which consensus stops for good."""
         self.replica.driver.on_fatal = callback
 

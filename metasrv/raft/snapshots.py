@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from typing import BinaryIO
 
-from metasrv.model.errors import DataDamagedError, StartupError, StoppingError, StorageError
+from metasrv.model.errors import DataDamagedError, FatalError, StoppingError, StorageError
 from metasrv.model.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.process.clock import Clock
@@ -76,7 +76,7 @@ class Snapshots:
         cluster_id: Callable[[], str | None],
         tail_at: Callable[[int], tuple[LogEntry, LogEntry] | None],
         verified: Callable[[SnapshotInfo], None],
-        failed: Callable[[StartupError], None],
+        failed: Callable[[FatalError], None],
         chunk_size_bytes: int,
         receive_timeout_seconds: float,
     ) -> None:

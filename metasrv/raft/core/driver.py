@@ -19,7 +19,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from metasrv.model.errors import CodecError, InvariantError, StartupError, StorageError
+from metasrv.model.errors import CodecError, FatalError, InvariantError, StorageError
 from metasrv.model.limits import INBOX_MESSAGES_MAX, INBOX_SIZE_BYTES_MAX
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine import LEADER, Engine
@@ -92,8 +92,8 @@ class Driver:
         self._stopped = False
         self._broadcast_due = False
         self._holding = False
-        self.fatal: StartupError | None = None
-        self.on_fatal: Callable[[StartupError], None] = lambda _error: None
+        self.fatal: FatalError | None = None
+        self.on_fatal: Callable[[FatalError], None] = lambda _error: None
         self.after_step: Callable[[], None] = lambda: None
         """Called at the end of each step in which the engine was free."""
 
@@ -162,13 +162,13 @@ class Driver:
             return
         try:
             self._take_step()
-        except StartupError as error:
+        except FatalError as error:
             self.fail(error)
         except Exception as error:
             logger.exception("the consensus step failed")
             self.fail(InvariantError(f"the consensus step failed: {type(error).__name__}: {error}"))
 
-    def fail(self, error: StartupError) -> None:
+    def fail(self, error: FatalError) -> None:
         """Stop for good, with one sentence (invariant 9)."""
         if self.fatal is None:
             self.fatal = error
@@ -348,7 +348,7 @@ class Driver:
         if error is not None:
             self._observer.storage_failed("log", write=True)
             self.fail(
-                error if isinstance(error, StartupError) else StorageError(f"the raft log can not be written: {error}")
+                error if isinstance(error, FatalError) else StorageError(f"the raft log can not be written: {error}")
             )
             return
         if started is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import PEER_BUFFER_HIGH_BYTES, PEER_BUFFER_SIZE_BYTES_MAX, SNAPSHOT_BURST_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.raft.core.messages import SnapshotChunk
@@ -34,7 +34,7 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.clock = HandClock()
-        self.failures: list[StartupError] = []
+        self.failures: list[FatalError] = []
         self.snapshots = Snapshots(
             directory=str(directory),
             state_path=str(directory / "state.db"),
