@@ -24,6 +24,7 @@ from metasrv.model.errors import (
 from metasrv.model.types import Member, Membership
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine import LEADER, Engine
+from metasrv.raft.log.format import TERM, kind_of
 from metasrv.raft.log.store import LogStore
 
 logger = logging.getLogger(__name__)
@@ -159,14 +160,14 @@ class MembershipChanges:
             raise UnknownOutcomeError(
                 "leadership was lost and the log is past the membership change: look at the members"
             )
-        if entry is not None and entry[2] != term:
+        if entry is not None and entry[TERM] != term:
             raise NotLeaderError(self._leader_id(), "another leader's entry took the place of the membership change")
 
     def _uncommitted_change(self) -> bool:
         """Some entry after the applied index changes the membership."""
         applied = self._applied_index()
         return any(
-            entry[0][0] == KIND_MEMBERSHIP
+            kind_of(entry) == KIND_MEMBERSHIP
             for index in range(applied + 1, self._store.last_index + 1)
             if (entry := self._store.entry_at(index)) is not None
         )

@@ -21,8 +21,9 @@ from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.log.format import CONTENT, TERM, LogEntry
 from metasrv.raft.log.storage_thread import Storage
-from metasrv.raft.log.store import LogEntry, LogStore, LogWriter
+from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peer_set import Peers
 from metasrv.raft.peers.peer_handler import TransportFactory
@@ -269,7 +270,7 @@ class Replica:
         leader_id = self.engine.leader_id()
         entry = self.store.entry_at(info.log_id.index)
         newer = info.log_id.index > self.machine.last_applied.index
-        if newer and entry is not None and entry[2] == info.log_id.term:
+        if newer and entry is not None and entry[TERM] == info.log_id.term:
             # The log has the snapshot's last entry, and so all before it. What follows may have been acknowledged:
             # it stays (Raft, figure 13, step 6), and the log is applied up to there instead.
             newer = False
@@ -293,7 +294,7 @@ def membership_in_force(store: LogStore, machine: StateMachine) -> Membership:
     for index in range(store.last_index, machine.last_applied.index, -1):
         entry = store.entry_at(index)
         if entry is not None:
-            decoded = decode_entry(entry[0])
+            decoded = decode_entry(entry[CONTENT])
             if isinstance(decoded, MembershipEntry):
                 return decoded.after
     return machine.membership

@@ -17,7 +17,8 @@ from metasrv.model.errors import DataDamagedError, FatalError, StoppingError, St
 from metasrv.model.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.process.clock import Clock
-from metasrv.raft.core.messages import LogEntry, SnapshotChunk
+from metasrv.raft.core.messages import SnapshotChunk
+from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.observer import RaftObserver
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter, verify_snapshot

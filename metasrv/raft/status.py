@@ -14,6 +14,7 @@ from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import CANDIDATE, LEADER, Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
 from metasrv.state.machine import StateMachine
@@ -150,7 +151,7 @@ def _match(sources: StatusSources, history: LeaderHistory, node_id: int) -> LogI
     if index == 0:
         return None
     entry = store.entry_at(index)
-    term = entry[2] if entry is not None else 0
+    term = entry[TERM] if entry is not None else 0
     return LogId(term, index, history.led(term))
 
 

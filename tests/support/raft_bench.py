@@ -10,8 +10,9 @@ from metasrv.model.types import Endpoint, Member, Membership
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.raft.core.engine import Engine
 from metasrv.raft.core.guards import Guards
-from metasrv.raft.core.messages import AppendEntries, LogEntry, Message, SnapshotChunk
+from metasrv.raft.core.messages import AppendEntries, Message, SnapshotChunk
 from metasrv.raft.core.reads import ReadIndex
+from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.store import LogStore
 
 FIRST_ENTRY: LogEntry = (b"\x01", 1, 0)

@@ -22,8 +22,9 @@ from metasrv.model.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, FRAME_SIZE_BY
 from metasrv.model.types import Membership
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine_seams import MessageSeam, SnapshotSeam, SnapshotSource, construction_seams
-from metasrv.raft.core.messages import LogEntry, Message
+from metasrv.raft.core.messages import Message
 from metasrv.raft.core.translation import engine_node, from_engine, to_engine
+from metasrv.raft.log.format import INDEX, TERM, LogEntry
 from metasrv.raft.log.store import LogStore
 
 ENGINE_PRIVATE_NAMES = (
@@ -255,9 +256,9 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._seam.installed = (previous, last)
         self._SyncObj__loadDumpFile(clearJournal=True)
         self._seam.installed = None
-        if self.applied_index() != last[1] or self._store.last_index != last[1]:
-            raise InvariantError(f"the engine did not take over the snapshot at index {last[1]} (D10)")
-        self._SyncObj__raftCommitIndex = last[1]
+        if self.applied_index() != last[INDEX] or self._store.last_index != last[INDEX]:
+            raise InvariantError(f"the engine did not take over the snapshot at index {last[INDEX]} (D10)")
+        self._SyncObj__raftCommitIndex = last[INDEX]
         self.adopt(membership)
 
     def adopt(self, membership: Membership) -> None:
@@ -297,7 +298,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         entry = self._store.entry_at(index)
         if entry is None:
             raise InvariantError(f"entry {index} is being applied but is not in the log")
-        self._apply_entry(command, index, entry[2])
+        self._apply_entry(command, index, entry[TERM])
 
     def _SyncObj__applyLogEntries(self) -> bool:
         # One entry at a time, so that a long catch-up never holds the loop; the driver comes back for the rest.

@@ -16,7 +16,8 @@ from pysyncobj.node import Node as EngineNode
 from pysyncobj.transport import Transport as EngineTransport
 
 from metasrv.model.errors import InvariantError
-from metasrv.raft.core.messages import LogEntry, SnapshotChunk
+from metasrv.raft.core.messages import SnapshotChunk
+from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.store import LogStore
 
 

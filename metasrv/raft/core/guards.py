@@ -33,6 +33,7 @@ from metasrv.raft.core.messages import (
     VoteGranted,
 )
 from metasrv.raft.core.reads import ReadIndex
+from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore
 
 logger = logging.getLogger(__name__)
@@ -223,10 +224,10 @@ class Guards:
         """Skip entries that are already here; give the engine only what is new or in conflict (D12)."""
         previous_index, previous_term, skipped = message.previous_index, message.previous_term, 0
         here = self._store.entry_at(previous_index)
-        if here is not None and here[2] == previous_term:
+        if here is not None and here[TERM] == previous_term:
             for _, index, term in message.entries:
                 entry = self._store.entry_at(index)
-                if entry is None or entry[2] != term:
+                if entry is None or entry[TERM] != term:
                     break
                 previous_index, previous_term, skipped = index, term, skipped + 1
             if skipped == len(message.entries) and self._store.last_index > previous_index:

@@ -10,10 +10,7 @@ from typing import Any, NamedTuple
 
 from metasrv.model.errors import CodecError
 from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
-from metasrv.raft.log.format import NUMBER_MAX
-
-LogEntry = tuple[bytes, int, int]
-"""Content, index, term: the engine's own shape."""
+from metasrv.raft.log.format import NUMBER_MAX, LogEntry
 
 
 class AppendEntries(NamedTuple):

@@ -23,6 +23,7 @@ from metasrv.raft.log.format import (
     APPLICATION_ID,
     CREATE_TABLES,
     FORMAT_VERSION,
+    INDEX,
     NUMBER_MAX,
     PAGE_SIZE_BYTES,
     SELECT_ENTRIES,
@@ -298,7 +299,7 @@ def _check_mark(path: str, contents: LogContents, mark: MarkValue) -> None:
         where = f"after transaction {contents.written}"
         what = f"{lost} transactions that had been synced are missing here or in {wal_path(path)}"
         raise DataDamagedError(path, where, what, ADVICE)
-    last_index = contents.entries[-1][1]
+    last_index = contents.entries[-1][INDEX]
     if contents.written == mark.written and last_index != mark.last_index:
         what = f"the log ends at index {last_index}, but index {mark.last_index} had been synced"
         raise DataDamagedError(path, f"entry {last_index}", what, ADVICE)

@@ -19,10 +19,12 @@ from metasrv.raft.log.format import (
     APPLICATION_ID,
     CREATE_TABLES,
     FORMAT_VERSION,
+    INDEX,
     INSERT_ENTRY,
     INSERT_META,
     PAGE_SIZE_BYTES,
     STORE_ID_SIZE_BYTES,
+    TERM,
     LogContents,
     LogEntry,
     MetaRow,
@@ -82,7 +84,9 @@ def _create(path: str, entries: list[LogEntry], mark: SyncMark) -> None:
     """Build the file beside its place, then rename: at any moment it is whole or not there."""
     if not entries:
         raise InvariantError("a raft log is never empty: create it with at least one entry")
-    meta = MetaRow(secrets.token_bytes(STORE_ID_SIZE_BYTES), entries[0][1], _FIRST_TRANSACTION, entries[-1][2], None)
+    meta = MetaRow(
+        secrets.token_bytes(STORE_ID_SIZE_BYTES), entries[0][INDEX], _FIRST_TRANSACTION, entries[-1][TERM], None
+    )
     building = path + "-new"
     try:
         for leftover in (building, wal_path(building), building + "-journal"):
@@ -92,7 +96,7 @@ def _create(path: str, entries: list[LogEntry], mark: SyncMark) -> None:
         with closing(sqlite3.connect(building, isolation_level=None)) as connection:
             _fill(connection, entries, meta)
         _sync(building)
-        mark.initialise(MarkValue(meta.store_id, meta.written, entries[-1][1]))
+        mark.initialise(MarkValue(meta.store_id, meta.written, entries[-1][INDEX]))
         os.rename(building, path)
         _sync(os.path.dirname(os.path.abspath(path)))
     except (sqlite3.Error, OSError) as error:

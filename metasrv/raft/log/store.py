@@ -17,10 +17,10 @@ from metasrv.model.errors import InvariantError
 from metasrv.model.types import RaftLogStatus
 from metasrv.raft.log.checks import check_applied
 from metasrv.raft.log.files import OpenedLog, open_log
-from metasrv.raft.log.format import NUMBER_MAX, LogEntry, LogFileSizes, PendingWrite
+from metasrv.raft.log.format import CONTENT, INDEX, NUMBER_MAX, TERM, LogEntry, LogFileSizes, PendingWrite
 from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES, LogWriter
 
-__all__ = ["LogEntry", "LogStore", "LogWriter", "PendingWrite"]
+__all__ = ["LogStore", "LogWriter", "PendingWrite"]
 
 _BARE_NOOP = b"\x01"
 _ENTRY_OVERHEAD_BYTES = 168
@@ -47,15 +47,15 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         self._writer: LogWriter | None = None
         self._entries: list[LogEntry | None] = list(entries)
         self._head = 0
-        self._content_bytes = sum(len(entry[0]) for entry in entries)
-        self._first_index = entries[0][1]
+        self._content_bytes = sum(len(entry[CONTENT]) for entry in entries)
+        self._first_index = entries[0][INDEX]
         # Entries in front of the first one were purged because they had been committed and applied.
         self._commit_index = self._first_index
         self._term = meta.term
         self._voted_for = meta.voted_for
         self._term_changed = False
         self._disk_first_index = self._first_index
-        self._unwritten_from = entries[-1][1] + 1
+        self._unwritten_from = entries[-1][INDEX] + 1
         self._delete_from: int | None = None
         self._delete_all = False
         self._purge_cuts: deque[int] = deque()
@@ -94,7 +94,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     @property
     def last_term(self) -> int:
-        return self[-1][2]
+        return self[-1][TERM]
 
     @property
     def bytes_in_memory(self) -> int:
@@ -138,7 +138,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         size_bytes = 0
         for position in range(index - self._first_index, len(self)):
             entry = self._at(position)
-            size_bytes += len(entry[0])
+            size_bytes += len(entry[CONTENT])
             if entries and size_bytes > size_bytes_max:
                 break
             entries.append(entry)
@@ -189,7 +189,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
             self.clear()
             return
         for position in range(entryFrom, len(self)):
-            self._content_bytes -= len(self._at(position)[0])
+            self._content_bytes -= len(self._at(position)[CONTENT])
         del self._entries[self._head + entryFrom :]
         if index < self._unwritten_from:
             self._unwritten_from = self._delete_from = index
@@ -208,7 +208,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
             return
         start, size_bytes = self._first_index, 0
         for each in range(self._first_index, index):
-            size_bytes += len(self._at(each - self._first_index)[0])
+            size_bytes += len(self._at(each - self._first_index)[CONTENT])
             self._entries[self._head + each - self._first_index] = None
             if each + 1 - start >= _PURGE_ENTRIES_MAX or size_bytes >= _PURGE_SIZE_BYTES_MAX:
                 self._purge_cuts.append(each + 1)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from metasrv.model.errors import DataDamagedError, MetasrvError, StorageError
 from metasrv.raft.log.format import (
     ADVICE,
+    CONTENT,
     INSERT_ENTRY,
     PAGE_SIZE_BYTES,
     SELECT_META,
@@ -210,5 +211,5 @@ class LogWriter:
 
 def _estimate_wal_bytes(entries: Sequence[LogEntry]) -> int:
     """Roughly what a transaction adds to the write-ahead log, whose used part SQLite does not tell."""
-    content_bytes = sum(len(entry[0]) for entry in entries)
+    content_bytes = sum(len(entry[CONTENT]) for entry in entries)
     return content_bytes + _PAGES_PER_TRANSACTION * PAGE_SIZE_BYTES
