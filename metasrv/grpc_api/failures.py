@@ -12,6 +12,7 @@ from typing import NamedTuple
 import grpc
 
 from metasrv.model.errors import (
+    NOT_LEADER_TEXT,
     InvalidRequestError,
     MetasrvError,
     NoLeaderError,
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-NOT_LEADER_TEXT = "not leader"
 NOT_DONE_METADATA: Metadata = ((OUTCOME_METADATA_KEY, NOT_DONE),)
 
 

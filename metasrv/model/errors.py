@@ -108,10 +108,14 @@ class NotDoneError(RequestError):
     """The request was certainly not executed; it is safe to send it again."""
 
 
+NOT_LEADER_TEXT = "not leader"
+"""The text of the status that a client gets from a node that does not lead."""
+
+
 class NotLeaderError(NotDoneError):
     """This node is not the leader. `leader_id` is the leader it knows, if any."""
 
-    def __init__(self, leader_id: int | None, text: str = "not leader") -> None:
+    def __init__(self, leader_id: int | None, text: str = NOT_LEADER_TEXT) -> None:
         super().__init__(text)
         self.leader_id = leader_id
 

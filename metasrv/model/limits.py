@@ -39,7 +39,7 @@ LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
 """So large it may become for a peer that is being brought up by a snapshot and needs what comes behind it."""
 
 # Peers ------------------------------------------------------------------------------------------
-FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
+PEER_FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
 """One frame on a peer connection."""
 HELLO_SIZE_BYTES_MAX = 4096
 """A frame before the peer has proved who it is."""

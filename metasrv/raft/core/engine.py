@@ -18,7 +18,7 @@ from pysyncobj.syncobj import SyncObj
 
 from metasrv.model.entries import KIND_MEMBERSHIP, MembershipEntry, decode_entry
 from metasrv.model.errors import InvariantError
-from metasrv.model.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, FRAME_SIZE_BYTES_MAX
+from metasrv.model.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, PEER_FRAME_SIZE_BYTES_MAX
 from metasrv.model.types import Membership
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine_seams import MessageSeam, SnapshotSeam, SnapshotSource, construction_seams
@@ -109,7 +109,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
             raftMaxTimeout=maximum,
             leaderFallbackTimeout=minimum,  # D14
             connectionTimeout=maximum * 2,
-            appendEntriesBatchSizeBytes=FRAME_SIZE_BYTES_MAX * 2,  # never the pickling transmission path (D17)
+            appendEntriesBatchSizeBytes=PEER_FRAME_SIZE_BYTES_MAX * 2,  # never the pickling transmission path (D17)
             logCompactionMinEntries=_NEVER,
             logCompactionMinTime=_NEVER,
             commandsWaitLeader=False,

@@ -14,11 +14,11 @@ from typing import Any, Protocol, cast
 
 from metasrv.model.errors import CodecError, FrameError, OverloadedError, PeerError
 from metasrv.model.limits import (
-    FRAME_SIZE_BYTES_MAX,
     HANDSHAKE_TIMEOUT_MS,
     HELLO_SIZE_BYTES_MAX,
     PEER_BUFFER_HIGH_BYTES,
     PEER_BUFFER_LOW_BYTES,
+    PEER_FRAME_SIZE_BYTES_MAX,
 )
 from metasrv.model.wire import unpack
 from metasrv.raft.peers.frames import (
@@ -176,7 +176,7 @@ class Connection(asyncio.Protocol, ABC):
     def _agreed(self, agreement: Agreement, dialled: bool) -> None:
         """The handshake is over: from the next frame on, in both directions, its keys and the large limit hold."""
         self.remote, self.role = agreement.remote, agreement.role
-        self._reader.frame_size_bytes_max = FRAME_SIZE_BYTES_MAX
+        self._reader.frame_size_bytes_max = PEER_FRAME_SIZE_BYTES_MAX
         keys = agreement.keys
         if keys is None:
             self._reader.integrity, self._outgoing_integrity = ChecksumIntegrity(), ChecksumIntegrity()

@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from metasrv.model.errors import FrameError, TooLargeError
-from metasrv.model.limits import FRAME_SIZE_BYTES_MAX
+from metasrv.model.limits import PEER_FRAME_SIZE_BYTES_MAX
 
 _LENGTH = struct.Struct(">I")
 _START = struct.Struct(">IB")
@@ -30,7 +30,7 @@ _TAG_SIZE_BYTES = 8
 _OVERHEAD_SIZE_BYTES = _HEAD_SIZE_BYTES - _LENGTH_SIZE_BYTES + _TAG_SIZE_BYTES
 """What `length` counts besides the payload: the kind, the check and the tag."""
 
-PAYLOAD_SIZE_BYTES_MAX = FRAME_SIZE_BYTES_MAX - _OVERHEAD_SIZE_BYTES
+PAYLOAD_SIZE_BYTES_MAX = PEER_FRAME_SIZE_BYTES_MAX - _OVERHEAD_SIZE_BYTES
 """The largest payload that one frame carries."""
 
 

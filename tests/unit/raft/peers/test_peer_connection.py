@@ -19,10 +19,10 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.limits import (
-    FRAME_SIZE_BYTES_MAX,
     HELLO_SIZE_BYTES_MAX,
     MIB,
     PEER_BUFFER_HIGH_BYTES,
+    PEER_FRAME_SIZE_BYTES_MAX,
     REQUESTS_IN_FLIGHT_PER_PEER_MAX,
 )
 from metasrv.model.types import Endpoint
@@ -294,7 +294,7 @@ async def test_garbage_after_the_handshake_closes_the_connection_and_delivers_no
     pair.stream.right.receive(pair.stream.left.take() + b"\x00" * 64)
     assert pair.acceptor_owner.messages == [b"good"]
     assert pair.stream.right.aborted
-    assert pair.acceptor.failure == f"a frame of 0 bytes was announced, the limit is {FRAME_SIZE_BYTES_MAX}"
+    assert pair.acceptor.failure == f"a frame of 0 bytes was announced, the limit is {PEER_FRAME_SIZE_BYTES_MAX}"
 
 
 @pytest.mark.parametrize("security", [OPEN, SECRET])
