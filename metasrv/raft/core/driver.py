@@ -50,7 +50,7 @@ _STEP_SECONDS_MAX = 0.003
 
 
 class Driver:
-    """Owns the engine's turn. `send(node_id, payload)` puts bytes on the wire; hooks are set by `consensus`."""
+    """Owns the engine's turn. `send(node_id, payload)` puts bytes on the wire, or counts what it cannot send."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Driver:
         reads: ReadIndex,
         proposals: Proposals,
         observer: RaftObserver,
-        send: Callable[[int, bytes], bool],
+        send: Callable[[int, bytes], object],
     ) -> None:
         self._clock = clock
         self._store = store
@@ -358,8 +358,7 @@ class Driver:
 
     def _flush(self, messages: list[tuple[int, Message]]) -> None:
         for node_id, message in messages:
-            if not self._send(node_id, encode_message(message)):
-                self._observer.send_failed(node_id)
+            self._send(node_id, encode_message(message))
 
     def outgoing(self, node_id: int, message: Message) -> None:
         """The engine or a guard says something; it leaves when the step knows that it may."""

@@ -107,7 +107,7 @@ class PeerTransport:
     # ------------------------------------------------------------------------- sending
 
     def send(self, node_id: int, payload: bytes) -> bool:
-        """Send a raft message; False when the peer is not connected or too much waits for it already.
+        """Send a raft message; False, and counted, when the peer is not connected or too much waits for it already.
 
         Messages of one iteration of the loop leave together at its end. Raises TooLargeError past the limit.
         """
