@@ -23,6 +23,7 @@ from metasrv.model.limits import (
 from metasrv.model.wire import unpack
 from metasrv.raft.peers.frames import (
     ChecksumIntegrity,
+    DamagedHeadError,
     Frame,
     FrameKind,
     FrameReader,
@@ -134,7 +135,7 @@ class Connection(asyncio.Protocol, ABC):
                 self._frame_received(frame)
         except (PeerError, CodecError, OverloadedError) as error:
             if not self.closed:
-                self._fail(str(error))
+                self._fail(str(error) + self._hint(error))
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -152,6 +153,12 @@ class Connection(asyncio.Protocol, ABC):
     def handshake_expired(self) -> None:
         """The timer of the handshake ran out."""
         self.abort(f"the handshake was not finished within {HANDSHAKE_TIMEOUT_MS} ms")
+
+    def _hint(self, error: Exception) -> str:
+        """What a node of metasrv 0.1, whose frames have no such check, is told by its peers."""
+        if self.remote is not None or not isinstance(error, DamagedHeadError):
+            return ""
+        return ", or the other side runs metasrv 0.1, which speaks another peer protocol, see docs/upgrading.md"
 
     # ------------------------------------------------------------------------- for the two ends
 

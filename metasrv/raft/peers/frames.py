@@ -34,6 +34,13 @@ PAYLOAD_SIZE_BYTES_MAX = PEER_FRAME_SIZE_BYTES_MAX - _OVERHEAD_SIZE_BYTES
 """The largest payload that one frame carries."""
 
 
+class DamagedHeadError(FrameError):
+    """The check of a frame's head does not match."""
+
+    def __init__(self) -> None:
+        super().__init__("the head of a frame is damaged")
+
+
 class FrameKind(IntEnum):
     """What a frame's payload is; the handshake's kinds are in the order in which they are sent."""
 
@@ -149,7 +156,7 @@ class FrameReader:
         if not self._head_is_sound:
             (check,) = _CHECK.unpack_from(data, start + _START.size)
             if check != zlib.crc32(bytes(data[start : start + _START.size])):
-                raise FrameError("the head of a frame was damaged, or is none")
+                raise DamagedHeadError
             self._head_is_sound = True
         if len(data) < end:
             return None

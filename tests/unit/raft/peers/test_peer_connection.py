@@ -31,7 +31,7 @@ from metasrv.raft.peers.accepted_connection import AcceptedConnection
 from metasrv.raft.peers.connection import FLUSH_SIZE_BYTES, Connection
 from metasrv.raft.peers.dialled_connection import DialledConnection
 from metasrv.raft.peers.frames import PAYLOAD_SIZE_BYTES_MAX, ChecksumIntegrity, FrameKind, frame_parts
-from metasrv.raft.peers.handshake import PROTOCOL_VERSION, LocalIdentity, RemoteIdentity, Role
+from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
 from metasrv.raft.peers.security import PeerSecurity
 from metasrv.testing.memory_stream import MemoryStream, MemoryTransport
 
@@ -259,7 +259,11 @@ def test_random_bytes_reach_nobody(pieces):
         (frame(FrameKind.REQUEST, pack((1, "leave", b""))), "a frame of kind 7 came during the handshake"),
         (frame(FrameKind.PROOF, b""), "a frame of kind 3 came during the handshake"),
         (frame(FrameKind.HELLO, b"\x80\x05."), "the handshake is not understood"),
-        (frame(FrameKind.HELLO, pack((PROTOCOL_VERSION + 1,))), "one side speaks peer protocol 2, the other 1"),
+        (frame(FrameKind.HELLO, pack((9, 0, 3))), "node 3 speaks peer protocol 9, this node speaks "),
+        (
+            b"\x00\x00\x00\x2a\x01\x97\x01\x00\x03" + bytes(40),
+            "the head of a frame is damaged, or the other side runs metasrv 0.1",
+        ),
     ],
 )
 async def test_strangers_are_told_why_and_closed(data, failure):
