@@ -59,10 +59,6 @@ class Consensus(Protocol):
         """As `read_barrier`, but raises NotLeaderError on a node that is not the leader."""
         ...
 
-    async def wait_applied(self, index: int, timeout_ms: int) -> None:
-        """Return when the local state has applied `index`. Raises NotDoneError at the deadline."""
-        ...
-
     async def trigger_snapshot(self) -> None:
         """Start writing a snapshot file in the background; no effect while one is being written."""
         ...

@@ -19,7 +19,6 @@ from metasrv.model.errors import (
     NotDoneError,
     NotLeaderError,
     OverloadedError,
-    StoppingError,
     UnknownOutcomeError,
 )
 from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
@@ -76,7 +75,4 @@ def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool
         return Failure(grpc.StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)
     if isinstance(error, OverloadedError):
         return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), metadata)
-    text = str(error)
-    if isinstance(error, StoppingError) and not text.startswith("MetaNodeStopped"):
-        text = f"MetaNodeStopped: {text}"
-    return Failure(grpc.StatusCode.UNAVAILABLE, text, metadata)
+    return Failure(grpc.StatusCode.UNAVAILABLE, str(error), metadata)

@@ -10,7 +10,7 @@ executed is never sent twice. Runs on the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from metasrv.consensus import Consensus, JoinRequest
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
@@ -32,17 +32,9 @@ REQUEST_VERSION = 1
 
 PROPOSE = "propose"
 READ_INDEX = "read_index"
-DESCRIBE = "describe"
+CLUSTER_ID = "cluster_id"
 JOIN = "join"
 LEAVE = "leave"
-
-
-class Description(NamedTuple):
-    """What a node says of its cluster to one that wants to join."""
-
-    cluster_id: str | None
-    leader_id: int | None
-    leader_endpoint: Endpoint | None
 
 
 class Requester(Protocol):
@@ -51,12 +43,12 @@ class Requester(Protocol):
     async def request(self, target: int | Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes: ...
 
 
-class LocalReads(Protocol):
-    """The leader's own read index."""
+class LocalAnswers(Protocol):
+    """What this node answers by itself: its read index, when it leads, and its cluster."""
 
     async def read_index(self, timeout_ms: int) -> int: ...
 
-    def describe(self) -> Description: ...
+    def cluster_id(self) -> str | None: ...
 
 
 class Forwarding:
@@ -71,8 +63,9 @@ class Forwarding:
     async def read_index(self, leader_id: int, timeout_ms: int) -> int:
         return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
 
-    async def describe(self, target: int | Endpoint, timeout_ms: int) -> Description:
-        return await self._ask(target, DESCRIBE, (), timeout_ms, _description_in)
+    async def cluster_id(self, target: int | Endpoint, timeout_ms: int) -> str | None:
+        """The cluster that the other node belongs to, None when it belongs to none yet."""
+        return await self._ask(target, CLUSTER_ID, (), timeout_ms, _cluster_id_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -106,7 +99,7 @@ class Forwarding:
 class Answering:
     """Answers other nodes."""
 
-    def __init__(self, consensus: Consensus, local: LocalReads, forwarding: Forwarding) -> None:
+    def __init__(self, consensus: Consensus, local: LocalAnswers, forwarding: Forwarding) -> None:
         self._consensus = consensus
         self._local = local
         self._forwarding = forwarding
@@ -132,8 +125,8 @@ class Answering:
         if method == READ_INDEX:
             (timeout_ms,) = fields
             return await self._local.read_index(unsigned(timeout_ms))
-        if method == DESCRIBE:
-            return self._local.describe()
+        if method == CLUSTER_ID:
+            return self._local.cluster_id()
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -160,13 +153,8 @@ class Answering:
             await self._forwarding.leave(error.leader_id, node_id, timeout_ms, hops - 1)
 
 
-def _description_in(tree: Any) -> Description:
-    cluster_id, leader_id, endpoint = tree
-    return Description(
-        None if cluster_id is None else string(cluster_id),
-        None if leader_id is None else unsigned(leader_id),
-        None if endpoint is None else Endpoint(string(endpoint[0]), unsigned(endpoint[1])),
-    )
+def _cluster_id_in(tree: Any) -> str | None:
+    return None if tree is None else string(tree)
 
 
 def _nothing_in(tree: Any) -> None:

@@ -41,7 +41,7 @@ class _Outgoing:
     def __init__(self, info: SnapshotInfo, started_at: float) -> None:
         self.info = info
         self.transfer_id = secrets.token_hex(8)
-        self.file: BinaryIO = open(info.path, "rb")  # noqa: SIM115  # closed by `Snapshots.cancel`
+        self.file: BinaryIO = open(info.path, "rb")  # noqa: SIM115  # closed by `Snapshots._end`
         self.offset_bytes = 0
         self.started_at = started_at
         self.burst_at = started_at
@@ -150,7 +150,7 @@ class Snapshots:
         indexes = [index for index in indexes if self.usable(index)]
         return min(indexes) - 1 if indexes else None
 
-    def build(self, applied_index: int, on_done: Callable[[SnapshotInfo | None], None] | None = None) -> None:
+    def build(self, applied_index: int) -> None:
         """Start writing a new snapshot file in the snapshot thread; no effect while one is being written."""
         if self.building or applied_index < 2:
             return
@@ -170,8 +170,6 @@ class Snapshots:
                 self.newest = info
                 self._observer.snapshot_written(info.key_count + info.expire_count)
                 logger.info("snapshot %s written up to %s, %d bytes", info.path, info.log_id, info.size_bytes)
-            if on_done is not None:
-                on_done(info)
 
         def pinned(log_id: LogId | None, error: BaseException | None) -> None:
             tail = None if log_id is None else self._tail_at(log_id.index)
@@ -231,9 +229,6 @@ class Snapshots:
             transfer.burst_at = now
             transfer.burst_bytes = 0
         return transfer.burst_bytes >= SNAPSHOT_BURST_SIZE_BYTES_MAX
-
-    def cancel(self, node_id: int) -> None:
-        """The peer is not ready. A pause keeps its place; a lost connection is ended by `peer_gone`."""
 
     def end_unwanted(self, wants: Callable[[int], bool], lags: Callable[[int, int], bool]) -> None:
         """Let go of what keeps the log from being purged: `wants` a peer a snapshot, `lags` it behind an index still?

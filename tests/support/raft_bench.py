@@ -44,9 +44,6 @@ class NoSnapshots:
     def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
         return None, False
 
-    def cancel(self, node_id: int) -> None:
-        del node_id
-
 
 @dataclass
 class Bench:

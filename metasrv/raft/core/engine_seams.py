@@ -28,8 +28,6 @@ class SnapshotSource(Protocol):
         """The next piece (its term and round are filled in by the engine) and whether it is the last one."""
         ...
 
-    def cancel(self, node_id: int) -> None: ...
-
 
 class NoPoller:
     def poll(self, timeout: float) -> None:
@@ -63,7 +61,7 @@ class SnapshotSeam:
         return False
 
     def cancelTransmisstion(self, node: EngineNode) -> None:
-        self._source.cancel(int(node.id))
+        """The peer is not ready: a pause keeps the place of its transfer, a lost connection ends it (`Snapshots.peer_gone`)."""
 
 
 class MessageSeam(EngineTransport):  # type: ignore[misc]  # pysyncobj is untyped

@@ -21,11 +21,11 @@ from metasrv.raft.peers.contacts import PeerContacts
 from metasrv.raft.peers.dialling import Dialler, PeerLink
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
 from metasrv.raft.peers.listener import PeerListener
-from metasrv.raft.peers.peer_handler import OneShotHandler, PeerHandler
+from metasrv.raft.peers.peer_handler import PeerHandler
 from metasrv.raft.peers.quiet_log import QuietLog
 from metasrv.raft.peers.security import PeerSecurity
 
-__all__ = ["LocalIdentity", "OneShotHandler", "PeerHandler", "PeerSecurity", "PeerTransport", "RemoteIdentity"]
+__all__ = ["LocalIdentity", "PeerHandler", "PeerSecurity", "PeerTransport", "RemoteIdentity"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -165,10 +165,6 @@ class PeerTransport:
         if link is not None:
             link.hurry()
 
-    def connected_ids(self) -> list[int]:
-        """Peers for which `is_connected`, ascending."""
-        return sorted(node_id for node_id, link in self._links.items() if link.is_open)
-
     def last_contact(self, node_id: int) -> float | None:
         """Monotonic seconds of the last bytes from it on any connection; None when there were none."""
         return self._contacts.last_contact(node_id)
@@ -176,11 +172,6 @@ class PeerTransport:
     def known_endpoint(self, node_id: int) -> Endpoint | None:
         """Where it said, in its last handshake, that it can be dialled."""
         return self._contacts.endpoint(node_id)
-
-    def buffered_bytes(self, node_id: int) -> int:
-        """Bytes that wait to be sent to it."""
-        link = self._links.get(node_id)
-        return 0 if link is None or link.connection is None else link.connection.buffered_bytes
 
     # ------------------------------------------------------------------------- events of the links
 

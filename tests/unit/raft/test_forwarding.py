@@ -18,7 +18,7 @@ from metasrv.model.errors import (
 from metasrv.model.types import Endpoint, Node
 from metasrv.model.wire import pack
 from metasrv.raft import forwarding
-from metasrv.raft.forwarding import Answering, Description, Forwarding
+from metasrv.raft.forwarding import Answering, Forwarding
 
 NODE = Node(4, Endpoint("127.0.0.1", 28104), "127.0.0.1:9194", None)
 
@@ -39,8 +39,8 @@ class Leader:
     async def read_index(self, timeout_ms: int) -> int:
         return 7000 + timeout_ms
 
-    def describe(self) -> Description:
-        return Description("cluster", 2, Endpoint("127.0.0.1", 28102))
+    def cluster_id(self) -> str | None:
+        return "cluster"
 
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         del timeout_ms
@@ -76,7 +76,7 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert await asking.propose(2, AddNode(NODE, False), 100) == NodeReply(None, NODE)
     assert leader.proposed == [AddNode(NODE, False)]
     assert await asking.read_index(2, 100) == 7100
-    assert await asking.describe(NODE.endpoint, 100) == leader.describe()
+    assert await asking.cluster_id(NODE.endpoint, 100) == "cluster"
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}
@@ -84,7 +84,7 @@ async def test_every_request_and_its_answer_arrive() -> None:
         await asking.leave(2, 2, 100, hops=1)
 
 
-@pytest.mark.parametrize("method", [forwarding.PROPOSE, forwarding.READ_INDEX, forwarding.DESCRIBE, "of the future"])
+@pytest.mark.parametrize("method", [forwarding.PROPOSE, forwarding.READ_INDEX, forwarding.CLUSTER_ID, "of the future"])
 async def test_a_request_of_an_unknown_version_is_refused_with_a_sentence(method: str) -> None:
     leader = Leader()
     sentence = f"^a request '{method}' in version 9 was refused: the node asked knows version 1$"
