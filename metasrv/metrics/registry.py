@@ -17,6 +17,8 @@ from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS, ClientCounters, PeerCo
 from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
 from metasrv.metrics.own_page import own_families
 from metasrv.metrics.page import client_families, network_families, seed_families, server_families
+from metasrv.model.limits import STEP_TIME_MS_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
 
 
@@ -123,6 +125,15 @@ class MetricsRegistry:
     def batch_applied(self, seconds: float, commands: int) -> None:
         self.work.apply_seconds.observe(seconds)
         self.work.applied_commands += commands
+
+    def storage_result(self, seconds: float) -> None:
+        """How long the loop was kept by a result of the snapshot thread."""
+        if seconds * 1000 > STEP_TIME_MS_MAX:
+            self.slow_step(LoopWork.STORAGE_RESULT, seconds)
+
+    def slow_step(self, work: LoopWork, seconds: float) -> None:
+        self.work.slow_steps[work] += 1
+        self.work.slow_step_seconds[work] += seconds
 
     # ------------------------------------------------------------------------- admin API and health
 

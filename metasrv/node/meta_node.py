@@ -101,7 +101,7 @@ class MetaNode:
             store=data.store,
             writer=data.writer,
             log_thread=StorageThread("raft-log", after_each=data.writer.checkpoint_if_due),
-            snapshot_thread=StorageThread("snapshot"),
+            snapshot_thread=StorageThread("snapshot", handed_over=metrics.storage_result),
             security=PeerSecurity.from_config(raft),
             observer=metrics,
             clock=self._clock,

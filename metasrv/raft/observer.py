@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from metasrv.model.loop_work import LoopWork
+
 
 class RaftObserver(Protocol):
     """Counts and durations; every method is cheap and never raises."""
@@ -48,6 +50,10 @@ class RaftObserver(Protocol):
 
     def batch_applied(self, seconds: float, commands: int) -> None:
         """One log entry was applied to the state."""
+        ...
+
+    def slow_step(self, work: LoopWork, seconds: float) -> None:
+        """A step of the event loop took longer than `STEP_TIME_MS_MAX`."""
         ...
 
 
@@ -95,3 +101,6 @@ class SilentObserver:
 
     def batch_applied(self, seconds: float, commands: int) -> None:
         del seconds, commands
+
+    def slow_step(self, work: LoopWork, seconds: float) -> None:
+        del work, seconds

@@ -21,7 +21,10 @@ from collections.abc import Callable
 
 from metasrv.model.errors import CodecError, FatalError, InvariantError, StorageError
 from metasrv.model.limits import INBOX_MESSAGES_MAX, INBOX_SIZE_BYTES_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.process.clock import Clock
+from metasrv.process.loop_steps import StepLaps
+from metasrv.raft.core.append_times import AppendTimes
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.messages import (
@@ -71,6 +74,8 @@ class Driver:
         self._reads = reads
         self._proposals = proposals
         self._observer = observer
+        self._laps = StepLaps(observer.slow_step)
+        self._append_times = AppendTimes(observer.append_acknowledged)
         self._send = send
         self._engine: Engine
         self._guards: Guards
@@ -160,8 +165,10 @@ class Driver:
     def _step(self) -> None:
         if self._stopped or self.busy():
             return
+        self._laps.begin()
         try:
             self._take_step()
+            self._laps.end()
         except FatalError as error:
             self.fail(error)
         except Exception as error:
@@ -179,13 +186,16 @@ class Driver:
     # ------------------------------------------------------------------ the step
 
     def _take_step(self) -> None:
-        engine, now = self._engine, self._clock.monotonic()
+        engine, laps, now = self._engine, self._laps, self._clock.monotonic()
         if engine.commit_index() > engine.applied_index():
             engine.apply_committed()
+            laps.lap(LoopWork.RAFT_APPLY)
         self._handle_inbox(now)
         if not self._store.dirty:
             if self._needs_tick(now):
+                applied = engine.applied_index()
                 self._tick(now)
+                laps.lap(LoopWork.RAFT_APPLY if engine.applied_index() > applied else LoopWork.RAFT_TICK)
             elif engine.commit_index() > engine.applied_index():
                 engine.apply_committed()
             self._note_role()
@@ -199,7 +209,9 @@ class Driver:
             self._outbox = []
             if self._inbox or engine.commit_index() > engine.applied_index():
                 self.wake()
+        laps.lap(LoopWork.RAFT_SEND)
         self.after_step()
+        laps.lap(LoopWork.RAFT_UPKEEP)
 
     def _needs_tick(self, now: float) -> bool:
         """Whether the engine's tick has anything to do: timers, or entries that may be committed by now."""
@@ -234,12 +246,17 @@ class Driver:
             except CodecError as error:
                 logger.error("a message from node %d is dropped: %s", node_id, error)
                 continue
+            if isinstance(message, AppendReply) and message.term == self._engine.term():
+                self._append_times.answered(node_id, message, now)
             self._guards.incoming(node_id, message, now)
             if self._clock.monotonic() > deadline:
                 break
+        self._laps.lap(LoopWork.RAFT_MESSAGES)
 
     def _note_role(self) -> None:
         leads = self._engine.role() == LEADER
+        if leads != self._was_leader:
+            self._append_times.forget()
         if leads and not self._was_leader:
             self._reads.lead()
             logger.info("this node leads in term %d", self._engine.term())
@@ -362,7 +379,10 @@ class Driver:
 
     def outgoing(self, node_id: int, message: Message) -> None:
         """The engine or a guard says something; it leaves when the step knows that it may."""
-        self._outbox.append((node_id, self._guards.outgoing(message)))
+        message = self._guards.outgoing(message)
+        if isinstance(message, AppendEntries):
+            self._append_times.sent(node_id, message, self._clock.monotonic())
+        self._outbox.append((node_id, message))
 
     def incoming(self, node_id: int, payload: bytes) -> bool:
         """Queue a raft message; False when the inbox is full, and the connection must be closed."""

@@ -61,7 +61,7 @@ class SnapshotSeam:
         return False
 
     def cancelTransmisstion(self, node: EngineNode) -> None:
-        """The peer is not ready: a pause keeps the place of its transfer, a lost connection ends it (`Snapshots.peer_gone`)."""
+        """The peer is not ready. Its transfer goes on after a pause; a lost connection ends it (`peer_gone`)."""
 
 
 class MessageSeam(EngineTransport):  # type: ignore[misc]  # pysyncobj is untyped

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 from metasrv.model.errors import InvariantError
@@ -51,11 +52,21 @@ class _Job(NamedTuple):
 class StorageThread:
     """One daemon thread."""
 
-    def __init__(self, name: str, *, after_each: Callable[[], None] | None = None) -> None:
-        """Start it; to be called on the loop. `after_each` runs in the thread once a result was handed over."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        after_each: Callable[[], None] | None = None,
+        handed_over: Callable[[float], None] | None = None,
+    ) -> None:
+        """Start it; to be called on the loop. `after_each` runs in the thread once a result was handed over.
+
+        `handed_over` hears on the loop how many seconds `on_done` took.
+        """
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._after_each = after_each
+        self._handed_over = handed_over
         self._ended = self._loop.create_future()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -96,13 +107,22 @@ class StorageThread:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             result, error = _execute(job.function, job.args)
-            self._post(job.on_done, result, error)
+            self._post(self._hand_over, job.on_done, result, error)
             del job, result, error  # nothing large is kept alive while waiting
             if self._after_each is not None:
                 _, after_error = _execute(self._after_each, ())
                 if after_error is not None:
                     logger.error("background work of thread %s failed", self._thread.name, exc_info=after_error)
         self._post(self._end)
+
+    def _hand_over(self, on_done: Callable[..., None], result: Any, error: BaseException | None) -> None:
+        """On the loop."""
+        if self._handed_over is None:
+            on_done(result, error)
+            return
+        started = perf_counter()
+        on_done(result, error)
+        self._handed_over(perf_counter() - started)
 
     def _end(self) -> None:
         if not self._ended.done():

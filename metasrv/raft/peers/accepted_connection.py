@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Coroutine
+from time import perf_counter
 from typing import Any, Protocol
 
 from metasrv.model.errors import (
@@ -22,6 +23,7 @@ from metasrv.model.errors import (
 )
 from metasrv.model.limits import REQUESTS_IN_FLIGHT_PER_PEER_MAX
 from metasrv.model.wire import pack
+from metasrv.process.loop_steps import STEP_SECONDS_MAX
 from metasrv.raft.peers.connection import Connection, ConnectionEvents, triple
 from metasrv.raft.peers.frames import Frame, FrameKind
 from metasrv.raft.peers.handshake import AcceptorHandshake, LocalIdentity, RemoteIdentity, Role, encode_refusal
@@ -50,6 +52,10 @@ class AcceptorEvents(ConnectionEvents, Protocol):
         """Run `work` in a task that outlives the connection."""
         ...
 
+    def frames_took(self, seconds: float) -> None:
+        """What arrived at once kept the loop for longer than a step may."""
+        ...
+
 
 class AcceptedConnection(Connection):
     """The end that accepted: receives raft messages and requests, sends answers."""
@@ -70,6 +76,13 @@ class AcceptedConnection(Connection):
         no_room = self._acceptor_events.begun(self)
         if no_room is not None:
             self.abort(no_room)
+
+    def data_received(self, data: bytes) -> None:
+        started = perf_counter()
+        super().data_received(data)
+        seconds = perf_counter() - started
+        if seconds > STEP_SECONDS_MAX:
+            self._acceptor_events.frames_took(seconds)
 
     def pause_writing(self) -> None:
         """The peer does not read its answers: take no more requests from it meanwhile."""

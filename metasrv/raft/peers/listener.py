@@ -14,9 +14,11 @@ from typing import Any
 
 from metasrv.model.errors import BindError
 from metasrv.model.limits import PEER_CONNECTIONS_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import Clock
 from metasrv.process.listening_socket import listening_socket
+from metasrv.process.loop_steps import timed
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.accepted_connection import AcceptedConnection
 from metasrv.raft.peers.connection import Connection
@@ -169,7 +171,11 @@ class PeerListener:
             self._handler.message_received(remote.node_id, connection.generation, payload)
 
     async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
-        return await self._handler.request_received(remote, method, payload)
+        answer = self._handler.request_received(remote, method, payload)
+        return await timed(LoopWork.PEER_REQUEST, self._observer.slow_step, answer)
+
+    def frames_took(self, seconds: float) -> None:
+        self._observer.slow_step(LoopWork.PEER_FRAMES, seconds)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -6,8 +6,8 @@ Everything is called on the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
 
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import Endpoint
@@ -46,7 +46,7 @@ class PeerHandler(Protocol):
         """A sentence to refuse a node with that wants to send raft messages, or None."""
         ...
 
-    async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
+    def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> Coroutine[Any, Any, bytes]:
         """The answer to a request; a RequestError is raised again, as the same class, at the node that asked."""
         ...
 

@@ -77,6 +77,9 @@ class Owner:
     def received(self, connection: Connection, size_bytes: int) -> None:
         self.received_bytes += size_bytes
 
+    def frames_took(self, seconds: float) -> None:
+        del seconds
+
     def raft_message(self, connection: AcceptedConnection, payload: bytes) -> None:
         self.messages.append(payload)
 
