@@ -26,7 +26,7 @@ COMMAND_SIZE_BYTES_MAX = 32 * MIB
 ENTRY_SIZE_BYTES_TARGET = 1 * MIB
 """A batch of commands stops growing here, unless its first command alone is larger."""
 ENTRY_COMMANDS_MAX = 256
-"""Commands of one log entry: as many as can be applied within `STEP_TIME_MS_MAX`."""
+"""Commands of one log entry; so many small ones are applied well within `STEP_TIME_MS_MAX`."""
 PROPOSALS_WAITING_MAX = 16_384
 """Proposals that wait for a batch; past it a proposal is refused with `OverloadedError`."""
 PROPOSALS_WAITING_BYTES_MAX = 256 * MIB
@@ -118,4 +118,4 @@ LOG_QUEUE_RECORDS_MAX = 16_384
 
 # Loop -------------------------------------------------------------------------------------------
 STEP_TIME_MS_MAX = 5
-"""No step on the event loop may take longer (ARCHITECTURE.md section 1)."""
+"""A step of the event loop that takes longer is counted, with its kind of work (`process/loop_steps.py`)."""

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from metasrv import __version__
 from metasrv.config.model import Config
@@ -23,6 +24,7 @@ from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
+from metasrv.process.operating_system import show_thread_name
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.log.storage_thread import StorageThread
 from metasrv.raft.peers.transport import PeerSecurity
@@ -66,6 +68,8 @@ class MetaNode:
     async def run(self) -> int:
         """Serve until asked to stop; returns the process's exit code."""
         raft = self._config.raft_config
+        helpers = ThreadPoolExecutor(thread_name_prefix="helper", initializer=show_thread_name)
+        asyncio.get_running_loop().set_default_executor(helpers)
         data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single)
         try:
             consensus, context = self._build(data)

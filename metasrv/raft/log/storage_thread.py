@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 from metasrv.model.errors import InvariantError
+from metasrv.process.operating_system import show_thread_name
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class StorageThread:
     # ------------------------------------------------------------------ in the thread
 
     def _work(self) -> None:
+        show_thread_name()
         while (job := self._queue.get()) is not None:
             result, error = _execute(job.function, job.args)
             self._post(self._hand_over, job.on_done, result, error)
