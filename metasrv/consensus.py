@@ -78,7 +78,7 @@ class Consensus(Protocol):
         ...
 
     async def leave(self, node_id: int, timeout_ms: int) -> None:
-        """Leader only: remove a node. A node that is no member is a success.
+        """Leader only: remove a node. Succeeds when the node is not a member.
 
         Raises NotLeaderError, LeaveSelfError, ChangeInProgressError, MembershipError.
         """

@@ -36,7 +36,7 @@ READ_WAITERS_MAX = 65_536
 LOG_MEMORY_BYTES_MAX = 64 * MIB
 """Applied entries are purged early, whatever the configured count, when the log is larger."""
 LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
-"""So large it may become for a peer that is being brought up by a snapshot and needs what comes behind it."""
+"""As large as the log may become while a peer gets a snapshot and needs the entries after it."""
 
 # Peers ------------------------------------------------------------------------------------------
 PEER_FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
@@ -50,19 +50,19 @@ PEER_CONNECTIONS_MAX = 256
 PEER_BUFFER_HIGH_BYTES = 8 * MIB
 """Unsent bytes for a peer at which replication to it pauses."""
 PEER_BUFFER_SIZE_BYTES_MAX = 2 * PEER_BUFFER_HIGH_BYTES
-"""Unsent bytes at which messages are refused: what one step has begun to say may still be said when the pause comes."""
+"""Unsent bytes at which messages are refused; leaves room for messages already produced by the current step."""
 PEER_BUFFER_LOW_BYTES = 2 * MIB
 """Unsent bytes at which replication resumes."""
 APPEND_MESSAGE_SIZE_BYTES_TARGET = 1 * MIB
 """Entries of one append message, unless a single entry is larger."""
 INBOX_MESSAGES_MAX = 16_384
-"""Raft messages that wait while a sync runs; past it the connection they came on is closed."""
+"""Raft messages that wait while a sync runs; further ones are dropped, as a network may, and a warning says so."""
 INBOX_SIZE_BYTES_MAX = 128 * MIB
-"""Their size."""
+"""Size of these messages."""
 REQUESTS_IN_FLIGHT_PER_PEER_MAX = 16_384
 """Forwarded requests that wait for one peer's answer."""
 SNAPSHOT_BURST_SIZE_BYTES_MAX = 4 * MIB
-"""Pieces of a snapshot that one step sends to a peer: less than what its buffer takes beyond the pause."""
+"""Pieces of a snapshot that one step sends to a peer; less than its buffer takes beyond the pause."""
 SNAPSHOT_CHUNK_SIZE_BYTES_MAX = 1 * MIB
 """One chunk of a snapshot on its way to a peer, whatever `snapshot_chunk_size` says."""
 

@@ -77,7 +77,7 @@ class Compaction:
             self._running = False
             if error is not None:
                 self._failed(
-                    error if isinstance(error, FatalError) else StorageError(f"the state can not be synced: {error}")
+                    error if isinstance(error, FatalError) else StorageError(f"the state cannot be synced: {error}")
                 )
                 return
             self._synced_index = applied

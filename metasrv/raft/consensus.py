@@ -1,7 +1,7 @@
 """Consensus as the services see it: `RaftConsensus` implements `metasrv.consensus.Consensus`.
 
 Turns requests into proposals, read indexes and membership changes, with a deadline on each, and forwards to the leader
-what only the leader can do. Runs on the node's event loop. The order of the engine's work is `driver.py`'s business.
+what only the leader can do. Runs on the node's event loop. The order of the engine's work is decided in `core/driver.py`.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class RaftConsensus:
         self.replica.snapshots.load_existing()
 
     def on_fatal(self, callback: Callable[[FatalError], None]) -> None:
-        """`callback` hears the sentence with which consensus stops for good."""
+        """Have `callback` called with the error that stops consensus for good."""
         self.replica.driver.on_fatal = callback
 
     async def hand_over(self, timeout_ms: int) -> bool:
@@ -161,7 +161,7 @@ class RaftConsensus:
         await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
 
     async def read_index(self, timeout_ms: int) -> int:
-        """The index that a read must see, once a majority confirmed this leader after the call."""
+        """The index that a read must have applied, once a majority has confirmed this leader after the call."""
         self._refuse_if_stopping()
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
@@ -210,7 +210,7 @@ class RaftConsensus:
         return self.replica.resources.directory.identity.cluster_id
 
     def adopt_cluster(self, cluster_id: str) -> None:
-        """This node is about to join `cluster_id`: from now on it talks to no other."""
+        """This node is about to join `cluster_id`: from now on it refuses nodes of other clusters."""
         self.replica.resources.directory.set_cluster_id(cluster_id)
         self.replica.machine.set_cluster_id(cluster_id)
         self.replica.peers.set_cluster_id(cluster_id)
@@ -227,7 +227,7 @@ class RaftConsensus:
             leader_id = self.replica.leader_id()
             if leader_id is not None:
                 return leader_id
-            if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # in time for the caller to read it
+            if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # the caller hears of it before its own deadline
                 raise NoLeaderError
             await asyncio.sleep(_RETRY_SECONDS)
 

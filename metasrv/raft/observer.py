@@ -1,7 +1,7 @@
 """What consensus reports while it works, for whoever counts it.
 
-`raft/` calls these from the event loop; `metrics/` implements them. A protocol, so that the engine knows nothing of
-Prometheus and the simulator can listen too.
+`raft/` calls these on the event loop; `metrics/` implements them. A protocol, so that consensus knows nothing of
+Prometheus, and simulations need no metrics.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class RaftObserver(Protocol):
     def snapshot_received(self, from_id: int, seconds: float, success: bool) -> None: ...
 
     def snapshot_written(self, entries: int) -> None:
-        """A snapshot file with so many entries was finished."""
+        """A snapshot file with this many entries was finished."""
         ...
 
     def storage_failed(self, operation: str, write: bool) -> None: ...
@@ -58,7 +58,7 @@ class RaftObserver(Protocol):
 
 
 class SilentObserver:
-    """Listens to nothing."""
+    """Ignores everything."""
 
     def peer_connected(self, node_id: int, address: str, connected: bool) -> None:
         del node_id, address, connected

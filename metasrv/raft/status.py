@@ -1,6 +1,6 @@
 """Builds the status of one instant from the engine, the log and the state (invariant 8).
 
-Called on the event loop, between two steps, whenever somebody asks; reads values only and touches no file.
+Called on the event loop, between two steps, whenever somebody asks; reads values only, and of files their sizes.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ class LeaderHistory:
             self._last_known = leader_id
 
     def led_term(self, term: int, leader_id: int) -> None:
-        """`leader_id` led `term`: said by its entries, or heard from it."""
+        """`leader_id` led `term`: its entries say so, or it was heard."""
         self._terms[term] = leader_id
         if len(self._terms) > 64:
             del self._terms[min(self._terms)]
 
     def led(self, term: int) -> int:
-        """The leader of `term`, 0 when this node never heard."""
+        """The leader of `term`, 0 when this node does not know it."""
         return self._terms.get(term, 0)
 
 
 def build_status(sources: StatusSources, history: LeaderHistory, last_purged: LogId | None) -> RaftStatus:
-    """Everything at once, from values only."""
+    """The status of this instant."""
     engine, machine, store = sources.engine, sources.machine, sources.store
     now = sources.clock.monotonic()
     membership = engine.membership()
@@ -126,7 +126,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
 
 
 def _role(sources: StatusSources, now: float) -> tuple[RaftState, int | None, bool]:
-    """What this node may say it is; a leader whose majority is silent says that it is none (invariant 6)."""
+    """What this node reports to be; a leader whose majority is silent reports to be a follower (invariant 6)."""
     engine, guards = sources.engine, sources.guards
     if sources.driver.fatal is not None:
         return RaftState.SHUTDOWN, None, False

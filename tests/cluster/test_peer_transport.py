@@ -240,7 +240,7 @@ async def test_a_peer_that_starts_later_is_found_and_one_that_restarts_is_found_
     await until(lambda: a.counts.totals["connect_failed"] >= 3)
     refusals = [record for record in caplog.records if "no connection to node 2" in record.getMessage()]
     assert len(refusals) == 1
-    assert f"{HOST}:{port} can not be reached" in refusals[0].getMessage()
+    assert f"{HOST}:{port} cannot be reached" in refusals[0].getMessage()
     generations = []
     for incarnation in ("first", "second"):
         b = await cluster.add(2, port=port, incarnation=incarnation)
@@ -291,7 +291,7 @@ async def test_a_name_without_an_address_is_logged(cluster, caplog):
     a = await cluster.add(1)
     a.transport.set_peers({2: Endpoint("no-such-host.invalid", 28103), 3: Endpoint("bad..name" + "x" * 80, 1)})
     await until(lambda: a.counts.totals["connect_failed"] >= 3, seconds=30)
-    assert "no connection to node 2: no-such-host.invalid can not be resolved" in caplog.text
+    assert "no connection to node 2: no-such-host.invalid cannot be resolved" in caplog.text
     assert "no connection to node 3: bad..name" in caplog.text
 
 
@@ -363,9 +363,9 @@ async def test_requests_that_were_not_sent_say_so(cluster):
     a.transport.set_peers({2: NOWHERE})
     await until(lambda: a.counts.totals["connect_failed"] >= 1)
     for target, sentence in [
-        (2, "there is no connection to node 2: 127.0.0.1:1 can not be reached"),
+        (2, "there is no connection to node 2: 127.0.0.1:1 cannot be reached"),
         (7, "node 7 is not a peer of this node"),
-        (NOWHERE, "127.0.0.1:1 can not be reached"),
+        (NOWHERE, "127.0.0.1:1 cannot be reached"),
     ]:
         with pytest.raises(PeerUnreachableError, match=sentence):
             await a.transport.request(target, "propose", b"", 5000)
@@ -555,10 +555,10 @@ async def test_connections_past_the_limit_are_closed_and_the_others_stay(cluster
 
 async def test_an_address_in_use_is_a_clear_error(cluster):
     a = await cluster.add(1)
-    with pytest.raises(BindError, match=f"can not listen for peers on {HOST}:{a.endpoint.port}: .*in use"):
+    with pytest.raises(BindError, match=f"cannot listen for peers on {HOST}:{a.endpoint.port}: .*in use"):
         await cluster.add(2, port=a.endpoint.port)
     for host, port in (("no-such-host.invalid", 0), ("192.0.2.1", 0), (HOST, 70_000)):
-        with pytest.raises(BindError, match="can not listen for peers on"):
+        with pytest.raises(BindError, match="cannot listen for peers on"):
             await Node(3, PeerSecurity()).transport.listen(host, port)
 
 

@@ -9,7 +9,7 @@
                    otherwise      send what the engine said
 
 Messages that arrive during a sync wait in the inbox, so the engine is touched only while its log is on disk. Runs on the
-event loop without locks. Knows no sockets (`transport.py`), no SQLite (`log/store.py`) and no requests (`consensus`).
+event loop without locks. Knows no sockets (`peers/`), no SQLite (`log/`) and no requests (`consensus.py`).
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.025
 COMMIT_NOTICE_SECONDS = 0.005
-"""Followers hear of a new commit index this much later, unless new entries carry it earlier."""
+"""Time after which followers are told of a new commit index, unless new entries tell them earlier."""
 _LEADER_MESSAGES = (AppendEntries, LeaderPing, SnapshotChunk)
-_STEP_SECONDS_MAX = 0.003
-"""Messages are handled for this long before the loop gets a turn."""
+_INBOX_SECONDS_MAX = 0.003
+"""Time for messages in one step; the rest waits for the next."""
 
 
 class Driver:
@@ -103,7 +103,7 @@ class Driver:
         """Called at the end of each step in which the engine was free."""
 
     def attach(self, engine: Engine, guards: Guards) -> None:
-        """The engine and the guards call back into this driver, so they come after it."""
+        """Add the engine and the guards, which call this driver and are therefore made after it."""
         self._engine = engine
         self._guards = guards
 
@@ -125,14 +125,14 @@ class Driver:
             self._loop.call_soon(self._scheduled_step)
 
     def wake_for_proposal(self, now: float) -> None:
-        """A proposal waits: take a step soon, unless the sync in flight or the pace timer brings one in good time."""
+        """A proposal waits: take a step soon, unless the sync in flight or the pace timer brings one early enough."""
         if self.busy():
             return
         if self._pace_timer is None or self._proposals.seconds_to_wait(now) <= 0.0:
             self.wake()
 
     def greet(self) -> None:
-        """A peer can be reached again: a leader says so now, not with its next heartbeat."""
+        """A peer can be reached again: a leader sends to it now, not with its next heartbeat."""
         self._broadcast_due = True
         self.wake()
 
@@ -146,7 +146,7 @@ class Driver:
             await self._synced.wait()
 
     def stalled_seconds(self, now: float) -> float:
-        """How long the present log write has been going on."""
+        """How long the log write in flight has taken so far; 0.0 without one."""
         return 0.0 if self._sync_started_at is None else now - self._sync_started_at
 
     def _scheduled_step(self) -> None:
@@ -214,7 +214,7 @@ class Driver:
         laps.lap(LoopWork.RAFT_UPKEEP)
 
     def _needs_tick(self, now: float) -> bool:
-        """Whether the engine's tick has anything to do: timers, or entries that may be committed by now."""
+        """Whether a tick has anything to do: timers, or entries that may be committed by now."""
         if self._tick_due:
             return True
         engine = self._engine
@@ -226,7 +226,7 @@ class Driver:
         return self._heard or engine.membership().majority == 1
 
     def _tick(self, now: float) -> None:
-        """Commits, applies, campaigns, steps down: only on what is already on this node's disk."""
+        """Let the engine commit, apply, campaign or step down, on nothing but what is on this node's disk."""
         self._tick_due = self._heard = False
         self._guards.before_tick(now)
         self._engine.doTick(0)
@@ -237,7 +237,7 @@ class Driver:
         if not self._inbox:
             return
         self._heard = True
-        deadline = now + _STEP_SECONDS_MAX
+        deadline = now + _INBOX_SECONDS_MAX
         while self._inbox and not self._stopped:
             node_id, payload = self._inbox.popleft()
             self._inbox_bytes -= len(payload)
@@ -268,7 +268,7 @@ class Driver:
             self._proposals.not_leader(self._engine.leader_id())
 
     def _propose(self, now: float) -> None:
-        """Put waiting proposals into one entry of this leader's log, if it is time."""
+        """Put waiting proposals into one entry of this leader's log, if it is time for a batch."""
         engine = self._engine
         if (
             engine.role() != LEADER
@@ -308,7 +308,7 @@ class Driver:
         return position
 
     def _lead(self, now: float) -> None:
-        """What a leader does after its tick: confirm reads, send entries, tell of commits."""
+        """As a leader, after the tick: confirm reads, send entries, tell followers of commits."""
         engine = self._engine
         if engine.role() != LEADER:
             return
@@ -334,14 +334,14 @@ class Driver:
     # ------------------------------------------------------------------ disk and wire
 
     def _start_sync(self) -> None:
-        """Write and sync the log; entries leave now, everything that speaks of this node's log afterwards."""
+        """Write and sync the log; send entries now, and everything that vouches for this node's log afterwards."""
         held = self._outbox
         entries: list[tuple[int, Message]] = []
         if not self._store.dirty_term:
             held = []
             for item in self._outbox:
                 (entries if isinstance(item[1], _LEADER_MESSAGES) else held).append(item)
-        # A leader of this very step may have taken back what one of an earlier term had been told is here.
+        # An acknowledgement to a leader of an earlier term may name entries that a newer one cut off in this very step.
         term = self._engine.term()
         held = [item for item in held if not isinstance(item[1], AppendReply) or item[1].term == term]
         self._outbox = []
@@ -365,7 +365,7 @@ class Driver:
         if error is not None:
             self._observer.storage_failed("log", write=True)
             self.fail(
-                error if isinstance(error, FatalError) else StorageError(f"the raft log can not be written: {error}")
+                error if isinstance(error, FatalError) else StorageError(f"the raft log cannot be written: {error}")
             )
             return
         if started is not None:
@@ -378,14 +378,14 @@ class Driver:
             self._send(node_id, encode_message(message))
 
     def outgoing(self, node_id: int, message: Message) -> None:
-        """The engine or a guard says something; it leaves when the step knows that it may."""
+        """Queue a message of the engine or a guard; the step sends it as soon as that is safe."""
         message = self._guards.outgoing(message)
         if isinstance(message, AppendEntries):
             self._append_times.sent(node_id, message, self._clock.monotonic())
         self._outbox.append((node_id, message))
 
     def incoming(self, node_id: int, payload: bytes) -> bool:
-        """Queue a raft message; False when the inbox is full, and the connection must be closed."""
+        """Queue a raft message; False when the inbox is full."""
         if len(self._inbox) >= INBOX_MESSAGES_MAX or self._inbox_bytes + len(payload) > INBOX_SIZE_BYTES_MAX:
             return False
         self._inbox.append((node_id, payload))

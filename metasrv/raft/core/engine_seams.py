@@ -25,7 +25,7 @@ class SnapshotSource(Protocol):
     """Where the engine gets a snapshot for a peer that needs purged entries."""
 
     def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
-        """The next piece (its term and round are filled in by the engine) and whether it is the last one."""
+        """The next piece, without term and round, which are filled in later, and whether it is the last one."""
         ...
 
 
@@ -35,7 +35,7 @@ class NoPoller:
 
 
 class SnapshotSeam:
-    """Stands where pysyncobj keeps its Serializer: chunks out, two log entries in, no compaction."""
+    """Stands where pysyncobj keeps its Serializer: hands out pieces of snapshots, takes in two log entries."""
 
     def __init__(self, source: SnapshotSource) -> None:
         self._source = source

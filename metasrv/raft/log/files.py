@@ -69,7 +69,7 @@ def open_log(path: str, create_entries: Sequence[LogEntry] | None) -> OpenedLog:
 
 
 def _check_never_used(path: str, mark: SyncMark) -> None:
-    """A crash while creating leaves a mark alone; a log that was in use leaves more."""
+    """A crash during creation leaves a mark and nothing else; a log that was in use leaves more."""
     if os.path.lexists(wal_path(path)):
         raise DataDamagedError(path, "file", f"missing, although {wal_path(path)} exists", ADVICE)
     data = mark.read()

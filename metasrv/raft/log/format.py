@@ -1,4 +1,4 @@
-"""The raft log on disk: tables, row checksums, the header every file of ours starts with, and the values in between.
+"""The raft log on disk: tables, row checksums, the identification in the file's header, and the values in between.
 
 One SQLite file holds the entries and one `meta` row (term, vote). Each row carries the number of the transaction that
 wrote it; together with the mark (`mark.py`) that tells a complete log from one that lost its end. Knows neither
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from metasrv.model.errors import IdentityError, InvariantError, StorageError
 
 APPLICATION_ID = 0x4D53524C
-"""`MSRL`: what `file` and our own check see in the header."""
+"""`MSRL`, in the header of each log file, where `file` and `checks.py` look for it."""
 FORMAT_VERSION = 1
 PAGE_SIZE_BYTES = 4096
 STORE_ID_SIZE_BYTES = 16
@@ -132,7 +132,7 @@ def mark_path(path: str) -> str:
 
 
 def disk_error(path: str, doing: str, error: sqlite3.Error | OSError) -> StorageError | IdentityError | InvariantError:
-    """The fault in an operator's words; locks held by others and our own mistakes are told apart from disk faults."""
+    """The fault in an operator's words: another process's lock, a mistake of metasrv, or a fault of the disk."""
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno else str(error)
         return StorageError(f"{path}: {doing} failed: {reason}")
@@ -146,7 +146,7 @@ def disk_error(path: str, doing: str, error: sqlite3.Error | OSError) -> Storage
         sqlite3.SQLITE_READONLY: "the file or its file system is read-only",
         sqlite3.SQLITE_IOERR: "input/output error",
         sqlite3.SQLITE_CORRUPT: "the file was damaged while it was in use",
-        sqlite3.SQLITE_CANTOPEN: "the file can not be opened",
+        sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
     }
     name = getattr(error, "sqlite_errorname", "unknown")
     return StorageError(f"{path}: {doing} failed: {reasons.get(code, str(error))} ({name})")

@@ -1,7 +1,7 @@
 """A helper thread for blocking work of the event loop: log writes in one, snapshot copies in another.
 
 Work is done in order of submission; results come back on the loop. Knows nothing of what it runs. `InlineStorage` is
-its twin for deterministic simulation: same interface, no thread, results through a scheduler of the caller's.
+its twin for deterministic simulation: the same interface, no thread, results through the caller's scheduler.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class StorageThread:
         while (job := self._queue.get()) is not None:
             result, error = _execute(job.function, job.args)
             self._post(self._hand_over, job.on_done, result, error)
-            del job, result, error  # nothing large is kept alive while waiting
+            del job, result, error  # so that nothing large stays in memory while the thread waits
             if self._after_each is not None:
                 _, after_error = _execute(self._after_each, ())
                 if after_error is not None:
@@ -170,7 +170,7 @@ class InlineStorage:
 
 
 def _execute(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
-    """Result or error; everything is caught because the waiting side has to hear of it."""
+    """Result or error; every error is caught, because whoever waits must hear of it."""
     try:
         return function(*args), None
     except BaseException as error:

@@ -1,7 +1,7 @@
 """The raft log as the engine sees it: pysyncobj's `Journal`, in memory, with a list of what the disk still lacks.
 
-Runs on the event loop and never touches the disk: `take_pending` hands the changes to the driver, which has a
-`LogWriter` execute them in the storage thread and holds every vote and acknowledgement until it is done (invariant
+Runs on the event loop and touches the disk only when it is opened: `take_pending` hands the changes to the driver, which
+has a `LogWriter` execute them in the storage thread and holds every vote and acknowledgement until it is done (invariant
 1). Knows nothing of what entries mean, except that the engine's bare no-op is replaced by one that names its leader.
 """
 
@@ -29,7 +29,7 @@ _ENTRIES_KEPT_MIN = 2
 """The engine compares new entries with the one before them, and a snapshot carries two."""
 _PURGE_ENTRIES_MAX = 512
 _PURGE_SIZE_BYTES_MAX = 4 * 1024 * 1024
-"""At most so much is purged along with one write, so that no write waits long for it."""
+"""Limits of what is purged along with one write, so that no write waits long for it."""
 _COMPACT_ENTRIES_MIN = 1024
 
 
@@ -49,7 +49,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         self._head = 0
         self._content_bytes = sum(len(entry[CONTENT]) for entry in entries)
         self._first_index = entries[0][INDEX]
-        # Entries in front of the first one were purged because they had been committed and applied.
+        # Entries before the first one were purged because they had been committed and applied.
         self._commit_index = self._first_index
         self._term = meta.term
         self._voted_for = meta.voted_for
@@ -89,7 +89,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     @property
     def last_index(self) -> int:
-        # Asked for dozens of times a write, so without the detour over `len(self)`.
+        # Read dozens of times a write, so without the detour over `len(self)`.
         return self._first_index + len(self._entries) - self._head - 1
 
     @property
@@ -201,7 +201,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
     def purge_to(self, index: int) -> None:
         """Drop the entries below `index`, which the caller knows to be applied and durable in the state; two stay.
 
-        Nothing waits for it on the disk: it rides along with the next write, or the one-second timer's.
+        Nothing waits for the disk: they are deleted there together with the next write, or by the one-second timer.
         """
         index = min(index, self.last_index - _ENTRIES_KEPT_MIN + 1)
         if index <= self._first_index:
@@ -244,7 +244,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         return self._voted_for
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
-        """In memory only: a restarted node learns it again, and applied entries are in the state file."""
+        """Kept in memory only: a restarted node learns it again, and applied entries are in the state file."""
         self._commit_index = raftCommitIndex
 
     def getRaftCommitIndex(self) -> int:
@@ -254,7 +254,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     @property
     def dirty(self) -> bool:
-        """Whether something waits that a vote or an acknowledgement may speak of, or a purge is due."""
+        """Whether a change waits that a vote or an acknowledgement may depend on, or a purge is due."""
         return (
             self._unwritten_from < self._first_index + len(self._entries) - self._head
             or self._term_changed
@@ -268,7 +268,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         return self._term_changed
 
     def onOneSecondTimer(self) -> None:
-        """Purges that no write took along are due now."""
+        """Purges that no write has taken along are due now."""
         self._purge_due = bool(self._purge_cuts)
 
     def take_pending(self) -> PendingWrite | None:

@@ -6,7 +6,7 @@
     PROOF (over both, or empty)      ->
                                      <-    WELCOME (identity, proof over all of it)   or   REFUSAL (a sentence)
 
-The acceptor says nothing of itself before the dialler has proved what is demanded. Nodes talk only when both speak the
+The acceptor says nothing about itself before the dialler has proved what is demanded. Nodes talk only when both speak the
 same version of the protocol; HELLO and CHALLENGE begin with it, so that the other side can be told. Two pure machines,
 payloads in and payloads out: no socket, no clock. Runs on the event loop.
 """
@@ -53,12 +53,12 @@ class Role(IntEnum):
     PEER = 0
     """Raft messages and requests; replaces the older connection of the same node."""
     CLIENT = 1
-    """Requests only, of a node that is joining or of nobody in particular."""
+    """Requests only: for nodes that are joining and for one-shot requests."""
 
 
 @dataclass
 class LocalIdentity:
-    """What this node says of itself; `node_id` is None for a one-shot client, `cluster_id` before it has joined."""
+    """What this node says about itself; `node_id` is None for a one-shot client, `cluster_id` before it has joined."""
 
     node_id: int | None
     incarnation: str
@@ -68,7 +68,7 @@ class LocalIdentity:
 
 @dataclass(frozen=True)
 class RemoteIdentity:
-    """What the other side said of itself, under its proof if there was one."""
+    """What the other side said about itself, covered by its proof if it gave one."""
 
     node_id: int | None
     incarnation: str
@@ -155,7 +155,7 @@ class AcceptorHandshake:
         return self._challenge
 
     def proved(self, payload: bytes) -> tuple[RemoteIdentity, Role]:
-        """Who the dialler is, once its PROOF is good enough."""
+        """Who the dialler is and what for, if its PROOF is good enough."""
         if self._remote is None:
             raise FrameError("a proof came before the hello")
         if payload and self._security.verifies_proof:
@@ -193,7 +193,7 @@ def encode_refusal(sentence: str) -> bytes:
 
 
 def decode_refusal(payload: bytes) -> str:
-    """The sentence, safe to log: it may come from anybody."""
+    """The sentence, made safe to log: anybody may have sent it."""
     text = payload.decode("utf-8", "backslashreplace")[:REFUSAL_CHARACTERS_MAX]
     return "".join(character if character.isprintable() else "?" for character in text)
 

@@ -59,7 +59,7 @@ class PeerListener:
         self._generation = 0
 
     async def listen(self, host: str, port: int) -> Endpoint:
-        """Open the listener on the first address of `host`; returns what was bound. Raises BindError."""
+        """Open the listener on the first address of `host`; returns the bound address. Raises BindError."""
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -70,7 +70,7 @@ class PeerListener:
             )
         except (OSError, UnicodeError, OverflowError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or error
-            raise BindError(f"can not listen for peers on {Endpoint(host, port)}: {reason}") from error
+            raise BindError(f"cannot listen for peers on {Endpoint(host, port)}: {reason}") from error
         bound = self._server.sockets[0].getsockname()
         return Endpoint(str(bound[0]), int(bound[1]))
 
@@ -184,5 +184,5 @@ class PeerListener:
 
 
 def _host(connection: Connection) -> str:
-    """Without the port, which is another one at every attempt."""
+    """The host only; the port changes with every attempt."""
     return connection.address.rpartition(":")[0] or connection.address

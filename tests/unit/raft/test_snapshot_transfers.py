@@ -1,4 +1,4 @@
-"""Transfers that can not succeed: a disk that takes no snapshot stops the node, and nobody sends in a hot loop."""
+"""Transfers that cannot succeed: a disk that takes no snapshot stops the node, and nobody sends in a hot loop."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_full_disk_that_takes_no_snapshot_stops_the_node(tmp_path: Path) -> No
     node.snapshots.receive(2, first_chunk(b"x" * 100))
     [failure] = node.failures
     assert isinstance(failure, StorageError)
-    assert "incoming.tmp can not be written" in str(failure)
+    assert "incoming.tmp cannot be written" in str(failure)
     assert not node.snapshots.receiving()
 
 
