@@ -20,7 +20,9 @@ from metasrv.admin.control import CONTROL_PATHS
 from metasrv.admin.problem import fault
 from metasrv.admin.responses import TextResponse
 from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
+from metasrv.process.loop_steps import timed
 
 audit_logger = logging.getLogger("metasrv.audit")
 
@@ -68,7 +70,8 @@ class Guard:
             await send(message)
 
         try:
-            await self._serve(scope, receive, sending, exchange)
+            answer = self._serve(scope, receive, sending, exchange)
+            await timed(LoopWork.ADMIN_REQUEST, self._context.metrics.slow_step, answer)
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._context.metrics.admin_request(_route_path(scope), method, exchange.status_code)

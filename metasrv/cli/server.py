@@ -1,6 +1,6 @@
 """The `metasrv` program: parse, load the configuration, run one node, end with its exit code.
 
-Parsing and printing only; composes the node with its listeners. Exit codes: `metasrv.model.errors.StartupError`.
+Parsing and printing only; composes the node with its listeners. Exit codes: `metasrv.model.errors.FatalError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
 from metasrv.config.text import banner_text, show_config_text, start_warnings, version_text
 from metasrv.grpc_api.service import GrpcService
-from metasrv.model.errors import ConfigError, StartupError
+from metasrv.model.errors import ConfigError, FatalError
 from metasrv.node.context import NodeContext
 from metasrv.node.health import check_liveness
 from metasrv.node.joining import leave_cluster
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"metasrv: {problem}", file=sys.stderr)
         return error.exit_code
-    except StartupError as error:
+    except FatalError as error:
         print(f"metasrv: {error}", file=sys.stderr)
         return error.exit_code
 
@@ -128,7 +128,7 @@ async def _serve(config: Config) -> int:
         logger.info("Databend Metasrv shutdown")
         print("Databend Metasrv shutdown", flush=True)
         return code
-    except StartupError as error:
+    except FatalError as error:
         logger.critical("%s", error)
         raise
     finally:

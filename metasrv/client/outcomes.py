@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from metasrv.model.errors import (
+    NOT_LEADER_TEXT,
     InvalidRequestError,
     NoLeaderError,
     NotDoneError,
@@ -26,7 +27,6 @@ Code = grpc.StatusCode
 _NEVER_POSSIBLE = frozenset(
     (Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED, Code.OUT_OF_RANGE, Code.PERMISSION_DENIED, Code.NOT_FOUND)
 )
-NOT_LEADER_TEXT = "not leader"
 _TOO_LARGE_FOR_THE_SERVER = "SERVER: Received message larger than max"
 """gRPC's own words for a request that no handler saw."""
 

@@ -8,7 +8,7 @@ frame of the hot path.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -21,7 +21,9 @@ from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.model.errors import InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
+from metasrv.process.loop_steps import timed
 from metasrv.protocol.methods import (
     GET_CLIENT_INFO,
     GET_CLUSTER_STATUS,
@@ -33,6 +35,7 @@ from metasrv.protocol.methods import (
     Method,
 )
 
+Handler = Callable[[Any, Call], Coroutine[Any, Any, bytes | None]]
 Body = Callable[[Any, Any], Awaitable[Any]]
 """Unary: (request, call) -> reply message. Streaming: (request or iterator of requests, Stream) -> None."""
 
@@ -64,10 +67,15 @@ class Dispatcher:
     def route(self, method: Method, body: Body) -> Route:
         """How one method is served."""
         if method.kind is Kind.UNARY:
-            return Route(self._unary(method, body), single_request=True, single_reply=True)
+            return Route(self._timed(self._unary(method, body)), single_request=True, single_reply=True)
         if method.kind is Kind.SERVER_STREAM:
-            return Route(self._server_stream(method, body), single_request=True, single_reply=False)
-        return Route(self._bidirectional(method, body), single_request=False, single_reply=False)
+            return Route(self._timed(self._server_stream(method, body)), single_request=True, single_reply=False)
+        return Route(self._timed(self._bidirectional(method, body)), single_request=False, single_reply=False)
+
+    def _timed(self, handle: Handler) -> Callable[[Any, Call], Awaitable[bytes | None]]:
+        """The same handler; it is counted when it keeps the loop for too long between two of its waits."""
+        slow = self._metrics.slow_step
+        return lambda request, call: timed(LoopWork.GRPC_CALL, slow, handle(request, call))
 
     def end_streams(self) -> None:
         """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
@@ -77,7 +85,7 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------- kinds of methods
 
-    def _unary(self, method: Method, body: Body) -> Callable[[bytes, Call], Awaitable[bytes]]:
+    def _unary(self, method: Method, body: Body) -> Handler:
         metrics = self._metrics
         parse = method.request.FromString
         clock = perf_counter
@@ -104,7 +112,7 @@ class Dispatcher:
 
         return handle
 
-    def _server_stream(self, method: Method, body: Body) -> Callable[[bytes, Call], Awaitable[None]]:
+    def _server_stream(self, method: Method, body: Body) -> Handler:
         parse = method.request.FromString
 
         async def handle(data: bytes, call: Call) -> None:
@@ -113,7 +121,7 @@ class Dispatcher:
 
         return handle
 
-    def _bidirectional(self, method: Method, body: Body) -> Callable[[AsyncIterator[bytes], Call], Awaitable[None]]:
+    def _bidirectional(self, method: Method, body: Body) -> Handler:
         async def handle(requests: AsyncIterator[bytes], call: Call) -> None:
             await self._stream(method, call, lambda stream: body(self._parsed_all(method, requests), stream))
 

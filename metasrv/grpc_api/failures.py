@@ -12,6 +12,7 @@ from typing import NamedTuple
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model.errors import (
+    NOT_LEADER_TEXT,
     InvalidRequestError,
     MetasrvError,
     NoLeaderError,
@@ -25,7 +26,6 @@ from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_META
 
 logger = logging.getLogger(__name__)
 
-NOT_LEADER_TEXT = "not leader"
 NOT_DONE_METADATA: Metadata = ((OUTCOME_METADATA_KEY, NOT_DONE),)
 
 

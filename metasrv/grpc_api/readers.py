@@ -19,6 +19,7 @@ from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model.errors import OverloadedError
 from metasrv.model.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READERS_MAX
+from metasrv.process.operating_system import show_thread_name
 from metasrv.state.machine import StateMachine
 from metasrv.state.reader import StateReader
 from metasrv.state.snapshot_keys import SnapshotKeys
@@ -41,7 +42,7 @@ class Readers:
 
     def __init__(self, machine: StateMachine) -> None:
         self._machine = machine
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc-reader")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc-reader", initializer=show_thread_name)
         self.open_count = 0
 
     def open(self) -> PinnedReader[StateReader]:

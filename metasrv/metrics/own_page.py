@@ -1,8 +1,9 @@
 """The families that no Databend release has, under prefixes of our own.
 
-`metasrv_raft_*`, `metasrv_node_*`, `metasrv_grpc_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in base units. They
-answer what operators of such clusters ask for: disk latency, lag of each peer, how many nodes may still fail, why a probe
-fails. Pure functions over counters and a status; must not know who counts or who asks.
+`metasrv_raft_*`, `metasrv_node_*`, `metasrv_loop_*`, `metasrv_grpc_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in
+base units. They answer what operators of such clusters ask for: disk latency, lag of each peer, what holds the event
+loop, how many nodes may still fail, why a probe fails. Pure functions over counters and a status; must not know who
+counts or who asks.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Iterator
 
 from metasrv.metrics.counters import ClientCounters, WorkCounters
 from metasrv.metrics.exposition import Family, Labels, counter, gauge, histogram, labelled
+from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.types import LogId, RaftStatus
 
 RAFT = "metasrv_raft_"
 NODE = "metasrv_node_"
 GRPC = "metasrv_grpc_"
+LOOP = "metasrv_loop_"
 
 
 def own_families(
@@ -74,6 +77,11 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield histogram(f"{RAFT}applying_paused_seconds", pauses, {(): work.applying_paused_seconds})
     yield counter(f"{RAFT}applied_commands_total", "Commands applied to the state.", work.applied_commands)
     yield gauge(f"{NODE}loop_lag_seconds", "How late the event loop's last beat was.", work.loop_lag_seconds)
+    steps: dict[Labels, float] = {(("work", kind),): count for kind, count in work.slow_steps.items()}
+    seconds: dict[Labels, float] = {(("work", kind),): spent for kind, spent in work.slow_step_seconds.items()}
+    text = f"Steps of the event loop longer than {STEP_TIME_MS_MAX} ms."
+    yield labelled(f"{LOOP}slow_steps_total", "counter", text, steps)
+    yield labelled(f"{LOOP}slow_step_seconds_total", "counter", "Time spent in these steps.", seconds)
     if work.disk_free_bytes is not None:
         yield gauge(f"{NODE}disk_free_bytes", "Free bytes where the data directory is.", work.disk_free_bytes)
 

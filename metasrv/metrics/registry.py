@@ -17,6 +17,8 @@ from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS, ClientCounters, PeerCo
 from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
 from metasrv.metrics.own_page import own_families
 from metasrv.metrics.page import client_families, network_families, seed_families, server_families
+from metasrv.model.limits import STEP_TIME_MS_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
 
 
@@ -126,6 +128,15 @@ class MetricsRegistry:
 
     def applying_paused(self, seconds: float) -> None:
         self.work.applying_paused_seconds.observe(seconds)
+
+    def storage_result(self, seconds: float) -> None:
+        """How long the loop was kept by a result of the snapshot thread."""
+        if seconds * 1000 > STEP_TIME_MS_MAX:
+            self.slow_step(LoopWork.STORAGE_RESULT, seconds)
+
+    def slow_step(self, work: LoopWork, seconds: float) -> None:
+        self.work.slow_steps[work] += 1
+        self.work.slow_step_seconds[work] += seconds
 
     # ------------------------------------------------------------------------- admin API and health
 

@@ -16,6 +16,7 @@ from metasrv.model.errors import DataDamagedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.process.data_directory import DataDirectory
 from metasrv.process.operating_system import sync_directory
+from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES
 from metasrv.state.machine import StateMachine
@@ -113,7 +114,7 @@ def _reconcile(directory: DataDirectory, store: LogStore, writer: LogWriter, mac
     """The log must hold the state's last entry, unless a snapshot was put in place just before a crash."""
     applied = machine.last_applied
     entry = store.entry_at(applied.index)
-    if entry is not None and entry[2] == applied.term:
+    if entry is not None and entry[TERM] == applied.term:
         return
     tail = machine.installed_tail()
     if tail is not None:

@@ -12,6 +12,7 @@ import logging
 import logging.handlers
 import queue
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from metasrv.config.model import MASK, LogConfig
 from metasrv.model.errors import ConfigError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs_file import RotatingFileHandler
+from metasrv.process.operating_system import show_thread_name
 
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -155,6 +157,11 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
 
 class _Writer(logging.handlers.QueueListener):
     """The helper thread: gives each record to the handlers it waits for."""
+
+    def _monitor(self) -> None:
+        threading.current_thread().name = "log-writer"
+        show_thread_name()
+        super()._monitor()  # type: ignore[misc]  # what the thread runs; the type stubs leave it out
 
     def handle(self, record: Any) -> None:
         fixed, handlers = record

@@ -1,4 +1,4 @@
-"""What differs between operating systems: syncing, SQLite's sync pragmas, descriptors, tracing, which systems are served.
+"""What differs between operating systems: syncing, SQLite's sync pragmas, descriptors, tracing, names of threads.
 
 Linux and macOS are served. Everything else in metasrv calls these functions and asks for no platform itself. Each
 function looks the system's call up when it is called, so that tests and the simulator can take it away or replace it.
@@ -13,7 +13,9 @@ import os
 import resource
 import sqlite3
 import sys
+import threading
 
+_PR_SET_NAME = 15
 _PR_SET_PTRACER = 0x59616D61
 _OPEN_MAX_MACOS = 10_240
 """macOS refuses a limit above this one even where it reports none."""
@@ -88,6 +90,15 @@ def allow_tracing_by(process_id: int) -> None:
     if sys.platform == "linux":
         # Without Yama the call fails. Nothing was forbidden then, so the result does not matter.
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(process_id), 0, 0, 0)
+
+
+def show_thread_name() -> None:
+    """Tell the system the name of the calling thread, for `top -H` and `/proc`, as Python does itself from 3.14 on.
+
+    Linux only, which keeps 15 bytes of it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, threading.current_thread().name.encode()[:15], 0, 0, 0)
 
 
 def thread_processor_time_ns(native_id: int) -> int | None:

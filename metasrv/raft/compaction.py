@@ -12,9 +12,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
 from metasrv.model.types import LogId
+from metasrv.raft.log.format import TERM
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
@@ -39,7 +40,7 @@ class Compaction:
         logs_since_last: int,
         logs_to_keep: int,
         applied_index: Callable[[], int],
-        failed: Callable[[StartupError], None],
+        failed: Callable[[FatalError], None],
     ) -> None:
         self._store = store
         self._snapshots = snapshots
@@ -58,7 +59,7 @@ class Compaction:
         """The last purged entry; the log keeps its position, as Raft's consistency check needs it."""
         first = self._store.first_index
         entry = self._store.entry_at(first)
-        return LogId(entry[2], first, 0) if entry is not None and first > 1 else None
+        return LogId(entry[TERM], first, 0) if entry is not None and first > 1 else None
 
     def consider(self) -> None:
         """Start a sync of the state if enough was applied since the last one."""
@@ -76,7 +77,7 @@ class Compaction:
             self._running = False
             if error is not None:
                 self._failed(
-                    error if isinstance(error, StartupError) else StorageError(f"the state can not be synced: {error}")
+                    error if isinstance(error, FatalError) else StorageError(f"the state cannot be synced: {error}")
                 )
                 return
             self._synced_index = applied

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import (
     STATE_LOG_PINNED_SIZE_BYTES_MAX,
     STATE_LOG_SIZE_BYTES_KEPT,
@@ -68,7 +68,7 @@ class StateLog:
         observer: RaftObserver,
         limits: StateLogLimits,
         hold: Callable[[bool], None],
-        failed: Callable[[StartupError], None],
+        failed: Callable[[FatalError], None],
     ) -> None:
         self._machine = machine
         self._thread = thread
@@ -212,4 +212,4 @@ class StateLog:
 
     def _fail(self, error: BaseException | None) -> None:
         text = f"the state's write-ahead log can not be moved into the state file: {error}"
-        self._failed(error if isinstance(error, StartupError) else StorageError(text))
+        self._failed(error if isinstance(error, FatalError) else StorageError(text))

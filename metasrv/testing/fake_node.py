@@ -112,9 +112,6 @@ class FakeConsensus:
     async def read_barrier_local(self, timeout_ms: int) -> None:
         self._ask("read_barrier_local", timeout_ms)
 
-    async def wait_applied(self, index: int, timeout_ms: int) -> None:
-        self._ask("wait_applied", index, timeout_ms)
-
     async def trigger_snapshot(self) -> None:
         self._ask("trigger_snapshot")
 

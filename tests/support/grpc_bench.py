@@ -135,9 +135,6 @@ class InstantConsensus:
             raise NotLeaderError(self.leader_id)
         await self.read_barrier(timeout_ms)
 
-    async def wait_applied(self, index: int, timeout_ms: int) -> None:
-        raise AssertionError("no service waits for an index")
-
     async def trigger_snapshot(self) -> None:
         raise AssertionError("the gRPC API triggers no snapshot")
 

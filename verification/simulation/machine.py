@@ -14,7 +14,7 @@ from functools import partial
 
 from metasrv.model.commands import Reply
 from metasrv.model.entries import Entry
-from metasrv.model.errors import DataDamagedError, InvariantError, MetasrvError, StartupError
+from metasrv.model.errors import DataDamagedError, FatalError, InvariantError, MetasrvError
 from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
@@ -120,7 +120,7 @@ class Machine:
         """Node ids through which it joins when its disk is empty."""
         self.learner = False
         self.bootstrap = False
-        self.on_exit: Callable[[StartupError | None], None] = lambda _error: None
+        self.on_exit: Callable[[FatalError | None], None] = lambda _error: None
         """Called when the process ended by itself, or refused to start; None after an orderly stop."""
 
     @property
@@ -160,7 +160,7 @@ class Machine:
                     log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES,
                 )
             )
-        except StartupError as error:
+        except FatalError as error:
             world.note(f"node {self.node_id} refuses to start: {type(error).__name__}: {error}")
             world.witness.count("starts refused")
             if not self.damaged or isinstance(error, InvariantError):
@@ -170,7 +170,7 @@ class Machine:
             return False
         except ProcessKilled:
             return False
-        except Exception as error:  # the product promises a StartupError, whatever is wrong with its files
+        except Exception as error:  # the product promises a FatalError, whatever is wrong with its files
             world.witness.violation(f"node {self.node_id} can not start: {type(error).__name__}: {error}")
             loop.kill()
             return False
@@ -247,7 +247,7 @@ class Machine:
                 timeout_ms=JOIN_TIMEOUT_MS,
             )
             await register_node(consensus, node, self.world.clock, JOIN_TIMEOUT_MS)
-        except StartupError as error:
+        except FatalError as error:
             self.world.note(f"node {self.node_id} did not get in: {error}")
             self._exit(process, error)
             return
@@ -327,19 +327,19 @@ class Machine:
         await process.consensus.close()
         self._exit(process, None)
 
-    def _exit(self, process: Process, error: StartupError | None) -> None:
+    def _exit(self, process: Process, error: FatalError | None) -> None:
         """The process ends by itself; its files are closed in order."""
         if self.process is not process:
             return
         try:
             process.data.close()
-        except StartupError as failure:
+        except FatalError as failure:
             self.world.note(f"node {self.node_id} could not close its files: {type(failure).__name__}")
         self.image = process.disk.image()
         self._gone(process, power_lost=False)
         self.on_exit(error)
 
-    def _fatal(self, process: Process, error: StartupError) -> None:
+    def _fatal(self, process: Process, error: FatalError) -> None:
         self.world.note(f"node {self.node_id} stops for good: {type(error).__name__}: {error}")
         self.world.witness.count("stops for good")
         expected = self.faulty or (self.damaged and isinstance(error, DataDamagedError))
@@ -378,5 +378,5 @@ def _let_go(process: Process) -> None:
     for close in (process.data.machine.close, process.data.writer.close, process.data.directory.close):
         try:
             close()
-        except (StartupError, OSError):
+        except (FatalError, OSError):
             continue  # it was closed, or its disk was failing: nobody looks at these files again

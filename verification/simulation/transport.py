@@ -169,7 +169,7 @@ class SimulatedTransport:
         except TimeoutError:
             raise PeerUnreachableError(f"{endpoint} could not be reached within {timeout_ms} ms") from None
         if connection is None:
-            raise PeerUnreachableError(f"{endpoint} can not be reached")
+            raise PeerUnreachableError(f"{endpoint} cannot be reached")
         try:
             return await self._request(connection, method, payload, int((deadline - self.loop.time()) * 1000))
         finally:

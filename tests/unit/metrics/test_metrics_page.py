@@ -10,6 +10,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
 from metasrv.metrics.registry import RPC_DELAY_BOUNDS_MS, MetricsRegistry
+from metasrv.model.limits import STEP_TIME_MS_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import PeerProgress, RaftState, RaftStatus
 from metasrv.raft.observer import RaftObserver
 from metasrv.testing.fake_node import leader_status, sample_status
@@ -101,6 +103,10 @@ def busy_registry() -> MetricsRegistry:
     observer.storage_failed("read_log", False)
     observer.log_synced(0.001, 3)
     observer.batch_applied(0.0005, 64)
+    observer.slow_step(LoopWork.RAFT_APPLY, 0.006)
+    observer.slow_step(LoopWork.RAFT_APPLY, 0.01)
+    metrics.storage_result(STEP_TIME_MS_MAX / 1000)
+    metrics.storage_result(STEP_TIME_MS_MAX / 1000 + 0.001)
     return metrics
 
 
@@ -135,6 +141,16 @@ def test_the_seeds_samples_have_its_names_and_whole_numbers() -> None:
         "metasrv_meta_network_rpc_delay_seconds_count 4",
     ):
         assert line in lines
+
+
+def test_slow_steps_are_counted_by_the_kind_of_work_from_zero_on() -> None:
+    lines = page(busy_registry(), sample_status()).splitlines()
+    counted = dict(line.split(" ") for line in lines if line.startswith("metasrv_loop_slow_steps_total{"))
+    expected = {f'metasrv_loop_slow_steps_total{{work="{work}"}}': "0" for work in LoopWork}
+    expected['metasrv_loop_slow_steps_total{work="raft_apply"}'] = "2"
+    expected['metasrv_loop_slow_steps_total{work="storage_result"}'] = "1"
+    assert counted == expected
+    assert 'metasrv_loop_slow_step_seconds_total{work="raft_apply"} 0.016' in lines
 
 
 def test_todays_names_are_there_from_the_start() -> None:

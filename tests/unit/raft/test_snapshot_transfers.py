@@ -1,4 +1,4 @@
-"""Transfers that can not succeed: a disk that takes no snapshot stops the node, and nobody sends in a hot loop."""
+"""Transfers that cannot succeed: a disk that takes no snapshot stops the node, and nobody sends in a hot loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import PEER_BUFFER_HIGH_BYTES, PEER_BUFFER_SIZE_BYTES_MAX, SNAPSHOT_BURST_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.raft.core.messages import SnapshotChunk
@@ -34,7 +34,7 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.clock = HandClock()
-        self.failures: list[StartupError] = []
+        self.failures: list[FatalError] = []
         self.snapshots = Snapshots(
             directory=str(directory),
             state_path=str(directory / "state.db"),
@@ -149,7 +149,7 @@ def test_a_full_disk_that_takes_no_snapshot_stops_the_node(tmp_path: Path) -> No
     node.snapshots.receive(2, first_chunk(b"x" * 100))
     [failure] = node.failures
     assert isinstance(failure, StorageError)
-    assert "incoming.tmp can not be written" in str(failure)
+    assert "incoming.tmp cannot be written" in str(failure)
     assert not node.snapshots.receiving()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.model.errors import DataDamagedError, StartupError, StorageError
+from metasrv.model.errors import DataDamagedError, FatalError, StorageError
 from metasrv.model.limits import (
     MIB,
     STATE_LOG_PINNED_SIZE_BYTES_MAX,
@@ -88,7 +88,7 @@ class Bench:
         self.machine, self.thread, self.clock, self.pauses = Machine(), Thread(), Clock(), Pauses()
         self.machine.log_bytes = log_bytes
         self.holds: list[bool] = []
-        self.failures: list[StartupError] = []
+        self.failures: list[FatalError] = []
         parts: dict[str, Any] = {"machine": self.machine, "thread": self.thread, "clock": self.clock}
         self.log = StateLog(
             **parts, observer=self.pauses, limits=LIMITS, hold=self.holds.append, failed=self.failures.append

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasrv.model.errors import FrameError, TooLargeError
-from metasrv.model.limits import FRAME_SIZE_BYTES_MAX, HELLO_SIZE_BYTES_MAX
+from metasrv.model.limits import HELLO_SIZE_BYTES_MAX, PEER_FRAME_SIZE_BYTES_MAX
 from metasrv.raft.peers.frames import (
     PAYLOAD_SIZE_BYTES_MAX,
     ChecksumIntegrity,
@@ -45,7 +45,7 @@ def read_all(reader: FrameReader) -> list[Frame]:
     return frames
 
 
-def read(data: bytes, integrity: Integrity, limit: int = FRAME_SIZE_BYTES_MAX) -> list[Frame]:
+def read(data: bytes, integrity: Integrity, limit: int = PEER_FRAME_SIZE_BYTES_MAX) -> list[Frame]:
     reader = FrameReader(integrity, limit)
     reader.feed(data)
     return read_all(reader)
@@ -54,7 +54,7 @@ def read(data: bytes, integrity: Integrity, limit: int = FRAME_SIZE_BYTES_MAX) -
 @given(frame_lists, integrities, st.lists(st.integers(min_value=0, max_value=3000), max_size=12))
 def test_any_split_of_the_bytes_gives_the_same_frames(frames, make_integrity, cuts):
     data = encoded(frames, make_integrity())
-    reader = FrameReader(make_integrity(), FRAME_SIZE_BYTES_MAX)
+    reader = FrameReader(make_integrity(), PEER_FRAME_SIZE_BYTES_MAX)
     got: list[Frame] = []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, end in itertools.pairwise(edges):
@@ -66,7 +66,7 @@ def test_any_split_of_the_bytes_gives_the_same_frames(frames, make_integrity, cu
 
 @given(frame_lists, integrities)
 def test_one_byte_at_a_time_gives_the_same_frames(frames, make_integrity):
-    reader = FrameReader(make_integrity(), FRAME_SIZE_BYTES_MAX)
+    reader = FrameReader(make_integrity(), PEER_FRAME_SIZE_BYTES_MAX)
     got: list[Frame] = []
     for byte in encoded(frames, make_integrity()):
         reader.feed(bytes([byte]))
@@ -89,7 +89,7 @@ def test_a_changed_bit_is_noticed(data, make_integrity):
     position = data.draw(st.integers(min_value=0, max_value=len(good) * 8 - 1))
     bad = bytearray(good)
     bad[position // 8] ^= 1 << position % 8
-    reader = FrameReader(make_integrity(), FRAME_SIZE_BYTES_MAX)
+    reader = FrameReader(make_integrity(), PEER_FRAME_SIZE_BYTES_MAX)
     reader.feed(bytes(bad))
     try:
         frames = read_all(reader)
@@ -114,7 +114,7 @@ def test_a_frame_of_another_key_or_of_none_is_refused():
             read(encoded([(FrameKind.RAFT, b"x")], wrong), KeyedIntegrity(KEY))
 
 
-@pytest.mark.parametrize("limit", [HELLO_SIZE_BYTES_MAX, FRAME_SIZE_BYTES_MAX])
+@pytest.mark.parametrize("limit", [HELLO_SIZE_BYTES_MAX, PEER_FRAME_SIZE_BYTES_MAX])
 def test_a_length_at_the_limit_is_taken_and_one_past_it_is_refused_at_once(limit):
     payload = bytes(limit - OVERHEAD_SIZE_BYTES)
     frames = [(FrameKind.RAFT, payload)]
@@ -165,7 +165,7 @@ def test_pickle_and_zlib_bombs_are_only_bytes(bomb):
 
 def test_a_truncated_frame_waits_and_keeps_no_more_than_it_got():
     data = encoded([(FrameKind.RAFT, b"x" * 1000)], ChecksumIntegrity())
-    reader = FrameReader(ChecksumIntegrity(), FRAME_SIZE_BYTES_MAX)
+    reader = FrameReader(ChecksumIntegrity(), PEER_FRAME_SIZE_BYTES_MAX)
     reader.feed(data[:-1])
     assert reader.next_frame() is None
     reader.feed(data[-1:])
@@ -179,7 +179,7 @@ def test_the_limit_and_the_integrity_may_change_between_two_frames_of_one_read()
     reader = FrameReader(ChecksumIntegrity(), HELLO_SIZE_BYTES_MAX)
     reader.feed(hello + rest)
     assert reader.next_frame() == (FrameKind.HELLO, b"hello")
-    reader.integrity, reader.frame_size_bytes_max = KeyedIntegrity(KEY), FRAME_SIZE_BYTES_MAX
+    reader.integrity, reader.frame_size_bytes_max = KeyedIntegrity(KEY), PEER_FRAME_SIZE_BYTES_MAX
     assert reader.next_frame() == (FrameKind.RAFT, large)
 
 
@@ -187,7 +187,7 @@ def test_a_large_frame_in_small_reads_is_not_copied_at_every_read():
     """Copying what is there at each of 9,000 reads would move 160 GiB, half a minute of work; it takes some 0.1 s."""
     payload = random.Random(1).randbytes(PAYLOAD_SIZE_BYTES_MAX)
     data = encoded([(FrameKind.RAFT, payload)], ChecksumIntegrity())
-    reader = FrameReader(ChecksumIntegrity(), FRAME_SIZE_BYTES_MAX)
+    reader = FrameReader(ChecksumIntegrity(), PEER_FRAME_SIZE_BYTES_MAX)
     started = time.process_time()
     for start in range(0, len(data), 4096):
         assert reader.next_frame() is None

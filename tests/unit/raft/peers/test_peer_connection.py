@@ -19,10 +19,10 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.limits import (
-    FRAME_SIZE_BYTES_MAX,
     HELLO_SIZE_BYTES_MAX,
     MIB,
     PEER_BUFFER_HIGH_BYTES,
+    PEER_FRAME_SIZE_BYTES_MAX,
     REQUESTS_IN_FLIGHT_PER_PEER_MAX,
 )
 from metasrv.model.types import Endpoint
@@ -31,7 +31,7 @@ from metasrv.raft.peers.accepted_connection import AcceptedConnection
 from metasrv.raft.peers.connection import FLUSH_SIZE_BYTES, Connection
 from metasrv.raft.peers.dialled_connection import DialledConnection
 from metasrv.raft.peers.frames import PAYLOAD_SIZE_BYTES_MAX, ChecksumIntegrity, FrameKind, frame_parts
-from metasrv.raft.peers.handshake import PROTOCOL_VERSION, LocalIdentity, RemoteIdentity, Role
+from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
 from metasrv.raft.peers.security import PeerSecurity
 from metasrv.testing.memory_stream import MemoryStream, MemoryTransport
 
@@ -76,6 +76,9 @@ class Owner:
 
     def received(self, connection: Connection, size_bytes: int) -> None:
         self.received_bytes += size_bytes
+
+    def frames_took(self, seconds: float) -> None:
+        del seconds
 
     def raft_message(self, connection: AcceptedConnection, payload: bytes) -> None:
         self.messages.append(payload)
@@ -259,7 +262,11 @@ def test_random_bytes_reach_nobody(pieces):
         (frame(FrameKind.REQUEST, pack((1, "leave", b""))), "a frame of kind 7 came during the handshake"),
         (frame(FrameKind.PROOF, b""), "a frame of kind 3 came during the handshake"),
         (frame(FrameKind.HELLO, b"\x80\x05."), "the handshake is not understood"),
-        (frame(FrameKind.HELLO, pack((PROTOCOL_VERSION + 1,))), "one side speaks peer protocol 2, the other 1"),
+        (frame(FrameKind.HELLO, pack((9, 0, 3))), "node 3 speaks peer protocol 9, this node speaks "),
+        (
+            b"\x00\x00\x00\x2a\x01\x97\x01\x00\x03" + bytes(40),
+            "the head of a frame is damaged, or the other side runs metasrv 0.1",
+        ),
     ],
 )
 async def test_strangers_are_told_why_and_closed(data, failure):
@@ -294,7 +301,7 @@ async def test_garbage_after_the_handshake_closes_the_connection_and_delivers_no
     pair.stream.right.receive(pair.stream.left.take() + b"\x00" * 64)
     assert pair.acceptor_owner.messages == [b"good"]
     assert pair.stream.right.aborted
-    assert pair.acceptor.failure == f"a frame of 0 bytes was announced, the limit is {FRAME_SIZE_BYTES_MAX}"
+    assert pair.acceptor.failure == f"a frame of 0 bytes was announced, the limit is {PEER_FRAME_SIZE_BYTES_MAX}"
 
 
 @pytest.mark.parametrize("security", [OPEN, SECRET])
@@ -428,7 +435,7 @@ async def test_an_error_nobody_foresaw_is_an_unknown_outcome_and_logged_there(ca
     pair.acceptor_owner.answers["propose"] = ZeroDivisionError("oops")
     with pytest.raises(UnknownOutcomeError, match="ZeroDivisionError: oops"):
         await pair.ask("propose")
-    assert "failed in a way nobody foresaw" in caplog.text
+    assert "failed unexpectedly" in caplog.text
 
 
 async def test_a_lost_connection_leaves_the_outcome_unknown():
@@ -489,7 +496,7 @@ async def test_an_answer_too_large_for_a_frame_is_an_unknown_outcome():
     pair = Pair(OPEN, OPEN)
     await pair.ready()
     pair.acceptor_owner.answers["read"] = bytes(PAYLOAD_SIZE_BYTES_MAX)
-    with pytest.raises(UnknownOutcomeError, match="the request was executed, but its answer can not be sent"):
+    with pytest.raises(UnknownOutcomeError, match="the request was executed, but its answer cannot be sent"):
         await pair.ask("read")
 
 

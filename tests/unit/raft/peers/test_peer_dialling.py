@@ -24,7 +24,7 @@ class _NobodyAnswers:
 
     async def dial(self, endpoint: Endpoint, *_: Any) -> None:
         self.attempts.put_nowait(endpoint)
-        raise PeerUnreachableError(f"{endpoint} can not be reached: nobody answers")
+        raise PeerUnreachableError(f"{endpoint} cannot be reached: nobody answers")
 
 
 class _Reasons:

@@ -237,10 +237,28 @@ def test_texts_at_their_limit_fit_in_a_handshake_frame():
     assert len(payload) < HELLO_SIZE_BYTES_MAX - 64
 
 
-def test_another_protocol_version_is_named_whatever_follows_it():
-    for payload in (hello(version=2), pack((2, "a shape of the future")), pack((None,))):
-        with pytest.raises(FrameError, match="one side speaks peer protocol"):
-            greet(payload)
+@pytest.mark.parametrize(
+    ("payload", "who"),
+    [
+        (hello(version=PROTOCOL_VERSION + 1), f"node 1 speaks peer protocol {PROTOCOL_VERSION + 1}"),
+        (hello(version=PROTOCOL_VERSION - 1), f"node 1 speaks peer protocol {PROTOCOL_VERSION - 1}"),
+        (hello(version=9, node_id=None), "the caller speaks peer protocol 9"),
+        (pack((9, "a shape of the future")), "the caller speaks peer protocol 9"),
+        (pack((9, 0, 7, "a shape of the future")), "node 7 speaks peer protocol 9"),
+        (pack((None,)), "the caller speaks peer protocol None"),
+        (pack(("x" * 3000,)), "the caller speaks peer protocol 'x"),
+    ],
+)
+def test_another_protocol_version_is_refused_with_a_sentence(payload, who):
+    with pytest.raises(FrameError, match=f"^{who}.*, this node speaks {PROTOCOL_VERSION}; ") as caught:
+        greet(payload)
+    assert len(str(caught.value)) < 250
+
+
+def test_a_challenge_of_another_protocol_version_is_refused_with_a_sentence():
+    calling = DiallerHandshake(identity(1), OPEN, Role.PEER, b"d" * 32)
+    with pytest.raises(FrameError, match=f"^it speaks peer protocol 9, this node speaks {PROTOCOL_VERSION}; "):
+        calling.challenged(pack((9, "a shape of the future")))
 
 
 @given(st.binary(max_size=300))
