@@ -14,7 +14,7 @@ from metasrv.model import limits
 from metasrv.protocol.methods import KV_READ_V1
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.test_grpc_service import Running, Start, start, until  # noqa: F401 - `start` is a fixture
+from tests.socket.test_grpc_service import Running, Start, start, until  # noqa: F401 - `start` is a fixture
 from tests.support import http2_frames as http2
 from tests.support.grpc_wire import CLIENT_VERSION, TIMEOUT_SECONDS, Wire, all_of, branch, get, put, when
 
