@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.process.build_info import binary_version, build_commit
 from metasrv.process.service_manager import ServiceManager
 
 
@@ -74,27 +73,6 @@ async def test_without_a_watchdog_or_a_manager_nothing_is_sent(listener: socket.
     assert heard(listener) == []
 
 
-@pytest.mark.parametrize(
-    ("variables", "seconds"),
-    [
-        ({"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "30000000"}, 30.0),
-        ({"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "500000", "WATCHDOG_PID": str(os.getpid())}, 0.5),
-        ({"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
-        ({"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "0"}, None),
-        ({"NOTIFY_SOCKET": "/run/x", "WATCHDOG_USEC": "soon"}, None),
-        ({"NOTIFY_SOCKET": "/run/x"}, None),
-        ({"WATCHDOG_USEC": "30000000"}, None),
-        ({}, None),
-    ],
-)
-def test_the_environment_is_read_and_taken_away(variables: dict[str, str], seconds: float | None) -> None:
-    environment = {"PATH": "/bin", **variables}
-    manager = ServiceManager.from_environment(environment)
-    assert environment == {"PATH": "/bin"}, "children must not speak for this process"
-    assert manager._address == variables.get("NOTIFY_SOCKET")
-    assert manager._watchdog_seconds == seconds
-
-
 def test_a_manager_that_is_gone_is_mentioned_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manager = ServiceManager(str(tmp_path / "nobody"))
     with caplog.at_level(logging.WARNING):
@@ -102,10 +80,3 @@ def test_a_manager_that_is_gone_is_mentioned_once(tmp_path: Path, caplog: pytest
         manager.stopping("closing")
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "No such file" in caplog.text
-
-
-def test_the_version_of_a_build_carries_its_commit() -> None:
-    from metasrv import __version__
-
-    assert binary_version(build_commit({"METASRV_COMMIT": "1ed2298a0c11"})) == f"{__version__}+1ed2298a0c11"
-    assert binary_version(build_commit({})) == binary_version(build_commit({"METASRV_COMMIT": ""})) == __version__

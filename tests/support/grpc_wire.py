@@ -18,6 +18,8 @@ from metasrv.protocol.proto import meta_pb2_grpc
 
 CLIENT_VERSION = 260_205_013_002
 """databend-query's of August 2026."""
+OWN_LINE = '["raft_log",{"NodeId":'
+"""How the one line of an export begins that says which node wrote it."""
 LEADER_HEADER = "x-databend-meta-leader-grpc-endpoint"
 TIMEOUT_SECONDS = 10.0
 WATCH_SECONDS = 60.0
@@ -158,6 +160,9 @@ class Wire:
     def export(self, chunk_size: int | None = None) -> list[list[str]]:
         call = self.stub.ExportV1(pb.ExportRequest(chunk_size=chunk_size), timeout=60)
         return [list(chunk.data) for chunk in call]
+
+    def export_lines(self, chunk_size: int | None = None) -> list[str]:
+        return [line for chunk in self.export(chunk_size) for line in chunk]
 
     # ------------------------------------------------------------------------- leaders
 
