@@ -12,7 +12,6 @@ import logging
 import logging.handlers
 import queue
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -161,6 +160,10 @@ class _Writer(logging.handlers.QueueListener):
         for handler in handlers:
             handler.handle(fixed)
 
+    def enqueue_sentinel(self) -> None:
+        """The end mark waits for a place in a full queue; the thread is still writing."""
+        self.queue.put(None)
+
 
 class RunningLogs:
     """The sinks of this process; `stop` writes out what waits and puts the root logger back."""
@@ -193,13 +196,7 @@ class RunningLogs:
             return
         self._running = False
         logging.getLogger().removeHandler(self._entrance)
-        while True:
-            try:
-                self._writer.stop()
-            except queue.Full:  # its end mark needs a place; the thread is still writing
-                time.sleep(0.01)
-                continue
-            break
+        self._writer.stop()
         report = self._entrance.dropped_report()
         if report is not None:
             self._writer.handle(report)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import PRODUCT, ROOT, VERIFICATION
 
 ROOMS = (
@@ -122,6 +124,7 @@ def test_foreign_libraries_stay_in_their_room() -> None:
     assert problems == []
 
 
+@pytest.mark.program
 def test_the_client_library_loads_no_server() -> None:
     program = "import sys, metasrv.client; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -8,6 +8,8 @@ import pytest
 
 from verification.compose import why_no_containers
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture
 def an_engine_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
