@@ -1,4 +1,4 @@
-"""Imports point one way, and each foreign library stays in its room (ARCHITECTURE.md, section 2)."""
+"""Imports point one way, and each foreign library stays in its room (ARCHITECTURE.md section 2)."""
 
 from __future__ import annotations
 
