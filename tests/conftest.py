@@ -11,6 +11,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from metasrv.testing.processes import ProcessCluster
 
+pytest.register_assert_rewrite("tests.support")
+
 StartCluster = Callable[..., "ProcessCluster"]
 _FAILED = pytest.StashKey[bool]()
 

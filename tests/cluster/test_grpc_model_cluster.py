@@ -1,4 +1,4 @@
-"""Random histories over the wire against the plain model of section d, through three real nodes.
+"""Random histories over the wire against the plain model of the contract, through three real nodes.
 
 Every command goes to another node, and the model learns the log time from what is stored.
 """

@@ -1,14 +1,10 @@
-"""Random histories over the wire against the plain model of section d: a stateful property test.
+"""Random histories over the wire against the plain model of the contract: a stateful property test.
 
 One node in this process, whose clock the test moves, so that expiry is exact.
 """
 
 from __future__ import annotations
 
-import asyncio
-import tempfile
-import threading
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -16,15 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from metasrv.client import answers
-from metasrv.grpc_api.service import GrpcService
 from metasrv.model import commands as c
 from metasrv.model.types import SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
-from metasrv.testing.hand_clock import HandClock
-from tests.support.grpc_bench import make_context
 from tests.support.grpc_commands import records_of, send
-from tests.support.grpc_wire import Wire
-from tests.support.state_histories import BASE_MS
+from tests.support.grpc_thread import ThreadedNode
 from tests.support.state_model import Model, expire_ms
 from tests.support.state_strategies import commands, keys, resolved
 
@@ -38,50 +30,14 @@ def visible(model: Model, now_ms: int) -> dict[str, SeqV]:
     }
 
 
-class OneNode:
-    """A node in a thread of its own; time is what the test says."""
-
-    def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self.clock = HandClock(0, epoch_ms=BASE_MS)
-        self.wire = Wire(self._run(self._start()))
-
-    async def _start(self) -> str:
-        self._context, _ = make_context(Path(self._directory.name), clock=self.clock)
-        self._service = GrpcService(self._context)
-        return str(await self._service.start())
-
-    def _run(self, coroutine: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
-
-    @property
-    def time_ms(self) -> int:
-        return self.clock.wall_ms()
-
-    def close(self) -> None:
-        self.wire.close()
-        self._run(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        self._directory.cleanup()
-
-    async def _stop(self) -> None:
-        await self._service.stop(0)
-        self._context.machine.close()
-
-
 class TimedHistory(RuleBasedStateMachine):
     """Commands, reads and watches on one node while its clock goes on."""
 
-    node: OneNode
+    node: ThreadedNode
 
     @initialize()
     def begin(self) -> None:
-        self.node = OneNode()
+        self.node = ThreadedNode()
         self.node.wire.handshake()  # takes an entry for the signing key, before the history begins
         self.model = Model()
         self.watched: list[tuple[Any, list[tuple[str, SeqV | None, SeqV | None]]]] = []

@@ -164,6 +164,11 @@ class Wire:
     def export_lines(self, chunk_size: int | None = None) -> list[str]:
         return [line for chunk in self.export(chunk_size) for line in chunk]
 
+    def stored_keys(self) -> list[str]:
+        """Keys that the node holds, expired or not: an export hides nothing."""
+        bodies = [json.loads(line)[1] for line in self.export_lines()]
+        return [body["GenericKV"]["key"] for body in bodies if "GenericKV" in body]
+
     # ------------------------------------------------------------------------- leaders
 
     def _at_leader(self, ask: Callable[[Wire], Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from metasrv.model.entries import RegularEntry
 from metasrv.model.types import LogId
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter
+from metasrv.state.watch import Watcher, WatchItem
 
 NOW_MS = 1_700_000_000_000
 """Log time of entries that do not say another."""
@@ -65,3 +67,16 @@ def dump(path: str) -> str:
         return "\n".join(connection.iterdump())
     finally:
         connection.close()
+
+
+async def everything_of(watcher: Watcher) -> list[WatchItem]:
+    """Everything that a watcher has without another change."""
+    items: list[WatchItem] = []
+    while True:
+        read = asyncio.ensure_future(watcher.next_batch())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if not read.done():
+            read.cancel()
+            return items
+        items += read.result()
