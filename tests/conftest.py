@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("tests.support")
 
 StartCluster = Callable[..., "ProcessCluster"]
+RecordProperty = Callable[[str, object], None]
 _FAILED = pytest.StashKey[bool]()
 
 settings.register_profile("metasrv", deadline=None)  # on a busy machine any example may take a quarter of a second

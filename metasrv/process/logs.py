@@ -155,6 +155,8 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
 class _Writer(logging.handlers.QueueListener):
     """The helper thread: gives each record to the handlers it waits for."""
 
+    queue: queue.Queue[Any]
+
     def handle(self, record: Any) -> None:
         fixed, handlers = record
         for handler in handlers:

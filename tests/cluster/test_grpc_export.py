@@ -9,6 +9,7 @@ import threading
 
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
+from tests.conftest import StartCluster
 from tests.support.grpc_wire import OWN_LINE, Wire, delete, delete_by_prefix, fetch_increase, put, put_sequential, when
 
 
@@ -47,7 +48,9 @@ async def exports_when_equal(cluster: ProcessCluster, wires: dict[int, Wire]) ->
     return {node_id: wire.export_lines() for node_id, wire in wires.items()}
 
 
-async def test_exports_are_equal_after_a_random_workload_with_restarts_and_a_snapshot(start_cluster) -> None:
+async def test_exports_are_equal_after_a_random_workload_with_restarts_and_a_snapshot(
+    start_cluster: StartCluster,
+) -> None:
     cluster: ProcessCluster = start_cluster(3, settings={"snapshot_logs_since_last": 60, "max_applied_log_to_keep": 20})
     leader = await cluster.boot()
     wires = {node_id: Wire(str(node.grpc)) for node_id, node in cluster.nodes.items()}
@@ -74,7 +77,7 @@ async def test_exports_are_equal_after_a_random_workload_with_restarts_and_a_sna
         wire.close()
 
 
-async def test_chunk_sizes_and_one_instant_while_writes_go_on(start_cluster) -> None:
+async def test_chunk_sizes_and_one_instant_while_writes_go_on(start_cluster: StartCluster) -> None:
     cluster: ProcessCluster = start_cluster(1)
     await cluster.boot()
     wire = Wire(str(cluster.nodes[1].grpc))

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -123,7 +123,7 @@ SCALARS: dict[int, st.SearchStrategy[Any]] = {
 }
 
 
-def messages(descriptor: Descriptor, depth: int = 4) -> st.SearchStrategy[dict[str, Any]]:
+def messages(descriptor: Any, depth: int = 4) -> st.SearchStrategy[dict[str, Any]]:
     """Arguments for a message: any of its fields, at most one of a oneof."""
     fields: dict[str, st.SearchStrategy[Any]] = {}
     for field in descriptor.fields:
@@ -137,7 +137,7 @@ def messages(descriptor: Descriptor, depth: int = 4) -> st.SearchStrategy[dict[s
     return st.fixed_dictionaries({}, optional=fields).map(lambda chosen: _one_of_each(descriptor, chosen))
 
 
-def _one_of_each(descriptor: Descriptor, chosen: dict[str, Any]) -> dict[str, Any]:
+def _one_of_each(descriptor: Any, chosen: dict[str, Any]) -> dict[str, Any]:
     for oneof in descriptor.oneofs:
         for name in [field.name for field in oneof.fields if field.name in chosen][1:]:
             del chosen[name]

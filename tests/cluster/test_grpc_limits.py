@@ -41,7 +41,7 @@ def wires() -> Iterator[list[Wire]]:
 
 @pytest.fixture(params=["one node", "a follower of three"])
 def wire(wires: list[Wire], request: pytest.FixtureRequest) -> Wire:
-    return wires[request.param != "one node"]
+    return wires[int(request.param != "one node")]
 
 
 def refused(ask: Callable[[], Any], code: grpc.StatusCode, text: str, wire: Wire) -> None:
@@ -56,33 +56,37 @@ def refused(ask: Callable[[], Any], code: grpc.StatusCode, text: str, wire: Wire
     assert wire.seq() == before + 1, "nothing was done, and the node goes on"
 
 
+def every_refusal(wire: Wire, key: str) -> list[Callable[[], Any]]:
+    """Each request that names a key."""
+    return [
+        lambda: wire.put(key),
+        lambda: wire.delete(key),
+        lambda: wire.upsert(key, b""),
+        lambda: wire.get(key),
+        lambda: wire.mget("k", key),
+        lambda: wire.list_prefix(key),
+        lambda: wire.kv_list(key),
+        lambda: wire.kv_get_many(key),
+        lambda: wire.transaction(pb.TxnRequest(condition=[when(key, seq=0)])),
+        lambda: wire.kv_transaction(branch(None, get(key))),
+        lambda: next(wire.stub.Watch(pb.WatchRequest(key=key), timeout=5)),
+        lambda: next(wire.stub.Watch(pb.WatchRequest(key="a", key_end=key), timeout=5)),
+    ]
+
+
 def test_keys(wire: Wire) -> None:
     for longest in ("k" * limits.KEY_SIZE_BYTES_MAX, "é" * (limits.KEY_SIZE_BYTES_MAX // 2)):
         too_long = longest + "k"
         record = wire.put(longest).current
         assert wire.get(longest) == record
         assert [item.value for item in (*wire.mget(longest), *wire.kv_get_many(longest))] == [record, record]
-        assert wire.list(longest)[0].value == wire.kv_list(longest)[0].value == record
+        assert wire.list_prefix(longest)[0].value == wire.kv_list(longest)[0].value == record
         wire.upsert(longest, b"2")
         assert wire.transaction(pb.TxnRequest(condition=[when(longest, 1, seq=0)], if_then=[get(longest)])).success
         with wire.watch(longest, "\U0010ffff", initial_flush=True) as events:
             assert next(events).event.key == longest
         text = f"is {limits.KEY_SIZE_BYTES_MAX + 1}, the limit is {limits.KEY_SIZE_BYTES_MAX}"
-        refusals: list[Callable[[], Any]] = [
-            lambda key=too_long: wire.put(key),
-            lambda key=too_long: wire.delete(key),
-            lambda key=too_long: wire.upsert(key, b""),
-            lambda key=too_long: wire.get(key),
-            lambda key=too_long: wire.mget("k", key),
-            lambda key=too_long: wire.list(key),
-            lambda key=too_long: wire.kv_list(key),
-            lambda key=too_long: wire.kv_get_many(key),
-            lambda key=too_long: wire.transaction(pb.TxnRequest(condition=[when(key, seq=0)])),
-            lambda key=too_long: wire.kv_transaction(branch(None, get(key))),
-            lambda key=too_long: next(wire.stub.Watch(pb.WatchRequest(key=key), timeout=5)),
-            lambda key=too_long: next(wire.stub.Watch(pb.WatchRequest(key="a", key_end=key), timeout=5)),
-        ]
-        for ask in refusals:
+        for ask in every_refusal(wire, too_long):
             refused(ask, INVALID, text, wire)
 
 

@@ -38,7 +38,7 @@ def wires() -> Iterator[dict[str, Wire]]:
         nodes = [*clusters[0].nodes.values(), *clusters[1].nodes.values()]
         found = {name: Wire(str(node.grpc)) for name, node in zip(TARGETS, nodes, strict=True)}
         for name in TARGETS[:2]:  # the counter starts at 0, and reads before the first write see nothing
-            assert list(found[name].list("")) == []
+            assert list(found[name].list_prefix("")) == []
             assert found[name].put("first").current.seq == 1
         yield found
     finally:
@@ -128,7 +128,7 @@ def test_no_operation_behaves_as_a_get_of_the_empty_key(wire: Wire) -> None:
 def test_a_list_of_everything_is_in_order(wire: Wire, key: str) -> None:
     names = [key + name for name in ("b", "\U00010000", "a", "\uffff", "é")]
     wire.run(*map(put, names))
-    everything = [item.key for item in wire.list("")]
+    everything = [item.key for item in wire.list_prefix("")]
     assert everything == sorted(everything)
     assert set(everything) >= set(names)
 
@@ -137,7 +137,7 @@ def test_get_many_answers_while_its_input_is_open(wire: Wire, key: str) -> None:
     wire.put(key)
     wire.kv_get_many(key)  # finds the leader
     leader = next(iter(wire._leaders.values()), wire)
-    answered = []
+    answered: list[bytes] = []
 
     def requests() -> Iterator[pb.KvGetManyRequest]:
         for _ in range(3):

@@ -139,7 +139,7 @@ class MethodBench:
         call = await self.call(m.TRANSACTION, pb.TxnRequest(if_then=operations))
         return pb.TxnReply.FromString(call.sent[-1])
 
-    async def put(self, key: str, value: bytes = b"v", **options: int) -> int:
+    async def put(self, key: str, value: bytes = b"v", **options: Any) -> int:
         """Write a value; returns its sequence number."""
         reply = await self.transact(pb.TxnOp(put=pb.TxnPutRequest(key=key, value=value, **options)))
         return reply.responses[0].put.current.seq

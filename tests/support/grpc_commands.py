@@ -83,4 +83,4 @@ def send(wire: Wire, command: c.Command) -> c.Reply:
 
 
 def records_of(wire: Wire, prefix: str = "") -> dict[str, SeqV]:
-    return {item.key: answers.record_of(item.value) for item in wire.list(prefix)}
+    return {item.key: answers.record_of(item.value) for item in wire.list_prefix(prefix)}

@@ -125,7 +125,7 @@ class Wire:
     def mget(self, *keys: str) -> list[pb.StreamItem]:
         return self.read({"MGetKV": {"keys": list(keys)}})
 
-    def list(self, prefix: str) -> list[pb.StreamItem]:
+    def list_prefix(self, prefix: str) -> list[pb.StreamItem]:
         return self.read({"ListKV": {"prefix": prefix}})
 
     def kv_list(self, prefix: str, limit: int | None = None) -> list[pb.StreamItem]:
@@ -213,7 +213,7 @@ def put_sequential(prefix: str, counter: str, value: bytes = b"v", **fields: Any
     return pb.TxnOp(put_sequential=pb.PutSequential(prefix=prefix, sequence_key=counter, value=value, **fields))
 
 
-def when(key: str, expected: int = 0, **target: Any) -> pb.TxnCondition:
+def when(key: str, expected: Any = 0, **target: Any) -> pb.TxnCondition:
     """A condition; `target` is one of seq, value and keys_with_prefix, or nothing."""
     return pb.TxnCondition(key=key, expected=expected, **target)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from metasrv.model import commands as c
 from metasrv.model.entries import RegularEntry
-from metasrv.model.types import LogId
+from metasrv.model.types import LogId, SeqV
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter
 from metasrv.state.watch import Watcher, WatchItem
@@ -41,6 +41,18 @@ class Bench:
         (response,) = self.run(c.Put(key, value, **options), at_ms=at_ms)
         assert isinstance(response, c.PutResponse)
         return response
+
+    def current(self, key: str, value: bytes = b"v", at_ms: int = NOW_MS, **options: int) -> SeqV:
+        """Write a record that does not expire at once; what was stored."""
+        current = self.put(key, value, at_ms, **options).current
+        assert current is not None
+        return current
+
+    def value(self, key: str, now_ms: int = NOW_MS) -> bytes:
+        """The bytes of a record that is there."""
+        record = self.machine.get(key, now_ms)
+        assert record is not None, key
+        return record.data
 
     def keys(self, now_ms: int = NOW_MS) -> list[str]:
         return [key for key, _ in self.machine.list_prefix("", None, now_ms)]

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from metasrv.model.codec import decode_command, encode_command
 from metasrv.model.entries import RegularEntry
 from metasrv.model.types import LogId
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, verify_snapshot
+from metasrv.state.watch import Watcher
 from tests.support.state_histories import BASE_MS
-from tests.support.state_model import Model, expire_ms
+from tests.support.state_model import Model, expiry_of
 from tests.support.state_strategies import resolved
 
 YEAR_5000_MS = 95_617_584_000_000
 
 
-async def drained(machine: StateMachine, watcher: object) -> list[tuple[str, object, object]]:
+async def drained(watcher: Watcher) -> list[tuple[str, object, object]]:
     """Everything that waits for a watcher."""
-    found = []
+    found: list[tuple[str, object, object]] = []
     while watcher._queue:
         found += [(item.key, item.prev, item.current) for item in await watcher.next_batch()]
     return found
@@ -33,21 +35,15 @@ def compare(machine: StateMachine, model: Model) -> None:
     assert machine.last_seq == model.seq
     assert machine.last_time_ms == model.time_ms
     assert machine.key_count == len(model.records)
-    assert machine.expire_count == sum(record.meta.expire_at is not None for record in model.records.values())
-    expiries_ms = {
-        expire_ms(record.meta.expire_at) for record in model.records.values() if record.meta.expire_at is not None
-    }
+    assert machine.expire_count == sum(expiry_of(record) is not None for record in model.records.values())
+    expiries_ms = {expiry for record in model.records.values() if (expiry := expiry_of(record)) is not None}
     moments = {at + later for at in expiries_ms if at < YEAR_5000_MS for later in (0, 1)}
     for now_ms in {BASE_MS, *moments}:
         compare_reads(machine, model, now_ms)
 
 
 def compare_reads(machine: StateMachine, model: Model, now_ms: int) -> None:
-    visible = {
-        key: record
-        for key, record in model.records.items()
-        if record.meta.expire_at is None or not expire_ms(record.meta.expire_at) < now_ms
-    }
+    visible = model.visible(now_ms)
     assert dict(machine.list_prefix("", None, now_ms)) == visible
     for prefix in ("a", "a/", "\U0010ffff", "\ud7ff"):
         found = machine.list_prefix(prefix, None, now_ms)
@@ -56,7 +52,7 @@ def compare_reads(machine: StateMachine, model: Model, now_ms: int) -> None:
     assert machine.get_many(wanted, now_ms) == [visible.get(key) for key in wanted]
 
 
-def run_history(directory: Path, history: list[object], watched: bool) -> int:
+def run_history(directory: Path, history: list[Any], watched: bool) -> int:
     """Returns how many entries were applied."""
     path = str(directory / "state.db")
     model, machine = Model(), StateMachine.open(path)
@@ -83,7 +79,7 @@ def run_history(directory: Path, history: list[object], watched: bool) -> int:
             replies = machine.apply_entry(LogId(1, index, 1), RegularEntry(time_ms, 1, batch))
             assert list(replies) == model.apply(time_ms, batch)
             if watcher is not None:
-                assert asyncio.run(drained(machine, watcher)) == [event for event in model.events if event[1] != event[2]]
+                assert asyncio.run(drained(watcher)) == [event for event in model.events if event[1] != event[2]]
         if action in ("reopen", "snapshot") and watched:
             watcher = machine.watches.subscribe(*everything)
         compare(machine, model)

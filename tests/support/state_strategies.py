@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
@@ -20,10 +20,17 @@ from tests.support.state_histories import (
 )
 from tests.support.state_model import Model
 
+Drawn = TypeVar("Drawn")
+
 keys = st.one_of(st.sampled_from(COMMON_KEYS), st.sampled_from(KEYS))
 values = st.sampled_from(VALUES)
 numbers = st.one_of(st.sampled_from(sorted(NEAR)), st.integers(0, 12), st.sampled_from(LARGE))
-maybe = lambda strategy: st.one_of(st.none(), strategy)  # noqa: E731
+
+
+def maybe(strategy: st.SearchStrategy[Drawn]) -> st.SearchStrategy[Drawn | None]:
+    return st.one_of(st.none(), strategy)
+
+
 expiries = maybe(
     st.one_of(
         st.integers(BASE_MS - 5, BASE_MS + 60),
@@ -51,7 +58,12 @@ conditions = st.sampled_from(c.Target).flatmap(
         c.Condition, keys, st.just(target), condition_operands[target], st.sampled_from(c.Comparison)
     )
 )
-few = lambda strategy: st.lists(strategy, max_size=3).map(tuple)  # noqa: E731
+
+
+def few(strategy: st.SearchStrategy[Drawn]) -> st.SearchStrategy[tuple[Drawn, ...]]:
+    return st.lists(strategy, max_size=3).map(tuple)
+
+
 expressions = st.recursive(
     st.builds(c.Expression, st.sampled_from(c.Combine), st.just(()), few(conditions)),
     lambda inner: st.builds(c.Expression, st.sampled_from(c.Combine), few(inner), few(conditions)),
@@ -59,7 +71,7 @@ expressions = st.recursive(
 )
 branches = few(st.builds(c.Branch, maybe(expressions), few(operations)))
 matches = st.builds(c.MatchSeq, st.sampled_from(c.MatchKind), numbers)
-one = lambda strategy: st.tuples(strategy)  # noqa: E731
+one = st.tuples
 nothing = st.just(())
 upserts = st.builds(c.Upsert, keys, matches, st.sampled_from(c.Operation), values, expiries, ttls)
 lone_operations = st.builds(c.Transaction, nothing, nothing, one(operations), nothing)

@@ -200,7 +200,7 @@ async def test_a_command_that_the_state_refuses_is_the_clients_fault(bench: Meth
     async def refuse(command: object, timeout_ms: int) -> ErrorReply:
         return ErrorReply("this can not be")
 
-    bench.consensus.propose = refuse  # type: ignore[assignment, method-assign]
+    bench.consensus.propose = refuse  # type: ignore[method-assign]
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
     assert (refused.code, refused.details) == (Code.INVALID_ARGUMENT, "this can not be")
 

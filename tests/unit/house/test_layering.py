@@ -71,7 +71,7 @@ def modules() -> dict[str, Path]:
 
 def imported_names(path: Path) -> set[str]:
     """Full names of everything a module imports, also inside functions and under TYPE_CHECKING."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

@@ -24,13 +24,13 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 
 def test_the_first_write_is_one_and_the_last_number_is_told(bench: Bench) -> None:
-    assert [bench.put("a").current.seq, bench.put("b").current.seq] == [1, 2]
+    assert [bench.current("a").seq, bench.current("b").seq] == [1, 2]
     assert bench.machine.last_seq == 2
 
 
 def test_log_time_is_told_and_never_goes_back(bench: Bench) -> None:
     bench.put("a", at_ms=NOW_MS)
-    assert bench.put("b", at_ms=NOW_MS - 1000).current.meta.proposed_at_ms == NOW_MS
+    assert bench.current("b", at_ms=NOW_MS - 1000).meta == KVMeta(None, NOW_MS)
     assert bench.machine.last_time_ms == NOW_MS
 
 

@@ -119,6 +119,7 @@ async def test_flush_then_marker_then_changes(bench: Bench) -> None:
         ("", False, True),
         ("a", False, False),
     ]
+    assert items[0].current is not None
     assert items[0].current.seq == 2
     assert items[4].current is None
 
@@ -143,8 +144,8 @@ async def test_a_long_flush_is_the_state_at_registration_whatever_happens_meanwh
         bench.run(*(c.Put(key, b"start") for key in keys if chance.random() < 0.6))
         expected = bench.machine.list_prefix("", None, NOW_MS)
         stream = bench.machine.watches.subscribe(*ALL_KEYS, initial_flush=True)
-        mirror: dict[str, SeqV] = {}
-        flushed: list[tuple[str, SeqV]] = []
+        mirror: dict[str, SeqV | None] = {}
+        flushed: list[tuple[str, SeqV | None]] = []
         initialized = False
         while not initialized or stream._queue:
             for item in await stream.next_batch():
