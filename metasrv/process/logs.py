@@ -13,7 +13,6 @@ import logging.handlers
 import queue
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -158,6 +157,8 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
 class _Writer(logging.handlers.QueueListener):
     """The helper thread: gives each record to the handlers it waits for."""
 
+    queue: queue.Queue[Any]
+
     def _monitor(self) -> None:
         threading.current_thread().name = "log-writer"
         show_thread_name()
@@ -167,6 +168,10 @@ class _Writer(logging.handlers.QueueListener):
         fixed, handlers = record
         for handler in handlers:
             handler.handle(fixed)
+
+    def enqueue_sentinel(self) -> None:
+        """The end mark waits for a place in a full queue; the thread is still writing."""
+        self.queue.put(None)
 
 
 class RunningLogs:
@@ -200,13 +205,7 @@ class RunningLogs:
             return
         self._running = False
         logging.getLogger().removeHandler(self._entrance)
-        while True:
-            try:
-                self._writer.stop()
-            except queue.Full:  # its end mark needs a place; the thread is still writing
-                time.sleep(0.01)
-                continue
-            break
+        self._writer.stop()
         report = self._entrance.dropped_report()
         if report is not None:
             self._writer.handle(report)

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from metasrv.grpc_api.http2.frames import PREFACE, settings
 from metasrv.testing.processes import ProcessCluster
+from tests.conftest import StartCluster
 
 OPEN_FILES = 256
 CONNECTIONS = OPEN_FILES // 2
@@ -29,7 +30,7 @@ def leak() -> Iterator[list[socket.socket]]:
 
 
 async def test_leaked_connections_take_neither_peers_nor_probes_nor_files_from_a_node(
-    start_cluster, leak: list[socket.socket]
+    start_cluster: StartCluster, leak: list[socket.socket]
 ) -> None:
     cluster: ProcessCluster = start_cluster(3)
     limited = ["prlimit", f"--nofile={OPEN_FILES}:{OPEN_FILES}"]
@@ -73,4 +74,6 @@ async def test_leaked_connections_take_neither_peers_nor_probes_nor_files_from_a
     for connection in leak:
         connection.close()
     async with cluster.client(leader) as client:
-        assert (await client.get("key")).data == b"value"
+        record = await client.get("key")
+    assert record is not None
+    assert record.data == b"value"

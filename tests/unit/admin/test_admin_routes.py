@@ -19,7 +19,8 @@ from metasrv.model.commands import SetFeature
 from metasrv.model.errors import NoLeaderError, NotLeaderError, StoppingError, UnknownOutcomeError
 from metasrv.node.context import NodeContext
 from metasrv.state.machine import StateMachine
-from metasrv.testing.fake_node import FakeConsensus, fake_context, leader_status, sample_status
+from metasrv.testing.fake_consensus import FakeConsensus
+from metasrv.testing.fake_node import fake_context, leader_status, sample_status
 
 JSON = "application/json; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"

@@ -50,11 +50,11 @@ def test_the_leader_hint_is_remembered_for_a_moment(tmp_path: Path) -> None:
     context, consensus = make_context(tmp_path)
     hint = LeaderHint(context)
     assert hint.metadata() == ()
-    consensus.leader_id = 2
+    consensus.follow(2)
     assert hint.metadata() == ()
-    context.clock.ahead_ms = int(HINT_SECONDS * 1000) + 1  # type: ignore[attr-defined]
+    context.clock.advance(HINT_SECONDS + 0.001)  # type: ignore[attr-defined]
     assert hint.metadata() == ((m.LEADER_METADATA_KEY, NODES[2].grpc_api_advertise_address),)
-    consensus.nodes = {2: NODES[2]._replace(grpc_api_advertise_address=None)}
+    consensus.change(nodes={2: NODES[2]._replace(grpc_api_advertise_address=None)})
     assert hint.address() is None
     context.machine.close()
 

@@ -200,7 +200,7 @@ async def test_a_command_that_the_state_refuses_is_the_clients_fault(bench: Meth
     async def refuse(command: object, timeout_ms: int) -> ErrorReply:
         return ErrorReply("this cannot be")
 
-    bench.consensus.propose = refuse  # type: ignore[assignment, method-assign]
+    bench.consensus.propose = refuse  # type: ignore[method-assign]
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
     assert (refused.code, refused.details) == (Code.INVALID_ARGUMENT, "this cannot be")
 
@@ -249,7 +249,7 @@ async def test_expired_records_are_hidden(bench: MethodBench) -> None:
     now_ms = bench.context.clock.wall_ms()
     await bench.put("soon", b"1", expire_at=now_ms + 5_000)
     await bench.put("later", b"1", expire_at=now_ms + 1_000_000)
-    bench.clock.ahead_ms = 10_000
+    bench.clock.advance(10)
     assert [item.key for item in await bench.read({"ListKV": {"prefix": ""}})] == ["later"]
     soon, later = await bench.read({"MGetKV": {"keys": ["soon", "later"]}})
     assert (soon.HasField("value"), later.HasField("value")) == (False, True)
@@ -286,8 +286,8 @@ async def test_large_reads_are_bounded_in_number(bench: MethodBench) -> None:
 
 
 async def test_a_follower_names_the_leader_in_its_initial_metadata(bench: MethodBench) -> None:
-    bench.consensus.leader_id = 2
-    bench.clock.ahead_ms = 60  # the hint of the time as leader is forgotten
+    bench.consensus.follow(2)
+    bench.clock.advance(0.06)  # the hint of the time as leader is forgotten
     header = {m.LEADER_METADATA_KEY: NODES[2].grpc_api_advertise_address}
     transaction = await bench.call(m.TRANSACTION, pb.TxnRequest())
     assert transaction.initial == header
@@ -303,12 +303,12 @@ async def test_the_leader_sends_no_header(bench: MethodBench) -> None:
 
 @pytest.mark.parametrize("method", [m.KV_LIST, m.KV_GET_MANY, m.KV_TRANSACTION], ids=lambda method: method.name)
 async def test_methods_for_the_leader_alone_send_clients_there(bench: MethodBench, method: m.Method) -> None:
-    bench.consensus.leader_id = 3
+    bench.consensus.follow(3)
     refused = await refusal(bench, method, method.request())
     assert (refused.code, refused.details) == (Code.UNAVAILABLE, "not leader")
     assert refused.metadata[m.LEADER_METADATA_KEY] == NODES[3].grpc_api_advertise_address
     assert refused.metadata[m.OUTCOME_METADATA_KEY] == m.NOT_DONE
-    bench.consensus.leader_id = None
+    bench.consensus.follow(None)
     refused = await refusal(bench, method, method.request())
     assert (refused.code, refused.details) == (Code.UNAVAILABLE, "not leader")
     assert m.LEADER_METADATA_KEY not in refused.metadata
@@ -335,7 +335,7 @@ FAILURES = [
 async def test_every_failure_has_its_status(
     bench: MethodBench, error: Exception, code: StatusCode, text: str, not_done: bool
 ) -> None:
-    bench.consensus.refusal = error
+    bench.consensus.failure = error
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
     assert (refused.code, refused.details) == (code, text)
     assert (refused.metadata.get(m.OUTCOME_METADATA_KEY) == m.NOT_DONE) is not_done
@@ -344,7 +344,7 @@ async def test_every_failure_has_its_status(
 async def test_an_unexpected_exception_is_logged_and_not_shown(
     bench: MethodBench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.consensus.refusal = RuntimeError("secret detail")
+    bench.consensus.failure = RuntimeError("secret detail")
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
     assert refused.code is Code.INTERNAL
     assert "secret detail" not in refused.details
@@ -377,7 +377,7 @@ async def test_calls_are_counted(bench: MethodBench) -> None:
 async def test_member_list_and_client_info(bench: MethodBench) -> None:
     members = pb.MemberListReply.FromString((await bench.call(m.MEMBER_LIST, pb.MemberListRequest())).sent[-1])
     assert list(members.data) == ["127.0.0.1:9191", "127.0.0.1:9192", "127.0.0.1:9193"]
-    bench.consensus.nodes = {2: NODES[2]._replace(grpc_api_advertise_address=None)}
+    bench.consensus.change(nodes={2: NODES[2]._replace(grpc_api_advertise_address=None)})
     members = pb.MemberListReply.FromString((await bench.call(m.MEMBER_LIST, pb.MemberListRequest())).sent[-1])
     assert list(members.data) == ["", "", ""]
     info = pb.ClientInfo.FromString((await bench.call(m.GET_CLIENT_INFO, pb.Empty())).sent[-1])
@@ -388,8 +388,8 @@ async def test_member_list_and_client_info(bench: MethodBench) -> None:
 async def test_cluster_status_texts(bench: MethodBench) -> None:
     status = pb.ClusterStatus.FromString((await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent[-1])
     assert (status.id, status.state, status.is_leader, status.data_version) == (1, "Leader", True, "V004")
-    assert status.endpoint == "localhost:28101"
-    assert status.leader == status.voters[0] == "id=1 raft=localhost:28101 grpc=127.0.0.1:9191"
+    assert status.endpoint == "localhost:28103"
+    assert status.leader == status.voters[0] == "id=1 raft=localhost:28103 grpc=127.0.0.1:9191"
     assert status.last_applied == f"T1-N1.{bench.machine.last_applied.index}"
     assert dict(status.replication) == {1: status.last_applied, 2: "T1-N1.1"}, "nothing known of 3"
     assert not status.HasField("purged")

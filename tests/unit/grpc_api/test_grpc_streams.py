@@ -36,7 +36,7 @@ class OpenWatch:
         self.call = FakeCall()
         route = bench.service._dispatcher.route(m.WATCH, bench._bodies[m.WATCH])
         data = pb.WatchRequest(**request).SerializeToString()
-        self.task = asyncio.create_task(route.function(data, self.call))
+        self.task: asyncio.Future[bytes | None] = asyncio.ensure_future(route.function(data, self.call))
 
     async def responses(self, count: int) -> list[pb.WatchResponse]:
         """Wait until `count` were sent; all of them."""
@@ -183,7 +183,7 @@ async def test_an_export_holds_every_kind_of_line_in_order(bench: MethodBench) -
     assert [body["Nodes"]["key"] for body in bodies[2:5]] == [1, 2, 3]
     assert bodies[2]["Nodes"]["value"] == {
         "name": "1",
-        "endpoint": {"addr": "localhost", "port": 28101},
+        "endpoint": {"addr": "localhost", "port": 28103},
         "grpc_api_advertise_address": "127.0.0.1:9191",
     }
     assert bodies[5] == {"Expire": {"key": {"time_ms": 9_000_000_000_000, "seq": 1}, "value": {"seq": 1, "key": "b"}}}

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import PRODUCT, ROOT, VERIFICATION
 
 ROOMS = (
@@ -73,7 +75,7 @@ def modules() -> dict[str, Path]:
 
 def imported_names(path: Path) -> set[str]:
     """Full names of everything a module imports, also inside functions and under TYPE_CHECKING."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -166,6 +168,7 @@ def test_foreign_libraries_stay_in_their_room() -> None:
     assert problems == []
 
 
+@pytest.mark.program
 def test_the_client_library_loads_no_server() -> None:
     program = "import sys, metasrv.client; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_untyped_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
-from metasrv.metrics.registry import RPC_DELAY_BOUNDS_MS, MetricsRegistry
+from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS
+from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import PeerProgress, RaftState, RaftStatus
@@ -256,6 +258,7 @@ def test_parsers_take_the_page(metrics: MetricsRegistry, status: RaftStatus) -> 
     assert sum(len(family.samples) for family in parse_plain(text)) == len(lines)
     openmetrics, content_type = metrics.render(status, 0, "application/openmetrics-text")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    parse_openmetrics: Any = parse_untyped_openmetrics
     names = {family.name for family in parse_openmetrics(openmetrics.decode())}
     assert "metasrv_server_leader_changes" in names
 

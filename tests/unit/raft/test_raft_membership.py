@@ -27,6 +27,8 @@ from tests.support.raft_stock import stock_engine
 from tests.support.state_bench import NOW_MS
 from tests.support.state_bench import Bench as StateBench
 
+pytestmark = pytest.mark.virtual_time
+
 
 class _Changes:
     """The leader's changes over a bench; `applied` is moved by the test."""

@@ -15,17 +15,7 @@ from metasrv.raft.log.storage_thread import InlineStorage
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.snapshots import BURST_SECONDS, INCOMING_NAME, RESEND_SECONDS, Snapshots
 from metasrv.state.snapshot import SnapshotInfo
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall_ms(self) -> int:
-        return int(self.now * 1000)
+from metasrv.testing.hand_clock import HandClock
 
 
 class Node:

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from metasrv.model import commands as c
 from metasrv.model.entries import MembershipEntry, NoopEntry
 from metasrv.model.errors import DataDamagedError, MetasrvError, StorageError
 from metasrv.model.types import Endpoint, LogId, Member, Membership, Node
-from metasrv.state import install, snapshot
+from metasrv.state import snapshot
 from metasrv.state.durability import checkpoint, restart_log, sync_state
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, read_snapshot_tail, verify_snapshot
@@ -283,7 +284,7 @@ def test_a_copy_is_the_state_at_the_pinned_instant(bench: Bench, tmp_path: Path)
 def test_a_copy_can_be_written_by_another_thread(bench: Bench, tmp_path: Path) -> None:
     rich(bench)
     writer = SnapshotWriter(bench.path)
-    results: list[object] = []
+    results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(writer.pin()))
     thread.start()
     thread.join()
@@ -433,7 +434,7 @@ def test_a_crash_at_any_step_of_an_installation_leaves_the_old_or_the_new_state(
                 raise Crash
             return real(*arguments)
 
-        monkeypatch.setattr(install.os, name, call)
+        monkeypatch.setattr(os, name, call)
 
     path = other.path
     try:

@@ -544,6 +544,7 @@ async def test_many_frames_in_one_piece_let_the_loop_run_in_between() -> None:
     assert not peer.transport.held
 
 
+@pytest.mark.virtual_time
 async def test_a_stop_waits_until_the_last_call_has_its_answer() -> None:
     bench = Bench()
     one, other = Peer(bench.server), Peer(bench.server)
@@ -561,6 +562,7 @@ async def test_a_stop_waits_until_the_last_call_has_its_answer() -> None:
     await stopping
 
 
+@pytest.mark.virtual_time
 async def test_a_stop_waits_for_calls_and_cuts_the_rest() -> None:
     bench = Bench()
     peer = Peer(bench.server)

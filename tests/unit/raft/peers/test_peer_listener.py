@@ -15,20 +15,8 @@ from metasrv.raft.peers.listener import PeerListener
 from metasrv.raft.peers.peer_handler import OneShotHandler
 from metasrv.raft.peers.quiet_log import REPEAT_AFTER_SECONDS, SUBJECTS_MAX, QuietLog
 from metasrv.raft.peers.security import PeerSecurity
+from metasrv.testing.hand_clock import HandClock
 from metasrv.testing.memory_stream import MemoryStream, MemoryTransport
-
-
-class HandClock:
-    """Time that stands still until the test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall_ms(self) -> int:
-        return int(self.now * 1000)
 
 
 class Node(OneShotHandler):
@@ -67,7 +55,7 @@ class World:
     """One listening node, and callers over streams in memory."""
 
     def __init__(self, security: PeerSecurity | None = None) -> None:
-        self.node, self.clock = Node(), HandClock()
+        self.node, self.clock = Node(), HandClock(100.0)
         self.contacts = PeerContacts(self.clock)
         self.security = security or PeerSecurity()
         identity = LocalIdentity(9, "data-9", Endpoint("me", 9), "c1")

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +32,7 @@ from metasrv.raft.peers.frames import PAYLOAD_SIZE_BYTES_MAX
 from metasrv.raft.peers.peer_handler import OneShotHandler
 from metasrv.raft.peers.security import tls_contexts
 from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport, RemoteIdentity
+from tests.support.waiting import until
 
 # The fixture is the only way that every allowed release of pytest-asyncio has to choose the loop of one module.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
@@ -156,13 +157,6 @@ async def cluster() -> AsyncIterator[Cluster]:
     yield cluster
     for node in cluster.nodes:
         await node.transport.close()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        await asyncio.sleep(0.002)
 
 
 # ----------------------------------------------------------------------------- messages
