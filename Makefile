@@ -28,20 +28,47 @@ help: ## List the targets
 run: $(STAMP) ## Start the three nodes of conf/ under .metasrv/ and follow them until Ctrl-C (ARGS="--fresh")
 	@exec $(BIN)/python -m metasrv.cli.local_cluster $(ARGS)
 
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker"
+
 .PHONY: test
-test: $(STAMP) ## Run all tests but those with containers (ARGS="-k name")
-	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker" $(ARGS)
+test: $(STAMP) ## Run all tests but those with containers; about 8 min (ARGS="-k name")
+	@exec $(PYTEST) $(ARGS)
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## Run the tests that only compute; about 40 s
+	@exec $(PYTEST) tests/unit $(ARGS)
+
+.PHONY: test-socket
+test-socket: $(STAMP) ## Run the tests that open sockets in their own process; about 30 s
+	@exec $(PYTEST) tests/socket $(ARGS)
+
+.PHONY: test-sim
+test-sim: $(STAMP) ## Run the simulator's own tests, with 2,000 histories and the planted defects; about 3 min
+	@exec $(PYTEST) tests/sim $(ARGS)
+
+.PHONY: test-cluster
+test-cluster: $(STAMP) ## Run the tests that start real nodes, without breaking them; about 3 min
+	@exec $(PYTEST) tests/cluster $(ARGS)
+
+.PHONY: test-chaos
+test-chaos: $(STAMP) ## Run twenty rounds of faults on real nodes, and clusters sabotaged on purpose; about 3 min
+	@exec $(PYTEST) tests/chaos $(ARGS)
 
 # Containers need an engine and minutes for an image, so `make test` leaves them out; skipped where no engine answers.
 .PHONY: test-compose
 test-compose: $(STAMP) ## Build the image and test docker-compose.yml with real containers (ARGS="-m essential"; METASRV_COMPOSE_IMAGE=name)
 	@exec $(BIN)/python -m pytest tests/compose -o faulthandler_timeout=600 $(ARGS)
 
+.PHONY: coverage
+coverage: $(STAMP) ## Run the unit and the socket tests, show what they do not reach, and fail below the floor; about 90 s
+	@exec $(PYTEST) tests/unit tests/socket --cov --cov-report=term $(ARGS)
+
+# The unit and the socket tests run under measurement here, and so once.
 .PHONY: check
-check: lint test ## Everything that must hold: style, types, layering, tests
+check: lint coverage test-sim test-cluster test-chaos ## Everything that must hold: style, types, layering, coverage, tests; about 10 min
 
 .PHONY: lint
-lint: $(STAMP) ## Style and types only
+lint: $(STAMP) ## Style and types only; about 20 s
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -58,6 +85,10 @@ sim: $(STAMP) ## Deterministic simulation of clusters under faults (N=100000 SEE
 .PHONY: soak
 soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descriptor, thread or memory grows (MINUTES=60)
 	@exec $(BIN)/python -m metasrv.testing.endurance --minutes $(MINUTES) $(ARGS)
+
+.PHONY: replay
+replay: $(STAMP) ## Run one simulated history again and print all that happened in it; about 1 s (SEED=87329)
+	@exec $(BIN)/python -m verification.simulation --replay $(SEED) --trace $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)
@@ -102,7 +133,7 @@ docker: $(STAMP) ## Build the container image from wheels made here (BASE=image,
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and the data of `make run`
-	rm -rf $(VENV) .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml scripts/development_requirements.py scripts/make_environment.sh

@@ -15,7 +15,8 @@ Address = tuple[Any, ...]
 
 def listening_socket(family: int, address: Address, backlog: int) -> socket.socket:
     """Bound and listening, for the event loop to accept on; raises OSError and leaves nothing open."""
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio turns off the delay of small writes on what it accepts; uvloop always does.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setblocking(False)

@@ -78,6 +78,7 @@ class FakeConsensus:
             return self.current
         applied = self._machine.last_applied
         replication = self.current.replication
+        sizes = self._machine.file_sizes()
         return replace(
             self.current,
             last_log_id=applied,

@@ -11,7 +11,7 @@ from metasrv.model.limits import MIB
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.endurance import Endurance, report
 from metasrv.testing.processes import ProcessCluster
-from tests.conftest import StartCluster
+from tests.conftest import RecordProperty, StartCluster
 
 WRITERS = 16
 KEYS = 800
@@ -36,7 +36,7 @@ async def write(cluster: ProcessCluster, leader: int, number: int, until: float)
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-async def test_steady_writes_leave_a_small_log(cluster: ProcessCluster, record_property: pytest.RecordProperty) -> None:
+async def test_steady_writes_leave_a_small_log(cluster: ProcessCluster, record_property: RecordProperty) -> None:
     leader = await cluster.wait_for_leader()
     until = time.monotonic() + WRITE_SECONDS
     writing = asyncio.gather(*(write(cluster, leader, number, until) for number in range(WRITERS)))
@@ -58,9 +58,7 @@ async def test_steady_writes_leave_a_small_log(cluster: ProcessCluster, record_p
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_nothing_grows_under_a_mixed_load(
-    start_cluster: StartCluster, record_property: pytest.RecordProperty
-) -> None:
+async def test_nothing_grows_under_a_mixed_load(start_cluster: StartCluster, record_property: RecordProperty) -> None:
     """A short pass of `make soak`."""
     cluster = start_cluster(3)
     await cluster.boot()

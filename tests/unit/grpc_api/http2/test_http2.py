@@ -192,6 +192,9 @@ class Peer:
             data = data[end:]
         return found
 
+    def decoded(self, block: bytes) -> dict[str, str]:
+        return {str(name): str(value) for name, value in self.decoder.decode(block)}
+
     def headers(self) -> dict[str, str]:
         """All headers and trailers that arrived."""
         blocks = [payload for kind, _, _, payload in self.frames() if kind == f.HEADERS]
@@ -254,8 +257,8 @@ async def test_a_call_and_its_answer() -> None:
     await settle()
     (first, data, last) = peer.frames()
     assert (data[0], data[3]) == (f.DATA, length_prefixed(b"hello"))
-    assert dict(peer.decoder.decode(first[3]))[":status"] == "200"
-    assert dict(peer.decoder.decode(last[3])) == {"grpc-status": "0"}
+    assert peer.decoded(first[3])[":status"] == "200"
+    assert peer.decoded(last[3]) == {"grpc-status": "0"}
     assert last[1] & f.END_STREAM
     assert not peer.connection.calls
 
@@ -574,7 +577,7 @@ async def test_a_stop_waits_for_calls_and_cuts_the_rest() -> None:
     await stopping
     frames = peer.frames()
     assert (frames[0][0], int.from_bytes(frames[0][3][:4], "big")) == (f.GOAWAY, 1)
-    assert dict(peer.decoder.decode(frames[1][3]))["grpc-status"] == str(StatusCode.ABORTED.value)
+    assert peer.decoded(frames[1][3])["grpc-status"] == str(StatusCode.ABORTED.value)
     assert bench.cancelled == 1
 
 
