@@ -1,7 +1,8 @@
-"""How a node becomes and stops being a member: join with patience, register, leave.
+"""How a node becomes and stops being a member: join, register, leave.
 
-Coroutines that `meta_node.py` runs in order. Each waits until a deadline, says what it waits for, and ends with the
-sentence of docs/contract/admin-api.md section 5. They know addresses and consensus, no engine.
+`meta_node.py` joins and registers: both retry until a deadline and log what they wait for. `cli/server.py` leaves, in a
+few attempts. The final errors are the sentences of docs/contract/admin-api.md section 5. Knows addresses and consensus,
+not the engine. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ async def register_node(consensus: RaftConsensus, node: Node, clock: Clock, time
 
 
 async def leave_cluster(forwarding: Forwarding, node_id: int, addresses: Sequence[str]) -> None:
-    """One-shot: ask each address in turn to remove `node_id`. Raises LeaveError when none did."""
+    """Ask each address in turn, three times each, to remove `node_id`. Raises LeaveError when none did."""
     errors: list[str] = []
     for address in addresses:
         for attempt in range(3):
