@@ -55,9 +55,7 @@ def control_router(context: NodeContext) -> APIRouter:
         response_model=TransferSchema,
         openapi_extra=_parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
         responses=codes(
-            ok="begun; nothing happens if `to` names no other voter",
-            s404="this node is not the leader",
-            s500="the node has stopped",
+            ok="begun, unless `to` names no other voter", s404="this node is not the leader", s500="the node has stopped"
         ),
     )
     async def trigger_transfer_leader(request: Request) -> JsonResponse | TextResponse:
