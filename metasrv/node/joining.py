@@ -13,7 +13,15 @@ from collections.abc import Sequence
 
 from metasrv.consensus import JoinRequest
 from metasrv.model.commands import AddNode
-from metasrv.model.errors import IdentityError, JoinError, LeaveError, MetasrvError, RequestError, StartupError
+from metasrv.model.errors import (
+    IdentityError,
+    JoinError,
+    LeaveError,
+    LeaveSelfError,
+    MetasrvError,
+    RequestError,
+    StartupError,
+)
 from metasrv.model.types import Endpoint, Node
 from metasrv.process.clock import Clock
 from metasrv.raft.consensus import RaftConsensus
@@ -123,8 +131,8 @@ async def leave_cluster(forwarding: Forwarding, node_id: int, addresses: Sequenc
                 await forwarding.leave(Endpoint.parse(address), node_id, CONNECT_TIMEOUT_MS, hops=1)
             except (MetasrvError, ValueError) as error:
                 errors.append(f"{address}: {error}")
-                if "leave-via-self" in str(error):
-                    break
+                if isinstance(error, LeaveSelfError):
+                    break  # it would refuse again
                 continue
             return
     listed = ", ".join(f'"{address}"' for address in addresses)
