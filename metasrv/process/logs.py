@@ -23,6 +23,7 @@ from metasrv.model.errors import ConfigError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs_file import RotatingFileHandler
 
+THREAD_NAME = "log-lines"
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 _LEVEL_NAMES: Mapping[int, str] = {
@@ -155,6 +156,11 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
 
 class _Writer(logging.handlers.QueueListener):
     """The helper thread: gives each record to the handlers it waits for."""
+
+    def start(self) -> None:
+        super().start()
+        if self._thread is not None:
+            self._thread.name = THREAD_NAME
 
     def handle(self, record: Any) -> None:
         fixed, handlers = record
