@@ -50,12 +50,12 @@ class ConfigModel(BaseModel):
 
 
 class LogFileConfig(ConfigModel):
-    """`[log.file]`: log files, one an hour, the oldest removed."""
+    """`[log.file]`: log files, one per hour, the oldest removed."""
 
     on: bool = Field(default=True, description="Write log files.")
     level: str = Field(default="Warn,metasrv=Info", description="Level, or levels by name: `Warn,metasrv.raft=Debug`.")
     dir: str = Field(default="./.databend/logs", description="Directory of the log files.", min_length=1)
-    format: Literal["json", "text"] = Field(default="json", description="One JSON object a line, or plain text.")
+    format: Literal["json", "text"] = Field(default="json", description="One JSON object per line, or plain text.")
     limit: int = Field(default=48, ge=1, le=1_000_000, description="Number of log files to keep.")
     max_size: int = Field(
         default=4 * 1024 * MIB,
@@ -72,7 +72,7 @@ class LogStderrConfig(ConfigModel):
 
     on: bool = Field(default=False, description="Write log lines to standard error.")
     level: str = Field(default="Warn,metasrv=Info", description="Level, or levels by name.")
-    format: Literal["json", "text"] = Field(default="text", description="One JSON object a line, or plain text.")
+    format: Literal["json", "text"] = Field(default="text", description="One JSON object per line, or plain text.")
 
     _level = field_validator("level")(lambda text: _checked_levels(text))
 

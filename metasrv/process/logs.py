@@ -67,7 +67,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, level, target, message, what was given as `extra`, trace."""
+    """One JSON object per line: timestamp, level, target, message, what was given as `extra`, trace."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__()
