@@ -104,12 +104,12 @@ def busy_registry() -> MetricsRegistry:
     return metrics
 
 
-def test_the_seeds_families_come_first_in_its_order() -> None:
+def test_the_legacy_families_come_first_in_their_order() -> None:
     types = re.findall(r"^# TYPE (\S+) (\S+)$", page(registry(), sample_status()), re.MULTILINE)
     assert types[: len(LEGACY_TYPES)] == LEGACY_TYPES
 
 
-def test_the_seeds_samples_have_its_names_and_whole_numbers() -> None:
+def test_the_legacy_samples_have_bare_names_and_whole_numbers() -> None:
     lines = page(busy_registry(), leader_status(proposals_pending=2)).splitlines()
     for line in (
         "metasrv_meta_network_recv_bytes 307163",
@@ -137,7 +137,7 @@ def test_the_seeds_samples_have_its_names_and_whole_numbers() -> None:
         assert line in lines
 
 
-def test_todays_names_are_there_from_the_start() -> None:
+def test_the_current_names_are_there_from_the_start() -> None:
     shown = samples(page(registry(), sample_status()))
     assert [name for name in TODAYS_NAMES if name not in shown] == []
     assert shown['metasrv_server_version{component="metasrv",semver="1.2.3",sha="abcdef0"}'] == 1
