@@ -1,7 +1,7 @@
 # metasrv: every command a person needs. `make` alone lists them.
 #
-# Nothing is needed first but Python 3.11 or later with its venv module: each target makes .venv and installs what
-# pyproject.toml names, once, and again when pyproject.toml changes.
+# Needs only Python 3.11 or later with its venv module: each target makes .venv and installs what pyproject.toml names, the
+# first time and whenever pyproject.toml changes.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -54,7 +54,7 @@ test-cluster: $(STAMP) ## Run the tests that start real nodes, without breaking 
 test-chaos: $(STAMP) ## Run twenty rounds of faults on real nodes, and clusters sabotaged on purpose; about 3 min
 	@exec $(PYTEST) tests/chaos $(ARGS)
 
-# Containers need an engine and minutes for an image, so `make test` leaves them out; skipped where no engine answers.
+# Needs a Docker engine, and minutes for an image, so `make test` leaves it out. Skipped if no engine answers.
 .PHONY: test-compose
 test-compose: $(STAMP) ## Build the image and test docker-compose.yml with real containers (ARGS="-m essential"; METASRV_COMPOSE_IMAGE=name)
 	@exec $(BIN)/python -m pytest tests/compose -o faulthandler_timeout=600 $(ARGS)
@@ -79,7 +79,7 @@ format: $(STAMP) ## Format the source
 	@$(BIN)/ruff format .
 
 .PHONY: sim
-sim: $(STAMP) ## Deterministic simulation of clusters under faults (N=100000 SEED=1)
+sim: $(STAMP) ## Simulate clusters under faults, deterministically (N=100000 SEED=1)
 	@exec $(BIN)/python -m verification.simulation --histories $(N) --seed $(SEED) --workers $(WORKERS) $(ARGS)
 
 .PHONY: soak
@@ -91,11 +91,11 @@ replay: $(STAMP) ## Run one simulated history again and print all that happened 
 	@exec $(BIN)/python -m verification.simulation --replay $(SEED) --trace $(ARGS)
 
 .PHONY: chaos
-chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)
+chaos: $(STAMP) ## Break real processes under load, and check every answer (ROUNDS=500)
 	@exec $(BIN)/python -m verification.chaos_rounds --rounds $(ROUNDS) $(ARGS)
 
 .PHONY: chaos-compose
-chaos-compose: $(STAMP) ## Faults on real containers under load, checked for linearizability (ROUNDS=50)
+chaos-compose: $(STAMP) ## Break real containers under load, and check every answer (ROUNDS=50)
 	@exec $(BIN)/python -m verification.compose_rounds --rounds $(ROUNDS) $(ARGS)
 
 .PHONY: mutants
@@ -103,16 +103,20 @@ mutants: $(STAMP) ## Plant each known defect and see how soon the simulator noti
 	@exec $(BIN)/python -m verification.mutants --seed $(SEED) $(ARGS)
 
 .PHONY: sim-stock
-sim-stock: $(STAMP) ## Plain pysyncobj and metasrv through the same simulated faults, kind by kind (STOCK_N=40 SEED=1)
+sim-stock: $(STAMP) ## Put plain pysyncobj and metasrv through the same simulated faults (STOCK_N=40 SEED=1)
 	@exec $(BIN)/python -m verification.stock --histories $(STOCK_N) --seed $(SEED) $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## Side by side with etcd on this machine (needs Debian's etcd-server and nghttp2-client)
+bench: $(STAMP) ## Measure metasrv and etcd side by side on this machine (needs Debian's etcd-server and nghttp2-client)
 	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)
 
 .PHONY: proto
 proto: $(STAMP) ## Generate the gRPC code again from metasrv/protocol/proto/meta.proto
 	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. metasrv/protocol/proto/meta.proto
+
+.PHONY: reference
+reference: $(STAMP) ## Write docs/reference again from what the program declares
+	@$(BIN)/python scripts/make_reference.py
 
 .PHONY: wheel
 wheel: $(STAMP) ## Build the wheel and the source archive into dist/
@@ -120,11 +124,11 @@ wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m build --outdir dist .
 
 .PHONY: check-wheels
-check-wheels: $(STAMP) ## Is there a wheel of every dependency for Linux and macOS, x86-64 and arm64? (90 s)
+check-wheels: $(STAMP) ## Check that every dependency has wheels for Linux and macOS, x86-64 and arm64 (90 s)
 	@exec $(BIN)/python scripts/check_wheels.py
 
 .PHONY: docker-base
-docker-base: ## Build a Python base image from Debian packages, for machines that can not pull images
+docker-base: ## Build a Python base image from Debian packages, for machines that cannot pull images
 	@exec docker/make_base.sh
 
 .PHONY: docker

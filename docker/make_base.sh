@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the image metasrv-base: a minimal Debian 12 with its Python 3.11, for machines that can not pull images.
+# Makes the image metasrv-base: a minimal Debian 12 with its Python 3.11, for machines that cannot pull images.
 # Needs root (debootstrap makes device files), debootstrap, a Docker engine and a Debian mirror: the one of this machine's
 # debootstrap, or METASRV_DEBIAN_MIRROR=URL. Does nothing if the image is there already, unless METASRV_BASE_REBUILD=1.
 set -euo pipefail

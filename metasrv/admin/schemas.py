@@ -1,6 +1,6 @@
 """The JSON shapes as models, for the API's description only; `views.py` makes them.
 
-A test holds both together: every view must be valid here, and no field may be missing in either.
+A test compares the two: every view must be valid here, and neither may lack a field. Used when the API is described.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RaftLogSchema(Schema):
 class PeerSchema(Schema):
     id: int
     connected: bool
-    last_contact_ms: int | None = Field(description="Since the last message from the peer.")
+    last_contact_ms: int | None = Field(description="Milliseconds since the last message from the peer.")
     match: LogIdSchema | None = Field(description="Last entry it acknowledged; leader only.")
     lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
 

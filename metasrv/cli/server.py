@@ -36,14 +36,14 @@ from metasrv.raft.peers.one_shot import one_shot_transport
 logger = logging.getLogger("metasrv.server")
 
 SWITCH_INTERVAL_SECONDS = 0.001
-"""A helper thread that computes (an export, a snapshot's check) gives the interpreter back to the event loop this soon;
-Python's own five milliseconds, several times a write, would show in every write's latency."""
+"""A helper thread that computes (an export, a snapshot's check) gives the interpreter back to the event loop this soon.
+Python's default of five milliseconds, paid several times per write, would show in every write's latency."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    # A node forks only to start another program, py-spy. gRPC's own handling of forks crashes that child now and then,
-    # before the program begins, so that the profile has to be taken another way.
+    # A node forks only to start another program, py-spy. gRPC's fork handlers sometimes crash that child before
+    # the program begins, and the profile would have to be taken by the in-process sampler.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         options = parse_options(sys.argv[1:] if arguments is None else list(arguments), os.environ)
@@ -79,7 +79,7 @@ def _print_command(options: Options, loaded: LoadedConfig) -> int:
         try:
             print(show_config_text(loaded), flush=True)
         except BrokenPipeError:
-            # The reader, `head` perhaps, has enough. Nothing more may be written, also not at exit.
+            # The reader (`head`, perhaps) has closed the pipe. Nothing more may be written, not even at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif options.cmd == "ver":
         print(version_text(loaded.config))

@@ -1,4 +1,4 @@
-"""The families that no Databend release has, under prefixes of our own.
+"""metasrv's own families, which no Databend release has.
 
 `metasrv_raft_*`, `metasrv_node_*`, `metasrv_loop_*`, `metasrv_grpc_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in
 base units. They answer what operators of such clusters ask for: disk latency, lag of each peer, what holds the event
@@ -45,7 +45,7 @@ def _raft_families(status: RaftStatus) -> Iterator[Family]:
     yield gauge(f"{RAFT}failure_tolerance_nodes", "Voters that may still fail; leader only.", tolerance)
     if status.leader_contact_ms is not None:
         seconds = status.leader_contact_ms / 1000
-        yield gauge(f"{RAFT}leader_contact_age_seconds", "Since the leader was last heard.", seconds)
+        yield gauge(f"{RAFT}leader_contact_age_seconds", "Time since the leader was last heard.", seconds)
     yield gauge(f"{RAFT}purged_index", "Index of the last purged log entry.", (status.purged or LogId()).index)
     yield gauge(f"{NODE}state_size_bytes", "Bytes of the state on disk.", status.state_size_bytes)
     sizes: dict[Labels, float] = {(("file", name),): size for name, size in status.file_sizes_bytes().items()}
@@ -65,7 +65,7 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
             matched = 0 if peer.match_log_id is None else peer.match_log_id.index
             lags[label] = max(0, status.last_log_id.index - matched)
     yield labelled(f"{RAFT}peer_connected", "gauge", "1 while the peer is connected.", connected)
-    yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Since the peer was last heard.", ages)
+    yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Time since the peer was last heard.", ages)
     yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
 
 

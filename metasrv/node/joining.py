@@ -1,4 +1,4 @@
-"""How a node becomes and stops being a member: join with patience, register, leave.
+"""How a node becomes and stops being a member: join, register, leave.
 
 Coroutines that `meta_node.py` runs in order. Each waits until a deadline, logs what it waits for, and ends with the
 sentence of docs/contract/admin-api.md section 5. They know addresses and consensus, but no engine.
@@ -120,7 +120,7 @@ async def register_node(consensus: RaftConsensus, node: Node, clock: Clock, time
 
 
 async def leave_cluster(forwarding: Forwarding, node_id: int, addresses: Sequence[str]) -> None:
-    """One-shot: ask each address in turn to remove `node_id`. Raises LeaveError when none did."""
+    """Ask each address in turn, three times each, to remove `node_id`. Raises LeaveError when none did."""
     errors: list[str] = []
     for address in addresses:
         for attempt in range(3):

@@ -62,7 +62,7 @@ class MetaNode:
         self._stop.set()
 
     def stopping(self) -> bool:
-        """A stop was asked for."""
+        """Whether a stop was requested."""
         return self._stop.is_set()
 
     async def run(self) -> int:
@@ -141,7 +141,7 @@ class MetaNode:
                 await joining
                 context.joined = True
                 gc.collect()
-                gc.freeze()  # what lives as long as the process need not be looked at again
+                gc.freeze()  # later collections skip what lives as long as the process
                 self.started(context)
                 await stopping
         finally:

@@ -1,7 +1,7 @@
 """Opens what a node keeps on disk and makes sure that its parts belong together, before anything runs.
 
 Directory, raft log and state are checked against each other here; any doubt stops the start with a sentence
-(invariant 9). Blocking on purpose: it runs before the node serves anything.
+(invariant 9). It blocks, and runs before the node serves anything.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def open_data(
 ) -> OpenedData:
     """Open or create the data directory; `bootstrap` makes a fresh one the first voter of a new cluster.
 
-    The simulator passes a state machine that is watched, and a checkpoint size that short runs reach.
+    The simulator passes an observed state machine and a checkpoint size that short runs reach.
 
     Raises IdentityError, DataDamagedError, StorageError.
     """

@@ -1,7 +1,7 @@
 """A listening TCP socket, for each of the node's three ports.
 
-Not left to the event loop: after a bind that failed inside uvloop, its loop never closes, nor does the process end. And
-already listening, since two sockets may share an address until one of them does. Runs at the start of a listener.
+Bound here and not by the event loop: after a failed bind inside uvloop, the loop never closes and the process never
+ends. It listens at once, because two sockets may share an address until one of them listens. Runs when a listener starts.
 """
 
 from __future__ import annotations

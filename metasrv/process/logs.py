@@ -1,8 +1,8 @@
 """Log lines: from `[log]` to files and standard error, written by a helper thread, without secrets.
 
-`start_logging` is called once by the process, before the event loop runs. A log call costs the caller a queue entry; a
-slow disk or a full pipe blocks the helper thread only. When the queue is full, lines are dropped and counted, because
-a node that stops for its log is worse than a gap that says so (invariant 10). Knows nothing of what is logged.
+`start_logging` is called once by the process, before the node starts. A log call costs the caller a queue entry; a slow
+disk or a full pipe blocks the helper thread only. When the queue is full, lines are dropped and counted, because a
+reported gap is better than a node that waits for its log (invariant 10). Does not know what is logged.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Redactor:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         texts = {secret for secret in secrets if secret}
-        # JSON lines carry the escaped form; longer ones go first, one may be part of another.
+        # JSON lines carry the escaped form. Longer secrets go first, because one may contain another.
         texts |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in texts}
         self._secrets = sorted(texts, key=len, reverse=True)
 
@@ -61,13 +61,13 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
         line = f"{_timestamp(record)} {_level_name(record)} {record.name}: {record.getMessage()}{extras}"
-        # One record, one line, whatever somebody managed to get into a message; traces keep their own lines.
+        # One record is one line, whatever its message contains; traces keep their line breaks.
         line = line.replace("\r", "\\r").replace("\n", "\\n")
         return self._redact(line + _trace(self, record))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, level, target, message, what was given as `extra`, trace."""
+    """One JSON object per line: timestamp, level, target, message, what was given as `extra`, trace."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__()
@@ -110,10 +110,10 @@ class Sink:
 
 
 class BoundedQueueHandler(logging.handlers.QueueHandler):
-    """Hands records to the helper thread; drops and counts them when it can not keep up.
+    """Hands records to the helper thread; drops and counts them when it cannot keep up.
 
-    Which sinks want a record is decided here, when it is logged: a level that changes while the record waits must
-    not decide over it. Queue items are pairs of a record and the handlers that get it.
+    Which sinks want a record is decided here, when it is logged, so a level that changes while the record waits does
+    not affect it. Queue items are pairs of a record and the handlers that get it.
     """
 
     def __init__(self, items: queue.Queue[Any], sinks: Sequence[Sink]) -> None:
@@ -133,7 +133,7 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
                 self.queue.put_nowait(report)
         except queue.Full:
             self.dropped += 1
-        except Exception:  # a message whose arguments do not fit; the standard library prints it and goes on
+        except Exception:  # arguments that do not fit the message; the standard library prints the mistake
             self.handleError(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
@@ -145,7 +145,7 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
         return fixed
 
     def dropped_report(self) -> tuple[logging.LogRecord, tuple[logging.Handler, ...]] | None:
-        """An item that tells all sinks of what was dropped since the last one; None when nothing was."""
+        """A queue item that tells all sinks how many lines were dropped since the last report; None if none were."""
         lost, self._dropped_reported = self.dropped - self._dropped_reported, self.dropped
         if lost == 0:
             return None
@@ -216,7 +216,7 @@ class RunningLogs:
             logging.getLogger(name).setLevel(level)
 
     def set_level(self, logger_name: str, level: str | None) -> None:
-        """Override the level of a logger and those below it in all sinks, or end that with None.
+        """Override the level of a logger and those below it in all sinks; None removes the override.
 
         The empty name is every logger without an override of its own. Raises ValueError for an unknown level.
         """
@@ -231,7 +231,7 @@ class RunningLogs:
         return dict(self._overrides)
 
     def _apply_levels(self) -> None:
-        """Give loggers the lowest level any sink wants, so that what nobody wants costs nothing."""
+        """Give loggers the lowest level any sink wants, so that unwanted records cost nothing."""
         wanted = set().union(*(sink.logger_names for sink in self._sinks), {""})
         for name in wanted | set(self._touched):
             logger = logging.getLogger(name)
@@ -244,7 +244,7 @@ def start_logging(config: LogConfig, secrets: Sequence[str] = (), stderr: IO[str
     """Open the configured sinks and attach them to the root logger.
 
     `secrets` never reach a sink (see `Config.secret_values`); `stderr` replaces standard error.
-    Raises ConfigError when the directory of the log files can not be written.
+    Raises ConfigError when the directory of the log files cannot be written.
     """
     logging.addLevelName(TRACE, "TRACE")
     redact = Redactor(secrets)
@@ -260,7 +260,7 @@ def start_logging(config: LogConfig, secrets: Sequence[str] = (), stderr: IO[str
             file_handler = RotatingFileHandler(config.file.dir, config.file.limit, config.file.max_size)
         except OSError as error:
             raise ConfigError(
-                [f"`log.file.dir`: {config.file.dir} can not be written: {error.strerror or error}"]
+                [f"`log.file.dir`: {config.file.dir} cannot be written: {error.strerror or error}"]
             ) from error
         add(file_handler, config.file.level, config.file.format)
     if config.stderr.on:
@@ -288,7 +288,7 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """The exception and the stack of a record, each beginning on a new line; empty without them."""
+    """The exception and the stack of a record, each beginning on a new line; empty if there are none."""
     if record.exc_info and not record.exc_text:
         record.exc_text = formatter.formatException(record.exc_info)
     parts = [part for part in (record.exc_text, record.stack_info) if part]

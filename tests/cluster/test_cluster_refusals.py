@@ -1,4 +1,4 @@
-"""Every wrong start and every request that can not be served ends in one clear sentence, and loses nothing."""
+"""Every wrong start and every request that cannot be served ends in one clear sentence, and loses nothing."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def small_disk() -> Iterator[tuple[list[str], list[str]]]:
                 break
             subprocess.run(["sleep", "0.02"], check=True)
         else:
-            pytest.skip("a mount namespace can not be made here")
+            pytest.skip("a mount namespace cannot be made here")
         yield enter, [*enter, "mount"]
     finally:
         holder.kill()
@@ -195,7 +195,7 @@ async def test_a_full_disk_stops_the_node_with_a_sentence_and_loses_nothing(
     node = cluster.nodes[1]
     node.raft_dir.mkdir()
     if not mounted([*mount, "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(node.raft_dir)]):
-        pytest.skip("a tmpfs can not be mounted here")
+        pytest.skip("a tmpfs cannot be mounted here")
     cluster.start(1, wrapper=enter)
     await cluster.wait_for_leader()
     acknowledged = await fill(cluster)

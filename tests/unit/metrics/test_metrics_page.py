@@ -1,4 +1,4 @@
-"""The metrics page: the seed's sample, today's names, real values, and a text that parsers take."""
+"""The metrics page: the legacy sample, current names, real values, and a text that parsers take."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metasrv.model.types import PeerProgress, RaftState, RaftStatus
 from metasrv.raft.observer import RaftObserver
 from metasrv.testing.fake_node import leader_status, sample_status
 
-SEED_TYPES = [
+LEGACY_TYPES = [
     ("metasrv_meta_network_recv_bytes", "counter"),
     ("metasrv_server_leader_changes", "counter"),
     ("metasrv_meta_network_req_success", "counter"),
@@ -112,12 +112,12 @@ def busy_registry() -> MetricsRegistry:
     return metrics
 
 
-def test_the_seeds_families_come_first_in_its_order() -> None:
+def test_the_legacy_families_come_first_in_their_order() -> None:
     types = re.findall(r"^# TYPE (\S+) (\S+)$", page(registry(), sample_status()), re.MULTILINE)
-    assert types[: len(SEED_TYPES)] == SEED_TYPES
+    assert types[: len(LEGACY_TYPES)] == LEGACY_TYPES
 
 
-def test_the_seeds_samples_have_its_names_and_whole_numbers() -> None:
+def test_the_legacy_samples_have_bare_names_and_whole_numbers() -> None:
     lines = page(busy_registry(), leader_status(proposals_pending=2)).splitlines()
     for line in (
         "metasrv_meta_network_recv_bytes 307163",

@@ -111,7 +111,7 @@ def test_a_node_that_installs_a_snapshot_is_not_ready(node: Parts) -> None:
 
 def test_the_data_directory_must_have_been_looked_at(node: Parts) -> None:
     assert failing(check_readiness(node[0], None)) == ["data_directory"]
-    broken = DirectoryReport(False, "it can not be written", None, 0.0)
+    broken = DirectoryReport(False, "it cannot be written", None, 0.0)
     assert failing(check_readiness(node[0], broken)) == ["data_directory"]
 
 
@@ -129,7 +129,7 @@ def test_a_probe_of_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_missing_directory_fails_the_probe(tmp_path: Path) -> None:
     passed, reason, _ = health.probe_directory(str(tmp_path / "gone"))
     assert not passed
-    assert reason.endswith("can not be written: No such file or directory")
+    assert reason.endswith("cannot be written: No such file or directory")
 
 
 def test_a_nearly_full_disk_fails_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
