@@ -83,10 +83,15 @@ wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m pip install --quiet build
 	@$(BIN)/python -m build --outdir dist .
 
+.PHONY: notices
+notices: $(STAMP) ## Write THIRD-PARTY-NOTICES again, after a change of the dependencies
+	@$(BIN)/python scripts/third_party_notices.py
+
 .PHONY: docker-base
-docker-base: ## Build a Python base image from Debian packages, for machines that can not pull images
+docker-base: ## Build a Python base image from Debian packages, for machines that cannot pull images
 	@exec docker/make_base.sh
 
+# `docker-compose up` builds the image by itself where a build reaches a package index.
 .PHONY: docker
 docker: $(STAMP) ## Build the container image from wheels made here (BASE=image, METASRV_IMAGE=name)
 	@PYTHON=$(BIN)/python exec docker/build.sh

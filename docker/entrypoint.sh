@@ -27,7 +27,7 @@ umask 077
 
 # A file with one line that appears whole or not at all, and only if there is none: `ln` never replaces.
 create_once() {
-    draft=$(mktemp "$1.XXXXXX") || fail "$(dirname "$1") can not be written by user $(id -u); check who owns the volume."
+    draft=$(mktemp "$1.XXXXXX") || fail "$(dirname "$1") cannot be written by user $(id -u); check who owns the volume."
     printf '%s\n' "$2" >"$draft"
     sync "$draft"
     ln "$draft" "$1" 2>/dev/null || true

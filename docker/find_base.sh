@@ -16,7 +16,7 @@ fail() {
 if [ -z "$base" ]; then
     base=python:$version-slim-bookworm
     if ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout "$PULL_SECONDS" docker pull --quiet "$base" >/dev/null 2>&1; then
-        echo "find_base: $base can not be pulled, using metasrv-base." >&2
+        echo "find_base: $base cannot be pulled, using metasrv-base." >&2
         docker/make_base.sh >&2 || fail "there is no base; mend what is said above, or name one: make docker BASE=..."
         base=metasrv-base
     fi

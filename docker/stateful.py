@@ -2,7 +2,7 @@
 """Starts the node of a pod of a StatefulSet: its name gives its id, its address and its peers.
 
 The first pod begins the cluster, but only when every other pod answers and none of them knows one. So a pod that lost
-its volume joins the others again, and waits as long as it can not ask them. Standard library only; configured by
+its volume joins the others again, and waits as long as it cannot ask them. Standard library only; configured by
 METASRV_PEER_SERVICE, the headless service, and METASRV_REPLICAS, the number of pods at the first start.
 """
 
