@@ -74,7 +74,7 @@ def install_dependencies(environment: Path) -> None:
         (sys.executable, "-m", "venv", "--without-pip", str(environment)),
         (*pip, "--use-pep517", *project["dependencies"]),
     ):
-        if subprocess.run(command, check=False).returncode:  # noqa: S603 - this interpreter, and names from pyproject.toml
+        if subprocess.run(command, check=False).returncode:
             raise NoticesError("the dependencies of pyproject.toml cannot be installed, for the reason above")
 
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import pytest
 
 from metasrv import __version__
-from metasrv.testing.compose import ComposeCluster, compose_command, run_command, why_no_containers
-from tests.compose.image import BUILD_SECONDS, ROOT
-from tests.compose.index_settings import index_settings, why_no_index
+from verification.compose import ComposeCluster, compose_command, run_command, why_no_containers
+from verification.compose_image import BUILD_SECONDS, ROOT
+from verification.compose_index import index_settings, why_no_index
 
 IMAGE = f"metasrv-compose-built-{os.getpid()}"
 COMMIT = "abcdef012345"
