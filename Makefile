@@ -123,6 +123,10 @@ wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m pip install --quiet build
 	@$(BIN)/python -m build --outdir dist .
 
+.PHONY: notices
+notices: $(STAMP) ## Write THIRD-PARTY-NOTICES again, after a change of the dependencies
+	@$(BIN)/python scripts/third_party_notices.py
+
 .PHONY: check-wheels
 check-wheels: $(STAMP) ## Check that every dependency has wheels for Linux and macOS, x86-64 and arm64 (90 s)
 	@exec $(BIN)/python scripts/check_wheels.py
@@ -131,6 +135,7 @@ check-wheels: $(STAMP) ## Check that every dependency has wheels for Linux and m
 docker-base: ## Build a Python base image from Debian packages, for machines that cannot pull images
 	@exec docker/make_base.sh
 
+# `docker-compose up` builds the image by itself where a build reaches a package index.
 .PHONY: docker
 docker: $(STAMP) ## Build the container image from wheels made here (BASE=image, METASRV_IMAGE=name)
 	@PYTHON=$(BIN)/python exec docker/build.sh

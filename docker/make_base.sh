@@ -26,9 +26,12 @@ debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates boo
     ${METASRV_DEBIAN_MIRROR:+"$METASRV_DEBIAN_MIRROR"} >"$root/debootstrap.log" 2>&1 ||
     { tail -n 20 "$root/debootstrap.log" >&2; fail "debootstrap failed; its last lines are above."; }
 
-# What a container never reads: package lists and archives, manuals, translations, and the mirror that was used.
+# What a container never reads: package lists and archives, manuals, translations, and the mirror that was used. The
+# licences of the packages stay, in /usr/share/doc/*/copyright.
 rm -rf "$root"/system/var/lib/apt/lists/* "$root"/system/var/cache/apt/* "$root"/system/var/log/* \
-    "$root"/system/usr/share/{doc,man,info,locale,lintian}/* "$root"/system/debootstrap
+    "$root"/system/usr/share/{man,info,locale,lintian}/* "$root"/system/debootstrap
+find "$root/system/usr/share/doc" -mindepth 2 ! -type d ! -name copyright -delete
+find "$root/system/usr/share/doc" -mindepth 1 -type d -empty -delete
 : >"$root/system/etc/apt/sources.list"
 rm -f "$root/system/etc/resolv.conf" "$root/system/etc/hostname"
 
