@@ -127,6 +127,10 @@ class OverloadedError(NotDoneError):
     """A bounded queue is full; the request was refused before it was taken."""
 
 
+class ViewLostError(NotDoneError):
+    """A large read took too long: the instant of the state that it read was given up (`state/views.py`)."""
+
+
 class StoppingError(NotDoneError):
     """The node is shutting down and takes nothing new."""
 

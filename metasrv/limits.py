@@ -38,6 +38,16 @@ LOG_MEMORY_BYTES_MAX = 64 * MIB
 LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
 """So large it may become for a peer that is being brought up by a snapshot and needs what comes behind it."""
 
+# State ------------------------------------------------------------------------------------------
+STATE_LOG_SIZE_BYTES_TARGET = 16 * MIB
+"""The state's write-ahead log is moved into the state file, and begins anew, when so much was written to it."""
+STATE_LOG_SIZE_BYTES_KEPT = 2 * STATE_LOG_SIZE_BYTES_TARGET
+"""It is overwritten in place, which syncs faster than a growing file; a longer one is cut, piece by piece."""
+STATE_LOG_PINNED_SIZE_BYTES_MAX = 256 * MIB
+"""Size of that log, beside that of the state file, at which the views that keep it from beginning anew are lost."""
+STATE_LOG_COPY_FACTOR = 4
+"""Copying a large state takes long: while a snapshot is written the log may be so many times the state file larger."""
+
 # Peers ------------------------------------------------------------------------------------------
 FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
 """One frame on a peer connection."""

@@ -102,6 +102,7 @@ class MetaNode:
             writer=data.writer,
             log_thread=StorageThread("raft-log", after_each=data.writer.checkpoint_if_due),
             snapshot_thread=StorageThread("snapshot"),
+            state_thread=StorageThread("state"),
             security=PeerSecurity.from_config(raft),
             observer=metrics,
             clock=self._clock,

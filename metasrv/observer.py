@@ -50,6 +50,10 @@ class RaftObserver(Protocol):
         """One log entry was applied to the state."""
         ...
 
+    def applying_paused(self, seconds: float) -> None:
+        """Committed entries waited so long while the state's write-ahead log began anew."""
+        ...
+
 
 class SilentObserver:
     """Listens to nothing."""
@@ -95,3 +99,6 @@ class SilentObserver:
 
     def batch_applied(self, seconds: float, commands: int) -> None:
         del seconds, commands
+
+    def applying_paused(self, seconds: float) -> None:
+        del seconds

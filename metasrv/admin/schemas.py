@@ -60,10 +60,18 @@ class PeerSchema(Schema):
     lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
 
 
+class FileSizesSchema(Schema):
+    state_database: int = Field(description="The applied key-value state.")
+    state_write_ahead_log: int = Field(description="What of it is not yet moved into the database.")
+    raft_log_database: int
+    raft_log_write_ahead_log: int
+    snapshots: int = Field(description="All snapshot files, and one on its way; not part of db_size.")
+
+
 class StatusSchema(Schema):
     id: int
     endpoint: str = Field(description="Raft advertise address, `host:port`.")
-    db_size: int = Field(description="Bytes of log and state on disk.")
+    db_size: int = Field(description="Bytes of log and state on disk; file_sizes says of what.")
     state: Literal["Leader", "Follower", "Candidate", "Learner", "Shutdown"]
     is_leader: bool
     current_term: int
@@ -94,6 +102,7 @@ class StatusSchema(Schema):
     membership_committed: bool
     proposals_pending: int
     peers: list[PeerSchema]
+    file_sizes: FileSizesSchema = Field(description="Bytes of each kind of file: what is data, what is log.")
     key_count: int
     expire_count: int
     watchers: int

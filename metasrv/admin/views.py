@@ -112,6 +112,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "membership_committed": status.membership_committed,
         "proposals_pending": status.proposals_pending,
         "peers": [_peer_view(peer, status) for peer in status.peers],
+        "file_sizes": status.file_sizes_bytes(),
         "key_count": context.machine.key_count,
         "expire_count": context.machine.expire_count,
         "watchers": context.machine.watches.count,

@@ -20,6 +20,7 @@ from metasrv.errors import (
     OverloadedError,
     StoppingError,
     UnknownOutcomeError,
+    ViewLostError,
 )
 from metasrv.grpc_api.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
@@ -74,6 +75,8 @@ def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool
         return Failure(grpc.StatusCode.UNAVAILABLE, NOT_LEADER_TEXT, metadata)
     if isinstance(error, NoLeaderError):
         return Failure(grpc.StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)
+    if isinstance(error, ViewLostError):
+        return Failure(grpc.StatusCode.ABORTED, str(error), metadata)
     if isinstance(error, OverloadedError):
         return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), metadata)
     text = str(error)

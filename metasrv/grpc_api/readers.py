@@ -1,8 +1,9 @@
 """Large reads: a view pinned to one instant, or a snapshot file, read page by page in a helper thread.
 
 What would hold the event loop longer than its step limit is read here: long lists, exports, key layouts. A pinned view
-keeps SQLite's write-ahead log from shrinking, so the number of views and the time a client takes for a page are
-bounded. Methods run on the event loop; only the reading itself runs in the threads.
+keeps SQLite's write-ahead log from starting over, so the number of views, the time a client takes for a page and the
+size of that log are bounded: past it a view is lost (ViewLostError). Methods run on the event loop; only the reading
+itself runs in the threads.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class PinnedReader(Generic[View]):
             yield item
             if self._machine.last_applied.index != applied_index:
                 applied_index, changed_at = self._machine.last_applied.index, loop.time()
-            if patient and loop.time() - changed_at < WRITES_GO_ON_SECONDS:
+            if patient and not self._machine.views.hurry and loop.time() - changed_at < WRITES_GO_ON_SECONDS:
                 await asyncio.sleep(min(worked_seconds * REST_PER_WORK, REST_SECONDS_MAX))
 
     async def deliver(self, stream: Stream, messages: Sequence[bytes]) -> None:

@@ -76,6 +76,7 @@ class WorkCounters:
         self.log_synced_entries = 0
         self.apply_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.applied_commands = 0
+        self.applying_paused_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.loop_lag_seconds = 0.0
         self.disk_free_bytes: int | None = None
         self.health: dict[tuple[str, str], bool] = {}

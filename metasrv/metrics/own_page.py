@@ -56,6 +56,8 @@ def _raft_families(status: RaftStatus) -> Iterator[Family]:
         yield gauge(f"{RAFT}leader_contact_age_seconds", "Since the leader was last heard.", seconds)
     yield gauge(f"{RAFT}purged_index", "Index of the last purged log entry.", (status.purged or LogId()).index)
     yield gauge(f"{NODE}state_size_bytes", "Bytes of the state on disk.", status.state_size_bytes)
+    sizes: dict[Labels, float] = {(("file", name),): size for name, size in status.file_sizes_bytes().items()}
+    yield labelled(f"{NODE}file_size_bytes", "gauge", "Bytes of each kind of file on disk.", sizes)
 
 
 def _peer_families(status: RaftStatus) -> Iterator[Family]:
@@ -79,6 +81,8 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield histogram(f"{RAFT}log_sync_seconds", "One write and sync of the raft log.", {(): work.log_sync_seconds})
     yield counter(f"{RAFT}log_synced_entries_total", "Log entries synced.", work.log_synced_entries)
     yield histogram(f"{RAFT}apply_seconds", "Applying one log entry to the state.", {(): work.apply_seconds})
+    pauses = "How long entries waited while the state's write-ahead log began anew."
+    yield histogram(f"{RAFT}applying_paused_seconds", pauses, {(): work.applying_paused_seconds})
     yield counter(f"{RAFT}applied_commands_total", "Commands applied to the state.", work.applied_commands)
     yield gauge(f"{NODE}loop_lag_seconds", "How late the event loop's last beat was.", work.loop_lag_seconds)
     if work.disk_free_bytes is not None:

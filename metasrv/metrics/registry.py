@@ -124,6 +124,9 @@ class MetricsRegistry:
         self.work.apply_seconds.observe(seconds)
         self.work.applied_commands += commands
 
+    def applying_paused(self, seconds: float) -> None:
+        self.work.applying_paused_seconds.observe(seconds)
+
     # ------------------------------------------------------------------------- admin API and health
 
     def admin_request(self, route: str, method: str, status_code: int) -> None:

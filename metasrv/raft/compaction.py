@@ -3,7 +3,7 @@
 The state file is durable by itself, so the log may be purged up to the applied index that a finished sync of the state
 has put on disk. Policy: every `snapshot_logs_since_last` applied entries, keeping `max_applied_log_to_keep` of them;
 earlier when the log in memory grows past its limit. What a snapshot on its way to a peer must be followed by stays, up
-to a larger limit: a peer that hangs must not fill the memory. The sync runs in the snapshot thread; the purge is a lazy
+to a larger limit: a peer that hangs must not fill the memory. The sync runs in the state thread; the purge is a lazy
 log write.
 """
 
@@ -17,7 +17,7 @@ from metasrv.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
 from metasrv.raft.log_store import LogStore
 from metasrv.raft.snapshots import Snapshots
 from metasrv.raft.storage_thread import Storage
-from metasrv.state.snapshot import checkpoint, sync_state
+from metasrv.state.durability import sync_state
 from metasrv.types import LogId
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,5 @@ class Compaction:
 
 
 def _make_durable(state_path: str) -> None:
-    """In the snapshot thread: sync what is committed, then shorten the state's write-ahead log."""
+    """In the state thread: sync what is committed."""
     sync_state(state_path)
-    checkpoint(state_path)

@@ -180,13 +180,13 @@ class Driver:
 
     def _take_step(self) -> None:
         engine, now = self._engine, self._clock.monotonic()
-        if engine.commit_index() > engine.applied_index():
+        if engine.has_to_apply():
             engine.apply_committed()
         self._handle_inbox(now)
         if not self._store.dirty:
             if self._needs_tick(now):
                 self._tick(now)
-            elif engine.commit_index() > engine.applied_index():
+            elif engine.has_to_apply():
                 engine.apply_committed()
             self._note_role()
             if not self._store.dirty:
@@ -197,7 +197,7 @@ class Driver:
         else:
             self._flush(self._outbox)
             self._outbox = []
-            if self._inbox or engine.commit_index() > engine.applied_index():
+            if self._inbox or engine.has_to_apply():
                 self.wake()
         self.after_step()
 
@@ -276,6 +276,12 @@ class Driver:
     def hold_proposals(self, hold: bool) -> None:
         """Leave new writes waiting, so that a transfer's target can catch up."""
         self._holding = hold
+        if not hold:
+            self.wake()
+
+    def hold_applying(self, hold: bool) -> None:
+        """Leave committed entries waiting, while the state's write-ahead log begins anew."""
+        self._engine.applying_held = hold
         if not hold:
             self.wake()
 

@@ -99,6 +99,8 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._without_snapshot: set[EngineNode] = set()
         self._durable_index = _NEVER
         """While a tick runs: the last entry that is on this node's disk."""
+        self.applying_held = False
+        """Committed entries stay where they are for a moment: the state file is not to be written to."""
         minimum, maximum = election_timeout_seconds
         configuration = SyncObjConf(
             autoTick=False,
@@ -148,6 +150,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     def applied_index(self) -> int:
         index: int = self._SyncObj__raftLastApplied
         return index
+
+    def has_to_apply(self) -> bool:
+        """There are committed entries that may be applied now."""
+        return self.commit_index() > self.applied_index() and not self.applying_held
 
     def leader_id(self) -> int | None:
         node = self._SyncObj__raftLeader
@@ -304,7 +310,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         commit = min(self.commit_index(), self._durable_index)
         deadline = self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
         try:
-            while self.applied_index() < commit and self._clock.monotonic() < deadline:
+            while self.applied_index() < commit and not self.applying_held and self._clock.monotonic() < deadline:
                 self._SyncObj__raftCommitIndex = self.applied_index() + 1
                 SyncObj._SyncObj__applyLogEntries(self)
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metasrv.clock import Clock
 from metasrv.data_directory import DataDirectory
@@ -25,6 +25,7 @@ from metasrv.raft.peers import Peers
 from metasrv.raft.proposals import Proposals
 from metasrv.raft.reads import AppliedWaiters, ReadIndex
 from metasrv.raft.snapshots import Snapshots
+from metasrv.raft.state_log import StateLog, StateLogLimits
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
 from metasrv.raft.storage_thread import Storage
 from metasrv.raft.transport import LocalIdentity, PeerSecurity, PeerTransport
@@ -47,6 +48,7 @@ class RaftSettings:
     max_applied_log_to_keep: int
     snapshot_chunk_size_bytes: int
     install_snapshot_timeout_ms: int
+    state_log: StateLogLimits = field(default_factory=StateLogLimits)
 
 
 @dataclass(slots=True)
@@ -60,6 +62,7 @@ class ReplicaResources:
     writer: LogWriter
     log_thread: Storage
     snapshot_thread: Storage
+    state_thread: Storage
     security: PeerSecurity
     observer: RaftObserver
     clock: Clock
@@ -151,11 +154,20 @@ class Replica:
         self._compaction = Compaction(
             store=given.store,
             snapshots=self.snapshots,
-            thread=given.snapshot_thread,
+            thread=given.state_thread,
             state_path=given.directory.state_path,
             logs_since_last=settings.snapshot_logs_since_last,
             logs_to_keep=settings.max_applied_log_to_keep,
             applied_index=self.applied_index,
+            failed=self.driver.fail,
+        )
+        self._state_log = StateLog(
+            machine=given.machine,
+            thread=given.state_thread,
+            clock=given.clock,
+            observer=given.observer,
+            limits=settings.state_log,
+            hold=self.driver.hold_applying,
             failed=self.driver.fail,
         )
         self._sources = StatusSources(
@@ -204,8 +216,10 @@ class Replica:
         self.applied.fail(StoppingError())
         await self.peers.transport.close()
         self.snapshots.close()
+        self._state_log.close()
         await self.resources.log_thread.stop()
         await self.resources.snapshot_thread.stop()
+        await self.resources.state_thread.stop()
 
     # ------------------------------------------------------------------ called by the parts
 
@@ -237,18 +251,20 @@ class Replica:
             self.proposals.applied(index, term, 0, ())
             if isinstance(decoded, MembershipEntry):
                 logger.info("membership is now %s", decoded.after)
+        self._state_log.applied(len(content), len(replies))
         self.peers.note_registry(self.machine.nodes)
 
     def _after_step(self) -> None:
         self.history.saw(self.leader_id(), self.engine.term())
         self.applied.resolve()
-        if self._pending_install is not None and not self.driver.busy():
+        if self._pending_install is not None and not self.driver.busy() and not self._state_log.restarting:
             info, self._pending_install = self._pending_install, None
             self._install(info)
         self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         if self.snapshots.needed:
             self.snapshots.build(self.machine.last_applied.index)
         self._compaction.consider()
+        self._state_log.consider()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """This leader can send the peer no entries: those that it lacks are not in the log any more."""

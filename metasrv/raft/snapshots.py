@@ -140,6 +140,11 @@ class Snapshots:
         names = [name for name in os.listdir(self._directory) if name.endswith(".snap")]
         return [os.path.join(self._directory, name) for name in sorted(names, key=_position_of)]
 
+    def files_size_bytes(self) -> int:
+        """Of all snapshot files, and of those that are being written or received."""
+        with os.scandir(self._directory) as entries:
+            return sum(_size_of(entry) for entry in entries)
+
     def purge_floor(self) -> int | None:
         """The log must be kept from this index on."""
         indexes = [transfer.info.log_id.index for transfer in self._outgoing.values()]
@@ -358,6 +363,13 @@ class Snapshots:
             self._end(node_id, success=False)
         if self._incoming is not None:
             self._incoming.file.close()
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0  # removed since it was listed
 
 
 def _position_of(name: str) -> tuple[int, ...]:

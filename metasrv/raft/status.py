@@ -1,6 +1,6 @@
 """Builds the status of one instant from the engine, the log and the state (invariant 8).
 
-Called on the event loop, between two steps, whenever somebody asks; reads values only and touches no file.
+Called on the event loop, between two steps, whenever somebody asks; reads values only, and of files their sizes.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
     if state is RaftState.LEADER:
         replication = {i: _match(sources, history, i) for i in members}
     snapshot = sources.snapshots
+    state_sizes = machine.file_sizes()
     newest = snapshot.newest
     return RaftStatus(
         node_id=sources.node_id,
@@ -107,7 +108,8 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         leader_changes=history.changes,
         last_seq=machine.last_seq,
         raft_log=store.statistics(),
-        state_size_bytes=machine.size_bytes(),
+        state_size_bytes=sum(state_sizes),
+        state_log_size_bytes=state_sizes.log_bytes,
         snapshot=SnapshotStatus(
             last_log_id=newest.log_id if newest else None,
             key_count=newest.key_count if newest else 0,
@@ -116,6 +118,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
             building=snapshot.building,
             installing=snapshot.receiving(),
             path=newest.path if newest else None,
+            files_size_bytes=snapshot.files_size_bytes(),
         ),
         fatal=str(sources.driver.fatal) if sources.driver.fatal else None,
     )

@@ -63,6 +63,7 @@ def sample_status(**changes: Any) -> RaftStatus:
         last_seq=60665,
         raft_log=RaftLogStatus(10, 2000, 30_000, 20_000, 40_000, 1, 10_000, {"ChunkId(00_000)": 10_000}),
         state_size_bytes=70_000,
+        state_log_size_bytes=20_000,
         snapshot=SnapshotStatus(LogId(66, 50000, 3), 90, 10, 8192, building=False, installing=False),
         fatal=None,
     )

@@ -101,7 +101,8 @@ class InstantConsensus:
             leader_changes=1,
             last_seq=self.machine.last_seq,
             raft_log=RaftLogStatus(1, 2, 3, 4, 5, 6, 7, {"ChunkId(00_000)": 8}),
-            state_size_bytes=self.machine.size_bytes(),
+            state_size_bytes=sum(self.machine.file_sizes()),
+            state_log_size_bytes=self.machine.file_sizes().log_bytes,
             snapshot=SnapshotStatus(LogId(1, 5, 1), 10, 2, 99, False, False, self.snapshot_path),
             fatal=None,
         )

@@ -39,7 +39,7 @@ def test_a_new_state_is_empty(bench: Bench) -> None:
     assert (dict(machine.nodes), machine.features, machine.membership) == ({}, (), Membership())
     assert (machine.membership_log_id, machine.cluster_id, machine.secret("s")) == (ZERO_LOG_ID, None, None)
     assert machine.installed_tail() is None
-    assert machine.size_bytes() > 0
+    assert machine.file_sizes().database_bytes > 0
 
 
 @pytest.mark.parametrize("index", [0, 1, 3, 4])

@@ -18,6 +18,7 @@ from metasrv.observer import SilentObserver
 from metasrv.opening import OpenedData, open_data
 from metasrv.raft.cluster import RaftConsensus
 from metasrv.raft.replica import RaftSettings, ReplicaResources
+from metasrv.raft.state_log import StateLogLimits
 from metasrv.raft.transport import PeerSecurity
 from metasrv.testing.simulation.disk import Disk, Image, torn_write, write_image
 from metasrv.testing.simulation.loop import ProcessKilled, SimulatedLoop
@@ -30,6 +31,7 @@ from metasrv.types import Endpoint, Node
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
 LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
+STATE_LOG_LIMITS = StateLogLimits(target=64 * 1024, kept=128 * 1024, pinned_max=1024 * 1024)
 
 __all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
 
@@ -176,6 +178,7 @@ class Machine:
                 max_applied_log_to_keep=tuning.max_applied_log_to_keep,
                 snapshot_chunk_size_bytes=tuning.snapshot_chunk_size_bytes,
                 install_snapshot_timeout_ms=tuning.install_snapshot_timeout_ms,
+                state_log=STATE_LOG_LIMITS,
             ),
             directory=data.directory,
             machine=data.machine,
@@ -183,6 +186,7 @@ class Machine:
             writer=data.writer,
             log_thread=log_storage,
             snapshot_thread=storage(),
+            state_thread=storage(),
             security=PeerSecurity(),
             observer=SilentObserver(),
             clock=world.clock,
