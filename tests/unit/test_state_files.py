@@ -235,7 +235,13 @@ def test_sync_without_a_log_is_done_already(tmp_path: Path) -> None:
 
 def test_faults_of_the_helper_functions_are_named(tmp_path: Path) -> None:
     nothing = str(tmp_path / "missing" / "state.db")
-    for function in (checkpoint, restart_log, lambda path: SnapshotWriter(path).pin(), StateMachine.open, verify_snapshot):
+    for function in (
+        checkpoint,
+        restart_log,
+        lambda path: SnapshotWriter(path).pin(),
+        StateMachine.open,
+        verify_snapshot,
+    ):
         with pytest.raises((StorageError, DataDamagedError), match=r"state\.db"):
             function(nothing)
 

@@ -25,19 +25,33 @@ from metasrv.testing.simulation.loop import ProcessKilled, SimulatedLoop
 from metasrv.testing.simulation.storage import DiskFaults, SimulatedStorage
 from metasrv.testing.simulation.transport import SimulatedTransport
 from metasrv.testing.simulation.watched_machine import WatchedMachine
-from metasrv.testing.simulation.world import Tuning, World
+from metasrv.testing.simulation.world import Tuning, Witness, World
 from metasrv.types import Endpoint, Node
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
 LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
-STATE_LOG_LIMITS = StateLogLimits(target=64 * 1024, kept=128 * 1024, pinned_max=1024 * 1024)
+STATE_LOG_LIMITS = StateLogLimits(target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024)
+"""Small, so that short histories meet passes, restarts, and files that are cut."""
+STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
+"""No write-ahead log of a state is longer once nothing is in its way."""
 
 __all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
 
 
 def endpoint_of(node_id: int) -> Endpoint:
     return Endpoint(f"node-{node_id}", 28103)
+
+
+class _CountingObserver(SilentObserver):
+    """A run that never met a restart of the state's write-ahead log proves nothing about it."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+
+    def applying_paused(self, seconds: float) -> None:
+        del seconds
+        self._witness.count("pauses for a new state log")
 
 
 @dataclass(eq=False)
@@ -188,7 +202,7 @@ class Machine:
             snapshot_thread=storage(),
             state_thread=storage(),
             security=PeerSecurity(),
-            observer=SilentObserver(),
+            observer=_CountingObserver(world.witness),
             clock=world.clock,
             make_transport=make_transport,
         )
