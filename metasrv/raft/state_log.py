@@ -27,7 +27,9 @@ logger = logging.getLogger(__name__)
 _ENTRY_SIZE_BYTES = 4 * 1024
 """What one entry writes to the log beside its commands: the page with its position."""
 _COMMAND_SIZE_BYTES = 4 * 1024
-"""What one command writes beside its content: its page. A guess; too low a one shows in the size of the file."""
+"""What one command writes beside its content: its page. Several commands of an entry may share one, so that this is
+corrected by what is found; too low a guess shows in the size of the file."""
+_SHARE_MIN = 1 / 16
 _AGAIN_SECONDS = 1.0
 """After a reader was in the way, or the disk was slow."""
 _SHORTEN_AGAIN_SECONDS = 0.1
@@ -72,8 +74,12 @@ class StateLog:
         self._running = False
         self.restarting = False
         """The state file must not be written to, or replaced, at this moment."""
-        self._written_bytes = 0
+        self._written_bytes = 0.0
         """Estimated, since the last passes began."""
+        self._share = 1.0
+        """Of the largest estimate, what the last passes found to have been written."""
+        self._is_new = True
+        """The log began anew after the last passes, so that the next ones find only what came since."""
         self._file_size_bytes = machine.file_sizes().log_bytes
         """When the last passes or the last restart were over."""
         self._changed = True
@@ -82,7 +88,7 @@ class StateLog:
 
     def applied(self, content_size_bytes: int, commands: int) -> None:
         """One entry took effect."""
-        self._written_bytes += content_size_bytes + _ENTRY_SIZE_BYTES + commands * _COMMAND_SIZE_BYTES
+        self._written_bytes += (content_size_bytes + _ENTRY_SIZE_BYTES + commands * _COMMAND_SIZE_BYTES) * self._share
         self._changed = True
 
     def consider(self) -> None:
@@ -126,14 +132,21 @@ class StateLog:
 
     def _start_passes(self) -> None:
         self._running = True
-        self._written_bytes = 0
-        self._plan(None)
-        self._thread.submit(checkpoint, self._machine.path, on_done=self._passed)
+        estimated_bytes, self._written_bytes = self._written_bytes, 0.0
 
-    def _passed(self, passes: LogPasses | None, error: BaseException | None) -> None:
-        if passes is None:
-            self._fail(error)
-            return
+        def done(passes: LogPasses | None, error: BaseException | None) -> None:
+            if passes is None:
+                self._fail(error)
+                return
+            if self._is_new and estimated_bytes >= self._limits.target:
+                self._share = min(1.0, max(_SHARE_MIN, self._share * passes.size_bytes / estimated_bytes))
+            self._is_new = False
+            self._passed(passes)
+
+        self._plan(None)
+        self._thread.submit(checkpoint, self._machine.path, on_done=done)
+
+    def _passed(self, passes: LogPasses) -> None:
         self._file_size_bytes = self._machine.file_sizes().log_bytes
         if self._closed:
             return
@@ -162,8 +175,10 @@ class StateLog:
             self._file_size_bytes = restart.file_size_bytes
             if not restart.restarted:
                 self._plan(_AGAIN_SECONDS)
-            elif restart.file_size_bytes > self._limits.kept:
-                self._plan(_SHORTEN_AGAIN_SECONDS)
+            else:
+                self._is_new = True
+                if restart.file_size_bytes > self._limits.kept:
+                    self._plan(_SHORTEN_AGAIN_SECONDS)
             self._hold(False)
 
         self._thread.submit(restart_log, self._machine.path, self._limits.kept, on_done=done)
