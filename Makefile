@@ -15,6 +15,7 @@ ROUNDS ?= 50
 N ?= 2000
 STOCK_N ?= 40
 SEED ?= 1
+MINUTES ?= 10
 ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -53,6 +54,10 @@ format: $(STAMP) ## Format the source
 .PHONY: sim
 sim: $(STAMP) ## Deterministic simulation of clusters under faults (N=100000 SEED=1)
 	@exec $(BIN)/python -m metasrv.testing.simulation --histories $(N) --seed $(SEED) --workers $(WORKERS) $(ARGS)
+
+.PHONY: soak
+soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descriptor, thread or memory grows (MINUTES=60)
+	@exec $(BIN)/python -m metasrv.testing.endurance --minutes $(MINUTES) $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)

@@ -41,6 +41,8 @@ LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
 # State ------------------------------------------------------------------------------------------
 STATE_LOG_SIZE_BYTES_TARGET = 16 * MIB
 """The state's write-ahead log is moved into the state file, and begins anew, when so much was written to it."""
+STATE_LOG_UNSYNCED_SIZE_BYTES_MAX = 2 * MIB
+"""It is synced when so much was written: one large sync would hold up the raft log's, which clients wait for."""
 STATE_LOG_SIZE_BYTES_KEPT = 2 * STATE_LOG_SIZE_BYTES_TARGET
 """It is overwritten in place, which syncs faster than a growing file; a longer one is cut, piece by piece."""
 STATE_LOG_PINNED_SIZE_BYTES_MAX = 256 * MIB

@@ -1,8 +1,9 @@
 """Keeps the state's write-ahead log short: decides when it is moved into the state file, and when it begins anew.
 
-Two steps in the state thread (`state/durability.py`): passes beside the loop's writes, often enough that each is small;
-then the restart, for which the loop holds back committed entries. It goes on with everything else meanwhile: messages,
-log writes, reads of what is applied. The pause is two or three small syncs long, as the raft log's own are.
+Three steps in the state thread (`state/durability.py`): syncs of a few MiB, so that none is long; passes beside the
+loop's writes; then the restart, for which the loop holds back committed entries. It goes on with everything else
+meanwhile: messages, log writes, reads of what is applied. The pause is two or three small syncs long, as the raft log's
+own are.
 
 A reader on an older instant keeps the log from beginning anew. When the log has grown past its limit, all views are
 revoked: their clients are told to read again. Runs on the event loop; knows neither SQLite nor who reads.
@@ -16,10 +17,15 @@ from dataclasses import dataclass
 
 from metasrv.clock import Clock
 from metasrv.errors import StartupError, StorageError
-from metasrv.limits import STATE_LOG_PINNED_SIZE_BYTES_MAX, STATE_LOG_SIZE_BYTES_KEPT, STATE_LOG_SIZE_BYTES_TARGET
+from metasrv.limits import (
+    STATE_LOG_PINNED_SIZE_BYTES_MAX,
+    STATE_LOG_SIZE_BYTES_KEPT,
+    STATE_LOG_SIZE_BYTES_TARGET,
+    STATE_LOG_UNSYNCED_SIZE_BYTES_MAX,
+)
 from metasrv.observer import RaftObserver
 from metasrv.raft.storage_thread import Storage
-from metasrv.state.durability import LogPasses, LogRestart, checkpoint, restart_log
+from metasrv.state.durability import LogPasses, LogRestart, checkpoint, restart_log, sync_log
 from metasrv.state.machine import StateMachine
 
 logger = logging.getLogger(__name__)
@@ -44,6 +50,7 @@ URGENT_FACTOR = 4
 class StateLogLimits:
     """Sizes in bytes; the simulator's are smaller."""
 
+    unsynced: int = STATE_LOG_UNSYNCED_SIZE_BYTES_MAX
     target: int = STATE_LOG_SIZE_BYTES_TARGET
     kept: int = STATE_LOG_SIZE_BYTES_KEPT
     pinned_max: int = STATE_LOG_PINNED_SIZE_BYTES_MAX
@@ -76,6 +83,8 @@ class StateLog:
         """The state file must not be written to, or replaced, at this moment."""
         self._written_bytes = 0.0
         """Estimated, since the last passes began."""
+        self._synced_bytes = 0.0
+        """Of them, those before the last sync."""
         self._share = 1.0
         """Of the largest estimate, what the last passes found to have been written."""
         self._is_new = True
@@ -104,6 +113,8 @@ class StateLog:
         grown_bytes = sizes.log_bytes - self._file_size_bytes
         if due or max(self._written_bytes, grown_bytes) >= self._limits.target:
             self._start_passes()
+        elif self._written_bytes - self._synced_bytes >= self._limits.unsynced:
+            self._start_sync()
 
     def _check_views(self, database_bytes: int, log_bytes: int) -> None:
         views = self._machine.views
@@ -128,11 +139,22 @@ class StateLog:
         """Start nothing new; what runs in the state thread comes to its end."""
         self._closed = True
 
-    # ------------------------------------------------------------------ passes
+    # ------------------------------------------------------------------ syncs and passes
+
+    def _start_sync(self) -> None:
+        self._running = True
+        self._synced_bytes = self._written_bytes
+
+        def done(_result: bool | None, error: BaseException | None) -> None:
+            self._running = False
+            if error is not None:
+                self._fail(error)
+
+        self._thread.submit(sync_log, self._machine.path, on_done=done)
 
     def _start_passes(self) -> None:
         self._running = True
-        estimated_bytes, self._written_bytes = self._written_bytes, 0.0
+        estimated_bytes, self._written_bytes, self._synced_bytes = self._written_bytes, 0.0, 0.0
 
         def done(passes: LogPasses | None, error: BaseException | None) -> None:
             if passes is None:

@@ -53,10 +53,16 @@ class LogRestart(NamedTuple):
 
 def sync_state(path: str) -> None:
     """Make everything that was committed before the call durable. Raises StorageError."""
+    if sync_log(path):
+        sync_directory(path)
+
+
+def sync_log(path: str) -> bool:
+    """Sync the write-ahead log, so that later syncs find less; False when there is none. Raises StorageError."""
     try:
         descriptor = os.open(f"{path}-wal", os.O_RDONLY)
     except FileNotFoundError:
-        return  # no connection is open: the last one to close moved all of it into the synced file
+        return False  # no connection is open: the last one to close moved all of it into the synced file
     except OSError as error:
         raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
     try:
@@ -65,7 +71,7 @@ def sync_state(path: str) -> None:
         raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
     finally:
         os.close(descriptor)
-    sync_directory(path)
+    return True
 
 
 def checkpoint(path: str) -> LogPasses:

@@ -8,15 +8,21 @@ from typing import Any
 import pytest
 
 from metasrv.errors import DataDamagedError, StartupError, StorageError
-from metasrv.limits import MIB, STATE_LOG_PINNED_SIZE_BYTES_MAX, STATE_LOG_SIZE_BYTES_KEPT, STATE_LOG_SIZE_BYTES_TARGET
+from metasrv.limits import (
+    MIB,
+    STATE_LOG_PINNED_SIZE_BYTES_MAX,
+    STATE_LOG_SIZE_BYTES_KEPT,
+    STATE_LOG_SIZE_BYTES_TARGET,
+    STATE_LOG_UNSYNCED_SIZE_BYTES_MAX,
+)
 from metasrv.observer import SilentObserver
 from metasrv.raft import state_log
 from metasrv.raft.state_log import StateLog, StateLogLimits
-from metasrv.state.durability import LogPasses, LogRestart, checkpoint, restart_log
+from metasrv.state.durability import LogPasses, LogRestart, checkpoint, restart_log, sync_log
 from metasrv.state.machine import StateFileSizes
 from metasrv.state.views import Views
 
-LIMITS = StateLogLimits(target=1_000_000, kept=2_000_000, pinned_max=10_000_000)
+LIMITS = StateLogLimits(unsynced=900_000, target=1_000_000, kept=2_000_000, pinned_max=10_000_000)
 ALL_MOVED = LogPasses(frames=250, moved=250, size_bytes=1_030_000, seconds=0.001)
 ONE_ENTRY_BYTES = 8 * 1024
 """What an entry with a single command and no content counts as."""
@@ -104,12 +110,33 @@ def bench() -> Bench:
 
 
 def test_the_log_is_moved_once_so_much_was_written(bench: Bench) -> None:
-    bench.write(LIMITS.target - 1)
+    bench.write(LIMITS.unsynced)
+    bench.thread.end(True)
+    bench.write(LIMITS.target - LIMITS.unsynced - 1)
     assert bench.thread.waiting == []
     bench.write(ONE_ENTRY_BYTES)
     assert bench.thread.waiting == [checkpoint]
     bench.write(LIMITS.target)
     assert bench.thread.waiting == [checkpoint], "one at a time"
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_log_is_synced_in_small_pieces(bench: Bench, over: int) -> None:
+    """A large one would hold up the raft log's syncs, which clients wait for."""
+    bench.write(LIMITS.unsynced - 1 + over)
+    assert bench.thread.waiting == [sync_log] * over
+    if over:
+        bench.write(ONE_ENTRY_BYTES)
+        assert bench.thread.waiting == [sync_log], "one at a time"
+        bench.thread.end(True)
+        bench.log.consider()
+        assert bench.thread.waiting == []
+
+
+def test_a_refused_sync_stops_the_node(bench: Bench) -> None:
+    bench.write(LIMITS.unsynced)
+    bench.thread.end(None, StorageError("the disk is full"))
+    assert [str(error) for error in bench.failures] == ["the disk is full"]
 
 
 @pytest.mark.parametrize("grown", [0, 1])
@@ -125,9 +152,11 @@ def test_what_is_found_corrects_the_estimate(bench: Bench) -> None:
     targets = []
     for found_bytes in (LIMITS.target // 4, LIMITS.target, 10 * LIMITS.target, 0, LIMITS.target):
         count = 0
-        while not bench.thread.waiting:
+        while checkpoint not in bench.thread.waiting:
             bench.write(LIMITS.target // 100)
             count += 1
+            if bench.thread.waiting == [sync_log]:
+                bench.thread.end(True)
         targets.append(count / 100)
         bench.thread.end(ALL_MOVED._replace(size_bytes=found_bytes))
         bench.thread.end(LogRestart(True, LIMITS.kept))
@@ -259,6 +288,7 @@ def test_nothing_is_begun_after_the_end(bench: Bench) -> None:
 
 
 def test_the_limits_of_a_node() -> None:
-    assert StateLogLimits() == StateLogLimits(16 * MIB, 32 * MIB, 256 * MIB)
+    assert StateLogLimits() == StateLogLimits(2 * MIB, 16 * MIB, 32 * MIB, 256 * MIB)
+    assert STATE_LOG_UNSYNCED_SIZE_BYTES_MAX == 2 * MIB
     assert (STATE_LOG_SIZE_BYTES_TARGET, STATE_LOG_SIZE_BYTES_KEPT) == (16 * MIB, 32 * MIB)
     assert STATE_LOG_PINNED_SIZE_BYTES_MAX == 256 * MIB

@@ -31,8 +31,9 @@ from metasrv.types import Endpoint, Node
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
 LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
-STATE_LOG_LIMITS = StateLogLimits(target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024)
-"""Small, so that short histories meet passes, restarts, and files that are cut."""
+STATE_LOG_LIMITS = StateLogLimits(unsynced=1024 * 1024, target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024)
+"""Small, so that short histories meet passes, restarts, and files that are cut; but no early syncs, after which there is
+little to lose."""
 STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
 """No write-ahead log of a state is longer once nothing is in its way."""
 
