@@ -77,8 +77,12 @@ async def run(options: argparse.Namespace) -> int:
         )
         _, page = await cluster.admin(leader, "/v1/metrics")
         for line in page.splitlines():
-            if line.startswith("metasrv_raft_applying_paused_seconds_") and not line.endswith(" 0.0"):
+            if line.startswith(
+                ("metasrv_raft_applying_paused_seconds_sum", "metasrv_raft_applying_paused_seconds_count")
+            ):
                 print(line)
+            elif line.startswith("process_cpu_seconds_total"):
+                print(f"processor of the leader: {float(line.split()[1]) / len(took) * 1e6:.0f} µs a write")
         for name in sorted(largest):
             print(f"{name:24} largest {largest[name] / 1e6:9.2f} MB   last {last.get(name, 0) / 1e6:9.2f} MB")
         await cluster.kill(leader)

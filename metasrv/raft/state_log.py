@@ -110,11 +110,16 @@ class StateLog:
         self._check_views(sizes.database_bytes, sizes.log_bytes)
         if self._running:
             return
-        grown_bytes = sizes.log_bytes - self._file_size_bytes
-        if due or max(self._written_bytes, grown_bytes) >= self._limits.target:
+        if due or self._written_bytes >= self._limits.target or self._has_grown(sizes.log_bytes):
             self._start_passes()
         elif self._written_bytes - self._synced_bytes >= self._limits.unsynced:
             self._start_sync()
+
+    def _has_grown(self, log_bytes: int) -> bool:
+        """More was written than estimated: a new log is longer than the remains of the old one only once all is new."""
+        if self._is_new:
+            return log_bytes >= self._limits.target and log_bytes > self._file_size_bytes
+        return log_bytes >= self._file_size_bytes + self._limits.target
 
     def _check_views(self, database_bytes: int, log_bytes: int) -> None:
         views = self._machine.views

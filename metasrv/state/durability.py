@@ -80,7 +80,7 @@ def checkpoint(path: str) -> LogPasses:
     The second pass moves what was written during the first, so that little is left for `restart_log`.
     Raises StorageError or DataDamagedError.
     """
-    sync_state(path)  # the passes' own syncs, each with a lock in hand, then find little left
+    sync_log(path)  # the own syncs of the passes, each with a lock in hand, then find little left
     with _helper_connection(path) as connection:
         frames, moved = _pass(connection, "PASSIVE")
         started = time.perf_counter()

@@ -147,6 +147,21 @@ def test_the_log_is_moved_once_its_file_has_grown_so_much(bench: Bench, grown: i
     assert len(bench.thread.waiting) == grown
 
 
+@pytest.mark.parametrize(("restarted", "grown"), [(True, 1), (False, LIMITS.target)])
+def test_a_file_that_grows_says_that_more_was_written_than_it_seemed(bench: Bench, restarted: bool, grown: int) -> None:
+    """A log that began anew was in need of no more room until all of the file was written again."""
+    bench.write(LIMITS.target)
+    bench.thread.end(ALL_MOVED)
+    bench.machine.log_bytes = 1_500_000
+    bench.thread.end(LogRestart(restarted, 1_500_000))
+    bench.machine.log_bytes += grown - 1
+    bench.write(ONE_ENTRY_BYTES)
+    assert bench.thread.waiting == []
+    bench.machine.log_bytes += 1
+    bench.write(ONE_ENTRY_BYTES)
+    assert bench.thread.waiting == [checkpoint]
+
+
 def test_what_is_found_corrects_the_estimate(bench: Bench) -> None:
     """Else a log of small entries that share their pages would begin anew far too often."""
     targets = []
