@@ -25,6 +25,7 @@ from metasrv.errors import (
     StoppingError,
     TooLargeError,
     UnknownOutcomeError,
+    ViewLostError,
 )
 from metasrv.wire import integer, pack, string, unpack, unsigned, unsigned_or_none
 
@@ -58,6 +59,7 @@ _TABLE: dict[int, tuple[type[RequestError], Callable[..., RequestError]]] = {
     10: (ChangeInProgressError, ChangeInProgressError),
     11: (LeaveSelfError, _leave_self),
     12: (PeerUnreachableError, PeerUnreachableError),
+    13: (ViewLostError, ViewLostError),
 }
 """Code, class, and how it is built from its text and fields. Append; never reorder or reuse a code."""
 _CODES: dict[type[RequestError], int] = {kind: code for code, (kind, _) in _TABLE.items()}

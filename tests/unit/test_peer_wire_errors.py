@@ -24,6 +24,7 @@ EXAMPLES = [
     errors.ChangeInProgressError(),
     errors.LeaveSelfError(1),
     errors.PeerUnreachableError("node 2 is not connected"),
+    errors.ViewLostError("read again"),
 ]
 
 
