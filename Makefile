@@ -53,40 +53,44 @@ format: $(STAMP) ## Format the source
 
 .PHONY: sim
 sim: $(STAMP) ## Deterministic simulation of clusters under faults (N=100000 SEED=1)
-	@exec $(BIN)/python -m metasrv.testing.simulation --histories $(N) --seed $(SEED) --workers $(WORKERS) $(ARGS)
+	@exec $(BIN)/python -m verification.simulation --histories $(N) --seed $(SEED) --workers $(WORKERS) $(ARGS)
 
 .PHONY: soak
 soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descriptor, thread or memory grows (MINUTES=60)
-	@exec $(BIN)/python -m metasrv.testing.endurance --minutes $(MINUTES) $(ARGS)
+	@exec $(BIN)/python -m verification.endurance --minutes $(MINUTES) $(ARGS)
 
 .PHONY: chaos
 chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)
-	@exec $(BIN)/python tests/chaos --rounds $(ROUNDS) $(ARGS)
+	@exec $(BIN)/python -m verification.chaos_rounds --rounds $(ROUNDS) $(ARGS)
 
 .PHONY: chaos-compose
 chaos-compose: $(STAMP) ## Faults on real containers under load, checked for linearizability (ROUNDS=50)
-	@exec $(BIN)/python -m tests.compose --rounds $(ROUNDS) $(ARGS)
+	@exec $(BIN)/python -m verification.compose_rounds --rounds $(ROUNDS) $(ARGS)
 
 .PHONY: mutants
 mutants: $(STAMP) ## Plant each known defect and see how soon the simulator notices (ARGS="--only 'term not stored'")
-	@exec $(BIN)/python -m metasrv.testing.mutants --seed $(SEED) $(ARGS)
+	@exec $(BIN)/python -m verification.mutants --seed $(SEED) $(ARGS)
 
 .PHONY: sim-stock
 sim-stock: $(STAMP) ## Plain pysyncobj and metasrv through the same simulated faults, kind by kind (STOCK_N=40 SEED=1)
-	@exec $(BIN)/python -m metasrv.testing.stock --histories $(STOCK_N) --seed $(SEED) $(ARGS)
+	@exec $(BIN)/python -m verification.stock --histories $(STOCK_N) --seed $(SEED) $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Side by side with etcd on this machine (needs Debian's etcd-server and nghttp2-client)
 	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)
 
 .PHONY: proto
-proto: $(STAMP) ## Generate the gRPC code again from metasrv/grpc_api/proto/meta.proto
-	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. metasrv/grpc_api/proto/meta.proto
+proto: $(STAMP) ## Generate the gRPC code again from metasrv/protocol/proto/meta.proto
+	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. metasrv/protocol/proto/meta.proto
 
 .PHONY: wheel
 wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m pip install --quiet build
 	@$(BIN)/python -m build --outdir dist .
+
+.PHONY: check-wheels
+check-wheels: $(STAMP) ## Is there a wheel of every dependency for Linux and macOS, x86-64 and arm64? (90 s)
+	@exec $(BIN)/python scripts/check_wheels.py
 
 .PHONY: docker-base
 docker-base: ## Build a Python base image from Debian packages, for machines that can not pull images

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from benchmarks.load import KEY, VALUE_SIZE_BYTES, Target
+from metasrv.model.types import Endpoint
 from metasrv.testing.ports import PortReservation
-from metasrv.types import Endpoint
 
 DEADLINE_SECONDS = 30.0
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import grpc
 
 from benchmarks.process_usage import MIB, UsageMeter, resident_mib
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.grpc_api.proto import meta_pb2_grpc
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2_grpc
 from metasrv.testing.processes import ProcessCluster
 
 OPENING_AT_ONCE = 200

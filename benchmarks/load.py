@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from metasrv.types import Endpoint
+from metasrv.model.types import Endpoint
 
 VALUE_SIZE_BYTES = 256
 KEY = "benchmark/key"

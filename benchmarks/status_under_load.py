@@ -22,8 +22,8 @@ from benchmarks import programs
 from benchmarks.load import LoadError, drive
 from benchmarks.process_usage import UsageMeter
 from benchmarks.side_by_side import CALIBRATION_REQUESTS, leader_target
+from metasrv.model.types import Endpoint
 from metasrv.testing.processes import ProcessCluster
-from metasrv.types import Endpoint
 
 CLIENTS = 64
 ASKED_PER_SECOND = 200

@@ -14,8 +14,8 @@ from metasrv.admin.health import health_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.problem import install_error_handlers
 from metasrv.admin.profiling import profiling_router
-from metasrv.context import NodeContext
-from metasrv.health import HealthMonitor
+from metasrv.node.context import NodeContext
+from metasrv.node.health import HealthMonitor
 
 DESCRIPTION = (
     "Every answer is from the node that was asked; nothing is proxied to the leader. Errors are bare text. "

@@ -12,7 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from metasrv.limits import ADMIN_CONNECTIONS_REFUSED_MAX
+from metasrv.model.limits import ADMIN_CONNECTIONS_REFUSED_MAX
 
 REQUEST_SECONDS_MAX = 20.0
 """From the connection, or the first byte of a further request, to the end of the request's head."""

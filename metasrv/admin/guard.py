@@ -19,8 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from metasrv.admin.control import CONTROL_PATHS
 from metasrv.admin.problem import fault
 from metasrv.admin.responses import TextResponse
-from metasrv.context import NodeContext
-from metasrv.limits import ADMIN_BODY_SIZE_BYTES_MAX
+from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX
+from metasrv.node.context import NodeContext
 
 audit_logger = logging.getLogger("metasrv.audit")
 

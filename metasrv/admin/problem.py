@@ -1,6 +1,6 @@
-"""Faults as answers: a status code and one bare sentence, never JSON, never 422 (admin-api.md 1.0).
+"""Faults as answers: a status code and one bare sentence, never JSON, never 422.
 
-Must not know what the routes do. Runs on the event loop.
+As docs/contract/admin-api.md section 1.0 has it. Must not know what the routes do. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from metasrv.admin.responses import TextResponse
-from metasrv.errors import MetasrvError
+from metasrv.model.errors import MetasrvError
 
 logger = logging.getLogger(__name__)
 

@@ -1,17 +1,17 @@
 """The JSON shapes of the API: the seed's fields first and in its order, then today's, then ours.
 
 One shape for two generations of readers: a node shows both of its client addresses, a log id shows the term flat and
-nested, sizes stand under the old and the new name (admin-api.md 1.2, 1.3). Pure functions over one `RaftStatus`;
-must not know HTTP. `schemas.py` describes the same shapes for the API's description.
+nested, sizes stand under the old and the new name (docs/contract/admin-api.md sections 1.2 and 1.3). Pure
+functions over one `RaftStatus`; must not know HTTP. `schemas.py` describes the same shapes for the API's description.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from metasrv.context import NodeContext
 from metasrv.metrics.own_page import failure_tolerance
-from metasrv.types import DATA_VERSION, Endpoint, LogId, Node, PeerProgress, RaftLogStatus, RaftStatus
+from metasrv.model.types import DATA_VERSION, Endpoint, LogId, Node, PeerProgress, RaftLogStatus, RaftStatus
+from metasrv.node.context import NodeContext
 
 FEATURES = ("dummy", "dummy_feature2")
 """Every known feature, in the order in which they are listed."""

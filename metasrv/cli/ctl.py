@@ -1,4 +1,4 @@
-"""`metactl`: look at a cluster, read and write keys, trigger things (admin-api.md section 4).
+"""`metactl`: look at a cluster, read and write keys, trigger things (docs/contract/admin-api.md section 4).
 
 Parsing and dispatch; the commands stand in `ctl_grpc.py` and `ctl_admin.py`. Answers go to stdout, everything else to
 stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from metasrv import __version__
 from metasrv.cli import ctl_admin, ctl_grpc
-from metasrv.errors import MetasrvError
+from metasrv.model.errors import MetasrvError
 
 GRPC_ADDRESS_DEFAULT = "127.0.0.1:9191"
 GRPC_ADDRESS_VARIABLE = "METASRV_GRPC_API_ADDRESS"

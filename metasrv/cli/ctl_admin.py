@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from metasrv.cli.output import pretty_json
-from metasrv.errors import InvalidRequestError, MetasrvError, NotDoneError
+from metasrv.model.errors import InvalidRequestError, MetasrvError, NotDoneError
 
 TIMEOUT_SECONDS = 10.0
 TOKEN_VARIABLE = "METASRV_ADMIN_TOKEN"  # noqa: S105 - the name of the variable

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 from metasrv.cli.output import debug_record, record_json, status_lines, upsert_line, watch_line
 from metasrv.client import Client
-from metasrv.errors import InvalidRequestError, RequestError, StorageError
-from metasrv.limits import KEY_SIZE_BYTES_MAX
+from metasrv.model.errors import InvalidRequestError, RequestError, StorageError
+from metasrv.model.limits import KEY_SIZE_BYTES_MAX
+from metasrv.model.types import Endpoint
+from metasrv.process.operating_system import sync_file
 from metasrv.state.format import prefix_end
-from metasrv.types import Endpoint
 
 PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
 PROGRESS_LINES = 10_000
@@ -133,7 +134,7 @@ def _write(lines: Iterator[str], path: str) -> None:
                 file.write(line + "\n")
                 _progress(number)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         os.replace(draft, path)
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error.strerror}") from error

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metasrv.types import Endpoint
+from metasrv.model.types import Endpoint
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Never through a proxy: the nodes are on this machine."""

@@ -1,4 +1,7 @@
-"""The texts that metactl prints, to the letter of upstream's tool (admin-api.md section 4). Pure; prints nothing."""
+"""The texts that metactl prints, to the letter of upstream's tool (docs/contract/admin-api.md section 4).
+
+Pure; prints nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from typing import Any
 
 from metasrv.client.answers import WatchEvent
 from metasrv.grpc_api.kv_json import record_tree
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model.types import KVMeta, SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.expiry import expire_ms_of
-from metasrv.types import KVMeta, SeqV
 
 NONE = "None"
 

@@ -1,6 +1,6 @@
 """The `metasrv` program: parse, load the configuration, run one node, end with its exit code.
 
-Parsing and printing only; composes the node with its listeners. Exit codes are those of `metasrv.errors.StartupError`.
+Parsing and printing only; composes the node with its listeners. Exit codes: `metasrv.model.errors.StartupError`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Sequence
 import uvloop
 
 from metasrv.admin.service import AdminService
-from metasrv.build_info import build_commit
 from metasrv.cli.options import CONFIG_CHECK, CONFIG_SHOW, Options, parse_options
-from metasrv.clock import SystemClock
 from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
 from metasrv.config.text import banner_text, show_config_text, start_warnings, version_text
-from metasrv.context import NodeContext
-from metasrv.errors import ConfigError, StartupError
 from metasrv.grpc_api.service import GrpcService
-from metasrv.health import check_liveness
-from metasrv.joining import leave_cluster
-from metasrv.logs import start_logging
-from metasrv.node import MetaNode
-from metasrv.open_files import open_files_warning, raise_open_files
+from metasrv.model.errors import ConfigError, StartupError
+from metasrv.node.context import NodeContext
+from metasrv.node.health import check_liveness
+from metasrv.node.joining import leave_cluster
+from metasrv.node.meta_node import MetaNode
+from metasrv.process.build_info import build_commit
+from metasrv.process.clock import SystemClock
+from metasrv.process.logs import start_logging
+from metasrv.process.open_files import open_files_warning, raise_open_files
+from metasrv.process.service_manager import ServiceManager
 from metasrv.raft.forwarding import Forwarding
-from metasrv.raft.one_shot import one_shot_transport
-from metasrv.service_manager import ServiceManager
+from metasrv.raft.peers.one_shot import one_shot_transport
 
 logger = logging.getLogger("metasrv.server")
 
@@ -83,7 +83,7 @@ def _print_command(options: Options, loaded: LoadedConfig) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif options.cmd == "ver":
         print(version_text(loaded.config))
-    else:  # upstream exits 0 here too (admin-api.md 3.2)
+    else:  # upstream exits 0 here too (docs/contract/admin-api.md section 3.2)
         print(f"metasrv: unknown --cmd {options.cmd!r}; it is `ver` or `show-config`", file=sys.stderr)
     return 0
 

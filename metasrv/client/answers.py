@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from metasrv import commands as c
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.types import KVMeta, SeqV
+from metasrv.model import commands as c
+from metasrv.model.types import KVMeta, SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 
 
 class WatchEvent(NamedTuple):
@@ -82,7 +82,7 @@ def response_of(response: pb.TxnOpResponse) -> c.OperationResponse:
 
 
 def upsert_reply_of(reply: pb.TxnReply) -> c.UpsertReply:
-    """What the first response says of the record before and after (grpc.md c.1)."""
+    """What the first response says of the record before and after (docs/contract/grpc.md section c.1)."""
     if not reply.responses:
         raise ValueError("the server answered an upsert without a response")
     first = response_of(reply.responses[0])

@@ -15,15 +15,15 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Self
 
-from metasrv import commands as c
 from metasrv.client import answers
 from metasrv.client.caller import Caller
 from metasrv.client.connection import Credentials
 from metasrv.client.transaction import Transaction, upsert_request
-from metasrv.errors import NotDoneError
-from metasrv.grpc_api import methods as m
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.types import SeqV
+from metasrv.model import commands as c
+from metasrv.model.errors import NotDoneError
+from metasrv.model.types import SeqV
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
 
 TIMEOUT_MS_DEFAULT = 5_000
 ANY = c.MatchSeq(c.MatchKind.ANY)

@@ -13,12 +13,12 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from metasrv import commands as c
 from metasrv.client import answers
 from metasrv.client.asynchronous import ANY, TIMEOUT_MS_DEFAULT, AsyncClient
 from metasrv.client.transaction import Transaction
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.types import SeqV
+from metasrv.model import commands as c
+from metasrv.model.types import SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 
 Result = TypeVar("Result")
 _END = object()

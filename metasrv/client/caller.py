@@ -17,9 +17,9 @@ from google.protobuf.message import Message
 from metasrv.client.connection import CallFailedError, Connection, Credentials
 from metasrv.client.endpoints import Endpoints
 from metasrv.client.outcomes import Outcome, TokenRefusedError
-from metasrv.errors import InvalidRequestError, MetasrvError, NotDoneError, RequestError, UnknownOutcomeError
-from metasrv.grpc_api import methods as m
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model.errors import InvalidRequestError, MetasrvError, NotDoneError, RequestError, UnknownOutcomeError
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
 
 PAUSE_SECONDS_MIN = 0.02
 PAUSE_SECONDS_MAX = 0.3

@@ -16,11 +16,11 @@ import grpc
 from google.protobuf.message import Message
 
 from metasrv.client.outcomes import Outcome, TokenRefusedError, outcome_of
-from metasrv.errors import InvalidRequestError, NotDoneError, RequestError, TooLargeError
-from metasrv.grpc_api import methods as m
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.grpc_api.versions import MIN_SERVER_VERSION, SERVER_VERSION, ProtocolVersion
-from metasrv.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
+from metasrv.model.errors import InvalidRequestError, NotDoneError, RequestError, TooLargeError
+from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.protocol.versions import MIN_SERVER_VERSION, SERVER_VERSION, ProtocolVersion
 
 CLIENT_VERSION = SERVER_VERSION
 _EOF: Any = vars(grpc.aio)["EOF"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from metasrv.errors import (
+from metasrv.model.errors import (
     InvalidRequestError,
     NoLeaderError,
     NotDoneError,
@@ -19,7 +19,7 @@ from metasrv.errors import (
     RequestError,
     UnknownOutcomeError,
 )
-from metasrv.grpc_api.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
+from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
 Code = grpc.StatusCode
 

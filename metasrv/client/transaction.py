@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from metasrv import commands as c
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model import commands as c
+from metasrv.protocol.proto import meta_pb2 as pb
 
 _COMPARISONS = {
     "==": pb.TxnCondition.EQ,
@@ -110,7 +110,7 @@ class Transaction:
 def upsert_request(
     key: str, match: c.MatchSeq, value: bytes | None, ttl_ms: int | None, expire_at_ms: int | None
 ) -> pb.TxnRequest:
-    """An upsert, or a delete when `value` is None, as the transaction of grpc.md c.1."""
+    """An upsert, or a delete when `value` is None, as the transaction of docs/contract/grpc.md section c.1."""
     transaction = Transaction()
     if match.kind is c.MatchKind.EXACT:
         transaction.when_seq(key, "==", match.seq)

@@ -1,6 +1,6 @@
 """Log levels as upstream writes them: `Warn,databend_=Info,openraft=Info`, or plainly `INFO`.
 
-Pure text rules, used by the validation of a configuration and by `metasrv.logs`. Knows no handlers and no files.
+Pure text rules, used by the validation of a configuration and by `metasrv.process.logs`. Knows no handlers and no files.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 from metasrv.config.keys import KEYS, SECTIONS, SHORTHANDS, UPSTREAM_SECTIONS, Key, Kind, is_upstream_only, suggestion
 from metasrv.config.model import Config
 from metasrv.config.validate import cross_problems
-from metasrv.errors import ConfigError
+from metasrv.model.errors import ConfigError
 
 FlagValues = Mapping[str, str | tuple[str, ...]]
 """Texts of the flags that were given, by key path; lists as tuples."""

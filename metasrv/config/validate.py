@@ -1,4 +1,4 @@
-"""What keys have to do with each other, with the disk and with the network (admin-api.md 3.4).
+"""What keys have to do with each other, with the disk and with the network (docs/contract/admin-api.md section 3.4).
 
 Each check names the keys it reads; a check that reads a key which is already known to be wrong is not made, because
 it would only blame another line. Reads certificate files, opens no socket.
@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 
 from metasrv.config.model import Config
-from metasrv.types import Endpoint
+from metasrv.model.types import Endpoint
 
 NO_START_MODE = "at least one of `single` and `join` needs to be enabled"
 JOIN_ITSELF = "--join must not be set to itself"

@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 import grpc
 
 from metasrv.grpc_api.failures import Metadata
-from metasrv.grpc_api.methods import READ_METADATA_KEY, STALE_READ
+from metasrv.protocol.methods import READ_METADATA_KEY, STALE_READ
 
 TIMEOUT_MS_DEFAULT = 10_000
 """For a call without a deadline, and the longest that any call waits for consensus."""

@@ -14,14 +14,15 @@ from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
-from metasrv.context import NodeContext
-from metasrv.errors import InvalidRequestError, OverloadedError, StoppingError
 from metasrv.grpc_api.calls import Call, Stream
 from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.call import Route
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.grpc_api.methods import (
+from metasrv.model.errors import InvalidRequestError, OverloadedError, StoppingError
+from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
+from metasrv.node.context import NodeContext
+from metasrv.protocol.methods import (
     GET_CLIENT_INFO,
     GET_CLUSTER_STATUS,
     KV_GET_MANY,
@@ -31,7 +32,6 @@ from metasrv.grpc_api.methods import (
     Kind,
     Method,
 )
-from metasrv.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
 
 Body = Callable[[Any, Any], Awaitable[Any]]
 """Unary: (request, call) -> reply message. Streaming: (request or iterator of requests, Stream) -> None."""

@@ -1,4 +1,4 @@
-"""The methods that walk over everything: Export, ExportV1, SnapshotKeysLayout (grpc.md section g).
+"""The methods that walk over everything: Export, ExportV1, SnapshotKeysLayout (docs/contract/grpc.md section g).
 
 One pinned view or one snapshot file a call, read in a helper thread, so that neither the event loop nor the writers
 wait. Runs on the event loop.
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 
 import grpc
 
-from metasrv.context import NodeContext
-from metasrv.errors import DataDamagedError, StorageError
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.export_lines import export_messages
 from metasrv.grpc_api.failures import StatusError
-from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.readers import Readers
-from metasrv.limits import EXPORT_CHUNK_LINES_MAX
+from metasrv.model.errors import DataDamagedError, StorageError
+from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX
+from metasrv.node.context import NodeContext
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.keys_layout import keys_layout
 from metasrv.state.snapshot_keys import SnapshotKeys
 

@@ -1,4 +1,4 @@
-"""The lines of an export: one JSON array each, in the format of data version V004 (grpc.md section g).
+"""The lines of an export: one JSON array each, in the format of data version V004 (docs/contract/grpc.md section g).
 
 Reads one pinned view from first to last; runs in a helper thread or offline. The log is not exported: the view holds
 every applied write, so `Committed` and `Purged` are both the last applied position and an importer sees no gap.
@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model.types import DATA_VERSION, ZERO_LOG_ID, LogId, Membership, Node, SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.reader import StateReader
-from metasrv.types import DATA_VERSION, ZERO_LOG_ID, LogId, Membership, Node, SeqV
 
 HEADER_TREE = "header"
 LOG_TREE = "raft_log"

@@ -1,4 +1,4 @@
-"""From errors to gRPC statuses: the one place where an exception class becomes a code (grpc.md section e).
+"""From errors to gRPC statuses: the one place where an exception class becomes a code (docs/contract/grpc.md section e).
 
 A status that certainly changed nothing carries `x-metasrv-outcome: not-done`, so that a client need not guess from
 codes or texts whether it may send a write again (invariant 4). Pure.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import grpc
 
-from metasrv.errors import (
+from metasrv.model.errors import (
     InvalidRequestError,
     MetasrvError,
     NoLeaderError,
@@ -22,7 +22,7 @@ from metasrv.errors import (
     UnknownOutcomeError,
     ViewLostError,
 )
-from metasrv.grpc_api.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
+from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
 logger = logging.getLogger(__name__)
 

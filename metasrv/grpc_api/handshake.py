@@ -1,7 +1,8 @@
-"""Who may call: the handshake that gives tokens out and the check of the tokens that come back (grpc.md section b).
+"""Who may call: the handshake that gives tokens out and the check of the tokens that come back.
 
-The signing key is replicated; the first handshake of a cluster proposes one, later ones only read it, so that a
-handshake needs no leader. Runs on the event loop; the check of a known token costs a dictionary look-up.
+docs/contract/grpc.md section b has the rules. The signing key is replicated; the first handshake of a cluster proposes
+one, later ones only read it, so that a handshake needs no leader. Runs on the event loop; the check of a known token
+costs a dictionary look-up.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from collections.abc import AsyncIterator
 import grpc
 from google.protobuf.message import DecodeError
 
-from metasrv.commands import SecretReply, SetClusterSecret
-from metasrv.context import NodeContext
-from metasrv.errors import NoLeaderError
 from metasrv.grpc_api.calls import Call, Stream, metadata_value, timeout_ms_of
 from metasrv.grpc_api.failures import StatusError
-from metasrv.grpc_api.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
-from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.tokens import SECRET_NAME, SECRET_SIZE_BYTES, TokenError, TokenSigner
-from metasrv.grpc_api.versions import ProtocolVersion
+from metasrv.model.commands import SecretReply, SetClusterSecret
+from metasrv.model.errors import NoLeaderError
+from metasrv.node.context import NodeContext
+from metasrv.protocol.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.protocol.versions import ProtocolVersion
 
 USERNAME = "root"
 

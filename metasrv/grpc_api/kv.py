@@ -1,8 +1,8 @@
-"""The key-value methods: Transaction, KvTransaction, KvApi, KvReadV1, KvList, KvGetMany (grpc.md sections a to e).
+"""The key-value methods: Transaction, KvTransaction, KvApi, KvReadV1, KvList, KvGetMany.
 
-Writes go through consensus and read nothing here; reads wait for a read barrier and are then answered from local
-state, one snapshot per call. Knows no rule of the state machine. Runs on the event loop; Transaction and KvReadV1
-are the hot path.
+docs/contract/grpc.md sections a to e have the rules. Writes go through consensus and read nothing here; reads wait for a
+read barrier and are then answered from local state, one snapshot per call. Knows no rule of the state machine. Runs on
+the event loop; Transaction and KvReadV1 are the hot path.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import AsyncIterator, Iterator
 
 import grpc
 
-from metasrv.commands import BranchTransactionReply, ErrorReply, Reply, TransactionReply, UpsertReply
-from metasrv.context import NodeContext
-from metasrv.errors import InvalidRequestError, InvariantError
 from metasrv.grpc_api import kv_json
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, stream_item, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
+from metasrv.model.commands import BranchTransactionReply, ErrorReply, Reply, TransactionReply, UpsertReply
+from metasrv.model.errors import InvalidRequestError, InvariantError
+from metasrv.model.types import SeqV
+from metasrv.node.context import NodeContext
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.format import U64_MAX, prefix_end
 from metasrv.state.reader import StateReader
 from metasrv.state.validate import validate_command, validate_key
-from metasrv.types import SeqV
 
 INLINE_RECORDS_MAX = 128
 """Reads of at most so many records are made on the event loop; larger ones in a helper thread."""
@@ -74,7 +74,7 @@ class KvMethods:
         """KvApi: UpsertKV in JSON; a follower forwards and says nothing of it."""
         try:
             command = kv_json.parse_write(request.data)
-        except InvalidRequestError as error:  # this method's contract is INTERNAL for bad JSON (section c)
+        except InvalidRequestError as error:  # as docs/contract/grpc.md section c has it for this method
             raise StatusError(grpc.StatusCode.INTERNAL, str(error)) from error
         validate_command(command)
         reply = await self._consensus.propose(command, timeout_ms_of(call))

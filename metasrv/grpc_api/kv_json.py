@@ -1,4 +1,4 @@
-"""The JSON inside RaftRequest and RaftReply (grpc.md section c): serde's externally tagged shapes.
+"""The JSON inside RaftRequest and RaftReply (docs/contract/grpc.md section c): serde's externally tagged shapes.
 
 Unknown object keys are ignored, an absent optional equals null, byte strings are arrays of numbers. Anything else
 raises InvalidRequestError with a sentence that names the part. Pure; runs on the event loop.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from metasrv import commands as c
-from metasrv.errors import InvalidRequestError
-from metasrv.types import SeqV
+from metasrv.model import commands as c
+from metasrv.model.errors import InvalidRequestError
+from metasrv.model.types import SeqV
 
 U64_MAX = 2**64 - 1
 

@@ -1,4 +1,4 @@
-"""Where the leader is, as clients are told: a header with its client address (grpc.md section e).
+"""Where the leader is, as clients are told: a header with its client address (docs/contract/grpc.md section e).
 
 Building a status costs more than a call's own work, so an answer is remembered for a few milliseconds; it is only a
 hint, and a stale one costs the client one more hop. Runs on the event loop.
@@ -6,9 +6,9 @@ hint, and a stale one costs the client one more hop. Runs on the event loop.
 
 from __future__ import annotations
 
-from metasrv.context import NodeContext
 from metasrv.grpc_api.failures import Metadata
-from metasrv.grpc_api.methods import LEADER_METADATA_KEY
+from metasrv.node.context import NodeContext
+from metasrv.protocol.methods import LEADER_METADATA_KEY
 
 HINT_SECONDS = 0.05
 

@@ -16,10 +16,10 @@ from typing import Generic, Self, TypeVar
 
 import grpc
 
-from metasrv.errors import OverloadedError
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.failures import StatusError
-from metasrv.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READERS_MAX
+from metasrv.model.errors import OverloadedError
+from metasrv.model.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READERS_MAX
 from metasrv.state.machine import StateMachine
 from metasrv.state.reader import StateReader
 from metasrv.state.snapshot_keys import SnapshotKeys

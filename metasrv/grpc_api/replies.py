@@ -1,4 +1,4 @@
-"""From replies and records to protobuf: the outward half of the wire (grpc.md a.2, a.3).
+"""From replies and records to protobuf: the outward half of the wire (docs/contract/grpc.md sections a.2 and a.3).
 
 Hot path: runs on the event loop once per transaction and once per streamed item.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metasrv import commands as c
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.types import KVMeta, SeqV
+from metasrv.model import commands as c
+from metasrv.model.types import KVMeta, SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 
 
 def transaction_reply(reply: c.TransactionReply) -> pb.TxnReply:

@@ -1,6 +1,6 @@
-"""From protobuf requests to commands: the inward half of the wire (grpc.md a.3, d.5).
+"""From protobuf requests to commands: the inward half of the wire (docs/contract/grpc.md sections a.3 and d.5).
 
-Total for every message that protobuf can parse: unknown enum numbers and unset oneofs have a meaning (d.5), limits are
+Total for every message that protobuf can parse: unknown enum numbers and unset oneofs have a meaning, limits are
 checked later by `metasrv.state.validate`. Hot path: runs on the event loop once per transaction, some microseconds each.
 """
 
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from metasrv import commands as c
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model import commands as c
+from metasrv.protocol.proto import meta_pb2 as pb
 
 _COMPARISONS = tuple(c.Comparison)
 _NOTHING: tuple[c.TransactionOperation, ...] = ()

@@ -8,9 +8,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from metasrv.context import NodeContext
-from metasrv.errors import ConfigError
-from metasrv.grpc_api import methods as m
 from metasrv.grpc_api.cluster import ClusterMethods
 from metasrv.grpc_api.dispatch import Dispatcher
 from metasrv.grpc_api.export import ExportMethods
@@ -23,18 +20,22 @@ from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
-from metasrv.grpc_api.versions import ProtocolVersion
 from metasrv.grpc_api.watch import WatchMethod
-from metasrv.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
-from metasrv.open_files import client_connections_max, open_files_max
-from metasrv.types import Endpoint
+from metasrv.model.errors import ConfigError
+from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
+from metasrv.model.types import Endpoint
+from metasrv.node.context import NodeContext
+from metasrv.process.open_files import client_connections_max
+from metasrv.process.operating_system import descriptor_limit
+from metasrv.protocol import methods as m
+from metasrv.protocol.versions import ProtocolVersion
 
 HEALTH_SECONDS = 0.5
 """How often the health service looks at the node."""
 
 
 class GrpcService:
-    """MetaService, health and reflection on one port; implements `metasrv.context.Service`."""
+    """MetaService, health and reflection on one port; implements `metasrv.node.context.Service`."""
 
     name = "grpc"
 
@@ -74,7 +75,7 @@ class GrpcService:
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
             held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
-            connections_max=client_connections_max(open_files_max()),
+            connections_max=client_connections_max(descriptor_limit()),
         )
         sockets = await open_sockets(endpoint)
         await self._server.start(sockets, tls)

@@ -1,4 +1,4 @@
-"""The Watch method: changes of keys as this node applies them (grpc.md d.7).
+"""The Watch method: changes of keys as this node applies them (docs/contract/grpc.md section d.7).
 
 Queues, filters and the initial flush belong to `metasrv.state.watch`; here they become messages. A client that goes
 away cancels the handler, which closes its watcher. Runs on the event loop.
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import grpc
 
-from metasrv.context import NodeContext
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.failures import StatusError
-from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.replies import record_out
+from metasrv.node.context import NodeContext
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.validate import validate_key
 from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchItem, WatchReset
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from metasrv.metrics.counters import ClientCounters, WorkCounters
 from metasrv.metrics.exposition import Family, Labels, counter, gauge, histogram, labelled
-from metasrv.types import LogId, RaftStatus
+from metasrv.model.types import LogId, RaftStatus
 
 RAFT = "metasrv_raft_"
 NODE = "metasrv_node_"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from metasrv.limits import METRICS_WINDOW_OBSERVATIONS_MAX
+from metasrv.model.limits import METRICS_WINDOW_OBSERVATIONS_MAX
 
 
 class SlidingWindow:

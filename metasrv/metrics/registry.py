@@ -17,7 +17,7 @@ from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS, ClientCounters, PeerCo
 from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
 from metasrv.metrics.own_page import own_families
 from metasrv.metrics.page import client_families, network_families, seed_families, server_families
-from metasrv.types import RaftStatus
+from metasrv.model.types import RaftStatus
 
 
 class MetricsRegistry:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from typing import NamedTuple
 
-from metasrv.errors import MetasrvError
+from metasrv.model.errors import MetasrvError
 
 
 class ProfileFormat(StrEnum):

@@ -1,4 +1,4 @@
-"""Log purge without a copy of the state (architecture.md section 5).
+"""Log purge without a copy of the state, so that its cost does not grow with the state (ARCHITECTURE.md section 6).
 
 The state file is durable by itself, so the log may be purged up to the applied index that a finished sync of the state
 has put on disk. Policy: every `snapshot_logs_since_last` applied entries, keeping `max_applied_log_to_keep` of them;
@@ -12,13 +12,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from metasrv.errors import StartupError, StorageError
-from metasrv.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
-from metasrv.raft.log_store import LogStore
+from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
+from metasrv.model.types import LogId
+from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
-from metasrv.raft.storage_thread import Storage
 from metasrv.state.durability import sync_state
-from metasrv.types import LogId
 
 logger = logging.getLogger(__name__)
 

@@ -1,19 +1,19 @@
-"""Requests between nodes: forwarded writes, read indexes, joins and leaves (one hop, engine.md D15).
+"""Requests between nodes: forwarded writes, read indexes, joins and leaves, one hop each.
 
 Encodes what one node asks another over `transport.request`, and answers what others ask. A request that may have been
-executed is never sent twice. Runs on the event loop.
+executed is never sent twice (D15). Runs on the event loop.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from metasrv.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
-from metasrv.commands import Command, Reply
 from metasrv.consensus import Consensus, JoinRequest
-from metasrv.errors import CodecError, InvalidRequestError, NotLeaderError
-from metasrv.types import Endpoint
-from metasrv.wire import pack, string, unpack, unsigned
+from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
+from metasrv.model.commands import Command, Reply
+from metasrv.model.errors import CodecError, InvalidRequestError, NotLeaderError
+from metasrv.model.types import Endpoint
+from metasrv.model.wire import pack, string, unpack, unsigned
 
 PROPOSE = "propose"
 READ_INDEX = "read_index"

@@ -1,4 +1,4 @@
-"""Membership changes, one at a time (engine.md D6): join as a learner, vote after catching up, leave.
+"""Membership changes, one at a time (D6): join as a learner, vote after catching up, leave.
 
 Each change is one log entry that holds the configuration before and after it. A new one is refused while any
 membership entry is not yet committed, or before the leader's own no-op is applied. Runs on the event loop of the leader.
@@ -11,20 +11,20 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from metasrv.clock import Clock
-from metasrv.commands import AddNode, Command, RemoveNode, Reply
 from metasrv.consensus import JoinRequest
-from metasrv.entries import KIND_MEMBERSHIP, encode_membership_entry
-from metasrv.errors import (
+from metasrv.model.commands import AddNode, Command, RemoveNode, Reply
+from metasrv.model.entries import KIND_MEMBERSHIP, encode_membership_entry
+from metasrv.model.errors import (
     ChangeInProgressError,
     LeaveSelfError,
     MembershipError,
     NotLeaderError,
     UnknownOutcomeError,
 )
-from metasrv.raft.engine import LEADER, Engine
-from metasrv.raft.log_store import LogStore
-from metasrv.types import Member, Membership
+from metasrv.model.types import Member, Membership
+from metasrv.process.clock import Clock
+from metasrv.raft.core.engine import LEADER, Engine
+from metasrv.raft.log.store import LogStore
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """One node's replica: the parts of `raft/` built and connected, and what happens to committed entries.
 
-Applies entries to the state, puts verified snapshots in place, keeps the log short. `cluster.py` turns requests into
+Applies entries to the state, puts verified snapshots in place, keeps the log short. `consensus.py` turns requests into
 work for it; `driver.py` decides when the engine may be touched. Runs on the node's event loop.
 """
 
@@ -10,28 +10,28 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from metasrv.clock import Clock
-from metasrv.data_directory import DataDirectory
-from metasrv.entries import MembershipEntry, RegularEntry, decode_entry, encode_noop_entry
-from metasrv.errors import CodecError, DataDamagedError, StoppingError
-from metasrv.observer import RaftObserver
+from metasrv.model.entries import MembershipEntry, RegularEntry, decode_entry, encode_noop_entry
+from metasrv.model.errors import CodecError, DataDamagedError, StoppingError
+from metasrv.model.types import Endpoint, LogId, Membership, RaftStatus
+from metasrv.process.clock import Clock
+from metasrv.process.data_directory import DataDirectory
 from metasrv.raft.compaction import Compaction
-from metasrv.raft.driver import Driver
-from metasrv.raft.engine import LEADER, Engine
-from metasrv.raft.guards import Guards
-from metasrv.raft.log_store import LogEntry, LogStore, LogWriter
-from metasrv.raft.peer_handler import TransportFactory
-from metasrv.raft.peers import Peers
-from metasrv.raft.proposals import Proposals
-from metasrv.raft.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.engine import LEADER, Engine
+from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.log.store import LogEntry, LogStore, LogWriter
+from metasrv.raft.observer import RaftObserver
+from metasrv.raft.peer_set import Peers
+from metasrv.raft.peers.peer_handler import TransportFactory
+from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport
 from metasrv.raft.snapshots import Snapshots
 from metasrv.raft.state_log import StateLog, StateLogLimits
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
-from metasrv.raft.storage_thread import Storage
-from metasrv.raft.transport import LocalIdentity, PeerSecurity, PeerTransport
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo
-from metasrv.types import Endpoint, LogId, Membership, RaftStatus
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class RaftSettings:
 
 @dataclass(slots=True)
 class ReplicaResources:
-    """What a replica works with; opened by `node.py`, closed by it after the replica."""
+    """What a replica works with; opened by `node/meta_node.py`, closed by it after the replica."""
 
     settings: RaftSettings
     directory: DataDirectory

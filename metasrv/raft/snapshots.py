@@ -1,6 +1,6 @@
 """Snapshot files: written on demand, sent to peers that lag, received, checked and put in place.
 
-A snapshot is a copy of the state file (architecture.md section 5) that also holds the log's last two entries. Writing
+A snapshot is a copy of the state file that also holds the log's last two entries. Writing
 and checking run in the snapshot thread; the event loop only passes chunks on. Nothing is installed before its digest,
 its structure and its place in the cluster were checked (D10), and nothing older than the present state ever is.
 """
@@ -13,14 +13,14 @@ import secrets
 from collections.abc import Callable
 from typing import BinaryIO
 
-from metasrv.clock import Clock
-from metasrv.errors import DataDamagedError, StartupError, StoppingError, StorageError
-from metasrv.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
-from metasrv.observer import RaftObserver
-from metasrv.raft.messages import LogEntry, SnapshotChunk
-from metasrv.raft.storage_thread import Storage
+from metasrv.model.errors import DataDamagedError, StartupError, StoppingError, StorageError
+from metasrv.model.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
+from metasrv.model.types import LogId
+from metasrv.process.clock import Clock
+from metasrv.raft.core.messages import LogEntry, SnapshotChunk
+from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.observer import RaftObserver
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter, verify_snapshot
-from metasrv.types import LogId
 
 logger = logging.getLogger(__name__)
 

@@ -15,16 +15,16 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from metasrv.clock import Clock
-from metasrv.errors import StartupError, StorageError
-from metasrv.limits import (
+from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.limits import (
     STATE_LOG_PINNED_SIZE_BYTES_MAX,
     STATE_LOG_SIZE_BYTES_KEPT,
     STATE_LOG_SIZE_BYTES_TARGET,
     STATE_LOG_UNSYNCED_SIZE_BYTES_MAX,
 )
-from metasrv.observer import RaftObserver
-from metasrv.raft.storage_thread import Storage
+from metasrv.process.clock import Clock
+from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.observer import RaftObserver
 from metasrv.state.durability import LogPasses, LogRestart, checkpoint, restart_log, sync_log
 from metasrv.state.machine import StateMachine
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from metasrv.clock import Clock
-from metasrv.raft.driver import Driver
-from metasrv.raft.engine import CANDIDATE, LEADER, Engine
-from metasrv.raft.guards import Guards
-from metasrv.raft.log_store import LogStore
-from metasrv.raft.proposals import Proposals
+from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
+from metasrv.process.clock import Clock
+from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.engine import CANDIDATE, LEADER, Engine
+from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
 from metasrv.state.machine import StateMachine
-from metasrv.types import LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
 
 
 @dataclass(slots=True)
 class StatusSources:
-    """What a status is made of; filled once by `cluster.py`."""
+    """What a status is made of; filled once by `replica.py`."""
 
     node_id: int
     clock: Clock
@@ -46,7 +46,10 @@ class LeaderHistory:
         self._terms: dict[int, int] = {}
 
     def saw(self, leader_id: int | None, term: int) -> None:
-        """+1 when a known leader differs from the last one seen; a loss to none does not count (spec 2.2)."""
+        """Count a known leader that differs from the last one seen; a loss to none does not count.
+
+        The counter is `leader_changes` of docs/contract/admin-api.md section 2.2.
+        """
         if leader_id is None or (leader_id == self._last_known and self._terms.get(term) == leader_id):
             return
         self.led_term(term, leader_id)

@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from metasrv.clock import Clock
-from metasrv.raft.driver import Driver
-from metasrv.raft.engine import LEADER, Engine
-from metasrv.raft.log_store import LogStore
+from metasrv.process.clock import Clock
+from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.engine import LEADER, Engine
+from metasrv.raft.log.store import LogStore
 
 logger = logging.getLogger(__name__)
 

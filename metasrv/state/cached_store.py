@@ -7,8 +7,8 @@ rollback, forgets the whole cache. Runs on the event loop.
 
 from __future__ import annotations
 
+from metasrv.model.types import SeqV
 from metasrv.state.store import Store
-from metasrv.types import SeqV
 
 CACHE_SIZE_BYTES_MAX = 8 * 1024 * 1024
 """Records in memory, keys and values, both generations together. Small, because a generation is freed in one step."""

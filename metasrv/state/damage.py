@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from metasrv.errors import DataDamagedError
+from metasrv.model.errors import DataDamagedError
 
 ADVICE = (
     "restore this node from a backup, or remove its data directory and let it join again as a new member while"

@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from metasrv.errors import StorageError
-from metasrv.limits import STATE_LOG_SIZE_BYTES_KEPT
+from metasrv.model.errors import StorageError
+from metasrv.model.limits import STATE_LOG_SIZE_BYTES_KEPT
+from metasrv.process.operating_system import sync_data
 from metasrv.state.format import FORMAT_VERSION
 from metasrv.state.store import FILE_SWAP, connect, fault, sync_directory
 
@@ -66,7 +67,7 @@ def sync_log(path: str) -> bool:
     except OSError as error:
         raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
     try:
-        os.fdatasync(descriptor)
+        sync_data(descriptor)
     except OSError as error:
         raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
     finally:

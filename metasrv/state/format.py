@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from metasrv.entries import membership_from_tree, membership_to_tree
-from metasrv.errors import CodecError
-from metasrv.types import LogId, Membership
-from metasrv.wire import byte_string, pack, unpack, unsigned
+from metasrv.model.entries import membership_from_tree, membership_to_tree
+from metasrv.model.errors import CodecError
+from metasrv.model.types import LogId, Membership
+from metasrv.model.wire import byte_string, pack, unpack, unsigned
 
 APPLICATION_ID = 0x6D737276
 """`PRAGMA application_id` of every state and snapshot file: the letters `msrv`."""

@@ -12,9 +12,10 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from metasrv import commands as c
-from metasrv.entries import Entry, MembershipEntry, RegularEntry
-from metasrv.errors import InvariantError, MetasrvError, StorageError
+from metasrv.model import commands as c
+from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
+from metasrv.model.errors import InvariantError, MetasrvError, StorageError
+from metasrv.model.types import LogId, Membership, Node, SeqV
 from metasrv.state.cached_store import CachedStore
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.effects import EntryEffects, RefusedCommandError
@@ -40,7 +41,6 @@ from metasrv.state.store import CACHE_SIZE_KIB, FILE_SWAP, Store, check_schema, 
 from metasrv.state.transaction import apply_branch_transaction, apply_transaction, apply_upsert
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
-from metasrv.types import LogId, Membership, Node, SeqV
 
 __all__ = ["KNOWN_FEATURES", "StateFileSizes", "StateMachine"]
 
@@ -206,7 +206,7 @@ class StateMachine:
         return tuple(replies)
 
     def _apply_unstamped(self, log_id: LogId, entry: Entry) -> tuple[c.Reply, ...]:
-        """A no-op or a membership: no time, so no expiry (d.3)."""
+        """A no-op or a membership: no time, so no expiry."""
         applied = self._applied._replace(log_id=log_id)
         self._store.begin()
         try:
@@ -225,7 +225,7 @@ class StateMachine:
     # ------------------------------------------------------------------------- reading
 
     def get(self, key: str, now_ms: int) -> SeqV | None:
-        """The record, unless it has expired by `now_ms` (d.4)."""
+        """The record, unless it has expired by `now_ms`."""
         with self._store.faults():
             return _unless_expired(self._store.read(key), now_ms)
 

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from metasrv.errors import ViewLostError
+from metasrv.model.errors import ViewLostError
+from metasrv.model.types import LogId, Membership, SeqV
 from metasrv.state.expiry import TIME_MS_MAX, is_expired
 from metasrv.state.format import META_CLUSTER_ID, META_MEMBERSHIP, membership_in, unseal
 from metasrv.state.registry import load_registry
 from metasrv.state.store import Store, connect, fault
 from metasrv.state.views import Views
-from metasrv.types import LogId, Membership, SeqV
 
 READER_PAGE_RECORDS = 512
 

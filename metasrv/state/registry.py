@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from metasrv import commands as c
-from metasrv.codec import node_from_tree
+from metasrv.model import commands as c
+from metasrv.model.codec import node_from_tree
+from metasrv.model.types import Node
+from metasrv.model.wire import byte_string
 from metasrv.state.format import seal, unseal
 from metasrv.state.store import Store
-from metasrv.types import Node
-from metasrv.wire import byte_string
 
 KNOWN_FEATURES = ("dummy", "dummy_feature2")
 """Feature names the admin API accepts; the log may hold others, which a newer version put there."""

@@ -12,14 +12,15 @@ import sqlite3
 from typing import NamedTuple
 from urllib.parse import quote
 
-from metasrv.errors import DataDamagedError, StorageError
-from metasrv.limits import STATE_LOG_COPY_FACTOR, STATE_LOG_PINNED_SIZE_BYTES_MAX
+from metasrv.model.errors import DataDamagedError, StorageError
+from metasrv.model.limits import STATE_LOG_COPY_FACTOR, STATE_LOG_PINNED_SIZE_BYTES_MAX
+from metasrv.model.types import LogId
+from metasrv.process.operating_system import sync_file
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail_out
 from metasrv.state.reader import read_cluster_id, read_membership
 from metasrv.state.registry import load_registry
 from metasrv.state.store import FILE_SWAP, Store, check_schema, connect, fault, sync_directory
-from metasrv.types import LogId
 
 __all__ = [
     "SnapshotInfo",
@@ -223,7 +224,7 @@ def _digest(path: str, *, sync: bool) -> tuple[str, int]:
     size_bytes = 0
     with open(path, "rb", buffering=0) as file:
         if sync:
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         while chunk := file.read(_READ_SIZE_BYTES):
             digest.update(chunk)
             size_bytes += len(chunk)

@@ -10,7 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 
-from metasrv.errors import DataDamagedError
+from metasrv.model.errors import DataDamagedError
 from metasrv.state.snapshot import open_snapshot
 from metasrv.state.store import Store, check_schema, fault
 

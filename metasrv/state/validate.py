@@ -6,9 +6,9 @@ event loop, once a request.
 
 from __future__ import annotations
 
-from metasrv import commands as c
-from metasrv.errors import InvalidRequestError, TooLargeError
-from metasrv.limits import (
+from metasrv.model import commands as c
+from metasrv.model.errors import InvalidRequestError, TooLargeError
+from metasrv.model.limits import (
     KEY_SIZE_BYTES_MAX,
     TRANSACTION_DEPTH_MAX,
     TRANSACTION_OPERATIONS_MAX,

@@ -1,8 +1,8 @@
-"""Watch streams: who hears of which change, in which order, and what a slow reader costs (grpc.md d.7).
+"""Watch streams: who hears of which change, in which order, and what a slow reader costs.
 
-The machine publishes the changes of an entry after its commit; every watcher has its own bounded queue, so a slow one
-ends alone. Knows neither gRPC nor SQLite: the records for an initial flush come through a function. Runs on the
-event loop only.
+docs/contract/grpc.md section d.7 has the rules. The machine publishes the changes of an entry after its commit; every
+watcher has its own bounded queue, so a slow one ends alone. Knows neither gRPC nor SQLite: the records for an initial
+flush come through a function. Runs on the event loop only.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
-from metasrv.errors import InvalidRequestError, MetasrvError, OverloadedError, RequestError
-from metasrv.limits import WATCH_QUEUE_EVENTS_MAX, WATCH_QUEUE_SIZE_BYTES_MAX, WATCHERS_MAX
+from metasrv.model.errors import InvalidRequestError, MetasrvError, OverloadedError, RequestError
+from metasrv.model.limits import WATCH_QUEUE_EVENTS_MAX, WATCH_QUEUE_SIZE_BYTES_MAX, WATCHERS_MAX
+from metasrv.model.types import SeqV
 from metasrv.state.watch_index import RangeIndex
-from metasrv.types import SeqV
 
 FLUSH_PAGE_RECORDS = 256
 """Records of one page of an initial flush: well under a millisecond on the loop."""

@@ -9,15 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from metasrv.clock import SystemClock
-from metasrv.commands import Command, ErrorReply, FeatureReply, Reply, SetFeature
 from metasrv.config.model import Config
 from metasrv.consensus import JoinRequest, TransferResult
-from metasrv.context import NodeContext
-from metasrv.errors import NotLeaderError
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.state.machine import StateMachine
-from metasrv.types import (
+from metasrv.model.commands import Command, ErrorReply, FeatureReply, Reply, SetFeature
+from metasrv.model.errors import NotLeaderError
+from metasrv.model.types import (
     Endpoint,
     LogId,
     Member,
@@ -29,6 +26,9 @@ from metasrv.types import (
     RaftStatus,
     SnapshotStatus,
 )
+from metasrv.node.context import NodeContext
+from metasrv.process.clock import SystemClock
+from metasrv.state.machine import StateMachine
 
 BINARY_VERSION = "1.2.3"
 

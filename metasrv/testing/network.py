@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
-from metasrv.errors import MetasrvError
-from metasrv.limits import HELLO_SIZE_BYTES_MAX
-from metasrv.raft.frames import ChecksumIntegrity, FrameReader
+from metasrv.model.errors import MetasrvError
+from metasrv.model.limits import HELLO_SIZE_BYTES_MAX
+from metasrv.model.types import Endpoint
+from metasrv.model.wire import unpack
+from metasrv.raft.peers.frames import ChecksumIntegrity, FrameReader
 from metasrv.testing.link import SOUND, Link, LinkFault, Pipe
-from metasrv.types import Endpoint
-from metasrv.wire import unpack
 
 HELLO_NODE_ID = 2
 """Position of the dialler's id in a HELLO, after version and role."""

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from metasrv.cli.node_process import is_port_free
-from metasrv.types import Endpoint
+from metasrv.model.types import Endpoint
 
 PORT_MIN = 15_000
 PORT_MAX = 31_999

@@ -25,10 +25,10 @@ from typing import Any, Self
 from metasrv.cli.node_process import fetch, fetch_status, last_lines, leader_id_of, start_node
 from metasrv.client import AsyncClient
 from metasrv.client.asynchronous import TIMEOUT_MS_DEFAULT
+from metasrv.model.types import Endpoint
 from metasrv.testing.network import Network, advertised_host
 from metasrv.testing.node_client import NodeClient
 from metasrv.testing.ports import PortReservation
-from metasrv.types import Endpoint
 
 DEADLINE_SECONDS = 30.0
 POLL_SECONDS = 0.05

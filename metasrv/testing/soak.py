@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from metasrv.client import AsyncClient, Transaction
-from metasrv.errors import RequestError
+from metasrv.model.errors import RequestError
+from metasrv.model.types import Endpoint
 from metasrv.testing.store import ClientStore, PinnedStore, Store
 from metasrv.testing.workload import LOG_PREFIX, Record, Workload, verdict
-from metasrv.types import Endpoint
 
 TIMEOUT_MS = 2_000
 """Of one call: a client that asks a hung node gives it up after this."""

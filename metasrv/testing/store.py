@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Protocol, Self
 from metasrv.client import AsyncClient, Transaction
 from metasrv.client.answers import item_of, transaction_reply_of
 from metasrv.client.connection import CallFailedError, Connection, Credentials
-from metasrv.commands import (
+from metasrv.model.commands import (
     DeleteResponse,
     FetchIncreaseResponse,
     GetResponse,
@@ -24,11 +24,11 @@ from metasrv.commands import (
     PutResponse,
     TransactionReply,
 )
-from metasrv.errors import InvalidRequestError, NotDoneError
-from metasrv.grpc_api import methods as m
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model.errors import InvalidRequestError, NotDoneError
+from metasrv.model.types import Endpoint, SeqV
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.models import Guarded, Step
-from metasrv.types import Endpoint, SeqV
 
 TIMEOUT_SECONDS_DEFAULT = 5.0
 

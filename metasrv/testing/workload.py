@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TypeVar
 
-from metasrv.errors import NotDoneError, UnknownOutcomeError
+from metasrv.model.errors import NotDoneError, UnknownOutcomeError
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
 from metasrv.testing.linearizability import Violation, check
 from metasrv.testing.models import CounterModel, Guarded, Model, RegisterModel, Step, TransactionModel

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from metasrv.testing.chaos import find_problems, open_stores
 from metasrv.testing.processes import ProcessCluster
 from metasrv.testing.workload import Workload
+from verification.chaos import find_problems, open_stores
 
 WRITERS = 16
 LEADER_KILLS = 10

@@ -9,13 +9,13 @@ from contextlib import closing
 
 import pytest
 
-from metasrv.raft.frames import ChecksumIntegrity, FrameKind, frame_parts
-from metasrv.raft.handshake import DiallerHandshake, LocalIdentity, Role
-from metasrv.raft.security import NONCE_SIZE_BYTES, PeerSecurity
+from metasrv.model.types import Endpoint
+from metasrv.raft.peers.frames import ChecksumIntegrity, FrameKind, frame_parts
+from metasrv.raft.peers.handshake import DiallerHandshake, LocalIdentity, Role
+from metasrv.raft.peers.security import NONCE_SIZE_BYTES, PeerSecurity
 from metasrv.testing.link import LinkFault
 from metasrv.testing.network import CLIENTS, NOBODY, Network, advertised_host, why_unavailable
 from metasrv.testing.ports import PortReservation
-from metasrv.types import Endpoint
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
 

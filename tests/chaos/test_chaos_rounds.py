@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from metasrv.testing.chaos import SETTINGS, run_round
-from metasrv.testing.evidence import replay_command
-from metasrv.testing.nemesis import FAULTS, Fault
 from metasrv.testing.network import Network, why_unavailable
+from verification.chaos import SETTINGS, run_round
+from verification.evidence import replay_command
+from verification.nemesis import FAULTS, Fault
 
 GROUPS = [
     ["kill -9 any, repeatedly", "isolate the leader", "bits flipped", "replace, same id", "transfer leadership"],

@@ -10,15 +10,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from metasrv.client import Transaction
-from metasrv.commands import TransactionReply
-from metasrv.testing.chaos import CLIENT_TIMEOUT_SECONDS, SETTINGS, Round, run_round
-from metasrv.testing.nemesis import Fault
-from metasrv.testing.nemesis.network_faults import isolate_follower
-from metasrv.testing.nemesis.process_faults import pause_follower
+from metasrv.model.commands import TransactionReply
 from metasrv.testing.network import Network, why_unavailable
 from metasrv.testing.processes import ProcessCluster
 from metasrv.testing.store import PinnedStore, Store
-from metasrv.testing.timeline import timeline_html
+from verification.chaos import CLIENT_TIMEOUT_SECONDS, SETTINGS, Round, run_round
+from verification.nemesis import Fault
+from verification.nemesis.network_faults import isolate_follower
+from verification.nemesis.process_faults import pause_follower
+from verification.timeline import timeline_html
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,12 +19,12 @@ from metasrv.admin import connection
 from metasrv.admin import service as service_module
 from metasrv.admin.service import AdminService
 from metasrv.config.model import Config, RaftConfig
-from metasrv.context import NodeContext
-from metasrv.errors import BindError, ConfigError
+from metasrv.model.errors import BindError, ConfigError
+from metasrv.model.types import Endpoint
+from metasrv.node.context import NodeContext
 from metasrv.profiling import cpu
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
-from metasrv.types import Endpoint
 
 MakeContext = Callable[..., NodeContext]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from metasrv.errors import BindError, ConfigError, DataDamagedError, IdentityError, StorageError
-from metasrv.limits import KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
+from metasrv.model.errors import BindError, ConfigError, DataDamagedError, IdentityError, StorageError
+from metasrv.model.limits import KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
 from metasrv.testing.processes import ProcessCluster
 
 SQLITE_MAGIC = b"SQLite format 3\0"

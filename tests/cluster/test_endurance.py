@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.limits import MIB
-from metasrv.testing.endurance import Endurance, report
+from metasrv.model.limits import MIB
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
+from verification.endurance import Endurance, report
 
 WRITERS = 16
 KEYS = 800

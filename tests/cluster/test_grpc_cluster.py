@@ -1,4 +1,4 @@
-"""MetaService on three nodes: forwarding, leader headers, tokens good everywhere, a leader that dies (grpc.md e)."""
+"""MetaService on three nodes: forwarding, leader headers, tokens good everywhere, a leader that dies."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import grpc
 import pytest
 
-from metasrv.errors import NotDoneError, UnknownOutcomeError
-from metasrv.grpc_api import methods as m
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.grpc_api.proto import meta_pb2_grpc
+from metasrv.model.errors import NotDoneError, UnknownOutcomeError
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2_grpc
 from metasrv.testing.processes import ProcessCluster
 
 PUT = pb.TxnRequest(if_then=[pb.TxnOp(put=pb.TxnPutRequest(key="k", value=b"1"))])

@@ -1,4 +1,4 @@
-"""Exports of three nodes after a random workload: byte for byte the same but for the node's own number (grpc.md g)."""
+"""Exports of three nodes after a random workload: byte for byte the same but for the node's own number."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import json
 import random
 import threading
 
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.grpc_wire import Wire, delete, delete_by_prefix, fetch_increase, put, put_sequential, when
+from tests.support.grpc_wire import Wire, delete, delete_by_prefix, fetch_increase, put, put_sequential, when
 
 OWN_LINE = '["raft_log",{"NodeId":'
 """The one line that says which node wrote the export."""

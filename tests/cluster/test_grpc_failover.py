@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from metasrv.client import AsyncClient, Transaction
-from metasrv.commands import MatchKind, MatchSeq
-from metasrv.errors import UnknownOutcomeError
+from metasrv.model.commands import MatchKind, MatchSeq
+from metasrv.model.errors import UnknownOutcomeError
 from metasrv.testing.processes import ProcessCluster
 
 KILLS = 10

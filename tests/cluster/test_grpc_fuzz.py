@@ -18,11 +18,11 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metasrv.grpc_api import methods as m
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.grpc_wire import LEADER_HEADER, Wire
 from tests.cluster.test_grpc_export import OWN_LINE, lines_of
+from tests.support.grpc_wire import LEADER_HEADER, Wire
 
 pytestmark = pytest.mark.xdist_group("grpc-fuzz")
 
@@ -33,7 +33,7 @@ INTERNAL_ON_PURPOSE = {
     m.HANDSHAKE: ("Error request next is None", "the payload of the handshake is not a BasicAuth"),
     m.KV_API: ("the request is not JSON", "'", "KvApi knows UpsertKV only"),
 }
-"""grpc.md b.2 and c name these; the texts are this server's own sentences."""
+"""docs/contract/grpc.md sections b.2 and c name these; the texts are this server's own sentences."""
 SEEN: dict[str, set[str]] = {}
 """Codes that each method answered with, for the last test."""
 

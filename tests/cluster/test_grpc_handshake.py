@@ -1,4 +1,4 @@
-"""Handshake, tokens and the companions of MetaService over the wire (grpc.md sections a.1 and b)."""
+"""Handshake, tokens and the companions of MetaService over the wire (docs/contract/grpc.md sections a.1 and b)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.grpc_wire import Wire
+from tests.support.grpc_wire import Wire
 
 OLDEST = 1_002_676
-METHODS = {  # grpc.md a.1: request, reply, client streams, server streams
+METHODS = {  # docs/contract/grpc.md section a.1: request, reply, client streams, server streams
     "Handshake": ("HandshakeRequest", "HandshakeResponse", True, True),
     "KvApi": ("RaftRequest", "RaftReply", False, False),
     "KvReadV1": ("RaftRequest", "StreamItem", False, True),

@@ -1,4 +1,4 @@
-"""Section e of grpc.md over the wire: forwarding, headers, a leader that is lost, hangs, or can not be had."""
+"""docs/contract/grpc.md section e over the wire: forwarding, headers, a leader that is lost, hangs, or is missing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import grpc
 import pytest
 
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster import http2_frames as http2
-from tests.cluster.grpc_wire import LEADER_HEADER, Wire, put
+from tests.support import http2_frames as http2
+from tests.support.grpc_wire import LEADER_HEADER, Wire, put
 
 shares_a_cluster = pytest.mark.xdist_group("grpc-leaders")
 ANSWER_SECONDS_MAX = 2.0

@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import pytest
 
-from metasrv import limits
-from metasrv.grpc_api.methods import KV_READ_V1
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.model import limits
+from metasrv.protocol.methods import KV_READ_V1
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster import http2_frames as http2
-from tests.cluster.grpc_wire import CLIENT_VERSION, TIMEOUT_SECONDS, Wire, all_of, branch, get, put, when
 from tests.cluster.test_grpc_service import Running, Start, start, until  # noqa: F401 - `start` is a fixture
+from tests.support import http2_frames as http2
+from tests.support.grpc_wire import CLIENT_VERSION, TIMEOUT_SECONDS, Wire, all_of, branch, get, put, when
 
 pytestmark = pytest.mark.xdist_group("grpc-limits")
 
@@ -174,7 +174,7 @@ def test_nesting(wire: Wire) -> None:
 
 @pytest.fixture
 async def raw(start: Start) -> AsyncIterator[tuple[Running, Any]]:  # noqa: F811 - the fixture
-    from metasrv.grpc_api.proto import meta_pb2_grpc
+    from metasrv.protocol.proto import meta_pb2_grpc
 
     node = await start()
     async with grpc.aio.insecure_channel(node.address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:

@@ -1,4 +1,4 @@
-"""Random histories over the wire against the plain model of section d: a stateful property test.
+"""Random histories over the wire against the plain model of the contract: a stateful property test.
 
 One node in this process, whose clock the test moves, so that expiry is exact; and three real nodes, where every
 command goes to another of them and the model learns the log time from what is stored.
@@ -19,18 +19,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from metasrv import commands as c
 from metasrv.client import answers
-from metasrv.commands import Command, Reply
-from metasrv.entries import RegularEntry
-from metasrv.grpc_api.proto import meta_pb2 as pb
 from metasrv.grpc_api.service import GrpcService
+from metasrv.model import commands as c
+from metasrv.model.commands import Command, Reply
+from metasrv.model.entries import RegularEntry
+from metasrv.model.types import KVMeta, LogId, SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from metasrv.types import KVMeta, LogId, SeqV
-from tests.cluster.grpc_wire import Wire
-from tests.unit.grpc_bench import InstantConsensus, make_context
-from tests.unit.state_model import Model, expire_ms
-from tests.unit.test_state_model import commands, keys, resolved
+from tests.support.grpc_bench import InstantConsensus, make_context
+from tests.support.grpc_wire import Wire
+from tests.support.state_model import Model, expire_ms
+from tests.unit.state.test_state_model import commands, keys, resolved
 
 pytestmark = pytest.mark.xdist_group("grpc-model")
 

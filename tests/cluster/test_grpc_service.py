@@ -19,9 +19,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from metasrv.client import AsyncClient, Client, Transaction
 from metasrv.client.connection import Connection, Credentials
-from metasrv.commands import MatchKind, MatchSeq
 from metasrv.config.model import SecretText
-from metasrv.errors import (
+from metasrv.grpc_api import kv
+from metasrv.grpc_api.service import GrpcService
+from metasrv.model.commands import MatchKind, MatchSeq
+from metasrv.model.errors import (
     BindError,
     ConfigError,
     InvalidRequestError,
@@ -30,14 +32,12 @@ from metasrv.errors import (
     TooLargeError,
     UnknownOutcomeError,
 )
-from metasrv.grpc_api import kv
-from metasrv.grpc_api import methods as m
-from metasrv.grpc_api.proto import meta_pb2 as pb
-from metasrv.grpc_api.proto import meta_pb2_grpc
-from metasrv.grpc_api.service import GrpcService
-from metasrv.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
-from metasrv.types import Endpoint, Node
-from tests.unit.grpc_bench import InstantConsensus, make_context
+from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
+from metasrv.model.types import Endpoint, Node
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2_grpc
+from tests.support.grpc_bench import InstantConsensus, make_context
 
 Start = Callable[..., Awaitable["Running"]]
 

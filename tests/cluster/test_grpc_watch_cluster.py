@@ -1,4 +1,4 @@
-"""Watch on real nodes (grpc.md d.7): the flush is one instant, slow ones end alone, gone ones are forgotten."""
+"""Watch on real nodes: the flush is one instant, slow ones end alone, gone ones are forgotten."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import pytest
 
 from benchmarks.idle_watchers import Watchers, watcher_count
 from benchmarks.process_usage import resident_mib
-from metasrv.grpc_api.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.grpc_wire import OPTIONS, Wire, delete, put
+from tests.support.grpc_wire import OPTIONS, Wire, delete, put
 
 pytestmark = pytest.mark.xdist_group("grpc-watch")
 

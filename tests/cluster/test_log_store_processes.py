@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.errors import StorageError
-from metasrv.raft.log_format import LogEntry
-from metasrv.raft.log_store import LogStore
+from metasrv.model.errors import StorageError
+from metasrv.raft.log.format import LogEntry
+from metasrv.raft.log.store import LogStore
+from tests.support.paths import ROOT
 
 WRITER = """
 import random, resource, signal, sys
-from metasrv.errors import MetasrvError
-from metasrv.raft.log_store import LogStore
+from metasrv.model.errors import MetasrvError
+from metasrv.raft.log.store import LogStore
 
 path, seed, file_size_max = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 chance = random.Random(seed)
@@ -50,8 +51,8 @@ except MetasrvError as error:
 
 FULL_DISK = """
 import subprocess, sys
-from metasrv.errors import StorageError
-from metasrv.raft.log_store import LogStore
+from metasrv.model.errors import StorageError
+from metasrv.raft.log.store import LogStore
 
 def sentence(error):
     return str(error).split(": ", 1)[1]
@@ -95,7 +96,7 @@ def start() -> Iterator[Start]:
 
     def start_one(path: str, seed: int, file_size_max: int = 0) -> subprocess.Popen[str]:
         arguments = [sys.executable, "-c", WRITER, path, str(seed), str(file_size_max)]
-        root = Path(__file__).parents[2]
+        root = ROOT
         processes.append(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=root))
         return processes[-1]
 
@@ -179,7 +180,7 @@ def test_full_file_system_is_named_and_the_log_goes_on_once_there_is_space(tmp_p
     mount.mkdir()
     check.write_text(FULL_DISK)
     script = f"mount -t tmpfs -o size=1m tmpfs {mount} && {sys.executable} {check} {mount}"
-    root = Path(__file__).parents[2]
+    root = ROOT
     environment = {**os.environ, "PYTHONPATH": str(root)}
     command = ["unshare", "-m", "sh", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)

@@ -1,4 +1,7 @@
-"""metactl to the letter (admin-api.md 4), against three nodes started from Databend's own test configuration."""
+"""metactl to the letter (docs/contract/admin-api.md section 4).
+
+Against three nodes that were started from Databend's own test configuration.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,13 @@ import pytest
 from metasrv.cli import ctl
 from metasrv.cli.node_process import fetch, fetch_status
 from metasrv.config.load import load_config
+from metasrv.model.types import Endpoint
 from metasrv.testing.ports import PortReservation
-from metasrv.types import Endpoint
+from tests.support.paths import TESTS
 
 pytestmark = pytest.mark.xdist_group("metactl")
 
-FILES = Path(__file__).parents[1] / "data" / "databend"
+FILES = TESTS / "data" / "databend"
 FIXED_PORTS = {
     node_id: {"admin": 28001 + 100 * node_id, "grpc": grpc, "raft": 28003 + 100 * node_id}
     for node_id, grpc in ((1, 9191), (2, 28202), (3, 28302))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from metasrv.testing.processes import ProcessCluster
-from tests.unit.observability_files import metric_names
+from tests.support.observability_files import metric_names
 
 
 async def test_alerts_and_dashboards_name_metrics_that_exist(cluster: ProcessCluster) -> None:

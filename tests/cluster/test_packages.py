@@ -18,8 +18,8 @@ import pytest
 
 from metasrv import __version__
 from metasrv.testing.ports import PortReservation
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 BUILD_SECONDS = 500
 START_SECONDS = 60.0
 

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from metasrv.clock import SystemClock
-from metasrv.errors import (
+from metasrv.model.errors import (
     BindError,
     NotDoneError,
     NotLeaderError,
@@ -25,12 +24,13 @@ from metasrv.errors import (
     TooLargeError,
     UnknownOutcomeError,
 )
-from metasrv.limits import MIB, PEER_BUFFER_SIZE_BYTES_MAX
-from metasrv.observer import SilentObserver
-from metasrv.raft.frames import PAYLOAD_SIZE_BYTES_MAX
-from metasrv.raft.security import tls_contexts
-from metasrv.raft.transport import LocalIdentity, OneShotHandler, PeerSecurity, PeerTransport, RemoteIdentity
-from metasrv.types import Endpoint
+from metasrv.model.limits import MIB, PEER_BUFFER_SIZE_BYTES_MAX
+from metasrv.model.types import Endpoint
+from metasrv.process.clock import SystemClock
+from metasrv.raft.observer import SilentObserver
+from metasrv.raft.peers.frames import PAYLOAD_SIZE_BYTES_MAX
+from metasrv.raft.peers.security import tls_contexts
+from metasrv.raft.peers.transport import LocalIdentity, OneShotHandler, PeerSecurity, PeerTransport, RemoteIdentity
 
 # The fixture is the only way that every allowed release of pytest-asyncio has to choose the loop of one module.
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
@@ -517,7 +517,7 @@ async def test_strangers_do_not_disturb_the_peers(cluster, caplog):
 
 
 async def test_a_slow_handshake_is_cut_off(cluster, monkeypatch):
-    monkeypatch.setattr("metasrv.raft.connection.HANDSHAKE_TIMEOUT_MS", 100)
+    monkeypatch.setattr("metasrv.raft.peers.connection.HANDSHAKE_TIMEOUT_MS", 100)
     b = await cluster.add(2)
     reader, writer = await asyncio.open_connection(*b.endpoint)
     writer.write(b"\x00")
@@ -529,7 +529,7 @@ async def test_a_slow_handshake_is_cut_off(cluster, monkeypatch):
 
 
 async def test_connections_past_the_limit_are_closed_and_the_others_stay(cluster, monkeypatch):
-    monkeypatch.setattr("metasrv.raft.listener.PEER_CONNECTIONS_MAX", 3)
+    monkeypatch.setattr("metasrv.raft.peers.listener.PEER_CONNECTIONS_MAX", 3)
     a, b = await cluster.connected_pair()
     idle = [await asyncio.open_connection(*b.endpoint) for _ in range(2)]
     reader, writer = await asyncio.open_connection(*b.endpoint)

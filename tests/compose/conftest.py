@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from metasrv.testing.compose import ComposeCluster, why_no_containers
-from tests.compose.image import BUILD_SECONDS, IMAGE, ROOT, make_image
+from verification.compose import ComposeCluster, why_no_containers
+from verification.compose_image import BUILD_SECONDS, IMAGE, ROOT, make_image
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from metasrv import __version__
-from metasrv.testing.compose import ComposeCluster
-from metasrv.testing.compose_chaos import FAULTS, WARM_UP_WRITES, find_problems, open_stores, run_round
 from metasrv.testing.workload import Workload
-from tests.compose.image import ROOT
+from verification.compose import ComposeCluster
+from verification.compose_chaos import FAULTS, WARM_UP_WRITES, find_problems, open_stores, run_round
+from verification.compose_image import ROOT
 
 CLIENT_GAP_SECONDS_MAX = 3.0
 ROUNDS_UNTIL_LATE = 3

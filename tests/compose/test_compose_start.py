@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from metasrv import __version__
-from metasrv.build_info import UNKNOWN_COMMIT, binary_version
 from metasrv.client import Client
-from metasrv.testing.compose import ComposeCluster
-from tests.compose.image import IMAGE, ROOT
+from metasrv.process.build_info import UNKNOWN_COMMIT, binary_version
+from verification.compose import ComposeCluster
+from verification.compose_image import IMAGE, ROOT
 
 DENIED_CALLS = ["ptrace", "process_vm_readv", "process_vm_writev"]
 

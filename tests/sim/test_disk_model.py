@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.testing.simulation.disk import Disk
+from verification.simulation.disk import Disk
 
 
 @pytest.mark.parametrize("name", ["log/raft.db-wal", "state/state.db-wal"])

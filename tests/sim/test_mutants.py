@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from metasrv.raft.log_store import LogStore
-from metasrv.testing.mutants.catalogue import MUTANTS
-from metasrv.testing.mutants.hunting import plan_for, run_with
-from metasrv.testing.simulation.history import run_history
+from metasrv.raft.log.store import LogStore
+from verification.mutants.catalogue import MUTANTS
+from verification.mutants.hunting import plan_for, run_with
+from verification.simulation.history import run_history
 
 HISTORIES_MAX = 60
 """The most that any of these needed was 34; a change of the plans moves them about."""

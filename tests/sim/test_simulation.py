@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.testing.mutants.catalogue import MUTANTS
-from metasrv.testing.simulation import scheduler as scheduler_module
-from metasrv.testing.simulation.__main__ import COMMAND, main
-from metasrv.testing.simulation.history import run_history
-from metasrv.testing.simulation.loop import SimulatedLoop, forget_running_loop
-from metasrv.testing.simulation.plan import FAULTS, make_plan
-from metasrv.testing.simulation.runs import run_many
-from metasrv.testing.simulation.scheduler import Scheduler
-from metasrv.testing.simulation.shrink import decode_changes, encode_changes, shrink
+from tests.support.paths import ROOT
+from verification.mutants.catalogue import MUTANTS
+from verification.simulation import scheduler as scheduler_module
+from verification.simulation.__main__ import COMMAND, main
+from verification.simulation.history import run_history
+from verification.simulation.loop import SimulatedLoop, forget_running_loop
+from verification.simulation.plan import FAULTS, make_plan
+from verification.simulation.runs import run_many
+from verification.simulation.scheduler import Scheduler
+from verification.simulation.shrink import decode_changes, encode_changes, shrink
 
 FIRST_SEED = 1
 HISTORIES = 2_000
@@ -108,8 +109,8 @@ def test_the_same_seed_is_the_same_history_in_every_process() -> None:
 
 
 def digest_in_new_process(seed: int, hash_seed: str) -> str:
-    command = [sys.executable, "-m", "metasrv.testing.simulation", "--replay", str(seed), "--trace"]
-    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "verification.simulation", "--replay", str(seed), "--trace"]
+    root = str(ROOT)
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": root}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     return done.stdout.splitlines()[-1].split()[1].rstrip(",")
@@ -157,7 +158,7 @@ def test_workers_run_every_seed_once() -> None:
 
 
 def test_workers_end_when_their_parent_is_killed() -> None:
-    command = [sys.executable, "-m", "metasrv.testing.simulation", "--histories", "100000", "--workers", "2"]
+    command = [sys.executable, "-m", "verification.simulation", "--histories", "100000", "--workers", "2"]
     parent = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
     try:

@@ -11,9 +11,9 @@ import os
 import socket
 import ssl
 
-from metasrv.errors import BindError, ConfigError
-from metasrv.listening_socket import listening_socket
-from metasrv.types import Endpoint
+from metasrv.model.errors import BindError, ConfigError
+from metasrv.model.types import Endpoint
+from metasrv.process.listening_socket import listening_socket
 
 BACKLOG = 1024
 

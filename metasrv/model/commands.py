@@ -1,0 +1,272 @@
+"""The replicated commands and their replies, as plain named tuples (docs/contract/grpc.md sections c and d).
+
+A command says what to do and carries no time: the log entry that holds it does (invariant 2). Every
+command has exactly one reply type. Named tuples because the hot path packs them as they are.
+This module knows neither their encoding (`codec.py`) nor their meaning (`state/`).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from metasrv.model.types import Node, SeqV
+
+# ----------------------------------------------------------------------------- parts
+
+
+class MatchKind(IntEnum):
+    """How an upsert tests the current sequence number (docs/contract/grpc.md section d.2); an absent key has 0."""
+
+    ANY = 0
+    EXACT = 1
+    GREATER_EQUAL = 2
+
+
+class MatchSeq(NamedTuple):
+    kind: MatchKind
+    seq: int = 0
+
+
+class Operation(IntEnum):
+    """What an upsert does with the value."""
+
+    UPDATE = 0
+    DELETE = 1
+    AS_IS = 2
+
+
+class Comparison(IntEnum):
+    """TxnCondition.ConditionResult; any other number counts as EQ."""
+
+    EQ = 0
+    GT = 1
+    GE = 2
+    LT = 3
+    LE = 4
+    NE = 5
+
+
+class Target(IntEnum):
+    """Which member of TxnCondition's `target` is set."""
+
+    NONE = 0
+    VALUE = 1
+    SEQ = 2
+    KEYS_WITH_PREFIX = 3
+
+
+class Condition(NamedTuple):
+    """`key`'s value, sequence number or prefix count, compared with `operand`."""
+
+    key: str
+    target: Target
+    operand: int | bytes
+    comparison: Comparison
+
+
+class Combine(IntEnum):
+    AND = 0
+    OR = 1
+
+
+class Expression(NamedTuple):
+    """A boolean tree: its children are `expressions`, then `conditions`."""
+
+    combine: Combine
+    expressions: tuple[Expression, ...]
+    conditions: tuple[Condition, ...]
+
+
+# ----------------------------------------------------------------------------- transaction operations
+
+
+class Get(NamedTuple):
+    key: str
+
+
+class Put(NamedTuple):
+    key: str
+    value: bytes
+    expire_at: int | None = None
+    ttl_ms: int | None = None
+    match_seq: int | None = None
+
+
+class Delete(NamedTuple):
+    key: str
+    match_seq: int | None = None
+
+
+class DeleteByPrefix(NamedTuple):
+    prefix: str
+
+
+class FetchIncrease(NamedTuple):
+    key: str
+    delta: int
+    match_seq: int | None = None
+    floor: int = 0
+    """`max_value` on the wire: the counter is raised to it before `delta` is added."""
+
+
+class PutSequential(NamedTuple):
+    prefix: str
+    sequence_key: str
+    value: bytes
+    expires_at_ms: int | None = None
+    ttl_ms: int | None = None
+
+
+TransactionOperation = Get | Put | Delete | DeleteByPrefix | FetchIncrease | PutSequential
+
+
+class Branch(NamedTuple):
+    """Operations that run when `predicate` holds; None is true."""
+
+    predicate: Expression | None
+    operations: tuple[TransactionOperation, ...]
+
+
+# ----------------------------------------------------------------------------- commands
+
+
+class Upsert(NamedTuple):
+    """KvApi's UpsertKV. Reply: `UpsertReply`."""
+
+    key: str
+    match: MatchSeq
+    operation: Operation
+    value: bytes = b""
+    expire_at: int | None = None
+    ttl_ms: int | None = None
+
+
+class Transaction(NamedTuple):
+    """TxnRequest. Branch order: `branches`, (`conditions`, `if_then`), `else_then`. Reply: `TransactionReply`."""
+
+    branches: tuple[Branch, ...]
+    conditions: tuple[Condition, ...]
+    if_then: tuple[TransactionOperation, ...]
+    else_then: tuple[TransactionOperation, ...]
+
+
+class BranchTransaction(NamedTuple):
+    """KvTransactionRequest. Reply: `BranchTransactionReply`."""
+
+    branches: tuple[Branch, ...]
+
+
+class AddNode(NamedTuple):
+    """Registers a node's addresses; an existing record stays unless `overriding`. Reply: `NodeReply`."""
+
+    node: Node
+    overriding: bool
+
+
+class RemoveNode(NamedTuple):
+    """Removes a node's record. Reply: `NodeReply`."""
+
+    node_id: int
+
+
+class SetFeature(NamedTuple):
+    """Turns a feature flag on or off. Reply: `FeatureReply`."""
+
+    feature: str
+    enable: bool
+
+
+class SetClusterSecret(NamedTuple):
+    """Stores a named secret once; the first writer wins. Reply: `SecretReply`."""
+
+    name: str
+    secret: bytes
+
+
+Command = Upsert | Transaction | BranchTransaction | AddNode | RemoveNode | SetFeature | SetClusterSecret
+
+
+# ----------------------------------------------------------------------------- replies
+
+
+class GetResponse(NamedTuple):
+    key: str
+    value: SeqV | None
+
+
+class PutResponse(NamedTuple):
+    """Also the answer to `PutSequential`, with the full key."""
+
+    key: str
+    prev: SeqV | None
+    current: SeqV | None
+
+
+class DeleteResponse(NamedTuple):
+    key: str
+    success: bool
+    prev: SeqV | None
+
+
+class DeleteByPrefixResponse(NamedTuple):
+    prefix: str
+    count: int  # type: ignore[assignment]  # the wire's name hides tuple.count
+
+
+class FetchIncreaseResponse(NamedTuple):
+    key: str
+    before_seq: int
+    before: int
+    after_seq: int
+    after: int
+
+
+OperationResponse = GetResponse | PutResponse | DeleteResponse | DeleteByPrefixResponse | FetchIncreaseResponse
+
+
+class UpsertReply(NamedTuple):
+    prev: SeqV | None
+    result: SeqV | None
+
+
+class TransactionReply(NamedTuple):
+    success: bool
+    responses: tuple[OperationResponse, ...]
+    execution_path: str
+
+
+class BranchTransactionReply(NamedTuple):
+    executed_branch: int | None
+    responses: tuple[OperationResponse, ...]
+
+
+class NodeReply(NamedTuple):
+    """The record before and after."""
+
+    prev: Node | None
+    current: Node | None
+
+
+class FeatureReply(NamedTuple):
+    """Sorted names of the features that are on."""
+
+    enabled: tuple[str, ...]
+
+
+class SecretReply(NamedTuple):
+    """The secret now stored under the name."""
+
+    secret: bytes
+
+
+class ErrorReply(NamedTuple):
+    """The command was in the log but says something impossible; nothing was changed.
+
+    Checks before the proposal make this unreachable for honest clients; it exists because `apply` is total.
+    """
+
+    text: str
+
+
+Reply = UpsertReply | TransactionReply | BranchTransactionReply | NodeReply | FeatureReply | SecretReply | ErrorReply

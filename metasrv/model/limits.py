@@ -1,0 +1,133 @@
+"""Every limit in one place (invariant 10).
+
+Each constant has a test at the limit and one past it. A value here bounds memory, time on the event
+loop or the size of a frame; the units are in the names.
+"""
+
+from __future__ import annotations
+
+MIB = 1024 * 1024
+
+# Requests ---------------------------------------------------------------------------------------
+KEY_SIZE_BYTES_MAX = 4096
+"""A key, in UTF-8 bytes."""
+VALUE_SIZE_BYTES_MAX = 16 * MIB
+"""One value."""
+TRANSACTION_OPERATIONS_MAX = 10_000
+"""Operations and conditions of one transaction, all branches together."""
+TRANSACTION_DEPTH_MAX = 16
+"""Nesting of a transaction's boolean tree."""
+GRPC_MESSAGE_SIZE_BYTES_DEFAULT = 32 * MIB
+"""`grpc_api_max_message_size` when it is not configured."""
+
+# Log --------------------------------------------------------------------------------------------
+COMMAND_SIZE_BYTES_MAX = 32 * MIB
+"""One encoded command; larger ones are refused before they are proposed (D17)."""
+ENTRY_SIZE_BYTES_TARGET = 1 * MIB
+"""A batch of commands stops growing here, unless its first command alone is larger."""
+ENTRY_COMMANDS_MAX = 256
+"""Commands of one log entry: as many as can be applied within `STEP_TIME_MS_MAX`."""
+PROPOSALS_WAITING_MAX = 16_384
+"""Proposals that wait for a batch; past it a proposal is refused with `OverloadedError`."""
+PROPOSALS_WAITING_BYTES_MAX = 256 * MIB
+"""Encoded size of the proposals that wait for a batch."""
+READ_WAITERS_MAX = 65_536
+"""Reads that wait for one confirmation of leadership."""
+LOG_MEMORY_BYTES_MAX = 64 * MIB
+"""Applied entries are purged early, whatever the configured count, when the log is larger."""
+LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
+"""So large it may become for a peer that is being brought up by a snapshot and needs what comes behind it."""
+
+# State ------------------------------------------------------------------------------------------
+STATE_LOG_SIZE_BYTES_TARGET = 16 * MIB
+"""The state's write-ahead log is moved into the state file, and begins anew, when so much was written to it."""
+STATE_LOG_UNSYNCED_SIZE_BYTES_MAX = 2 * MIB
+"""It is synced when so much was written: one large sync would hold up the raft log's, which clients wait for."""
+STATE_LOG_SIZE_BYTES_KEPT = 2 * STATE_LOG_SIZE_BYTES_TARGET
+"""It is overwritten in place, which syncs faster than a growing file; a longer one is cut, piece by piece."""
+STATE_LOG_PINNED_SIZE_BYTES_MAX = 256 * MIB
+"""Size of that log, beside that of the state file, at which the views that keep it from beginning anew are lost."""
+STATE_LOG_COPY_FACTOR = 4
+"""Copying a large state takes long: while a snapshot is written the log may be so many times the state file larger."""
+
+# Peers ------------------------------------------------------------------------------------------
+FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
+"""One frame on a peer connection."""
+HELLO_SIZE_BYTES_MAX = 4096
+"""A frame before the peer has proved who it is."""
+HANDSHAKE_TIMEOUT_MS = 5_000
+"""A connection that has not finished its handshake by then is closed."""
+PEER_CONNECTIONS_MAX = 256
+"""Accepted peer connections; further ones are closed at once."""
+PEER_BUFFER_HIGH_BYTES = 8 * MIB
+"""Unsent bytes for a peer at which replication to it pauses."""
+PEER_BUFFER_SIZE_BYTES_MAX = 2 * PEER_BUFFER_HIGH_BYTES
+"""Unsent bytes at which messages are refused: what one step has begun to say may still be said when the pause comes."""
+PEER_BUFFER_LOW_BYTES = 2 * MIB
+"""Unsent bytes at which replication resumes."""
+APPEND_MESSAGE_SIZE_BYTES_TARGET = 1 * MIB
+"""Entries of one append message, unless a single entry is larger."""
+INBOX_MESSAGES_MAX = 16_384
+"""Raft messages that wait while a sync runs; past it the connection they came on is closed."""
+INBOX_SIZE_BYTES_MAX = 128 * MIB
+"""Their size."""
+REQUESTS_IN_FLIGHT_PER_PEER_MAX = 16_384
+"""Forwarded requests that wait for one peer's answer."""
+SNAPSHOT_BURST_SIZE_BYTES_MAX = 4 * MIB
+"""Pieces of a snapshot that one step sends to a peer: less than what its buffer takes beyond the pause."""
+SNAPSHOT_CHUNK_SIZE_BYTES_MAX = 1 * MIB
+"""One chunk of a snapshot on its way to a peer, whatever `snapshot_chunk_size` says."""
+
+# gRPC -------------------------------------------------------------------------------------------
+GRPC_CALLS_MAX = 40_000
+"""Calls that one node serves at the same time, watch streams among them."""
+GRPC_STREAMS_PER_CONNECTION_MAX = 4_096
+"""Streaming calls under way on one connection, so that one client can not use up what all of them share."""
+GRPC_CONNECTIONS_MAX = 20_000
+"""Connections of clients; fewer where the process may not open so many (`open_files.client_connections_max`)."""
+GRPC_CALLS_PER_CONNECTION_MAX = 8_192
+"""Calls of any kind under way on one connection; announced to clients, which let further ones wait."""
+GRPC_HELD_SIZE_BYTES_MAX = 512 * MIB
+"""Of all clients: requests that have not arrived whole, and answers that wait until they are taken."""
+GRPC_READERS_MAX = 16
+"""Large reads (long lists, exports) that one node serves at the same time; each pins the state of its instant."""
+GRPC_PAGE_SECONDS_MAX = 60
+"""A client of a large read that takes longer for one page is cut off."""
+EXPORT_CHUNK_LINES_MAX = 4096
+"""Lines of one export message, whatever the request says."""
+
+# Watch ------------------------------------------------------------------------------------------
+WATCHERS_MAX = 20_000
+"""Watch streams of one node."""
+WATCH_QUEUE_EVENTS_MAX = 10_000
+"""Events that wait for one watcher; past it the stream ends and the client resyncs."""
+WATCH_QUEUE_SIZE_BYTES_MAX = 64 * MIB
+"""Keys and values of those events; a single larger event is still delivered."""
+
+# Admin ------------------------------------------------------------------------------------------
+ADMIN_BODY_SIZE_BYTES_MAX = 1 * MIB
+"""Body of an admin request."""
+ADMIN_CONNECTIONS_MAX = 512
+"""Concurrent admin connections; requests on further ones are answered 503."""
+ADMIN_CONNECTIONS_REFUSED_MAX = 64
+"""Connections past those that get this answer; more are closed at once."""
+PROFILE_SECONDS_MAX = 300
+"""Longest profile."""
+PROFILE_FREQUENCY_HERTZ_MAX = 1000
+"""Fastest sampling."""
+METRICS_WINDOW_OBSERVATIONS_MAX = 1024
+"""Observations kept for the quantiles of one summary."""
+
+# Descriptors ------------------------------------------------------------------------------------
+OPEN_FILES_WANTED = 65_536
+"""Files and connections that this process asks the system for; it lives with less."""
+OPEN_FILES_RESERVED = 1_024
+"""Of them, what clients of the gRPC port do not get: for peers, the admin API, the log, the state and snapshots."""
+
+# Logging ----------------------------------------------------------------------------------------
+LOG_QUEUE_RECORDS_MAX = 16_384
+"""Log records that wait for the helper thread; past it they are dropped and counted."""
+
+# Loop -------------------------------------------------------------------------------------------
+STEP_TIME_MS_MAX = 5
+"""No step on the event loop may take longer (ARCHITECTURE.md section 1)."""

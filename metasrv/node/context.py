@@ -1,0 +1,53 @@
+"""What a running node offers to its services: the admin API, the gRPC API, metrics and health.
+
+A plain holder, filled by `meta_node.py`; services take what they need from it and own nothing in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from metasrv.config.model import Config
+from metasrv.consensus import Consensus
+from metasrv.metrics.registry import MetricsRegistry
+from metasrv.model.types import Endpoint
+from metasrv.process.clock import Clock
+from metasrv.state.machine import StateMachine
+
+
+@dataclass(slots=True)
+class NodeContext:
+    """References that live as long as the node."""
+
+    config: Config
+    consensus: Consensus
+    machine: StateMachine
+    metrics: MetricsRegistry
+    clock: Clock
+    started_at_ms: int
+    binary_version: str
+    draining: bool = False
+    """Set at the first termination signal: readiness fails and new requests are refused."""
+    joined: bool = False
+    """Set once this node is registered with the cluster."""
+    loop_lag_ms: float = 0.0
+    """How late the event loop's last heartbeat was."""
+    loop_beat_at: float = 0.0
+    """Monotonic seconds of that heartbeat."""
+    listeners: dict[str, Endpoint] = field(default_factory=dict)
+    """Bound addresses by service name: `raft`, `admin`, `grpc`; a configured port 0 is resolved here."""
+
+
+class Service(Protocol):
+    """A listener that `meta_node.py` starts and stops in order."""
+
+    name: str
+
+    async def start(self) -> Endpoint:
+        """Bind and serve; returns the bound address. Raises BindError."""
+        ...
+
+    async def stop(self, grace_ms: int) -> None:
+        """Stop accepting, give requests in flight `grace_ms` to finish, close."""
+        ...

@@ -1,0 +1,260 @@
+"""Liveness and readiness of a node: named checks, each with one sentence why.
+
+Liveness is about this process alone and never about the cluster: a node that waits for a leader must not be killed.
+Readiness says whether it makes sense to send requests here. Pure functions over `NodeContext`; only the probe of the
+data directory touches the disk, in a helper thread, and its last answer is what the check looks at. Must not know
+HTTP. Runs on the node's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from metasrv.model.types import RaftState, RaftStatus
+from metasrv.node.context import NodeContext
+
+LOOP_BEAT_AGE_SECONDS_MAX = 10.0
+"""A loop that has not beaten for so long is stuck, not busy."""
+LEADER_CONTACT_ELECTION_TIMEOUTS_MAX = 2
+APPLY_LAG_ENTRIES_MAX = 1000
+"""Committed entries that a ready node may still have to apply."""
+DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
+PROBE_SIZE_BYTES = 4096
+PROBE_AGE_SECONDS_MAX = 5.0
+PROBE_TIMEOUT_SECONDS = 2.0
+
+
+class Check(NamedTuple):
+    """The outcome of one check."""
+
+    name: str
+    passed: bool
+    reason: str
+    """One sentence, whatever the outcome."""
+
+
+class DirectoryReport(NamedTuple):
+    """What the last look at the data directory found."""
+
+    passed: bool
+    reason: str
+    free_bytes: int | None
+    at: float
+    """Monotonic seconds."""
+
+
+def check_liveness(context: NodeContext) -> list[Check]:
+    """Whether the process works: its event loop and its engine."""
+    return [_check_loop(context), _check_engine(context.consensus.status())]
+
+
+def check_readiness(context: NodeContext, directory: DirectoryReport | None) -> list[Check]:
+    """Whether to send requests here; liveness included. `directory` is the probe's last report."""
+    status = context.consensus.status()
+    return [
+        _check_loop(context),
+        _check_engine(status),
+        _check_joined(context),
+        _check_draining(context),
+        _check_leader(context, status),
+        _check_apply_lag(status),
+        _check_snapshot(status),
+        _check_directory(directory),
+    ]
+
+
+LIVENESS_CHECKS = ("loop", "engine")
+READINESS_CHECKS = (
+    *LIVENESS_CHECKS,
+    "joined",
+    "draining",
+    "leader",
+    "apply_lag",
+    "snapshot",
+    "data_directory",
+)
+
+
+# ----------------------------------------------------------------------------- checks
+
+
+def _check_loop(context: NodeContext) -> Check:
+    if not context.loop_beat_at:
+        return Check("loop", True, "the event loop has just been started")
+    age = context.clock.monotonic() - context.loop_beat_at
+    if age > LOOP_BEAT_AGE_SECONDS_MAX:
+        return Check("loop", False, f"the event loop has not beaten for {age:.1f} s")
+    return Check("loop", True, f"the event loop beat {age:.1f} s ago, {context.loop_lag_ms:.0f} ms late")
+
+
+def _check_engine(status: RaftStatus) -> Check:
+    if status.fatal is not None:
+        return Check("engine", False, f"the engine has stopped: {status.fatal}")
+    if status.state is RaftState.SHUTDOWN:
+        return Check("engine", False, "the engine has been shut down")
+    return Check("engine", True, f"the engine runs as {status.state.value.lower()} in term {status.term}")
+
+
+def _check_joined(context: NodeContext) -> Check:
+    if not context.joined:
+        return Check("joined", False, "this node has not yet joined and registered with the cluster")
+    return Check("joined", True, "this node is registered with the cluster")
+
+
+def _check_draining(context: NodeContext) -> Check:
+    if context.draining:
+        return Check("draining", False, "this node is shutting down")
+    return Check("draining", True, "this node is not shutting down")
+
+
+def _check_leader(context: NodeContext, status: RaftStatus) -> Check:
+    if status.leader_id is None:
+        return Check("leader", False, "no leader is known")
+    if status.is_leader and not status.has_quorum:
+        return Check("leader", False, "this node is the leader but is not in contact with a majority of voters")
+    age_ms = status.leader_contact_ms
+    if age_ms is None:
+        return Check("leader", False, f"node {status.leader_id} is said to lead but has not been heard")
+    age_ms_max = LEADER_CONTACT_ELECTION_TIMEOUTS_MAX * context.config.raft_config.election_timeout_max_ms
+    if age_ms >= age_ms_max:
+        text = f"the leader, node {status.leader_id}, was last heard {age_ms} ms ago, the limit is {age_ms_max} ms"
+        return Check("leader", False, text)
+    if status.is_leader:
+        return Check("leader", True, "this node is the leader and has a majority")
+    return Check("leader", True, f"the leader, node {status.leader_id}, was heard {age_ms} ms ago")
+
+
+def _check_apply_lag(status: RaftStatus) -> Check:
+    lag = max(0, status.commit_index - status.last_applied.index)
+    text = f"{lag} committed entries are not yet applied, the limit is {APPLY_LAG_ENTRIES_MAX}"
+    return Check("apply_lag", lag <= APPLY_LAG_ENTRIES_MAX, text)
+
+
+def _check_snapshot(status: RaftStatus) -> Check:
+    if status.snapshot.installing:
+        return Check("snapshot", False, "a snapshot from the leader is being installed")
+    return Check("snapshot", True, "no snapshot is being installed")
+
+
+def _check_directory(report: DirectoryReport | None) -> Check:
+    if report is None:
+        return Check("data_directory", False, "the data directory has not yet been looked at")
+    return Check("data_directory", report.passed, report.reason)
+
+
+# ----------------------------------------------------------------------------- data directory
+
+
+class DirectoryProbe:
+    """Writes a few bytes to the data directory now and then, and remembers how it went.
+
+    The file has no name, so nothing stays behind. A disk that hangs delays an answer by `PROBE_TIMEOUT_SECONDS` once;
+    until it comes back, further answers are given at once.
+    """
+
+    def __init__(self, directory: str, monotonic: Callable[[], float]) -> None:
+        self._directory = directory
+        self._monotonic = monotonic
+        self._report: DirectoryReport | None = None
+        self._running: asyncio.Task[DirectoryReport] | None = None
+
+    async def report(self) -> DirectoryReport:
+        """The last report, renewed when it is older than `PROBE_AGE_SECONDS_MAX`."""
+        known = self._report
+        if known is not None and self._monotonic() - known.at <= PROBE_AGE_SECONDS_MAX:
+            return known
+        running = self._running
+        if running is None or running.done():
+            running = self._running = asyncio.create_task(self._look(), name="data-directory-probe")
+        elif known is not None and not known.passed:
+            return known
+        try:
+            self._report = await asyncio.wait_for(asyncio.shield(running), PROBE_TIMEOUT_SECONDS)
+        except TimeoutError:
+            reason = f"a write to {self._directory} has not finished within {PROBE_TIMEOUT_SECONDS:.0f} s"
+            self._report = DirectoryReport(False, reason, None, self._monotonic())
+        return self._report
+
+    async def _look(self) -> DirectoryReport:
+        passed, reason, free_bytes = await asyncio.to_thread(probe_directory, self._directory)
+        return DirectoryReport(passed, reason, free_bytes, self._monotonic())
+
+
+def probe_directory(directory: str) -> tuple[bool, str, int | None]:
+    """Whether `directory` takes a write, why, and its free bytes. Blocks."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"\0" * PROBE_SIZE_BYTES)
+            file.flush()
+        space = os.statvfs(directory)
+    except OSError as error:
+        return False, f"the data directory {directory} can not be written: {error.strerror or error}", None
+    free_bytes = space.f_bavail * space.f_frsize
+    if free_bytes < DISK_FREE_BYTES_MIN:
+        text = f"the data directory {directory} has {free_bytes} bytes left, the limit is {DISK_FREE_BYTES_MIN}"
+        return False, text, free_bytes
+    return True, f"the data directory can be written and has {free_bytes // 2**20} MiB left", free_bytes
+
+
+# ----------------------------------------------------------------------------- texts
+
+
+class Verdict(NamedTuple):
+    """The answer of a probe: whether it passes, and the lines that say why."""
+
+    passed: bool
+    text: str
+
+
+def judge(probe: str, checks: list[Check], excluded: Sequence[str], verbose: bool) -> Verdict:
+    """The answer in the form operators know from etcd and Kubernetes.
+
+    A healthy answer is `ok` unless `verbose`; a failing one always lists every check. Excluded checks can not fail
+    the probe; unknown names in `excluded` are only mentioned.
+    """
+    passed = all(check.passed or check.name in excluded for check in checks)
+    if passed and not verbose:
+        return Verdict(True, "ok\n")
+    lines = []
+    for check in checks:
+        if check.name in excluded:
+            lines.append(f"[+]{check.name} excluded: ok")
+        elif check.passed:
+            lines.append(f"[+]{check.name} ok: {check.reason}")
+        else:
+            lines.append(f"[-]{check.name} failed: {check.reason}")
+    known = {check.name for check in checks}
+    lines += [
+        f"warn: the excluded check {name!r} does not exist" for name in dict.fromkeys(excluded) if name not in known
+    ]
+    lines.append("ok" if passed else f"{probe} check failed")
+    return Verdict(passed, "\n".join(lines) + "\n")
+
+
+# ----------------------------------------------------------------------------- monitor
+
+
+class HealthMonitor:
+    """Takes the checks of one node and counts their outcomes in its metrics."""
+
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
+        self._directory = DirectoryProbe(context.config.raft_config.raft_dir, context.clock.monotonic)
+
+    async def liveness(self) -> list[Check]:
+        return self._counted("livez", check_liveness(self._context))
+
+    async def readiness(self) -> list[Check]:
+        report = await self._directory.report()
+        if report.free_bytes is not None:
+            self._context.metrics.disk_free(report.free_bytes)
+        return self._counted("readyz", check_readiness(self._context, report))
+
+    def _counted(self, probe: str, checks: list[Check]) -> list[Check]:
+        for check in checks:
+            self._context.metrics.health_checked(probe, check.name, check.passed)
+        return checks

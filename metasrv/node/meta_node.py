@@ -1,0 +1,185 @@
+"""The composition root: builds a node, starts it in order, drains it in order, and gives the exit code.
+
+    config → data → raft listener → admin HTTP → gRPC → join → register → serve → (signal) → hand over → drain → close
+
+Admin HTTP answers before the node has joined. The listeners are handed in by `cli/server.py`, so that this module knows
+neither FastAPI nor gRPC. Runs on the node's one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable, Sequence
+
+from metasrv import __version__
+from metasrv.config.model import Config
+from metasrv.metrics.registry import MetricsRegistry
+from metasrv.model.errors import MetasrvError, StartupError
+from metasrv.model.types import Node
+from metasrv.node.context import NodeContext, Service
+from metasrv.node.joining import join_cluster, register_node
+from metasrv.node.opening import OpenedData, open_data
+from metasrv.process.build_info import binary_version
+from metasrv.process.clock import Clock, SystemClock
+from metasrv.raft.consensus import RaftConsensus
+from metasrv.raft.log.storage_thread import StorageThread
+from metasrv.raft.peers.transport import PeerSecurity
+from metasrv.raft.replica import RaftSettings, ReplicaResources
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 0.1
+HAND_OVER_TIMEOUT_MS = 1_500
+SERVICE_GRACE_MS = 1_000
+
+ServiceFactory = Callable[[NodeContext], Service]
+
+
+class MetaNode:
+    """One node of the cluster, from start to exit."""
+
+    def __init__(
+        self, config: Config, commit: str, factories: Sequence[ServiceFactory], clock: Clock | None = None
+    ) -> None:
+        self._config = config
+        self._commit = commit
+        self._factories = factories
+        self._clock = clock or SystemClock()
+        self._stop = asyncio.Event()
+        self._failure: StartupError | None = None
+        self._services: list[Service] = []
+        self.listening: Callable[[NodeContext], None] = lambda _context: None
+        """Called once every listener is open; the node has not joined yet."""
+        self.started: Callable[[NodeContext], None] = lambda _context: None
+        """Called once the node is registered and serves."""
+
+    def request_stop(self) -> None:
+        """Begin an orderly stop (SIGTERM, SIGINT)."""
+        self._stop.set()
+
+    def stopping(self) -> bool:
+        """A stop was asked for."""
+        return self._stop.is_set()
+
+    async def run(self) -> int:
+        """Serve until asked to stop; returns the process's exit code."""
+        raft = self._config.raft_config
+        data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single)
+        try:
+            consensus, context = self._build(data)
+            beat = asyncio.create_task(self._beat(context), name="loop-beat")
+            try:
+                await self._serve(consensus, context, data)
+            finally:
+                await self._drain(consensus, context)
+                beat.cancel()
+        finally:
+            data.close()
+        if self._failure is not None:
+            raise self._failure
+        return 0
+
+    def _build(self, data: OpenedData) -> tuple[RaftConsensus, NodeContext]:
+        config, raft = self._config, self._config.raft_config
+        metrics = MetricsRegistry(__version__, self._commit)
+        settings = RaftSettings(
+            endpoint=raft.raft_advertise_endpoint,
+            heartbeat_ms=raft.heartbeat_interval,
+            election_timeout_min_ms=raft.election_timeout_min_ms,
+            election_timeout_max_ms=raft.election_timeout_max_ms,
+            snapshot_logs_since_last=raft.snapshot_logs_since_last,
+            max_applied_log_to_keep=raft.max_applied_log_to_keep,
+            snapshot_chunk_size_bytes=raft.snapshot_chunk_size,
+            install_snapshot_timeout_ms=raft.install_snapshot_timeout,
+        )
+        resources = ReplicaResources(
+            settings=settings,
+            directory=data.directory,
+            machine=data.machine,
+            store=data.store,
+            writer=data.writer,
+            log_thread=StorageThread("raft-log", after_each=data.writer.checkpoint_if_due),
+            snapshot_thread=StorageThread("snapshot"),
+            state_thread=StorageThread("state"),
+            security=PeerSecurity.from_config(raft),
+            observer=metrics,
+            clock=self._clock,
+        )
+        consensus = RaftConsensus(resources)
+        consensus.on_fatal(self._fail)
+        context = NodeContext(
+            config=config,
+            consensus=consensus,
+            machine=data.machine,
+            metrics=metrics,
+            clock=self._clock,
+            started_at_ms=self._clock.wall_ms(),
+            binary_version=binary_version(self._commit),
+        )
+        return consensus, context
+
+    async def _serve(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> None:
+        raft = self._config.raft_config
+        context.listeners["raft"] = await consensus.start(raft.raft_listen_host, raft.raft_api_port)
+        consensus.load_snapshots()
+        for factory in self._factories:
+            service = factory(context)
+            context.listeners[service.name] = await service.start()
+            self._services.append(service)
+        self.listening(context)
+        joining = asyncio.create_task(self._join(consensus, context, data), name="join")
+        stopping = asyncio.create_task(self._stop.wait(), name="stop")
+        try:
+            await asyncio.wait({joining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if joining.done():
+                await joining
+                context.joined = True
+                gc.collect()
+                gc.freeze()  # what lives as long as the process need not be looked at again
+                self.started(context)
+                await stopping
+        finally:
+            for task in (joining, stopping):
+                task.cancel()
+            await asyncio.gather(joining, stopping, return_exceptions=True)
+
+    async def _join(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> None:
+        config, raft = self._config, self._config.raft_config
+        node = Node(raft.id, raft.raft_advertise_endpoint, config.grpc_api_address, config.grpc_api_advertise_address)
+        await join_cluster(
+            consensus=consensus,
+            machine=data.machine,
+            node=node,
+            incarnation=data.directory.identity.incarnation,
+            learner=raft.learner,
+            addresses=raft.join,
+            clock=self._clock,
+            timeout_ms=raft.wait_leader_timeout,
+        )
+        await register_node(consensus, node, self._clock, raft.wait_leader_timeout)
+
+    async def _drain(self, consensus: RaftConsensus, context: NodeContext) -> None:
+        """Hand leadership over, let requests in flight finish, stop."""
+        context.draining = True
+        if self._failure is None and context.joined:
+            try:
+                await consensus.hand_over(HAND_OVER_TIMEOUT_MS)
+            except MetasrvError as error:
+                logger.warning("leadership was not handed over: %s", error)
+        await asyncio.gather(*(service.stop(SERVICE_GRACE_MS) for service in self._services))
+        await consensus.close()
+
+    async def _beat(self, context: NodeContext) -> None:
+        """Measure how late the event loop is; liveness looks at the last beat."""
+        while True:
+            due = self._clock.monotonic() + BEAT_SECONDS
+            await asyncio.sleep(BEAT_SECONDS)
+            now = self._clock.monotonic()
+            context.loop_lag_ms = max(0.0, (now - due) * 1000)
+            context.loop_beat_at = now
+
+    def _fail(self, error: StartupError) -> None:
+        self._failure = error
+        self._stop.set()

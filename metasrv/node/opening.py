@@ -1,0 +1,132 @@
+"""Opens what a node keeps on disk and makes sure that its parts belong together, before anything runs.
+
+Directory, raft log and state are checked against each other here; any doubt stops the start with a sentence
+(invariant 9). Blocking on purpose: it runs before the node serves anything.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from dataclasses import dataclass
+
+from metasrv.model.entries import KIND_NOOP, NoopEntry, encode_membership_entry
+from metasrv.model.errors import DataDamagedError
+from metasrv.model.types import Endpoint, LogId, Member, Membership
+from metasrv.process.data_directory import DataDirectory
+from metasrv.process.operating_system import sync_directory
+from metasrv.raft.log.store import LogStore, LogWriter
+from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES
+from metasrv.state.machine import StateMachine
+
+logger = logging.getLogger(__name__)
+
+_FIRST_ENTRY = (bytes((KIND_NOOP,)), 1, 0)
+"""The engine's own first entry, the same on every node."""
+_ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
+
+
+@dataclass(slots=True)
+class OpenedData:
+    """The node's files, open and consistent."""
+
+    directory: DataDirectory
+    store: LogStore
+    writer: LogWriter
+    machine: StateMachine
+
+    def close(self) -> None:
+        self.machine.close()
+        self.writer.close()
+        self.directory.close()
+
+
+def open_data(
+    root: str,
+    node_id: int,
+    endpoint: Endpoint,
+    bootstrap: bool,
+    *,
+    machine_class: type[StateMachine] = StateMachine,
+    log_checkpoint_size_bytes: int = CHECKPOINT_SIZE_BYTES,
+) -> OpenedData:
+    """Open or create the data directory; `bootstrap` makes a fresh one the first voter of a new cluster.
+
+    The simulator passes a state machine that is watched, and a checkpoint size that short runs reach.
+
+    Raises IdentityError, DataDamagedError, StorageError.
+    """
+    directory = DataDirectory.open(root, node_id)
+    try:
+        if directory.fresh:
+            return _create(directory, endpoint, bootstrap, machine_class, log_checkpoint_size_bytes)
+        return _open(directory, machine_class, log_checkpoint_size_bytes)
+    except BaseException:
+        directory.close()
+        raise
+
+
+def _create(
+    directory: DataDirectory,
+    endpoint: Endpoint,
+    bootstrap: bool,
+    machine_class: type[StateMachine],
+    log_checkpoint_size_bytes: int,
+) -> OpenedData:
+    identity = directory.identity
+    entries = [_FIRST_ENTRY]
+    cluster_id = identity.cluster_id
+    if bootstrap:
+        cluster_id = uuid.uuid4().hex
+        first = Membership({identity.node_id: Member(endpoint, identity.incarnation)}, {})
+        entries.append((encode_membership_entry(identity.node_id, Membership(), first), 2, 0))
+    store = LogStore.open(directory.log_path, create_entries=entries)
+    machine = machine_class.open(directory.state_path)
+    machine.apply_entry(LogId(0, 1, 0), NoopEntry(0))
+    if cluster_id is not None:
+        machine.set_cluster_id(cluster_id)
+    for path in (directory.log_path, directory.state_path):
+        sync_directory(os.path.dirname(path))
+    directory.complete(cluster_id)
+    return OpenedData(directory, store, store.open_writer(log_checkpoint_size_bytes), machine)
+
+
+def _open(directory: DataDirectory, machine_class: type[StateMachine], log_checkpoint_size_bytes: int) -> OpenedData:
+    store = LogStore.open(directory.log_path, create_entries=None)
+    if not os.path.exists(directory.state_path):
+        raise DataDamagedError(
+            directory.state_path, "file", "missing, although this data directory was in use before", _ADVICE
+        )
+    machine = machine_class.open(directory.state_path)
+    if machine.last_applied.index == 0:
+        machine.apply_entry(LogId(0, 1, 0), NoopEntry(0))
+    writer = store.open_writer(log_checkpoint_size_bytes)
+    _reconcile(directory, store, writer, machine)
+    cluster_id = directory.identity.cluster_id
+    if cluster_id is not None and machine.cluster_id is None:
+        machine.set_cluster_id(cluster_id)
+    return OpenedData(directory, store, writer, machine)
+
+
+def _reconcile(directory: DataDirectory, store: LogStore, writer: LogWriter, machine: StateMachine) -> None:
+    """The log must hold the state's last entry, unless a snapshot was put in place just before a crash."""
+    applied = machine.last_applied
+    entry = store.entry_at(applied.index)
+    if entry is not None and entry[2] == applied.term:
+        return
+    tail = machine.installed_tail()
+    if tail is not None:
+        logger.warning("a snapshot up to %s was put in place just before the last stop; the log follows it", applied)
+        store.reset_to([tail.previous, tail.last])
+        pending = store.take_pending()
+        if pending is not None:
+            writer.write(pending)
+        return
+    store.check_against_state(applied.index)
+    raise DataDamagedError(
+        directory.state_path,
+        f"applied entry {applied.index}",
+        f"does not fit the log, which holds entries {store.first_index} to {store.last_index}",
+        _ADVICE,
+    )

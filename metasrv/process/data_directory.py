@@ -1,0 +1,180 @@
+"""The data directory: its layout, its lock, and whose it is.
+
+    <raft_dir>/LOCK                          held by the running process
+    <raft_dir>/node.json                     identity: node id, incarnation, cluster id
+    <raft_dir>/df_meta/V004/log/raft.db      the raft log
+    <raft_dir>/df_meta/V004/state/state.db   the state
+    <raft_dir>/df_meta/V004/snapshot/*.snap  snapshots
+
+Never starts empty where data was before (invariant 9). Runs before the event loop is busy, and once more when the node
+learns its cluster. Knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import uuid
+import zlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+from metasrv.model.errors import DataDamagedError, IdentityError, StorageError
+from metasrv.model.types import DATA_VERSION
+from metasrv.process.operating_system import sync_directory, sync_file
+
+_FORMAT = 2
+_ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose directory this is."""
+
+    node_id: int
+    incarnation: str
+    cluster_id: str | None
+    complete: bool
+    """False while the first start is not finished; such a directory has never acknowledged anything."""
+
+
+class DataDirectory:
+    """An opened and locked data directory."""
+
+    def __init__(self, root: str, lock_descriptor: int, identity: Identity) -> None:
+        self.root = root
+        self.identity = identity
+        self._lock_descriptor = lock_descriptor
+        base = os.path.join(root, "df_meta", DATA_VERSION)
+        self.log_path = os.path.join(base, "log", "raft.db")
+        self.state_path = os.path.join(base, "state", "state.db")
+        self.snapshot_directory = os.path.join(base, "snapshot")
+
+    @classmethod
+    def open(cls, root: str, configured_id: int) -> DataDirectory:
+        """Lock the directory and read or create its identity.
+
+        Raises IdentityError (another process, another node), DataDamagedError, StorageError.
+        """
+        root = os.path.abspath(root)
+        try:
+            os.makedirs(root, mode=0o700, exist_ok=True)
+            descriptor = _lock(root)
+        except OSError as error:
+            raise StorageError(f"the data directory {root} can not be used: {error.strerror}") from error
+        try:
+            identity = _read_identity(root)
+            if identity is not None and identity.complete and identity.node_id != configured_id:
+                raise IdentityError(
+                    f"{root} belongs to node {identity.node_id}, but the configuration says id = {configured_id}; "
+                    "correct the id, or use another raft_dir"
+                )
+            directory = cls(root, descriptor, identity or Identity(configured_id, uuid.uuid4().hex, None, False))
+            if identity is None or not identity.complete:
+                directory._begin(configured_id)
+            directory._make_subdirectories()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return directory
+
+    @property
+    def fresh(self) -> bool:
+        """The first start is not finished yet: log and state are still to be created."""
+        return not self.identity.complete
+
+    def complete(self, cluster_id: str | None) -> None:
+        """Log and state exist on disk: from now on their absence is damage."""
+        self._write(replace(self.identity, complete=True, cluster_id=cluster_id))
+
+    def set_cluster_id(self, cluster_id: str) -> None:
+        """Remember the cluster that this node belongs to; it never changes."""
+        known = self.identity.cluster_id
+        if known == cluster_id:
+            return
+        if known is not None:
+            raise IdentityError(f"{self.root} belongs to cluster {known}, not to cluster {cluster_id}")
+        self._write(replace(self.identity, cluster_id=cluster_id))
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._lock_descriptor)
+
+    def _begin(self, configured_id: int) -> None:
+        base = os.path.join(self.root, "df_meta")
+        if self.identity.node_id != configured_id:
+            self.identity = replace(self.identity, node_id=configured_id)
+        shutil.rmtree(base, ignore_errors=True)  # what an unfinished first start left; nothing was acknowledged
+        self._write(self.identity)
+
+    def _make_subdirectories(self) -> None:
+        for path in (os.path.dirname(self.log_path), os.path.dirname(self.state_path), self.snapshot_directory):
+            os.makedirs(path, mode=0o700, exist_ok=True)
+
+    def _write(self, identity: Identity) -> None:
+        path = os.path.join(self.root, "node.json")
+        fields = {
+            "format": _FORMAT,
+            "node_id": identity.node_id,
+            "incarnation": identity.incarnation,
+            "cluster_id": identity.cluster_id,
+            "complete": identity.complete,
+        }
+        text = json.dumps({**fields, "checksum": _checksum(fields)}, indent=2)
+        try:
+            with open(path + ".tmp", "w", encoding="utf-8") as file:
+                file.write(text + "\n")
+                file.flush()
+                sync_file(file.fileno())
+            os.replace(path + ".tmp", path)
+            sync_directory(self.root)
+        except OSError as error:
+            raise StorageError(f"{path} can not be written: {error.strerror}") from error
+        self.identity = identity
+
+
+def _lock(root: str) -> int:
+    descriptor = os.open(os.path.join(root, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise IdentityError(f"{root} is in use by another running metasrv process") from error
+        raise
+    return descriptor
+
+
+def _read_identity(root: str) -> Identity | None:
+    path = os.path.join(root, "node.json")
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except FileNotFoundError:
+        if os.path.exists(os.path.join(root, "df_meta")):
+            raise DataDamagedError(path, "the whole file", "is missing although data is present", _ADVICE) from None
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataDamagedError(path, "the whole file", f"can not be read: {error}", _ADVICE) from error
+    try:
+        fields = json.loads(text)
+        if fields["format"] != _FORMAT:
+            raise DataDamagedError(
+                path, "format", f"is {fields['format']!r}, this version of metasrv knows {_FORMAT}", _ADVICE
+            )
+        checksum = fields.pop("checksum")
+        if checksum != _checksum(fields):
+            raise DataDamagedError(path, "the whole file", "does not match its checksum", _ADVICE)
+        return Identity(
+            int(fields["node_id"]), str(fields["incarnation"]), fields["cluster_id"], bool(fields["complete"])
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataDamagedError(path, "the whole file", "is not an identity that metasrv wrote", _ADVICE) from error
+
+
+def _checksum(fields: dict[str, Any]) -> int:
+    """Another incarnation or cluster would be a valid text too, and would cut the node off without a word."""
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())

@@ -1,0 +1,289 @@
+"""Log lines: from `[log]` to files and standard error, written by a helper thread, without secrets.
+
+`start_logging` is called once by the process, before the event loop runs. A log call costs the caller a queue entry; a
+slow disk or a full pipe blocks the helper thread only. When the queue is full, lines are dropped and counted, because
+a node that stops for its log is worse than a gap that says so (invariant 10). Knows nothing of what is logged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import queue
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import IO, Any
+
+from metasrv.config.levels import OFF, TRACE, Levels, parse_level, parse_levels
+from metasrv.config.model import MASK, LogConfig
+from metasrv.model.errors import ConfigError
+from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
+from metasrv.process.logs_file import RotatingFileHandler
+
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+_LEVEL_NAMES: Mapping[int, str] = {
+    TRACE: "TRACE",
+    logging.DEBUG: "DEBUG",
+    logging.INFO: "INFO",
+    logging.WARNING: "WARN",
+    logging.ERROR: "ERROR",
+    logging.CRITICAL: "CRITICAL",
+}
+
+
+class Redactor:
+    """Replaces the configured secrets wherever they occur in a line."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        texts = {secret for secret in secrets if secret}
+        # JSON lines carry the escaped form; longer ones go first, one may be part of another.
+        texts |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in texts}
+        self._secrets = sorted(texts, key=len, reverse=True)
+
+    def __call__(self, line: str) -> str:
+        for secret in self._secrets:
+            line = line.replace(secret, MASK)
+        return line
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-11-23T22:31:00.123Z INFO metasrv.node.meta_node: text key=value`."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
+        line = f"{_timestamp(record)} {_level_name(record)} {record.name}: {record.getMessage()}{extras}"
+        # One record, one line, whatever somebody managed to get into a message; traces keep their own lines.
+        line = line.replace("\r", "\\r").replace("\n", "\\n")
+        return self._redact(line + _trace(self, record))
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: timestamp, level, target, message, what was given as `extra`, trace."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "timestamp": _timestamp(record),
+            "level": _level_name(record),
+            "target": record.name,
+            "message": record.getMessage(),
+        }
+        for name, value in _extras(record).items():
+            fields.setdefault(name, value)
+        trace = _trace(self, record)
+        if trace:
+            fields["trace"] = trace.strip("\n")
+        return self._redact(json.dumps(fields, ensure_ascii=False, default=str))
+
+
+class Sink:
+    """A handler and the levels it wants; `overrides` are shared by all sinks and win."""
+
+    def __init__(self, handler: logging.Handler, levels: Levels, overrides: dict[str, int]) -> None:
+        self.handler = handler
+        self._levels = levels
+        self._overrides = overrides
+
+    def level_of(self, logger_name: str) -> int:
+        """The level from which records of the logger are wanted."""
+        if self._overrides:
+            base = self._overrides.get("", self._levels.level_of(logger_name))
+            return Levels(base, self._overrides).level_of(logger_name)
+        return self._levels.level_of(logger_name)
+
+    @property
+    def logger_names(self) -> set[str]:
+        """Loggers that have a level of their own, the root as the empty name."""
+        return {"", *self._levels.loggers, *self._overrides}
+
+
+class BoundedQueueHandler(logging.handlers.QueueHandler):
+    """Hands records to the helper thread; drops and counts them when it can not keep up.
+
+    Which sinks want a record is decided here, when it is logged: a level that changes while the record waits must
+    not decide over it. Queue items are pairs of a record and the handlers that get it.
+    """
+
+    def __init__(self, items: queue.Queue[Any], sinks: Sequence[Sink]) -> None:
+        super().__init__(items)
+        self.dropped = 0
+        self._dropped_reported = 0
+        self._sinks = sinks
+
+    def emit(self, record: logging.LogRecord) -> None:
+        handlers = tuple(sink.handler for sink in self._sinks if record.levelno >= sink.level_of(record.name))
+        if not handlers:
+            return
+        try:
+            self.queue.put_nowait((self.prepare(record), handlers))
+            report = self.dropped_report()
+            if report is not None:
+                self.queue.put_nowait(report)
+        except queue.Full:
+            self.dropped += 1
+        except Exception:  # a message whose arguments do not fit; the standard library prints it and goes on
+            self.handleError(record)
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        """Fix the text now: arguments may change before the thread reads them, and frames must not be kept."""
+        if record.exc_info and not record.exc_text:
+            record.exc_text = _EXCEPTIONS.formatException(record.exc_info)
+        fixed = logging.makeLogRecord(vars(record))
+        fixed.msg, fixed.args, fixed.exc_info = record.getMessage(), None, None
+        return fixed
+
+    def dropped_report(self) -> tuple[logging.LogRecord, tuple[logging.Handler, ...]] | None:
+        """An item that tells all sinks of what was dropped since the last one; None when nothing was."""
+        lost, self._dropped_reported = self.dropped - self._dropped_reported, self.dropped
+        if lost == 0:
+            return None
+        text = f"{lost} log lines were dropped because the log could not be written fast enough"
+        record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
+        return record, tuple(sink.handler for sink in self._sinks)
+
+
+class _Writer(logging.handlers.QueueListener):
+    """The helper thread: gives each record to the handlers it waits for."""
+
+    def handle(self, record: Any) -> None:
+        fixed, handlers = record
+        for handler in handlers:
+            handler.handle(fixed)
+
+
+class RunningLogs:
+    """The sinks of this process; `stop` writes out what waits and puts the root logger back."""
+
+    def __init__(self, sinks: list[Sink], overrides: dict[str, int]) -> None:
+        self._sinks = sinks
+        self._overrides = overrides
+        self._touched: dict[str, int] = {}
+        items: queue.Queue[Any] = queue.Queue(LOG_QUEUE_RECORDS_MAX)
+        self._entrance = BoundedQueueHandler(items, sinks)
+        self._writer = _Writer(items)
+        self._running = False
+
+    @property
+    def dropped(self) -> int:
+        """Records that were lost because the queue was full."""
+        return self._entrance.dropped
+
+    def start(self) -> None:
+        """Attach to the root logger."""
+        root = logging.getLogger()
+        self._apply_levels()
+        root.addHandler(self._entrance)
+        self._writer.start()
+        self._running = True
+
+    def stop(self) -> None:
+        """Detach, write out every record that waits, close the files. A second call does nothing."""
+        if not self._running:
+            return
+        self._running = False
+        logging.getLogger().removeHandler(self._entrance)
+        while True:
+            try:
+                self._writer.stop()
+            except queue.Full:  # its end mark needs a place; the thread is still writing
+                time.sleep(0.01)
+                continue
+            break
+        report = self._entrance.dropped_report()
+        if report is not None:
+            self._writer.handle(report)
+        for sink in self._sinks:
+            sink.handler.flush()
+            sink.handler.close()
+        for name, level in self._touched.items():
+            logging.getLogger(name).setLevel(level)
+
+    def set_level(self, logger_name: str, level: str | None) -> None:
+        """Override the level of a logger and those below it in all sinks, or end that with None.
+
+        The empty name is every logger without an override of its own. Raises ValueError for an unknown level.
+        """
+        if level is None:
+            self._overrides.pop(logger_name, None)
+        else:
+            self._overrides[logger_name] = parse_level(level)
+        self._apply_levels()
+
+    def level_overrides(self) -> dict[str, int]:
+        """The overrides now in force."""
+        return dict(self._overrides)
+
+    def _apply_levels(self) -> None:
+        """Give loggers the lowest level any sink wants, so that what nobody wants costs nothing."""
+        wanted = set().union(*(sink.logger_names for sink in self._sinks), {""})
+        for name in wanted | set(self._touched):
+            logger = logging.getLogger(name)
+            self._touched.setdefault(name, logger.level)
+            levels = [sink.level_of(name) for sink in self._sinks]
+            logger.setLevel(min(levels, default=OFF))
+
+
+def start_logging(config: LogConfig, secrets: Sequence[str] = (), stderr: IO[str] | None = None) -> RunningLogs:
+    """Open the configured sinks and attach them to the root logger.
+
+    `secrets` never reach a sink (see `Config.secret_values`); `stderr` replaces standard error.
+    Raises ConfigError when the directory of the log files can not be written.
+    """
+    logging.addLevelName(TRACE, "TRACE")
+    redact = Redactor(secrets)
+    overrides: dict[str, int] = {}
+    sinks: list[Sink] = []
+
+    def add(handler: logging.Handler, level: str, line_format: str) -> None:
+        handler.setFormatter(JsonFormatter(redact) if line_format == "json" else TextFormatter(redact))
+        sinks.append(Sink(handler, parse_levels(level), overrides))
+
+    if config.file.on:
+        try:
+            file_handler = RotatingFileHandler(config.file.dir, config.file.limit, config.file.max_size)
+        except OSError as error:
+            raise ConfigError(
+                [f"`log.file.dir`: {config.file.dir} can not be written: {error.strerror or error}"]
+            ) from error
+        add(file_handler, config.file.level, config.file.format)
+    if config.stderr.on:
+        stream = sys.stderr if stderr is None else stderr
+        add(logging.StreamHandler(stream), config.stderr.level, config.stderr.format)
+    running = RunningLogs(sinks, overrides)
+    running.start()
+    return running
+
+
+_EXCEPTIONS = logging.Formatter()
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _level_name(record: logging.LogRecord) -> str:
+    return _LEVEL_NAMES.get(record.levelno, record.levelname)
+
+
+def _extras(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    """The exception and the stack of a record, each beginning on a new line; empty without them."""
+    if record.exc_info and not record.exc_text:
+        record.exc_text = formatter.formatException(record.exc_info)
+    parts = [part for part in (record.exc_text, record.stack_info) if part]
+    return "".join(f"\n{part}" for part in parts)

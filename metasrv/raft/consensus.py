@@ -1,0 +1,248 @@
+"""Consensus as the services see it: `RaftConsensus` implements `metasrv.consensus.Consensus`.
+
+Turns requests into proposals, read indexes and membership changes, with a deadline on each, and forwards to the leader
+what only the leader can do. Runs on the node's event loop. The order of the engine's work is `driver.py`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from metasrv.consensus import JoinRequest, TransferResult
+from metasrv.model.codec import encode_command
+from metasrv.model.commands import Command, Reply
+from metasrv.model.errors import (
+    NoLeaderError,
+    NotDoneError,
+    NotLeaderError,
+    OverloadedError,
+    StartupError,
+    StoppingError,
+    UnknownOutcomeError,
+)
+from metasrv.model.types import Endpoint, RaftStatus
+from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
+from metasrv.raft.forwarding import Answering, Description, Forwarding
+from metasrv.raft.membership import MembershipChanges
+from metasrv.raft.replica import Replica, ReplicaResources
+from metasrv.raft.transfer import LeadershipTransfer
+
+NO_LEADER_WAIT_MS = 1_800
+"""How long a request waits for a leader to become known: its caller has an answer within 2 s."""
+_RETRY_SECONDS = 0.02
+
+
+class RaftConsensus:
+    """One node's consensus. `start` opens the peer listener; `close` ends everything."""
+
+    def __init__(self, resources: ReplicaResources) -> None:
+        self._stopping = False
+        replica = self.replica = Replica(resources, self._answer)
+        self.node_id = replica.node_id
+        self._clock = resources.clock
+        self._patience = Patience(replica.leader_id)
+        self.forwarding = Forwarding(replica.peers.transport)
+        self._answering = Answering(self, self, self.forwarding)
+        self._membership = MembershipChanges(
+            node_id=self.node_id,
+            clock=resources.clock,
+            engine=replica.engine,
+            store=resources.store,
+            free=replica.until_free,
+            append=replica.driver.append,
+            propose=self.propose_local,
+            leader_id=replica.leader_id,
+            applied_index=replica.applied_index,
+        )
+        self._transfer = LeadershipTransfer(
+            clock=resources.clock,
+            engine=replica.engine,
+            store=resources.store,
+            driver=replica.driver,
+            free=replica.until_free,
+            timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
+        )
+
+    # ------------------------------------------------------------------ life
+
+    async def start(self, host: str, port: int) -> Endpoint:
+        """Listen for peers and begin to step. Raises BindError."""
+        bound = await self.replica.peers.transport.listen(host, port)
+        self.replica.peers.refresh()
+        self.replica.driver.start()
+        return bound
+
+    def load_snapshots(self) -> None:
+        """Look, in the snapshot thread, at what an earlier run left."""
+        self.replica.snapshots.load_existing()
+
+    def on_fatal(self, callback: Callable[[StartupError], None]) -> None:
+        """`callback` hears the sentence with which consensus stops for good."""
+        self.replica.driver.on_fatal = callback
+
+    def refuse_new(self) -> None:
+        """From now on new writes and reads are refused; those in flight go on."""
+        self._stopping = True
+
+    async def hand_over(self, timeout_ms: int) -> bool:
+        """Move leadership away before stopping; True when another node leads or none was needed."""
+        return await self._transfer.hand_over(timeout_ms)
+
+    async def close(self) -> None:
+        """Stop stepping, end what waits, close connections and threads."""
+        self._stopping = True
+        await self.replica.close()
+
+    # ------------------------------------------------------------------ Consensus
+
+    def status(self) -> RaftStatus:
+        return self.replica.status()
+
+    async def propose(self, command: Command, timeout_ms: int) -> Reply:
+        deadline = self._clock.monotonic() + timeout_ms / 1000
+        while True:
+            leader_id = await self._known_leader(deadline)
+            left_ms = max(1, int((deadline - self._clock.monotonic()) * 1000))
+            try:
+                if leader_id == self.node_id:
+                    return await self.propose_local(command, left_ms)
+                return await self._propose_at(leader_id, command, left_ms)
+            except (OverloadedError, StoppingError) as error:
+                if isinstance(error, OverloadedError) or self._stopping:
+                    raise
+                await self._retry_pause(deadline, error)
+            except NotDoneError as error:  # certainly not executed: safe to send again (D15)
+                await self._retry_pause(deadline, error)
+
+    async def _propose_at(self, leader_id: int, command: Command, timeout_ms: int) -> Reply:
+        """One hop; the other node keeps the deadline too, and says what became of the write."""
+        asked = self.forwarding.propose(leader_id, command, timeout_ms)
+        try:
+            return await self._patience.wait(asked, leader_id, timeout_ms / 1000, WRITE_GRACE_SECONDS)
+        except LeaderLostError:
+            raise UnknownOutcomeError(
+                f"node {leader_id} was sent this write and is no longer the leader; it may still take effect"
+            ) from None
+        except TimeoutError:
+            raise UnknownOutcomeError(
+                f"node {leader_id} was sent this write and did not answer within {timeout_ms} ms"
+            ) from None
+
+    async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
+        self._refuse_if_stopping()
+        if not self.replica.leads():
+            raise NotLeaderError(self.replica.leader_id())
+        replica = self.replica
+        now = self._clock.monotonic()
+        future = replica.proposals.submit(command, encode_command(command), now, timeout_ms / 1000)
+        replica.driver.wake_for_proposal(now)
+        return await future
+
+    async def read_barrier(self, timeout_ms: int) -> None:
+        deadline = self._clock.monotonic() + timeout_ms / 1000
+        while True:
+            leader_id = await self._known_leader(deadline)
+            left_ms = max(1, int((deadline - self._clock.monotonic()) * 1000))
+            try:
+                if leader_id == self.node_id:
+                    index = await self.read_index(left_ms)
+                else:
+                    asked = self.forwarding.read_index(leader_id, left_ms)
+                    index = await self._patience.wait(asked, leader_id, left_ms / 1000, READ_GRACE_SECONDS)
+                break
+            except OverloadedError:
+                raise
+            except (LeaderLostError, TimeoutError):
+                await self._retry_pause(deadline, NotDoneError(f"node {leader_id}, the leader, did not answer in time"))
+            except (NotDoneError, UnknownOutcomeError) as error:  # a read may always be asked again
+                await self._retry_pause(deadline, NotDoneError(str(error)))
+        await self.wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+
+    async def read_barrier_local(self, timeout_ms: int) -> None:
+        deadline = self._clock.monotonic() + timeout_ms / 1000
+        index = await self.read_index(timeout_ms)
+        await self.wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+
+    async def read_index(self, timeout_ms: int) -> int:
+        """The index that a read must see, once a majority confirmed this leader after the call."""
+        self._refuse_if_stopping()
+        if not self.replica.leads():
+            raise NotLeaderError(self.replica.leader_id())
+        future = self.replica.reads.register(max(self.replica.engine.commit_index(), self.replica.engine.noop_index()))
+        self.replica.driver.wake()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                return await future
+        except TimeoutError:
+            raise NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms") from None
+
+    async def wait_applied(self, index: int, timeout_ms: int) -> None:
+        if self.replica.applied_index() >= index:
+            return
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self.replica.applied.wait(index)
+        except TimeoutError:
+            raise NotDoneError(f"this node has not applied entry {index} within {timeout_ms} ms") from None
+
+    async def trigger_snapshot(self) -> None:
+        self._refuse_if_stopping()
+        self.replica.snapshots.build(self.replica.machine.last_applied.index)
+
+    async def transfer_leadership(self, to_id: int | None) -> TransferResult:
+        voter_ids = sorted(self.replica.engine.membership().voters)
+        if to_id is None:
+            position = voter_ids.index(self.node_id) if self.node_id in voter_ids else 0
+            to_id = voter_ids[(position + 1) % len(voter_ids)] if voter_ids else self.node_id
+        if not self.status().is_leader:
+            raise NotLeaderError(self.replica.leader_id())
+        if to_id != self.node_id and to_id in voter_ids:
+            await self._transfer.start(to_id)
+        return TransferResult(self.node_id, to_id, voter_ids)
+
+    async def join(self, request: JoinRequest, timeout_ms: int) -> None:
+        await self._membership.join(request, timeout_ms)
+
+    async def leave(self, node_id: int, timeout_ms: int) -> None:
+        await self._membership.leave(node_id, timeout_ms)
+
+    # ------------------------------------------------------------------ for joining
+
+    def describe(self) -> Description:
+        leader_id = self.replica.leader_id()
+        member = None if leader_id is None else self.replica.engine.membership().member(leader_id)
+        return Description(
+            self.replica.resources.directory.identity.cluster_id, leader_id, member.endpoint if member else None
+        )
+
+    def adopt_cluster(self, cluster_id: str) -> None:
+        """This node is about to join `cluster_id`: from now on it talks to no other."""
+        self.replica.resources.directory.set_cluster_id(cluster_id)
+        self.replica.machine.set_cluster_id(cluster_id)
+        self.replica.peers.set_cluster_id(cluster_id)
+
+    async def _answer(self, method: str, payload: bytes) -> bytes:
+        return await self._answering.answer(method, payload)
+
+    # ------------------------------------------------------------------ helpers
+
+    async def _known_leader(self, deadline: float) -> int:
+        give_up = min(deadline, self._clock.monotonic() + NO_LEADER_WAIT_MS / 1000)
+        while True:
+            self._refuse_if_stopping()
+            leader_id = self.replica.leader_id()
+            if leader_id is not None:
+                return leader_id
+            if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # in time for the caller to read it
+                raise NoLeaderError
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _retry_pause(self, deadline: float, error: NotDoneError) -> None:
+        if self._clock.monotonic() + _RETRY_SECONDS >= deadline:
+            raise error
+        await asyncio.sleep(_RETRY_SECONDS)
+
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping or self.replica.driver.fatal is not None:
+            raise StoppingError

@@ -1,0 +1,381 @@
+"""The step: everything that one node's engine does, in the one order that is safe.
+
+    message, proposal, finished sync or timer
+      └─> step():  log write in flight?  return (it calls step again when it is done)
+                   apply what is committed; hand queued messages to the engine, through the guards
+                   log changed?   write and sync it in the log thread; answers leave afterwards (invariant 1)
+                   otherwise      tick the engine, put waiting proposals into one entry
+                   leader with new entries?  send them now, sync meanwhile; it counts itself only after the sync (D4)
+                   otherwise      send what the engine said
+
+Messages that arrive during a sync wait in the inbox, so the engine is touched only while its log is on disk. Runs on the
+event loop without locks. Knows no sockets (`transport.py`), no SQLite (`log/store.py`) and no requests (`consensus`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from metasrv.model.errors import CodecError, InvariantError, StartupError, StorageError
+from metasrv.model.limits import INBOX_MESSAGES_MAX, INBOX_SIZE_BYTES_MAX
+from metasrv.process.clock import Clock
+from metasrv.raft.core.engine import LEADER, Engine
+from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.messages import (
+    AppendEntries,
+    AppendReply,
+    LeaderPing,
+    Message,
+    SnapshotChunk,
+    decode_message,
+    encode_message,
+)
+from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.core.reads import ReadIndex
+from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.log.store import LogStore, LogWriter, PendingWrite
+from metasrv.raft.observer import RaftObserver
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.025
+COMMIT_NOTICE_SECONDS = 0.005
+"""Followers hear of a new commit index this much later, unless new entries carry it earlier."""
+_LEADER_MESSAGES = (AppendEntries, LeaderPing, SnapshotChunk)
+_STEP_SECONDS_MAX = 0.003
+"""Messages are handled for this long before the loop gets a turn."""
+
+
+class Driver:
+    """Owns the engine's turn. `send(node_id, payload)` puts bytes on the wire; hooks are set by `consensus`."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        store: LogStore,
+        writer: LogWriter,
+        thread: Storage,
+        reads: ReadIndex,
+        proposals: Proposals,
+        observer: RaftObserver,
+        send: Callable[[int, bytes], bool],
+    ) -> None:
+        self._clock = clock
+        self._store = store
+        self._writer = writer
+        self._thread = thread
+        self._reads = reads
+        self._proposals = proposals
+        self._observer = observer
+        self._send = send
+        self._engine: Engine
+        self._guards: Guards
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[tuple[int, bytes]] = deque()
+        self._inbox_bytes = 0
+        self._outbox: list[tuple[int, Message]] = []
+        self._sync_started_at: float | None = None
+        self._synced = asyncio.Event()
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._pace_timer: asyncio.TimerHandle | None = None
+        self._commit_sent = 0
+        self._commit_seen_at = 0.0
+        self._was_leader = False
+        self._tick_due = True
+        self._heard = False
+        """Messages were handled since the last tick."""
+        self._stopped = False
+        self._broadcast_due = False
+        self._holding = False
+        self.fatal: StartupError | None = None
+        self.on_fatal: Callable[[StartupError], None] = lambda _error: None
+        self.after_step: Callable[[], None] = lambda: None
+        """Called at the end of each step in which the engine was free."""
+
+    def attach(self, engine: Engine, guards: Guards) -> None:
+        """The engine and the guards call back into this driver, so they come after it."""
+        self._engine = engine
+        self._guards = guards
+
+    # ------------------------------------------------------------------ turning
+
+    def start(self) -> None:
+        self._on_timer()
+
+    def stop(self) -> None:
+        self._stopped = True
+        for timer in (self._timer, self._pace_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def wake(self) -> None:
+        """Take a step soon: something arrived."""
+        if not self._scheduled and not self._stopped:
+            self._scheduled = True
+            self._loop.call_soon(self._scheduled_step)
+
+    def wake_for_proposal(self, now: float) -> None:
+        """A proposal waits: take a step soon, unless the sync in flight or the pace timer brings one in good time."""
+        if self.busy():
+            return
+        if self._pace_timer is None or self._proposals.seconds_to_wait(now) <= 0.0:
+            self.wake()
+
+    def greet(self) -> None:
+        """A peer can be reached again: a leader says so now, not with its next heartbeat."""
+        self._broadcast_due = True
+        self.wake()
+
+    def busy(self) -> bool:
+        """A log write is in flight, so the engine must not be touched."""
+        return self._sync_started_at is not None
+
+    async def until_synced(self) -> None:
+        """Return when the log write in flight is done."""
+        if self._sync_started_at is not None:
+            await self._synced.wait()
+
+    def stalled_seconds(self, now: float) -> float:
+        """How long the present log write has been going on."""
+        return 0.0 if self._sync_started_at is None else now - self._sync_started_at
+
+    def _scheduled_step(self) -> None:
+        self._scheduled = False
+        self._step()
+
+    def _on_timer(self) -> None:
+        if self._stopped:
+            return
+        self._timer = self._loop.call_later(TICK_SECONDS, self._on_timer)
+        now = self._clock.monotonic()
+        self._proposals.expire(now, self._engine.role() == LEADER and self._guards.leads_with_quorum(now))
+        self._tick_due = True
+        self._step()
+
+    def _step(self) -> None:
+        if self._stopped or self.busy():
+            return
+        try:
+            self._take_step()
+        except StartupError as error:
+            self.fail(error)
+        except Exception as error:
+            logger.exception("the consensus step failed")
+            self.fail(InvariantError(f"the consensus step failed: {type(error).__name__}: {error}"))
+
+    def fail(self, error: StartupError) -> None:
+        """Stop for good, with one sentence (invariant 9)."""
+        if self.fatal is None:
+            self.fatal = error
+            self.stop()
+            logger.critical("this node stops: %s", error)
+            self.on_fatal(error)
+
+    # ------------------------------------------------------------------ the step
+
+    def _take_step(self) -> None:
+        engine, now = self._engine, self._clock.monotonic()
+        if engine.has_to_apply():
+            engine.apply_committed()
+        self._handle_inbox(now)
+        if not self._store.dirty:
+            if self._needs_tick(now):
+                self._tick(now)
+            elif engine.has_to_apply():
+                engine.apply_committed()
+            self._note_role()
+            if not self._store.dirty:
+                self._propose(now)
+            self._lead(now)
+        if self._store.dirty:
+            self._start_sync()
+        else:
+            self._flush(self._outbox)
+            self._outbox = []
+            if self._inbox or engine.has_to_apply():
+                self.wake()
+        self.after_step()
+
+    def _needs_tick(self, now: float) -> bool:
+        """Whether the engine's tick has anything to do: timers, or entries that may be committed by now."""
+        if self._tick_due:
+            return True
+        engine = self._engine
+        if engine.role() != LEADER:
+            return engine.election_deadline() <= now
+        if engine.commit_index() == self._store.last_index:
+            self._heard = False
+            return False
+        return self._heard or engine.membership().majority == 1
+
+    def _tick(self, now: float) -> None:
+        """Commits, applies, campaigns, steps down: only on what is already on this node's disk."""
+        self._tick_due = self._heard = False
+        self._guards.before_tick(now)
+        self._engine.doTick(0)
+        self._guards.after_tick()
+
+    def _handle_inbox(self, now: float) -> None:
+        """Hand queued messages to the engine."""
+        if not self._inbox:
+            return
+        self._heard = True
+        deadline = now + _STEP_SECONDS_MAX
+        while self._inbox and not self._stopped:
+            node_id, payload = self._inbox.popleft()
+            self._inbox_bytes -= len(payload)
+            try:
+                message = decode_message(payload)
+            except CodecError as error:
+                logger.error("a message from node %d is dropped: %s", node_id, error)
+                continue
+            self._guards.incoming(node_id, message, now)
+            if self._clock.monotonic() > deadline:
+                break
+
+    def _note_role(self) -> None:
+        leads = self._engine.role() == LEADER
+        if leads and not self._was_leader:
+            self._reads.lead()
+            logger.info("this node leads in term %d", self._engine.term())
+        elif self._was_leader and not leads:
+            logger.warning("this node no longer leads, term %d", self._engine.term())
+        self._was_leader = leads
+        if not leads:
+            self._reads.fail(self._engine.leader_id())
+            self._proposals.not_leader(self._engine.leader_id())
+
+    def _propose(self, now: float) -> None:
+        """Put waiting proposals into one entry of this leader's log, if it is time."""
+        engine = self._engine
+        if (
+            engine.role() != LEADER
+            or self._holding
+            or not self._proposals.waiting()
+            or not self._guards.leads_with_quorum(now)
+        ):
+            return
+        wait = self._proposals.seconds_to_wait(now)
+        if wait > 0.0:
+            if self._pace_timer is None:
+                self._pace_timer = self._loop.call_later(wait, self._on_pace)
+            return
+        batch = self._proposals.take_batch(self._clock.wall_ms())
+        if batch is None:
+            return
+        content, entry, proposals = batch
+        index, term = engine.append_as_leader(content)
+        self._proposals.entered(index, term, entry, proposals)
+        self._broadcast_due = True
+
+    def hold_proposals(self, hold: bool) -> None:
+        """Leave new writes waiting, so that a transfer's target can catch up."""
+        self._holding = hold
+        if not hold:
+            self.wake()
+
+    def hold_applying(self, hold: bool) -> None:
+        """Leave committed entries waiting, while the state's write-ahead log begins anew."""
+        self._engine.applying_held = hold
+        if not hold:
+            self.wake()
+
+    def _on_pace(self) -> None:
+        self._pace_timer = None
+        self._step()
+
+    def append(self, content: bytes) -> tuple[int, int]:
+        """Add one entry to this leader's log outside of group commit (membership); the engine must be free."""
+        position = self._engine.append_as_leader(content)
+        self._broadcast_due = True
+        self.wake()
+        return position
+
+    def _lead(self, now: float) -> None:
+        """What a leader does after its tick: confirm reads, send entries, tell of commits."""
+        engine = self._engine
+        if engine.role() != LEADER:
+            return
+        self._reads.resolve(engine.membership())
+        broadcast = self._broadcast_due
+        if self._reads.waiting() and (broadcast or self._reads.wants_round()):
+            self._reads.start_round()
+            self._reads.resolve(engine.membership())
+            broadcast = broadcast or bool(self._reads.waiting())
+        commit = engine.commit_index()
+        if commit != self._commit_sent:
+            if self._commit_seen_at == 0.0:
+                self._commit_seen_at = now
+                self._loop.call_later(COMMIT_NOTICE_SECONDS, self.wake)
+            elif now - self._commit_seen_at >= COMMIT_NOTICE_SECONDS * 0.9:
+                broadcast = True
+        if broadcast:
+            self._broadcast_due = False
+            self._commit_sent = commit
+            self._commit_seen_at = 0.0
+            engine.replicate()
+
+    # ------------------------------------------------------------------ disk and wire
+
+    def _start_sync(self) -> None:
+        """Write and sync the log; entries leave now, everything that speaks of this node's log afterwards."""
+        held = self._outbox
+        entries: list[tuple[int, Message]] = []
+        if not self._store.dirty_term:
+            held = []
+            for item in self._outbox:
+                (entries if isinstance(item[1], _LEADER_MESSAGES) else held).append(item)
+        # A leader of this very step may have taken back what one of an earlier term had been told is here.
+        term = self._engine.term()
+        held = [item for item in held if not isinstance(item[1], AppendReply) or item[1].term == term]
+        self._outbox = []
+        self._flush(entries)
+        pending = self._store.take_pending()
+        if pending is None:
+            raise InvariantError("the log says it changed but has nothing to write")
+        self._sync_started_at = self._clock.monotonic()
+        self._synced.clear()
+
+        def done(_result: object, error: BaseException | None) -> None:
+            self._sync_done(pending, held, error)
+
+        self._thread.submit(self._writer.write, pending, on_done=done)
+
+    def _sync_done(self, pending: PendingWrite, held: list[tuple[int, Message]], error: BaseException | None) -> None:
+        started, self._sync_started_at = self._sync_started_at, None
+        self._synced.set()
+        if self._stopped:
+            return
+        if error is not None:
+            self._observer.storage_failed("log", write=True)
+            self.fail(
+                error if isinstance(error, StartupError) else StorageError(f"the raft log can not be written: {error}")
+            )
+            return
+        if started is not None:
+            self._observer.log_synced(self._clock.monotonic() - started, len(pending.entries))
+        self._flush(held)
+        self._step()
+
+    def _flush(self, messages: list[tuple[int, Message]]) -> None:
+        for node_id, message in messages:
+            if not self._send(node_id, encode_message(message)):
+                self._observer.send_failed(node_id)
+
+    def outgoing(self, node_id: int, message: Message) -> None:
+        """The engine or a guard says something; it leaves when the step knows that it may."""
+        self._outbox.append((node_id, self._guards.outgoing(message)))
+
+    def incoming(self, node_id: int, payload: bytes) -> bool:
+        """Queue a raft message; False when the inbox is full, and the connection must be closed."""
+        if len(self._inbox) >= INBOX_MESSAGES_MAX or self._inbox_bytes + len(payload) > INBOX_SIZE_BYTES_MAX:
+            return False
+        self._inbox.append((node_id, payload))
+        self._inbox_bytes += len(payload)
+        self.wake()
+        return True

@@ -1,0 +1,226 @@
+"""Group commit: proposals wait here, leave as one log entry, and get their replies when it is applied.
+
+A lone proposal leaves at once. Among several callers a batch leaves when no proposal has come for a millisecond, or
+some milliseconds after its first (ARCHITECTURE.md section 4): each batch costs every node a message, a sync and a
+transaction, so larger batches halve the cost of a write and shorten its latency. A pause, not a number, says that all
+are in: a busy loop takes one proposal after the other, and any number it has seen so far is the wrong one.
+Every proposal ends as done, not done, or unknown (D15), by its deadline at the latest. No clock of its own; runs on the
+event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from metasrv.model.commands import Command, Reply
+from metasrv.model.entries import RegularEntry, encode_regular_entry
+from metasrv.model.errors import NotDoneError, NotLeaderError, OverloadedError, UnknownOutcomeError
+from metasrv.model.limits import (
+    ENTRY_COMMANDS_MAX,
+    ENTRY_SIZE_BYTES_TARGET,
+    PROPOSALS_WAITING_BYTES_MAX,
+    PROPOSALS_WAITING_MAX,
+)
+from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
+
+PACE_SECONDS_MAX = 0.01
+"""A batch never waits longer for company."""
+PAUSE_SECONDS = 0.001
+"""So long without a new proposal means that everybody who had one has brought it."""
+_NEVER = math.inf
+
+
+class _Proposal(NamedTuple):
+    command: Command
+    encoded: bytes
+    future: asyncio.Future[Reply]
+    deadline: float
+
+
+class _Batch(NamedTuple):
+    term: int
+    entry: RegularEntry
+    proposals: list[_Proposal]
+
+
+class Proposals:
+    """The waiting proposals of one node and the batches of it that are in the log but not yet applied."""
+
+    def __init__(self, node_id: int) -> None:
+        self._own_id = node_id
+        self._waiting: deque[_Proposal] = deque()
+        self._waiting_bytes = 0
+        self._oldest_at = 0.0
+        self._newest_at = 0.0
+        self._next_deadline = _NEVER
+        """No proposal is overdue before this moment."""
+        self._lost_at: float | None = None
+        """When this node was first seen not to lead, with proposals of its own in the log."""
+        self._in_flight: dict[int, _Batch] = {}
+        self._in_flight_count = 0
+        self._callers = 0
+        """The most proposals lately pending at once: each comes from a caller who will soon be back with the next."""
+        self._last_time_ms = 0
+        self.failed = 0
+        """Proposals that ended in an error, for the metrics."""
+
+    def pending(self) -> int:
+        """Proposals not yet answered."""
+        return len(self._waiting) + self._in_flight_count
+
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, command: Command, encoded: bytes, now: float, timeout_seconds: float) -> asyncio.Future[Reply]:
+        """Queue one proposal; raises OverloadedError at the limits, before anything was taken."""
+        if len(self._waiting) >= PROPOSALS_WAITING_MAX:
+            raise OverloadedError(f"{PROPOSALS_WAITING_MAX} writes already wait for the log; try again later")
+        if self._waiting_bytes + len(encoded) > PROPOSALS_WAITING_BYTES_MAX and self._waiting:
+            raise OverloadedError(f"writes of {self._waiting_bytes} bytes already wait for the log; try again later")
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if not self._waiting:
+            self._oldest_at = now
+        self._newest_at = now
+        deadline = now + timeout_seconds
+        self._next_deadline = min(self._next_deadline, deadline)
+        self._waiting.append(_Proposal(command, encoded, future, deadline))
+        self._waiting_bytes += len(encoded)
+        self._callers = max(self._callers, len(self._waiting) + self._in_flight_count)
+        return future
+
+    def seconds_to_wait(self, now: float) -> float:
+        """0 when a batch should leave now; otherwise how long until it must."""
+        if self._callers <= 1 or len(self._waiting) >= ENTRY_COMMANDS_MAX:
+            return 0.0
+        return max(0.0, min(self._newest_at + PAUSE_SECONDS, self._oldest_at + PACE_SECONDS_MAX) - now)
+
+    def expire(self, now: float, leads: bool) -> None:
+        """End what is overdue: unknown when it is in the log already, otherwise not done; called at each tick.
+
+        What is in the log also ends some time after this node led: waiting on would tell its caller nothing new.
+        """
+        if leads or not self._in_flight:
+            self._lost_at = None
+        elif self._lost_at is None:
+            self._lost_at = now
+        elif now - self._lost_at >= WRITE_GRACE_SECONDS:
+            error = UnknownOutcomeError(
+                "the write is in the log, but this node no longer leads; it may still take effect"
+            )
+            self._drop(list(self._in_flight), error)
+        if now < self._next_deadline:
+            return
+        self._next_deadline = _NEVER
+        for batch in self._in_flight.values():
+            self._expire(
+                batch.proposals,
+                now,
+                UnknownOutcomeError("the write is in the log but was not committed in time; it may still take effect"),
+            )
+        # Those that wait stay in the queue, where `take_batch` passes them over.
+        self._expire(
+            self._waiting, now, NotDoneError("the write was not taken into the log in time; it was not executed")
+        )
+
+    def _expire(self, proposals: Iterable[_Proposal], now: float, error: Exception) -> None:
+        overdue = []
+        for proposal in proposals:
+            if proposal.deadline <= now:
+                overdue.append(proposal)
+            else:
+                self._next_deadline = min(self._next_deadline, proposal.deadline)
+        self._fail(overdue, error)
+
+    def take_batch(self, wall_ms: int) -> tuple[bytes, RegularEntry, list[_Proposal]] | None:
+        """The next log entry and whom to answer; abandoned proposals are left out."""
+        pending = self.pending()
+        if pending < self._callers:  # fewer are there than were
+            self._callers = max(pending, self._callers // 2)
+        taken: list[_Proposal] = []
+        size_bytes = 0
+        while self._waiting and len(taken) < ENTRY_COMMANDS_MAX:
+            proposal = self._waiting[0]
+            if taken and size_bytes + len(proposal.encoded) > ENTRY_SIZE_BYTES_TARGET:
+                break
+            self._waiting.popleft()
+            self._waiting_bytes -= len(proposal.encoded)
+            if proposal.future.done():  # its deadline passed while it waited: certainly not executed
+                continue
+            taken.append(proposal)
+            size_bytes += len(proposal.encoded)
+        if not taken:
+            return None
+        # Stamped by the leader, never going back (invariant 2).
+        self._last_time_ms = max(self._last_time_ms, wall_ms)
+        content = encode_regular_entry(self._last_time_ms, self._own_id, [p.encoded for p in taken])
+        entry = RegularEntry(self._last_time_ms, self._own_id, tuple(p.command for p in taken))
+        return content, entry, taken
+
+    def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal]) -> None:
+        """The batch is in this leader's log at `index`.
+
+        Of an earlier term there may be another: a leader between the two took it out of this log, not out of all.
+        """
+        if index in self._in_flight:
+            text = "another leader took this write out of this node's log; it may still take effect"
+            self._drop([index], UnknownOutcomeError(text))
+        self._in_flight[index] = _Batch(term, entry, proposals)
+        self._in_flight_count += len(proposals)
+
+    def own_entry(self, index: int, term: int) -> RegularEntry | None:
+        """The decoded entry, when this node proposed what is at `index`: saves decoding it again."""
+        batch = self._in_flight.get(index)
+        return batch.entry if batch is not None and batch.term == term else None
+
+    def applied(self, index: int, term: int, time_ms: int, replies: tuple[Reply, ...]) -> None:
+        """The entry at `index` took effect: answer its proposals, by position."""
+        self._last_time_ms = max(self._last_time_ms, time_ms)
+        batch = self._in_flight.pop(index, None)
+        if batch is None:
+            return
+        self._in_flight_count -= len(batch.proposals)
+        if batch.term != term:
+            # Another entry was committed in its place, so this one never will be.
+            error = NotLeaderError(None, "another leader's entry took the place of this write; it was not executed")
+            self._fail(batch.proposals, error)
+            return
+        for proposal, reply in zip(batch.proposals, replies, strict=True):
+            if not proposal.future.done():
+                proposal.future.set_result(reply)
+
+    def not_leader(self, leader_id: int | None) -> None:
+        """This node does not lead: what still waits was certainly not executed."""
+        if not self._waiting:
+            return
+        waiting, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0
+        self._fail(waiting, NotLeaderError(leader_id))
+
+    def state_replaced(self, index: int) -> None:
+        """A snapshot up to `index` was installed: what happened to batches up to it can not be told."""
+        error = UnknownOutcomeError("a snapshot replaced the state while this write was pending")
+        self._drop([position for position in self._in_flight if position <= index], error)
+
+    def stop(self, waiting_error: NotDoneError) -> None:
+        """The node stops: waiting proposals were not executed, those in the log may have been."""
+        waiting, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0
+        self._fail(waiting, waiting_error)
+        error = UnknownOutcomeError("the node stopped before this write was known to be committed")
+        self._drop(list(self._in_flight), error)
+
+    def _drop(self, indexes: Iterable[int], error: Exception) -> None:
+        """Batches of this node that it will hear no more of."""
+        for index in indexes:
+            batch = self._in_flight.pop(index, None)
+            if batch is not None:
+                self._in_flight_count -= len(batch.proposals)
+                self._fail(batch.proposals, error)
+
+    def _fail(self, proposals: list[_Proposal], error: Exception) -> None:
+        for proposal in proposals:
+            if not proposal.future.done():
+                self.failed += 1
+                proposal.future.set_exception(error)

@@ -1,0 +1,140 @@
+"""The raft log on disk: tables, row checksums, the header every file of ours starts with, and the values in between.
+
+One SQLite file holds the entries and one `meta` row (term, vote). Each row carries the number of the transaction that
+wrote it; together with the mark (`mark.py`) that tells a complete log from one that lost its end. Knows neither
+threads nor the engine; pure functions, run anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from metasrv.model.errors import IdentityError, InvariantError, StorageError
+
+APPLICATION_ID = 0x4D53524C
+"""`MSRL`: what `file` and our own check see in the header."""
+FORMAT_VERSION = 1
+PAGE_SIZE_BYTES = 4096
+STORE_ID_SIZE_BYTES = 16
+NUMBER_MAX = 2**63 - 1
+"""SQLite's largest integer: bounds indexes and terms."""
+
+CREATE_TABLES = (
+    "CREATE TABLE entries (log_index INTEGER PRIMARY KEY, term INTEGER NOT NULL, written INTEGER NOT NULL,"
+    " checksum INTEGER NOT NULL, content BLOB NOT NULL)",
+    "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), store_id BLOB NOT NULL, first_index INTEGER NOT NULL,"
+    " written INTEGER NOT NULL, term INTEGER NOT NULL, voted_for TEXT, checksum INTEGER NOT NULL)",
+)
+INSERT_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
+SELECT_ENTRIES = "SELECT log_index, term, written, checksum, content FROM entries ORDER BY log_index"
+SELECT_META = "SELECT store_id, first_index, written, term, voted_for, checksum FROM meta"
+UPDATE_META = "UPDATE meta SET first_index = ?, written = ?, term = ?, voted_for = ?, checksum = ?"
+INSERT_META = "INSERT INTO meta VALUES (1, ?, ?, ?, ?, ?, ?)"
+
+ADVICE = (
+    "keep the files for analysis, remove this node from the cluster and let it join again with an empty data"
+    " directory, or put back a complete copy of the directory"
+)
+
+LogEntry = tuple[bytes, int, int]
+"""content, index, term: the engine's order."""
+
+_THREE_NUMBERS = struct.Struct("<QQQ")
+
+
+class MetaRow(NamedTuple):
+    """The one row beside the entries."""
+
+    store_id: bytes
+    first_index: int
+    written: int
+    """Number of the transaction that last changed this row."""
+    term: int
+    voted_for: str | None
+
+    @property
+    def checksum(self) -> int:
+        vote = b"\x00" if self.voted_for is None else b"\x01" + self.voted_for.encode()
+        return zlib.crc32(self.store_id + _THREE_NUMBERS.pack(self.first_index, self.written, self.term) + vote)
+
+
+class PendingWrite(NamedTuple):
+    """What one transaction has to do, in this order: delete, insert, update the meta row."""
+
+    delete_all: bool
+    delete_from: int | None
+    """Rows with this index and above go (a follower's tail that the leader does not have)."""
+    delete_before: int | None
+    """Rows below this index go (applied and no longer needed)."""
+    entries: Sequence[LogEntry]
+    first_index: int
+    """Lowest index in the file afterwards."""
+    last_index: int
+    """Highest index in the file afterwards."""
+    term: int
+    voted_for: str | None
+    changes_meta: bool
+    """False for plain appends, the hot path: they leave the meta row alone."""
+
+
+class LogContents(NamedTuple):
+    """A log as it was read and checked."""
+
+    entries: list[LogEntry]
+    meta: MetaRow
+    written: int
+    """Number of the last transaction in it."""
+
+
+class LogFileSizes(NamedTuple):
+    """Bytes on disk, as of the last write."""
+
+    database_bytes: int = 0
+    wal_bytes: int = 0
+
+
+def entry_checksum(content: bytes, index: int, term: int, written: int) -> int:
+    return zlib.crc32(content, zlib.crc32(_THREE_NUMBERS.pack(index, term, written)))
+
+
+def entry_row(entry: LogEntry, written: int) -> tuple[int, int, int, int, bytes]:
+    content, index, term = entry
+    return index, term, written, entry_checksum(content, index, term, written), content
+
+
+def meta_parameters(row: MetaRow) -> tuple[int, int, int, str | None, int]:
+    return row.first_index, row.written, row.term, row.voted_for, row.checksum
+
+
+def wal_path(path: str) -> str:
+    return path + "-wal"
+
+
+def mark_path(path: str) -> str:
+    return path + "-mark"
+
+
+def disk_error(path: str, doing: str, error: sqlite3.Error | OSError) -> StorageError | IdentityError | InvariantError:
+    """The fault in an operator's words; locks held by others and our own mistakes are told apart from disk faults."""
+    if isinstance(error, OSError):
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        return StorageError(f"{path}: {doing} failed: {reason}")
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return IdentityError(f"{path}: another process uses this file; is this node already running?")
+    if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE):
+        return InvariantError(f"{path}: {doing} contradicts what is in the file: {error}")
+    reasons = {
+        sqlite3.SQLITE_FULL: "the disk is full",
+        sqlite3.SQLITE_READONLY: "the file or its file system is read-only",
+        sqlite3.SQLITE_IOERR: "input/output error",
+        sqlite3.SQLITE_CORRUPT: "the file was damaged while it was in use",
+        sqlite3.SQLITE_CANTOPEN: "the file can not be opened",
+    }
+    name = getattr(error, "sqlite_errorname", "unknown")
+    return StorageError(f"{path}: {doing} failed: {reasons.get(code, str(error))} ({name})")

@@ -1,0 +1,148 @@
+"""Who the peers are, where they are, and which of their messages count.
+
+Sits between the transport and the driver: keeps the transport's list of peers in step with membership and registry,
+and drops acknowledgements and votes of strangers, and of a node whose data directory is not the one that was admitted.
+Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from metasrv.model.types import Endpoint, Membership, Node
+from metasrv.process.clock import Clock
+from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.engine import Engine
+from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.messages import is_answer
+from metasrv.raft.observer import RaftObserver
+from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity
+from metasrv.raft.peers.peer_handler import TransportFactory
+from metasrv.raft.peers.security import PeerSecurity
+from metasrv.raft.snapshots import Snapshots
+from metasrv.state.machine import StateMachine
+
+logger = logging.getLogger(__name__)
+
+
+class Peers:
+    """The transport's handler."""
+
+    def __init__(
+        self,
+        local: LocalIdentity,
+        security: PeerSecurity,
+        observer: RaftObserver,
+        clock: Clock,
+        answer: Callable[[str, bytes], Awaitable[bytes]],
+        make_transport: TransportFactory,
+    ) -> None:
+        self._local = local
+        self._answer = answer
+        self._clock = clock
+        self._incarnations: dict[int, str] = {}
+        self._strangers: dict[int, Endpoint] = {}
+        self._warned: set[tuple[int, str]] = set()
+        self._registry: Mapping[int, Node] | None = None
+        self._driver: Driver
+        self._engine: Engine
+        self._guards: Guards
+        self._snapshots: Snapshots
+        self._machine: StateMachine
+        self.transport = make_transport(local, security, self, observer, clock)
+
+    def attach(self, driver: Driver, engine: Engine, guards: Guards, snapshots: Snapshots, machine: StateMachine) -> None:
+        """Connect the parts that were built after the transport."""
+        self._driver, self._engine, self._guards = driver, engine, guards
+        self._snapshots, self._machine = snapshots, machine
+        engine.on_membership_changed(self._membership_changed)
+
+    def set_cluster_id(self, cluster_id: str) -> None:
+        self._local.cluster_id = cluster_id
+
+    # ------------------------------------------------------------------ addresses
+
+    def note_registry(self, nodes: Mapping[int, Node]) -> None:
+        """The registry may have changed: a node that moved is dialled at its new address."""
+        if nodes is not self._registry:
+            self._registry = nodes
+            self.refresh()
+
+    def _membership_changed(self, membership: Membership) -> None:
+        for node_id in [i for i in self._strangers if i in membership]:
+            del self._strangers[node_id]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Give the transport the present list of peers."""
+        membership = self._engine.membership()
+        endpoints = dict(self._strangers)
+        for group in (membership.voters, membership.learners):
+            for node_id, member in group.items():
+                registered = self._machine.nodes.get(node_id)
+                endpoints[node_id] = registered.endpoint if registered is not None else member.endpoint
+        endpoints.pop(self._local.node_id or 0, None)
+        self.transport.set_peers(endpoints)
+
+    # ------------------------------------------------------------------ PeerHandler
+
+    def peer_connected(self, node_id: int) -> None:
+        self._engine.peer_ready(node_id, True)
+        self._driver.greet()
+
+    def peer_disconnected(self, node_id: int) -> None:
+        self._engine.peer_ready(node_id, False)
+        if not self.transport.is_connected(node_id):
+            self._snapshots.peer_gone(node_id)
+
+    def peer_lost(self, node_id: int) -> None:
+        self._guards.leader_connection_lost(node_id, self._clock.monotonic())
+
+    def admit(self, remote: RemoteIdentity) -> str | None:
+        """A refusal sentence for a stranger, None for a node that may talk to this one."""
+        own = self._local
+        if remote.cluster_id is not None and own.cluster_id is not None and remote.cluster_id != own.cluster_id:
+            return f"this is cluster {own.cluster_id}, not {remote.cluster_id}: check raft addresses and data directories"
+        if remote.node_id is not None:
+            if remote.node_id == own.node_id and remote.incarnation != own.incarnation:
+                return f"node id {own.node_id} is already in use by another node; give each node its own id"
+            self._incarnations[remote.node_id] = remote.incarnation
+            self.transport.hurry(remote.node_id)
+        return None
+
+    def message_received(self, node_id: int, generation: int, payload: bytes | memoryview) -> None:
+        membership = self._engine.membership()
+        member = membership.member(node_id)
+        known = member is not None and member.incarnation == self._incarnations.get(node_id, "")
+        if not known and is_answer(payload):
+            if member is not None:
+                self._warn(node_id, "answers of node %d do not count: its data directory is new, it has to join again")
+                return
+            if self._local.node_id in membership.voters:
+                self._warn(node_id, "answers of node %d do not count: it is not a member of this cluster")
+                return
+        if member is None:
+            self._learn_stranger(node_id)
+        if not self._driver.incoming(node_id, bytes(payload)):
+            self._warn(node_id, "a message from node %d is dropped: too many wait for the disk")
+
+    async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
+        del remote  # every admitted node may ask; what it asks is checked where it is answered
+        return await self._answer(method, payload)
+
+    def _learn_stranger(self, node_id: int) -> None:
+        """Whoever leads or campaigns may be unknown to this node, which joins, lags, or holds a change that failed.
+
+        It is answered at the address that it gave, or under which it is registered.
+        """
+        registered = self._machine.nodes.get(node_id)
+        endpoint = self.transport.known_endpoint(node_id) or (registered.endpoint if registered is not None else None)
+        if endpoint is not None and self._strangers.get(node_id) != endpoint:
+            self._strangers[node_id] = endpoint
+            self.refresh()
+
+    def _warn(self, node_id: int, text: str) -> None:
+        if (node_id, text) not in self._warned:
+            self._warned.add((node_id, text))
+            logger.warning(text, node_id)

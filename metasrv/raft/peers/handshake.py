@@ -1,0 +1,264 @@
+"""The first four frames of a peer connection: who is there, and does it hold the shared secret.
+
+    dialler                                acceptor
+    HELLO (identity, role, nonce)    ->
+                                     <-    CHALLENGE (nonce, whether it holds a secret)
+    PROOF (over both, or empty)      ->
+                                     <-    WELCOME (identity, proof over all of it)   or   REFUSAL (a sentence)
+
+The acceptor says nothing of itself before the dialler has proved what is demanded. Two pure machines, payloads in and
+payloads out: no socket, no clock. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, TypeVar
+
+from metasrv.model.errors import AuthenticationError, CodecError, FrameError
+from metasrv.model.types import Endpoint
+from metasrv.model.wire import byte_string, pack, string, unpack, unsigned, unsigned_or_none
+from metasrv.raft.peers.security import (
+    NONCE_SIZE_BYTES,
+    PeerSecurity,
+    SessionKeys,
+    acceptor_proof,
+    dialler_proof,
+    session_keys,
+    transcript_of,
+)
+
+T = TypeVar("T")
+
+PROTOCOL_VERSION = 1
+IDENTITY_TEXT_CHARACTERS_MAX = 256
+"""Longest cluster id, incarnation or host name in a handshake."""
+REFUSAL_CHARACTERS_MAX = 600
+"""Longest sentence of a refusal: with four bytes a character it still fits in a frame of a handshake."""
+
+
+class Role(IntEnum):
+    """What the dialler wants the connection for."""
+
+    PEER = 0
+    """Raft messages and requests; replaces the older connection of the same node."""
+    CLIENT = 1
+    """Requests only, of a node that is joining or of nobody in particular."""
+
+
+@dataclass
+class LocalIdentity:
+    """What this node says of itself; `node_id` is None for a one-shot client, `cluster_id` before it has joined."""
+
+    node_id: int | None
+    incarnation: str
+    endpoint: Endpoint
+    cluster_id: str | None
+
+
+@dataclass(frozen=True)
+class RemoteIdentity:
+    """What the other side said of itself, under its proof if there was one."""
+
+    node_id: int | None
+    incarnation: str
+    endpoint: Endpoint
+    cluster_id: str | None
+
+
+class Agreement(NamedTuple):
+    """Outcome of a handshake: who is there, for what, and the session's keys (None: checksums only)."""
+
+    remote: RemoteIdentity
+    role: Role
+    keys: SessionKeys | None
+
+
+class DiallerHandshake:
+    """The dialling side: `hello`, then `challenged`, then `welcomed`; each may raise PeerError, which ends it."""
+
+    def __init__(self, identity: LocalIdentity, security: PeerSecurity, role: Role, nonce: bytes) -> None:
+        self._identity = identity
+        self._security = security
+        self._role = role
+        self._hello = pack((PROTOCOL_VERSION, int(role), *_identity_out(identity), nonce))
+        self._challenge = b""
+        self._proves = False
+
+    def hello(self) -> bytes:
+        """Payload of the HELLO."""
+        return self._hello
+
+    def challenged(self, payload: bytes) -> bytes:
+        """Payload of the PROOF that answers a CHALLENGE."""
+        holds_secret = _decode(payload, _challenge_in, versioned=True)
+        self._challenge = payload
+        secret = self._security.secret
+        if secret is not None and holds_secret:
+            self._proves = True
+            return dialler_proof(secret, transcript_of(self._hello, payload))
+        if self._security.demands_proof:
+            raise AuthenticationError("it holds no shared secret, but raft_secret_strict demands one of every peer")
+        return b""
+
+    def welcomed(self, payload: bytes) -> Agreement:
+        """The outcome, from the WELCOME."""
+        packed_identity, proof = _decode(payload, _welcome_in)
+        remote = _decode(packed_identity, _identity_in)
+        keys = None
+        if self._proves and self._security.secret is not None:
+            transcript = transcript_of(self._hello, self._challenge, packed_identity)
+            if not hmac.compare_digest(proof, acceptor_proof(self._security.secret, transcript)):
+                raise AuthenticationError("its proof of the shared secret (raft_secret) is wrong")
+            keys = session_keys(self._security.secret, transcript)
+        refusal = _different_clusters("it", self._identity.cluster_id, remote.cluster_id)
+        if refusal is not None:
+            raise AuthenticationError(refusal)
+        return Agreement(remote, self._role, keys)
+
+
+class AcceptorHandshake:
+    """The accepting side: `greeted`, `proved`, `welcome`; each may raise PeerError, whose text is the refusal."""
+
+    def __init__(self, identity: LocalIdentity, security: PeerSecurity, nonce: bytes) -> None:
+        self._identity = identity
+        self._security = security
+        self._hello = b""
+        self._challenge = pack((PROTOCOL_VERSION, nonce, security.verifies_proof))
+        self._secret: bytes | None = None
+        self._role = Role.CLIENT
+        self._remote: RemoteIdentity | None = None
+
+    @property
+    def unproven(self) -> bool:
+        """Whether the dialler was let in without a proof although this node holds a secret."""
+        return self._security.verifies_proof and self._secret is None
+
+    def greeted(self, payload: bytes) -> bytes:
+        """Payload of the CHALLENGE that answers a HELLO."""
+        self._role, self._remote = _decode(payload, _hello_in, versioned=True)
+        self._hello = payload
+        return self._challenge
+
+    def proved(self, payload: bytes) -> tuple[RemoteIdentity, Role]:
+        """Who the dialler is, once its PROOF is good enough."""
+        if self._remote is None:
+            raise FrameError("a proof came before the hello")
+        if payload and self._security.verifies_proof:
+            self._secret = self._security.secret_behind(payload, transcript_of(self._hello, self._challenge))
+            if self._secret is None:
+                raise AuthenticationError("the shared secret (raft_secret) of this node and of the caller differ")
+        elif self._security.demands_proof:
+            raise AuthenticationError("this node demands the shared secret (raft_secret) and the caller proved none")
+        refusal = _different_clusters("the caller", self._identity.cluster_id, self._remote.cluster_id)
+        if refusal is not None:
+            raise AuthenticationError(refusal)
+        own, caller = self._identity, self._remote
+        if caller.node_id is not None and caller.node_id == own.node_id:
+            if caller.incarnation != own.incarnation:
+                raise AuthenticationError(f"node id {own.node_id} is in use by this node; give each node its own id")
+            if self._role is Role.PEER:
+                raise AuthenticationError(f"node {own.node_id} dialled itself; check its raft address")
+        return self._remote, self._role
+
+    def welcome(self) -> tuple[bytes, Agreement]:
+        """Payload of the WELCOME, and the outcome."""
+        if self._remote is None:
+            raise FrameError("a welcome came before the hello")
+        packed_identity = pack(_identity_out(self._identity))
+        proof, keys = b"", None
+        if self._secret is not None:
+            transcript = transcript_of(self._hello, self._challenge, packed_identity)
+            proof = acceptor_proof(self._secret, transcript)
+            keys = session_keys(self._secret, transcript)
+        return pack((packed_identity, proof)), Agreement(self._remote, self._role, keys)
+
+
+def encode_refusal(sentence: str) -> bytes:
+    return sentence[:REFUSAL_CHARACTERS_MAX].encode("utf-8", "backslashreplace")
+
+
+def decode_refusal(payload: bytes) -> str:
+    """The sentence, safe to log: it may come from anybody."""
+    text = payload.decode("utf-8", "backslashreplace")[:REFUSAL_CHARACTERS_MAX]
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _different_clusters(who: str, ours: str | None, theirs: str | None) -> str | None:
+    """A sentence when both belong to a cluster and not to the same one."""
+    if ours is None or theirs is None or ours == theirs:
+        return None
+    return f"{who} belongs to cluster {theirs}, this node to cluster {ours}"
+
+
+# ----------------------------------------------------------------------------- payloads
+
+
+def _identity_out(identity: LocalIdentity) -> tuple[Any, ...]:
+    return (identity.node_id, identity.incarnation, tuple(identity.endpoint), identity.cluster_id)
+
+
+def _identity_in(tree: Any) -> RemoteIdentity:
+    node_id, incarnation, (addr, port), cluster_id = tree
+    return RemoteIdentity(
+        unsigned_or_none(node_id),
+        _short(incarnation),
+        Endpoint(_short(addr), _port(port)),
+        None if cluster_id is None else _short(cluster_id),
+    )
+
+
+def _hello_in(tree: Any) -> tuple[Role, RemoteIdentity]:
+    _, role, *identity, nonce = tree
+    _nonce(nonce)
+    remote = _identity_in(identity)
+    if Role(unsigned(role)) is Role.PEER and remote.node_id is None:
+        raise ValueError("a peer without a node id")
+    return Role(role), remote
+
+
+def _challenge_in(tree: Any) -> bool:
+    _, nonce, holds_secret = tree
+    _nonce(nonce)
+    if type(holds_secret) is not bool:
+        raise TypeError("a boolean was expected")
+    return holds_secret
+
+
+def _welcome_in(tree: Any) -> tuple[bytes, bytes]:
+    packed_identity, proof = tree
+    return byte_string(packed_identity), byte_string(proof)
+
+
+def _short(value: Any) -> str:
+    text = string(value)
+    if len(text) > IDENTITY_TEXT_CHARACTERS_MAX or not text.isprintable():
+        raise ValueError("a short printable text was expected")
+    return text
+
+
+def _port(value: Any) -> int:
+    port = unsigned(value)
+    if port > 65535:
+        raise ValueError("a port was expected")
+    return port
+
+
+def _nonce(value: Any) -> None:
+    if len(byte_string(value)) != NONCE_SIZE_BYTES:
+        raise ValueError("a nonce of another size was expected")
+
+
+def _decode(payload: bytes, build: Callable[[Any], T], versioned: bool = False) -> T:
+    """Build from a payload; raises FrameError. A `versioned` one starts with the version, which is judged first."""
+    try:
+        tree = unpack(payload)
+        version = tree[0] if versioned else PROTOCOL_VERSION
+        if version == PROTOCOL_VERSION:
+            return build(tree)
+    except (CodecError, TypeError, ValueError, LookupError) as error:
+        raise FrameError(f"the handshake is not understood: {error}") from error
+    raise FrameError(f"one side speaks peer protocol {version!r:.40}, the other {PROTOCOL_VERSION}")

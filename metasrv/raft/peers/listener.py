@@ -1,0 +1,182 @@
+"""Accepted peer connections: the listening socket, how many there are, and which one of a node is its current one.
+
+A newer connection of a node replaces the older one before its first message is delivered, so messages of two
+connections never mix (D9, D12). Knows nothing of dialling. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Coroutine
+from typing import Any
+
+from metasrv.model.errors import BindError
+from metasrv.model.limits import PEER_CONNECTIONS_MAX
+from metasrv.model.types import Endpoint
+from metasrv.process.clock import Clock
+from metasrv.process.listening_socket import listening_socket
+from metasrv.raft.observer import RaftObserver
+from metasrv.raft.peers.accepted_connection import AcceptedConnection
+from metasrv.raft.peers.connection import Connection
+from metasrv.raft.peers.contacts import PeerContacts
+from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
+from metasrv.raft.peers.peer_handler import PeerHandler
+from metasrv.raft.peers.quiet_log import QuietLog
+from metasrv.raft.peers.security import PeerSecurity
+
+_LOGGER = logging.getLogger(__name__)
+
+_BACKLOG = 128
+"""Connections that the system holds until this process accepts them."""
+
+
+class PeerListener:
+    """The accepting half of the transport."""
+
+    def __init__(
+        self,
+        identity: LocalIdentity,
+        security: PeerSecurity,
+        handler: PeerHandler,
+        observer: RaftObserver,
+        clock: Clock,
+        contacts: PeerContacts,
+    ) -> None:
+        self._identity = identity
+        self._security = security
+        self._handler = handler
+        self._observer = observer
+        self._contacts = contacts
+        self._log = QuietLog(_LOGGER, clock)
+        self._server: asyncio.Server | None = None
+        self._accepted: set[AcceptedConnection] = set()
+        self._current: dict[int, AcceptedConnection] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        self._generation = 0
+
+    async def listen(self, host: str, port: int) -> Endpoint:
+        """Open the listener on the first address of `host`; returns what was bound. Raises BindError."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, _, _, _, (address, _, *scope) = found[0]
+            listening = listening_socket(family, (address, port, *scope), _BACKLOG)
+            self._server = await loop.create_server(
+                self.new_connection, sock=listening, ssl=self._security.server_context
+            )
+        except (OSError, UnicodeError, OverflowError) as error:
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise BindError(f"can not listen for peers on {Endpoint(host, port)}: {reason}") from error
+        bound = self._server.sockets[0].getsockname()
+        return Endpoint(str(bound[0]), int(bound[1]))
+
+    def new_connection(self) -> AcceptedConnection:
+        """The protocol of a connection that is being accepted."""
+        self._generation += 1
+        return AcceptedConnection(self._identity, self._security, self._generation, self)
+
+    @property
+    def connections(self) -> frozenset[AcceptedConnection]:
+        """All accepted connections that are not yet gone."""
+        return frozenset(self._accepted)
+
+    def stop(self, reason: str) -> None:
+        """Accept no more, send what waits on each connection, close it, and end the requests that are being served."""
+        if self._server is not None:
+            self._server.close()
+        for task in self._serving:
+            task.cancel()
+        for connection in self.connections:
+            connection.close(reason)
+
+    async def wait_stopped(self, timeout_ms: int) -> None:
+        """Return when the requests that `stop` ended are over, or at the timeout."""
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=timeout_ms / 1000)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    # ------------------------------------------------------------------------- events of the connections
+
+    def begun(self, connection: AcceptedConnection) -> str | None:
+        self._accepted.add(connection)
+        if len(self._accepted) > PEER_CONNECTIONS_MAX:
+            return f"there are {PEER_CONNECTIONS_MAX} peer connections already"
+        return None
+
+    def admit(self, connection: AcceptedConnection, remote: RemoteIdentity) -> str | None:
+        if connection.role is Role.CLIENT or remote.node_id is None:
+            return None
+        current = self._current.get(remote.node_id)
+        if current is not None and current.generation > connection.generation:
+            return f"a newer connection of node {remote.node_id} is open"
+        return self._handler.admit(remote)
+
+    def established(self, connection: Connection) -> None:
+        remote = connection.remote
+        if remote is None or not isinstance(connection, AcceptedConnection):
+            return
+        if connection.unproven:
+            self._log.warn(
+                ("unproven", remote.node_id, _host(connection)),
+                f"node {remote.node_id} at {_host(connection)} was let in without the shared secret, "
+                "because raft_secret_strict is off",
+            )
+        if remote.node_id is None or connection.role is not Role.PEER:
+            return
+        older = self._current.get(remote.node_id)
+        self._current[remote.node_id] = connection
+        self._contacts.introduced(remote)
+        if older is not None:
+            older.abort("a newer connection of the same node replaced it")
+
+    def flow_changed(self, connection: Connection) -> None:
+        del connection  # it holds back its own requests; nothing else depends on it
+
+    def lost(self, connection: Connection) -> None:
+        if not isinstance(connection, AcceptedConnection):
+            return
+        self._accepted.discard(connection)
+        remote = connection.remote
+        if remote is None:
+            self._log.warn(
+                ("stranger", _host(connection)),
+                f"a connection from {_host(connection)} to the raft port came to nothing: {connection.failure}",
+                whenever_it_changes=False,
+            )
+        elif remote.node_id is not None and self._current.get(remote.node_id) is connection:
+            del self._current[remote.node_id]
+            _LOGGER.info("node %d no longer sends to this node: %s", remote.node_id, connection.failure)
+            self._handler.peer_lost(remote.node_id)
+
+    def sent(self, connection: Connection, size_bytes: int) -> None:
+        remote = connection.remote
+        if remote is not None and remote.node_id is not None:
+            self._observer.sent_bytes(remote.node_id, size_bytes)
+
+    def received(self, connection: Connection, size_bytes: int) -> None:
+        remote = connection.remote
+        if remote is None or remote.node_id is None or connection.role is not Role.PEER:
+            return
+        self._contacts.heard(remote.node_id)
+        self._observer.received_bytes(str(remote.endpoint), size_bytes)
+
+    def raft_message(self, connection: AcceptedConnection, payload: bytes) -> None:
+        remote = connection.remote
+        if remote is not None and remote.node_id is not None:
+            self._handler.message_received(remote.node_id, connection.generation, payload)
+
+    async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
+        return await self._handler.request_received(remote, method, payload)
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+
+def _host(connection: Connection) -> str:
+    """Without the port, which is another one at every attempt."""
+    return connection.address.rpartition(":")[0] or connection.address

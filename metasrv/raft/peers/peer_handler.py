@@ -1,0 +1,100 @@
+"""The seam between a node's consensus and its peer transport: what each asks of the other.
+
+`transport.py` implements it over sockets, the simulator over a virtual network. Knows nothing of connections.
+Everything is called on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from metasrv.model.errors import InvalidRequestError
+from metasrv.model.types import Endpoint
+from metasrv.process.clock import Clock
+from metasrv.raft.observer import RaftObserver
+from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity
+from metasrv.raft.peers.security import PeerSecurity
+
+
+class PeerHandler(Protocol):
+    """Implemented by the node's consensus."""
+
+    def peer_connected(self, node_id: int) -> None:
+        """The connection that this node dialled is up, or no longer paused."""
+        ...
+
+    def peer_disconnected(self, node_id: int) -> None:
+        """It went down, or is paused because too much waits to be sent: then the transport's `is_connected` still holds.
+
+        A paused one may go down too: then this is called again, since what waited to be sent is lost.
+        """
+        ...
+
+    def peer_lost(self, node_id: int) -> None:
+        """The connection on which that node sends was closed: a hint that the node failed."""
+        ...
+
+    def message_received(self, node_id: int, generation: int, payload: bytes) -> None:
+        """A raft message. Generations of one node never go back.
+
+        Raising a PeerError, CodecError or OverloadedError closes the connection with its text.
+        """
+        ...
+
+    def admit(self, remote: RemoteIdentity) -> str | None:
+        """A sentence to refuse a node with that wants to send raft messages, or None."""
+        ...
+
+    async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
+        """The answer to a request; a RequestError is raised again, as the same class, at the node that asked."""
+        ...
+
+
+class Transport(Protocol):
+    """The connections of one node to all others; see `transport.PeerTransport` for the contract of each method."""
+
+    async def listen(self, host: str, port: int) -> Endpoint: ...
+
+    def set_peers(self, endpoints: Mapping[int, Endpoint]) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def send(self, node_id: int, payload: bytes) -> bool: ...
+
+    async def request(self, target: int | Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes: ...
+
+    def is_connected(self, node_id: int) -> bool: ...
+
+    def hurry(self, node_id: int) -> None: ...
+
+    def last_contact(self, node_id: int) -> float | None: ...
+
+    def known_endpoint(self, node_id: int) -> Endpoint | None: ...
+
+
+TransportFactory = Callable[[LocalIdentity, PeerSecurity, PeerHandler, RaftObserver, Clock], Transport]
+"""Makes the transport of one node."""
+
+
+class OneShotHandler:
+    """For a process that only asks and never listens."""
+
+    def peer_connected(self, node_id: int) -> None:
+        del node_id
+
+    def peer_disconnected(self, node_id: int) -> None:
+        del node_id
+
+    def peer_lost(self, node_id: int) -> None:
+        del node_id
+
+    def message_received(self, node_id: int, generation: int, payload: bytes) -> None:
+        del node_id, generation, payload
+
+    def admit(self, remote: RemoteIdentity) -> str | None:
+        return f"this is a one-shot client, not a peer of node {remote.node_id}"
+
+    async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
+        del remote, payload
+        raise InvalidRequestError(f"a one-shot client does not answer {method!r}")

@@ -1,0 +1,162 @@
+"""Who may speak on a peer connection: the shared secret, its proofs and session keys, and the TLS contexts.
+
+Proofs are HMAC-SHA256 over everything both sides have said, so none can be replayed, reflected or moved to another
+connection; the secret itself never travels. Knows nothing of frames or sockets. Runs anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from metasrv.model.errors import ConfigError
+
+NONCE_SIZE_BYTES = 32
+
+_DIALLER_PROOF = b"metasrv peer 1: the dialler holds the secret"
+_ACCEPTOR_PROOF = b"metasrv peer 1: the acceptor holds the secret"
+_DIALLER_KEY = b"metasrv peer 1: frames of the dialler"
+_ACCEPTOR_KEY = b"metasrv peer 1: frames of the acceptor"
+
+
+class RaftSecurityConfig(Protocol):
+    """The options of `[raft_config]` that this module reads; secrets as text, or wrapped in pydantic's SecretStr."""
+
+    @property
+    def raft_secret(self) -> Any: ...
+
+    @property
+    def raft_accepted_secrets(self) -> Sequence[Any]: ...
+
+    @property
+    def raft_secret_strict(self) -> bool: ...
+
+    @property
+    def raft_tls_ca(self) -> Any: ...
+
+    @property
+    def raft_tls_cert(self) -> Any: ...
+
+    @property
+    def raft_tls_key(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class PeerSecurity:
+    """What this node proves and what it demands.
+
+    `secret` is what it proves with when it dials; `accepted` are further secrets it takes from diallers while the
+    secret is being changed. With `strict` off, a peer that proves nothing is let in and logged (for a roll-out); a
+    wrong proof never is. `strict` means nothing without a secret. With TLS contexts every connection is mutually
+    authenticated by certificate as well.
+    """
+
+    secret: bytes | None = field(default=None, repr=False)
+    accepted: tuple[bytes, ...] = field(default=(), repr=False)
+    strict: bool = True
+    server_context: ssl.SSLContext | None = None
+    client_context: ssl.SSLContext | None = None
+
+    @classmethod
+    def from_config(cls, raft_config: RaftSecurityConfig) -> PeerSecurity:
+        """Read the configured secrets and load the certificate files. Raises ConfigError with every mistake found."""
+        secret = _secret_bytes(raft_config.raft_secret)
+        accepted = tuple(value for value in map(_secret_bytes, raft_config.raft_accepted_secrets) if value is not None)
+        strict = bool(raft_config.raft_secret_strict)
+        problems: list[str] = []
+        files = {name: str(getattr(raft_config, name) or "") for name in ("raft_tls_ca", "raft_tls_cert", "raft_tls_key")}
+        missing = [name for name, path in files.items() if not path]
+        server_context = client_context = None
+        if not missing:
+            try:
+                server_context, client_context = tls_contexts(*files.values())
+            except ConfigError as error:
+                problems += error.problems
+        elif len(missing) < len(files):
+            problems.append(f"TLS between peers needs all of {', '.join(files)}; missing: {', '.join(missing)}")
+        if problems:
+            raise ConfigError(problems)
+        return cls(secret, accepted, strict, server_context, client_context)
+
+    @property
+    def verifies_proof(self) -> bool:
+        """Whether a dialler's proof means anything here."""
+        return self.secret is not None or bool(self.accepted)
+
+    @property
+    def demands_proof(self) -> bool:
+        return self.strict and self.secret is not None
+
+    def secret_behind(self, proof: bytes, transcript: bytes) -> bytes | None:
+        """The secret with which a dialler made `proof`, or None when it is none of ours."""
+        candidates = (() if self.secret is None else (self.secret,)) + self.accepted
+        matching = [secret for secret in candidates if hmac.compare_digest(proof, dialler_proof(secret, transcript))]
+        return matching[0] if matching else None
+
+
+@dataclass(frozen=True)
+class SessionKeys:
+    """One key for each direction of one connection."""
+
+    dialler: bytes = field(repr=False)
+    acceptor: bytes = field(repr=False)
+
+
+def transcript_of(*messages: bytes) -> bytes:
+    """A digest of what was said so far; no two different sequences of messages give the same one."""
+    return b"".join(hashlib.sha256(message).digest() for message in messages)
+
+
+def dialler_proof(secret: bytes, transcript: bytes) -> bytes:
+    return hmac.digest(secret, _DIALLER_PROOF + transcript, "sha256")
+
+
+def acceptor_proof(secret: bytes, transcript: bytes) -> bytes:
+    return hmac.digest(secret, _ACCEPTOR_PROOF + transcript, "sha256")
+
+
+def session_keys(secret: bytes, transcript: bytes) -> SessionKeys:
+    return SessionKeys(
+        hmac.digest(secret, _DIALLER_KEY + transcript, "sha256"),
+        hmac.digest(secret, _ACCEPTOR_KEY + transcript, "sha256"),
+    )
+
+
+def tls_contexts(ca_path: str, cert_path: str, key_path: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Contexts for accepting and for dialling; both demand a certificate signed by the authority in `ca_path`.
+
+    The dialler also checks that the certificate names the host it dialled. Raises ConfigError.
+    """
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server_context.verify_mode = ssl.CERT_REQUIRED
+    problems: list[str] = []
+    for context in (server_context, client_context):
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_verify_locations(cafile=ca_path)
+        except (OSError, ValueError) as error:
+            problems.append(f"raft_tls_ca: {ca_path}: {error}")
+        try:
+            context.load_cert_chain(cert_path, key_path, password=_no_password)
+        except (OSError, ValueError) as error:
+            problems.append(f"raft_tls_cert, raft_tls_key: {cert_path}, {key_path}: {error}")
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return server_context, client_context
+
+
+def _no_password() -> str:
+    """Without it OpenSSL would ask for the pass phrase of an encrypted key on the terminal, and wait for ever."""
+    raise ValueError("the key is encrypted with a pass phrase, which is not supported")
+
+
+def _secret_bytes(value: Any) -> bytes | None:
+    if value is None:
+        return None
+    text = value.get_secret_value() if hasattr(value, "get_secret_value") else value
+    return str(text).encode() or None

@@ -1,0 +1,187 @@
+"""metactl's command line: flags, defaults, exit codes (docs/contract/admin-api.md section 4)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metasrv.cli import ctl, ctl_admin, ctl_grpc
+from metasrv.cli.ctl_admin import AdminClient, AdminError
+from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
+
+GRPC = "127.0.0.1:9191"
+ADMIN = "127.0.0.1:28002"
+
+COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
+    (["status"], ctl_grpc.status, {"grpc_api_address": GRPC}),
+    (["member-list"], ctl_grpc.member_list, {"grpc_api_address": GRPC}),
+    (["get", "--key", "k"], ctl_grpc.get, {"grpc_api_address": GRPC, "key": "k"}),
+    (["upsert", "--key", "k", "--value", "v"], ctl_grpc.upsert, {"key": "k", "value": "v"}),
+    (["watch", "--prefix", "p"], ctl_grpc.watch, {"prefix": "p"}),
+    (["export"], ctl_grpc.export, {"chunk_size": 32, "db": ""}),
+    (["keys-layout", "--depth", "2"], ctl_grpc.keys_layout, {"depth": 2}),
+    (["keys-layout"], ctl_grpc.keys_layout, {"depth": None}),
+    (["bench-client-num-conn"], ctl_grpc.bench_client_num_conn, {"num": 10_000}),
+    (["transfer-leader"], ctl_admin.transfer_leader, {"admin_api_address": ADMIN, "to": None}),
+    (["transfer-leader", "--to", "0"], ctl_admin.transfer_leader, {"to": 0}),
+    (["trigger-snapshot"], ctl_admin.trigger_snapshot, {"admin_api_address": "127.0.0.1:28101"}),
+    (["list-features"], ctl_admin.list_features, {"admin_api_address": ADMIN}),
+    (["set-feature", "--feature", "f", "--enable", "true"], ctl_admin.set_feature, {"enable": "true"}),
+    (["metrics"], ctl_admin.metrics, {"admin_api_address": ADMIN}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "command", "expected"), COMMANDS, ids=[" ".join(row[0]) for row in COMMANDS])
+def test_commands_and_their_defaults(arguments: list[str], command: Any, expected: dict[str, Any]) -> None:
+    namespace = vars(ctl.build_parser().parse_args(arguments))
+    assert namespace["command"] is command
+    assert {name: namespace[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["get"],
+        ["upsert", "--key", "k"],
+        ["set-feature", "--feature", "f", "--enable", "yes"],
+        ["transfer-leader", "--to", "-1"],
+        ["keys-layout", "--depth", str(2**32)],
+        ["export", "--chunk-size", "0"],
+        ["status", "--grpc-api"],
+    ],
+)
+def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        ctl.main(arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main([]) == 0
+    assert "transfer-leader" in capsys.readouterr().out
+
+
+def test_the_old_export_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(ctl_grpc, "export", seen.append)
+    monkeypatch.setenv("METASRV_GRPC_API_ADDRESS", "h:1")
+    assert ctl.main(["--export", "--export-chunk-size", "5", "--db", "f"]) == 0
+    assert (seen[0].grpc_api_address, seen[0].chunk_size, seen[0].db) == ("h:1", 5, "f")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (AdminError(404, "not leader\nid=1"), 1, "Error: status code: 404, msg: not leader\nid=1\n"),
+        (NotDoneError("nobody there"), 1, "Error: nobody there\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_failures_have_exit_codes(
+    error: BaseException,
+    code: int,
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(arguments: argparse.Namespace) -> None:
+        raise error
+
+    monkeypatch.setattr(ctl_admin, "metrics", fail)
+    assert ctl.main(["metrics"]) == code
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", text)
+
+
+class FakeAdmin:
+    """Answers as a node's admin API would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+        self.asked: list[tuple[str, dict[str, object]]] = []
+
+        def text(client: AdminClient, path: str, **query: object) -> str:
+            self.asked.append((path, {name: value for name, value in query.items() if value is not None}))
+            return answer
+
+        monkeypatch.setattr(AdminClient, "text", text)
+
+
+def test_admin_commands_print_what_upstream_prints(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin = FakeAdmin(monkeypatch, '{"from":0,"to":2,"voter_ids":[0,1,2]}')
+    assert ctl.main(["transfer-leader", "--to", "2"]) == 0
+    assert capsys.readouterr().out == "triggered leader transfer from 0 to 2.\nvoter ids: [0, 1, 2]\n"
+    assert admin.asked == [("/v1/ctrl/trigger_transfer_leader", {"to": 2})]
+
+    FakeAdmin(monkeypatch, "null")
+    assert ctl.main(["trigger-snapshot"]) == 0
+    assert capsys.readouterr().out == "triggered snapshot successfully.\n"
+
+    admin = FakeAdmin(monkeypatch, '{"features":["dummy"],"enabled":["dummy"]}')
+    assert ctl.main(["set-feature", "--feature", "dummy", "--enable", "true"]) == 0
+    pretty = '{\n  "features": [\n    "dummy"\n  ],\n  "enabled": [\n    "dummy"\n  ]\n}\n'
+    assert capsys.readouterr().out == f"set-feature: Done; features:\n{pretty}"
+    assert admin.asked == [("/v1/features/set", {"feature": "dummy", "enable": "true"})]
+    assert ctl.main(["list-features"]) == 0
+    assert capsys.readouterr().out == pretty
+
+
+@pytest.mark.parametrize("answer", ["", "null", "[]", "{}", '{"from":1}', "<html>"])
+def test_another_server_s_answer_is_not_taken_for_a_node_s(
+    answer: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FakeAdmin(monkeypatch, answer)
+    assert ctl.main(["transfer-leader"]) == 1
+    assert "is no admin API of a node" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["", "host", "host:x", "ftp://host:1", "http://:1", "host:99999"])
+def test_admin_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(InvalidRequestError, match="is not host:port"):
+        AdminClient(address)
+
+
+def test_an_export_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    target = tmp_path / "backup"
+
+    def broken() -> Iterator[str]:
+        yield "1"
+        raise NotDoneError("the node went away")
+
+    with pytest.raises(NotDoneError):
+        ctl_grpc._write(broken(), str(target))
+    assert not target.exists()
+    ctl_grpc._write(iter(["1", "2"]), str(target))
+    assert target.read_text() == "1\n2\n"
+    with pytest.raises(StorageError, match="could not be written"):
+        ctl_grpc._write(iter(["1"]), str(tmp_path / "missing" / "backup"))
+
+
+def test_no_address_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="names no address"):
+        ctl_grpc.client_of(argparse.Namespace(grpc_api_address=" , "))
+
+
+def test_a_member_without_a_client_address_is_a_blank_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class FakeClient:
+        def __enter__(self) -> FakeClient:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def member_list(self) -> list[str]:
+            return ["127.0.0.1:9191", "", "127.0.0.1:9193"]
+
+    monkeypatch.setattr(ctl_grpc, "client_of", lambda arguments: FakeClient())
+    assert ctl.main(["member-list"]) == 0
+    assert capsys.readouterr().out == "127.0.0.1:9191\n\n127.0.0.1:9193\n"

@@ -1,0 +1,125 @@
+"""What keys have to do with each other: start mode, exposure, TLS files (docs/contract/admin-api.md section 3.4)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metasrv.config.model import Config
+from metasrv.config.validate import cross_problems, is_loopback
+
+NO_START_MODE = "at least one of `single` and `join` needs to be enabled"
+
+
+def problems(top: dict[str, Any] | None = None, **raft: Any) -> list[str]:
+    config = Config.model_validate({**(top or {}), "raft_config": raft})
+    return cross_problems(config, frozenset())
+
+
+@pytest.mark.parametrize(
+    ("raft", "expected"),
+    [
+        ({"single": True}, []),
+        ({"join": ("other:28103",)}, []),
+        ({}, [NO_START_MODE]),
+        ({"single": True, "join": ("other:28103",)}, [NO_START_MODE]),
+        ({"leave_via": ("other:28103",), "leave_id": 3}, []),
+        ({"leave_via": ("other:28103",)}, []),
+    ],
+)
+def test_start_mode(raft: dict[str, Any], expected: list[str]) -> None:
+    assert problems(**raft) == expected
+
+
+def test_join_must_not_name_the_own_listener() -> None:
+    own: dict[str, Any] = {"raft_listen_host": "127.0.0.1", "raft_api_port": 28103}
+    join = ("other:28103", "127.0.0.1:28103")
+    assert problems(**own, join=join) == ["--join must not be set to itself"]
+    assert problems(**own, join=("127.0.0.1:28104", "localhost:28103")) == []
+    assert problems(**own, join=join, leave_via=("other:28103",), leave_id=1) == []
+
+
+def test_leave_id_without_anybody_to_ask() -> None:
+    assert problems(single=True, leave_id=3) == [
+        "`leave_id` is 3 but `leave_via` names no node to ask; give both or neither"
+    ]
+
+
+@pytest.mark.parametrize("address", ["localhost:9191", "127.0.0.1", "127.0.0.1:65536", ":9191", "1.2.3:80", ""])
+def test_addresses_must_be_ip_and_port(address: str) -> None:
+    sentence = f"invalid socket address syntax while parsing {address}"
+    assert problems({"grpc_api_address": address}, single=True) == [sentence]
+    assert problems({"admin_api_address": address}, single=True) == [sentence]
+
+
+def test_ipv6_addresses_and_port_zero_are_fine() -> None:
+    assert problems({"grpc_api_address": "[::1]:9191", "admin_api_address": "[::]:0"}, single=True) == []
+    zero = {"grpc_api_address": "127.0.0.1:0", "admin_api_address": "127.0.0.1:0"}
+    assert problems(zero, single=True, raft_api_port=0) == []
+
+
+def test_listeners_need_ports_of_their_own() -> None:
+    assert problems({"admin_api_address": "127.0.0.1:9191"}, single=True) == [
+        "`admin_api_address` and `grpc_api_address` are both 127.0.0.1:9191; each listener needs a port of its own"
+    ]
+    assert len(problems({"grpc_api_address": "0.0.0.0:28103"}, single=True, raft_api_port=28103)) == 1
+    assert problems({"grpc_api_address": "127.0.0.2:28103"}, single=True, raft_api_port=28103) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST."])
+def test_loopback_hosts(host: str) -> None:
+    assert is_loopback(host)
+    assert problems(single=True, raft_listen_host=host) == []
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "meta-1.example.com"])
+def test_an_exposed_raft_port_needs_one_of_three_ways(host: str, tmp_path: Path) -> None:
+    (sentence,) = problems(single=True, raft_listen_host=host)
+    assert sentence.startswith(f"`raft_listen_host` {host} can be reached from other machines")
+    assert all(way in sentence for way in ("`raft_secret`", "`raft_tls_ca`", "`raft_tls_key`", "--insecure-raft"))
+    pem = tmp_path / "any.pem"
+    pem.touch()
+    assert problems(single=True, raft_listen_host=host, raft_secret="x") == []
+    assert problems(single=True, raft_listen_host=host, insecure_raft=True) == []
+    tls: dict[str, Any] = dict.fromkeys(("raft_tls_ca", "raft_tls_cert", "raft_tls_key"), str(pem))
+    assert problems(single=True, raft_listen_host=host, **tls) == []
+    # A process that only asks for a removal listens to nobody.
+    assert problems(raft_listen_host=host, leave_via=("other:1",), leave_id=2) == []
+
+
+def test_secrets_that_can_not_work() -> None:
+    assert problems(single=True, raft_accepted_secrets=("x",)) == [
+        "`raft_accepted_secrets` is set without `raft_secret`, which this node would prove itself with",
+    ]
+    assert problems(single=True, raft_secret="x", raft_accepted_secrets=("",)) == [
+        "`raft_accepted_secrets` holds an empty secret"
+    ]
+
+
+@pytest.mark.parametrize("name", ["admin", "grpc"])
+def test_certificate_and_key_come_in_pairs_and_are_readable(name: str, tmp_path: Path) -> None:
+    cert, key = f"{name}_tls_server_cert", f"{name}_tls_server_key"
+    good = tmp_path / "good.pem"
+    good.touch()
+    missing = tmp_path / "missing.pem"
+    assert problems({cert: str(good), key: str(good)}, single=True) == []
+    assert problems({cert: str(good)}, single=True) == [f"`{cert}` is set but `{key}` is not"]
+    assert problems({cert: str(good), key: str(missing)}, single=True) == [
+        f"`{key}`: {missing} can not be read: No such file or directory"
+    ]
+    assert "is no path" in problems({cert: "\0", key: str(good)}, single=True)[0]
+
+
+def test_raft_tls_needs_all_three_files(tmp_path: Path) -> None:
+    assert problems(single=True, raft_tls_ca=str(tmp_path)) == [
+        "`raft_tls_ca` is set but `raft_tls_cert` and `raft_tls_key` are not",
+        f"`raft_tls_ca`: {tmp_path} can not be read: Is a directory",
+    ]
+
+
+def test_checks_of_doubtful_keys_are_not_made() -> None:
+    config = Config()
+    assert cross_problems(config, frozenset()) == [NO_START_MODE]
+    assert cross_problems(config, frozenset({"raft_config.join"})) == []

@@ -1,0 +1,424 @@
+"""The methods of MetaService over the real state machine, called without sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from metasrv.model import errors
+from metasrv.model.commands import ErrorReply
+from metasrv.model.limits import GRPC_READERS_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.protocol.versions import MIN_CLIENT_VERSION, SERVER_VERSION
+from tests.support.grpc_bench import NODES, AbortedCall, MethodBench
+
+Code = grpc.StatusCode
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[MethodBench]:
+    made = MethodBench(tmp_path)
+    await made.handshake()
+    yield made
+    await made.close()
+
+
+async def refusal(bench: MethodBench, method: m.Method, request: Any, *metadata: tuple[str, str]) -> AbortedCall:
+    with pytest.raises(AbortedCall) as caught:
+        await bench.call(method, request, metadata)
+    return caught.value
+
+
+# ----------------------------------------------------------------------------- handshake and tokens
+
+
+async def test_the_handshake_announces_the_version_and_gives_a_token(bench: MethodBench) -> None:
+    reply = await bench.handshake()
+    assert reply.protocol_version == SERVER_VERSION.digit == 260629002000
+    assert reply.payload.count(b".") == 2
+
+
+@pytest.mark.parametrize("host", ["meta1", None])
+async def test_the_handshake_says_what_the_node_is_called(tmp_path: Path, host: str | None) -> None:
+    bench = MethodBench(tmp_path, grpc_api_advertise_host=host)
+    call = await bench.call(m.HANDSHAKE, pb.HandshakeRequest(payload=pb.BasicAuth(username="root").SerializeToString()))
+    assert call.initial == (None if host is None else {m.NODE_METADATA_KEY: "meta1:0"})
+
+
+@pytest.mark.parametrize("version", [0, MIN_CLIENT_VERSION.digit, SERVER_VERSION.digit, 2**64 - 1])
+async def test_clients_from_the_oldest_on_are_let_in(bench: MethodBench, version: int) -> None:
+    assert (await bench.handshake(version=version)).payload
+
+
+async def test_an_older_client_is_told_what_is_needed(bench: MethodBench) -> None:
+    with pytest.raises(AbortedCall) as caught:
+        await bench.handshake(version=MIN_CLIENT_VERSION.digit - 1)
+    assert caught.value.code is Code.INVALID_ARGUMENT
+    expected = "meta-client protocol_version(1.2.675) < metasrv min-compatible(1.2.676)"
+    assert caught.value.details == expected
+
+
+async def test_a_handshake_without_a_message_or_with_a_broken_one(bench: MethodBench) -> None:
+    refused = await refusal(bench, m.HANDSHAKE, [])
+    assert (refused.code, refused.details) == (Code.INTERNAL, "Error request next is None")
+    assert (await refusal(bench, m.HANDSHAKE, pb.HandshakeRequest(payload=b"\xff"))).code is Code.INTERNAL
+
+
+async def test_other_users_are_unknown(bench: MethodBench) -> None:
+    with pytest.raises(AbortedCall) as caught:
+        await bench.handshake(username="eve")
+    assert (caught.value.code, caught.value.details) == (Code.UNAUTHENTICATED, "Unknown user: eve")
+
+
+async def test_a_configured_password_is_checked(tmp_path: Path) -> None:
+    from metasrv.config.model import SecretText
+
+    bench = MethodBench(tmp_path, grpc_password=SecretText("sesame"))
+    for password in ("", "xxx", "sesame "):
+        with pytest.raises(AbortedCall) as caught:
+            await bench.handshake(password=password)
+        assert caught.value.code is Code.UNAUTHENTICATED
+        assert "Wrong password" in caught.value.details
+    assert (await bench.handshake(password="sesame")).payload
+    await bench.close()
+
+
+async def test_the_oldest_client_can_be_configured(tmp_path: Path) -> None:
+    bench = MethodBench(tmp_path, grpc_min_client_version="260217.0.0")
+    with pytest.raises(AbortedCall, match=r"min-compatible\(260217.0.0\)"):
+        await bench.handshake(version=260216999999)
+    await bench.close()
+
+
+def test_an_impossible_oldest_client_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(errors.ConfigError, match="grpc_min_client_version"):
+        MethodBench(tmp_path, grpc_min_client_version="1.1000.0")
+    for version in ("1.1000.0", "0.0.0"):
+        with pytest.raises(errors.ConfigError, match="grpc_announced_version"):
+            MethodBench(tmp_path, grpc_announced_version=version)
+
+
+async def test_the_key_is_proposed_once_and_a_token_outlives_the_process(tmp_path: Path) -> None:
+    bench = MethodBench(tmp_path)
+    await bench.handshake()
+    await bench.handshake()
+    assert len(bench.consensus.proposals) == 1
+    token = bench.token
+    await bench.close()
+    again = MethodBench(tmp_path)
+    again.token = token
+    await again.put("k")
+    await again.close()
+
+
+async def test_methods_that_need_a_token_say_so(bench: MethodBench) -> None:
+    bench.token = b""
+    for method in m.METHODS:
+        if method.token:
+            refused = await refusal(bench, method, method.request())
+            assert refused.code is Code.UNAUTHENTICATED
+            assert refused.details == "Error auth-token-bin is empty"
+    bench.token = b"a.b.c"
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert refused.code is Code.UNAUTHENTICATED
+    assert refused.details.startswith("token verify failed: ")
+
+
+async def test_a_node_that_lags_learns_the_key_before_it_refuses_a_token(tmp_path: Path) -> None:
+    bench = MethodBench(tmp_path)
+    bench.token = b"a.b.c"
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert refused.code is Code.UNAUTHENTICATED
+    assert bench.consensus.barriers == 1
+    await bench.close()
+
+
+# ----------------------------------------------------------------------------- writes
+
+
+async def test_a_transaction_and_its_reply(bench: MethodBench) -> None:
+    assert await bench.put("k", b"1") == 1
+    request = pb.TxnRequest(
+        condition=[pb.TxnCondition(key="k", seq=9)],
+        if_then=[pb.TxnOp(delete=pb.TxnDeleteRequest(key="k"))],
+        else_then=[pb.TxnOp(get=pb.TxnGetRequest(key="k"))],
+    )
+    reply = pb.TxnReply.FromString((await bench.call(m.TRANSACTION, request)).sent[-1])
+    assert (reply.success, reply.execution_path) == (False, "else")
+    assert reply.responses[0].get.value.data == b"1"
+    empty = pb.TxnReply.FromString((await bench.call(m.TRANSACTION, pb.TxnRequest())).sent[-1])
+    assert (empty.success, empty.execution_path, len(empty.responses)) == (True, "then", 0)
+
+
+async def test_a_branch_transaction(bench: MethodBench) -> None:
+    put = pb.TxnOp(put=pb.TxnPutRequest(key="k", value=b"1"))
+    request = pb.KvTransactionRequest(branches=[pb.ConditionalOperation(operations=[put])])
+    reply = pb.KvTransactionReply.FromString((await bench.call(m.KV_TRANSACTION, request)).sent[-1])
+    assert reply.HasField("executed_branch")
+    assert reply.executed_branch == 0
+    none = await bench.call(m.KV_TRANSACTION, pb.KvTransactionRequest())
+    assert not pb.KvTransactionReply.FromString(none.sent[-1]).HasField("executed_branch")
+
+
+async def test_kv_api_answers_in_json(bench: MethodBench) -> None:
+    request = {"UpsertKV": {"key": "k", "seq": "Any", "value": {"Update": [49]}, "value_meta": None}}
+    call = await bench.call(m.KV_API, pb.RaftRequest(data=json.dumps(request)))
+    reply = pb.RaftReply.FromString(call.sent[-1])
+    change = json.loads(reply.data)
+    assert (change["ident"], change["prev"]) == (None, None)
+    assert (change["result"]["seq"], change["result"]["data"]) == (1, [49])
+    assert reply.error == ""
+
+
+@pytest.mark.parametrize(("size", "fine"), [(KEY_SIZE_BYTES_MAX, True), (KEY_SIZE_BYTES_MAX + 1, False)])
+async def test_keys_at_and_past_the_limit(bench: MethodBench, size: int, fine: bool) -> None:
+    request = pb.TxnRequest(if_then=[pb.TxnOp(put=pb.TxnPutRequest(key="k" * size))])
+    if fine:
+        assert (await bench.call(m.TRANSACTION, request)).sent
+        return
+    refused = await refusal(bench, m.TRANSACTION, request)
+    assert refused.code is Code.INVALID_ARGUMENT
+    assert str(KEY_SIZE_BYTES_MAX) in refused.details
+    assert len(bench.consensus.proposals) == 1, "only the token key was proposed"
+
+
+async def test_values_past_the_limit(bench: MethodBench) -> None:
+    put = pb.TxnPutRequest(key="k", value=bytes(VALUE_SIZE_BYTES_MAX + 1))
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest(if_then=[pb.TxnOp(put=put)]))
+    assert refused.code is Code.INVALID_ARGUMENT
+
+
+async def test_a_command_that_the_state_refuses_is_the_clients_fault(bench: MethodBench) -> None:
+    async def refuse(command: object, timeout_ms: int) -> ErrorReply:
+        return ErrorReply("this can not be")
+
+    bench.consensus.propose = refuse  # type: ignore[assignment, method-assign]
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert (refused.code, refused.details) == (Code.INVALID_ARGUMENT, "this can not be")
+
+
+# ----------------------------------------------------------------------------- reads
+
+
+async def test_reads_answer_every_key_in_order(bench: MethodBench) -> None:
+    await bench.put("a", b"1")
+    items = await bench.read({"MGetKV": {"keys": ["b", "a", "b", "a"]}})
+    assert [item.key for item in items] == ["b", "a", "b", "a"]
+    assert [item.HasField("value") for item in items] == [False, True, False, True]
+    (item,) = await bench.read({"GetKV": {"key": "a"}})
+    assert item.value.data == b"1"
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 128, 129, 700])
+async def test_lists_and_gets_of_any_length(bench: MethodBench, count: int) -> None:
+    keys = [f"p/{i:05}" for i in range(count)]
+    for start in range(0, count, 100):
+        puts = [pb.TxnOp(put=pb.TxnPutRequest(key=key, value=b"v")) for key in keys[start : start + 100]]
+        await bench.transact(*puts)
+    await bench.put("q", b"other")
+    assert [item.key for item in await bench.read({"ListKV": {"prefix": "p/"}})] == keys
+    wanted = [*reversed(keys), "absent", keys[0]]
+    assert [item.key for item in await bench.read({"MGetKV": {"keys": wanted}})] == wanted
+    for limit in (0, 1, 8, 128, 129, count, count + 1):
+        call = await bench.call(m.KV_LIST, pb.KvListRequest(prefix="p/", limit=limit))
+        assert [pb.StreamItem.FromString(data).key for data in call.sent] == keys[:limit]
+    unlimited = await bench.call(m.KV_LIST, pb.KvListRequest(prefix=""))
+    assert len(unlimited.sent) == count + 1
+    assert bench.service._readers.open_count == 0
+
+
+@pytest.mark.parametrize("count", [2, 12])
+async def test_lists_of_large_values_are_read_outside_of_the_loop(bench: MethodBench, count: int) -> None:
+    for i in range(count):
+        await bench.put(f"large/{i:02}", bytes(600_000))
+    items = await bench.read({"ListKV": {"prefix": "large/"}})
+    assert [len(item.value.data) for item in items] == [600_000] * count
+    wanted = [f"large/{i:02}" for i in range(count)]
+    assert [item.key for item in await bench.read({"MGetKV": {"keys": wanted}})] == wanted
+
+
+async def test_expired_records_are_hidden(bench: MethodBench) -> None:
+    now_ms = bench.context.clock.wall_ms()
+    await bench.put("soon", b"1", expire_at=now_ms + 5_000)
+    await bench.put("later", b"1", expire_at=now_ms + 1_000_000)
+    bench.clock.ahead_ms = 10_000
+    assert [item.key for item in await bench.read({"ListKV": {"prefix": ""}})] == ["later"]
+    soon, later = await bench.read({"MGetKV": {"keys": ["soon", "later"]}})
+    assert (soon.HasField("value"), later.HasField("value")) == (False, True)
+
+
+async def test_reads_wait_for_the_barrier_unless_they_may_be_stale(bench: MethodBench) -> None:
+    before = bench.consensus.barriers
+    await bench.read({"GetKV": {"key": "a"}})
+    assert bench.consensus.barriers == before + 1
+    await bench.read({"GetKV": {"key": "a"}}, ("x-metasrv-read", "stale"))
+    assert bench.consensus.barriers == before + 1
+
+
+async def test_get_many_answers_while_the_input_is_open(bench: MethodBench) -> None:
+    await bench.put("a", b"1")
+    requests = [pb.KvGetManyRequest(key=key) for key in ("a", "b", "a")]
+    call = await bench.call(m.KV_GET_MANY, list(requests))
+    items = [pb.StreamItem.FromString(data) for data in call.sent]
+    assert [(item.key, item.HasField("value")) for item in items] == [("a", True), ("b", False), ("a", True)]
+    broken = await refusal(bench, m.KV_GET_MANY, [requests[0], b"\xff"])
+    assert broken.code is Code.INVALID_ARGUMENT
+
+
+async def test_large_reads_are_bounded_in_number(bench: MethodBench) -> None:
+    opened = [bench.service._readers.open() for _ in range(GRPC_READERS_MAX)]
+    refused = await refusal(bench, m.EXPORT, pb.Empty())
+    assert refused.code is Code.RESOURCE_EXHAUSTED
+    for reader in opened:
+        await reader.__aexit__(None, None, None)
+    assert (await bench.call(m.EXPORT, pb.Empty())).sent
+
+
+# ----------------------------------------------------------------------------- followers and failures
+
+
+async def test_a_follower_names_the_leader_in_its_initial_metadata(bench: MethodBench) -> None:
+    bench.consensus.leader_id = 2
+    bench.clock.ahead_ms = 60  # the hint of the time as leader is forgotten
+    header = {m.LEADER_METADATA_KEY: NODES[2].grpc_api_advertise_address}
+    transaction = await bench.call(m.TRANSACTION, pb.TxnRequest())
+    assert transaction.initial == header
+    read = await bench.call(m.KV_READ_V1, pb.RaftRequest(data='{"MGetKV":{"keys":["a"]}}'))
+    assert read.initial == header
+    upsert = {"UpsertKV": {"key": "k", "seq": "Any", "value": "Delete", "value_meta": None}}
+    assert (await bench.call(m.KV_API, pb.RaftRequest(data=json.dumps(upsert)))).initial is None
+
+
+async def test_the_leader_sends_no_header(bench: MethodBench) -> None:
+    assert (await bench.call(m.TRANSACTION, pb.TxnRequest())).initial is None
+
+
+@pytest.mark.parametrize("method", [m.KV_LIST, m.KV_GET_MANY, m.KV_TRANSACTION], ids=lambda method: method.name)
+async def test_methods_for_the_leader_alone_send_clients_there(bench: MethodBench, method: m.Method) -> None:
+    bench.consensus.leader_id = 3
+    refused = await refusal(bench, method, method.request())
+    assert (refused.code, refused.details) == (Code.UNAVAILABLE, "not leader")
+    assert refused.metadata[m.LEADER_METADATA_KEY] == NODES[3].grpc_api_advertise_address
+    assert refused.metadata[m.OUTCOME_METADATA_KEY] == m.NOT_DONE
+    bench.consensus.leader_id = None
+    refused = await refusal(bench, method, method.request())
+    assert (refused.code, refused.details) == (Code.UNAVAILABLE, "not leader")
+    assert m.LEADER_METADATA_KEY not in refused.metadata
+
+
+FAILURES = [
+    (
+        errors.NoLeaderError(),
+        Code.INTERNAL,
+        "can not forward any more: need to forward but no known leader",
+        True,
+    ),
+    (errors.StoppingError(), Code.UNAVAILABLE, "MetaNodeStopped: this node is shutting down", True),
+    (errors.StoppingError("bye"), Code.UNAVAILABLE, "MetaNodeStopped: bye", True),
+    (errors.UnknownOutcomeError("it may be done"), Code.ABORTED, "it may be done", False),
+    (errors.ViewLostError("it took too long; read again"), Code.ABORTED, "it took too long; read again", True),
+    (errors.OverloadedError("too many"), Code.RESOURCE_EXHAUSTED, "too many", True),
+    (errors.TooLargeError("it", 2, 1), Code.INVALID_ARGUMENT, "it is 2, the limit is 1", True),
+    (errors.InvalidRequestError("no"), Code.INVALID_ARGUMENT, "no", True),
+    (errors.NotDoneError("later"), Code.UNAVAILABLE, "later", True),
+    (errors.NotLeaderError(2), Code.UNAVAILABLE, "not leader", True),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "text", "not_done"), FAILURES)
+async def test_every_failure_has_its_status(
+    bench: MethodBench, error: Exception, code: grpc.StatusCode, text: str, not_done: bool
+) -> None:
+    bench.consensus.refusal = error
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert (refused.code, refused.details) == (code, text)
+    assert (refused.metadata.get(m.OUTCOME_METADATA_KEY) == m.NOT_DONE) is not_done
+
+
+async def test_an_unexpected_exception_is_logged_and_not_shown(
+    bench: MethodBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.consensus.refusal = RuntimeError("secret detail")
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert refused.code is Code.INTERNAL
+    assert "secret detail" not in refused.details
+    assert "secret detail" in caplog.text
+    assert m.OUTCOME_METADATA_KEY not in refused.metadata
+
+
+async def test_a_draining_node_answers_questions_about_itself_only(bench: MethodBench) -> None:
+    bench.context.draining = True
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert refused.code is Code.UNAVAILABLE
+    assert refused.details.startswith("MetaNodeStopped")
+    assert (await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent
+
+
+async def test_calls_are_counted(bench: MethodBench) -> None:
+    counters = bench.context.metrics.client
+    succeeded, failed = counters.succeeded, counters.failed
+    await bench.put("k")
+    await refusal(bench, m.TRANSACTION, b"\xff")
+    assert (counters.succeeded - succeeded, counters.failed - failed) == (1, 1)
+    assert counters.in_flight == 0
+    assert counters.sent_bytes > 0
+    assert counters.received_bytes > 0
+
+
+# ----------------------------------------------------------------------------- cluster
+
+
+async def test_member_list_and_client_info(bench: MethodBench) -> None:
+    members = pb.MemberListReply.FromString((await bench.call(m.MEMBER_LIST, pb.MemberListRequest())).sent[-1])
+    assert list(members.data) == ["127.0.0.1:9191", "127.0.0.1:9192", "127.0.0.1:9193"]
+    bench.consensus.nodes = {2: NODES[2]._replace(grpc_api_advertise_address=None)}
+    members = pb.MemberListReply.FromString((await bench.call(m.MEMBER_LIST, pb.MemberListRequest())).sent[-1])
+    assert list(members.data) == ["", "", ""]
+    info = pb.ClientInfo.FromString((await bench.call(m.GET_CLIENT_INFO, pb.Empty())).sent[-1])
+    assert info.client_addr == "127.0.0.1:5555"
+    assert info.HasField("server_time")
+
+
+async def test_cluster_status_texts(bench: MethodBench) -> None:
+    status = pb.ClusterStatus.FromString((await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent[-1])
+    assert (status.id, status.state, status.is_leader, status.data_version) == (1, "Leader", True, "V004")
+    assert status.endpoint == "localhost:28101"
+    assert status.leader == status.voters[0] == "id=1 raft=localhost:28101 grpc=127.0.0.1:9191"
+    assert status.last_applied == f"T1-N1.{bench.machine.last_applied.index}"
+    assert dict(status.replication) == {1: status.last_applied, 2: "T1-N1.1"}, "nothing known of 3"
+    assert not status.HasField("purged")
+    assert status.raft_log_size == status.raft_log_status.wal_total_size == 3
+    assert status.snapshot_key_count == 12
+
+
+# ----------------------------------------------------------------------------- any bytes
+
+
+TAKING_BYTES = [method for method in m.METHODS if method not in (m.HANDSHAKE, m.WATCH)]
+JSON_METHODS = (m.KV_API, m.KV_READ_V1)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60), st.sampled_from(TAKING_BYTES))
+async def test_random_bytes_never_end_in_an_accidental_internal(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, method: m.Method
+) -> None:
+    bench = MethodBench(tmp_path_factory.mktemp("fuzz"))
+    try:
+        await bench.handshake()
+        assert bench.token
+        try:
+            await bench.call(method, data)
+        except AbortedCall as aborted:
+            understood = aborted.code in (Code.INVALID_ARGUMENT, Code.OK)
+            assert understood or method is m.KV_API, aborted.details  # noqa: PT017 - both ends are fine
+    finally:
+        await bench.close()

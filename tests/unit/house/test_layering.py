@@ -1,0 +1,152 @@
+"""Imports point one way, and each foreign library stays in its room (ARCHITECTURE.md section 2)."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.paths import PRODUCT, ROOT, VERIFICATION
+
+ROOMS = (
+    "metasrv.model",
+    "metasrv.protocol",
+    "metasrv.config",
+    "metasrv.process",
+    "metasrv.state",
+    "metasrv.consensus",
+    "metasrv.raft.observer",
+    "metasrv.raft.log",
+    "metasrv.raft.core",
+    "metasrv.raft.peers",
+    "metasrv.raft",
+    "metasrv.metrics",
+    "metasrv.profiling",
+    "metasrv.node",
+    "metasrv.grpc_api",
+    "metasrv.admin",
+    "metasrv.client",
+    "metasrv.cli",
+    "metasrv.testing",
+    "verification",
+)
+"""From the bottom up: a room may import what stands in it and in the rooms before it."""
+
+ONLY = {
+    "metasrv.protocol": set(),
+    "metasrv.raft.log": {"metasrv.model", "metasrv.process"},
+    "metasrv.metrics": {"metasrv.model"},
+    "metasrv.profiling": {"metasrv.model", "metasrv.process"},
+    "metasrv.client": {"metasrv.model", "metasrv.protocol"},
+}
+"""Rooms that may import less than the order allows: only these others."""
+
+CONFINED = {
+    "pysyncobj": {"metasrv.raft.core", "metasrv.raft.log.store", "verification.stock"},
+    "fastapi": {"metasrv.admin"},
+    "starlette": {"metasrv.admin"},
+    "uvicorn": {"metasrv.admin"},
+    "grpc": {"metasrv.protocol", "metasrv.grpc_api", "metasrv.client", "metasrv.cli", "metasrv.testing", "verification"},
+    "hpack": {"metasrv.grpc_api.http2"},
+    "prometheus_client": {"metasrv.metrics"},
+    "memray": {"metasrv.profiling"},
+    "pickle": set(),
+    "marshal": set(),
+    "shelve": set(),
+}
+"""Libraries, and the packages that may import them."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the product and of the verification tools by its dotted name."""
+    found = {}
+    for path in sorted([*PRODUCT.rglob("*.py"), *VERIFICATION.rglob("*.py")]):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imported_names(path: Path) -> set[str]:
+    """Full names of everything a module imports, also inside functions and under TYPE_CHECKING."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def room_of(name: str) -> str:
+    """The innermost room that a module, or a name in one, belongs to."""
+    rooms = [room for room in ROOMS if is_within(name, room)]
+    assert rooms, f"{name} belongs to no room; give it one in ROOMS"
+    return max(rooms, key=len)
+
+
+def wrong_import(importer: str, imported: str) -> str | None:
+    """What is wrong with one import between our own modules, or None."""
+    own, other = room_of(importer), room_of(imported)
+    if ROOMS.index(other) > ROOMS.index(own):
+        return f"{importer} imports {imported}, which stands above it"
+    if own in ONLY and other != own and other not in ONLY[own]:
+        return f"{importer} imports {imported}; {own} may import only {sorted(ONLY[own]) or 'itself'}"
+    return None
+
+
+def test_no_import_points_back() -> None:
+    problems = []
+    for name, path in modules().items():
+        if name == "metasrv":
+            continue
+        for imported in imported_names(path):
+            own = is_within(imported, "metasrv") or is_within(imported, "verification")
+            if own and imported not in {"metasrv", "metasrv.__version__"}:
+                problems.append(wrong_import(name, imported))
+    assert [problem for problem in problems if problem] == []
+
+
+def test_foreign_libraries_stay_in_their_room() -> None:
+    problems = []
+    for name, path in modules().items():
+        for imported in imported_names(path):
+            allowed = CONFINED.get(imported.split(".")[0])
+            if allowed is not None and not any(is_within(name, package) for package in allowed):
+                problems.append(f"{name} imports {imported}; only {sorted(allowed) or 'nothing'} may")
+    assert problems == []
+
+
+def test_the_client_library_loads_no_server() -> None:
+    program = "import sys, metasrv.client; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    names = loaded.stdout.split()
+    foreign = {
+        "fastapi",
+        "starlette",
+        "uvicorn",
+        "pysyncobj",
+        "hpack",
+        "prometheus_client",
+        "uvloop",
+        "sqlite3",
+        "memray",
+    }
+    assert foreign.isdisjoint(names)
+    rooms = {".".join(name.split(".")[:2]) for name in names if name.startswith("metasrv.")}
+    assert rooms == {"metasrv.client", "metasrv.model", "metasrv.protocol"}
+
+
+def test_wrong_imports_would_be_noticed(tmp_path: Path) -> None:
+    sample = tmp_path / "sample.py"
+    sample.write_text("def f():\n    from metasrv.raft.core import engine\n    import pysyncobj.node\n")
+    assert imported_names(sample) == {"metasrv.raft.core.engine", "pysyncobj.node"}
+    assert wrong_import("metasrv.state.machine", "metasrv.raft.core.engine") is not None
+    assert wrong_import("metasrv.raft.core.engine", "metasrv.raft.peers.frames.Frame") is not None
+    assert wrong_import("metasrv.client.caller", "metasrv.state.machine") is not None
+    assert wrong_import("metasrv.raft.replica", "metasrv.raft.core.engine.Engine") is None

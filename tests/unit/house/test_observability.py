@@ -1,0 +1,83 @@
+"""conf/prometheus and conf/grafana: files that their programs can read, and alerts that fire when they should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.observability_files import DASHBOARDS, GRAFANA, PROMETHEUS, dashboard_expressions, rules
+
+
+def promtool(*arguments: str) -> str:
+    """What it said of files that it takes."""
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("there is no promtool; Debian's package prometheus has it")
+    done = subprocess.run([program, *arguments], cwd=PROMETHEUS, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_prometheus_takes_the_configuration() -> None:
+    assert "is valid" in promtool("check", "config", "prometheus.yml")
+
+
+def test_the_alerts_fire_when_they_should() -> None:
+    assert "SUCCESS" in promtool("test", "rules", "tests.yml")
+
+
+def test_prometheus_takes_every_expression_of_the_dashboards(tmp_path: Path) -> None:
+    filled = [expression.replace("$instance", ".*") for expression in dashboard_expressions()]
+    recorded = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(filled)]
+    file = tmp_path / "panels.yml"
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": recorded}]}))
+    assert f"SUCCESS: {len(recorded)} rules found" in promtool("check", "rules", str(file))
+
+
+def test_every_alert_says_what_it_means() -> None:
+    for rule in rules():
+        assert rule["labels"]["severity"] in {"warning", "critical"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+        assert rule["for"]
+
+
+def test_every_node_is_scraped() -> None:
+    (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    services = yaml.safe_load((PROMETHEUS.parents[1] / "docker-compose.yml").read_text())["services"]
+    nodes = sorted(name for name in services if name.startswith("meta"))
+    scraped = [target.partition(":")[0] for config in job["static_configs"] for target in config["targets"]]
+    scraped += [name for config in job["dns_sd_configs"] for name in config["names"]]
+    assert sorted(scraped) == nodes
+    assert job["metrics_path"] == "/v1/metrics"
+
+
+def test_grafana_finds_the_dashboards_and_their_source() -> None:
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/metasrv.yml").read_text())["datasources"]
+    (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/metasrv.yml").read_text())["providers"]
+    service = yaml.safe_load((GRAFANA.parents[1] / "docker-compose.yml").read_text())["services"]["grafana"]
+    assert f"./conf/grafana/dashboards:{provider['options']['path']}:ro" in service["volumes"]
+    assert source["type"] == "prometheus"
+    for path in DASHBOARDS:
+        dashboard = json.loads(path.read_text())
+        (variable,) = [one for one in dashboard["templating"]["list"] if one["type"] == "datasource"]
+        assert variable["current"]["value"] == source["uid"]
+        ids = [panel["id"] for panel in dashboard["panels"]]
+        assert len(ids) == len(set(ids))
+        assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {"${datasource}"}
+        assert all(panel["title"] and panel["targets"] for panel in dashboard["panels"])
+
+
+def test_panels_do_not_overlap() -> None:
+    for path in DASHBOARDS:
+        taken: set[tuple[int, int]] = set()
+        for panel in json.loads(path.read_text())["panels"]:
+            at = panel["gridPos"]
+            cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+            assert not cells & taken, panel["title"]
+            assert at["x"] + at["w"] <= 24
+            taken |= cells

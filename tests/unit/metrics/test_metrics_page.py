@@ -1,0 +1,273 @@
+"""The metrics page: the seed's sample, today's names, real values, and a text that parsers take."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_plain
+
+from metasrv.metrics.registry import RPC_DELAY_BOUNDS_MS, MetricsRegistry
+from metasrv.model.types import PeerProgress, RaftState, RaftStatus
+from metasrv.raft.observer import RaftObserver
+from metasrv.testing.fake_node import leader_status, sample_status
+
+SEED_TYPES = [
+    ("metasrv_meta_network_recv_bytes", "counter"),
+    ("metasrv_server_leader_changes", "counter"),
+    ("metasrv_meta_network_req_success", "counter"),
+    ("metasrv_meta_network_sent_bytes", "counter"),
+    ("metasrv_server_node_is_health", "gauge"),
+    ("metasrv_server_is_leader", "gauge"),
+    ("metasrv_server_proposals_applied", "gauge"),
+    ("metasrv_server_last_seq", "gauge"),
+    ("metasrv_server_current_term", "gauge"),
+    ("metasrv_meta_network_req_inflights", "gauge"),
+    ("metasrv_server_proposals_pending", "gauge"),
+    ("metasrv_server_last_log_index", "gauge"),
+    ("metasrv_server_current_leader_id", "gauge"),
+    ("metasrv_meta_network_rpc_delay_seconds", "summary"),
+]
+SERVER = "metasrv_server_"
+SERVER_NAMES = """
+    current_leader_id is_leader node_is_health leader_changes_total applying_snapshot proposals_applied
+    proposals_pending proposals_failed_total read_failed_total last_log_index last_seq current_term watchers
+    snapshot_key_count snapshot_primary_index_count snapshot_expire_index_count snapshot_block_count
+    snapshot_data_size snapshot_index_size snapshot_avg_block_size snapshot_avg_keys_per_block
+    snapshot_read_block snapshot_read_block_from_cache snapshot_read_block_from_disk raft_log_size
+    raft_log_cache_items raft_log_cache_used_size raft_log_wal_open_chunk_size raft_log_wal_offset
+    raft_log_wal_closed_chunk_count raft_log_wal_closed_chunk_total_size
+"""
+CLIENT_NAMES = """
+    sent_bytes_total recv_bytes_total req_success_total req_failed_total req_inflights rpc_delay_ms_count
+    rpc_delay_read_ms_count rpc_delay_write_ms_count watch_initialization_total watch_change_total
+    stream_get_item_sent_total stream_mget_item_sent_total stream_list_item_sent_total
+"""
+TODAYS_NAMES = [
+    *(f"metasrv_server_{name}" for name in SERVER_NAMES.split()),
+    *(f"metasrv_meta_network_{name}" for name in CLIENT_NAMES.split()),
+    "metasrv_raft_storage_snapshot_building",
+    "metasrv_raft_storage_snapshot_written_entries_total",
+]
+
+
+def registry() -> MetricsRegistry:
+    return MetricsRegistry("1.2.3", "abcdef0")
+
+
+def page(metrics: MetricsRegistry, status: RaftStatus, watchers: int = 0, accept: str | None = None) -> str:
+    return metrics.render(status, watchers, accept)[0].decode()
+
+
+def samples(text: str) -> Mapping[str, float]:
+    """Every sample line of a page by everything before its value."""
+    lines = (line for line in text.splitlines() if line and not line.startswith("#"))
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+def busy_registry() -> MetricsRegistry:
+    """One in which everything has moved."""
+    metrics = registry()
+    observer: RaftObserver = metrics
+    metrics.client_received_bytes(307163)
+    metrics.client_sent_bytes(1328402)
+    for success, seconds, write in ((True, 0.0002, True), (True, 0.004, False), (False, 0.5, False), (True, 0.1, None)):
+        metrics.rpc_started()
+        metrics.rpc_finished(success, seconds, write)
+    metrics.rpc_started()
+    metrics.watch_items(5, 6)
+    metrics.stream_items("get", 1)
+    metrics.stream_items("mget", 2)
+    metrics.stream_items("list", 3)
+    observer.peer_connected(2, "b:1", True)
+    observer.peer_connected(2, "b:1", False)
+    observer.peer_connected(2, "b:1", True)
+    observer.connect_failed(3, "c:1")
+    observer.sent_bytes(2, 100)
+    observer.received_bytes('ho"st:1', 200)
+    observer.send_failed(3)
+    observer.append_acknowledged(2, 0.003)
+    observer.snapshot_sending(3, 1)
+    observer.snapshot_sent(3, 2.5, True)
+    observer.snapshot_sent(3, 2.5, False)
+    observer.snapshot_receiving(2, 1)
+    observer.snapshot_receiving(2, -1)
+    observer.snapshot_received(2, 1.5, True)
+    observer.snapshot_received(2, 1.5, False)
+    observer.snapshot_written(1234)
+    observer.storage_failed("install", True)
+    observer.storage_failed("read_log", False)
+    observer.log_synced(0.001, 3)
+    observer.batch_applied(0.0005, 64)
+    return metrics
+
+
+def test_the_seeds_families_come_first_in_its_order() -> None:
+    types = re.findall(r"^# TYPE (\S+) (\S+)$", page(registry(), sample_status()), re.MULTILINE)
+    assert types[: len(SEED_TYPES)] == SEED_TYPES
+
+
+def test_the_seeds_samples_have_its_names_and_whole_numbers() -> None:
+    lines = page(busy_registry(), leader_status(proposals_pending=2)).splitlines()
+    for line in (
+        "metasrv_meta_network_recv_bytes 307163",
+        "metasrv_server_leader_changes 3",
+        "metasrv_meta_network_req_success 3",
+        "metasrv_meta_network_sent_bytes 1328402",
+        "metasrv_server_node_is_health 1",
+        "metasrv_server_is_leader 1",
+        "metasrv_server_proposals_applied 53067",
+        "metasrv_server_last_seq 60665",
+        "metasrv_server_current_term 67",
+        "metasrv_meta_network_req_inflights 1",
+        "metasrv_server_proposals_pending 2",
+        "metasrv_server_last_log_index 53067",
+        "metasrv_server_current_leader_id 1",
+        'metasrv_meta_network_rpc_delay_seconds{quantile="0"} 0.0002',
+        'metasrv_meta_network_rpc_delay_seconds{quantile="0.5"} 0.004',
+        'metasrv_meta_network_rpc_delay_seconds{quantile="0.9"} 0.5',
+        'metasrv_meta_network_rpc_delay_seconds{quantile="0.95"} 0.5',
+        'metasrv_meta_network_rpc_delay_seconds{quantile="0.99"} 0.5',
+        'metasrv_meta_network_rpc_delay_seconds{quantile="0.999"} 0.5',
+        'metasrv_meta_network_rpc_delay_seconds{quantile="1"} 0.5',
+        "metasrv_meta_network_rpc_delay_seconds_count 4",
+    ):
+        assert line in lines
+
+
+def test_todays_names_are_there_from_the_start() -> None:
+    shown = samples(page(registry(), sample_status()))
+    assert [name for name in TODAYS_NAMES if name not in shown] == []
+    assert shown['metasrv_server_version{component="metasrv",semver="1.2.3",sha="abcdef0"}'] == 1
+
+
+def test_every_value_is_real() -> None:
+    shown = samples(page(busy_registry(), sample_status(), watchers=7))
+    expected = {
+        f"{SERVER}watchers": 7,
+        f"{SERVER}proposals_failed": 4,
+        f"{SERVER}proposals_failed_total": 4,
+        f"{SERVER}read_failed_total": 1,
+        f"{SERVER}snapshot_key_count": 100,
+        f"{SERVER}snapshot_primary_index_count": 90,
+        f"{SERVER}snapshot_expire_index_count": 10,
+        f"{SERVER}snapshot_data_size": 8192,
+        f"{SERVER}snapshot_block_count": 2,
+        f"{SERVER}snapshot_avg_keys_per_block": 50,
+        f"{SERVER}raft_log_size": 30_000,
+        f"{SERVER}db_size": 100_000,
+        f"{SERVER}raft_log_wal_offset": 40_000,
+        "metasrv_meta_network_req_failed_total": 1,
+        "metasrv_meta_network_rpc_delay_ms_count": 4,
+        "metasrv_meta_network_rpc_delay_read_ms_count": 2,
+        "metasrv_meta_network_rpc_delay_write_ms_count": 1,
+        'metasrv_meta_network_rpc_delay_write_ms_bucket{le="1.0"}': 1,
+        'metasrv_meta_network_rpc_delay_read_ms_bucket{le="3.0"}': 0,
+        'metasrv_meta_network_rpc_delay_read_ms_bucket{le="4.0"}': 1,
+        'metasrv_meta_network_rpc_delay_ms_bucket{le="+Inf"}': 4,
+        "metasrv_meta_network_watch_initialization_total": 5,
+        "metasrv_meta_network_watch_change_total": 6,
+        "metasrv_meta_network_stream_get_item_sent_total": 1,
+        "metasrv_meta_network_stream_mget_item_sent_total": 2,
+        "metasrv_meta_network_stream_list_item_sent_total": 3,
+        'metasrv_raft_network_active_peers{id="2",addr="b:1"}': 1,
+        'metasrv_raft_network_fail_connect_to_peer{id="3",addr="c:1"}': 1,
+        'metasrv_raft_network_sent_bytes_total{to="2"}': 100,
+        'metasrv_raft_network_sent_bytes{to="2"}': 100,
+        'metasrv_raft_network_recv_bytes_total{from="ho\\"st:1"}': 200,
+        'metasrv_raft_network_sent_failures_total{to="3"}': 1,
+        'metasrv_raft_network_append_sent_seconds_bucket{to="2",le="0.002"}': 0,
+        'metasrv_raft_network_append_sent_seconds_bucket{to="2",le="0.004"}': 1,
+        'metasrv_raft_network_snapshot_send_success_total{to="3"}': 1,
+        'metasrv_raft_network_snapshot_send_failure_total{to="3"}': 1,
+        'metasrv_raft_network_snapshot_send_failures_total{to="3"}': 1,
+        'metasrv_raft_network_snapshot_recv_success_total{from="2"}': 1,
+        'metasrv_raft_network_snapshot_recv_failures_total{from="2"}': 1,
+        'metasrv_raft_network_snapshot_send_inflights{to="3"}': 1,
+        'metasrv_raft_network_snapshot_recv_inflights{from="2"}': 0,
+        'metasrv_raft_network_snapshot_sent_seconds_count{to="3"}': 2,
+        'metasrv_raft_network_snapshot_recv_seconds_sum{from="2"}': 3,
+        'metasrv_raft_storage_raft_store_write_failed_total{func="install"}': 1,
+        'metasrv_raft_storage_raft_store_read_failed_total{func="read_log"}': 1,
+        "metasrv_raft_storage_snapshot_written_entries_total": 1234,
+        "metasrv_raft_log_sync_seconds_count": 1,
+        "metasrv_raft_log_synced_entries_total": 3,
+        "metasrv_raft_applied_commands_total": 64,
+        'metasrv_raft_peer_connected{id="3"}': 0,
+        'metasrv_raft_peer_contact_age_seconds{id="2"}': 0.012,
+    }
+    assert {name: shown.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "healthy"),
+    [
+        (RaftState.LEADER, 1),
+        (RaftState.FOLLOWER, 1),
+        (RaftState.CANDIDATE, 0),
+        (RaftState.LEARNER, 0),
+        (RaftState.SHUTDOWN, 0),
+    ],
+)
+def test_only_a_follower_and_a_leader_are_healthy(state: RaftState, healthy: int) -> None:
+    assert samples(page(registry(), sample_status(state=state)))[f"{SERVER}node_is_health"] == healthy
+
+
+def test_no_leader_reads_as_zero() -> None:
+    shown = samples(page(registry(), sample_status(leader_id=None, leader_contact_ms=None)))
+    assert (shown[f"{SERVER}current_leader_id"], shown[f"{SERVER}has_leader"]) == (0, 0)
+    assert "metasrv_raft_leader_contact_age_seconds" not in shown
+
+
+@pytest.mark.parametrize(("alive", "tolerance"), [((True, True), 1), ((True, False), 0), ((False, False), 0)])
+def test_how_many_voters_may_still_fail(alive: tuple[bool, bool], tolerance: int) -> None:
+    peers = tuple(PeerProgress(node_id, None, 1, connected) for node_id, connected in zip((2, 3), alive, strict=True))
+    shown = samples(page(registry(), leader_status(peers=peers)))
+    assert shown["metasrv_raft_failure_tolerance_nodes"] == tolerance
+
+
+@pytest.mark.parametrize("metrics", [registry(), busy_registry()], ids=["idle", "busy"])
+@pytest.mark.parametrize("status", [sample_status(), leader_status()], ids=["follower", "leader"])
+def test_parsers_take_the_page(metrics: MetricsRegistry, status: RaftStatus) -> None:
+    text = page(metrics, status)
+    types = re.findall(r"^# TYPE (\S+)", text, re.MULTILINE)
+    assert len(types) == len(set(types))
+    lines = [line.rpartition(" ")[0] for line in text.splitlines() if line and not line.startswith("#")]
+    assert len(lines) == len(set(lines))
+    assert not any("_created" in line for line in lines)
+    assert sum(len(family.samples) for family in parse_plain(text)) == len(lines)
+    openmetrics, content_type = metrics.render(status, 0, "application/openmetrics-text")
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    names = {family.name for family in parse_openmetrics(openmetrics.decode())}
+    assert "metasrv_server_leader_changes" in names
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        (None, "text/plain; charset=utf-8"),
+        ("*/*", "text/plain; charset=utf-8"),
+        ("text/plain;version=0.0.4;q=0.5,*/*;q=0.1", "text/plain; version=0.0.4; charset=utf-8"),
+        (
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3",
+            "text/plain; version=0.0.4; charset=utf-8",
+        ),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ],
+)
+def test_plain_text_wherever_it_is_accepted(accept: str | None, content_type: str) -> None:
+    assert registry().render(sample_status(), 0, accept)[1] == content_type
+
+
+def test_two_nodes_in_one_process_count_apart() -> None:
+    busy, idle = busy_registry(), registry()
+    assert samples(page(busy, sample_status()))["metasrv_meta_network_recv_bytes"] == 307163
+    assert samples(page(idle, sample_status()))["metasrv_meta_network_recv_bytes"] == 0
+
+
+def test_the_bounds_are_those_of_upstream() -> None:
+    assert len(RPC_DELAY_BOUNDS_MS) == 30
+    assert RPC_DELAY_BOUNDS_MS[:7] == (1, 2, 3, 4, 5, 7, 10)
+    assert RPC_DELAY_BOUNDS_MS[-1] == 70000

@@ -1,0 +1,237 @@
+"""Each check at its limit and one past it; liveness never looks at the cluster; the texts of the probes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from metasrv.admin.app import create_app
+from metasrv.config.model import Config, RaftConfig
+from metasrv.model.types import LogId, RaftState, RaftStatus
+from metasrv.node import health
+from metasrv.node.context import NodeContext
+from metasrv.node.health import Check, DirectoryProbe, DirectoryReport, check_liveness, check_readiness, judge
+from metasrv.state.machine import StateMachine
+from metasrv.testing.fake_node import FakeConsensus, fake_context, leader_status, sample_status
+
+WRITABLE = DirectoryReport(True, "the data directory can be written", 2**40, 0.0)
+
+
+class VirtualClock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return int(self.now * 1000)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[tuple[NodeContext, FakeConsensus, VirtualClock]]:
+    machine = StateMachine.open(str(tmp_path / "state.db"))
+    config = Config(raft_config=RaftConfig(raft_dir=str(tmp_path), heartbeat_interval=500))
+    context, consensus = fake_context(machine, config, sample_status())
+    clock = VirtualClock()
+    context.clock = clock
+    context.loop_beat_at = clock.now
+    yield context, consensus, clock
+    machine.close()
+
+
+Parts = tuple[NodeContext, FakeConsensus, VirtualClock]
+
+
+def failing(checks: list[Check]) -> list[str]:
+    return [check.name for check in checks if not check.passed]
+
+
+def test_a_healthy_node_passes_everything_and_says_why(node: Parts) -> None:
+    checks = check_readiness(node[0], WRITABLE)
+    assert failing(checks) == []
+    assert tuple(check.name for check in checks) == health.READINESS_CHECKS
+    assert all(check.reason for check in checks)
+    assert tuple(check.name for check in check_liveness(node[0])) == health.LIVENESS_CHECKS
+
+
+def test_a_stuck_loop_is_dead(node: Parts) -> None:
+    context, _, clock = node
+    clock.now += 10.0
+    assert failing(check_liveness(context)) == []
+    clock.now += 0.1
+    assert failing(check_liveness(context)) == ["loop"]
+    context.loop_beat_at = 0.0
+    assert failing(check_liveness(context)) == []
+
+
+@pytest.mark.parametrize(
+    "status",
+    [sample_status(fatal="the disk is full"), sample_status(state=RaftState.SHUTDOWN)],
+    ids=["fatal", "shutdown"],
+)
+def test_a_stopped_engine_is_dead(node: Parts, status: RaftStatus) -> None:
+    node[1].current = status
+    assert failing(check_liveness(node[0])) == ["engine"]
+
+
+def test_liveness_does_not_look_at_the_cluster(node: Parts) -> None:
+    context, consensus, _ = node
+    context.joined, context.draining = False, True
+    consensus.current = sample_status(
+        state=RaftState.CANDIDATE, leader_id=None, leader_contact_ms=None, has_quorum=False, commit_index=10**9
+    )
+    assert failing(check_liveness(context)) == []
+    unready = failing(check_readiness(context, WRITABLE))
+    assert unready == ["joined", "draining", "leader", "apply_lag"]
+
+
+@pytest.mark.parametrize(
+    ("status", "passed"),
+    [
+        (sample_status(leader_contact_ms=2999), True),
+        (sample_status(leader_contact_ms=3000), False),
+        (sample_status(leader_contact_ms=None), False),
+        (sample_status(leader_id=None, leader_contact_ms=None), False),
+        (leader_status(), True),
+        (leader_status(has_quorum=False), False),
+        (sample_status(state=RaftState.LEARNER), True),
+    ],
+)
+def test_a_leader_must_be_known_and_near(node: Parts, status: RaftStatus, passed: bool) -> None:
+    node[1].current = status
+    assert ("leader" not in failing(check_readiness(node[0], WRITABLE))) is passed
+
+
+@pytest.mark.parametrize(("lag", "passed"), [(0, True), (1000, True), (1001, False), (-1, True)])
+def test_applying_may_lag_as_far_as_the_limit(node: Parts, lag: int, passed: bool) -> None:
+    node[1].current = sample_status(commit_index=5000 + lag, last_applied=LogId(67, 5000, 2))
+    assert ("apply_lag" not in failing(check_readiness(node[0], WRITABLE))) is passed
+
+
+def test_a_node_that_installs_a_snapshot_is_not_ready(node: Parts) -> None:
+    status = sample_status()
+    node[1].current = sample_status(snapshot=status.snapshot._replace(installing=True))
+    assert failing(check_readiness(node[0], WRITABLE)) == ["snapshot"]
+
+
+def test_the_data_directory_must_have_been_looked_at(node: Parts) -> None:
+    assert failing(check_readiness(node[0], None)) == ["data_directory"]
+    broken = DirectoryReport(False, "it can not be written", None, 0.0)
+    assert failing(check_readiness(node[0], broken)) == ["data_directory"]
+
+
+# ----------------------------------------------------------------------------- data directory
+
+
+def test_a_probe_of_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
+    passed, reason, free_bytes = health.probe_directory(str(tmp_path))
+    assert passed
+    assert "can be written" in reason
+    assert free_bytes is not None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_directory_fails_the_probe(tmp_path: Path) -> None:
+    passed, reason, _ = health.probe_directory(str(tmp_path / "gone"))
+    assert not passed
+    assert reason.endswith("can not be written: No such file or directory")
+
+
+def test_a_nearly_full_disk_fails_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free_bytes = health.probe_directory(str(tmp_path))[2]
+    assert free_bytes is not None
+    monkeypatch.setattr(health, "DISK_FREE_BYTES_MIN", free_bytes * 2)
+    passed, reason, _ = health.probe_directory(str(tmp_path))
+    assert not passed
+    assert "bytes left, the limit is" in reason
+
+
+async def test_the_probe_remembers_its_answer_for_a_while(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    directory = tmp_path / "data"
+    probe = DirectoryProbe(str(directory), clock.monotonic)
+    assert not (await probe.report()).passed
+    directory.mkdir()
+    clock.now += health.PROBE_AGE_SECONDS_MAX
+    assert not (await probe.report()).passed
+    clock.now += 0.001
+    assert (await probe.report()).passed
+
+
+async def test_a_hanging_disk_delays_one_answer_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = VirtualClock()
+    looks = 0
+    release = asyncio.Event()
+
+    async def hang(self: DirectoryProbe) -> DirectoryReport:
+        nonlocal looks
+        looks += 1
+        await release.wait()
+        return DirectoryReport(True, "back again", 1, clock.monotonic())
+
+    monkeypatch.setattr(DirectoryProbe, "_look", hang)
+    monkeypatch.setattr(health, "PROBE_TIMEOUT_SECONDS", 0.0)
+    probe = DirectoryProbe(str(tmp_path), clock.monotonic)
+    assert "has not finished" in (await probe.report()).reason
+    monkeypatch.setattr(health, "PROBE_TIMEOUT_SECONDS", 3600.0)
+    clock.now += 60
+    begun = time.monotonic()
+    assert "has not finished" in (await probe.report()).reason
+    assert time.monotonic() - begun < 5
+    assert looks == 1
+    release.set()
+    await asyncio.sleep(0)
+    clock.now += 60
+    assert (await probe.report()).reason == "back again"
+
+
+# ----------------------------------------------------------------------------- texts and routes
+
+MIXED = [Check("one", True, "fine"), Check("two", False, "not fine")]
+
+
+def test_a_failing_probe_always_lists_every_check() -> None:
+    expected = "[+]one ok: fine\n[-]two failed: not fine\nreadyz check failed\n"
+    for verbose in (False, True):
+        assert judge("readyz", MIXED, [], verbose) == (False, expected)
+
+
+def test_an_excluded_check_can_not_fail_the_probe() -> None:
+    assert judge("readyz", MIXED, ["two"], False) == (True, "ok\n")
+    text = "[+]one ok: fine\n[+]two excluded: ok\nwarn: the excluded check 'x' does not exist\nok\n"
+    assert judge("readyz", MIXED, ["two", "x", "x"], True) == (True, text)
+
+
+async def test_the_probe_routes(node: Parts) -> None:
+    context, consensus, _ = node
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(context)), base_url="http://n") as client:
+        for path in ("/livez", "/readyz", "/livez/loop", "/readyz/leader", "/readyz?verbose=false"):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.text) == (200, "ok\n")
+            assert answer.headers["cache-control"] == "no-store"
+        verbose = await client.get("/readyz?verbose")
+        assert verbose.text.splitlines()[-1] == "ok"
+        assert len(verbose.text.splitlines()) == len(health.READINESS_CHECKS) + 1
+        assert (await client.head("/readyz")).status_code == 200
+
+        consensus.current = sample_status(leader_id=None)
+        failed = await client.get("/readyz")
+        assert (failed.status_code, "[-]leader failed: no leader is known\n" in failed.text) == (503, True)
+        assert (await client.get("/readyz/leader")).status_code == 503
+        assert (await client.get("/readyz/joined")).status_code == 200
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz?exclude=leader")).status_code == 200
+        assert (await client.get("/readyz?exclude=joined&exclude=leader")).status_code == 200
+        unknown = await client.get("/readyz/quorum")
+        assert unknown.status_code == 404
+        assert unknown.text.startswith("readyz has no check 'quorum'; it has loop, engine")
+    checks = context.metrics.work.health_checks.values
+    assert checks["readyz", "leader", "fail"] > 0
+    assert context.metrics.work.health["readyz", "leader"] is False
+    assert context.metrics.work.health["livez", "loop"] is True

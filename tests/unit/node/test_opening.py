@@ -1,0 +1,131 @@
+"""Opening a node's files: what belongs together starts, anything else is named (D2, D10)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from metasrv.model.codec import encode_command
+from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
+from metasrv.model.entries import RegularEntry, encode_regular_entry
+from metasrv.model.errors import DataDamagedError
+from metasrv.model.types import Endpoint, LogId
+from metasrv.node.opening import OpenedData, open_data
+from metasrv.raft.replica import membership_in_force
+from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, verify_snapshot
+
+ENDPOINT = Endpoint("localhost", 28103)
+
+
+def _put(number: int) -> tuple[bytes, RegularEntry]:
+    command = Upsert(f"key-{number}", MatchSeq(MatchKind.ANY), Operation.UPDATE, b"value")
+    content = encode_regular_entry(number, 1, [encode_command(command)])
+    return content, RegularEntry(number, 1, (command,))
+
+
+def _open(directory: Path, bootstrap: bool = True) -> OpenedData:
+    return open_data(str(directory), 1, ENDPOINT, bootstrap)
+
+
+def _write(data: OpenedData, first: int, last: int, apply_to: int) -> None:
+    """Entries `first` to `last` into the log, durably; the state applies up to `apply_to`."""
+    for index in range(first, last + 1):
+        data.store.add(_put(index)[0], index, 1)
+    pending = data.store.take_pending()
+    assert pending is not None
+    data.writer.write(pending)
+    for index in range(data.machine.last_applied.index + 1, apply_to + 1):
+        entry = data.store.entry_at(index)
+        assert entry is not None
+        from metasrv.model.entries import decode_entry
+
+        data.machine.apply_entry(LogId(entry[2], index, 1), decode_entry(entry[0]))
+
+
+def test_a_first_voter_finds_itself_in_its_log(tmp_path: Path) -> None:
+    data = _open(tmp_path)
+    membership = membership_in_force(data.store, data.machine)
+    assert list(membership.voters) == [1]
+    assert membership.voters[1].incarnation == data.directory.identity.incarnation
+    assert data.directory.identity.cluster_id is not None
+    data.close()
+
+
+def test_a_joining_node_belongs_to_nobody_yet(tmp_path: Path) -> None:
+    data = _open(tmp_path, bootstrap=False)
+    assert not membership_in_force(data.store, data.machine).voters
+    assert data.directory.identity.cluster_id is None
+    data.close()
+
+
+def test_d2_a_restart_keeps_every_entry_after_a_snapshot(tmp_path: Path) -> None:
+    data = _open(tmp_path)
+    _write(data, 3, 20, apply_to=10)
+    data.close()
+    again = _open(tmp_path)
+    assert (again.machine.last_applied.index, again.store.last_index) == (10, 20)
+    again.close()
+
+
+def test_a_log_that_ends_before_the_state_is_damage(tmp_path: Path) -> None:
+    data = _open(tmp_path)
+    _write(data, 3, 5, apply_to=5)
+    log = Path(data.directory.log_path)
+    data.close()
+    saved = log.read_bytes()
+    data = _open(tmp_path)
+    _write(data, 6, 9, apply_to=9)
+    data.close()
+    for path in log.parent.iterdir():
+        path.unlink() if path != log else None
+    log.write_bytes(saved)
+    with pytest.raises(DataDamagedError):
+        _open(tmp_path)
+
+
+def test_a_missing_state_is_damage(tmp_path: Path) -> None:
+    data = _open(tmp_path)
+    _write(data, 3, 5, apply_to=5)
+    state = Path(data.directory.state_path)
+    data.close()
+    for path in state.parent.iterdir():
+        path.unlink()
+    with pytest.raises(DataDamagedError, match=r"state\.db: file: missing"):
+        _open(tmp_path)
+
+
+def test_a_missing_log_is_damage(tmp_path: Path) -> None:
+    data = _open(tmp_path)
+    log = Path(data.directory.log_path)
+    data.close()
+    for path in log.parent.iterdir():
+        path.unlink()
+    with pytest.raises(DataDamagedError):
+        _open(tmp_path)
+
+
+def test_a_crash_between_snapshot_and_log_is_healed(tmp_path: Path) -> None:
+    leader, follower = tmp_path / "leader", tmp_path / "follower"
+    data = _open(leader)
+    _write(data, 3, 30, apply_to=30)
+    writer = SnapshotWriter(data.directory.state_path)
+    log_id = writer.pin()
+    previous, last = data.store.entry_at(29), data.store.entry_at(30)
+    assert previous is not None
+    assert last is not None
+    path = os.path.join(data.directory.snapshot_directory, "a.snap")
+    info = writer.write(path, SnapshotTail(previous, last))
+    assert (info.log_id, log_id.index) == (log_id, 30)
+    data.close()
+
+    lagging = _open(follower, bootstrap=False)
+    verify_snapshot(path, info.sha256, None)
+    lagging.machine.install(path)
+    lagging.close()  # the process dies before the log was reset
+    healed = _open(follower, bootstrap=False)
+    assert healed.store[:] == [previous, last]
+    assert healed.machine.last_applied.index == 30
+    healed.close()
+    _open(follower, bootstrap=False).close()

@@ -1,0 +1,105 @@
+"""The data directory: whose it is, and that data never silently becomes none (invariant 9)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metasrv.model.errors import DataDamagedError, IdentityError, StorageError
+from metasrv.process.data_directory import DataDirectory
+
+
+def test_a_new_directory_gets_an_identity_that_lasts(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path / "data"), 3)
+    assert first.fresh
+    first.complete("cluster-a")
+    first.close()
+    second = DataDirectory.open(str(tmp_path / "data"), 3)
+    assert not second.fresh
+    assert second.identity == first.identity
+    assert second.identity.cluster_id == "cluster-a"
+    second.close()
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    with pytest.raises(IdentityError, match="in use by another running metasrv process"):
+        DataDirectory.open(str(tmp_path), 1)
+    first.close()
+    DataDirectory.open(str(tmp_path), 1).close()
+
+
+def test_another_id_is_refused(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    first.complete(None)
+    first.close()
+    with pytest.raises(IdentityError, match="belongs to node 1, but the configuration says id = 2"):
+        DataDirectory.open(str(tmp_path), 2)
+
+
+def test_an_unfinished_first_start_begins_anew(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    Path(first.log_path).write_bytes(b"half a log")
+    first.close()
+    second = DataDirectory.open(str(tmp_path), 1)
+    assert second.fresh
+    assert not Path(second.log_path).exists()
+    second.close()
+
+
+def test_data_without_identity_is_damage(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    first.complete(None)
+    first.close()
+    (tmp_path / "node.json").unlink()
+    with pytest.raises(DataDamagedError, match="is missing although data is present"):
+        DataDirectory.open(str(tmp_path), 1)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "null", "[1]", '{"format": 99}', "\x00\x01", '{"format": 2, "node_id": 1}'])
+def test_an_unreadable_identity_is_damage(tmp_path: Path, text: str) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    first.complete(None)
+    first.close()
+    (tmp_path / "node.json").write_text(text)
+    with pytest.raises(DataDamagedError, match=r"node\.json"):
+        DataDirectory.open(str(tmp_path), 1)
+    with pytest.raises(DataDamagedError, match=r"node\.json"):
+        DataDirectory.open(str(tmp_path), 1)
+
+
+def test_every_flipped_bit_of_the_identity_is_damage(tmp_path: Path) -> None:
+    """A node with another incarnation or cluster id would start, and be cut off from its cluster for ever."""
+    first = DataDirectory.open(str(tmp_path), 1)
+    first.complete("5d0e9c1f")
+    first.close()
+    path = tmp_path / "node.json"
+    good = path.read_bytes()
+    for position in range(len(good) - 1):  # the last byte is the end of the line
+        for bit in range(8):
+            damaged = bytearray(good)
+            damaged[position] ^= 1 << bit
+            path.write_bytes(damaged)
+            try:
+                again = DataDirectory.open(str(tmp_path), 1)
+            except DataDamagedError:
+                continue
+            assert again.identity == first.identity, f"bit {bit} of byte {position}"
+            again.close()
+
+
+def test_the_cluster_never_changes(tmp_path: Path) -> None:
+    directory = DataDirectory.open(str(tmp_path), 1)
+    directory.complete(None)
+    directory.set_cluster_id("a")
+    directory.set_cluster_id("a")
+    with pytest.raises(IdentityError, match="belongs to cluster a, not to cluster b"):
+        directory.set_cluster_id("b")
+    directory.close()
+
+
+def test_an_unusable_path_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="can not be used"):
+        DataDirectory.open(str(tmp_path / "file" / "data"), 1)

@@ -1,0 +1,249 @@
+"""Accepted connections of one node: which is the current one, how many there may be, what is logged."""
+
+from __future__ import annotations
+
+import logging
+
+from metasrv.model.limits import PEER_CONNECTIONS_MAX
+from metasrv.model.types import Endpoint
+from metasrv.raft.observer import SilentObserver
+from metasrv.raft.peers.accepted_connection import AcceptedConnection
+from metasrv.raft.peers.contacts import PeerContacts
+from metasrv.raft.peers.dialled_connection import DialledConnection
+from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
+from metasrv.raft.peers.listener import PeerListener
+from metasrv.raft.peers.peer_handler import OneShotHandler
+from metasrv.raft.peers.quiet_log import REPEAT_AFTER_SECONDS, SUBJECTS_MAX, QuietLog
+from metasrv.raft.peers.security import PeerSecurity
+from metasrv.testing.memory_stream import MemoryStream, MemoryTransport
+
+
+class HandClock:
+    """Time that stands still until the test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall_ms(self) -> int:
+        return int(self.now * 1000)
+
+
+class Node(OneShotHandler):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+        self.refusal: str | None = None
+
+    def peer_lost(self, node_id: int) -> None:
+        self.told.append(("lost", node_id))
+
+    def message_received(self, node_id: int, generation: int, payload: bytes) -> None:
+        self.told.append((node_id, generation, payload))
+
+    def admit(self, remote: RemoteIdentity) -> str | None:
+        self.told.append(("admit", remote.node_id, remote.incarnation))
+        return self.refusal
+
+
+class Events:
+    """An owner of diallers that needs to know nothing."""
+
+    def established(self, connection: object) -> None:
+        del connection
+
+    flow_changed = lost = established
+
+    def sent(self, connection: object, size_bytes: int) -> None:
+        del connection, size_bytes
+
+    received = sent
+
+
+class World:
+    """One listening node, and callers over streams in memory."""
+
+    def __init__(self, security: PeerSecurity | None = None) -> None:
+        self.node, self.clock = Node(), HandClock()
+        self.contacts = PeerContacts(self.clock)
+        self.security = security or PeerSecurity()
+        identity = LocalIdentity(9, "data-9", Endpoint("me", 9), "c1")
+        self.listener = PeerListener(identity, self.security, self.node, SilentObserver(), self.clock, self.contacts)
+
+    def call(
+        self, node_id: int | None, incarnation: str = "data", role: Role = Role.PEER, security: PeerSecurity | None = None
+    ) -> tuple[DialledConnection, AcceptedConnection, MemoryStream]:
+        identity = LocalIdentity(node_id, incarnation, Endpoint(f"host-{node_id}", 1), "c1")
+        dialler = DialledConnection(identity, security or self.security, role, 9, Events())
+        acceptor = self.listener.new_connection()
+        return dialler, acceptor, MemoryStream(dialler, acceptor)
+
+
+async def test_a_newer_connection_replaces_the_older_one_before_its_first_message():
+    world = World()
+    first, first_end, first_stream = world.call(1)
+    await first_stream.pump()
+    first.send_raft(b"old 1")
+    await first_stream.pump()
+    first.send_raft(b"old 2")  # on its way when the newer connection begins
+    second, second_end, second_stream = world.call(1, "data")
+    await second_stream.pump()
+    assert first_end.failure == "a newer connection of the same node replaced it"
+    second.send_raft(b"new 1")
+    await second_stream.pump()
+    await first_stream.pump()
+    assert second_end.generation > first_end.generation
+    messages = [entry for entry in world.node.told if entry[0] == 1]
+    assert messages == [(1, first_end.generation, b"old 1"), (1, second_end.generation, b"new 1")]
+    assert ("lost", 1) not in world.node.told
+    second.abort("gone")
+    await second_stream.pump()
+    assert world.node.told[-1] == ("lost", 1)
+    assert world.listener.connections == frozenset()
+
+
+async def test_an_older_connection_that_finishes_its_handshake_late_does_not_replace_the_newer_one():
+    world = World()
+    late, _, late_stream = world.call(1)
+    _, current, stream = world.call(1)
+    await stream.pump()
+    await late_stream.pump()
+    assert await late.ready == "it refused: a newer connection of node 1 is open"
+    assert current.is_open
+
+
+async def test_a_restarted_peer_is_admitted_anew_with_its_new_incarnation():
+    world = World()
+    for incarnation in ("before", "after"):
+        _, _, stream = world.call(1, incarnation)
+        await stream.pump()
+    assert world.node.told == [("admit", 1, "before"), ("admit", 1, "after")]
+    assert world.contacts.endpoint(1) == Endpoint("host-1", 1)
+
+
+async def test_clients_are_not_asked_for_admission_and_replace_nothing():
+    world = World()
+    _, peer, peer_stream = world.call(1)
+    await peer_stream.pump()
+    for node_id in (1, None):
+        client, client_end, stream = world.call(node_id, role=Role.CLIENT)
+        await stream.pump()
+        assert client_end.is_open
+        client.close("done")
+        await stream.pump()
+    assert peer.is_open
+    assert world.node.told == [("admit", 1, "data")]
+
+
+async def test_a_refused_node_leaves_no_trace():
+    world = World()
+    world.node.refusal = "node 1 is not a member"
+    dialler, _, stream = world.call(1)
+    await stream.pump()
+    assert await dialler.ready == "it refused: node 1 is not a member"
+    assert world.contacts.last_contact(1) is None
+    assert world.listener.connections == frozenset()
+    assert ("lost", 1) not in world.node.told
+
+
+async def test_contact_is_the_time_of_the_last_bytes():
+    world = World()
+    dialler, _, stream = world.call(1)
+    await stream.pump()
+    assert world.contacts.last_contact(1) == 100.0
+    world.clock.now = 105.0
+    dialler.send_raft(b"x")
+    await stream.pump()
+    assert world.contacts.last_contact(1) == 105.0
+
+
+async def test_connections_at_their_limit_and_one_past_it():
+    world = World()
+    ends = []
+    for _ in range(PEER_CONNECTIONS_MAX + 1):
+        acceptor = world.listener.new_connection()
+        transport = MemoryTransport(acceptor, "stranger")
+        acceptor.connection_made(transport)
+        ends.append((acceptor, transport))
+    assert [transport.aborted for _, transport in ends] == [False] * PEER_CONNECTIONS_MAX + [True]
+    assert ends[-1][0].failure == f"there are {PEER_CONNECTIONS_MAX} peer connections already"
+    ends[-1][1].lose()
+    ends[0][1].lose()
+    _, again, _ = world.call(1)
+    assert not again.closed
+    for acceptor, _ in ends:
+        acceptor.abort("the test is over")
+
+
+async def test_a_wrong_secret_is_logged_once_not_at_every_attempt(caplog):
+    world = World(PeerSecurity(b"right"))
+    for _ in range(5):
+        _, _, stream = world.call(1, security=PeerSecurity(b"wrong"))
+        await stream.pump()
+    assert [record.getMessage() for record in caplog.records] == [
+        "a connection from right to the raft port came to nothing: "
+        "the shared secret (raft_secret) of this node and of the caller differ"
+    ]
+
+
+async def test_a_peer_without_the_secret_is_let_in_and_logged_while_it_is_rolled_out(caplog):
+    world = World(PeerSecurity(b"secret", strict=False))
+    for _ in range(3):
+        _, end, stream = world.call(1, security=PeerSecurity())
+        await stream.pump()
+        assert end.is_open
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "node 1 at right was let in without the shared secret, because raft_secret_strict is off"
+    ]
+
+
+# ----------------------------------------------------------------------------- the log
+
+
+def test_a_fault_is_written_when_it_is_new_and_then_now_and_then(caplog):
+    clock = HandClock()
+    log = QuietLog(logging.getLogger("test"), clock)
+    for _ in range(3):
+        log.warn("peer", "refused")
+    log.warn("peer", "timed out")
+    log.warn("another", "refused")
+    clock.now += REPEAT_AFTER_SECONDS - 1
+    log.warn("peer", "timed out")
+    clock.now += 1
+    log.warn("peer", "timed out")
+    assert caplog.messages == [
+        "refused",
+        "timed out (and 2 more since the last line)",
+        "refused",
+        "timed out (and 1 more since the last line)",
+    ]
+
+
+def test_a_stranger_can_not_fill_the_log_with_ever_new_sentences(caplog):
+    log = QuietLog(logging.getLogger("test"), HandClock())
+    for number in range(10):
+        log.warn("stranger", f"a frame of {number} bytes", whenever_it_changes=False)
+    assert caplog.messages == ["a frame of 0 bytes"]
+
+
+def test_recovery_is_written_unless_the_fault_comes_and_goes(caplog):
+    caplog.set_level(logging.INFO)
+    log = QuietLog(logging.getLogger("test"), HandClock())
+    log.recovered("peer", "connected")
+    for _ in range(3):
+        log.warn("peer", "ended")
+        log.recovered("peer", "connected")
+    assert caplog.messages == ["connected", "ended", "connected"]
+
+
+def test_the_memory_of_faults_is_bounded(caplog):
+    log = QuietLog(logging.getLogger("test"), HandClock())
+    for subject in range(SUBJECTS_MAX + 1):
+        log.warn(subject, "fault")
+    assert len(log._last) == SUBJECTS_MAX
+    log.warn(SUBJECTS_MAX, "fault")
+    log.warn(0, "fault")
+    assert len(caplog.messages) == SUBJECTS_MAX + 2

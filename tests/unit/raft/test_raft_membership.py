@@ -1,0 +1,231 @@
+"""One membership change at a time, and commands that fail, against the defects of plain pysyncobj (D6, D7)."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pysyncobj.node import Node as EngineNode
+
+from metasrv.consensus import JoinRequest
+from metasrv.model import commands as c
+from metasrv.model.entries import RegularEntry
+from metasrv.model.errors import ChangeInProgressError, NotLeaderError, UnknownOutcomeError
+from metasrv.model.types import LogId, Node
+from metasrv.process.clock import SystemClock
+from metasrv.raft.core.engine import LEADER
+from metasrv.raft.core.messages import AppendReply, LeaderPing
+from metasrv.raft.membership import _POLL_SECONDS as CATCH_UP_POLL_SECONDS
+from metasrv.raft.membership import MembershipChanges
+from metasrv.state.machine import KNOWN_FEATURES
+from tests.support.raft_bench import Bench, elect, make_bench, member, membership, noop
+from tests.support.raft_stock import stock_engine
+from tests.support.state_bench import NOW_MS
+from tests.support.state_bench import Bench as StateBench
+
+
+class _Changes:
+    """The leader's changes over a bench; `applied` is moved by the test."""
+
+    def __init__(self, bench: Bench, applied: int) -> None:
+        self.bench = bench
+        self.applied = applied
+        self.proposed: list[c.Command] = []
+        self.changes = self.another()
+
+    def another(self) -> MembershipChanges:
+        """What a process that came back to lead has: nothing remembered of earlier changes."""
+        return MembershipChanges(
+            node_id=2,
+            clock=SystemClock(),
+            engine=self.bench.engine,
+            store=self.bench.store,
+            free=self._free,
+            append=self.bench.engine.append_as_leader,
+            propose=self._propose,
+            leader_id=self.bench.engine.leader_id,
+            applied_index=lambda: self.applied,
+        )
+
+    async def _free(self) -> None:
+        return
+
+    async def _propose(self, command: c.Command, _timeout_ms: int) -> c.Reply:
+        self.proposed.append(command)
+        return c.FeatureReply(())
+
+
+def _leading(tmp_path: Path) -> _Changes:
+    bench = make_bench(tmp_path)
+    elect(bench, 1.0)
+    assert bench.engine.role() == LEADER
+    return _Changes(bench, bench.store.last_index)
+
+
+# ----------------------------------------------------------------------------- D6
+
+
+def test_d6_stock_accepts_any_number_of_uncommitted_changes() -> None:
+    stock, _ = stock_engine()
+    stock._SyncObj__noopIDx = 0
+    before = stock.raftLastApplied
+    for node_id in ("4", "5", "6"):
+        assert stock._SyncObj__changeCluster(("add", node_id, EngineNode(node_id)))
+    assert stock.raftLastApplied == before  # none of the three was committed
+    assert {node.id for node in stock.otherNodes} == {"1", "3", "4", "5", "6"}
+
+
+async def test_d6_a_change_waits_for_the_one_before(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    first = asyncio.create_task(leading.changes.leave(3, 5_000))
+    for _ in range(10):  # until it waits for its entry to be applied
+        await asyncio.sleep(0)
+    assert set(leading.bench.engine.membership().voters) == {1, 2}
+    for changes in (leading.changes, leading.another()):
+        with pytest.raises(ChangeInProgressError):
+            await changes.leave(1, 5_000)
+    assert set(leading.bench.engine.membership().voters) == {1, 2}
+
+    leading.applied = leading.bench.store.last_index
+    await first
+    assert leading.proposed == [c.RemoveNode(3)]
+
+
+async def test_d6_no_change_before_the_leader_s_own_entry_is_applied(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    leading.applied -= 1
+    with pytest.raises(ChangeInProgressError):
+        await leading.changes.leave(3, 5_000)
+    assert set(leading.bench.engine.membership().voters) == {1, 2, 3}
+
+
+# ----------------------------------------------------------------------------- leadership lost meanwhile
+
+
+async def _waiting_leave(leading: _Changes) -> tuple[asyncio.Task[None], int]:
+    """A removal of node 3 that waits for its entry, and the index of that."""
+    before = leading.bench.store.last_index
+    leaving = asyncio.create_task(leading.changes.leave(3, 5_000))
+    await _until(lambda: leading.bench.store.last_index > before)
+    return leaving, before + 1
+
+
+async def test_a_change_whose_place_another_leader_s_entry_took_is_not_done(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    leaving, index = await _waiting_leave(leading)
+    term = bench.engine.term() + 1
+    before = bench.store[-2]
+    bench.guards.incoming(1, bench.append(term, (before[1], before[2]), [(noop(1), index, term)], index), 2.0)
+    assert set(bench.engine.membership().voters) == {1, 2, 3}
+    leading.applied = index
+    with pytest.raises(NotLeaderError, match="took the place of the membership change"):
+        await leaving
+    assert leading.proposed == []
+
+
+async def test_a_change_whose_entry_a_snapshot_took_away_is_unknown(tmp_path: Path) -> None:
+    """The state is past it, the log no longer holds it, and this node has not led all the while."""
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    leaving, index = await _waiting_leave(leading)
+    term = bench.engine.term() + 1
+    bench.guards.incoming(1, LeaderPing(term, 0), 2.0)
+    bench.engine.install((noop(1), index + 10, term), (noop(1), index + 11, term), membership(1, 2, 3))
+    leading.applied = index + 11
+    with pytest.raises(UnknownOutcomeError, match="look at the members"):
+        await leaving
+    assert leading.proposed == []
+
+
+async def test_a_change_of_a_leader_that_has_purged_its_entry_since_is_done(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    leaving, index = await _waiting_leave(leading)
+    for _ in range(3):
+        bench.engine.append_as_leader(noop(2))
+    bench.store.purge_to(index + 1)
+    assert bench.store.entry_at(index) is None
+    leading.applied = bench.store.last_index
+    await leaving
+    assert leading.proposed == [c.RemoveNode(3)]
+
+
+# ----------------------------------------------------------------------------- join
+
+
+async def test_a_learner_that_has_acknowledged_nothing_does_not_vote_also_while_the_log_is_short(tmp_path: Path) -> None:
+    """Its vote would be needed at once, and it can give none before it knows that it is a member."""
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    engine = bench.engine
+    joining = asyncio.create_task(
+        leading.changes.join(JoinRequest(Node(4, member(4).endpoint, "", None), member(4).incarnation, False), 5_000)
+    )
+    await _until(lambda: 4 in engine.membership().learners)
+    made_learner = bench.store.last_index
+    leading.applied = made_learner
+    for _ in range(5):
+        await asyncio.sleep(CATCH_UP_POLL_SECONDS)
+    assert 4 not in engine.membership().voters
+    bench.guards.incoming(4, AppendReply(engine.term(), made_learner, True, False, 0), 1.0)
+    for _ in range(5):
+        await asyncio.sleep(CATCH_UP_POLL_SECONDS)
+    assert 4 not in engine.membership().voters, "it still lacks the entry that made it a member"
+    bench.guards.incoming(4, AppendReply(engine.term(), made_learner + 1, True, False, 0), 1.0)
+    await _until(lambda: 4 in engine.membership().voters)
+    leading.applied = bench.store.last_index
+    await joining
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if condition():
+            return
+        await asyncio.sleep(CATCH_UP_POLL_SECONDS / 10)
+    raise AssertionError("it did not come true")
+
+
+# ----------------------------------------------------------------------------- D7
+
+
+def _raises(*_: object, **__: object) -> None:
+    raise ValueError("a bug, or a value that nobody thought of")
+
+
+def test_d7_stock_never_gets_past_a_command_that_raises() -> None:
+    stock, _ = stock_engine()
+    stock._idToMethod[0] = _raises
+    index = stock._SyncObj__raftLog[-1][1] + 1
+    regular = b"\x00" + pickle.dumps((0, (), {}))
+    stock._SyncObj__raftLog.add(regular, index, 1)
+    stock._SyncObj__raftCommitIndex = index
+    stock._SyncObj__raftLastApplied = index - 1
+    for _ in range(2):
+        with pytest.raises(ValueError, match="nobody thought of"):
+            stock._SyncObj__applyLogEntries()
+        assert stock.raftLastApplied == index - 1
+
+
+def test_d7_a_command_that_fails_is_answered_and_the_next_one_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = StateBench(tmp_path)
+
+    put = c.Upsert("key", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"value")
+    with monkeypatch.context() as patch:
+        patch.setattr("metasrv.state.machine.apply_upsert", _raises)
+        failed, flag = bench.machine.apply_entry(
+            LogId(1, 1, 1), RegularEntry(NOW_MS, 1, (put, c.SetFeature(KNOWN_FEATURES[0], True)))
+        )
+    assert type(failed) is c.ErrorReply
+    assert "ValueError" in failed.text
+    assert flag == c.FeatureReply((KNOWN_FEATURES[0],))
+    assert bench.machine.last_applied.index == 1
+    (reply,) = bench.machine.apply_entry(LogId(1, 2, 1), RegularEntry(NOW_MS, 1, (put,)))
+    assert type(reply) is c.UpsertReply
+    assert bench.machine.key_count == 1
+    bench.machine.close()

@@ -1,0 +1,42 @@
+"""Which snapshot file is the newest is said by its name: a copied or restored directory has other file times."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from metasrv.process.clock import SystemClock
+from metasrv.raft.log.storage_thread import InlineStorage
+from metasrv.raft.observer import SilentObserver
+from metasrv.raft.snapshots import Snapshots
+
+
+def snapshots_in(directory: Path) -> Snapshots:
+    return Snapshots(
+        directory=str(directory),
+        state_path=str(directory / "state.db"),
+        thread=InlineStorage(lambda done: done()),
+        clock=SystemClock(),
+        observer=SilentObserver(),
+        cluster_id=lambda: None,
+        tail_at=lambda _index: None,
+        verified=lambda _info: None,
+        failed=lambda _error: None,
+        chunk_size_bytes=1024,
+        receive_timeout_seconds=1.0,
+    )
+
+
+def test_files_are_ordered_by_what_they_hold(tmp_path: Path) -> None:
+    names = ["1-1-9-1700000000500.snap", "2-3-100-1700000000100.snap", "2-3-100-1700000000900.snap", "3-1-20-5.snap"]
+    for age, name in enumerate(names):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    found = [Path(path).name for path in snapshots_in(tmp_path)._files()]
+    assert found == ["1-1-9-1700000000500.snap", "3-1-20-5.snap", *names[1:3]]
+
+
+def test_a_file_of_another_name_comes_first(tmp_path: Path) -> None:
+    for name in ("copy of it.snap", "1-1-9-5.snap", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [Path(path).name for path in snapshots_in(tmp_path)._files()] == ["copy of it.snap", "1-1-9-5.snap"]

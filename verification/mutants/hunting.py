@@ -1,0 +1,82 @@
+"""Runs histories with a planted defect until the simulator notices.
+
+The disks of clusters that are formed already are made without the defect, so that it shows where it is looked for.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from verification.mutants.patching import Mutant
+from verification.simulation.formation import formed_images
+from verification.simulation.history import Outcome, run_history
+from verification.simulation.plan import Plan, make_plan
+from verification.simulation.shrink import decode_changes
+
+BUDGET_SECONDS = 60.0
+_SECONDS_MIN = 2.5
+_EARLIER = 0.6
+"""Faults that begin so much earlier in their history are over before it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """What came of one hunt. `outcome` is the history that noticed; None, like `control`, when none did."""
+
+    mutant: Mutant
+    outcome: Outcome | None
+    control: Outcome | None
+    """The same history without the defect, which must pass."""
+    histories: int
+    seconds: float
+    """Of processor time: a busy machine must not make a defect survive."""
+
+    @property
+    def caught(self) -> bool:
+        """Noticed, and nothing is noticed without the defect."""
+        return self.outcome is not None and self.control is not None and not self.control.violations
+
+
+def plan_for(mutant: Mutant, seed: int) -> Plan:
+    """The seed's own plan; for a rare defect, longer, with short logs and only the kinds of faults that it favours.
+
+    For one that has a kept history, that one, whatever the seed.
+    """
+    if mutant.kept_history is not None:
+        return decode_changes(*mutant.kept_history)
+    plan, kinds = make_plan(seed), mutant.favours
+    if not kinds:
+        return plan
+    longer = max(1.0, _SECONDS_MIN / plan.seconds)
+    faults = tuple(
+        replace(fault, kind=kinds[(fault.number + seed) % len(kinds)], at_seconds=fault.at_seconds * longer * _EARLIER)
+        for fault in plan.faults
+    )
+    tuning = replace(plan.tuning, snapshot_logs_since_last=5, max_applied_log_to_keep=0)
+    return replace(
+        plan, faults=faults, tuning=tuning, seconds=plan.seconds * longer, operations=int(plan.operations * longer)
+    )
+
+
+def run_with(mutant: Mutant, plan: Plan, *, keep_trace: bool = False) -> Outcome:
+    """One history with the defect planted."""
+    formed_images(plan.size)
+    with mutant.planted():
+        return run_history(plan, keep_trace=keep_trace)
+
+
+def hunt(mutant: Mutant, first_seed: int, budget_seconds: float = BUDGET_SECONDS) -> Hunt:
+    """Consecutive seeds until one shows a violation or the time is over; once, when it has a kept history."""
+    for size in (3, 5, 7):
+        formed_images(size)
+    started, histories = time.process_time(), 0
+    while time.process_time() - started < budget_seconds:
+        outcome = run_with(mutant, plan_for(mutant, first_seed + histories))
+        histories += 1
+        if outcome.violations:
+            seconds = time.process_time() - started
+            return Hunt(mutant, outcome, run_history(outcome.plan), histories, seconds)
+        if mutant.kept_history is not None:
+            break
+    return Hunt(mutant, None, None, histories, time.process_time() - started)

@@ -1,0 +1,74 @@
+"""Defects of what entries do to the state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from metasrv.model.commands import Reply
+from metasrv.model.entries import RegularEntry
+from metasrv.model.types import LogId
+from metasrv.state import machine
+from metasrv.state.effects import EntryEffects
+from metasrv.state.machine import StateMachine
+from metasrv.state.watch import WatchHub
+from verification.mutants.patching import Mutant, Replacement
+from verification.simulation.watched_machine import WatchedMachine
+
+
+def _apply_raises() -> list[Replacement]:
+    def unguarded(effects: EntryEffects, _position: int, command: Any) -> Any:
+        return machine._apply_command(effects, command)
+
+    return [(machine, "_apply_guarded", unguarded)]
+
+
+def _local_now_ms(state: StateMachine) -> int | None:
+    """What the wall clock of the node says whose state this is."""
+    process = state.process if isinstance(state, WatchedMachine) else None
+    return None if process is None else process.machine.world.clock.wall_ms()
+
+
+def _time_is_local() -> list[Replacement]:
+    real = StateMachine._apply_commands
+
+    def apply(self: StateMachine, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[Reply, ...]:
+        now_ms = _local_now_ms(self)
+        return real(self, log_id, entry if now_ms is None else entry._replace(time_ms=now_ms), refused)
+
+    return [(StateMachine, "_apply_commands", apply)]
+
+
+def _sweep_by_local_clock() -> list[Replacement]:
+    """Only what is expired is decided by the local clock; what is stored is the log's time."""
+    real_sweep, real_apply = EntryEffects.sweep, StateMachine._apply_commands
+    now: list[int | None] = [None]
+
+    def apply(self: StateMachine, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[Reply, ...]:
+        now[0] = _local_now_ms(self)
+        return real_apply(self, log_id, entry, refused)
+
+    def sweep(self: EntryEffects) -> None:
+        log_time_ms = self.time_ms
+        self.time_ms = now[0] or log_time_ms
+        real_sweep(self)
+        self.time_ms = log_time_ms
+
+    return [(StateMachine, "_apply_commands", apply), (EntryEffects, "sweep", sweep)]
+
+
+def _watch_event_lost() -> list[Replacement]:
+    real = WatchHub.publish
+
+    def publish(self: WatchHub, changes: Iterable[Any]) -> None:
+        real(self, list(changes)[:-1])
+
+    return [(WatchHub, "publish", publish)]
+
+
+STATE_MUTANTS = (
+    Mutant("apply raises", "a command that can not be applied raises in apply (D7)", _apply_raises),
+    Mutant("time of the local clock", "entries take effect at the node's own time", _time_is_local),
+    Mutant("expiry by the local clock", "the node's own clock decides what has expired", _sweep_by_local_clock),
+    Mutant("watch event lost", "the last change of an entry is not told to watchers", _watch_event_lost),
+)

@@ -1,0 +1,167 @@
+"""Defects of what is written, when, and what is read again after a restart."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from metasrv.model.types import LogId
+from metasrv.node import opening
+from metasrv.process.data_directory import DataDirectory
+from metasrv.raft import compaction
+from metasrv.raft.core.driver import Driver
+from metasrv.raft.log.format import PendingWrite
+from metasrv.raft.log.store import LogStore, LogWriter
+from metasrv.raft.state_log import StateLog
+from metasrv.state import format, install, machine
+from metasrv.state.machine import StateMachine
+from verification.mutants.patching import Mutant, Replacement
+
+
+def _term_not_stored() -> list[Replacement]:
+    set_term, take = LogStore.setCurrentTerm, LogStore.take_pending
+
+    def kept_in_memory(self: LogStore, term: int, vote: str | None) -> None:
+        set_term(self, term, vote)
+        self._term_changed = False
+
+    def with_old_term(self: LogStore) -> PendingWrite | None:
+        pending = take(self)
+        return None if pending is None else pending._replace(term=self.last_term, voted_for=None)
+
+    return [(LogStore, "setCurrentTerm", kept_in_memory), (LogStore, "take_pending", with_old_term)]
+
+
+def _vote_not_stored() -> list[Replacement]:
+    take = LogStore.take_pending
+
+    def without_vote(self: LogStore) -> PendingWrite | None:
+        pending = take(self)
+        return None if pending is None else pending._replace(voted_for=None)
+
+    return [(LogStore, "take_pending", without_vote)]
+
+
+def _no_sync_before_send() -> list[Replacement]:
+    start = Driver._start_sync
+
+    def send_first(self: Driver) -> None:
+        outbox, self._outbox = self._outbox, []
+        self._flush(outbox)
+        start(self)
+
+    return [(Driver, "_start_sync", send_first)]
+
+
+def _leader_counts_itself_early() -> list[Replacement]:
+    def step(self: Driver) -> None:
+        if not self._stopped:
+            self._take_step()
+
+    return [(Driver, "_step", step), (Driver, "busy", lambda _self: False)]
+
+
+def _restart_clears_log() -> list[Replacement]:
+    real = opening._reconcile
+
+    def clear(directory: DataDirectory, store: LogStore, writer: LogWriter, machine: StateMachine) -> None:
+        real(directory, store, writer, machine)
+        applied_index = machine.last_applied.index
+        previous, last = store.entry_at(applied_index - 1), store.entry_at(applied_index)
+        if previous is not None and last is not None:
+            store.reset_to([previous, last])
+
+    return [(opening, "_reconcile", clear)]
+
+
+def _purged_before_state_is_synced() -> list[Replacement]:
+    return [(compaction, "_make_durable", lambda _state_path: None)]
+
+
+def _snapshot_not_synced() -> list[Replacement]:
+    def begin_install(snapshot_path: str, state_path: str) -> None:
+        descriptor = os.open(snapshot_path, os.O_RDWR)
+        try:
+            os.pwrite(descriptor, install._FORMAT_WITH_WAL, install._FORMAT_OFFSET)
+        finally:
+            os.close(descriptor)
+        os.replace(snapshot_path, install._pending(state_path))
+
+    return [(machine, "begin_install", begin_install)]
+
+
+def _sequence_not_restored() -> list[Replacement]:
+    real = StateMachine.install
+
+    def keep_own(self: StateMachine, path: str) -> Any:
+        seq = self._applied.seq
+        tail = real(self, path)
+        self._applied = self._applied._replace(seq=seq)
+        return tail
+
+    return [(StateMachine, "install", keep_own)]
+
+
+def _position_behind() -> list[Replacement]:
+    out = format.applied_out
+
+    def one_behind(applied: Any) -> Any:
+        log_id: LogId = applied.log_id
+        return out(applied._replace(log_id=log_id._replace(index=log_id.index - 1)))
+
+    return [(machine, "applied_out", one_behind)]
+
+
+def _last_pass_never_taken() -> list[Replacement]:
+    def passes_are_enough(self: StateLog) -> None:
+        self._running = False
+
+    return [(StateLog, "_start_restart", passes_are_enough)]
+
+
+STORAGE_MUTANTS = (
+    Mutant("term not stored", "the term and the vote stay in memory", _term_not_stored),
+    Mutant("vote not stored", "the vote stays in memory, the term is stored", _vote_not_stored),
+    Mutant(
+        "no sync before send", "votes and acknowledgements leave before the log is on the disk (D3)", _no_sync_before_send
+    ),
+    Mutant(
+        "leader counts itself early", "the engine goes on while its own log is written (D4)", _leader_counts_itself_early
+    ),
+    Mutant(
+        "restart clears the log",
+        "what the log holds behind the state is dropped at start (D2)",
+        _restart_clears_log,
+        ("kill all", "snapshots in a loop", "kill rolling"),
+    ),
+    Mutant(
+        "purge before sync",
+        "the log is shortened although the state is not on the disk",
+        _purged_before_state_is_synced,
+        ("power loss of one", "power loss of all"),
+    ),
+    Mutant(
+        "last pass never taken",
+        "the state's write-ahead log is moved into the state file but never begins anew by intent",
+        _last_pass_never_taken,
+        ("slow syncs", "snapshots in a loop"),
+    ),
+    Mutant(
+        "snapshot not synced",
+        "a received snapshot is put in place without a sync",
+        _snapshot_not_synced,
+        ("power loss after snapshot",),
+    ),
+    Mutant(
+        "sequence not restored",
+        "a snapshot is installed without its sequence number",
+        _sequence_not_restored,
+        ("lagging follower",),
+    ),
+    Mutant(
+        "position one behind",
+        "the state stores the position before the entry's",
+        _position_behind,
+        ("kill one", "lagging follower"),
+    ),
+)

@@ -1,0 +1,241 @@
+"""What must hold after every step of every node, whatever happens.
+
+Sees each process's engine, log and state after each of its steps, each entry as it takes effect, and each start. The
+first node that commits or applies an index says what is there; every other must agree for ever.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from metasrv.model import commands as c
+from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
+from metasrv.model.types import LogId
+from metasrv.raft.core.engine import LEADER
+from metasrv.raft.log.format import PendingWrite
+from verification.simulation.leader_checks import LeaderChecks
+from verification.simulation.machine import Process
+from verification.simulation.promises import Promises
+
+VIOLATIONS_MAX = 20
+"""A broken cluster breaks everything after it; the first ones tell why."""
+TAG_PREFIX = "log/"
+"""Records that clients write once, each with a value of its own."""
+
+
+class _Position(NamedTuple):
+    role: int
+    term: int
+    vote: str | None
+    commit: int
+    applied: int
+    last: int
+    first: int
+
+
+class _Effect(NamedTuple):
+    """What one entry did, to be the same on every node."""
+
+    term: int
+    time_ms: int
+    seq: int
+    key_count: int
+    expire_count: int
+    replies: tuple[c.Reply, ...]
+
+
+class Invariants:
+    """Implements `Witness`."""
+
+    def __init__(self) -> None:
+        self.violations: list[str] = []
+        self.counts: Counter[str] = Counter()
+        """What happened, for figures: a run that never meets a snapshot proves nothing about them."""
+        self.leaders: dict[int, int] = {}
+        """Who led each term."""
+        self.committed: dict[int, tuple[int, bytes]] = {}
+        """Term and content of every committed entry, by index."""
+        self._committed_in: dict[int, int] = {}
+        """The term in which each was first known to be committed."""
+        self.highest_commit = 0
+        self.effects: dict[int, _Effect] = {}
+        self.executed: dict[str, int] = {}
+        """How often each tagged write took effect."""
+        self.promises = Promises(self.violation)
+        self._leader_checks = LeaderChecks(self.violation)
+        self._positions: dict[Process, _Position] = {}
+
+    def violation(self, text: str) -> None:
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(text)
+
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
+
+    # ------------------------------------------------------------------ a process's life
+
+    def opened(self, process: Process) -> None:
+        replica, machine = process.consensus.replica, process.machine
+        self.promises.opened(machine.node_id, replica.store, damaged=machine.damaged)
+        self._learn_committed(process, replica.store.first_index, replica.machine.last_applied.index)
+        self._compare_state(process, "opens its state")
+        driver = replica.driver
+        after_step = driver.after_step
+
+        def checked() -> None:
+            after_step()
+            self.check(process)
+
+        driver.after_step = checked
+        self._leader_checks.opened(process)
+        self.check(process)
+
+    def written(self, node_id: int, pending: PendingWrite) -> None:
+        self.promises.written(node_id, pending)
+
+    def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
+        self.promises.sending(node_id, to_id, payload)
+
+    def emptied(self, node_id: int) -> None:
+        self.promises.emptied(node_id)
+
+    def ended(self, process: Process) -> None:
+        self._positions.pop(process, None)
+        self._leader_checks.ended(process)
+
+    def installed(self, process: Process) -> None:
+        self.counts["snapshots installed"] += 1
+        self.promises.installed(process.machine.node_id, process.state.last_applied.index)
+        self._compare_state(process, "installs a snapshot")
+
+    # ------------------------------------------------------------------ after each step
+
+    def check(self, process: Process) -> None:
+        replica = process.consensus.replica
+        engine, store = replica.engine, replica.store
+        found = (
+            engine.role(),
+            engine.term(),
+            store.getVotedForNodeId(),
+            engine.commit_index(),
+            engine.applied_index(),
+            store.last_index,
+            store.first_index,
+        )
+        before = self._positions.get(process)
+        if found == before:
+            return
+        now = _Position(*found)
+        self._positions[process] = now
+        name = f"node {process.machine.node_id}"
+        if now.role == LEADER:
+            leader_id = self.leaders.setdefault(now.term, process.machine.node_id)
+            if leader_id != process.machine.node_id:
+                self.violation(f"{name} leads term {now.term}, which node {leader_id} has led (election safety)")
+            if before is None or before.role != LEADER:
+                self.counts["elections won"] += 1
+                self._check_leader_complete(process, name)
+        if before is not None:
+            self._check_not_back(name, before, now)
+        if not now.applied <= now.commit <= now.last:
+            self.violation(f"{name}: applied {now.applied}, committed {now.commit}, last {now.last} are out of order")
+        if now.applied != replica.machine.last_applied.index:
+            self.violation(f"{name}: the engine has applied {now.applied}, the state {replica.machine.last_applied}")
+        durable = self.promises.durable(process.machine.node_id)
+        if now.applied > durable.last_index or (now.role == LEADER and now.commit > durable.last_index):
+            self.violation(f"{name}: {now.commit} is committed, {now.applied} applied, {durable} on its disk (D4)")
+        if now.first > now.applied:
+            self.violation(f"{name}: the log begins at {now.first}, but only {now.applied} is applied")
+        newest = replica.snapshots.newest
+        if newest is not None and newest.log_id.index > self.highest_commit:
+            # A power loss can take the state back behind a snapshot file of it, never behind what is committed.
+            self.violation(f"{name}: a snapshot up to {newest.log_id} is ahead of what is committed")
+        if before is None or now.commit > before.commit:
+            self._learn_committed(process, now.first if before is None else before.commit + 1, now.commit)
+        if now.role == LEADER:
+            self._leader_checks.check(process)
+
+    def _check_not_back(self, name: str, before: _Position, now: _Position) -> None:
+        if now.first > before.first:
+            self.counts["log purges"] += 1
+        if now.last < before.last:
+            self.counts["log tails cut"] += 1
+        for what in ("term", "commit", "applied", "first"):
+            if getattr(now, what) < getattr(before, what):
+                self.violation(f"{name}: its {what} went back from {getattr(before, what)} to {getattr(now, what)}")
+        if now.term == before.term and before.vote is not None and now.vote != before.vote:
+            self.violation(f"{name}: its vote of term {now.term} went from node {before.vote} to {now.vote}")
+
+    def _check_leader_complete(self, process: Process, name: str) -> None:
+        """Whoever leads has every entry that was committed in an earlier term (Raft figure 3).
+
+        Late votes can still make a leader of a term that is over; it knows nothing of what came after.
+        """
+        store = process.consensus.replica.store
+        for index in range(max(store.first_index, 1), self.highest_commit + 1):
+            known, entry = self.committed.get(index), store.entry_at(index)
+            if known is None or self._committed_in[index] >= store.getCurrentTerm():
+                continue
+            if entry is None or (entry[2], entry[0]) != known:
+                self.violation(f"{name} leads without the committed entry {index} (leader completeness)")
+                return
+
+    def _learn_committed(self, process: Process, first: int, last: int) -> None:
+        store = process.consensus.replica.store
+        for index in range(first, last + 1):
+            entry = store.entry_at(index)
+            if entry is None:
+                continue
+            found = (entry[2], entry[0])
+            known = self.committed.get(index)
+            if known is None:
+                known = self.committed[index] = found
+                self._committed_in[index] = store.getCurrentTerm()
+            if known != found:
+                self.violation(
+                    f"node {process.machine.node_id} commits another entry {index} (term {found[0]})"
+                    f" than was committed before (term {known[0]})"
+                )
+        self.highest_commit = max(self.highest_commit, last)
+
+    # ------------------------------------------------------------------ effects
+
+    def applied(self, process: Process, log_id: LogId, entry: Entry, replies: tuple[c.Reply, ...]) -> None:
+        state = process.state
+        effect = _Effect(log_id.term, state.last_time_ms, state.last_seq, state.key_count, state.expire_count, replies)
+        known = self.effects.get(log_id.index)
+        if known is None:
+            self.effects[log_id.index] = effect
+            self._first_effect(log_id, entry, effect)
+        elif known != effect:
+            self.violation(f"node {process.machine.node_id}: entry {log_id} had another effect than elsewhere")
+
+    def _first_effect(self, log_id: LogId, entry: Entry, effect: _Effect) -> None:
+        before = self.effects.get(log_id.index - 1)
+        if before is not None and (effect.seq < before.seq or effect.time_ms < before.time_ms):
+            self.violation(f"entry {log_id} takes sequence number or time back: {before[1:3]} to {effect[1:3]}")
+        self.counts["entries committed"] += 1
+        if isinstance(entry, MembershipEntry):
+            self.counts["membership changes"] += 1
+        if isinstance(entry, RegularEntry):
+            for reply in effect.replies:
+                for tag in _tags_written(reply):
+                    self.executed[tag] = self.executed.get(tag, 0) + 1
+
+    def _compare_state(self, process: Process, doing: str) -> None:
+        state = process.state
+        known = self.effects.get(state.last_applied.index)
+        found = (state.last_applied.term, state.last_time_ms, state.last_seq, state.key_count, state.expire_count)
+        if known is not None and known[:5] != found:
+            self.violation(
+                f"node {process.machine.node_id} {doing} at {state.last_applied}, which differs: {found}, not {known[:5]}"
+            )
+
+
+def _tags_written(reply: c.Reply) -> Iterator[str]:
+    if isinstance(reply, c.TransactionReply):
+        for response in reply.responses:
+            if isinstance(response, c.PutResponse) and response.key.startswith(TAG_PREFIX):
+                yield response.key

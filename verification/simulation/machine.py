@@ -1,0 +1,368 @@
+"""A machine of the simulated cluster: its disk, and the metasrv process that runs on it, lives, dies and starts again.
+
+The process is composed as `metasrv.node.meta_node` composes it, from the same parts. Everything that can happen to a
+process or to its disk is a method here; when it happens is the nemesis's business.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from metasrv.model.errors import DataDamagedError, InvariantError, MetasrvError, StartupError
+from metasrv.model.types import Endpoint, Node
+from metasrv.node.joining import join_cluster, register_node
+from metasrv.node.opening import OpenedData, open_data
+from metasrv.raft.consensus import RaftConsensus
+from metasrv.raft.observer import SilentObserver
+from metasrv.raft.peers.transport import PeerSecurity
+from metasrv.raft.replica import RaftSettings, ReplicaResources
+from metasrv.raft.state_log import StateLogLimits
+from verification.simulation.disk import Disk, Image, torn_write, write_image
+from verification.simulation.loop import ProcessKilled, SimulatedLoop
+from verification.simulation.storage import DiskFaults, SimulatedStorage
+from verification.simulation.transport import SimulatedTransport
+from verification.simulation.watched_machine import WatchedMachine
+from verification.simulation.world import Tuning, Witness, World
+
+HAND_OVER_TIMEOUT_MS = 500
+JOIN_TIMEOUT_MS = 60_000
+LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
+STATE_LOG_LIMITS = StateLogLimits(unsynced=1024 * 1024, target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024)
+"""Small, so that short histories meet passes, restarts, and files that are cut; but no early syncs, after which there is
+little to lose."""
+STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
+"""No write-ahead log of a state is longer once nothing is in its way."""
+
+__all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
+
+
+def endpoint_of(node_id: int) -> Endpoint:
+    return Endpoint(f"node-{node_id}", 28103)
+
+
+class _CountingObserver(SilentObserver):
+    """A run that never met a restart of the state's write-ahead log proves nothing about it."""
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+
+    def applying_paused(self, seconds: float) -> None:
+        del seconds
+        self._witness.count("pauses for a new state log")
+
+
+@dataclass(eq=False)
+class Process:
+    """One life of a node."""
+
+    machine: Machine
+    number: int
+    loop: SimulatedLoop
+    disk: Disk
+    data: OpenedData
+    consensus: RaftConsensus
+    transport: SimulatedTransport
+    log_storage: SimulatedStorage
+    joined: bool = False
+    ending: bool = False
+    on_death: list[Callable[[], None]] = field(default_factory=list)
+    """Clients whose calls are under way."""
+
+    @property
+    def alive(self) -> bool:
+        return not self.loop.dead
+
+    @property
+    def state(self) -> WatchedMachine:
+        machine = self.data.machine
+        assert isinstance(machine, WatchedMachine)
+        return machine
+
+
+class Machine:
+    """One node of the cluster, running or not."""
+
+    def __init__(self, world: World, node_id: int, image: Image | None) -> None:
+        self.world = world
+        self.node_id = node_id
+        self.image = image
+        """What the disk holds while nothing runs; None for an empty disk."""
+        self.process: Process | None = None
+        self.faults = DiskFaults()
+        self.lives = 0
+        self.damaged = False
+        """Its files were damaged on purpose: it may refuse to start or stop later, but never answer wrongly."""
+        self.faulty = False
+        """Its disk was made to fail, so that a stop of the node is in order."""
+        self.removed = False
+        """It is no member any more and stays down."""
+        self.rate = 1.0
+        self.wall_offset_ms = 0
+        self.joins: tuple[int, ...] = ()
+        """Node ids through which it joins when its disk is empty."""
+        self.learner = False
+        self.bootstrap = False
+        self.on_exit: Callable[[StartupError | None], None] = lambda _error: None
+        """Called when the process ended by itself, or refused to start; None after an orderly stop."""
+
+    @property
+    def serves(self) -> bool:
+        """Its process has joined the cluster and is registered."""
+        return self.process is not None and self.process.joined
+
+    # ------------------------------------------------------------------ starting
+
+    def start(self, *, steps_left: int | None = None) -> bool:
+        """Start a process on what the disk holds; False when it refused to start.
+
+        With `steps_left` it dies after so many steps that make something durable, opening its files included.
+        """
+        if self.process is not None:
+            return True
+        world = self.world
+        self.lives += 1
+        disk = Disk(os.path.join(world.base, f"{self.node_id}-{self.lives}"))
+        os.mkdir(disk.root, 0o700)
+        write_image(disk.root, self.image or {})
+        world.system.add_disk(disk)
+        disk.all_synced()
+        world.network.power(self.node_id, True)
+        loop = SimulatedLoop(world.scheduler, self._loop_failed, rate=self.rate)
+        world.clock.wall_offset_ms[loop] = self.wall_offset_ms
+        loop.steps_left = steps_left
+        loop.on_last_step = lambda name: self._killed_while_opening(loop, disk, name)
+        try:
+            data = loop.enter(
+                lambda: open_data(
+                    disk.root,
+                    self.node_id,
+                    endpoint_of(self.node_id),
+                    self.bootstrap,
+                    machine_class=WatchedMachine,
+                    log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES,
+                )
+            )
+        except StartupError as error:
+            world.note(f"node {self.node_id} refuses to start: {type(error).__name__}: {error}")
+            world.witness.count("starts refused")
+            if not self.damaged or isinstance(error, InvariantError):
+                world.witness.violation(f"node {self.node_id} refused undamaged files: {type(error).__name__}: {error}")
+            loop.kill()
+            self.on_exit(error)
+            return False
+        except ProcessKilled:
+            return False
+        except Exception as error:  # the product promises a StartupError, whatever is wrong with its files
+            world.witness.violation(f"node {self.node_id} can not start: {type(error).__name__}: {error}")
+            loop.kill()
+            return False
+        self.process = process = self._compose(loop, disk, data)
+        world.witness.opened(process)
+        world.on_start(process)
+        if self.lives > 1:
+            world.witness.count("restarts")
+        world.note(f"node {self.node_id} starts, life {self.lives}, applied {data.machine.last_applied.index}")
+        loop.call_soon(lambda: loop.create_task(self._serve(process)))
+        return True
+
+    def _compose(self, loop: SimulatedLoop, disk: Disk, data: OpenedData) -> Process:
+        world, tuning = self.world, self.world.tuning
+        made: list[SimulatedTransport] = []
+
+        def make_transport(*args: object) -> SimulatedTransport:
+            transport = SimulatedTransport(world.network, self.node_id, loop, *args)  # type: ignore[arg-type]
+            transport.sending = partial(world.witness.sending, self.node_id)
+            made.append(transport)
+            return transport
+
+        storage = partial(SimulatedStorage, loop, self.faults, self._job_seconds)
+        log_storage = storage(
+            after_each=data.writer.checkpoint_if_due, executed=lambda args: world.witness.written(self.node_id, args[0])
+        )
+        resources = ReplicaResources(
+            settings=RaftSettings(
+                endpoint=endpoint_of(self.node_id),
+                heartbeat_ms=tuning.heartbeat_ms,
+                election_timeout_min_ms=tuning.election_timeout_min_ms,
+                election_timeout_max_ms=tuning.election_timeout_max_ms,
+                snapshot_logs_since_last=tuning.snapshot_logs_since_last,
+                max_applied_log_to_keep=tuning.max_applied_log_to_keep,
+                snapshot_chunk_size_bytes=tuning.snapshot_chunk_size_bytes,
+                install_snapshot_timeout_ms=tuning.install_snapshot_timeout_ms,
+                state_log=STATE_LOG_LIMITS,
+            ),
+            directory=data.directory,
+            machine=data.machine,
+            store=data.store,
+            writer=data.writer,
+            log_thread=log_storage,
+            snapshot_thread=storage(),
+            state_thread=storage(),
+            security=PeerSecurity(),
+            observer=_CountingObserver(world.witness),
+            clock=world.clock,
+            make_transport=make_transport,
+        )
+        consensus = loop.enter(lambda: RaftConsensus(resources))
+        process = Process(self, self.lives, loop, disk, data, consensus, made[0], log_storage)
+        process.state.process = process
+        loop.on_last_step = self._last_step
+        consensus.on_fatal(lambda error: self._fatal(process, error))
+        return process
+
+    async def _serve(self, process: Process) -> None:
+        """As `MetaNode` does: listen, join, register."""
+        endpoint = endpoint_of(self.node_id)
+        consensus = process.consensus
+        await consensus.start(endpoint.addr, endpoint.port)
+        consensus.load_snapshots()
+        node = Node(self.node_id, endpoint, f"{endpoint.addr}:9191", None)
+        try:
+            await join_cluster(
+                consensus=consensus,
+                machine=process.data.machine,
+                node=node,
+                incarnation=process.data.directory.identity.incarnation,
+                learner=self.learner,
+                addresses=[str(endpoint_of(i)) for i in self.joins],
+                clock=self.world.clock,
+                timeout_ms=JOIN_TIMEOUT_MS,
+            )
+            await register_node(consensus, node, self.world.clock, JOIN_TIMEOUT_MS)
+        except StartupError as error:
+            self.world.note(f"node {self.node_id} did not get in: {error}")
+            self._exit(process, error)
+            return
+        process.joined = True
+        self.world.note(f"node {self.node_id} serves")
+
+    # ------------------------------------------------------------------ ending
+
+    def kill(self, *, power_lost: bool = False) -> None:
+        """The process dies this instant; with the power goes what was not synced."""
+        process = self.process
+        if process is None:
+            return
+        source = self.world.source
+        job = process.log_storage.pending_job()
+        if job is not None and source.random() < 0.6:
+            self._die_in_job(process, job, torn=source.random() < 0.7)
+        self.world.witness.count("power losses" if power_lost else "kills")
+        self.image = process.disk.image_after_power_loss(source) if power_lost else process.disk.image()
+        self._gone(process, power_lost)
+
+    def _die_in_job(self, process: Process, job: Callable[[], object], *, torn: bool) -> None:
+        """The log was being written: some of it, or all of it, has reached the file although nobody heard of it."""
+        process.loop.steps_left = None
+
+        def run() -> None:
+            try:
+                job()
+            except MetasrvError:
+                return  # an earlier fault had made the writer dead: then this job writes nothing
+
+        self.world.witness.count("deaths in a log write")
+        if torn:
+            torn_write(process.disk.root, run, self.world.source)
+        else:
+            run()
+
+    def _gone(self, process: Process, power_lost: bool) -> None:
+        self.process = None
+        process.loop.kill()
+        if power_lost:
+            self.world.network.power(self.node_id, False)
+        self.world.network.process_ended(process.transport, power_lost=power_lost)
+        self.world.witness.ended(process)
+        for forget in process.on_death:
+            forget()
+        process.on_death.clear()
+        process.loop.enter(lambda: _let_go(process))
+
+    def empty(self) -> None:
+        """The disk of a stopped machine is swapped for an empty one."""
+        self.image = None
+        self.bootstrap = False
+        self.damaged = False
+        self.world.witness.emptied(self.node_id)
+
+    def abandon(self) -> None:
+        """The history is over: let go of everything."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.loop.kill()
+            process.loop.enter(lambda: _let_go(process))
+
+    def stop(self) -> None:
+        """An orderly stop, as on SIGTERM."""
+        process = self.process
+        if process is None or process.ending:
+            return
+        process.ending = True
+        process.loop.call_soon(lambda: process.loop.create_task(self._drain(process)))
+
+    async def _drain(self, process: Process) -> None:
+        try:
+            await process.consensus.hand_over(HAND_OVER_TIMEOUT_MS)
+        except MetasrvError as error:
+            self.world.note(f"node {self.node_id} did not hand over: {error}")
+        await process.consensus.close()
+        self._exit(process, None)
+
+    def _exit(self, process: Process, error: StartupError | None) -> None:
+        """The process ends by itself; its files are closed in order."""
+        if self.process is not process:
+            return
+        try:
+            process.data.close()
+        except StartupError as failure:
+            self.world.note(f"node {self.node_id} could not close its files: {type(failure).__name__}")
+        self.image = process.disk.image()
+        self._gone(process, power_lost=False)
+        self.on_exit(error)
+
+    def _fatal(self, process: Process, error: StartupError) -> None:
+        self.world.note(f"node {self.node_id} stops for good: {type(error).__name__}: {error}")
+        self.world.witness.count("stops for good")
+        expected = self.faulty or (self.damaged and isinstance(error, DataDamagedError))
+        if isinstance(error, InvariantError) or not expected:
+            self.world.witness.violation(f"node {self.node_id} stopped: {type(error).__name__}: {error}")
+        process.loop.call_soon(self._exit, process, error)
+
+    # ------------------------------------------------------------------ for the parts
+
+    def _job_seconds(self) -> float:
+        world, faults = self.world, self.faults
+        seconds = world.tuning.sync_seconds * (0.5 + world.source.random())
+        return seconds + faults.slow_seconds if world.scheduler.now < faults.slow_until else seconds
+
+    def _killed_while_opening(self, loop: SimulatedLoop, disk: Disk, name: str) -> None:
+        source = self.world.source
+        self.world.note(f"node {self.node_id} is killed {name}, while it opens its files")
+        self.image = disk.image_after_power_loss(source) if source.random() < 0.5 else disk.image()
+        loop.kill()
+
+    def _last_step(self, name: str) -> None:
+        self.world.note(f"node {self.node_id} is killed {name}")
+        self.world.witness.count("deaths at a persist step")
+        self.kill(power_lost=self.world.source.random() < 0.5)
+
+    def _loop_failed(self, text: str) -> None:
+        self.world.witness.violation(f"node {self.node_id}: an error nobody handled: {text}")
+
+
+def _let_go(process: Process) -> None:
+    """Give back files and descriptors of a dead process; what its files hold was copied before.
+
+    Files first: SQLite then sees that there is nothing to copy its write-ahead log to, and nobody would read it.
+    """
+    shutil.rmtree(process.disk.root, ignore_errors=True)
+    for close in (process.data.machine.close, process.data.writer.close, process.data.directory.close):
+        try:
+            close()
+        except (StartupError, OSError):
+            continue  # it was closed, or its disk was failing: nobody looks at these files again

@@ -1,0 +1,171 @@
+"""Inflicts the faults of a plan on a simulated cluster, and heals it afterwards.
+
+Each fault is a coroutine that does harm, waits and undoes it; each has a random source of its own, so that leaving one
+out of a plan changes nothing else of it. Also the operator of the cluster: whatever stopped by itself is started again,
+and a node whose files were refused is replaced by an empty one that joins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from metasrv.model.errors import DataDamagedError, IdentityError, StartupError, StorageError
+from verification.simulation.cluster import SimulatedCluster
+from verification.simulation.machine import Machine
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFault:
+    """One fault of a plan."""
+
+    number: int
+    kind: str
+    at_seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.at_seconds:7.3f} s  {self.kind} (fault {self.number})"
+
+
+Inflict = Callable[["Nemesis", random.Random], Awaitable[None]]
+
+
+class Nemesis:
+    """What faults work with."""
+
+    def __init__(self, cluster: SimulatedCluster, seed: str, kinds: dict[str, Inflict]) -> None:
+        self.cluster = cluster
+        self.inflicted: Counter[str] = Counter()
+        self.lost: set[int] = set()
+        """Nodes whose disk is gone and that have not yet been admitted again: never two at a time."""
+        self.changing_members = False
+        """A membership change is under way; nothing is wiped meanwhile."""
+        self.probe: Callable[[int, int], None] = lambda _reads, _writes: None
+        """Have clients read through one node and write through another, now."""
+        self.write: Callable[[int], None] = lambda _node_id: None
+        """Have a client write through a node, now."""
+        self._seed = seed
+        self._kinds = kinds
+        self._tasks: list[asyncio.Task[None]] = []
+        self._healing = False
+
+    # ------------------------------------------------------------------ faults
+
+    async def run(self, faults: list[PlannedFault], seconds: float) -> None:
+        """Inflict all faults at their times; return after `seconds`."""
+        for machine in self.cluster.machines.values():
+            self.look_after(machine)
+        self._tasks = [asyncio.create_task(self._inflict(fault)) for fault in faults]
+        await asyncio.sleep(seconds)
+
+    async def _inflict(self, fault: PlannedFault) -> None:
+        await asyncio.sleep(fault.at_seconds)
+        self.inflicted[fault.kind] += 1
+        self.cluster.note(f"fault {fault.number}: {fault.kind}")
+        source = random.Random(f"{self._seed}/fault {fault.number}")
+        await self._kinds[fault.kind](self, source)
+
+    async def heal(self) -> None:
+        """End every fault; every machine that should run does so, or will soon."""
+        self._healing = True
+        for task in self._tasks:
+            task.cancel()
+        results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                self.cluster.witness.violation(f"a fault failed: {type(result).__name__}: {result}")
+        self.cluster.note("heal")
+        self.cluster.network.mend_all()
+        for machine in self.cluster.machines.values():
+            self.mend(machine)
+
+    def mend(self, machine: Machine) -> None:
+        """The machine's disk is good again, and its process runs."""
+        faults = machine.faults
+        faults.slow_until = 0.0
+        faults.errors.clear()
+        faults.state_full = 0
+        if machine.process is not None:
+            machine.process.loop.steps_left = None
+            machine.process.loop.resume()
+        elif not machine.removed:
+            machine.start()
+
+    # ------------------------------------------------------------------ the operator
+
+    def look_after(self, machine: Machine) -> None:
+        """Whatever ends by itself is started again."""
+        machine.on_exit = lambda error: self._ended(machine, error)
+
+    def _ended(self, machine: Machine, error: StartupError | None) -> None:
+        if machine.damaged and isinstance(error, DataDamagedError | IdentityError | StorageError):
+            self._replace(machine)
+        if not machine.removed:
+            self.cluster.loop.call_later(0.05 + self.cluster.source.random() * 0.3, self._restart, machine)
+
+    def _restart(self, machine: Machine) -> None:
+        if not machine.removed:
+            machine.start()
+
+    def _replace(self, machine: Machine) -> None:
+        """Its files are of no use: it starts on an empty disk and joins as a new member."""
+        self.cluster.note(f"node {machine.node_id} gets an empty disk")
+        machine.empty()
+        self.watch_for(machine)
+
+    def watch_for(self, machine: Machine) -> None:
+        """Count the node's disk as lost until the node serves again as a member."""
+        self.lost.add(machine.node_id)
+        self.cluster.loop.call_later(0.05, self._look_for_member, machine)
+
+    def _look_for_member(self, machine: Machine) -> None:
+        if machine.process is not None and machine.process.joined:
+            self.lost.discard(machine.node_id)
+        else:
+            self.cluster.loop.call_later(0.05, self._look_for_member, machine)
+
+    def may_lose_disk(self) -> bool:
+        """Whether the files of one node may be destroyed without losing what was acknowledged.
+
+        Files that were damaged before may prove useless at any later time, also when the node has started on them.
+        """
+        if any(machine.damaged for machine in self.cluster.machines.values()):
+            return False
+        return not self.lost and not self.changing_members and len(self.cluster.voters()) >= 3
+
+    def wipe(self, machine: Machine) -> None:
+        """The node's disk is replaced by an empty one while it is down."""
+        machine.kill()
+        self._replace(machine)
+
+    # ------------------------------------------------------------------ choosing
+
+    def any(self, source: random.Random) -> Machine:
+        machines = self.cluster.machines
+        return machines[source.choice(sorted(machines))]
+
+    def leader(self, source: random.Random) -> Machine:
+        """The leader's machine, or any when nobody leads."""
+        process = self.cluster.leader()
+        return self.any(source) if process is None else process.machine
+
+    def follower(self, source: random.Random) -> Machine:
+        leader = self.leader(source)
+        others = [i for i in sorted(self.cluster.machines) if i != leader.node_id]
+        return self.cluster.machines[source.choice(others)]
+
+    def some(self, source: random.Random, count: int) -> list[Machine]:
+        chosen = source.sample(sorted(self.cluster.machines), count)
+        return [self.cluster.machines[node_id] for node_id in chosen]
+
+    def minority(self, source: random.Random) -> list[Machine]:
+        return self.some(source, max(1, (len(self.cluster.machines) - 1) // 2))
+
+    def majority(self, source: random.Random) -> list[Machine]:
+        return self.some(source, len(self.cluster.machines) // 2 + 1)
+
+    def all(self) -> list[Machine]:
+        return [machine for _, machine in sorted(self.cluster.machines.items())]

@@ -1,0 +1,258 @@
+"""The virtual network: connections between machines, with latency, and every fault a network has.
+
+A connection keeps its order and loses nothing while it lives, as TCP does: a lost packet is a delay, and a cut path
+holds everything back until it heals or the sender gives up. `wild` breaks that on purpose: raft messages are dropped,
+doubled and reordered, which consensus must survive as well. Knows bytes and machines, not what is said.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from metasrv.model.types import Endpoint
+from verification.simulation.scheduler import Scheduler
+
+UNACKNOWLEDGED_SECONDS_MAX = 3.0
+"""As `connection.UNACKNOWLEDGED_MS_MAX`: a connection whose bytes nobody takes is given up."""
+RETRANSMISSION_SECONDS = 0.2
+KEEPALIVE_SECONDS = 5.0
+"""An idle connection is looked after so often, as in `connection.py`."""
+
+
+class End(Protocol):
+    """One process's side of the network."""
+
+    machine: int
+
+    @property
+    def alive(self) -> bool: ...
+
+    def connection_broken(self, connection: Connection, reason: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Weather:
+    """How the network is at the moment."""
+
+    latency_seconds: float = 0.0004
+    jitter_seconds: float = 0.0006
+    loss: float = 0.0
+    """Share of packets that come only after a retransmission."""
+    wild: float = 0.0
+    """Share of raft messages that are dropped, doubled or delayed past their successors."""
+
+
+class Connection:
+    """Two directions between the process that dialled (side 0) and the one that accepted (side 1)."""
+
+    __slots__ = ("arrival", "ends", "generation", "giving_up", "number", "open", "stalled")
+
+    def __init__(self, number: int, dialler: End, acceptor: End) -> None:
+        self.number = number
+        self.ends = (dialler, acceptor)
+        self.open = [True, True]
+        self.arrival = [0.0, 0.0]
+        """When the last thing sent by each side arrives."""
+        self.stalled: tuple[deque[Callable[[], None]], deque[Callable[[], None]]] = (deque(), deque())
+        self.giving_up = [False, False]
+        self.generation = 0
+
+
+class Network:
+    """All paths between machines. Machine 0 is where the clients are."""
+
+    def __init__(self, scheduler: Scheduler, source: random.Random) -> None:
+        self._scheduler = scheduler
+        self._source = source
+        self.weather = Weather()
+        self.slow_paths: dict[tuple[int, int], float] = {}
+        """Extra seconds on some directed paths."""
+        self._cut: set[tuple[int, int]] = set()
+        self._dark: set[int] = set()
+        self._listeners: dict[Endpoint, End] = {}
+        self._connections: dict[int, Connection] = {}
+        self._numbers = 0
+        self.messages = 0
+        self.note: Callable[[str], None] | None = None
+        """Hears of every raft message that is sent, when the whole trace is wanted."""
+
+    # ------------------------------------------------------------------ paths
+
+    def cut(self, from_machine: int, to_machine: int) -> None:
+        """Nothing gets through in this direction."""
+        self._cut.add((from_machine, to_machine))
+
+    def mend(self, from_machine: int, to_machine: int) -> None:
+        self._cut.discard((from_machine, to_machine))
+        self._flush()
+
+    def mend_all(self) -> None:
+        self._cut.clear()
+        self.slow_paths.clear()
+        self.weather = Weather()
+        self._flush()
+
+    def power(self, machine: int, on: bool) -> None:
+        """A machine without power answers nothing, not even with a reset."""
+        if on:
+            self._dark.discard(machine)
+        else:
+            self._dark.add(machine)
+
+    def is_cut(self, from_machine: int, to_machine: int) -> bool:
+        return (from_machine, to_machine) in self._cut
+
+    def delay(self, from_machine: int, to_machine: int) -> float:
+        weather, source = self.weather, self._source
+        seconds = weather.latency_seconds + weather.jitter_seconds * source.random()
+        if weather.loss and source.random() < weather.loss:
+            seconds += RETRANSMISSION_SECONDS
+        if self.slow_paths:
+            seconds += self.slow_paths.get((from_machine, to_machine), 0.0) * source.random()
+        return seconds
+
+    # ------------------------------------------------------------------ listening and dialling
+
+    def listen(self, endpoint: Endpoint, end: End) -> None:
+        self._listeners[endpoint] = end
+
+    def listener(self, endpoint: Endpoint) -> End | None:
+        return self._listeners.get(endpoint)
+
+    def connect(self, dialler: End, acceptor: End) -> Connection:
+        self._numbers += 1
+        connection = self._connections[self._numbers] = Connection(self._numbers, dialler, acceptor)
+        return connection
+
+    # ------------------------------------------------------------------ what travels
+
+    def send(self, connection: Connection, side: int, deliver: Callable[[], None], *, raft: bool = False) -> None:
+        """Have `deliver` called at the other side, unless the connection breaks before."""
+        if not connection.open[side]:
+            return
+        self.messages += 1
+        sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
+        when = self._scheduler.now + self.delay(sender, receiver)
+        if raft and self.weather.wild and self._source.random() < self.weather.wild:
+            self._send_wild(connection, side, deliver)
+            return
+        when = connection.arrival[side] = max(when, connection.arrival[side])
+        self._scheduler.at(when, self._arrive, connection, side, deliver)
+
+    def _send_wild(self, connection: Connection, side: int, deliver: Callable[[], None]) -> None:
+        for _ in range(self._source.choice((0, 1, 2, 2))):
+            late = self._scheduler.now + self._source.random() * self._source.choice((0.003, 0.05, 0.5))
+            self._scheduler.at(late, self._arrive, connection, side, deliver)
+
+    def _arrive(self, connection: Connection, side: int, deliver: Callable[[], None]) -> None:
+        sender, receiver = connection.ends[side], connection.ends[1 - side]
+        if not connection.open[1 - side] or not receiver.alive:
+            self._answer_reset(connection, side)
+            return
+        if (sender.machine, receiver.machine) in self._cut or connection.stalled[side]:
+            connection.stalled[side].append(deliver)
+            self._give_up_later(connection, side)
+            return
+        deliver()
+
+    def _answer_reset(self, connection: Connection, side: int) -> None:
+        """Bytes came for a connection that is no more: the machine says so, if it has power and a way back."""
+        sender, receiver = connection.ends[side], connection.ends[1 - side]
+        if receiver.machine in self._dark or self.is_cut(receiver.machine, sender.machine):
+            self._give_up_later(connection, side)
+            return
+        seconds = self.delay(receiver.machine, sender.machine)
+        self._scheduler.after(seconds, self.close, connection, side, "the other side reset it")
+
+    def _give_up_later(self, connection: Connection, side: int) -> None:
+        if connection.giving_up[side] or not connection.open[side]:
+            return
+        connection.giving_up[side] = True
+
+        def give_up() -> None:
+            connection.giving_up[side] = False
+            receiver = connection.ends[1 - side]
+            if connection.stalled[side] or not receiver.alive or not connection.open[1 - side]:
+                self.close(connection, side, "nobody acknowledged what was sent")
+
+        self._scheduler.after(UNACKNOWLEDGED_SECONDS_MAX, give_up)
+
+    def _flush(self) -> None:
+        """Paths were mended: what was held back on them goes on."""
+        for connection in list(self._connections.values()):
+            for side in (0, 1):
+                held = connection.stalled[side]
+                sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
+                if not held or (sender, receiver) in self._cut:
+                    continue
+                waiting = list(held)
+                held.clear()
+                for deliver in waiting:
+                    when = self._scheduler.now + self.delay(sender, receiver)
+                    when = connection.arrival[side] = max(when, connection.arrival[side])
+                    self._scheduler.at(when, self._arrive, connection, side, deliver)
+
+    # ------------------------------------------------------------------ endings
+
+    def close(self, connection: Connection, side: int, reason: str) -> None:
+        """One side lets go; the other hears of it when the path and the power allow."""
+        if not connection.open[side]:
+            return
+        connection.open[side] = False
+        connection.stalled[side].clear()
+        end = connection.ends[side]
+        if end.alive:
+            end.connection_broken(connection, reason)
+        self._tell_other(connection, side)
+
+    def _tell_other(self, connection: Connection, side: int) -> None:
+        other = 1 - side
+        if not connection.open[other]:
+            self._connections.pop(connection.number, None)
+            return
+        sender, receiver = connection.ends[side].machine, connection.ends[other].machine
+        if sender in self._dark:
+            return
+
+        def arrive() -> None:
+            if (sender, receiver) in self._cut:
+                self._scheduler.after(RETRANSMISSION_SECONDS, arrive)
+                return
+            self.close(connection, other, "the other side closed the connection")
+
+        self._scheduler.after(self.delay(sender, receiver), arrive)
+
+    def break_some(self, source: random.Random) -> None:
+        """Reset about half of all connections, at both ends at once."""
+        for connection in list(self._connections.values()):
+            if source.random() < 0.5:
+                for side in (0, 1):
+                    self.close(connection, side, "it was reset on the way")
+
+    def process_ended(self, end: End, *, power_lost: bool) -> None:
+        """Its connections are gone with it; the kernel tells the others, unless it has lost its power too."""
+        for endpoint, listener in list(self._listeners.items()):
+            if listener is end:
+                del self._listeners[endpoint]
+        for connection in list(self._connections.values()):
+            for side in (0, 1):
+                if connection.ends[side] is end and connection.open[side]:
+                    connection.open[side] = False
+                    connection.stalled[side].clear()
+                    if power_lost:
+                        self._probe_later(connection, 1 - side)
+                    else:
+                        self._tell_other(connection, side)
+
+    def _probe_later(self, connection: Connection, side: int) -> None:
+        """Nobody said that the other side is gone: the keep-alive finds out."""
+
+        def probe() -> None:
+            if connection.open[side]:
+                self._answer_reset(connection, side)
+
+        self._scheduler.after(KEEPALIVE_SECONDS, probe)

@@ -1,0 +1,99 @@
+"""Courses of events in which a node is overtaken by the others: its log ends elsewhere, or before theirs begins.
+
+Each step of them is among the other faults as well, but hardly ever in this order and in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from verification.simulation.membership_faults import take_snapshot
+from verification.simulation.nemesis import Inflict, Nemesis
+
+_PAUSE_SECONDS = 0.02
+"""Between writes: each becomes an entry of its own."""
+_INSTALL_LOOKS = 1_500
+_INSTALL_LOOK_SECONDS = 0.0005
+"""The state is synced anew a moment after a snapshot was put in place."""
+
+
+@contextmanager
+def _cut_off(nemesis: Nemesis, node_id: int) -> Iterator[None]:
+    """Nothing gets to the node or from it, except clients."""
+    network = nemesis.cluster.network
+    paths = [path for i in sorted(nemesis.cluster.machines) if i != node_id for path in ((i, node_id), (node_id, i))]
+    for path in paths:
+        network.cut(*path)
+    try:
+        yield
+    finally:
+        for path in paths:
+            network.mend(*path)
+
+
+async def _write_some(nemesis: Nemesis, node_ids: list[int], count: int, source: random.Random) -> None:
+    for _ in range(count):
+        nemesis.write(source.choice(node_ids))
+        await asyncio.sleep(_PAUSE_SECONDS * (0.5 + source.random()))
+
+
+def _others(nemesis: Nemesis, node_id: int) -> list[int]:
+    return [i for i in sorted(nemesis.cluster.machines) if i != node_id]
+
+
+async def overtaken_leader(nemesis: Nemesis, source: random.Random) -> None:
+    """A leader that is cut off has entries that nobody gets; when it is back, others stand in their place.
+
+    Or its log ends before that of the others begins, and it gets a snapshot (D1).
+    """
+    leader = nemesis.leader(source)
+    others = _others(nemesis, leader.node_id)
+    with _cut_off(nemesis, leader.node_id):
+        await _write_some(nemesis, [leader.node_id], source.randint(2, 6), source)
+        await asyncio.sleep(0.4 + 0.2 * source.random())  # the others elect
+        await _write_some(nemesis, others, source.choice((4, 10, 20)), source)
+        if source.random() < 0.5:
+            await take_snapshot(nemesis, nemesis.leader(source))
+
+
+async def candidate_that_lags(nemesis: Nemesis, source: random.Random) -> None:
+    """The leader is gone in the moment in which a node comes back that lacks what was committed meanwhile."""
+    leader = nemesis.leader(source)
+    candidate = nemesis.cluster.machines[source.choice(_others(nemesis, leader.node_id))]
+    with _cut_off(nemesis, candidate.node_id):
+        await _write_some(nemesis, [leader.node_id], source.randint(2, 8), source)
+        await asyncio.sleep(0.1 + 0.2 * source.random())
+    with _cut_off(nemesis, leader.node_id):
+        await asyncio.sleep(0.5 + 0.5 * source.random())
+
+
+async def power_loss_after_snapshot(nemesis: Nemesis, source: random.Random) -> None:
+    """A node that was too far behind gets a snapshot, puts it in place, and loses its power right then."""
+    machine = nemesis.follower(source)
+    leader = nemesis.leader(source)
+    if machine is leader:
+        return
+    with _cut_off(nemesis, machine.node_id):
+        await _write_some(nemesis, [leader.node_id], source.choice((6, 15)), source)
+        await take_snapshot(nemesis, leader)
+        await asyncio.sleep(0.1)
+    installed = nemesis.cluster.invariants.counts["snapshots installed"]
+    for _ in range(_INSTALL_LOOKS):
+        await asyncio.sleep(_INSTALL_LOOK_SECONDS)
+        if nemesis.cluster.invariants.counts["snapshots installed"] > installed:
+            break
+    await asyncio.sleep(source.choice((0.0, 0.0, 0.002, 0.05)) * source.random())
+    machine.kill(power_lost=True)
+    await asyncio.sleep(0.1 * source.random())
+    if not machine.removed:
+        machine.start()
+
+
+OVERTAKING_FAULTS: dict[str, Inflict] = {
+    "overtaken leader": overtaken_leader,
+    "candidate that lags": candidate_that_lags,
+    "power loss after snapshot": power_loss_after_snapshot,
+}

@@ -1,0 +1,95 @@
+"""What a seed stands for: cluster, configuration, load and faults of one history.
+
+A plan is a value: it can be shortened (`shrink.py`) and run again. Each part is drawn from a source of its own, so that a
+shorter plan keeps everything else.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from verification.simulation.disk_faults import DISK_FAULTS
+from verification.simulation.machine import Tuning
+from verification.simulation.membership_faults import MEMBERSHIP_FAULTS
+from verification.simulation.nemesis import Inflict, PlannedFault
+from verification.simulation.network_faults import NETWORK_FAULTS
+from verification.simulation.overtaking_faults import OVERTAKING_FAULTS
+from verification.simulation.process_faults import PROCESS_FAULTS
+
+FAULTS: dict[str, Inflict] = {
+    **PROCESS_FAULTS,
+    **NETWORK_FAULTS,
+    **DISK_FAULTS,
+    **MEMBERSHIP_FAULTS,
+    **OVERTAKING_FAULTS,
+}
+
+FORMATION_SHARE = 0.03
+"""Histories that begin with empty disks; the others begin with a cluster that was formed before."""
+
+
+LONG_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One history to run."""
+
+    seed: int
+    size: int
+    forms: bool
+    """The cluster is formed under load and faults."""
+    tuning: Tuning
+    seconds: float
+    """Length of the part with faults."""
+    clients: int
+    operations: int
+    """Of each client."""
+    pause_seconds: float
+    """Between a client's operations, in the mean."""
+    faults: tuple[PlannedFault, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"seed {self.seed}: {self.size} nodes, {'forming, ' if self.forms else ''}{self.seconds:.1f} s,"
+            f" {self.clients} clients of {self.operations} operations, {self.tuning}"
+        ]
+        return "\n".join([*lines, *(f"  {fault}" for fault in self.faults)])
+
+
+def make_plan(seed: int) -> Plan:
+    """The plan of a seed; always the same."""
+    source = random.Random(f"{seed}/plan")
+    size = source.choices((3, 5, 7), (84, 12, 4))[0]
+    long = source.random() < LONG_SHARE
+    seconds = source.uniform(3.0, 8.0) if long else source.uniform(0.3, 1.2)
+    clients = source.randint(2, 4)
+    pause_seconds = source.choice((0.01, 0.04, 0.1))
+    operations = max(4, int(min(40, seconds / (pause_seconds + 0.02)) * source.uniform(0.4, 0.9)))
+    tuning = Tuning(
+        snapshot_logs_since_last=source.choice((5, 10, 20, 60)),
+        max_applied_log_to_keep=source.choice((0, 5, 20)),
+        snapshot_chunk_size_bytes=source.choice((2_048, 16_384, 1_048_576)),
+        install_snapshot_timeout_ms=source.choice((200, 1_000)),
+        sync_seconds=source.choice((0.0002, 0.0005, 0.004)),
+    )
+    count = source.randint(1, 4) if not long else source.randint(6, 16)
+    faults = tuple(sorted(_faults(random.Random(f"{seed}/faults"), count, seconds), key=lambda f: f.at_seconds))
+    # This fault takes its time.
+    seconds = max([seconds, *(fault.at_seconds + 1.8 for fault in faults if fault.kind == "deaf leader")])
+    return Plan(
+        seed, size, source.random() < FORMATION_SHARE, tuning, seconds, clients, operations, pause_seconds, faults
+    )
+
+
+def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
+    """Kinds at times; often one kind several times, since faults that meet their like find other things."""
+    kinds = sorted(FAULTS)
+    favourites = source.sample(kinds, 3)
+    chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
+    return [PlannedFault(i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(chosen)]
+
+
+def without(plan: Plan, fault: PlannedFault) -> Plan:
+    return replace(plan, faults=tuple(other for other in plan.faults if other != fault))

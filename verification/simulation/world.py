@@ -1,0 +1,86 @@
+"""What the machines of a simulated world share, and who watches them; and the configuration of their nodes.
+
+Protocols and values only: `cluster.py` is the world, `invariants.py` the witness.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from metasrv.model.commands import Reply
+from metasrv.model.entries import Entry
+from metasrv.model.types import LogId
+from metasrv.raft.log.format import PendingWrite
+from verification.simulation.loop import SimulatedClock
+from verification.simulation.network import Network
+from verification.simulation.scheduler import Scheduler
+from verification.simulation.system import SimulatedSystem
+
+if TYPE_CHECKING:
+    from verification.simulation.machine import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The configuration that all nodes of a cluster share."""
+
+    heartbeat_ms: int = 100
+    election_timeout_min_ms: int = 200
+    election_timeout_max_ms: int = 400
+    snapshot_logs_since_last: int = 40
+    max_applied_log_to_keep: int = 20
+    snapshot_chunk_size_bytes: int = 16 * 1024
+    install_snapshot_timeout_ms: int = 1_000
+    sync_seconds: float = 0.0005
+
+
+class Witness(Protocol):
+    """Who watches every process: the checker of invariants."""
+
+    def violation(self, text: str) -> None: ...
+
+    def count(self, what: str) -> None:
+        """Something worth a figure happened."""
+        ...
+
+    def opened(self, process: Process) -> None: ...
+
+    def written(self, node_id: int, pending: PendingWrite) -> None:
+        """A write of its raft log was executed and synced."""
+        ...
+
+    def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
+        """A raft message leaves it."""
+        ...
+
+    def ended(self, process: Process) -> None: ...
+
+    def applied(self, process: Process, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None: ...
+
+    def installed(self, process: Process) -> None: ...
+
+    def emptied(self, node_id: int) -> None: ...
+
+
+class World(Protocol):
+    """What all machines share."""
+
+    scheduler: Scheduler
+    clock: SimulatedClock
+    network: Network
+    system: SimulatedSystem
+    source: random.Random
+    tuning: Tuning
+    base: str
+    on_start: Callable[[Process], None]
+    """Called for each process once it is composed."""
+
+    @property
+    def witness(self) -> Witness: ...
+
+    def note(self, text: str) -> None:
+        """A line of the trace."""
+        ...
