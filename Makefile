@@ -84,7 +84,7 @@ sim: $(STAMP) ## Simulate clusters under faults, deterministically (N=100000 SEE
 
 .PHONY: soak
 soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descriptor, thread or memory grows (MINUTES=60)
-	@exec $(BIN)/python -m metasrv.testing.endurance --minutes $(MINUTES) $(ARGS)
+	@exec $(BIN)/python -m verification.endurance --minutes $(MINUTES) $(ARGS)
 
 .PHONY: replay
 replay: $(STAMP) ## Run one simulated history again and print all that happened in it; about 1 s (SEED=87329)

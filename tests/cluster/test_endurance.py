@@ -9,9 +9,9 @@ import pytest
 
 from metasrv.model.limits import MIB
 from metasrv.protocol.proto import meta_pb2 as pb
-from metasrv.testing.endurance import Endurance, report
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import RecordProperty, StartCluster
+from verification.endurance import Endurance, report
 
 WRITERS = 16
 KEYS = 800

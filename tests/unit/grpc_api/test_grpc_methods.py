@@ -323,6 +323,7 @@ FAILURES = [
     ),
     (errors.StoppingError(), Code.UNAVAILABLE, "MetaNodeStopped: this node is shutting down", True),
     (errors.UnknownOutcomeError("it may be done"), Code.ABORTED, "it may be done", False),
+    (errors.ViewLostError("it took too long; read again"), Code.ABORTED, "it took too long; read again", True),
     (errors.OverloadedError("too many"), Code.RESOURCE_EXHAUSTED, "too many", True),
     (errors.TooLargeError("it", 2, 1), Code.INVALID_ARGUMENT, "it is 2, the limit is 1", True),
     (errors.InvalidRequestError("no"), Code.INVALID_ARGUMENT, "no", True),

@@ -241,6 +241,46 @@ async def test_a_client_that_stops_reading_is_cut_off(bench: MethodBench, monkey
     assert bench.service._readers.open_count == 0
 
 
+async def test_an_export_whose_view_is_lost_ends_with_a_sentence(bench: MethodBench) -> None:
+    for start in range(0, 3000, 1000):
+        await bench.transact(*(pb.TxnOp(put=pb.TxnPutRequest(key=f"k{start + i:05}")) for i in range(1000)))
+    route = bench.service._dispatcher.route(m.EXPORT, bench._bodies[m.EXPORT])
+    call = FakeCall()
+    taken: list[bytes] = []
+
+    async def take(message: bytes) -> None:
+        taken.append(message)
+        bench.machine.views.revoke("this read took so long; read again")
+
+    call.write = take  # type: ignore[method-assign]
+    with pytest.raises(AbortedCall, match="this read took so long; read again") as caught:
+        await route.function(b"", call)
+    assert caught.value.code is Code.ABORTED
+    assert taken
+    assert (bench.service._readers.open_count, len(bench.machine.views)) == (0, 0)
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+async def test_an_export_does_not_rest_when_its_view_is_about_to_be_lost(
+    bench: MethodBench, monkeypatch: pytest.MonkeyPatch, hurry: bool
+) -> None:
+    rests: list[float] = []
+    sleep = asyncio.sleep
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        await sleep(0)
+
+    await bench.put("k")
+    bench.machine.views.hurry = hurry
+    reader = bench.service._readers.open()
+    monkeypatch.setattr("metasrv.grpc_api.readers.asyncio.sleep", rest)
+    async with reader:
+        async for number in reader.iterate(iter((1, 2, 3)), patient=True):
+            await bench.put("k", str(number).encode())
+    assert bool(rests) is not hurry
+
+
 async def layout_of(bench: MethodBench, **request: int) -> list[tuple[str, int]]:
     call = await bench.call(m.SNAPSHOT_KEYS_LAYOUT, pb.KeysLayoutRequest(**request))
     assert bench.service._readers.open_count == 0

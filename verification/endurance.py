@@ -1,6 +1,6 @@
 """`make soak`: a cluster of three local nodes under a mixed load, and whether anything of it grows without bound.
 
-    python -m metasrv.testing.endurance --minutes 10
+    python -m verification.endurance --minutes 10
 
 The load works on a bounded set of keys: puts, transactions, leases that expire, values of 64 KiB, prefixes that are
 deleted, reads, lists, exports, watches that come and go, snapshots. Every file, the descriptors, the threads and the
@@ -21,8 +21,8 @@ from contextlib import aclosing
 from metasrv.client import AsyncClient, Transaction
 from metasrv.model.errors import RequestError
 from metasrv.model.limits import MIB
-from metasrv.testing.footprint import Footprint, Growth, footprint_of, growths, table
 from metasrv.testing.processes import ProcessCluster
+from verification.footprint import Footprint, Growth, footprint_of, growths, table
 
 SAMPLE_SECONDS = 0.5
 WRITERS = 12
@@ -88,7 +88,7 @@ class Endurance:
                 await asyncio.sleep(0.05)
 
     async def _write(self, number: int) -> None:
-        chance = random.Random(number)  # noqa: S311 - repeatable
+        chance = random.Random(number)
         kinds = ["put"] * 80 + ["transaction"] * 12 + ["lease"] * 6 + ["large"] + ["delete"]
 
         async def call(kind: str) -> None:
@@ -113,7 +113,7 @@ class Endurance:
             await self._repeat(lambda: chance.choice(kinds), call)
 
     async def _read(self, number: int) -> None:
-        chance = random.Random(f"reader {number}")  # noqa: S311 - repeatable
+        chance = random.Random(f"reader {number}")
 
         async def call(kind: str) -> None:
             if kind == "get":
@@ -181,9 +181,7 @@ async def run(seconds: float) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m metasrv.testing.endurance", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m verification.endurance", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--minutes", type=float, default=10.0)
     return asyncio.run(run(parser.parse_args(arguments).minutes * 60))
 

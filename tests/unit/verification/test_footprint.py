@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metasrv.model.limits import MIB
-from metasrv.testing.footprint import DESCRIPTORS, MEMORY, THREADS, footprint_of, growths, table
+from verification.footprint import DESCRIPTORS, MEMORY, THREADS, footprint_of, growths, table
 
 
 def problems(what: str, values: list[int], limit: int | None = None) -> list[str]:
