@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from zlib import crc32
 
 from metasrv.model.errors import NotDoneError, UnknownOutcomeError
 from metasrv.raft.core.engine import LEADER
@@ -25,6 +26,7 @@ from verification.simulation.machine import Machine, Process, Tuning
 from verification.simulation.network import Network
 from verification.simulation.scheduler import Scheduler
 from verification.simulation.system import SimulatedSystem
+from verification.simulation.world import Wire
 
 T = TypeVar("T")
 
@@ -53,9 +55,11 @@ class Trace:
 class SimulatedCluster:
     """See the module. `images` are the disks of the first machines."""
 
-    def __init__(self, seed: str, base: str, tuning: Tuning, *, keep_trace: bool = False) -> None:
+    def __init__(self, seed: str, base: str, tuning: Tuning, wire: Wire, *, keep_trace: bool = False) -> None:
         self.base = base
         self.tuning = tuning
+        self.wire = wire
+        self.stream_source = random.Random(f"{seed}/streams")
         self.source = random.Random(f"{seed}/world")
         self.scheduler = Scheduler()
         self.scheduler.now = START_SECONDS
@@ -65,7 +69,8 @@ class SimulatedCluster:
         self.invariants = Invariants()
         self.trace = Trace(keep_trace)
         if keep_trace:
-            self.network.note = self.note
+            self.network.note_message = self._note_message
+            self.network.note_packet = self._note_packet
         self.machines: dict[int, Machine] = {}
         self.on_start: Callable[[Process], None] = lambda _process: None
         self.loop = SimulatedLoop(self.scheduler, self._failed)
@@ -78,6 +83,12 @@ class SimulatedCluster:
     def note(self, text: str) -> None:
         """A line of the trace, without the name of this run's directory."""
         self.trace.add(f"{self.scheduler.now - START_SECONDS:.6f} {text.replace(self.base, '')}")
+
+    def _note_message(self, from_id: int, to_id: int, payload: bytes) -> None:
+        self.note(f"{from_id}>{to_id} {len(payload)} bytes, {crc32(payload):08x}")
+
+    def _note_packet(self, connection: int, side: int, data: bytes) -> None:
+        self.note(f"connection {connection} {'<' if side else '>'} {len(data)} bytes, {crc32(data):08x}")
 
     def _failed(self, text: str) -> None:
         self.witness.violation(f"outside the cluster: {text}")
@@ -186,12 +197,17 @@ class SimulatedCluster:
 
 @contextmanager
 def opened(
-    seed: str, tuning: Tuning, *, keep_trace: bool = False, make: type[SimulatedCluster] | None = None
+    seed: str,
+    tuning: Tuning,
+    wire: Wire | None = None,
+    *,
+    keep_trace: bool = False,
+    make: type[SimulatedCluster] | None = None,
 ) -> Iterator[SimulatedCluster]:
     """A world with its directory on a memory file system; everything is gone afterwards."""
     shared = "/dev/shm"
     base = tempfile.mkdtemp(prefix="metasrv-sim-", dir=shared if os.path.isdir(shared) else None)
-    cluster = (make or SimulatedCluster)(seed, base, tuning, keep_trace=keep_trace)
+    cluster = (make or SimulatedCluster)(seed, base, tuning, wire or Wire(), keep_trace=keep_trace)
     try:
         with cluster.system.installed():
             try:
