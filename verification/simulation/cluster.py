@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 from zlib import crc32
 
-from metasrv.model.errors import NotDoneError, UnknownOutcomeError
+from metasrv.model.errors import NotDoneError, RequestError, UnknownOutcomeError
 from metasrv.raft.core.engine import LEADER
 from verification.simulation.disk import Image
 from verification.simulation.invariants import Invariants
@@ -34,6 +34,10 @@ START_SECONDS = 1000.0
 """As on a machine that has been up for a while: the engine takes a zero for never."""
 EPOCH_MS = 1_700_000_000_000
 CLIENT_MACHINE = 0
+
+
+class WrongAnswerError(Exception):
+    """What came is no answer to what was asked."""
 
 
 class Trace:
@@ -152,8 +156,11 @@ class SimulatedCluster:
                 return
             if error is None:
                 answered.set_result(task.result())
-            else:
+            elif isinstance(error, RequestError | WrongAnswerError):
                 answered.set_exception(error)
+            else:
+                self.witness.violation(f"a call of node {node_id} ended with {type(error).__name__}: {error}")
+                lost("the call failed")
 
         def lost(reason: str = "the node died") -> None:
             if not answered.done():

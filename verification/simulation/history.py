@@ -105,7 +105,7 @@ class _History:
             told.reads,
             self._undecided,
             self._nemesis.inflicted,
-            cluster.invariants.counts,
+            cluster.invariants.counts + cluster.network.counts,
             cluster.trace.lines,
         )
 

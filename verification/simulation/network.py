@@ -8,7 +8,7 @@ doubled and reordered, which consensus must survive as well. Knows bytes and mac
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +19,9 @@ from verification.simulation.scheduler import Scheduler
 UNACKNOWLEDGED_SECONDS_MAX = 3.0
 """As `connection.UNACKNOWLEDGED_MS_MAX`: a connection whose bytes nobody takes is given up."""
 RETRANSMISSION_SECONDS = 0.2
+"""A lost packet is sent again after this; what a cut path held back, within twice as long after it was mended."""
+ORDERLY_DEATH_SHARE = 0.5
+"""Connections of a killed process whose kernel still delivers what was sent; the others are reset."""
 CLOSED = "the other side closed the connection"
 KEEPALIVE_SECONDS = 5.0
 """An idle connection is looked after so often, as in `connection.py`."""
@@ -58,7 +61,7 @@ class Weather:
 class Connection:
     """Two directions between the process that dialled (side 0) and the one that accepted (side 1)."""
 
-    __slots__ = ("arrival", "ends", "giving_up", "number", "open", "stalled")
+    __slots__ = ("arrival", "ends", "giving_up", "number", "open", "releasing", "stalled")
 
     def __init__(self, number: int, dialler: End, acceptor: End) -> None:
         self.number = number
@@ -68,6 +71,7 @@ class Connection:
         """When the last thing sent by each side arrives."""
         self.stalled: tuple[deque[Callable[[], None]], deque[Callable[[], None]]] = (deque(), deque())
         self.giving_up = [False, False]
+        self.releasing = [False, False]
 
 
 class Network:
@@ -85,10 +89,12 @@ class Network:
         """The machine behind each endpoint on which somebody has listened."""
         self._listeners: dict[Endpoint, End] = {}
         self._connections: dict[int, Connection] = {}
-        self.damaged: dict[Connection, None] = {}
-        """Connections of which bytes were damaged, and which may wait for ever for what is missing."""
+        self.incomplete: dict[Connection, None] = {}
+        """Connections on which bytes were lost, so that somebody may wait for them for ever."""
         self._numbers = 0
         self.messages = 0
+        self.counts: Counter[str] = Counter()
+        """What happened to connections, for figures."""
         self.note_message: Callable[[int, int, bytes], None] | None = None
         """Hears of every raft message that is sent, from and to which node, when the whole trace is wanted."""
         self.note_packet: Callable[[int, int, bytes], None] | None = None
@@ -151,6 +157,7 @@ class Network:
 
     def connect(self, dialler: End, acceptor: End) -> Connection:
         self._numbers += 1
+        self.counts["connections"] += 1
         connection = self._connections[self._numbers] = Connection(self._numbers, dialler, acceptor)
         return connection
 
@@ -195,15 +202,19 @@ class Network:
         self.scheduler.after(seconds, self.close, connection, side, "the other side reset it")
 
     def _give_up_later(self, connection: Connection, side: int) -> None:
-        if connection.giving_up[side] or not connection.open[side]:
+        if connection.giving_up[side]:
             return
         connection.giving_up[side] = True
 
         def give_up() -> None:
             connection.giving_up[side] = False
-            receiver = connection.ends[1 - side]
-            if connection.stalled[side] or not receiver.alive or not connection.open[1 - side]:
-                self.close(connection, side, "nobody acknowledged what was sent")
+            stalled, receiver = connection.stalled[side], connection.ends[1 - side]
+            if connection.open[side]:
+                if stalled or not receiver.alive or not connection.open[1 - side]:
+                    self.close(connection, side, "nobody acknowledged what was sent")
+            elif stalled:  # its process let go of it long ago; the other side has to find out by itself
+                stalled.clear()
+                self._probe_later(connection, 1 - side)
 
         self.scheduler.after(UNACKNOWLEDGED_SECONDS_MAX, give_up)
 
@@ -211,16 +222,23 @@ class Network:
         """Paths were mended: what was held back on them goes on."""
         for connection in list(self._connections.values()):
             for side in (0, 1):
-                held = connection.stalled[side]
                 sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
-                if not held or (sender, receiver) in self._cut:
-                    continue
-                waiting = list(held)
-                held.clear()
-                for deliver in waiting:
-                    when = self.scheduler.now + self.delay(sender, receiver)
-                    when = connection.arrival[side] = max(when, connection.arrival[side])
-                    self.scheduler.at(when, self._arrive, connection, side, deliver)
+                if connection.stalled[side] and not connection.releasing[side] and (sender, receiver) not in self._cut:
+                    connection.releasing[side] = True
+                    seconds = self.delay(sender, receiver) + 2 * RETRANSMISSION_SECONDS * self.source.random()
+                    self.scheduler.after(seconds, self._release, connection, side)
+
+    def _release(self, connection: Connection, side: int) -> None:
+        """What was held back arrives, before all that was sent after it: that waits behind it until now."""
+        connection.releasing[side] = False
+        held = connection.stalled[side]
+        sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
+        if not held or (sender, receiver) in self._cut:
+            return
+        waiting = list(held)
+        held.clear()
+        for deliver in waiting:
+            self._arrive(connection, side, deliver)
 
     # ------------------------------------------------------------------ endings
 
@@ -268,14 +286,15 @@ class Network:
             if source.random() < 0.5:
                 self.reset(connection)
 
-    def reset_damaged(self) -> None:
+    def reset_incomplete(self) -> None:
         """Whatever stands in the way and lost bytes lets go of the connections at last."""
-        damaged, self.damaged = self.damaged, {}
-        for connection in damaged:
+        incomplete, self.incomplete = self.incomplete, {}
+        for connection in incomplete:
             self.reset(connection)
 
     def reset(self, connection: Connection) -> None:
         """Both ends hear at once that the connection is gone."""
+        self.counts["connections reset"] += any(connection.open)
         for side in (0, 1):
             self.close(connection, side, "it was reset on the way")
 
@@ -288,7 +307,11 @@ class Network:
             for side in (0, 1):
                 if connection.ends[side] is not end:
                     continue
-                was_open, connection.open[side] = connection.open[side], False
+                was_open = connection.open[side]
+                if was_open and not power_lost and self.source.random() < ORDERLY_DEATH_SHARE:
+                    self.finish(connection, side)
+                    continue
+                connection.open[side] = False
                 if power_lost:
                     connection.stalled[side].clear()
                     self._probe_later(connection, 1 - side)

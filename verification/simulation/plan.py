@@ -34,6 +34,8 @@ FORMATION_SHARE = 0.03
 
 
 LONG_SHARE = 0.02
+_BUFFERS = ((256, 512), (4_096, 16_384), (1_048_576, None))
+"""Bytes that the systems hold of a connection, and bytes that may wait besides: the small ones let connections pause."""
 WIRE_FAULTS_FROM = 100
 """The number of a history's first fault of its byte streams."""
 
@@ -93,10 +95,11 @@ def make_plan(seed: int) -> Plan:
 
 
 def _wire(source: random.Random) -> Wire:
+    buffer_bytes, unsent_bytes_high = source.choice(_BUFFERS)
     return Wire(
         security=source.choices(SECURITIES, (4, 3, 2, 1))[0],
-        buffer_bytes=source.choice((4_096, 65_536, 1_048_576)),
-        unsent_bytes_high=source.choice((None, 8_192, 65_536)),
+        buffer_bytes=buffer_bytes,
+        unsent_bytes_high=unsent_bytes_high,
         splits=source.choice((0.0, 0.05, 0.4)),
     )
 

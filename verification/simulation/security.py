@@ -9,12 +9,19 @@ _OLD, _NEW = b"the simulated cluster's secret", b"the secret that takes its plac
 SECURITIES = ("no secret", "one secret", "secret changes", "secret rolled out")
 """All nodes hold the same or none; some prove with a new one already; some hold none yet, and none is demanded."""
 STRANGER_INCARNATION = "a stranger"
-"""In the identity of every stranger, which names another cluster too: shows which node has admitted one."""
+"""In the identity of every stranger: shows which node has admitted one."""
+OTHER_CLUSTER = "another cluster"
+"""What strangers say that they belong to, where no secret is demanded of them."""
+
+
+def demands_proof(name: str) -> bool:
+    """Whether nodes let nobody in who does not prove a secret."""
+    return name in ("one secret", "secret changes")
 
 
 def lets_strangers_in(name: str, cluster_id: str | None) -> bool:
-    """Whether a node of that cluster, or yet of none, may talk to a stranger: it has no means to tell."""
-    return cluster_id is None and name in ("no secret", "secret rolled out")
+    """Whether a node of that cluster, or of none yet, has no means to tell a stranger."""
+    return cluster_id is None and not demands_proof(name)
 
 
 def security_of(name: str, node_id: int) -> PeerSecurity:

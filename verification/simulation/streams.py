@@ -65,7 +65,10 @@ class SimulatedStream(MemoryTransport):
             self._send(sent)
             data = data[len(sent) :]
         if data:
+            was_paused = self._paused
             super().write(data)
+            if self._paused and not was_paused:
+                self._streams.network.counts["connections paused"] += 1
 
     def resume_reading(self) -> None:
         super().resume_reading()
@@ -114,6 +117,7 @@ class SimulatedStream(MemoryTransport):
             self.receive(data)
         if self._ended and not self.is_closing() and self.reading:
             self._protocol.eof_received()
+            self.outgoing.clear()  # nobody takes it any more: the other side let go of both directions
             self.close()
 
     def _transmit(self) -> None:
@@ -181,8 +185,10 @@ class SimulatedStream(MemoryTransport):
         for piece in pieces:
             late, self._late = self._late, None
             if piece and source.random() < share:
-                self._streams.network.damaged[self._connection] = None
                 what = source.choice(("flip", "cut", "drop", "double", "insert", "late"))
+                if what in ("cut", "drop", "late"):
+                    self._streams.network.incomplete[self._connection] = None
+                self._streams.network.counts["packets damaged"] += 1
                 if what == "late":
                     self._late = piece
                 else:

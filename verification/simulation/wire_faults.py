@@ -18,7 +18,8 @@ from verification.simulation.machine import endpoint_of
 from verification.simulation.nemesis import Inflict, Nemesis
 from verification.simulation.network import Weather
 from verification.simulation.network_faults import under_weather
-from verification.simulation.security import STRANGER_INCARNATION, lets_strangers_in
+from verification.simulation.overtaking_faults import cut_off
+from verification.simulation.security import OTHER_CLUSTER, STRANGER_INCARNATION, demands_proof, lets_strangers_in
 from verification.simulation.streams import SimulatedStream, Streams
 from verification.simulation.world import Wire
 
@@ -35,7 +36,7 @@ async def damaged_bytes(nemesis: Nemesis, source: random.Random) -> None:
     try:
         await under_weather(nemesis, source, Weather(damage=source.choice((0.01, 0.05, 0.3))))
     finally:
-        nemesis.cluster.network.reset_damaged()
+        nemesis.cluster.network.reset_incomplete()
 
 
 async def breaks_within_frames(nemesis: Nemesis, source: random.Random) -> None:
@@ -53,6 +54,16 @@ async def names_not_resolved(nemesis: Nemesis, source: random.Random) -> None:
             await asyncio.sleep(0.3 * source.random())
     finally:
         network.weather = before
+
+
+async def restart_behind_a_cut(nemesis: Nemesis, source: random.Random) -> None:
+    """A node is cut off, killed and started again: what its first life had sent may arrive after the second's first words."""
+    machine = nemesis.any(source)
+    with cut_off(nemesis, machine.node_id):
+        await asyncio.sleep(0.2 + 0.4 * source.random())
+        machine.kill()
+    if not machine.removed:
+        machine.start()
 
 
 async def strangers(nemesis: Nemesis, source: random.Random) -> None:
@@ -102,9 +113,10 @@ class _Stranger:
 
     async def pretends(self, endpoint: Endpoint) -> None:
         """Speaks the protocol as a member of the cluster would, but for the secret or the cluster's name."""
-        source, machines = self._source, self._nemesis.cluster.machines
-        node_id = source.choice(sorted(machines))
-        identity = LocalIdentity(node_id, STRANGER_INCARNATION, endpoint_of(node_id), "another cluster")
+        source, cluster = self._source, self._nemesis.cluster
+        node_id = source.choice(sorted(cluster.machines))
+        cluster_id = source.choice((None, OTHER_CLUSTER)) if demands_proof(cluster.wire.security) else OTHER_CLUSTER
+        identity = LocalIdentity(node_id, STRANGER_INCARNATION, endpoint_of(node_id), cluster_id)
         security = PeerSecurity(source.choice((None, _WRONG_SECRET)), strict=False)
         made: list[DialledConnection] = []
 
@@ -113,7 +125,8 @@ class _Stranger:
             return made[0]
 
         if await self._connected(endpoint, make) is not None:
-            await made[0].ready
+            if await made[0].ready is not None:
+                cluster.witness.count("strangers refused")
             made[0].abort("it has tried")
 
     async def _connected(self, endpoint: Endpoint, make: Callable[[], asyncio.Protocol]) -> SimulatedStream | None:
@@ -147,5 +160,6 @@ WIRE_FAULTS: dict[str, Inflict] = {
     "damaged bytes": damaged_bytes,
     "breaks within frames": breaks_within_frames,
     "names not resolved": names_not_resolved,
+    "restart behind a cut": restart_behind_a_cut,
     "strangers": strangers,
 }
