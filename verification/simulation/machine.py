@@ -260,6 +260,8 @@ class Machine:
 
     def empty(self) -> None:
         """The disk of a stopped machine is swapped for an empty one."""
+        if self.process is not None:
+            raise AssertionError(f"node {self.node_id} runs: its disk cannot be swapped")
         self.image = None
         self.bootstrap = False
         self.damaged = False

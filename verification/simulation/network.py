@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,7 +62,7 @@ class Weather:
 class Connection:
     """Two directions between the process that dialled (side 0) and the one that accepted (side 1)."""
 
-    __slots__ = ("arrival", "ends", "giving_up", "number", "open", "releasing", "stalled")
+    __slots__ = ("arrival", "ends", "giving_up", "number", "open", "releasing", "stalled", "stalled_at")
 
     def __init__(self, number: int, dialler: End, acceptor: End) -> None:
         self.number = number
@@ -70,6 +71,9 @@ class Connection:
         self.arrival = [0.0, 0.0]
         """When the last thing sent by each side arrives."""
         self.stalled: tuple[deque[Callable[[], None]], deque[Callable[[], None]]] = (deque(), deque())
+        """What each side sent and a cut path holds back."""
+        self.stalled_at = [0.0, 0.0]
+        """Since when each side's has been."""
         self.giving_up = [False, False]
         self.releasing = [False, False]
 
@@ -81,6 +85,8 @@ class Network:
         self.scheduler = scheduler
         self.source = source
         self.weather = Weather()
+        self._weathers: list[Weather] = []
+        """All that faults have asked for and not yet ended; the last one holds."""
         self.slow_paths: dict[tuple[int, int], float] = {}
         """Extra seconds on some directed paths."""
         self._cut: set[tuple[int, int]] = set()
@@ -113,8 +119,21 @@ class Network:
     def mend_all(self) -> None:
         self._cut.clear()
         self.slow_paths.clear()
+        self._weathers.clear()
         self.weather = Weather()
+        self.reset_incomplete()
         self._flush()
+
+    @contextmanager
+    def under(self, weather: Weather) -> Iterator[None]:
+        """Have this weather until the end of the block, or another's that begins later."""
+        self._weathers.append(weather)
+        self.weather = weather
+        try:
+            yield
+        finally:
+            self._weathers = [other for other in self._weathers if other is not weather]
+            self.weather = self._weathers[-1] if self._weathers else Weather()
 
     def power(self, machine: int, on: bool) -> None:
         """A machine without power answers nothing, not even with a reset."""
@@ -187,6 +206,8 @@ class Network:
             self._answer_reset(connection, side)
             return
         if (sender.machine, receiver.machine) in self._cut or connection.stalled[side]:
+            if not connection.stalled[side]:
+                connection.stalled_at[side] = self.scheduler.now
             connection.stalled[side].append(deliver)
             self._give_up_later(connection, side)
             return
@@ -209,14 +230,17 @@ class Network:
         def give_up() -> None:
             connection.giving_up[side] = False
             stalled, receiver = connection.stalled[side], connection.ends[1 - side]
-            if connection.open[side]:
+            if stalled and self.scheduler.now - connection.stalled_at[side] < UNACKNOWLEDGED_SECONDS_MAX * 0.99:
+                self._give_up_later(connection, side)  # what was held back before has arrived meanwhile
+            elif connection.open[side]:
                 if stalled or not receiver.alive or not connection.open[1 - side]:
                     self.close(connection, side, "nobody acknowledged what was sent")
             elif stalled:  # its process let go of it long ago; the other side has to find out by itself
                 stalled.clear()
                 self._probe_later(connection, 1 - side)
 
-        self.scheduler.after(UNACKNOWLEDGED_SECONDS_MAX, give_up)
+        since = connection.stalled_at[side] if connection.stalled[side] else self.scheduler.now
+        self.scheduler.at(since + UNACKNOWLEDGED_SECONDS_MAX, give_up)
 
     def _flush(self) -> None:
         """Paths were mended: what was held back on them goes on."""

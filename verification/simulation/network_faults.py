@@ -138,12 +138,8 @@ async def slow_paths(nemesis: Nemesis, source: random.Random) -> None:
 
 async def under_weather(nemesis: Nemesis, source: random.Random, weather: Weather) -> None:
     """Have a kind of weather for a while."""
-    network = nemesis.cluster.network
-    before, network.weather = network.weather, weather
-    try:
+    with nemesis.cluster.network.under(weather):
         await asyncio.sleep(0.3 + source.random())
-    finally:
-        network.weather = before
 
 
 async def jitter(nemesis: Nemesis, source: random.Random) -> None:

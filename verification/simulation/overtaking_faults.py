@@ -92,8 +92,26 @@ async def power_loss_after_snapshot(nemesis: Nemesis, source: random.Random) -> 
         machine.start()
 
 
+async def answers_that_lag(nemesis: Nemesis, source: random.Random) -> None:
+    """Entries to one follower, and its answers, are under way for long, while the others commit and purge.
+
+    The leader takes the follower for further behind than it is, and may send it a snapshot of what it has (S12).
+    """
+    leader, follower = nemesis.leader(source), nemesis.follower(source)
+    network = nemesis.cluster.network
+    paths = ((leader.node_id, follower.node_id), (follower.node_id, leader.node_id))
+    for path in paths:
+        network.slow_paths[path] = source.choice((0.05, 0.1))
+    try:
+        await _write_some(nemesis, [leader.node_id], source.choice((15, 30, 45)), source)
+    finally:
+        for path in paths:
+            network.slow_paths.pop(path, None)
+
+
 OVERTAKING_FAULTS: dict[str, Inflict] = {
     "overtaken leader": overtaken_leader,
     "candidate that lags": candidate_that_lags,
     "power loss after snapshot": power_loss_after_snapshot,
+    "answers that lag": answers_that_lag,
 }

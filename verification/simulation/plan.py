@@ -34,10 +34,12 @@ FORMATION_SHARE = 0.03
 
 
 LONG_SHARE = 0.02
+_DRAWN_APART = ("answers that lag", *WIRE_FAULTS)
+"""Kinds that came later: drawn from a source of their own, so that a seed's other faults are still those it had."""
 _BUFFERS = ((256, 512), (4_096, 16_384), (1_048_576, None))
 """Bytes that the systems hold of a connection, and bytes that may wait besides: the small ones let connections pause."""
-WIRE_FAULTS_FROM = 100
-"""The number of a history's first fault of its byte streams."""
+_APART_FROM = 100
+"""The number of a history's first fault of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ def make_plan(seed: int) -> Plan:
     count = source.randint(1, 4) if not long else source.randint(6, 16)
     wire_source = random.Random(f"{seed}/wire")
     wire = _wire(wire_source)
-    drawn = _faults(random.Random(f"{seed}/faults"), count, seconds) + _wire_faults(wire_source, seconds)
+    drawn = _faults(random.Random(f"{seed}/faults"), count, seconds) + _faults_apart(wire_source, seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
     # This fault takes its time.
     seconds = max([seconds, *(fault.at_seconds + 1.8 for fault in faults if fault.kind == "deaf leader")])
@@ -106,16 +108,15 @@ def _wire(source: random.Random) -> Wire:
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Kinds at times; often one kind several times, since faults that meet their like find other things."""
-    kinds = sorted(FAULTS.keys() - WIRE_FAULTS.keys())
+    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART))
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
     return [PlannedFault(i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(chosen)]
 
 
-def _wire_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
-    """In half of the histories; drawn apart, so that a seed's other faults are those it has always had."""
-    kinds = [source.choice(sorted(WIRE_FAULTS)) for _ in range(source.choice((0, 0, 1, 2)))]
-    return [PlannedFault(WIRE_FAULTS_FROM + i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(kinds)]
+def _faults_apart(source: random.Random, seconds: float) -> list[PlannedFault]:
+    kinds = [source.choice(sorted(_DRAWN_APART)) for _ in range(source.choice((0, 0, 1, 2)))]
+    return [PlannedFault(_APART_FROM + i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(kinds)]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

@@ -163,7 +163,6 @@ class SimulatedStream(MemoryTransport):
             self._loop.call_soon(self._fail, self._error)
 
     def _send(self, data: bytes) -> None:
-        self._room -= len(data)
         network, source = self._streams.network, self._streams.source
         weather = network.weather
         breaks = bool(weather.breaks) and source.random() < weather.breaks
@@ -173,6 +172,7 @@ class SimulatedStream(MemoryTransport):
         if weather.damage or self._late is not None:
             pieces = self._damage(pieces)
         for piece in pieces:
+            self._room -= len(piece)
             self._streams.note(self._connection, self._side, piece)
             network.send(self._connection, self._side, partial(self.other.arrived, piece))
         if breaks:
@@ -201,8 +201,8 @@ class SimulatedStream(MemoryTransport):
 
 
 def damaged(data: bytes, what: str, source: random.Random) -> list[bytes]:
-    """Bytes as they arrive after one thing has happened to them."""
-    at = source.randrange(len(data))
+    """Bytes as they arrive after one thing has happened to them; half the time at their start, where lengths are."""
+    at = source.randrange(min(len(data), source.choice((8, len(data)))))
     match what:
         case "flip":
             return [data[:at] + bytes([data[at] ^ 1 << source.randrange(8)]) + data[at + 1 :]]

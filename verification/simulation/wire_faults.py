@@ -47,17 +47,14 @@ async def breaks_within_frames(nemesis: Nemesis, source: random.Random) -> None:
 async def names_not_resolved(nemesis: Nemesis, source: random.Random) -> None:
     """Look-ups of host names fail or are not answered, while connections break and have to be dialled anew."""
     network = nemesis.cluster.network
-    before, network.weather = network.weather, Weather(unresolved=source.choice((0.3, 0.7, 1.0)))
-    try:
+    with network.under(Weather(unresolved=source.choice((0.3, 0.7, 1.0)))):
         for _ in range(source.randint(1, 3)):
             network.break_some(source)
             await asyncio.sleep(0.3 * source.random())
-    finally:
-        network.weather = before
 
 
 async def restart_behind_a_cut(nemesis: Nemesis, source: random.Random) -> None:
-    """A node is cut off, killed and started again: what its first life had sent may arrive after the second's first words."""
+    """A node is cut off, killed and started again: what it sent before may arrive behind what it sends then."""
     machine = nemesis.any(source)
     with cut_off(nemesis, machine.node_id):
         await asyncio.sleep(0.2 + 0.4 * source.random())
