@@ -83,6 +83,10 @@ wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m pip install --quiet build
 	@$(BIN)/python -m build --outdir dist .
 
+.PHONY: check-wheels
+check-wheels: $(STAMP) ## Is there a wheel of every dependency for Linux and macOS, x86-64 and arm64? (90 s)
+	@exec $(BIN)/python scripts/check_wheels.py
+
 .PHONY: docker-base
 docker-base: ## Build a Python base image from Debian packages, for machines that can not pull images
 	@exec docker/make_base.sh

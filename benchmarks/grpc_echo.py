@@ -1,6 +1,6 @@
 """What a call costs before anything is done: our gRPC server beside grpcio's, one method that answers what it was sent.
 
-The reason for `metasrv/grpc_api/http2/` (ARCHITECTURE.md, section 6). `python -m benchmarks.grpc_echo`; each server runs
+The reason for `metasrv/grpc_api/http2/` (ARCHITECTURE.md section 6). `python -m benchmarks.grpc_echo`; each server runs
 in a process of its own on uvloop, and the load generator shares the machine with it.
 """
 

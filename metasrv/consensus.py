@@ -1,6 +1,6 @@
 """What services may ask of consensus; no name of the engine appears here.
 
-Implemented by `raft/core/engine.py`; the tests have an in-memory twin in `metasrv.testing`. Runs on the node's
+Implemented by `raft/consensus.py`; the tests have an in-memory twin in `metasrv.testing`. Runs on the node's
 event loop: no method may be called from another thread.
 """
 
@@ -13,7 +13,7 @@ from metasrv.model.types import Node, RaftStatus
 
 
 class TransferResult(NamedTuple):
-    """Answer of a leadership transfer (admin-api.md 1.5)."""
+    """Answer of a leadership transfer (docs/contract/admin-api.md section 1.5)."""
 
     from_id: int
     to_id: int

@@ -13,28 +13,32 @@ from fastapi import APIRouter
 
 from metasrv.admin.config_view import config_dump
 from metasrv.admin.problem import fault
-from metasrv.admin.responses import JsonResponse, TextResponse
+from metasrv.admin.responses import JsonResponse, TextResponse, codes
 from metasrv.admin.schemas import NodeSchema, StatusSchema
 from metasrv.admin.views import nodes_view, status_view
 from metasrv.model.errors import MetasrvError
 from metasrv.node.context import NodeContext
 
+STOPPED = codes(ok="read from this node, nothing waits", s500="the node has stopped")
+
 
 def cluster_router(context: NodeContext) -> APIRouter:
     router = APIRouter(tags=["cluster"])
 
-    @router.get("/v1/cluster/nodes", response_model=list[NodeSchema], operation_id="nodes")
+    @router.get("/v1/cluster/nodes", response_model=list[NodeSchema], operation_id="nodes", responses=STOPPED)
     async def nodes() -> JsonResponse | TextResponse:
-        """Every registered node, voters and learners, from local applied state. 200; 500 when the node has stopped."""
+        """Every registered node, voters and learners, from local applied state."""
         try:
             return JsonResponse(nodes_view(context.consensus.status()))
         except MetasrvError as error:
             return fault(500, f"Failed to get nodes: {error}")
 
-    @router.get("/v1/cluster/status", response_model=StatusSchema, operation_id="status")
-    @router.get("/v1/cluster/state", response_model=StatusSchema, operation_id="state", deprecated=True)
+    @router.get("/v1/cluster/status", response_model=StatusSchema, operation_id="status", responses=STOPPED)
+    @router.get(
+        "/v1/cluster/state", response_model=StatusSchema, operation_id="state", deprecated=True, responses=STOPPED
+    )
     async def status() -> JsonResponse | TextResponse:
-        """The status of this node at this instant. 200; 500 when the node has stopped."""
+        """The status of this node at this instant."""
         try:
             return JsonResponse(status_view(context))
         except MetasrvError as error:
@@ -42,7 +46,7 @@ def cluster_router(context: NodeContext) -> APIRouter:
 
     @router.get("/v1/config", response_class=TextResponse, operation_id="config")
     async def config() -> TextResponse:
-        """The effective configuration as text, secrets masked. 200."""
+        """The effective configuration as text, secrets masked."""
         return TextResponse(config_dump(context.config))
 
     return router

@@ -1,6 +1,7 @@
-"""The effective configuration as a debug dump: text that is neither JSON nor TOML (admin-api.md 1.1).
+"""The effective configuration as a debug dump: text that is neither JSON nor TOML.
 
-Secrets are masked by the models themselves; nothing here ever sees one. Pure.
+The body of `/v1/config` (docs/contract/admin-api.md section 1.1). Secrets are masked by the models themselves; nothing
+here ever sees one. Pure.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from fastapi import APIRouter, Request
 
 from metasrv.admin.problem import fault
 from metasrv.admin.query import boolean, parse_query, unsigned
-from metasrv.admin.responses import JsonResponse, TextResponse
+from metasrv.admin.responses import JsonResponse, TextResponse, codes
 from metasrv.admin.schemas import FeaturesSchema, TransferSchema
 from metasrv.admin.views import FEATURES, features_view
 from metasrv.model.commands import FeatureReply, SetFeature
@@ -38,9 +38,14 @@ MISSING_FEATURE_QUERY = "'feature' and 'enable' query parameters are required"
 def control_router(context: NodeContext) -> APIRouter:
     router = APIRouter(tags=["control"])
 
-    @router.get(SNAPSHOT_PATH, operation_id="triggerSnapshot", response_model=None)
+    @router.get(
+        SNAPSHOT_PATH,
+        operation_id="triggerSnapshot",
+        response_model=None,
+        responses=codes(ok="`null`: started, or one is being written", s500="the node is stopping"),
+    )
     async def trigger_snapshot() -> JsonResponse:
-        """Start a snapshot of this node and answer at once, also while one is being written. 200 `null`; 500."""
+        """Start a snapshot of this node and answer at once, also while one is being written."""
         await context.consensus.trigger_snapshot()
         return JsonResponse(None)
 
@@ -49,9 +54,12 @@ def control_router(context: NodeContext) -> APIRouter:
         operation_id="transferLeader",
         response_model=TransferSchema,
         openapi_extra=_parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
+        responses=codes(
+            ok="the voter was asked, whether or not it takes over", s404="this node is not the leader", s500="fault"
+        ),
     )
     async def trigger_transfer_leader(request: Request) -> JsonResponse | TextResponse:
-        """Ask a voter to take over. 200 once asked, whether or not it happens; 404 when not leader; 500."""
+        """Ask a voter to take over."""
         query = parse_query(request.scope["query_string"], {"to": unsigned})
         try:
             result = await context.consensus.transfer_leadership(query.get("to"))
@@ -61,7 +69,7 @@ def control_router(context: NodeContext) -> APIRouter:
 
     @router.get("/v1/features/list", operation_id="listFeatures", response_model=FeaturesSchema)
     async def list_features() -> JsonResponse:
-        """Known features and those that are on, from local applied state. 200."""
+        """Known features and those that are on, from local applied state."""
         return JsonResponse(features_view(context.machine.features))
 
     @router.get(
@@ -71,9 +79,15 @@ def control_router(context: NodeContext) -> APIRouter:
         openapi_extra=_parameters(
             feature=("Name of a known feature.", "string", True), enable=("`true` or `false`.", "boolean", True)
         ),
+        responses=codes(
+            ok="the features that are on now",
+            s400="a parameter is missing or unknown",
+            s404="this node is not the leader",
+            s500="the change was not committed",
+        ),
     )
     async def set_feature(request: Request) -> JsonResponse | TextResponse:
-        """Turn a feature on or off in the whole cluster. 200; 400 bad query; 404 when not leader; 500."""
+        """Turn a feature on or off in the whole cluster."""
         fields = {"feature": _known_feature, "enable": boolean}
         query: dict[str, str | bool] = parse_query(request.scope["query_string"], fields)
         feature, enable = query.get("feature"), query.get("enable")
@@ -94,7 +108,7 @@ def control_router(context: NodeContext) -> APIRouter:
 
 
 def not_leader_to_transfer(status: RaftStatus) -> str:
-    """Four lines (admin-api.md 1.5)."""
+    """Four lines (docs/contract/admin-api.md section 1.5)."""
     return (
         "This node is not leader, can not transfer leadership\n"
         f"id={status.node_id}\n"
@@ -104,7 +118,7 @@ def not_leader_to_transfer(status: RaftStatus) -> str:
 
 
 def not_leader_to_set_feature(status: RaftStatus) -> str:
-    """One line (admin-api.md 1.6)."""
+    """One line (docs/contract/admin-api.md section 1.6)."""
     leader = optional_text(status.leader_id)
     return f"This node is not leader, can not set feature; id={status.node_id} current_leader={leader}"
 

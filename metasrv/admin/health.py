@@ -18,7 +18,7 @@ from fastapi import APIRouter, Request
 
 from metasrv.admin.problem import fault
 from metasrv.admin.query import FIELDS_MAX
-from metasrv.admin.responses import JsonResponse, TextResponse
+from metasrv.admin.responses import JsonResponse, TextResponse, codes
 from metasrv.admin.schemas import HealthSchema
 from metasrv.node.health import LIVENESS_CHECKS, READINESS_CHECKS, Check, HealthMonitor, judge
 
@@ -33,7 +33,13 @@ ProbeParameters: dict[str, Any] = {
         },
     ]
 }
-FAILING: dict[int | str, dict[str, Any]] = {503: {"description": "A check fails; the text lists why."}}
+FAILING = codes(ok="every check passes", s503="a check fails; the text lists why")
+UNKNOWN_CHECK = codes(s404="the probe has no check of that name")
+
+PURPOSES = {
+    "livez": "Whether this process works; restart it when this fails.",
+    "readyz": "Whether requests may be sent to this node.",
+}
 
 
 def health_router(monitor: HealthMonitor) -> APIRouter:
@@ -41,7 +47,7 @@ def health_router(monitor: HealthMonitor) -> APIRouter:
 
     @router.get("/v1/health", response_model=HealthSchema, operation_id="health")
     async def health() -> JsonResponse:
-        """Passes whenever this process answers. 200."""
+        """Passes whenever this process answers, with or without a quorum."""
         return JsonResponse({"status": "pass"})
 
     _add_probe(router, "livez", LIVENESS_CHECKS, monitor.liveness)
@@ -70,11 +76,17 @@ def _add_probe(router: APIRouter, probe: str, names: tuple[str, ...], take: Call
         *ProbeParameters["parameters"],
         {"name": "check", "in": "path", "required": True, "schema": {"type": "string", "enum": list(names)}},
     ]
-    router.add_api_route(f"/{probe}", whole, methods=["GET"], operation_id=probe, **common)
+    purpose = PURPOSES[probe]
+    router.add_api_route(
+        f"/{probe}", whole, methods=["GET"], operation_id=probe, description=f"{purpose} Every check.", **common
+    )
     router.add_api_route(f"/{probe}", whole, methods=["HEAD"], include_in_schema=False)
-    one = {**common, "openapi_extra": {"parameters": single_parameters}}
-    router.add_api_route(f"/{probe}/{{check}}", single, methods=["GET"], operation_id=f"{probe}Check", **one)
-    router.add_api_route(f"/{probe}/{{check}}", single, methods=["HEAD"], include_in_schema=False)
+    described = {**FAILING, **UNKNOWN_CHECK}
+    one = {**common, "responses": described, "openapi_extra": {"parameters": single_parameters}}
+    alone = f"{purpose} One check alone."
+    path = f"/{probe}/{{check}}"
+    router.add_api_route(path, single, methods=["GET"], operation_id=f"{probe}Check", description=alone, **one)
+    router.add_api_route(path, single, methods=["HEAD"], include_in_schema=False)
 
 
 async def _answer(request: Request, probe: str, checks: list[Check]) -> TextResponse:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from metasrv.admin.responses import TextResponse
+from metasrv.admin.responses import TextResponse, codes
 from metasrv.node.context import NodeContext
 from metasrv.node.health import HealthMonitor
 
@@ -15,10 +15,12 @@ from metasrv.node.health import HealthMonitor
 def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
     router = APIRouter(tags=["metrics"])
 
-    @router.get("/v1/metrics", response_class=TextResponse, operation_id="metrics")
-    @router.get("/metrics", response_class=TextResponse, operation_id="metricsAlias")
+    page = codes(ok="the page, made from the status of this moment", s500="the node has stopped")
+
+    @router.get("/v1/metrics", response_class=TextResponse, operation_id="metrics", responses=page)
+    @router.get("/metrics", response_class=TextResponse, operation_id="metricsAlias", responses=page)
     async def metrics(request: Request) -> TextResponse:
-        """Prometheus text, or OpenMetrics for readers that accept nothing else. 200; 500 when the node has stopped."""
+        """Prometheus text, or OpenMetrics for readers that accept nothing else."""
         await monitor.liveness()
         await monitor.readiness()
         context.metrics.loop_lag(context.loop_lag_ms / 1000)

@@ -1,6 +1,6 @@
-"""Faults as answers: a status code and one bare sentence, never JSON, never 422 (admin-api.md 1.0).
+"""Faults as answers: a status code and one bare sentence, never JSON, never 422.
 
-Must not know what the routes do. Runs on the event loop.
+As docs/contract/admin-api.md section 1.0 has it. Must not know what the routes do. Runs on the event loop.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from metasrv.admin.problem import fault
 from metasrv.admin.query import nonzero_signed, parse_query, unsigned
+from metasrv.admin.responses import codes
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.limits import PROFILE_FREQUENCY_HERTZ_MAX, PROFILE_SECONDS_MAX
 from metasrv.profiling.cpu import record_cpu
@@ -49,6 +50,13 @@ HOME = """<!DOCTYPE html>
 </body></html>
 """
 
+PROFILE_CODES = {
+    "ok": "the profile, after `seconds`",
+    "s400": "a parameter is out of range",
+    "s409": "another profile is being taken",
+    "s500": "the profiler failed",
+}
+
 Result = TypeVar("Result")
 
 
@@ -58,14 +66,18 @@ def profiling_router() -> APIRouter:
 
     @router.get("/debug/home", response_class=HTMLResponse, operation_id="debugHome")
     async def home() -> HTMLResponse:
-        """Links to the profiles. 200."""
+        """A page with links to the profiles."""
         return HTMLResponse(HOME)
 
     @router.get(
-        "/debug/pprof/profile", response_class=Response, operation_id="cpuProfile", openapi_extra=_parameters(CPU_FORMATS)
+        "/debug/pprof/profile",
+        response_class=Response,
+        operation_id="cpuProfile",
+        openapi_extra=_parameters(CPU_FORMATS),
+        responses=codes(**PROFILE_CODES),
     )
     async def cpu(request: Request) -> Response:
-        """Where this process spends processor time. 200; 400 out of range; 409 another profile runs; 500."""
+        """Where this process spends processor time."""
         try:
             seconds, frequency_hertz, form = _read(request, CPU_FORMATS)
             with slot.take("CPU"):
@@ -81,9 +93,10 @@ def profiling_router() -> APIRouter:
         response_class=Response,
         operation_id="memoryProfile",
         openapi_extra=_parameters(MEMORY_FORMATS),
+        responses=codes(**PROFILE_CODES, s404="memray is not installed"),
     )
     async def memory(request: Request) -> Response:
-        """Where memory is allocated within `seconds`. 200; 400 out of range; 404 no memray; 409 another runs; 500."""
+        """Where memory is allocated within `seconds`."""
         try:
             seconds, _, form = _read(request, MEMORY_FORMATS)
             with slot.take("memory"):

@@ -1,7 +1,7 @@
 """Query strings as the first readers of this API know them: parsed as one unit, absent when any of it is bad.
 
-A bad query is never an error of its own (admin-api.md 1.0). Unknown names are ignored; a known name given twice is
-bad. Pure functions; must not know HTTP frameworks.
+A bad query is never an error of its own (docs/contract/admin-api.md section 1.0). Unknown names are ignored; a
+known name given twice is bad. Pure functions; must not know HTTP frameworks.
 """
 
 from __future__ import annotations

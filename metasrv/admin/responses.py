@@ -1,4 +1,4 @@
-"""The two kinds of bodies: JSON and bare text, with the content types that Databend sends."""
+"""The two kinds of bodies, JSON and bare text, with the content types that Databend sends; and the codes of a route."""
 
 from __future__ import annotations
 
@@ -19,3 +19,18 @@ class JsonResponse(Response):
 
 class TextResponse(PlainTextResponse):
     """Bare text; every error of this API is one."""
+
+
+def codes(**meanings: str) -> dict[int | str, dict[str, Any]]:
+    """A route's `responses` for the API's description: `codes(ok="…", s404="not the leader")`; errors are bare text.
+
+    `ok` describes 200. Every route may also answer 413, 405 and, with a token configured, 401.
+    """
+    described: dict[int | str, dict[str, Any]] = {}
+    for name, meaning in meanings.items():
+        if name == "ok":
+            described[200] = {"description": meaning}
+        else:
+            text: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+            described[int(name.removeprefix("s"))] = {"description": meaning, "content": text}
+    return described

@@ -23,7 +23,8 @@ from metasrv.model.errors import BindError, ConfigError
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
 from metasrv.process.listening_socket import listening_socket
-from metasrv.process.open_files import admin_connections_max, open_files_max
+from metasrv.process.open_files import admin_connections_max
+from metasrv.process.operating_system import descriptor_limit
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ class AdminService:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=admin_connections_max(open_files_max()),
+            limit_concurrency=admin_connections_max(descriptor_limit()),
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             backlog=BACKLOG,
             ssl_certfile=certificate if secure else None,

@@ -1,8 +1,8 @@
 """The JSON shapes of the API: the seed's fields first and in its order, then today's, then ours.
 
 One shape for two generations of readers: a node shows both of its client addresses, a log id shows the term flat and
-nested, sizes stand under the old and the new name (admin-api.md 1.2, 1.3). Pure functions over one `RaftStatus`;
-must not know HTTP. `schemas.py` describes the same shapes for the API's description.
+nested, sizes stand under the old and the new name (docs/contract/admin-api.md sections 1.2 and 1.3). Pure
+functions over one `RaftStatus`; must not know HTTP. `schemas.py` describes the same shapes for the API's description.
 """
 
 from __future__ import annotations

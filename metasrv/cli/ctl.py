@@ -1,4 +1,4 @@
-"""`metactl`: look at a cluster, read and write keys, trigger things (admin-api.md section 4).
+"""`metactl`: look at a cluster, read and write keys, trigger things (docs/contract/admin-api.md section 4).
 
 Parsing and dispatch; the commands stand in `ctl_grpc.py` and `ctl_admin.py`. Answers go to stdout, everything else to
 stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.

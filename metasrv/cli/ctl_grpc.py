@@ -16,6 +16,7 @@ from metasrv.client import Client
 from metasrv.model.errors import InvalidRequestError, RequestError, StorageError
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
+from metasrv.process.operating_system import sync_file
 from metasrv.state.format import prefix_end
 
 PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
@@ -133,7 +134,7 @@ def _write(lines: Iterator[str], path: str) -> None:
                 file.write(line + "\n")
                 _progress(number)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         os.replace(draft, path)
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error.strerror}") from error

@@ -1,7 +1,8 @@
 """The command line of `metasrv`: one flag for each key, `--config-file`, `--cmd`, `config check` and `config show`.
 
 Tells what was given and nothing more; a flag that was not given has no value here, because presence decides
-(admin-api.md 3.1). Texts stay texts: `metasrv.config.load` parses them together with those of the environment.
+(docs/contract/admin-api.md section 3.1). Texts stay texts: `metasrv.config.load` parses them together with those of
+the environment.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The texts that metactl prints, to the letter of upstream's tool (admin-api.md section 4). Pure; prints nothing."""
+"""The texts that metactl prints, to the letter of upstream's tool (docs/contract/admin-api.md section 4).
+
+Pure; prints nothing.
+"""
 
 from __future__ import annotations
 

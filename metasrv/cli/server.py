@@ -83,7 +83,7 @@ def _print_command(options: Options, loaded: LoadedConfig) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif options.cmd == "ver":
         print(version_text(loaded.config))
-    else:  # upstream exits 0 here too (admin-api.md 3.2)
+    else:  # upstream exits 0 here too (docs/contract/admin-api.md section 3.2)
         print(f"metasrv: unknown --cmd {options.cmd!r}; it is `ver` or `show-config`", file=sys.stderr)
     return 0
 

@@ -82,7 +82,7 @@ def response_of(response: pb.TxnOpResponse) -> c.OperationResponse:
 
 
 def upsert_reply_of(reply: pb.TxnReply) -> c.UpsertReply:
-    """What the first response says of the record before and after (grpc.md c.1)."""
+    """What the first response says of the record before and after (docs/contract/grpc.md section c.1)."""
     if not reply.responses:
         raise ValueError("the server answered an upsert without a response")
     first = response_of(reply.responses[0])

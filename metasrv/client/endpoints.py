@@ -78,7 +78,7 @@ class Endpoints:
                 return
 
     def replace(self, members: Sequence[str]) -> None:
-        """Take over the members' addresses; too few of them are no news (grpc.md section e)."""
+        """Take over the members' addresses; too few are ignored (docs/contract/grpc.md section e)."""
         known = [member for member in members if member]
         if len(known) < len(members) // 2 + 1:
             return

@@ -110,7 +110,7 @@ class Transaction:
 def upsert_request(
     key: str, match: c.MatchSeq, value: bytes | None, ttl_ms: int | None, expire_at_ms: int | None
 ) -> pb.TxnRequest:
-    """An upsert, or a delete when `value` is None, as the transaction of grpc.md c.1."""
+    """An upsert, or a delete when `value` is None, as the transaction of docs/contract/grpc.md section c.1."""
     transaction = Transaction()
     if match.kind is c.MatchKind.EXACT:
         transaction.when_seq(key, "==", match.seq)

@@ -43,12 +43,12 @@ class Key:
 
     @property
     def flag(self) -> str:
-        """`--id`; the section `[raft_config]` is no part of it, `[log.file]` is (admin-api.md 3.1)."""
+        """`--id`, `--log-file-dir`: only `[raft_config]` is left out (docs/contract/admin-api.md section 3.1)."""
         return "--" + self.path.removeprefix("raft_config.").replace(".", "-").replace("_", "-")
 
     @property
     def environment_variable(self) -> str | None:
-        """`METASRV_ID`; None for what must not linger in an environment (admin-api.md 3.1)."""
+        """`METASRV_ID`; None for what must not linger in an environment (docs/contract/admin-api.md section 3.1)."""
         if self.ignored or self.path in FLAG_OR_FILE_ONLY:
             return None
         return ENVIRONMENT_PREFIX + self.flag.removeprefix("--").replace("-", "_").upper()
@@ -58,7 +58,7 @@ FLAG_OR_FILE_ONLY = frozenset({"raft_config.leave_id", "raft_config.leave_via"})
 """An inherited variable must not make a server remove a node."""
 
 SHORTHANDS: Mapping[str, str] = {"log_level": "log.file.level", "log_dir": "log.file.dir"}
-"""Upstream's short names (admin-api.md 3.2); within one source they win over the long name, as upstream has it."""
+"""Upstream's short names; within one source they win over the long name, as upstream has it."""
 
 UPSTREAM_SECTIONS = ("log.storage",)
 """Whole tables of upstream that mean nothing here."""
@@ -97,7 +97,7 @@ UPSTREAM_KEYS: Mapping[str, Kind] = {
     "sled_tree_prefix": Kind.TEXT,
     "raft_api_host": Kind.TEXT,
 }
-"""Keys of upstream's present and older releases (admin-api.md 3.1 to 3.3) that mean nothing here."""
+"""Keys of upstream's present and older releases that mean nothing here (docs/contract/admin-api.md section 3.3)."""
 
 
 def _kind(annotation: Any) -> tuple[Kind, bool]:

@@ -1,4 +1,4 @@
-"""The effective configuration: frozen models, one field a key, with the defaults of admin-api.md section 3.
+"""The effective configuration: frozen models, one field a key, with the defaults of docs/contract/admin-api.md section 3.
 
 Types and ranges only; what two keys or a key and the disk have to do with each other is `validate.py`, where values
 come from is `load.py`. Knows no TOML, no flags. Every description here is also the help text of the key's flag.
@@ -182,7 +182,7 @@ class RaftConfig(ConfigModel):
 
     @property
     def is_leave_request(self) -> bool:
-        """Whether this process only asks for a node's removal and exits (admin-api.md section 5)."""
+        """Whether this process only asks for a node's removal and exits (docs/contract/admin-api.md section 5)."""
         return bool(self.leave_via) and self.leave_id is not None
 
 
@@ -243,7 +243,7 @@ class Config(ConfigModel):
 
     @property
     def grpc_api_advertise_address(self) -> str | None:
-        """What clients dial, `host:port`; None without an advertise host (admin-api.md 3.2)."""
+        """What clients dial, `host:port`; None without an advertise host."""
         if self.grpc_api_advertise_host is None:
             return None
         return str(Endpoint(self.grpc_api_advertise_host, self.grpc_endpoint.port))

@@ -29,7 +29,7 @@ def show_config_text(loaded: LoadedConfig) -> str:
 
 
 def version_text(config: Config) -> str:
-    """What `--cmd ver` prints (admin-api.md 3.2)."""
+    """What `--cmd ver` prints (docs/contract/admin-api.md section 3.2)."""
     return (
         f"version: {__version__}\n"
         f"min-compatible-client-version: {config.grpc_min_client_version}\n"
@@ -64,7 +64,10 @@ def start_mode_text(config: Config) -> str:
 
 
 def banner_text(config: Config, listeners: Mapping[str, Endpoint]) -> str:
-    """What a node prints at its start (admin-api.md section 5); `listeners` are bound addresses by service name."""
+    """What a node prints at its start (docs/contract/admin-api.md section 5).
+
+    `listeners` are bound addresses by service name.
+    """
     raft = config.raft_config
     file, stderr = config.log.file, config.log.stderr
     file_text = f"{file.dir}, level {file.level}, {file.format}" if file.on else "off"

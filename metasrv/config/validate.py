@@ -1,4 +1,4 @@
-"""What keys have to do with each other, with the disk and with the network (admin-api.md 3.4).
+"""What keys have to do with each other, with the disk and with the network (docs/contract/admin-api.md section 3.4).
 
 Each check names the keys it reads; a check that reads a key which is already known to be wrong is not made, because
 it would only blame another line. Reads certificate files, opens no socket.

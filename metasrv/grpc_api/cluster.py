@@ -1,4 +1,4 @@
-"""The methods that look at the node: MemberList, GetClusterStatus, GetClientInfo (grpc.md a.4).
+"""The methods that look at the node: MemberList, GetClusterStatus, GetClientInfo (docs/contract/grpc.md section a.4).
 
 Everything comes from one immutable status (invariant 8); nothing is asked of other nodes. Runs on the event loop.
 """
@@ -40,7 +40,7 @@ def client_addresses(status: RaftStatus) -> list[str]:
 
 
 def cluster_status(status: RaftStatus, binary_version: str) -> pb.ClusterStatus:
-    """The status message; its texts have the forms of grpc.md a.4."""
+    """The status message; its texts have the forms of docs/contract/grpc.md section a.4."""
     own = status.nodes.get(status.node_id)
     member = status.membership.member(status.node_id)
     endpoint = own.endpoint if own is not None else member.endpoint if member is not None else ""

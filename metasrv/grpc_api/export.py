@@ -1,4 +1,4 @@
-"""The methods that walk over everything: Export, ExportV1, SnapshotKeysLayout (grpc.md section g).
+"""The methods that walk over everything: Export, ExportV1, SnapshotKeysLayout (docs/contract/grpc.md section g).
 
 One pinned view or one snapshot file a call, read in a helper thread, so that neither the event loop nor the writers
 wait. Runs on the event loop.

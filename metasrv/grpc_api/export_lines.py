@@ -1,4 +1,4 @@
-"""The lines of an export: one JSON array each, in the format of data version V004 (grpc.md section g).
+"""The lines of an export: one JSON array each, in the format of data version V004 (docs/contract/grpc.md section g).
 
 Reads one pinned view from first to last; runs in a helper thread or offline. The log is not exported: the view holds
 every applied write, so `Committed` and `Purged` are both the last applied position and an importer sees no gap.

@@ -1,4 +1,4 @@
-"""From errors to gRPC statuses: the one place where an exception class becomes a code (grpc.md section e).
+"""From errors to gRPC statuses: the one place where an exception class becomes a code (docs/contract/grpc.md section e).
 
 A status that certainly changed nothing carries `x-metasrv-outcome: not-done`, so that a client need not guess from
 codes or texts whether it may send a write again (invariant 4). Pure.

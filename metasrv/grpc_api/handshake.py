@@ -1,7 +1,8 @@
-"""Who may call: the handshake that gives tokens out and the check of the tokens that come back (grpc.md section b).
+"""Who may call: the handshake that gives tokens out and the check of the tokens that come back.
 
-The signing key is replicated; the first handshake of a cluster proposes one, later ones only read it, so that a
-handshake needs no leader. Runs on the event loop; the check of a known token costs a dictionary look-up.
+docs/contract/grpc.md section b has the rules. The signing key is replicated; the first handshake of a cluster proposes
+one, later ones only read it, so that a handshake needs no leader. Runs on the event loop; the check of a known token
+costs a dictionary look-up.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The key-value methods: Transaction, KvTransaction, KvApi, KvReadV1, KvList, KvGetMany (grpc.md sections a to e).
+"""The key-value methods: Transaction, KvTransaction, KvApi, KvReadV1, KvList, KvGetMany.
 
-Writes go through consensus and read nothing here; reads wait for a read barrier and are then answered from local
-state, one snapshot per call. Knows no rule of the state machine. Runs on the event loop; Transaction and KvReadV1
-are the hot path.
+docs/contract/grpc.md sections a to e have the rules. Writes go through consensus and read nothing here; reads wait for a
+read barrier and are then answered from local state, one snapshot per call. Knows no rule of the state machine. Runs on
+the event loop; Transaction and KvReadV1 are the hot path.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class KvMethods:
         """KvApi: UpsertKV in JSON; a follower forwards and says nothing of it."""
         try:
             command = kv_json.parse_write(request.data)
-        except InvalidRequestError as error:  # this method's contract is INTERNAL for bad JSON (section c)
+        except InvalidRequestError as error:  # as docs/contract/grpc.md section c has it for this method
             raise StatusError(grpc.StatusCode.INTERNAL, str(error)) from error
         validate_command(command)
         reply = await self._consensus.propose(command, timeout_ms_of(call))

@@ -1,4 +1,4 @@
-"""The JSON inside RaftRequest and RaftReply (grpc.md section c): serde's externally tagged shapes.
+"""The JSON inside RaftRequest and RaftReply (docs/contract/grpc.md section c): serde's externally tagged shapes.
 
 Unknown object keys are ignored, an absent optional equals null, byte strings are arrays of numbers. Anything else
 raises InvalidRequestError with a sentence that names the part. Pure; runs on the event loop.

@@ -1,4 +1,4 @@
-"""Where the leader is, as clients are told: a header with its client address (grpc.md section e).
+"""Where the leader is, as clients are told: a header with its client address (docs/contract/grpc.md section e).
 
 Building a status costs more than a call's own work, so an answer is remembered for a few milliseconds; it is only a
 hint, and a stale one costs the client one more hop. Runs on the event loop.

@@ -1,4 +1,4 @@
-"""From replies and records to protobuf: the outward half of the wire (grpc.md a.2, a.3).
+"""From replies and records to protobuf: the outward half of the wire (docs/contract/grpc.md sections a.2 and a.3).
 
 Hot path: runs on the event loop once per transaction and once per streamed item.
 """

@@ -1,6 +1,6 @@
-"""From protobuf requests to commands: the inward half of the wire (grpc.md a.3, d.5).
+"""From protobuf requests to commands: the inward half of the wire (docs/contract/grpc.md sections a.3 and d.5).
 
-Total for every message that protobuf can parse: unknown enum numbers and unset oneofs have a meaning (d.5), limits are
+Total for every message that protobuf can parse: unknown enum numbers and unset oneofs have a meaning, limits are
 checked later by `metasrv.state.validate`. Hot path: runs on the event loop once per transaction, some microseconds each.
 """
 

@@ -25,7 +25,8 @@ from metasrv.model.errors import ConfigError
 from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
-from metasrv.process.open_files import client_connections_max, open_files_max
+from metasrv.process.open_files import client_connections_max
+from metasrv.process.operating_system import descriptor_limit
 from metasrv.protocol import methods as m
 from metasrv.protocol.versions import ProtocolVersion
 
@@ -74,7 +75,7 @@ class GrpcService:
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
             held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
-            connections_max=client_connections_max(open_files_max()),
+            connections_max=client_connections_max(descriptor_limit()),
         )
         sockets = await open_sockets(endpoint)
         await self._server.start(sockets, tls)

@@ -1,7 +1,8 @@
-"""Tokens of the client API: JWT, HS256, one claim that matters (`username`), good on every node (grpc.md b.5).
+"""Tokens of the client API: JWT, HS256, one claim that matters (`username`), good on every node.
 
-The signing key comes from a secret that the cluster replicates, so that a token of one node holds on the others and
-over restarts. With a password configured the key depends on it: changing the password ends all earlier tokens.
+docs/contract/grpc.md section b.5 has the rules. The signing key comes from a secret that the cluster replicates, so that
+a token of one node holds on the others and over restarts. With a password configured the key depends on it: changing the
+password ends all earlier tokens.
 Knows nothing of gRPC. Runs on the event loop; a repeated token costs one dictionary look-up.
 """
 

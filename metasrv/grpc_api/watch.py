@@ -1,4 +1,4 @@
-"""The Watch method: changes of keys as this node applies them (grpc.md d.7).
+"""The Watch method: changes of keys as this node applies them (docs/contract/grpc.md section d.7).
 
 Queues, filters and the initial flush belong to `metasrv.state.watch`; here they become messages. A client that goes
 away cancels the handler, which closes its watcher. Runs on the event loop.

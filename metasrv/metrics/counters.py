@@ -12,7 +12,7 @@ from metasrv.metrics.counting import BoundedCounter, Histogram, HistogramByLabel
 from metasrv.metrics.quantiles import SlidingWindow
 
 RPC_DELAY_BOUNDS_MS = tuple(float(step * 10**power) for power in range(5) for step in (1, 2, 3, 4, 5, 7))
-"""admin-api.md 2.5: 30 bounds, the last 70000."""
+"""30 bounds, the last 70000 (docs/contract/admin-api.md section 2.5)."""
 APPEND_BOUNDS_SECONDS = tuple(0.001 * 2**power for power in range(20))
 SNAPSHOT_BOUNDS_SECONDS = tuple(float(2**power) for power in range(10))
 WORK_BOUNDS_SECONDS = tuple(0.0001 * 2**power for power in range(16))
@@ -23,7 +23,7 @@ StreamKind = Literal["get", "mget", "list"]
 
 
 class ClientCounters:
-    """The client-facing RPCs (admin-api.md 2.5)."""
+    """The client-facing calls (docs/contract/admin-api.md section 2.5)."""
 
     def __init__(self) -> None:
         self.sent_bytes = 0
@@ -46,7 +46,7 @@ class ClientCounters:
 
 
 class PeerCounters:
-    """What goes to and comes from peers (admin-api.md 2.3)."""
+    """What goes to and comes from peers (docs/contract/admin-api.md section 2.3)."""
 
     def __init__(self) -> None:
         self.active: BoundedCounter[tuple[str, str]] = BoundedCounter((OTHER, OTHER))

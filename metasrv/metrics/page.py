@@ -1,7 +1,7 @@
-"""The Databend families of the metrics page (admin-api.md 2.2 to 2.5), in both naming generations.
+"""The Databend families of the metrics page, in both naming generations (docs/contract/admin-api.md sections 2.2 to 2.5).
 
-The families of the seed's sample come first, in its order and under its bare names; today's names follow. A counter
-that existed in the seed's days stands here twice, bare and with `_total`. Every value is real: the state's come from
+The families of the legacy sample come first, in its order and under its bare names; the current names follow. A counter
+that has a legacy name stands here twice, bare and with `_total`. Every value is real: the state's come from
 one `RaftStatus`. Pure functions over counters and a status; must not know who counts or who asks.
 """
 

@@ -1,4 +1,4 @@
-"""The replicated commands and their replies, as plain named tuples (grpc.md sections c and d).
+"""The replicated commands and their replies, as plain named tuples (docs/contract/grpc.md sections c and d).
 
 A command says what to do and carries no time: the log entry that holds it does (invariant 2). Every
 command has exactly one reply type. Named tuples because the hot path packs them as they are.
@@ -16,7 +16,7 @@ from metasrv.model.types import Node, SeqV
 
 
 class MatchKind(IntEnum):
-    """How an upsert tests the current sequence number (grpc.md d.2); an absent key has 0."""
+    """How an upsert tests the current sequence number (docs/contract/grpc.md section d.2); an absent key has 0."""
 
     ANY = 0
     EXACT = 1

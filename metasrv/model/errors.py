@@ -153,7 +153,7 @@ class ChangeInProgressError(MembershipError):
 
 
 class LeaveSelfError(MembershipError):
-    """The leader can not remove itself (admin-api.md section 5)."""
+    """The leader cannot remove itself (docs/contract/admin-api.md section 5)."""
 
     def __init__(self, node_id: int) -> None:
         super().__init__(f"fail to leave: can not leave id={node_id} via itself, source: leave-via-self")

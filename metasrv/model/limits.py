@@ -22,7 +22,7 @@ GRPC_MESSAGE_SIZE_BYTES_DEFAULT = 32 * MIB
 
 # Log --------------------------------------------------------------------------------------------
 COMMAND_SIZE_BYTES_MAX = 32 * MIB
-"""One encoded command; larger ones are refused before they are proposed (engine.md D17)."""
+"""One encoded command; larger ones are refused before they are proposed (D17)."""
 ENTRY_SIZE_BYTES_TARGET = 1 * MIB
 """A batch of commands stops growing here, unless its first command alone is larger."""
 ENTRY_COMMANDS_MAX = 256
@@ -118,4 +118,4 @@ LOG_QUEUE_RECORDS_MAX = 16_384
 
 # Loop -------------------------------------------------------------------------------------------
 STEP_TIME_MS_MAX = 5
-"""No step on the event loop may take longer (architecture.md section 2)."""
+"""No step on the event loop may take longer (ARCHITECTURE.md section 1)."""

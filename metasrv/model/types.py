@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 DATA_VERSION = "V004"
-"""On-disk and export format named in status answers (admin-api.md 1.3)."""
+"""On-disk and export format named in status answers (docs/contract/admin-api.md section 1.3)."""
 
 
 class Endpoint(NamedTuple):
@@ -38,7 +38,7 @@ class Endpoint(NamedTuple):
 
 
 class Node(NamedTuple):
-    """One registered member (admin-api.md 1.2)."""
+    """One registered member (docs/contract/admin-api.md section 1.2)."""
 
     node_id: int
     endpoint: Endpoint
@@ -71,7 +71,7 @@ class KVMeta(NamedTuple):
     """Metadata of a stored record."""
 
     expire_at: int | None = None
-    """Absolute expiry as given: seconds, or milliseconds when above 1e11 (grpc.md d.4)."""
+    """Absolute expiry as given: seconds, or milliseconds when above 1e11 (docs/contract/grpc.md section d.4)."""
     proposed_at_ms: int | None = None
     """Log time of the write."""
 
@@ -135,7 +135,7 @@ class PeerProgress(NamedTuple):
 
 
 class RaftLogStatus(NamedTuple):
-    """Size of the raft log on disk and in memory (admin-api.md 1.3, `raft_log`)."""
+    """Size of the raft log on disk and in memory: `raft_log` of docs/contract/admin-api.md section 1.3."""
 
     cache_items: int
     cache_used_size: int

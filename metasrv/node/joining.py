@@ -1,7 +1,7 @@
-"""How a node becomes and stops being a member: join with patience, register, leave (admin-api.md section 5).
+"""How a node becomes and stops being a member: join with patience, register, leave.
 
-Coroutines that `meta_node.py` runs in order. Each waits until a deadline, says what it waits for, and ends with the sentence
-of the specification. They know addresses and consensus, no engine.
+Coroutines that `meta_node.py` runs in order. Each waits until a deadline, says what it waits for, and ends with the
+sentence of docs/contract/admin-api.md section 5. They know addresses and consensus, no engine.
 """
 
 from __future__ import annotations

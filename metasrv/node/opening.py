@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from metasrv.model.entries import KIND_NOOP, NoopEntry, encode_membership_entry
 from metasrv.model.errors import DataDamagedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
-from metasrv.process.data_directory import DataDirectory, sync_directory
+from metasrv.process.data_directory import DataDirectory
+from metasrv.process.operating_system import sync_directory
 from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES
 from metasrv.state.machine import StateMachine

@@ -24,6 +24,7 @@ from typing import Any
 
 from metasrv.model.errors import DataDamagedError, IdentityError, StorageError
 from metasrv.model.types import DATA_VERSION
+from metasrv.process.operating_system import sync_directory, sync_file
 
 _FORMAT = 2
 _ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
@@ -127,21 +128,12 @@ class DataDirectory:
             with open(path + ".tmp", "w", encoding="utf-8") as file:
                 file.write(text + "\n")
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
             os.replace(path + ".tmp", path)
             sync_directory(self.root)
         except OSError as error:
             raise StorageError(f"{path} can not be written: {error.strerror}") from error
         self.identity = identity
-
-
-def sync_directory(path: str) -> None:
-    """Make created and renamed names in `path` durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(root: str) -> int:

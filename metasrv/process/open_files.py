@@ -6,24 +6,14 @@ peers and the admin API need. Runs once at the start, and when a listener opens.
 
 from __future__ import annotations
 
-import resource
-
 from metasrv.model.limits import ADMIN_CONNECTIONS_MAX, GRPC_CONNECTIONS_MAX, OPEN_FILES_RESERVED, OPEN_FILES_WANTED
+from metasrv.process.operating_system import descriptor_limit, raise_descriptor_limit
 
 
 def raise_open_files() -> int:
     """Take what the system lets this user take, `OPEN_FILES_WANTED` at most; returns the limit from now on."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES_WANTED if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_WANTED)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return open_files_max()
-
-
-def open_files_max() -> int:
-    """The limit that holds now; without one, a number that nobody reaches."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 2**31 if soft == resource.RLIM_INFINITY else soft
+    raise_descriptor_limit(OPEN_FILES_WANTED)
+    return descriptor_limit()
 
 
 def client_connections_max(open_files: int) -> int:

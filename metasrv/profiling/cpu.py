@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import shutil
@@ -19,6 +18,7 @@ import tempfile
 import threading
 import time
 
+from metasrv.process.operating_system import allow_tracing_by
 from metasrv.profiling.flamegraph import encode_flamegraph
 from metasrv.profiling.pprof import ProfileHeader, ValueType, encode_profile
 from metasrv.profiling.profile import Profile, ProfileFormat
@@ -32,7 +32,6 @@ PY_SPY = "py-spy"
 IN_PROCESS = "in-process"
 PY_SPY_OVERTIME_SECONDS = 15.0
 """Past the asked-for time py-spy only has to write a file; after this it is given up."""
-_PR_SET_PTRACER = 0x59616D61
 
 _PY_SPY_FORMATS = {ProfileFormat.SVG: "flamegraph", ProfileFormat.SPEEDSCOPE: "speedscope"}
 
@@ -96,7 +95,7 @@ async def _run_py_spy(program: str, *arguments: str, timeout_seconds: float) -> 
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    _allow_attaching(process.pid)
+    allow_tracing_by(process.pid)
     try:
         _, complaint = await asyncio.wait_for(process.communicate(), timeout_seconds)
     except TimeoutError:
@@ -106,19 +105,11 @@ async def _run_py_spy(program: str, *arguments: str, timeout_seconds: float) -> 
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        _allow_attaching(0)
+        allow_tracing_by(0)
     if process.returncode == 0:
         return None
     lines = complaint.decode(errors="replace").strip().splitlines()
     return lines[0] if lines else f"exit code {process.returncode}"
-
-
-def _allow_attaching(process_id: int) -> None:
-    """Let this child, and nobody else, look into this process where Yama allows only parents to; 0 takes it back."""
-    if sys.platform != "linux":
-        return
-    # Without Yama the call fails, which is as good: nothing was forbidden then.
-    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(process_id), 0, 0, 0)
 
 
 def _read_file(path: str) -> bytes:

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from types import FrameType
 
+from metasrv.process.operating_system import thread_processor_time_ns
 from metasrv.profiling.stacks import Frame, StackSample, short_path
 
 DEPTH_MAX = 256
@@ -65,7 +66,7 @@ class _ProcessorClock:
     def __init__(self, running_ns_min: int) -> None:
         self._running_ns_min = running_ns_min
         self._used_ns: dict[int, int] = {}
-        self._known = _processor_time_ns(threading.get_native_id()) is not None
+        self._known = thread_processor_time_ns(threading.get_native_id()) is not None
 
     def running_threads(self) -> set[int] | None:
         """Identifiers of the threads that ran; None where the system does not tell.
@@ -78,7 +79,7 @@ class _ProcessorClock:
         for thread in threading.enumerate():
             if thread.ident is None or thread.native_id is None:
                 continue
-            used = _processor_time_ns(thread.native_id)
+            used = thread_processor_time_ns(thread.native_id)
             if used is None:
                 continue  # the thread has ended meanwhile
             before = self._used_ns.get(thread.ident, used)
@@ -86,11 +87,3 @@ class _ProcessorClock:
             if used - before >= self._running_ns_min:
                 running.add(thread.ident)
         return running
-
-
-def _processor_time_ns(native_id: int) -> int | None:
-    try:
-        with open(f"/proc/self/task/{native_id}/schedstat", encoding="ascii") as file:
-            return int(file.read().split(None, 1)[0])
-    except (OSError, ValueError, IndexError):
-        return None

@@ -40,7 +40,7 @@ class Method(NamedTuple):
     request: type[Message]
     reply: type[Message]
     token: bool
-    """Whether a call must carry a token (grpc.md b.5)."""
+    """Whether a call must carry a token (docs/contract/grpc.md section b.5)."""
     write: bool | None
     """For the latency metrics: a write, a read, or neither."""
 

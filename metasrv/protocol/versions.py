@@ -1,7 +1,7 @@
-"""Protocol versions of the handshake: the announced one, the oldest client, their encoding (grpc.md b.1, b.3).
+"""Protocol versions of the handshake: the announced one, the oldest client, their encoding.
 
-Announcing a version is a promise of the features of grpc.md b.4; it stands here and nowhere else. Knows nothing of
-the build version of this package. Pure.
+Announcing a version is a promise of the features of docs/contract/grpc.md section b.4; it stands here and nowhere
+else. Knows nothing of the build version of this package. Pure.
 """
 
 from __future__ import annotations

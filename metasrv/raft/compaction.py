@@ -1,4 +1,4 @@
-"""Log purge without a copy of the state (architecture.md section 5).
+"""Log purge without a copy of the state, so that its cost does not grow with the state (ARCHITECTURE.md section 6).
 
 The state file is durable by itself, so the log may be purged up to the applied index that a finished sync of the state
 has put on disk. Policy: every `snapshot_logs_since_last` applied entries, keeping `max_applied_log_to_keep` of them;

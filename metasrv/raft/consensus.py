@@ -29,7 +29,7 @@ from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.transfer import LeadershipTransfer
 
 NO_LEADER_WAIT_MS = 1_800
-"""How long a request waits for a leader to become known: its caller has an answer within 2 s (admin-api.md section 5)."""
+"""How long a request waits for a leader to become known: its caller has an answer within 2 s."""
 _RETRY_SECONDS = 0.02
 
 

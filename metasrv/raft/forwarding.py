@@ -1,7 +1,7 @@
-"""Requests between nodes: forwarded writes, read indexes, joins and leaves (one hop, engine.md D15).
+"""Requests between nodes: forwarded writes, read indexes, joins and leaves, one hop each.
 
 Encodes what one node asks another over `transport.request`, and answers what others ask. A request that may have been
-executed is never sent twice. Runs on the event loop.
+executed is never sent twice (D15). Runs on the event loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Membership changes, one at a time (engine.md D6): join as a learner, vote after catching up, leave.
+"""Membership changes, one at a time (D6): join as a learner, vote after catching up, leave.
 
 Each change is one log entry that holds the configuration before and after it. A new one is refused while any
 membership entry is not yet committed, or before the leader's own no-op is applied. Runs on the event loop of the leader.

@@ -1,6 +1,6 @@
 """Snapshot files: written on demand, sent to peers that lag, received, checked and put in place.
 
-A snapshot is a copy of the state file (architecture.md section 5) that also holds the log's last two entries. Writing
+A snapshot is a copy of the state file that also holds the log's last two entries. Writing
 and checking run in the snapshot thread; the event loop only passes chunks on. Nothing is installed before its digest,
 its structure and its place in the cluster were checked (D10), and nothing older than the present state ever is.
 """

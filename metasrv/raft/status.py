@@ -46,7 +46,10 @@ class LeaderHistory:
         self._terms: dict[int, int] = {}
 
     def saw(self, leader_id: int | None, term: int) -> None:
-        """+1 when a known leader differs from the last one seen; a loss to none does not count (spec 2.2)."""
+        """Count a known leader that differs from the last one seen; a loss to none does not count.
+
+        The counter is `leader_changes` of docs/contract/admin-api.md section 2.2.
+        """
         if leader_id is None or (leader_id == self._last_known and self._terms.get(term) == leader_id):
             return
         self.led_term(term, leader_id)

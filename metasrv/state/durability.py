@@ -11,6 +11,7 @@ import os
 import sqlite3
 
 from metasrv.model.errors import StorageError
+from metasrv.process.operating_system import sync_data
 from metasrv.state.store import FILE_SWAP, connect, fault, sync_directory
 
 PASSES_MAX = 3
@@ -27,7 +28,7 @@ def sync_state(path: str) -> None:
     except OSError as error:
         raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
     try:
-        os.fdatasync(descriptor)
+        sync_data(descriptor)
     except OSError as error:
         raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
     finally:

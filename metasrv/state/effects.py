@@ -1,4 +1,4 @@
-"""What one log entry does to the records while its transaction is open (grpc.md d.1-d.4).
+"""What one log entry does to the records while its transaction is open (docs/contract/grpc.md sections d.1 to d.4).
 
 Sequence numbers, expiry, counters and watch events are kept here, so that the rules of commands in `transaction.py`
 stay free of them. Nothing here is visible outside before the entry commits; the machine takes the new scalars over
@@ -69,7 +69,7 @@ class EntryEffects:
     ) -> SeqV | None:
         """Store a record over `prev`, the present one; returns it, or None when it expired before the log time.
 
-        Takes a sequence number in either case (d.1).
+        Takes a sequence number in either case.
         """
         self.seq += 1
         expire_at = expire_at_of(expire_at, ttl_ms, self.time_ms)
@@ -109,7 +109,7 @@ class EntryEffects:
         return keys
 
     def sweep(self) -> None:
-        """Delete what expired before the log time, in (expire_ms, seq) order (d.4)."""
+        """Delete what expired before the log time, in (expire_ms, seq) order."""
         if self.expire_count == 0:
             return
         if self.watched:

@@ -1,4 +1,4 @@
-"""When a record expires (grpc.md d.4). Pure arithmetic; runs anywhere, reads no clock."""
+"""When a record expires (docs/contract/grpc.md section d.4). Pure arithmetic; runs anywhere, reads no clock."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ import os
 import threading
 
 from metasrv.model.errors import StorageError
+from metasrv.process.operating_system import sync_file
 from metasrv.state.store import sync_directory
 
 _FORMAT_OFFSET = 18
@@ -60,7 +61,7 @@ def begin_install(snapshot_path: str, state_path: str) -> None:
         try:
             # SQLite's own way to this mark (PRAGMA journal_mode) costs several syncs on the event loop.
             os.pwrite(descriptor, _FORMAT_WITH_WAL, _FORMAT_OFFSET)
-            os.fsync(descriptor)
+            sync_file(descriptor)
         finally:
             os.close(descriptor)
         os.replace(snapshot_path, _pending(state_path))

@@ -1,4 +1,7 @@
-"""Counts of keys by directory, as SnapshotKeysLayout answers them (grpc.md g.1). Pure; runs anywhere."""
+"""Counts of keys by directory, as SnapshotKeysLayout answers them (docs/contract/grpc.md section g.1).
+
+Pure; runs anywhere.
+"""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ class StateMachine:
         return tuple(replies)
 
     def _apply_unstamped(self, log_id: LogId, entry: Entry) -> tuple[c.Reply, ...]:
-        """A no-op or a membership: no time, so no expiry (d.3)."""
+        """A no-op or a membership: no time, so no expiry."""
         applied = self._applied._replace(log_id=log_id)
         self._store.begin()
         try:
@@ -219,7 +219,7 @@ class StateMachine:
     # ------------------------------------------------------------------------- reading
 
     def get(self, key: str, now_ms: int) -> SeqV | None:
-        """The record, unless it has expired by `now_ms` (d.4)."""
+        """The record, unless it has expired by `now_ms`."""
         with self._store.faults():
             return _unless_expired(self._store.read(key), now_ms)
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.types import LogId
+from metasrv.process.operating_system import sync_file
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.durability import checkpoint, sync_state
 from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail_out
@@ -213,7 +214,7 @@ def _digest(path: str, *, sync: bool) -> tuple[str, int]:
     size_bytes = 0
     with open(path, "rb", buffering=0) as file:
         if sync:
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         while chunk := file.read(_READ_SIZE_BYTES):
             digest.update(chunk)
             size_bytes += len(chunk)

@@ -16,6 +16,8 @@ from typing import Any
 
 from metasrv.model.errors import CodecError, DataDamagedError, StorageError
 from metasrv.model.types import KVMeta, SeqV
+from metasrv.process import operating_system
+from metasrv.process.operating_system import make_syncs_full
 from metasrv.state.damage import damaged
 from metasrv.state.expiry import TIME_MS_MAX, expire_ms_of
 from metasrv.state.format import (
@@ -274,6 +276,7 @@ def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: b
     # Nobody else may checkpoint: it would sync on the event loop.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute("PRAGMA synchronous = NORMAL")
+    make_syncs_full(connection)
     return connection
 
 
@@ -293,6 +296,7 @@ def create_file(path: str) -> None:
             os.unlink(draft + suffix)
     connection = sqlite3.connect(draft, isolation_level=None)
     try:
+        make_syncs_full(connection)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
         connection.execute("BEGIN")
@@ -326,8 +330,4 @@ def check_schema(path: str, connection: sqlite3.Connection) -> None:
 
 def sync_directory(path: str) -> None:
     """Make the name of `path` durable."""
-    descriptor = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    operating_system.sync_directory(os.path.dirname(path) or ".")

@@ -1,7 +1,7 @@
-"""The rules of upserts and transactions (grpc.md d.1, d.2, d.5): what a command reads, writes and answers.
+"""The rules of upserts and transactions (docs/contract/grpc.md sections d.1, d.2 and d.5).
 
-Pure rules over `EntryEffects`; total for every command that can be decoded, and the same on every node: no clock, no
-randomness. Runs on the event loop.
+What a command reads, writes and answers. Pure rules over `EntryEffects`; total for every command that can be decoded,
+and the same on every node: no clock, no randomness. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COUNTER = re.compile(rb"[ \t\n\r]*(0|[1-9][0-9]{0,19})[ \t\n\r]*")
 
 
 def apply_upsert(effects: EntryEffects, command: c.Upsert) -> c.UpsertReply:
-    """Update, delete or re-stamp one record when its sequence number matches (d.2)."""
+    """Update, delete or re-stamp one record when its sequence number matches."""
     prev = effects.read(command.key)
     kind, wanted = command.match
     seq = 0 if prev is None else prev.seq
@@ -42,7 +42,7 @@ def apply_upsert(effects: EntryEffects, command: c.Upsert) -> c.UpsertReply:
 
 
 def apply_transaction(effects: EntryEffects, command: c.Transaction) -> c.TransactionReply:
-    """Run the first branch that holds: `branches`, then `if_then`, then `else_then` (d.5)."""
+    """Run the first branch that holds: `branches`, then `if_then`, then `else_then`."""
     for position, branch in enumerate(command.branches):
         if branch.predicate is None or _holds(effects, branch.predicate, 1):
             return c.TransactionReply(True, _run(effects, branch.operations), f"operation:{position}")

@@ -1,8 +1,8 @@
-"""Watch streams: who hears of which change, in which order, and what a slow reader costs (grpc.md d.7).
+"""Watch streams: who hears of which change, in which order, and what a slow reader costs.
 
-The machine publishes the changes of an entry after its commit; every watcher has its own bounded queue, so a slow one
-ends alone. Knows neither gRPC nor SQLite: the records for an initial flush come through a function. Runs on the
-event loop only.
+docs/contract/grpc.md section d.7 has the rules. The machine publishes the changes of an entry after its commit; every
+watcher has its own bounded queue, so a slow one ends alone. Knows neither gRPC nor SQLite: the records for an initial
+flush come through a function. Runs on the event loop only.
 """
 
 from __future__ import annotations

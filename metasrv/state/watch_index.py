@@ -1,6 +1,6 @@
 """Which watched ranges contain a key: an interval treap.
 
-A change must not cost more because many watch other keys (grpc.md d.7, Backpressure: do better). The tree is ordered
+A change must not cost more because many watch other keys. The tree is ordered
 by (start, end), every node knows the largest end below it, and random priorities keep it shallow, so that a
 lookup visits O(log n) nodes and those that match. Pure data structure; runs on the event loop.
 """

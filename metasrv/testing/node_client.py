@@ -1,7 +1,8 @@
 """A gRPC client that is pinned to one node: no retry, no redirect, no hidden second try.
 
 Tests use it to ask exactly one node and to see exactly what it answers; applications use `metasrv.client`. Keeps to
-what any foreign client knows: the protobuf messages, the handshake and the token header (grpc.md section b).
+what any foreign client knows: the protobuf messages, the handshake and the token header (docs/contract/grpc.md
+section b).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from metasrv.model.types import Endpoint
 from metasrv.protocol.proto import meta_pb2, meta_pb2_grpc
 
 CLIENT_VERSION = 260_629_002_000
-"""Announced in the handshake: 260629.2.0 (grpc.md b.3)."""
+"""Announced in the handshake: 260629.2.0 (docs/contract/grpc.md section b.3)."""
 TIMEOUT_SECONDS_DEFAULT = 5.0
 
 

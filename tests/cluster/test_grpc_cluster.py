@@ -1,4 +1,4 @@
-"""MetaService on three nodes: forwarding, leader headers, tokens good everywhere, a leader that dies (grpc.md e)."""
+"""MetaService on three nodes: forwarding, leader headers, tokens good everywhere, a leader that dies."""
 
 from __future__ import annotations
 

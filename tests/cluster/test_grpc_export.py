@@ -1,4 +1,4 @@
-"""Exports of three nodes after a random workload: byte for byte the same but for the node's own number (grpc.md g)."""
+"""Exports of three nodes after a random workload: byte for byte the same but for the node's own number."""
 
 from __future__ import annotations
 

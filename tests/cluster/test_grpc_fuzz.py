@@ -33,7 +33,7 @@ INTERNAL_ON_PURPOSE = {
     m.HANDSHAKE: ("Error request next is None", "the payload of the handshake is not a BasicAuth"),
     m.KV_API: ("the request is not JSON", "'", "KvApi knows UpsertKV only"),
 }
-"""grpc.md b.2 and c name these; the texts are this server's own sentences."""
+"""docs/contract/grpc.md sections b.2 and c name these; the texts are this server's own sentences."""
 SEEN: dict[str, set[str]] = {}
 """Codes that each method answered with, for the last test."""
 

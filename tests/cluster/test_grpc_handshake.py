@@ -1,4 +1,4 @@
-"""Handshake, tokens and the companions of MetaService over the wire (grpc.md sections a.1 and b)."""
+"""Handshake, tokens and the companions of MetaService over the wire (docs/contract/grpc.md sections a.1 and b)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metasrv.testing.processes import ProcessCluster
 from tests.support.grpc_wire import Wire
 
 OLDEST = 1_002_676
-METHODS = {  # grpc.md a.1: request, reply, client streams, server streams
+METHODS = {  # docs/contract/grpc.md section a.1: request, reply, client streams, server streams
     "Handshake": ("HandshakeRequest", "HandshakeResponse", True, True),
     "KvApi": ("RaftRequest", "RaftReply", False, False),
     "KvReadV1": ("RaftRequest", "StreamItem", False, True),

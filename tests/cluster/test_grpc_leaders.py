@@ -1,4 +1,4 @@
-"""Section e of grpc.md over the wire: forwarding, headers, a leader that is lost, hangs, or can not be had."""
+"""docs/contract/grpc.md section e over the wire: forwarding, headers, a leader that is lost, hangs, or is missing."""
 
 from __future__ import annotations
 

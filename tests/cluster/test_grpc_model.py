@@ -1,4 +1,4 @@
-"""Random histories over the wire against the plain model of section d: a stateful property test.
+"""Random histories over the wire against the plain model of the contract: a stateful property test.
 
 One node in this process, whose clock the test moves, so that expiry is exact; and three real nodes, where every
 command goes to another of them and the model learns the log time from what is stored.

@@ -1,4 +1,4 @@
-"""Section d of grpc.md row by row, over the wire: on one node, and on three through each of them."""
+"""docs/contract/grpc.md section d row by row, over the wire: on one node, and on three through each of them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def wires() -> Iterator[dict[str, Wire]]:
             asyncio.run(cluster.boot())
         nodes = [*clusters[0].nodes.values(), *clusters[1].nodes.values()]
         found = {name: Wire(str(node.grpc)) for name, node in zip(TARGETS, nodes, strict=True)}
-        for name in TARGETS[:2]:  # d.1: the counter starts at 0, and reads before the first write see nothing
+        for name in TARGETS[:2]:  # the counter starts at 0, and reads before the first write see nothing
             assert list(found[name].list("")) == []
             assert found[name].put("first").current.seq == 1
         yield found
@@ -85,7 +85,7 @@ def trees(seq: int, data: bytes, proposed_at_ms: int, **meta: int) -> dict[str, 
     return {"seq": seq, "meta": {**meta, "proposed_at_ms": proposed_at_ms}, "data": list(data)}
 
 
-# ----------------------------------------------------------------------------- d.1 sequence numbers
+# ----------------------------------------------------------------------------- sequence numbers
 
 
 def test_d1_every_write_takes_the_next_number(wire: Wire, key: str) -> None:
@@ -154,7 +154,7 @@ def test_d1_an_absent_key_has_number_zero_everywhere(wire: Wire, key: str) -> No
     assert wire.upsert(key + "d", b"v", {"GE": 1}) == (None, None)
 
 
-# ----------------------------------------------------------------------------- d.2 upsert
+# ----------------------------------------------------------------------------- upsert
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_d2_meta_always_has_the_log_time_and_a_put_clears_an_old_expiry(wire: Wi
     assert "expire_at" not in wire.upsert(key, "AsIs")[1]["meta"]
 
 
-# ----------------------------------------------------------------------------- d.3 time
+# ----------------------------------------------------------------------------- time
 
 
 def test_d3_time_is_one_for_a_command_and_never_goes_back(wires: dict[str, Wire], wire: Wire, key: str) -> None:
@@ -205,7 +205,7 @@ def test_d3_time_is_one_for_a_command_and_never_goes_back(wires: dict[str, Wire]
     assert times == sorted(times)
 
 
-# ----------------------------------------------------------------------------- d.4 expiry
+# ----------------------------------------------------------------------------- expiry
 
 
 @pytest.mark.parametrize(
@@ -310,7 +310,7 @@ def test_d4_an_idle_cluster_sweeps_nothing(wire: Wire, key: str) -> None:
         assert stored(wire, key) == []
 
 
-# ----------------------------------------------------------------------------- d.5 transactions
+# ----------------------------------------------------------------------------- transactions
 
 
 def test_d5_the_first_branch_that_holds_runs_and_is_named(wire: Wire, key: str) -> None:
@@ -536,7 +536,7 @@ def test_d5_no_operation_behaves_as_a_get_of_the_empty_key(wire: Wire) -> None:
         wire.delete("")
 
 
-# ----------------------------------------------------------------------------- d.6 lists and gets
+# ----------------------------------------------------------------------------- lists and gets
 
 
 def test_d6_order_is_that_of_the_bytes_and_prefixes_are_plain(wire: Wire, key: str) -> None:
@@ -605,7 +605,7 @@ def test_d6_an_input_that_breaks_ends_the_output(wire: Wire, key: str) -> None:
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-# ----------------------------------------------------------------------------- d.7 watch
+# ----------------------------------------------------------------------------- watch
 
 
 def test_d7_one_key_or_a_range(wire: Wire, key: str) -> None:

@@ -1,4 +1,4 @@
-"""Watch on real nodes (grpc.md d.7): the flush is one instant, slow ones end alone, gone ones are forgotten."""
+"""Watch on real nodes: the flush is one instant, slow ones end alone, gone ones are forgotten."""
 
 from __future__ import annotations
 

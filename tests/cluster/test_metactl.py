@@ -1,4 +1,7 @@
-"""metactl to the letter (admin-api.md 4), against three nodes started from Databend's own test configuration."""
+"""metactl to the letter (docs/contract/admin-api.md section 4).
+
+Against three nodes that were started from Databend's own test configuration.
+"""
 
 from __future__ import annotations
 

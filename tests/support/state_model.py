@@ -1,4 +1,4 @@
-"""The state machine of grpc.md section d as a plain dictionary, written from the page alone.
+"""The state machine of docs/contract/grpc.md section d as a plain dictionary, written from the page alone.
 
 The reference that `test_state_model.py` compares the product with. Slow and obvious on purpose; imports nothing
 of `metasrv.state`.

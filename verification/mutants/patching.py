@@ -20,7 +20,7 @@ class Mutant:
 
     name: str
     defect: str
-    """What is wrong, in a sentence; a number such as D1 is one of engine.md's table."""
+    """What is wrong, in a sentence; a number such as D1 is one of docs/defects.md."""
     replacements: Callable[[], list[Replacement]]
     favours: tuple[str, ...] = ()
     """Fault kinds in which a rare defect shows: its histories have these and no others."""

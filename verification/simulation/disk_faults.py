@@ -1,4 +1,4 @@
-"""Faults of disks and files (rows 7 and 8 of the nemesis matrix)."""
+"""Faults of disks and files; docs/faults.md has what else is tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold after every step of every node, whatever happens (reliability.md section 4).
+"""What must hold after every step of every node, whatever happens.
 
 Sees each process's engine, log and state after each of its steps, each entry as it takes effect, and each start. The
 first node that commits or applies an index says what is there; every other must agree for ever.

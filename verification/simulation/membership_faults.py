@@ -1,4 +1,4 @@
-"""Changes of membership, snapshots and transfers in the middle of everything else (rows 10 to 12 of the matrix)."""
+"""Changes of membership, snapshots and transfers in the middle of everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of the network (rows 5 and 6 of the nemesis matrix)."""
+"""Faults of the network between nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults of processes, power and clocks (rows 1 to 4, 9 and 17 of the nemesis matrix), and orderly restarts."""
+"""Faults of processes, power and clocks, hostile bytes, and orderly restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pysyncobj as a library: one subclass that owns every private name of it that we use (engine.md).
+"""pysyncobj as a library: one subclass that owns every private name of it that metasrv uses.
 
 The engine decides elections, replication and commitment; this class replaces what surrounds them: the log is
 `log/store.py`, messages leave as named tuples through a callback, entries are applied through a callback, membership

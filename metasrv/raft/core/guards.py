@@ -1,4 +1,4 @@
-"""Filters between the transport and the engine: what pysyncobj believes too readily (engine.md D1, D9, D12, D13).
+"""Filters between the transport and the engine: what pysyncobj believes too readily (docs/defects.md).
 
  * pre-vote and stickiness: no campaign without a majority that also misses the leader; a vote request does not depose a
    live leader, unless the leader asked for it (transfer); a node's term does not grow while it is cut off;

@@ -1,7 +1,7 @@
 """Group commit: proposals wait here, leave as one log entry, and get their replies when it is applied.
 
 A lone proposal leaves at once. Among several callers a batch leaves when no proposal has come for a millisecond, or
-some milliseconds after its first (engine.md, "how it is driven"): each batch costs every node a message, a sync and a
+some milliseconds after its first (ARCHITECTURE.md section 4): each batch costs every node a message, a sync and a
 transaction, so larger batches halve the cost of a write and shorten its latency. A pause, not a number, says that all
 are in: a busy loop takes one proposal after the other, and any number it has seen so far is the wrong one.
 Every proposal ends as done, not done, or unknown (D15), by its deadline at the latest. No clock of its own; runs on the

@@ -1,7 +1,7 @@
 """The engine's dictionaries as named tuples, and back.
 
-Lets out and in only the kinds that consensus needs: no commands, no utility messages, no pickled pieces (engine.md D5,
-D15, D17). Pure; runs on the event loop.
+Lets out and in only the kinds that consensus needs: no commands, no utility messages, no pickled pieces (D5, D15,
+D17). Pure; runs on the event loop.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from metasrv.model.errors import DataDamagedError, InvariantError
+from metasrv.process.operating_system import make_syncs_full, sync_file
 from metasrv.raft.log.checks import check_log
 from metasrv.raft.log.format import (
     ADVICE,
@@ -90,6 +91,7 @@ def _create(path: str, entries: list[LogEntry], mark: SyncMark) -> None:
                 os.unlink(leftover)
         os.close(os.open(building, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(building, isolation_level=None)) as connection:
+            make_syncs_full(connection)
             _fill(connection, entries, meta)
         _sync(building)
         mark.initialise(MarkValue(meta.store_id, meta.written, entries[-1][1]))
@@ -118,7 +120,7 @@ def _fill(connection: sqlite3.Connection, entries: list[LogEntry], meta: MetaRow
 def _sync(path: str) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        sync_file(descriptor)
     finally:
         os.close(descriptor)
 

@@ -20,6 +20,7 @@ import zlib
 from typing import NamedTuple
 
 from metasrv.model.errors import DataDamagedError, IdentityError
+from metasrv.process.operating_system import sync_data, sync_file
 from metasrv.raft.log.format import ADVICE, STORE_ID_SIZE_BYTES, disk_error
 
 _MAGIC = b"metasrv log mark"
@@ -94,7 +95,7 @@ class SyncMark:
         try:
             os.ftruncate(self._descriptor, FILE_SIZE_BYTES)
             os.pwrite(self._descriptor, slot + slot, 0)
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor)
         except OSError as error:
             raise disk_error(self.path, "writing", error) from error
 
@@ -108,7 +109,7 @@ class SyncMark:
     def sync(self) -> None:
         """Bring the mark itself to the disk."""
         try:
-            os.fdatasync(self._descriptor)
+            sync_data(self._descriptor)
         except OSError as error:
             raise disk_error(self.path, "syncing", error) from error
 

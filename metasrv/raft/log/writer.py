@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from metasrv.model.errors import DataDamagedError, MetasrvError, StorageError
+from metasrv.process.operating_system import make_syncs_full
 from metasrv.raft.log.format import (
     ADVICE,
     INSERT_ENTRY,
@@ -87,6 +88,7 @@ class LogWriter:
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA wal_autocheckpoint = 0")
+        make_syncs_full(self._connection)
         # Some builds overwrite what is deleted with zeros, which makes every purge as expensive as writing it.
         execute("PRAGMA secure_delete = OFF")
         execute(f"PRAGMA journal_size_limit = {WAL_SIZE_KEPT_BYTES}")

@@ -1,7 +1,7 @@
 """Accepted peer connections: the listening socket, how many there are, and which one of a node is its current one.
 
 A newer connection of a node replaces the older one before its first message is delivered, so messages of two
-connections never mix (engine.md D9, D12). Knows nothing of dialling. Runs on the event loop.
+connections never mix (D9, D12). Knows nothing of dialling. Runs on the event loop.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Messages and requests between nodes: one object that the node's consensus holds.
 
 Every node dials every peer it needs to send to, and sends raft messages only there; it receives them on connections
-that it accepted. So nobody compares addresses to find out who dials (engine.md D18), and the two directions fail
+that it accepted. So nobody compares addresses to find out who dials (D18), and the two directions fail
 apart. Knows nothing of what the messages say. Runs on the event loop.
 """
 

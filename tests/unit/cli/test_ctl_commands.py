@@ -1,4 +1,4 @@
-"""metactl's command line: flags, defaults, exit codes (admin-api.md section 4)."""
+"""metactl's command line: flags, defaults, exit codes (docs/contract/admin-api.md section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The texts of metactl (admin-api.md section 4)."""
+"""The texts of metactl (docs/contract/admin-api.md section 4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keys have to do with each other: start mode, exposure, TLS files (admin-api.md 3.4)."""
+"""What keys have to do with each other: start mode, exposure, TLS files (docs/contract/admin-api.md section 3.4)."""
 
 from __future__ import annotations
 

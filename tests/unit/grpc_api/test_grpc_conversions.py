@@ -1,4 +1,4 @@
-"""Protobuf to commands and replies to protobuf: nothing lost, nothing accidental (grpc.md a.3, d.5)."""
+"""Protobuf to commands and replies to protobuf: nothing lost, nothing accidental."""
 
 from __future__ import annotations
 

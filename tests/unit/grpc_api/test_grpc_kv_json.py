@@ -1,4 +1,4 @@
-"""The JSON of KvApi and KvReadV1 (grpc.md section c)."""
+"""The JSON of KvApi and KvReadV1 (docs/contract/grpc.md section c)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The methods of MetaService over the real state machine, called without sockets (grpc.md sections b to e)."""
+"""The methods of MetaService over the real state machine, called without sockets."""
 
 from __future__ import annotations
 

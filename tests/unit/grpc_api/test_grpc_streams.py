@@ -1,4 +1,4 @@
-"""Watch, Export and SnapshotKeysLayout, called without sockets (grpc.md d.7, g)."""
+"""Watch, Export and SnapshotKeysLayout, called without sockets."""
 
 from __future__ import annotations
 

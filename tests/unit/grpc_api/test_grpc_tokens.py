@@ -1,4 +1,4 @@
-"""Tokens: a JWT that every node of the cluster takes and that nobody else can make (grpc.md b.5)."""
+"""Tokens: a JWT that every node of the cluster takes and that nobody else can make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a node's files: what belongs together starts, anything else is named (engine.md D2, D10)."""
+"""Opening a node's files: what belongs together starts, anything else is named (D2, D10)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import resource
 import pytest
 
 from metasrv.model.limits import ADMIN_CONNECTIONS_MAX, GRPC_CONNECTIONS_MAX, OPEN_FILES_RESERVED, OPEN_FILES_WANTED
-from metasrv.process import open_files
 from metasrv.process.open_files import admin_connections_max, client_connections_max, open_files_warning, raise_open_files
 
 
@@ -41,8 +40,8 @@ def test_the_limit_is_raised_as_far_as_it_is_wanted_and_never_lowered(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, after: int
 ) -> None:
     system = System(soft, hard)
-    monkeypatch.setattr(open_files.resource, "getrlimit", system.getrlimit)
-    monkeypatch.setattr(open_files.resource, "setrlimit", system.setrlimit)
+    monkeypatch.setattr(resource, "getrlimit", system.getrlimit)
+    monkeypatch.setattr(resource, "setrlimit", system.setrlimit)
     assert raise_open_files() == after
 
 

@@ -1,4 +1,4 @@
-"""The wire contract: committed classes are the schema's, and the schema is the specification's (grpc.md section a)."""
+"""The wire contract: committed classes are the schema's, and the schema is that of docs/contract/grpc.md section a."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Version numbers of the handshake (grpc.md b.1, b.3)."""
+"""Version numbers of the handshake (docs/contract/grpc.md sections b.1 and b.3)."""
 
 from __future__ import annotations
 

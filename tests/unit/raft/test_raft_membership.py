@@ -1,4 +1,4 @@
-"""One membership change at a time, and commands that fail, against the defects of plain pysyncobj (engine.md D6, D7)."""
+"""One membership change at a time, and commands that fail, against the defects of plain pysyncobj (D6, D7)."""
 
 from __future__ import annotations
 

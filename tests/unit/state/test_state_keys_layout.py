@@ -1,4 +1,4 @@
-"""Counts of keys by directory (grpc.md g.1)."""
+"""Counts of keys by directory (docs/contract/grpc.md section g.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random histories: the machine must answer, store and publish exactly what the plain model does (grpc.md d)."""
+"""Random histories: the machine must answer, store and publish exactly what the plain model does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of grpc.md section d, one by one; names of the tests say which."""
+"""The rows of docs/contract/grpc.md section d, one by one; names of the tests say which."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def upsert(key: str, match: c.MatchSeq = ANY, operation: c.Operation = c.Operati
     return c.Upsert(key, match, operation, **{"value": b"v", **rest})
 
 
-# ----------------------------------------------------------------------------- d.1 sequence numbers
+# ----------------------------------------------------------------------------- sequence numbers
 
 
 def test_d1_the_first_write_is_one_and_every_write_takes_one(bench: Bench) -> None:
@@ -71,7 +71,7 @@ def test_d1_put_sequential_takes_two_and_fetch_increase_one_unless_mismatched(be
     assert bench.machine.last_seq == 3
 
 
-# ----------------------------------------------------------------------------- d.2 upsert
+# ----------------------------------------------------------------------------- upsert
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_d2_a_write_replaces_all_meta(bench: Bench) -> None:
     assert bench.machine.expire_count == 0
 
 
-# ----------------------------------------------------------------------------- d.3 time
+# ----------------------------------------------------------------------------- time
 
 
 def test_d3_log_time_never_goes_back(bench: Bench) -> None:
@@ -119,7 +119,7 @@ def test_d3_log_time_never_goes_back(bench: Bench) -> None:
     assert bench.machine.last_time_ms == NOW_MS
 
 
-# ----------------------------------------------------------------------------- d.4 expiry
+# ----------------------------------------------------------------------------- expiry
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_d4_a_sweep_forgets_nothing_after_a_restart(bench: Bench) -> None:
     assert bench.keys() == ["b", "c"]
 
 
-# ----------------------------------------------------------------------------- d.5 transactions
+# ----------------------------------------------------------------------------- transactions
 
 
 def seq_is(key: str, seq: int, comparison: c.Comparison = c.Comparison.EQ) -> c.Condition:
@@ -386,7 +386,7 @@ def test_d5_sequential_names() -> None:
     assert sequential_name(U64) == "018_446_744_073_709_551_615"
 
 
-# ----------------------------------------------------------------------------- d.6 listing and gets
+# ----------------------------------------------------------------------------- listing and gets
 
 ORDERED = ["", "a", "a\0", "a/", "a/b", "a0", "b", "\ud7ff", "\ue000", "\uffff", "\U00010000", "\U0010ffff"]
 

@@ -1,4 +1,4 @@
-"""Watch streams: ranges, filters, order, the atomic first flush, slow readers, ends (grpc.md d.7)."""
+"""Watch streams: ranges, filters, order, the atomic first flush, slow readers, ends."""
 
 from __future__ import annotations
 

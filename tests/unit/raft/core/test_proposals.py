@@ -1,4 +1,4 @@
-"""Group commit: every proposal ends as done, not done, or unknown, and batches keep their order (engine.md D8, D15)."""
+"""Group commit: every proposal ends as done, not done, or unknown, and batches keep their order (D8, D15)."""
 
 from __future__ import annotations
 

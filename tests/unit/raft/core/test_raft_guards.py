@@ -1,4 +1,4 @@
-"""The guards, against the defects of plain pysyncobj that they answer (engine.md D1, D9, D12, D13, D14)."""
+"""The guards, against the defects of plain pysyncobj that they answer (D1, D9, D12, D13, D14)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,99 @@
+"""What differs between operating systems: syncing, SQLite's sync pragmas, descriptors, tracing, which systems are served.
+
+Linux and macOS are served. Everything else in metasrv calls these functions and asks for no platform itself. Each
+function looks the system's call up when it is called, so that tests and the simulator can take it away or replace it.
+Knows no file of ours and no configuration; callable from every thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+import sqlite3
+import sys
+
+_PR_SET_PTRACER = 0x59616D61
+_OPEN_MAX_MACOS = 10_240
+"""macOS refuses a limit above this one even where it reports none."""
+
+
+def sync_data(descriptor: int) -> None:
+    """Bring a file's content, and its size, onto the disk. Raises OSError.
+
+    fdatasync on Linux. On macOS fsync leaves the data in the drive's cache, so F_FULLFSYNC is asked for first; file
+    systems without it (network shares) get fsync.
+    """
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(descriptor)
+    else:
+        sync_file(descriptor)
+
+
+def sync_file(descriptor: int) -> None:
+    """As `sync_data`, with all of the file's attributes; for directories too. Raises OSError."""
+    full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+    if full_sync is not None:
+        try:
+            fcntl.fcntl(descriptor, full_sync)
+        except OSError:
+            os.fsync(descriptor)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_directory(path: str) -> None:
+    """Make created, renamed and removed names in the directory `path` durable. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_syncs_full(connection: sqlite3.Connection) -> None:
+    """Have SQLite sync as `sync_data` does; only macOS needs to be told."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        connection.execute("PRAGMA fullfsync = ON")
+        connection.execute("PRAGMA checkpoint_fullfsync = ON")
+
+
+def raise_descriptor_limit(wanted: int) -> None:
+    """Raise the soft limit on open descriptors to `wanted`, or as far as the system lets this user."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    for limit in (wanted, min(wanted, _OPEN_MAX_MACOS)):
+        if soft == resource.RLIM_INFINITY or soft >= limit:
+            return
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        except (OSError, ValueError):  # macOS: above what the kernel gives, whatever the hard limit says
+            continue
+        return
+
+
+def descriptor_limit() -> int:
+    """The limit on open descriptors that holds now; without one, a number that nobody reaches."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if soft == resource.RLIM_INFINITY else soft
+
+
+def allow_tracing_by(process_id: int) -> None:
+    """Let this child, and no other process, trace this one where Yama allows only parents to; 0 takes it back.
+
+    Linux only: elsewhere a tracer needs rights of its own (on macOS, root).
+    """
+    if sys.platform == "linux":
+        # Without Yama the call fails. Nothing was forbidden then, so the result does not matter.
+        ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(process_id), 0, 0, 0)
+
+
+def thread_processor_time_ns(native_id: int) -> int | None:
+    """Processor time that a thread of this process has used, or None where the system does not tell (macOS)."""
+    try:
+        with open(f"/proc/self/task/{native_id}/schedstat", encoding="ascii") as file:
+            return int(file.read().split(None, 1)[0])
+    except (OSError, ValueError, IndexError):
+        return None
