@@ -81,4 +81,4 @@ class SimulatedServer:
 
 def _without_tls(context: Any) -> None:
     if context is not None:
-        raise NotImplementedError("TLS is not simulated")
+        raise ValueError("TLS is not simulated")
