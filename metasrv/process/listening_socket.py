@@ -7,10 +7,13 @@ ends. It listens at once, because two sockets may share an address until one of 
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any
 
 Address = tuple[Any, ...]
 """As `getaddrinfo` gives it: host, port, and for IPv6 flow and scope."""
+OpenSocket = Callable[[int, Address, int], socket.socket]
+"""As `listening_socket`; another is given where a simulated network takes the system's place."""
 
 
 def listening_socket(family: int, address: Address, backlog: int) -> socket.socket:

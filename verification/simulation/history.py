@@ -57,7 +57,7 @@ def run_history(plan: Plan, *, keep_trace: bool = False) -> Outcome:
     images = () if plan.forms else formed_images(plan.size)
     gc.disable()
     try:
-        with opened(str(plan.seed), plan.tuning, keep_trace=keep_trace) as cluster:
+        with opened(str(plan.seed), plan.tuning, plan.wire, keep_trace=keep_trace) as cluster:
             return _History(plan, cluster).run(images)
     finally:
         gc.enable()
@@ -105,7 +105,7 @@ class _History:
             told.reads,
             self._undecided,
             self._nemesis.inflicted,
-            cluster.invariants.counts,
+            cluster.invariants.counts + cluster.network.counts,
             cluster.trace.lines,
         )
 

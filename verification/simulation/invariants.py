@@ -15,6 +15,7 @@ from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.model.types import LogId
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.log.format import CONTENT, TERM, PendingWrite
+from verification.simulation.deliveries import Deliveries
 from verification.simulation.leader_checks import LeaderChecks
 from verification.simulation.machine import Process
 from verification.simulation.promises import Promises
@@ -64,6 +65,7 @@ class Invariants:
         self.executed: dict[str, int] = {}
         """How often each tagged write took effect."""
         self.promises = Promises(self.violation)
+        self._deliveries = Deliveries(self.violation)
         self._leader_checks = LeaderChecks(self.violation)
         self._positions: dict[Process, _Position] = {}
 
@@ -97,6 +99,10 @@ class Invariants:
 
     def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
         self.promises.sending(node_id, to_id, payload)
+        self._deliveries.sent(node_id, to_id, payload)
+
+    def received(self, node_id: int, life: int, from_id: int, generation: int, payload: bytes) -> None:
+        self._deliveries.received(node_id, life, from_id, generation, payload)
 
     def emptied(self, node_id: int) -> None:
         self.promises.emptied(node_id)

@@ -20,12 +20,14 @@ from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.observer import SilentObserver
-from metasrv.raft.peers.transport import PeerSecurity
 from metasrv.raft.replica import RaftSettings, ReplicaResources
 from metasrv.raft.state_log import StateLogLimits
 from verification.simulation.disk import Disk, Image, torn_write, write_image
 from verification.simulation.loop import ProcessKilled, SimulatedLoop
+from verification.simulation.networked_loop import NetworkedLoop
+from verification.simulation.security import security_of
 from verification.simulation.storage import DiskFaults, SimulatedStorage
+from verification.simulation.streams import Streams
 from verification.simulation.transport import SimulatedTransport
 from verification.simulation.watched_machine import WatchedMachine
 from verification.simulation.world import Tuning, Witness, World
@@ -63,11 +65,10 @@ class Process:
 
     machine: Machine
     number: int
-    loop: SimulatedLoop
+    loop: NetworkedLoop
     disk: Disk
     data: OpenedData
     consensus: RaftConsensus
-    transport: SimulatedTransport
     log_storage: SimulatedStorage
     joined: bool = False
     ending: bool = False
@@ -145,7 +146,8 @@ class Machine:
         world.system.add_disk(disk)
         disk.all_synced()
         world.network.power(self.node_id, True)
-        loop = SimulatedLoop(world.scheduler, self._loop_failed, rate=self.rate)
+        loop = NetworkedLoop(world.scheduler, self._loop_failed, rate=self.rate)
+        loop.streams = Streams(world.network, self.node_id, loop, world.wire, world.stream_source)
         world.clock.wall_offset_ms[loop] = self.wall_offset_ms
         loop.steps_left = steps_left
         loop.on_last_step = lambda name: self._killed_while_opening(loop, disk, name)
@@ -183,16 +185,8 @@ class Machine:
         loop.call_soon(lambda: loop.create_task(self._serve(process)))
         return True
 
-    def _compose(self, loop: SimulatedLoop, disk: Disk, data: OpenedData) -> Process:
+    def _compose(self, loop: NetworkedLoop, disk: Disk, data: OpenedData) -> Process:
         world, tuning = self.world, self.world.tuning
-        made: list[SimulatedTransport] = []
-
-        def make_transport(*args: object) -> SimulatedTransport:
-            transport = SimulatedTransport(world.network, self.node_id, loop, *args)  # type: ignore[arg-type]
-            transport.sending = partial(world.witness.sending, self.node_id)
-            made.append(transport)
-            return transport
-
         storage = partial(SimulatedStorage, loop, self.faults, self._job_seconds)
         log_storage = storage(
             after_each=data.writer.checkpoint_if_due, executed=lambda args: world.witness.written(self.node_id, args[0])
@@ -216,13 +210,13 @@ class Machine:
             log_thread=log_storage,
             snapshot_thread=storage(),
             state_thread=storage(),
-            security=PeerSecurity(),
+            security=security_of(world.wire.security, self.node_id),
             observer=_CountingObserver(world.witness),
             clock=world.clock,
-            make_transport=make_transport,
+            make_transport=partial(SimulatedTransport, world, self.lives, loop),
         )
         consensus = loop.enter(lambda: RaftConsensus(resources))
-        process = Process(self, self.lives, loop, disk, data, consensus, made[0], log_storage)
+        process = Process(self, self.lives, loop, disk, data, consensus, log_storage)
         process.state.watcher = process
         loop.on_last_step = self._last_step
         consensus.on_fatal(lambda error: self._fatal(process, error))
@@ -290,7 +284,7 @@ class Machine:
         process.loop.kill()
         if power_lost:
             self.world.network.power(self.node_id, False)
-        self.world.network.process_ended(process.transport, power_lost=power_lost)
+        self.world.network.process_ended(process.loop.streams, power_lost=power_lost)
         self.world.witness.ended(process)
         for forget in process.on_death:
             forget()
@@ -299,6 +293,8 @@ class Machine:
 
     def empty(self) -> None:
         """The disk of a stopped machine is swapped for an empty one."""
+        if self.process is not None:
+            raise AssertionError(f"node {self.node_id} runs: its disk cannot be swapped")
         self.image = None
         self.bootstrap = False
         self.damaged = False

@@ -38,6 +38,20 @@ class Tuning:
     sync_seconds: float = 0.0005
 
 
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What the connections between nodes are like, and what secrets the nodes hold."""
+
+    security: str = "no secret"
+    """One of `security.SECURITIES`."""
+    buffer_bytes: int = 1024 * 1024
+    """Bytes of one direction of a connection that the systems at both ends hold."""
+    unsent_bytes_high: int | None = None
+    """A connection pauses when more bytes wait besides; None for the product's own limit."""
+    splits: float = 0.0
+    """Share of writes that arrive in two pieces."""
+
+
 class Witness(Protocol[P_contra]):
     """Who watches every process: the checker of invariants."""
 
@@ -55,6 +69,10 @@ class Witness(Protocol[P_contra]):
 
     def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
         """A raft message leaves it."""
+        ...
+
+    def received(self, node_id: int, life: int, from_id: int, generation: int, payload: bytes) -> None:
+        """A raft message came to it, before anything is done with it."""
         ...
 
     def ended(self, process: P_contra) -> None: ...
@@ -75,6 +93,8 @@ class World(Protocol[P]):
     system: SimulatedSystem
     source: random.Random
     tuning: Tuning
+    wire: Wire
+    stream_source: random.Random
     base: str
     on_start: Callable[[P], None]
     """Called for each process once it is composed."""

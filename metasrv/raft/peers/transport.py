@@ -15,6 +15,7 @@ from metasrv.model.errors import PeerUnreachableError, StoppingError
 from metasrv.model.limits import PEER_BUFFER_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import Clock
+from metasrv.process.listening_socket import OpenSocket, listening_socket
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.contacts import PeerContacts
@@ -43,6 +44,7 @@ class PeerTransport:
         handler: PeerHandler,
         observer: RaftObserver,
         clock: Clock,
+        open_socket: OpenSocket = listening_socket,
     ) -> None:
         self._identity = identity
         self._handler = handler
@@ -51,10 +53,11 @@ class PeerTransport:
         self._log = QuietLog(_LOGGER, clock)
         self._dialler = Dialler(identity, security)
         self._contacts = PeerContacts(clock)
-        self._listener = PeerListener(identity, security, handler, observer, clock, self._contacts)
+        self._listener = PeerListener(identity, security, handler, observer, clock, self._contacts, open_socket)
         self._links: dict[int, PeerLink] = {}
         self._told_up: set[int] = set()
-        self._dialled: set[Connection] = set()
+        self._dialled: dict[Connection, None] = {}
+        """In the order in which they were established."""
         self._closed = False
 
     # ------------------------------------------------------------------------- life
@@ -179,14 +182,14 @@ class PeerTransport:
         connection = link.connection
         if connection is None or connection.remote is None:
             return
-        self._dialled.add(connection)
+        self._dialled[connection] = None
         self._contacts.introduced(connection.remote)
         self._log.recovered(("link", link.node_id), f"connected to node {link.node_id} at {link.endpoint}")
         self._observer.peer_connected(link.node_id, str(link.endpoint), True)
         self._tell(link.node_id)
 
     def link_lost(self, link: PeerLink, connection: Connection) -> None:
-        self._dialled.discard(connection)
+        self._dialled.pop(connection, None)
         self._observer.peer_connected(link.node_id, str(link.endpoint), False)
         if self._links.get(link.node_id) is link:
             self._log.warn(("link", link.node_id), f"the connection to node {link.node_id} ended: {link.failure}")
@@ -232,14 +235,14 @@ def _is_full(connection: Connection) -> bool:
 class _Temporary:
     """Owner of a connection for one request: only keeps it among the open ones."""
 
-    def __init__(self, connections: set[Connection]) -> None:
+    def __init__(self, connections: dict[Connection, None]) -> None:
         self._connections = connections
 
     def established(self, connection: Connection) -> None:
-        self._connections.add(connection)
+        self._connections[connection] = None
 
     def lost(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def flow_changed(self, connection: Connection) -> None:
         del connection

@@ -92,7 +92,7 @@ async def test_a_newer_connection_replaces_the_older_one_before_its_first_messag
     second.abort("gone")
     await second_stream.pump()
     assert world.node.told[-1] == ("lost", 1)
-    assert world.listener.connections == frozenset()
+    assert world.listener.connections == ()
 
 
 async def test_an_older_connection_that_finishes_its_handshake_late_does_not_replace_the_newer_one() -> None:
@@ -135,7 +135,7 @@ async def test_a_refused_node_leaves_no_trace() -> None:
     await stream.pump()
     assert await dialler.ready == "it refused: node 1 is not a member"
     assert world.contacts.last_contact(1) is None
-    assert world.listener.connections == frozenset()
+    assert world.listener.connections == ()
     assert ("lost", 1) not in world.node.told
 
 
