@@ -189,6 +189,7 @@ def test_the_client_library_loads_no_server() -> None:
     assert rooms == {"metasrv.client", "metasrv.model", "metasrv.protocol"}
 
 
+@pytest.mark.program
 def test_the_server_side_of_http2_loads_nothing_but_itself_and_header_compression() -> None:
     program = "import sys, metasrv.grpc_api.http2.server; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
