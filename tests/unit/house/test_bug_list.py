@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from tests.support.paths import ROOT, TESTS
+from tests.support.paths import ROOT
 
 SECTIONS = re.findall(
-    r"^## (\w\d+) (.+)\n((?:(?!^## ).*\n)*)", (TESTS / "BUGS.md").read_text(encoding="utf-8"), re.MULTILINE
+    r"^## (\w\d+) (.+)\n((?:(?!^## ).*\n)*)", (ROOT / "tests/BUGS.md").read_text(encoding="utf-8"), re.MULTILINE
 )
 SELECTED = re.compile(r"(?P<path>tests/[\w/]+\.py)(?:::(?P<name>\w+)| -k (?P<word>\w+))?")
 
