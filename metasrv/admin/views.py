@@ -1,4 +1,4 @@
-"""The JSON shapes of the API: the seed's fields first and in its order, then today's, then ours.
+"""The JSON shapes of the API: the legacy fields first and in their order, then the current ones, then metasrv's own.
 
 One shape for two generations of readers: a node shows both of its client addresses, a log id shows the term flat and
 nested, sizes stand under the old and the new name (docs/contract/admin-api.md sections 1.2 and 1.3). Pure
@@ -47,16 +47,16 @@ def features_view(enabled: tuple[str, ...]) -> View:
 
 
 def status_view(context: NodeContext) -> View:
-    """The status of this instant as this node sees it."""
+    """The status of this node at this instant."""
     status = context.consensus.status()
     return {
-        **_seed_fields(context, status),
-        **_databend_fields(context, status),
+        **_legacy_fields(context, status),
+        **_current_fields(context, status),
         **_own_fields(context, status),
     }
 
 
-def _seed_fields(context: NodeContext, status: RaftStatus) -> View:
+def _legacy_fields(context: NodeContext, status: RaftStatus) -> View:
     return {
         "id": status.node_id,
         "endpoint": str(raft_endpoint(context)),
@@ -73,7 +73,7 @@ def _seed_fields(context: NodeContext, status: RaftStatus) -> View:
     }
 
 
-def _databend_fields(context: NodeContext, status: RaftStatus) -> View:
+def _current_fields(context: NodeContext, status: RaftStatus) -> View:
     snapshot = status.snapshot
     key_count = snapshot.key_count + snapshot.expire_count
     fields: View = {
@@ -109,6 +109,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "membership_committed": status.membership_committed,
         "proposals_pending": status.proposals_pending,
         "peers": [_peer_view(peer, status) for peer in status.peers],
+        "file_sizes": status.file_sizes_bytes(),
         "key_count": context.machine.key_count,
         "expire_count": context.machine.expire_count,
         "watchers": context.machine.watches.count,
@@ -144,7 +145,7 @@ def _raft_log_view(log: RaftLogStatus) -> View:
 
 
 def raft_endpoint(context: NodeContext) -> Endpoint:
-    """Where peers reach this node: as configured, never as an old record says; the port as it was bound."""
+    """Where peers reach this node: the configured host, never a stored one, and the bound port."""
     raft = context.config.raft_config
     bound = context.listeners.get("raft")
     return Endpoint(raft.raft_advertise_host, raft.raft_api_port if bound is None else bound.port)

@@ -86,7 +86,7 @@ def _string(value: Any, what: str) -> str:
     if not value.isascii():
         try:
             value.encode()
-        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, UTF-8 can not
+        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, UTF-8 cannot
             raise InvalidRequestError(f"'{what}' is not valid Unicode") from error
     return value
 

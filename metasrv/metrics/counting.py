@@ -1,6 +1,6 @@
 """Cheap counters for the hot path: a histogram, and a counter with a bounded number of labels.
 
-Plain integers and one bisection an observation, because a Prometheus client object costs several microseconds and
+Plain integers and one bisection per observation, because a Prometheus client object costs several microseconds and
 takes a lock. Knows nothing of metric names or of the text format. Runs on the node's event loop.
 """
 
@@ -45,7 +45,7 @@ class Histogram:
         total = Histogram(self.bounds)
         for part in (self, *others):
             if part.bounds != self.bounds:
-                raise ValueError("histograms of different bounds can not be added")
+                raise ValueError("histograms of different bounds cannot be added")
             total.counts = [mine + theirs for mine, theirs in zip(total.counts, part.counts, strict=True)]
             total.sum += part.sum
         return total

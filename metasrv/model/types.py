@@ -172,6 +172,8 @@ class SnapshotStatus(NamedTuple):
     """A snapshot from the leader is being received or checked."""
     path: str | None = None
     """The newest snapshot file that was written or found sound here."""
+    files_size_bytes: int = 0
+    """All snapshot files, and those that are being written or received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,9 @@ class RaftStatus:
     last_seq: int
     raft_log: RaftLogStatus
     state_size_bytes: int
+    """Database and write-ahead log together."""
+    state_log_size_bytes: int
+    """Of them, the write-ahead log."""
     snapshot: SnapshotStatus
     fatal: str | None
     """The sentence with which the engine stopped, if it did."""
@@ -231,6 +236,17 @@ class RaftStatus:
     def db_size_bytes(self) -> int:
         """Log and state on disk: the seed's `db_size`."""
         return self.raft_log.wal_total_size + self.state_size_bytes
+
+    def file_sizes_bytes(self) -> dict[str, int]:
+        """Each kind of file on disk; all but the snapshots are what `db_size` adds up."""
+        log = self.raft_log
+        return {
+            "state_database": self.state_size_bytes - self.state_log_size_bytes,
+            "state_write_ahead_log": self.state_log_size_bytes,
+            "raft_log_database": log.wal_closed_chunk_total_size,
+            "raft_log_write_ahead_log": log.wal_open_chunk_size,
+            "snapshots": self.snapshot.files_size_bytes,
+        }
 
     def registered_or_member(self, node_id: int, member: Member) -> Node:
         """The registered node, or what the membership alone says of one not yet registered."""

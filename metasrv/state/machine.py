@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
@@ -38,10 +39,21 @@ from metasrv.state.reader import StateReader, read_cluster_id, read_membership
 from metasrv.state.registry import Registry, load_registry
 from metasrv.state.snapshot import tail_fits
 from metasrv.state.store import CACHE_SIZE_KIB, FILE_SWAP, Store, check_schema, connect, create_file, fault
+from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
+
+__all__ = ["StateFileSizes", "StateMachine"]
 
 FULL_CHECK_SIZE_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size a start walks the whole state file: some 100 ms for 100,000 records of 256 bytes."""
+
+
+class StateFileSizes(NamedTuple):
+    """The two files of the state, in bytes."""
+
+    database_bytes: int
+    log_bytes: int
+    """The write-ahead log: what was applied and is not yet moved into the database, and remains of earlier entries."""
 
 
 class _CommandFault(Exception):  # noqa: N818 - never leaves this module
@@ -65,6 +77,7 @@ class StateMachine:
         self.membership = Membership()
         self.cluster_id: str | None = None
         self.watches = WatchHub(self._read_watch_page)
+        self.views = Views()
         self._load()
 
     @classmethod
@@ -137,13 +150,9 @@ class StateMachine:
         """A secret stored by SetClusterSecret."""
         return self._registry.secrets.get(name)
 
-    def size_bytes(self) -> int:
-        """The state file and its write-ahead log on disk."""
-        total = 0
-        for path in (self._path, f"{self._path}-wal"):
-            if os.path.exists(path):
-                total += os.stat(path).st_size
-        return total
+    def file_sizes(self) -> StateFileSizes:
+        """What is on disk at this moment."""
+        return StateFileSizes(_size_of(self._path), _size_of(f"{self._path}-wal"))
 
     # ------------------------------------------------------------------------- applying
 
@@ -243,7 +252,7 @@ class StateMachine:
 
     def open_reader(self) -> StateReader:
         """A read-only view pinned to this instant, for a helper thread; the caller closes it."""
-        return StateReader(self._path)
+        return StateReader(self._path, self.views)
 
     def _read_watch_page(
         self, start: str, end: str | None, after_key: str | None, limit: int
@@ -298,7 +307,7 @@ class StateMachine:
 
     def _check_when_small(self) -> None:
         """Walk the whole file when that takes a fraction of a second; larger ones prove themselves as they are read."""
-        if self.size_bytes() > FULL_CHECK_SIZE_BYTES_MAX:
+        if sum(self.file_sizes()) > FULL_CHECK_SIZE_BYTES_MAX:
             return
         try:
             problem = self._store.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -327,6 +336,13 @@ class StateMachine:
         except BaseException:
             store.close()
             raise
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _open_store(path: str) -> Store:

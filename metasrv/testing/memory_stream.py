@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 
 class MemoryTransport(asyncio.Transport):
@@ -27,6 +27,12 @@ class MemoryTransport(asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return (self._name, 1) if name == "peername" else default
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self._protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = cast(asyncio.Protocol, protocol)
 
     def is_closing(self) -> bool:
         return self._closing
@@ -76,11 +82,11 @@ class MemoryTransport(asyncio.Transport):
         if data and not self._closing:
             self._protocol.data_received(data)
 
-    def lose(self) -> None:
+    def lose(self, error: Exception | None = None) -> None:
         """This end's connection is gone; tells its protocol once."""
         if not self.lost:
             self._closing = self.lost = True
-            self._protocol.connection_lost(None)
+            self._protocol.connection_lost(error)
 
 
 class MemoryStream:

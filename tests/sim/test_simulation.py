@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 import time
@@ -13,21 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from verification.mutants.catalogue import MUTANTS
-from verification.simulation import scheduler as scheduler_module
 from verification.simulation.__main__ import COMMAND, main
 from verification.simulation.history import run_history
-from verification.simulation.loop import SimulatedLoop, forget_running_loop
 from verification.simulation.plan import FAULTS, make_plan
 from verification.simulation.runs import run_many
-from verification.simulation.scheduler import Scheduler
+from verification.simulation.security import SECURITIES
 from verification.simulation.shrink import decode_changes, encode_changes, shrink
+from verification.simulation.wire_faults import WIRE_FAULTS
 
 FIRST_SEED = 1
 HISTORIES = 2_000
 CHUNK = 50
-SAMPLE_SEEDS = (8, 23, 110)
-"""A long history of seven nodes, and two of many faults."""
+SAMPLE_SEEDS = (8, 23, 110, 12, 16, 75, 109)
+"""A long history of seven nodes, two of many faults, and four with faults of the connections between nodes."""
 
 
 @pytest.mark.timeout(300)
@@ -41,71 +38,19 @@ def test_histories_without_violation(first: int) -> None:
     assert not failures, "\n".join(failures)
 
 
-MISTAKES_OF_THE_MODEL = {
-    "a request on a connection that broke while its process was paused": (
-        26_518,
-        '{"faults":[0,3,1],"seconds":0.388,"operations":3,"clients":1}',
-    ),
-    "a removal that took effect after the healing": (
-        40_408,
-        '{"faults":[1,3],"seconds":0.7000263403199252,"operations":7,"clients":3}',
-    ),
-    "a disk emptied under a running node": (
-        44_229,
-        '{"faults":[0,1],"seconds":0.8246876427497722,"operations":5,"clients":3}',
-    ),
-    "two disks lost, one of them damaged long before": (
-        52_754,
-        '{"faults":[11,7,4,10],"seconds":2.213346015584894,"operations":33,"clients":4}',
-    ),
-    "a timer of a slow clock that was a rounding error early, for ever": (
-        68_212,
-        '{"faults":[3,2,0,1],"seconds":0.46407509618052567,"operations":4,"clients":3}',
-    ),
-}
-"""Histories that were called violations and were none, or had no end: each failed until the simulator was mended."""
-
-
-@pytest.mark.parametrize("mistake", MISTAKES_OF_THE_MODEL)
-def test_what_the_simulator_itself_did_wrong_is_no_violation(mistake: str) -> None:
-    seed, changes = MISTAKES_OF_THE_MODEL[mistake]
-    assert not run_history(decode_changes(seed, changes)).violations
-
-
-def test_a_snapshot_that_comes_late_takes_back_nothing_that_was_acknowledged() -> None:
-    """S12: entries behind a snapshot's last one, which the log held already, were dropped with it."""
-    kept = MUTANTS["late snapshot put in place"].kept_history
-    assert kept is not None
-    assert not run_history(decode_changes(*kept)).violations
-
-
-def test_timers_of_clocks_that_run_wrong_are_never_early() -> None:
-    scheduler = Scheduler()
-    source = random.Random(7)
-    late: list[float] = []
-    for _ in range(2_000):
-        scheduler.now += source.uniform(0, 1)
-        loop = SimulatedLoop(scheduler, pytest.fail, rate=source.uniform(0.9, 1.1))
-        when = loop.time() + source.choice((1e-12, 1e-9, 0.001))
-        loop.call_at(when, lambda loop=loop, when=when: late.append(loop.time() - when))
-        scheduler.run(scheduler.now + 1, lambda: False)
-    forget_running_loop()
-    assert len(late) == 2_000
-    assert 0 <= min(late) <= max(late) < 1e-9
-
-
-def test_a_history_in_which_time_stands_still_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler_module, "EVENTS_MAX", 3_000)
-    outcome = run_history(make_plan(1))
-    assert outcome.violations == ["the history did not come to an end"]
-
-
 def test_the_same_seed_is_the_same_history_in_every_process() -> None:
     """Also with another hash seed, and whatever the process has done before."""
     here = {seed: run_history(make_plan(seed), keep_trace=True).digest for seed in SAMPLE_SEEDS}
     for hash_seed in ("1", "4711"):
         for seed in SAMPLE_SEEDS:
             assert digest_in_new_process(seed, hash_seed) == here[seed], f"seed {seed} with hash seed {hash_seed}"
+
+
+def test_the_samples_have_every_kind_of_connection() -> None:
+    plans = [make_plan(seed) for seed in SAMPLE_SEEDS]
+    assert {plan.wire.security for plan in plans} == set(SECURITIES)
+    assert {plan.wire.buffer_bytes for plan in plans} == {256, 4_096, 1_048_576}
+    assert set(WIRE_FAULTS) <= {fault.kind for plan in plans for fault in plan.faults}
 
 
 def digest_in_new_process(seed: int, hash_seed: str) -> str:

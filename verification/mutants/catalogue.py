@@ -6,5 +6,8 @@ from verification.mutants.consensus_defects import CONSENSUS_MUTANTS
 from verification.mutants.patching import Mutant
 from verification.mutants.state_defects import STATE_MUTANTS
 from verification.mutants.storage_defects import STORAGE_MUTANTS
+from verification.mutants.wire_defects import WIRE_MUTANTS
 
-MUTANTS: dict[str, Mutant] = {mutant.name: mutant for mutant in (*STORAGE_MUTANTS, *CONSENSUS_MUTANTS, *STATE_MUTANTS)}
+MUTANTS: dict[str, Mutant] = {
+    mutant.name: mutant for mutant in (*STORAGE_MUTANTS, *CONSENSUS_MUTANTS, *STATE_MUTANTS, *WIRE_MUTANTS)
+}

@@ -12,7 +12,6 @@ from verification.mutants.patching import Mutant
 from verification.simulation.formation import formed_images
 from verification.simulation.history import Outcome, run_history
 from verification.simulation.plan import Plan, make_plan
-from verification.simulation.shrink import decode_changes
 
 BUDGET_SECONDS = 60.0
 _SECONDS_MIN = 2.5
@@ -39,12 +38,7 @@ class Hunt:
 
 
 def plan_for(mutant: Mutant, seed: int) -> Plan:
-    """The seed's own plan; for a rare defect, longer, with short logs and only the kinds of faults that it favours.
-
-    For one that has a kept history, that one, whatever the seed.
-    """
-    if mutant.kept_history is not None:
-        return decode_changes(*mutant.kept_history)
+    """The seed's own plan; for a rare defect, longer, with short logs and only the kinds of faults that it favours."""
     plan, kinds = make_plan(seed), mutant.favours
     if not kinds:
         return plan
@@ -67,7 +61,7 @@ def run_with(mutant: Mutant, plan: Plan, *, keep_trace: bool = False) -> Outcome
 
 
 def hunt(mutant: Mutant, first_seed: int, budget_seconds: float = BUDGET_SECONDS) -> Hunt:
-    """Consecutive seeds until one shows a violation or the time is over; once, when it has a kept history."""
+    """Consecutive seeds until one shows a violation or the time is over."""
     for size in (3, 5, 7):
         formed_images(size)
     started, histories = time.process_time(), 0
@@ -77,6 +71,4 @@ def hunt(mutant: Mutant, first_seed: int, budget_seconds: float = BUDGET_SECONDS
         if outcome.violations:
             seconds = time.process_time() - started
             return Hunt(mutant, outcome, run_history(outcome.plan), histories, seconds)
-        if mutant.kept_history is not None:
-            break
     return Hunt(mutant, None, None, histories, time.process_time() - started)

@@ -24,8 +24,6 @@ class Mutant:
     replacements: Callable[[], list[Replacement]]
     favours: tuple[str, ...] = ()
     """Fault kinds in which a rare defect shows: its histories have these and no others."""
-    kept_history: tuple[int, str] | None = None
-    """Seed and changes of the one history in which it is looked for, as chance hardly ever shows it."""
 
     @contextmanager
     def planted(self) -> Iterator[None]:

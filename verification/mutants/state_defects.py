@@ -14,6 +14,7 @@ from metasrv.state.effects import EntryEffects
 from metasrv.state.machine import StateMachine
 from metasrv.state.watch import WatchHub
 from verification.mutants.patching import Mutant, Replacement
+from verification.simulation.machine import Process
 from verification.simulation.watched_machine import WatchedMachine
 
 
@@ -26,8 +27,8 @@ def _apply_raises() -> list[Replacement]:
 
 def _local_now_ms(state: StateMachine) -> int | None:
     """What the wall clock of the node says whose state this is."""
-    process = state.process if isinstance(state, WatchedMachine) else None
-    return None if process is None else process.machine.world.clock.wall_ms()
+    process = state.watcher if isinstance(state, WatchedMachine) else None
+    return process.machine.world.clock.wall_ms() if isinstance(process, Process) else None
 
 
 def _time_is_local() -> list[Replacement]:

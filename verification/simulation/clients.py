@@ -17,7 +17,7 @@ from metasrv.model import commands as c
 from metasrv.model.errors import NotDoneError, UnknownOutcomeError
 from metasrv.model.limits import EXPRESSION_DEPTH_MAX
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
-from verification.simulation.cluster import SimulatedCluster
+from verification.simulation.cluster import SimulatedCluster, WrongAnswerError
 from verification.simulation.machine import Process
 
 REQUEST_TIMEOUT_MS = 1_500
@@ -26,10 +26,6 @@ CLIENT_TIMEOUT_SECONDS = 2.0
 BACK_OFF_SECONDS = 0.05
 _UNKNOWN_PER_KEY_MAX = 2
 """After so many a key is left alone: each doubles what the checker has to try."""
-
-
-class _WrongAnswerError(Exception):
-    """What came is no answer to what was asked."""
 
 
 @dataclass(slots=True)
@@ -193,7 +189,7 @@ class Clients:
             match reply.responses:
                 case (c.FetchIncreaseResponse() as response, *_):
                     return response.after
-            raise _WrongAnswerError(reply)
+            raise WrongAnswerError(reply)
 
         await self._tagged(client, node_id, key, "add", delta, tag, c.Transaction((), (), operations, ()), after)
 
@@ -247,7 +243,7 @@ class Clients:
         async def call(process: Process) -> Any:
             reply = await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
             if not isinstance(reply, c.TransactionReply):
-                raise _WrongAnswerError(reply)
+                raise WrongAnswerError(reply)
             return output(reply)
 
         try:
@@ -278,7 +274,7 @@ class Clients:
                 self._unknown[key] = self._unknown.get(key, 0) + 1
                 self.told.operations.append(Operation(client, key, name, argument, UNKNOWN_OUTCOME, called_at, None))
             raise
-        except _WrongAnswerError as error:
+        except WrongAnswerError as error:
             cluster.witness.violation(f"client {client} asked for {name} {key} and was answered {error}")
             raise UnknownOutcomeError("the answer is to another question") from error
         self.told.operations.append(Operation(client, key, name, argument, output, called_at, cluster.scheduler.now))

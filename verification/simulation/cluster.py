@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+from zlib import crc32
 
-from metasrv.model.errors import NotDoneError, UnknownOutcomeError
+from metasrv.model.errors import NotDoneError, RequestError, UnknownOutcomeError
 from metasrv.raft.core.engine import LEADER
 from verification.simulation.disk import Image
 from verification.simulation.invariants import Invariants
@@ -25,6 +26,7 @@ from verification.simulation.machine import Machine, Process, Tuning
 from verification.simulation.network import Network
 from verification.simulation.scheduler import Scheduler
 from verification.simulation.system import SimulatedSystem
+from verification.simulation.world import Wire
 
 T = TypeVar("T")
 
@@ -32,6 +34,10 @@ START_SECONDS = 1000.0
 """As on a machine that has been up for a while: the engine takes a zero for never."""
 EPOCH_MS = 1_700_000_000_000
 CLIENT_MACHINE = 0
+
+
+class WrongAnswerError(Exception):
+    """What came is no answer to what was asked."""
 
 
 class Trace:
@@ -53,9 +59,11 @@ class Trace:
 class SimulatedCluster:
     """See the module. `images` are the disks of the first machines."""
 
-    def __init__(self, seed: str, base: str, tuning: Tuning, *, keep_trace: bool = False) -> None:
+    def __init__(self, seed: str, base: str, tuning: Tuning, wire: Wire, *, keep_trace: bool = False) -> None:
         self.base = base
         self.tuning = tuning
+        self.wire = wire
+        self.stream_source = random.Random(f"{seed}/streams")
         self.source = random.Random(f"{seed}/world")
         self.scheduler = Scheduler()
         self.scheduler.now = START_SECONDS
@@ -65,7 +73,8 @@ class SimulatedCluster:
         self.invariants = Invariants()
         self.trace = Trace(keep_trace)
         if keep_trace:
-            self.network.note = self.note
+            self.network.note_message = self._note_message
+            self.network.note_packet = self._note_packet
         self.machines: dict[int, Machine] = {}
         self.on_start: Callable[[Process], None] = lambda _process: None
         self.loop = SimulatedLoop(self.scheduler, self._failed)
@@ -78,6 +87,12 @@ class SimulatedCluster:
     def note(self, text: str) -> None:
         """A line of the trace, without the name of this run's directory."""
         self.trace.add(f"{self.scheduler.now - START_SECONDS:.6f} {text.replace(self.base, '')}")
+
+    def _note_message(self, from_id: int, to_id: int, payload: bytes) -> None:
+        self.note(f"{from_id}>{to_id} {len(payload)} bytes, {crc32(payload):08x}")
+
+    def _note_packet(self, connection: int, side: int, data: bytes) -> None:
+        self.note(f"connection {connection} {'<' if side else '>'} {len(data)} bytes, {crc32(data):08x}")
 
     def _failed(self, text: str) -> None:
         self.witness.violation(f"outside the cluster: {text}")
@@ -141,8 +156,11 @@ class SimulatedCluster:
                 return
             if error is None:
                 answered.set_result(task.result())
-            else:
+            elif isinstance(error, RequestError | WrongAnswerError):
                 answered.set_exception(error)
+            else:
+                self.witness.violation(f"a call of node {node_id} ended with {type(error).__name__}: {error}")
+                lost("the call failed")
 
         def lost(reason: str = "the node died") -> None:
             if not answered.done():
@@ -186,12 +204,17 @@ class SimulatedCluster:
 
 @contextmanager
 def opened(
-    seed: str, tuning: Tuning, *, keep_trace: bool = False, make: type[SimulatedCluster] | None = None
+    seed: str,
+    tuning: Tuning,
+    wire: Wire | None = None,
+    *,
+    keep_trace: bool = False,
+    make: type[SimulatedCluster] | None = None,
 ) -> Iterator[SimulatedCluster]:
     """A world with its directory on a memory file system; everything is gone afterwards."""
     shared = "/dev/shm"
     base = tempfile.mkdtemp(prefix="metasrv-sim-", dir=shared if os.path.isdir(shared) else None)
-    cluster = (make or SimulatedCluster)(seed, base, tuning, keep_trace=keep_trace)
+    cluster = (make or SimulatedCluster)(seed, base, tuning, wire or Wire(), keep_trace=keep_trace)
     try:
         with cluster.system.installed():
             try:

@@ -14,7 +14,7 @@ from metasrv.testing.models import CounterModel, RegisterModel
 from verification.simulation.clients import Clients, Told
 from verification.simulation.cluster import START_SECONDS, SimulatedCluster, opened
 from verification.simulation.formation import form, formed_images
-from verification.simulation.machine import Process
+from verification.simulation.machine import STATE_LOG_SIZE_BYTES_MAX, Process
 from verification.simulation.nemesis import Nemesis
 from verification.simulation.plan import FAULTS, Plan
 from verification.simulation.watching import END_KEY, FIRST_KEY, Watching
@@ -57,7 +57,7 @@ def run_history(plan: Plan, *, keep_trace: bool = False) -> Outcome:
     images = () if plan.forms else formed_images(plan.size)
     gc.disable()
     try:
-        with opened(str(plan.seed), plan.tuning, keep_trace=keep_trace) as cluster:
+        with opened(str(plan.seed), plan.tuning, plan.wire, keep_trace=keep_trace) as cluster:
             return _History(plan, cluster).run(images)
     finally:
         gc.enable()
@@ -105,7 +105,7 @@ class _History:
             told.reads,
             self._undecided,
             self._nemesis.inflicted,
-            cluster.invariants.counts,
+            cluster.invariants.counts + cluster.network.counts,
             cluster.trace.lines,
         )
 
@@ -186,7 +186,7 @@ class _History:
         await self._until_settled()
 
     async def _until_settled(self) -> None:
-        """Every proposal ends, also one whose entry was taken back (D15), and so does all that holds up a log's purge."""
+        """Every proposal ends, also one whose entry was taken back (D15); logs can be purged, and files are short."""
         cluster = self._cluster
         deadline = cluster.scheduler.now + SETTLE_SECONDS_MAX
         while True:
@@ -195,13 +195,20 @@ class _History:
             holding = {
                 i: floor for i, replica in replicas.items() if (floor := replica.snapshots.purge_floor()) is not None
             }
-            if not owing and not holding:
+            long = {
+                i: log_bytes
+                for i, replica in replicas.items()
+                if (log_bytes := replica.machine.file_sizes().log_bytes) > STATE_LOG_SIZE_BYTES_MAX
+            }
+            if not owing and not holding and not long:
                 return
             if cluster.scheduler.now > deadline:
                 if owing:
                     cluster.witness.violation(f"writes that nobody answered, by node: {owing}")
                 if holding:
                     cluster.witness.violation(f"logs that can not be purged behind an entry, by node: {holding}")
+                if long:
+                    cluster.witness.violation(f"write-ahead logs of the state that stay long, by node: {long}")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 

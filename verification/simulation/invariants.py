@@ -14,7 +14,8 @@ from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.model.types import LogId
 from metasrv.raft.core.engine import LEADER
-from metasrv.raft.log.format import PendingWrite
+from metasrv.raft.log.format import CONTENT, TERM, PendingWrite
+from verification.simulation.deliveries import Deliveries
 from verification.simulation.leader_checks import LeaderChecks
 from verification.simulation.machine import Process
 from verification.simulation.promises import Promises
@@ -64,6 +65,7 @@ class Invariants:
         self.executed: dict[str, int] = {}
         """How often each tagged write took effect."""
         self.promises = Promises(self.violation)
+        self._deliveries = Deliveries(self.violation)
         self._leader_checks = LeaderChecks(self.violation)
         self._positions: dict[Process, _Position] = {}
 
@@ -97,6 +99,10 @@ class Invariants:
 
     def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
         self.promises.sending(node_id, to_id, payload)
+        self._deliveries.sent(node_id, to_id, payload)
+
+    def received(self, node_id: int, life: int, from_id: int, generation: int, payload: bytes) -> None:
+        self._deliveries.received(node_id, life, from_id, generation, payload)
 
     def emptied(self, node_id: int) -> None:
         self.promises.emptied(node_id)
@@ -178,7 +184,7 @@ class Invariants:
             known, entry = self.committed.get(index), store.entry_at(index)
             if known is None or self._committed_in[index] >= store.getCurrentTerm():
                 continue
-            if entry is None or (entry[2], entry[0]) != known:
+            if entry is None or (entry[TERM], entry[CONTENT]) != known:
                 self.violation(f"{name} leads without the committed entry {index} (leader completeness)")
                 return
 
@@ -188,7 +194,7 @@ class Invariants:
             entry = store.entry_at(index)
             if entry is None:
                 continue
-            found = (entry[2], entry[0])
+            found = (entry[TERM], entry[CONTENT])
             known = self.committed.get(index)
             if known is None:
                 known = self.committed[index] = found

@@ -8,8 +8,9 @@ doubled and reordered, which consensus must survive as well. Knows bytes and mac
 from __future__ import annotations
 
 import random
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +20,10 @@ from verification.simulation.scheduler import Scheduler
 UNACKNOWLEDGED_SECONDS_MAX = 3.0
 """As `connection.UNACKNOWLEDGED_MS_MAX`: a connection whose bytes nobody takes is given up."""
 RETRANSMISSION_SECONDS = 0.2
+"""A lost packet is sent again after this; what a cut path held back, within twice as long after it was mended."""
+ORDERLY_DEATH_SHARE = 0.5
+"""Connections of a killed process whose kernel still delivers what was sent; the others are reset."""
+CLOSED = "the other side closed the connection"
 KEEPALIVE_SECONDS = 5.0
 """An idle connection is looked after so often, as in `connection.py`."""
 
@@ -31,7 +36,9 @@ class End(Protocol):
     @property
     def alive(self) -> bool: ...
 
-    def connection_broken(self, connection: Connection, reason: str) -> None: ...
+    def connection_broken(self, connection: Connection, side: int, reason: str) -> None:
+        """This process's `side` of a connection is closed; `CLOSED` when the other side let go in order."""
+        ...
 
 
 @dataclass(slots=True)
@@ -44,12 +51,18 @@ class Weather:
     """Share of packets that come only after a retransmission."""
     wild: float = 0.0
     """Share of raft messages that are dropped, doubled or delayed past their successors."""
+    damage: float = 0.0
+    """Share of packets of a byte stream that arrive changed, twice, too late or not at all, unnoticed by TCP."""
+    breaks: float = 0.0
+    """Share of packets of a byte stream behind some byte of which the connection is reset."""
+    unresolved: float = 0.0
+    """Share of look-ups of a host name that fail or are never answered."""
 
 
 class Connection:
     """Two directions between the process that dialled (side 0) and the one that accepted (side 1)."""
 
-    __slots__ = ("arrival", "ends", "generation", "giving_up", "number", "open", "stalled")
+    __slots__ = ("arrival", "ends", "giving_up", "number", "open", "releasing", "stalled", "stalled_at")
 
     def __init__(self, number: int, dialler: End, acceptor: End) -> None:
         self.number = number
@@ -58,27 +71,40 @@ class Connection:
         self.arrival = [0.0, 0.0]
         """When the last thing sent by each side arrives."""
         self.stalled: tuple[deque[Callable[[], None]], deque[Callable[[], None]]] = (deque(), deque())
+        """What each side sent and a cut path holds back."""
+        self.stalled_at = [0.0, 0.0]
+        """Since when each side's has been."""
         self.giving_up = [False, False]
-        self.generation = 0
+        self.releasing = [False, False]
 
 
 class Network:
     """All paths between machines. Machine 0 is where the clients are."""
 
     def __init__(self, scheduler: Scheduler, source: random.Random) -> None:
-        self._scheduler = scheduler
-        self._source = source
+        self.scheduler = scheduler
+        self.source = source
         self.weather = Weather()
+        self._weathers: list[Weather] = []
+        """All that faults have asked for and not yet ended; the last one holds."""
         self.slow_paths: dict[tuple[int, int], float] = {}
         """Extra seconds on some directed paths."""
         self._cut: set[tuple[int, int]] = set()
         self._dark: set[int] = set()
+        self._homes: dict[Endpoint, int] = {}
+        """The machine behind each endpoint on which somebody has listened."""
         self._listeners: dict[Endpoint, End] = {}
         self._connections: dict[int, Connection] = {}
+        self.incomplete: dict[Connection, None] = {}
+        """Connections on which bytes were lost, so that somebody may wait for them for ever."""
         self._numbers = 0
         self.messages = 0
-        self.note: Callable[[str], None] | None = None
-        """Hears of every raft message that is sent, when the whole trace is wanted."""
+        self.counts: Counter[str] = Counter()
+        """What happened to connections, for figures."""
+        self.note_message: Callable[[int, int, bytes], None] | None = None
+        """Hears of every raft message that is sent, from and to which node, when the whole trace is wanted."""
+        self.note_packet: Callable[[int, int, bytes], None] | None = None
+        """Hears of the bytes that each side of each connection sends, when the whole trace is wanted."""
 
     # ------------------------------------------------------------------ paths
 
@@ -93,8 +119,21 @@ class Network:
     def mend_all(self) -> None:
         self._cut.clear()
         self.slow_paths.clear()
+        self._weathers.clear()
         self.weather = Weather()
+        self.reset_incomplete()
         self._flush()
+
+    @contextmanager
+    def under(self, weather: Weather) -> Iterator[None]:
+        """Have this weather until the end of the block, or another's that begins later."""
+        self._weathers.append(weather)
+        self.weather = weather
+        try:
+            yield
+        finally:
+            self._weathers = [other for other in self._weathers if other is not weather]
+            self.weather = self._weathers[-1] if self._weathers else Weather()
 
     def power(self, machine: int, on: bool) -> None:
         """A machine without power answers nothing, not even with a reset."""
@@ -103,11 +142,14 @@ class Network:
         else:
             self._dark.add(machine)
 
+    def is_dark(self, machine: int) -> bool:
+        return machine in self._dark
+
     def is_cut(self, from_machine: int, to_machine: int) -> bool:
         return (from_machine, to_machine) in self._cut
 
     def delay(self, from_machine: int, to_machine: int) -> float:
-        weather, source = self.weather, self._source
+        weather, source = self.weather, self.source
         seconds = weather.latency_seconds + weather.jitter_seconds * source.random()
         if weather.loss and source.random() < weather.loss:
             seconds += RETRANSMISSION_SECONDS
@@ -119,12 +161,22 @@ class Network:
 
     def listen(self, endpoint: Endpoint, end: End) -> None:
         self._listeners[endpoint] = end
+        self._homes[endpoint] = end.machine
+
+    def unlisten(self, endpoint: Endpoint, end: End) -> None:
+        if self._listeners.get(endpoint) is end:
+            del self._listeners[endpoint]
+
+    def home(self, endpoint: Endpoint) -> int | None:
+        """The machine behind an endpoint, whether anybody listens there or not."""
+        return self._homes.get(endpoint)
 
     def listener(self, endpoint: Endpoint) -> End | None:
         return self._listeners.get(endpoint)
 
     def connect(self, dialler: End, acceptor: End) -> Connection:
         self._numbers += 1
+        self.counts["connections"] += 1
         connection = self._connections[self._numbers] = Connection(self._numbers, dialler, acceptor)
         return connection
 
@@ -136,17 +188,17 @@ class Network:
             return
         self.messages += 1
         sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
-        when = self._scheduler.now + self.delay(sender, receiver)
-        if raft and self.weather.wild and self._source.random() < self.weather.wild:
+        when = self.scheduler.now + self.delay(sender, receiver)
+        if raft and self.weather.wild and self.source.random() < self.weather.wild:
             self._send_wild(connection, side, deliver)
             return
         when = connection.arrival[side] = max(when, connection.arrival[side])
-        self._scheduler.at(when, self._arrive, connection, side, deliver)
+        self.scheduler.at(when, self._arrive, connection, side, deliver)
 
     def _send_wild(self, connection: Connection, side: int, deliver: Callable[[], None]) -> None:
-        for _ in range(self._source.choice((0, 1, 2, 2))):
-            late = self._scheduler.now + self._source.random() * self._source.choice((0.003, 0.05, 0.5))
-            self._scheduler.at(late, self._arrive, connection, side, deliver)
+        for _ in range(self.source.choice((0, 1, 2, 2))):
+            late = self.scheduler.now + self.source.random() * self.source.choice((0.003, 0.05, 0.5))
+            self.scheduler.at(late, self._arrive, connection, side, deliver)
 
     def _arrive(self, connection: Connection, side: int, deliver: Callable[[], None]) -> None:
         sender, receiver = connection.ends[side], connection.ends[1 - side]
@@ -154,6 +206,8 @@ class Network:
             self._answer_reset(connection, side)
             return
         if (sender.machine, receiver.machine) in self._cut or connection.stalled[side]:
+            if not connection.stalled[side]:
+                connection.stalled_at[side] = self.scheduler.now
             connection.stalled[side].append(deliver)
             self._give_up_later(connection, side)
             return
@@ -166,35 +220,49 @@ class Network:
             self._give_up_later(connection, side)
             return
         seconds = self.delay(receiver.machine, sender.machine)
-        self._scheduler.after(seconds, self.close, connection, side, "the other side reset it")
+        self.scheduler.after(seconds, self.close, connection, side, "the other side reset it")
 
     def _give_up_later(self, connection: Connection, side: int) -> None:
-        if connection.giving_up[side] or not connection.open[side]:
+        if connection.giving_up[side]:
             return
         connection.giving_up[side] = True
 
         def give_up() -> None:
             connection.giving_up[side] = False
-            receiver = connection.ends[1 - side]
-            if connection.stalled[side] or not receiver.alive or not connection.open[1 - side]:
-                self.close(connection, side, "nobody acknowledged what was sent")
+            stalled, receiver = connection.stalled[side], connection.ends[1 - side]
+            if stalled and self.scheduler.now - connection.stalled_at[side] < UNACKNOWLEDGED_SECONDS_MAX * 0.99:
+                self._give_up_later(connection, side)  # what was held back before has arrived meanwhile
+            elif connection.open[side]:
+                if stalled or not receiver.alive or not connection.open[1 - side]:
+                    self.close(connection, side, "nobody acknowledged what was sent")
+            elif stalled:  # its process let go of it long ago; the other side has to find out by itself
+                stalled.clear()
+                self._probe_later(connection, 1 - side)
 
-        self._scheduler.after(UNACKNOWLEDGED_SECONDS_MAX, give_up)
+        since = connection.stalled_at[side] if connection.stalled[side] else self.scheduler.now
+        self.scheduler.at(since + UNACKNOWLEDGED_SECONDS_MAX, give_up)
 
     def _flush(self) -> None:
         """Paths were mended: what was held back on them goes on."""
         for connection in list(self._connections.values()):
             for side in (0, 1):
-                held = connection.stalled[side]
                 sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
-                if not held or (sender, receiver) in self._cut:
-                    continue
-                waiting = list(held)
-                held.clear()
-                for deliver in waiting:
-                    when = self._scheduler.now + self.delay(sender, receiver)
-                    when = connection.arrival[side] = max(when, connection.arrival[side])
-                    self._scheduler.at(when, self._arrive, connection, side, deliver)
+                if connection.stalled[side] and not connection.releasing[side] and (sender, receiver) not in self._cut:
+                    connection.releasing[side] = True
+                    seconds = self.delay(sender, receiver) + 2 * RETRANSMISSION_SECONDS * self.source.random()
+                    self.scheduler.after(seconds, self._release, connection, side)
+
+    def _release(self, connection: Connection, side: int) -> None:
+        """What was held back arrives, before all that was sent after it: that waits behind it until now."""
+        connection.releasing[side] = False
+        held = connection.stalled[side]
+        sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
+        if not held or (sender, receiver) in self._cut:
+            return
+        waiting = list(held)
+        held.clear()
+        for deliver in waiting:
+            self._arrive(connection, side, deliver)
 
     # ------------------------------------------------------------------ endings
 
@@ -206,8 +274,18 @@ class Network:
         connection.stalled[side].clear()
         end = connection.ends[side]
         if end.alive:
-            end.connection_broken(connection, reason)
+            end.connection_broken(connection, side, reason)
         self._tell_other(connection, side)
+
+    def finish(self, connection: Connection, side: int) -> None:
+        """One side lets go in order: what it has sent arrives, and then the end."""
+        if not connection.open[side]:
+            return
+        other = 1 - side
+        self.send(connection, side, lambda: self.close(connection, other, CLOSED))
+        connection.open[side] = False
+        if not connection.open[other]:
+            self._connections.pop(connection.number, None)
 
     def _tell_other(self, connection: Connection, side: int) -> None:
         other = 1 - side
@@ -220,18 +298,29 @@ class Network:
 
         def arrive() -> None:
             if (sender, receiver) in self._cut:
-                self._scheduler.after(RETRANSMISSION_SECONDS, arrive)
+                self.scheduler.after(RETRANSMISSION_SECONDS, arrive)
                 return
-            self.close(connection, other, "the other side closed the connection")
+            self.close(connection, other, CLOSED)
 
-        self._scheduler.after(self.delay(sender, receiver), arrive)
+        self.scheduler.after(self.delay(sender, receiver), arrive)
 
     def break_some(self, source: random.Random) -> None:
         """Reset about half of all connections, at both ends at once."""
         for connection in list(self._connections.values()):
             if source.random() < 0.5:
-                for side in (0, 1):
-                    self.close(connection, side, "it was reset on the way")
+                self.reset(connection)
+
+    def reset_incomplete(self) -> None:
+        """Whatever stands in the way and lost bytes lets go of the connections at last."""
+        incomplete, self.incomplete = self.incomplete, {}
+        for connection in incomplete:
+            self.reset(connection)
+
+    def reset(self, connection: Connection) -> None:
+        """Both ends hear at once that the connection is gone."""
+        self.counts["connections reset"] += any(connection.open)
+        for side in (0, 1):
+            self.close(connection, side, "it was reset on the way")
 
     def process_ended(self, end: End, *, power_lost: bool) -> None:
         """Its connections are gone with it; the kernel tells the others, unless it has lost its power too."""
@@ -240,13 +329,19 @@ class Network:
                 del self._listeners[endpoint]
         for connection in list(self._connections.values()):
             for side in (0, 1):
-                if connection.ends[side] is end and connection.open[side]:
-                    connection.open[side] = False
+                if connection.ends[side] is not end:
+                    continue
+                was_open = connection.open[side]
+                if was_open and not power_lost and self.source.random() < ORDERLY_DEATH_SHARE:
+                    self.finish(connection, side)
+                    continue
+                connection.open[side] = False
+                if power_lost:
                     connection.stalled[side].clear()
-                    if power_lost:
-                        self._probe_later(connection, 1 - side)
-                    else:
-                        self._tell_other(connection, side)
+                    self._probe_later(connection, 1 - side)
+                elif was_open:
+                    connection.stalled[side].clear()
+                    self._tell_other(connection, side)
 
     def _probe_later(self, connection: Connection, side: int) -> None:
         """Nobody said that the other side is gone: the keep-alive finds out."""
@@ -255,4 +350,4 @@ class Network:
             if connection.open[side]:
                 self._answer_reset(connection, side)
 
-        self._scheduler.after(KEEPALIVE_SECONDS, probe)
+        self.scheduler.after(KEEPALIVE_SECONDS, probe)

@@ -136,26 +136,23 @@ async def slow_paths(nemesis: Nemesis, source: random.Random) -> None:
             network.slow_paths.pop(path, None)
 
 
-async def _weather(nemesis: Nemesis, source: random.Random, weather: Weather) -> None:
-    network = nemesis.cluster.network
-    before, network.weather = network.weather, weather
-    try:
+async def under_weather(nemesis: Nemesis, source: random.Random, weather: Weather) -> None:
+    """Have a kind of weather for a while."""
+    with nemesis.cluster.network.under(weather):
         await asyncio.sleep(0.3 + source.random())
-    finally:
-        network.weather = before
 
 
 async def jitter(nemesis: Nemesis, source: random.Random) -> None:
-    await _weather(nemesis, source, Weather(0.001, source.choice((0.005, 0.03, 0.2))))
+    await under_weather(nemesis, source, Weather(0.001, source.choice((0.005, 0.03, 0.2))))
 
 
 async def loss(nemesis: Nemesis, source: random.Random) -> None:
-    await _weather(nemesis, source, Weather(loss=source.choice((0.02, 0.1, 0.3))))
+    await under_weather(nemesis, source, Weather(loss=source.choice((0.02, 0.1, 0.3))))
 
 
 async def wild(nemesis: Nemesis, source: random.Random) -> None:
     """Raft messages are dropped, doubled and reordered, worse than any connection of ours does."""
-    await _weather(nemesis, source, Weather(wild=source.choice((0.05, 0.2, 0.5))))
+    await under_weather(nemesis, source, Weather(wild=source.choice((0.05, 0.2, 0.5))))
 
 
 NETWORK_FAULTS: dict[str, Inflict] = {

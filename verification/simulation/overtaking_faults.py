@@ -21,7 +21,7 @@ _INSTALL_LOOK_SECONDS = 0.0005
 
 
 @contextmanager
-def _cut_off(nemesis: Nemesis, node_id: int) -> Iterator[None]:
+def cut_off(nemesis: Nemesis, node_id: int) -> Iterator[None]:
     """Nothing gets to the node or from it, except clients."""
     network = nemesis.cluster.network
     paths = [path for i in sorted(nemesis.cluster.machines) if i != node_id for path in ((i, node_id), (node_id, i))]
@@ -51,7 +51,7 @@ async def overtaken_leader(nemesis: Nemesis, source: random.Random) -> None:
     """
     leader = nemesis.leader(source)
     others = _others(nemesis, leader.node_id)
-    with _cut_off(nemesis, leader.node_id):
+    with cut_off(nemesis, leader.node_id):
         await _write_some(nemesis, [leader.node_id], source.randint(2, 6), source)
         await asyncio.sleep(0.4 + 0.2 * source.random())  # the others elect
         await _write_some(nemesis, others, source.choice((4, 10, 20)), source)
@@ -63,10 +63,10 @@ async def candidate_that_lags(nemesis: Nemesis, source: random.Random) -> None:
     """The leader is gone in the moment in which a node comes back that lacks what was committed meanwhile."""
     leader = nemesis.leader(source)
     candidate = nemesis.cluster.machines[source.choice(_others(nemesis, leader.node_id))]
-    with _cut_off(nemesis, candidate.node_id):
+    with cut_off(nemesis, candidate.node_id):
         await _write_some(nemesis, [leader.node_id], source.randint(2, 8), source)
         await asyncio.sleep(0.1 + 0.2 * source.random())
-    with _cut_off(nemesis, leader.node_id):
+    with cut_off(nemesis, leader.node_id):
         await asyncio.sleep(0.5 + 0.5 * source.random())
 
 
@@ -76,7 +76,7 @@ async def power_loss_after_snapshot(nemesis: Nemesis, source: random.Random) -> 
     leader = nemesis.leader(source)
     if machine is leader:
         return
-    with _cut_off(nemesis, machine.node_id):
+    with cut_off(nemesis, machine.node_id):
         await _write_some(nemesis, [leader.node_id], source.choice((6, 15)), source)
         await take_snapshot(nemesis, leader)
         await asyncio.sleep(0.1)
@@ -92,8 +92,26 @@ async def power_loss_after_snapshot(nemesis: Nemesis, source: random.Random) -> 
         machine.start()
 
 
+async def answers_that_lag(nemesis: Nemesis, source: random.Random) -> None:
+    """Entries to one follower, and its answers, are under way for long, while the others commit and purge.
+
+    The leader takes the follower for further behind than it is, and may send it a snapshot of what it has (S12).
+    """
+    leader, follower = nemesis.leader(source), nemesis.follower(source)
+    network = nemesis.cluster.network
+    paths = ((leader.node_id, follower.node_id), (follower.node_id, leader.node_id))
+    for path in paths:
+        network.slow_paths[path] = source.choice((0.05, 0.1))
+    try:
+        await _write_some(nemesis, [leader.node_id], source.choice((15, 30, 45)), source)
+    finally:
+        for path in paths:
+            network.slow_paths.pop(path, None)
+
+
 OVERTAKING_FAULTS: dict[str, Inflict] = {
     "overtaken leader": overtaken_leader,
     "candidate that lags": candidate_that_lags,
     "power loss after snapshot": power_loss_after_snapshot,
+    "answers that lag": answers_that_lag,
 }

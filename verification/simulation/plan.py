@@ -16,6 +16,9 @@ from verification.simulation.nemesis import Inflict, PlannedFault
 from verification.simulation.network_faults import NETWORK_FAULTS
 from verification.simulation.overtaking_faults import OVERTAKING_FAULTS
 from verification.simulation.process_faults import PROCESS_FAULTS
+from verification.simulation.security import SECURITIES
+from verification.simulation.wire_faults import WIRE_FAULTS
+from verification.simulation.world import Wire
 
 FAULTS: dict[str, Inflict] = {
     **PROCESS_FAULTS,
@@ -23,6 +26,7 @@ FAULTS: dict[str, Inflict] = {
     **DISK_FAULTS,
     **MEMBERSHIP_FAULTS,
     **OVERTAKING_FAULTS,
+    **WIRE_FAULTS,
 }
 
 FORMATION_SHARE = 0.03
@@ -30,6 +34,12 @@ FORMATION_SHARE = 0.03
 
 
 LONG_SHARE = 0.02
+_DRAWN_APART = ("answers that lag", *WIRE_FAULTS)
+"""Kinds that came later: drawn from a source of their own, so that a seed's other faults are still those it had."""
+_BUFFERS = ((256, 512), (4_096, 16_384), (1_048_576, None))
+"""Bytes that the systems hold of a connection, and bytes that may wait besides: the small ones let connections pause."""
+_APART_FROM = 100
+"""The number of a history's first fault of these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,7 @@ class Plan:
     forms: bool
     """The cluster is formed under load and faults."""
     tuning: Tuning
+    wire: Wire
     seconds: float
     """Length of the part with faults."""
     clients: int
@@ -53,7 +64,7 @@ class Plan:
     def __str__(self) -> str:
         lines = [
             f"seed {self.seed}: {self.size} nodes, {'forming, ' if self.forms else ''}{self.seconds:.1f} s,"
-            f" {self.clients} clients of {self.operations} operations, {self.tuning}"
+            f" {self.clients} clients of {self.operations} operations, {self.tuning}, {self.wire}"
         ]
         return "\n".join([*lines, *(f"  {fault}" for fault in self.faults)])
 
@@ -75,20 +86,37 @@ def make_plan(seed: int) -> Plan:
         sync_seconds=source.choice((0.0002, 0.0005, 0.004)),
     )
     count = source.randint(1, 4) if not long else source.randint(6, 16)
-    faults = tuple(sorted(_faults(random.Random(f"{seed}/faults"), count, seconds), key=lambda f: f.at_seconds))
+    wire_source = random.Random(f"{seed}/wire")
+    wire = _wire(wire_source)
+    drawn = _faults(random.Random(f"{seed}/faults"), count, seconds) + _faults_apart(wire_source, seconds)
+    faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
     # This fault takes its time.
     seconds = max([seconds, *(fault.at_seconds + 1.8 for fault in faults if fault.kind == "deaf leader")])
-    return Plan(
-        seed, size, source.random() < FORMATION_SHARE, tuning, seconds, clients, operations, pause_seconds, faults
+    forms = source.random() < FORMATION_SHARE
+    return Plan(seed, size, forms, tuning, wire, seconds, clients, operations, pause_seconds, faults)
+
+
+def _wire(source: random.Random) -> Wire:
+    buffer_bytes, unsent_bytes_high = source.choice(_BUFFERS)
+    return Wire(
+        security=source.choices(SECURITIES, (4, 3, 2, 1))[0],
+        buffer_bytes=buffer_bytes,
+        unsent_bytes_high=unsent_bytes_high,
+        splits=source.choice((0.0, 0.05, 0.4)),
     )
 
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Kinds at times; often one kind several times, since faults that meet their like find other things."""
-    kinds = sorted(FAULTS)
+    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART))
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
     return [PlannedFault(i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(chosen)]
+
+
+def _faults_apart(source: random.Random, seconds: float) -> list[PlannedFault]:
+    kinds = [source.choice(sorted(_DRAWN_APART)) for _ in range(source.choice((0, 0, 1, 2)))]
+    return [PlannedFault(_APART_FROM + i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(kinds)]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

@@ -1,6 +1,7 @@
 """What the machines of a simulated world share, and who watches them; and the configuration of their nodes.
 
-Protocols and values only: `cluster.py` is the world, `invariants.py` the witness.
+Protocols and values only: `cluster.py` is the world, `invariants.py` the witness. `P` is `machine.Process`, which this
+module does not import because it stands above.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from metasrv.model.commands import Reply
 from metasrv.model.entries import Entry
@@ -19,8 +20,8 @@ from verification.simulation.network import Network
 from verification.simulation.scheduler import Scheduler
 from verification.simulation.system import SimulatedSystem
 
-if TYPE_CHECKING:
-    from verification.simulation.machine import Process
+P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,21 @@ class Tuning:
     sync_seconds: float = 0.0005
 
 
-class Witness(Protocol):
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """What the connections between nodes are like, and what secrets the nodes hold."""
+
+    security: str = "no secret"
+    """One of `security.SECURITIES`."""
+    buffer_bytes: int = 1024 * 1024
+    """Bytes of one direction of a connection that the systems at both ends hold."""
+    unsent_bytes_high: int | None = None
+    """A connection pauses when more bytes wait besides; None for the product's own limit."""
+    splits: float = 0.0
+    """Share of writes that arrive in two pieces."""
+
+
+class Witness(Protocol[P_contra]):
     """Who watches every process: the checker of invariants."""
 
     def violation(self, text: str) -> None: ...
@@ -46,7 +61,7 @@ class Witness(Protocol):
         """Something worth a figure happened."""
         ...
 
-    def opened(self, process: Process) -> None: ...
+    def opened(self, process: P_contra) -> None: ...
 
     def written(self, node_id: int, pending: PendingWrite) -> None:
         """A write of its raft log was executed and synced."""
@@ -56,16 +71,20 @@ class Witness(Protocol):
         """A raft message leaves it."""
         ...
 
-    def ended(self, process: Process) -> None: ...
+    def received(self, node_id: int, life: int, from_id: int, generation: int, payload: bytes) -> None:
+        """A raft message came to it, before anything is done with it."""
+        ...
 
-    def applied(self, process: Process, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None: ...
+    def ended(self, process: P_contra) -> None: ...
 
-    def installed(self, process: Process) -> None: ...
+    def applied(self, process: P_contra, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None: ...
+
+    def installed(self, process: P_contra) -> None: ...
 
     def emptied(self, node_id: int) -> None: ...
 
 
-class World(Protocol):
+class World(Protocol[P]):
     """What all machines share."""
 
     scheduler: Scheduler
@@ -74,12 +93,14 @@ class World(Protocol):
     system: SimulatedSystem
     source: random.Random
     tuning: Tuning
+    wire: Wire
+    stream_source: random.Random
     base: str
-    on_start: Callable[[Process], None]
+    on_start: Callable[[P], None]
     """Called for each process once it is composed."""
 
     @property
-    def witness(self) -> Witness: ...
+    def witness(self) -> Witness[P]: ...
 
     def note(self, text: str) -> None:
         """A line of the trace."""

@@ -121,7 +121,7 @@ class StockTransport(Transport):  # type: ignore[misc]  # pysyncobj is untyped
         self._onMessageReceived(engine_node(other), message)
         self.arrived()
 
-    def connection_broken(self, connection: Connection, reason: str) -> None:
+    def connection_broken(self, connection: Connection, side: int, reason: str) -> None:
         self.loop.call_soon(self._lost, connection)
 
     def _lost(self, connection: Connection) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 
 from metasrv.model.errors import BindError
 from metasrv.model.limits import PEER_CONNECTIONS_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import Clock
-from metasrv.process.listening_socket import listening_socket
+from metasrv.process.listening_socket import OpenSocket, listening_socket
+from metasrv.process.loop_steps import timed
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.accepted_connection import AcceptedConnection
 from metasrv.raft.peers.connection import Connection
@@ -43,32 +45,35 @@ class PeerListener:
         observer: RaftObserver,
         clock: Clock,
         contacts: PeerContacts,
+        open_socket: OpenSocket = listening_socket,
     ) -> None:
         self._identity = identity
         self._security = security
         self._handler = handler
         self._observer = observer
         self._contacts = contacts
+        self._open_socket = open_socket
         self._log = QuietLog(_LOGGER, clock)
         self._server: asyncio.Server | None = None
-        self._accepted: set[AcceptedConnection] = set()
+        self._accepted: dict[AcceptedConnection, None] = {}
+        """In the order in which they came, which is the order in which they are closed; so with `_serving`."""
         self._current: dict[int, AcceptedConnection] = {}
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], None] = {}
         self._generation = 0
 
     async def listen(self, host: str, port: int) -> Endpoint:
-        """Open the listener on the first address of `host`; returns what was bound. Raises BindError."""
+        """Open the listener on the first address of `host`; returns the bound address. Raises BindError."""
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, _, _, _, (address, _, *scope) = found[0]
-            listening = listening_socket(family, (address, port, *scope), _BACKLOG)
+            listening = self._open_socket(family, (address, port, *scope), _BACKLOG)
             self._server = await loop.create_server(
                 self.new_connection, sock=listening, ssl=self._security.server_context
             )
         except (OSError, UnicodeError, OverflowError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or error
-            raise BindError(f"can not listen for peers on {Endpoint(host, port)}: {reason}") from error
+            raise BindError(f"cannot listen for peers on {Endpoint(host, port)}: {reason}") from error
         bound = self._server.sockets[0].getsockname()
         return Endpoint(str(bound[0]), int(bound[1]))
 
@@ -78,15 +83,15 @@ class PeerListener:
         return AcceptedConnection(self._identity, self._security, self._generation, self)
 
     @property
-    def connections(self) -> frozenset[AcceptedConnection]:
-        """All accepted connections that are not yet gone."""
-        return frozenset(self._accepted)
+    def connections(self) -> tuple[AcceptedConnection, ...]:
+        """All accepted connections that are not yet gone, oldest first."""
+        return tuple(self._accepted)
 
     def stop(self, reason: str) -> None:
         """Accept no more, send what waits on each connection, close it, and end the requests that are being served."""
         if self._server is not None:
             self._server.close()
-        for task in self._serving:
+        for task in list(self._serving):
             task.cancel()
         for connection in self.connections:
             connection.close(reason)
@@ -101,7 +106,7 @@ class PeerListener:
     # ------------------------------------------------------------------------- events of the connections
 
     def begun(self, connection: AcceptedConnection) -> str | None:
-        self._accepted.add(connection)
+        self._accepted[connection] = None
         if len(self._accepted) > PEER_CONNECTIONS_MAX:
             return f"there are {PEER_CONNECTIONS_MAX} peer connections already"
         return None
@@ -138,7 +143,7 @@ class PeerListener:
     def lost(self, connection: Connection) -> None:
         if not isinstance(connection, AcceptedConnection):
             return
-        self._accepted.discard(connection)
+        self._accepted.pop(connection, None)
         remote = connection.remote
         if remote is None:
             self._log.warn(
@@ -169,14 +174,18 @@ class PeerListener:
             self._handler.message_received(remote.node_id, connection.generation, payload)
 
     async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
-        return await self._handler.request_received(remote, method, payload)
+        answer = self._handler.request_received(remote, method, payload)
+        return await timed(LoopWork.PEER_REQUEST, self._observer.slow_step, answer)
+
+    def frames_took(self, seconds: float) -> None:
+        self._observer.slow_step(LoopWork.PEER_FRAMES, seconds)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        self._serving[task] = None
+        task.add_done_callback(self._serving.pop)
 
 
 def _host(connection: Connection) -> str:
-    """Without the port, which is another one at every attempt."""
+    """The host only; the port changes with every attempt."""
     return connection.address.rpartition(":")[0] or connection.address

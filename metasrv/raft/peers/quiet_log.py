@@ -1,4 +1,4 @@
-"""Faults that repeat, logged once: the same sentence about the same thing is written when it is new, then now and then.
+"""Faults that repeat: the same sentence about the same thing is logged when it is new, then once a minute at most.
 
 Knows nothing of what it logs. Runs on the event loop.
 """
@@ -13,7 +13,7 @@ from metasrv.model.limits import LOGGED_SUBJECTS_MAX
 from metasrv.process.clock import Clock
 
 REPEAT_AFTER_SECONDS = 60.0
-"""A fault that lasts is written again so often: never silently for ever."""
+"""A fault that lasts is written again after this time."""
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class _Last:
 
 
 class QuietLog:
-    """Writes warnings, but not the same one over and over."""
+    """Writes warnings, and leaves repetitions out."""
 
     def __init__(self, logger: logging.Logger, clock: Clock) -> None:
         self._logger = logger
@@ -50,7 +50,7 @@ class QuietLog:
         self._logger.warning("%s%s", sentence, more)
 
     def recovered(self, subject: Hashable, sentence: str) -> None:
-        """The fault is over: write so, unless it comes and goes and its lines are being left out already."""
+        """The fault is over: write so, unless it comes and goes so often that its lines are being left out."""
         last = self._last.get(subject)
         if last is None or not last.suppressed:
             self._logger.info("%s", sentence)

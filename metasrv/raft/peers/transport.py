@@ -15,17 +15,18 @@ from metasrv.model.errors import PeerUnreachableError, StoppingError
 from metasrv.model.limits import PEER_BUFFER_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import Clock
+from metasrv.process.listening_socket import OpenSocket, listening_socket
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.contacts import PeerContacts
 from metasrv.raft.peers.dialling import Dialler, PeerLink
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
 from metasrv.raft.peers.listener import PeerListener
-from metasrv.raft.peers.peer_handler import OneShotHandler, PeerHandler
+from metasrv.raft.peers.peer_handler import PeerHandler
 from metasrv.raft.peers.quiet_log import QuietLog
 from metasrv.raft.peers.security import PeerSecurity
 
-__all__ = ["LocalIdentity", "OneShotHandler", "PeerHandler", "PeerSecurity", "PeerTransport", "RemoteIdentity"]
+__all__ = ["LocalIdentity", "PeerHandler", "PeerSecurity", "PeerTransport", "RemoteIdentity"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class PeerTransport:
         handler: PeerHandler,
         observer: RaftObserver,
         clock: Clock,
+        open_socket: OpenSocket = listening_socket,
     ) -> None:
         self._identity = identity
         self._handler = handler
@@ -51,10 +53,11 @@ class PeerTransport:
         self._log = QuietLog(_LOGGER, clock)
         self._dialler = Dialler(identity, security)
         self._contacts = PeerContacts(clock)
-        self._listener = PeerListener(identity, security, handler, observer, clock, self._contacts)
+        self._listener = PeerListener(identity, security, handler, observer, clock, self._contacts, open_socket)
         self._links: dict[int, PeerLink] = {}
         self._told_up: set[int] = set()
-        self._dialled: set[Connection] = set()
+        self._dialled: dict[Connection, None] = {}
+        """In the order in which they were established."""
         self._closed = False
 
     # ------------------------------------------------------------------------- life
@@ -64,9 +67,9 @@ class PeerTransport:
         return await self._listener.listen(host, port)
 
     def set_peers(self, endpoints: Mapping[int, Endpoint]) -> None:
-        """Keep a connection to each of these; one whose endpoint changed is dialled anew, one not named is dropped.
+        """Keep a connection to each of these; dial those anew whose endpoint changed, drop those that are not named.
 
-        Calls nothing of the handler before it returns. This node's own id is passed over.
+        Calls nothing of the handler before it returns. This node's own id is ignored.
         """
         wanted = {} if self._closed else {i: e for i, e in endpoints.items() if i != self._identity.node_id}
         for node_id, link in list(self._links.items()):
@@ -107,9 +110,9 @@ class PeerTransport:
     # ------------------------------------------------------------------------- sending
 
     def send(self, node_id: int, payload: bytes) -> bool:
-        """Send a raft message; False when the peer is not connected or too much waits for it already.
+        """Send a raft message; False, and counted, when the peer is not connected or too much waits for it already.
 
-        Messages of one iteration of the loop leave together at its end. Raises TooLargeError past the limit.
+        Messages sent in one iteration of the loop leave together at its end. Raises TooLargeError past the limit.
         """
         link = self._links.get(node_id)
         connection = None if link is None else link.connection
@@ -155,32 +158,23 @@ class PeerTransport:
     # ------------------------------------------------------------------------- questions
 
     def is_connected(self, node_id: int) -> bool:
-        """Whether the connection to it is established; it may still be paused, then `send` takes nothing for it."""
+        """Whether the connection to it is established. It may be paused all the same; then `send` takes nothing."""
         link = self._links.get(node_id)
         return link is not None and link.is_open
 
     def hurry(self, node_id: int) -> None:
-        """The peer dialled this node, so it is up: do not wait for the next attempt to dial it."""
+        """The peer dialled this node, so it is up: dial it now instead of at the next attempt."""
         link = self._links.get(node_id)
         if link is not None:
             link.hurry()
-
-    def connected_ids(self) -> list[int]:
-        """Peers for which `is_connected`, ascending."""
-        return sorted(node_id for node_id, link in self._links.items() if link.is_open)
 
     def last_contact(self, node_id: int) -> float | None:
         """Monotonic seconds of the last bytes from it on any connection; None when there were none."""
         return self._contacts.last_contact(node_id)
 
     def known_endpoint(self, node_id: int) -> Endpoint | None:
-        """Where it said, in its last handshake, that it can be dialled."""
+        """Where it can be dialled, as it said in its last handshake."""
         return self._contacts.endpoint(node_id)
-
-    def buffered_bytes(self, node_id: int) -> int:
-        """Bytes that wait to be sent to it."""
-        link = self._links.get(node_id)
-        return 0 if link is None or link.connection is None else link.connection.buffered_bytes
 
     # ------------------------------------------------------------------------- events of the links
 
@@ -188,21 +182,21 @@ class PeerTransport:
         connection = link.connection
         if connection is None or connection.remote is None:
             return
-        self._dialled.add(connection)
+        self._dialled[connection] = None
         self._contacts.introduced(connection.remote)
         self._log.recovered(("link", link.node_id), f"connected to node {link.node_id} at {link.endpoint}")
         self._observer.peer_connected(link.node_id, str(link.endpoint), True)
         self._tell(link.node_id)
 
     def link_lost(self, link: PeerLink, connection: Connection) -> None:
-        self._dialled.discard(connection)
+        self._dialled.pop(connection, None)
         self._observer.peer_connected(link.node_id, str(link.endpoint), False)
         if self._links.get(link.node_id) is link:
             self._log.warn(("link", link.node_id), f"the connection to node {link.node_id} ended: {link.failure}")
         if link.node_id in self._told_up:
             self._tell(link.node_id)
         else:
-            # Paused: the handler knows that it can not send, but not that what it sent is lost.
+            # Paused: the handler knows that it cannot send, but not that what it sent is lost.
             self._handler.peer_disconnected(link.node_id)
 
     def link_failed(self, link: PeerLink, reason: str) -> None:
@@ -239,16 +233,16 @@ def _is_full(connection: Connection) -> bool:
 
 
 class _Temporary:
-    """Owner of a connection for one request: only remembers that it is there."""
+    """Owner of a connection for one request: only keeps it among the open ones."""
 
-    def __init__(self, connections: set[Connection]) -> None:
+    def __init__(self, connections: dict[Connection, None]) -> None:
         self._connections = connections
 
     def established(self, connection: Connection) -> None:
-        self._connections.add(connection)
+        self._connections[connection] = None
 
     def lost(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
 
     def flow_changed(self, connection: Connection) -> None:
         del connection

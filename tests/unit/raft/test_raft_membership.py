@@ -19,6 +19,7 @@ from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.process.clock import SystemClock
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.messages import AppendReply, LeaderPing
+from metasrv.raft.log.format import INDEX, TERM
 from metasrv.raft.membership import _POLL_SECONDS as CATCH_UP_POLL_SECONDS
 from metasrv.raft.membership import MembershipChanges
 from metasrv.state import command_rules
@@ -26,6 +27,8 @@ from tests.support.raft_bench import Bench, elect, make_bench, member, membershi
 from tests.support.raft_stock import stock_engine
 from tests.support.state_bench import NOW_MS
 from tests.support.state_bench import Bench as StateBench
+
+pytestmark = pytest.mark.virtual_time
 
 
 class _Changes:
@@ -129,7 +132,7 @@ async def test_a_change_whose_place_another_leader_s_entry_took_is_not_done(tmp_
     leaving, index = await _waiting_leave(leading)
     term = bench.engine.term() + 1
     before = bench.store[-2]
-    bench.guards.incoming(1, bench.append(term, (before[1], before[2]), [(noop(1), index, term)], index), 2.0)
+    bench.guards.incoming(1, bench.append(term, (before[INDEX], before[TERM]), [(noop(1), index, term)], index), 2.0)
     assert set(bench.engine.membership().voters) == {1, 2, 3}
     leading.applied = index
     with pytest.raises(NotLeaderError, match="took the place of the membership change"):

@@ -40,7 +40,8 @@ def test_a_request_without_a_rule_stops_the_import(module: str, declared: str, m
 @pytest.mark.parametrize("place", range(len(COMMAND_RULES)))
 def test_a_rule_without_a_part_is_named(place: int, part: str) -> None:
     rules: list[Rule[Any, Any]] = list(COMMAND_RULES)
-    rules[place] = rules[place]._replace(**{part: None})
+    nothing: dict[str, Any] = {part: None}
+    rules[place] = rules[place]._replace(**nothing)
     name = rules[place].request.kind.__name__
     with pytest.raises(InvariantError, match=f"command {name} has no {part} in rules.py"):
         check_rules("command", table.COMMANDS, rules, "rules.py")

@@ -20,8 +20,8 @@ from metasrv.state.effects import EntryEffects
 from metasrv.state.machine import StateMachine
 from metasrv.state.store import Store
 from metasrv.state.watch import WatchHub
+from tests.support.state_comparison import run_history
 from tests.support.state_histories import Drawn
-from tests.unit.state.test_state_model import run_history
 
 HISTORIES_MAX = 6
 """As many as the test runs of the kind that is drawn from a seed; nearly all of these errors show in the first two."""

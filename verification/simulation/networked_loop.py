@@ -1,0 +1,84 @@
+"""A simulated process's event loop with the network calls that the peer connections make of asyncio.
+
+Host names, connecting and listening lead to the process's streams. TLS is not simulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from metasrv.model.types import Endpoint
+from verification.simulation.loop import SimulatedLoop
+from verification.simulation.streams import SimulatedStream, Streams
+
+
+class NetworkedLoop(SimulatedLoop):
+    """`streams` is set once the process's side of the network is made."""
+
+    streams: Streams
+
+    async def getaddrinfo(self, host: Any, port: Any, *, flags: int = 0, **_hints: Any) -> list[Any]:
+        """Every name has one address: itself. A process's own name is known without asking."""
+        if not flags & socket.AI_PASSIVE:
+            await self.streams.resolved(str(host))
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (host, port))]
+
+    async def create_connection(  # type: ignore[override]
+        self, protocol_factory: Callable[[], asyncio.Protocol], host: str, port: int, *, ssl: Any, **_names: Any
+    ) -> tuple[SimulatedStream, asyncio.Protocol]:
+        _without_tls(ssl)
+        stream = await self.streams.connect(Endpoint(host, port))
+        protocol = protocol_factory()
+        stream.start(protocol)
+        try:
+            await asyncio.sleep(0)  # as asyncio, which returns once the protocol has been told
+        except asyncio.CancelledError:
+            stream.close()
+            raise
+        return stream, protocol
+
+    async def create_server(  # type: ignore[override]
+        self, protocol_factory: Callable[[], asyncio.Protocol], *, sock: socket.socket, ssl: Any
+    ) -> SimulatedServer:
+        _without_tls(ssl)
+        host, port = sock.getsockname()
+        self.streams.listen(Endpoint(host, port), protocol_factory)
+        return SimulatedServer(self.streams, sock)
+
+
+class ListeningSocket:
+    """What the product binds: knows its address, and nothing else."""
+
+    def __init__(self, address: tuple[Any, ...]) -> None:
+        self._address = address
+
+    def getsockname(self) -> tuple[Any, ...]:
+        return self._address
+
+
+def listening_socket(_family: int, address: tuple[Any, ...], _backlog: int) -> socket.socket:
+    """In the place of `metasrv.process.listening_socket`: every address is free."""
+    return cast(socket.socket, ListeningSocket(address))
+
+
+class SimulatedServer:
+    """What the product uses of `asyncio.Server`."""
+
+    def __init__(self, streams: Streams, sock: socket.socket) -> None:
+        self.sockets = (sock,)
+        self._streams = streams
+
+    def close(self) -> None:
+        host, port = self.sockets[0].getsockname()
+        self._streams.unlisten(Endpoint(host, port))
+
+    async def wait_closed(self) -> None:
+        """Nothing is left to wait for: asyncio waits for the connections, which the product has closed before."""
+
+
+def _without_tls(context: Any) -> None:
+    if context is not None:
+        raise ValueError("TLS is not simulated")
