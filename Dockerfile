@@ -1,9 +1,14 @@
-# The image of a metasrv node. `make docker` builds it: it first puts the wheels of metasrv and of everything it needs into
-# build/wheels on this machine, so that this build needs no package index, no proxy and no certificate, and keeps none.
+# The image of a metasrv node. `docker-compose up` builds it with Docker alone: the first stage installs metasrv and what it
+# needs from a package index, and the image gets the result. For machines where a build reaches no package index, `make docker`
+# puts the wheels into docker/wheels first and builds from those. Neither way leaves an index, a certificate or a pip in the image.
 #
-#   BASE             an image with Python 3.11 or later and its venv module; the wheels must be made by the same version
-#   METASRV_VERSION  the version that was built; a label
-#   METASRV_COMMIT   the commit that was built; a label, and part of `binary_version` in every status
+#   BASE                an image with Python 3.11 or later and its venv module
+#   INSTALL_FROM        `index`, or `wheels` for docker/wheels, which the same version of Python must have made
+#   PIP_…               settings of pip with pip's own names, where the default index is not the one to use; empty means default
+#   INDEX_CERTIFICATES  certificates in PEM format to trust as well while packages are fetched, as for a proxy that inspects TLS;
+#                       \n may stand for the end of a line
+#   METASRV_VERSION     the version that is built; a label
+#   METASRV_COMMIT      the commit that is built; a label, and part of `binary_version` in every status
 #
 # py-spy and memray are in the image. CPU profiles over HTTP need no capability: py-spy may look at its own parent, and where
 # a stricter seccomp profile or kernel forbids that, the node samples itself. Only py-spy beside a node, in another container,
@@ -11,12 +16,40 @@
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
-COPY build/wheels /wheels
+ARG INSTALL_FROM=index
+ARG PIP_INDEX_URL=
+ARG PIP_EXTRA_INDEX_URL=
+ARG PIP_TRUSTED_HOST=
+ARG PIP_DEFAULT_TIMEOUT=
+ARG INDEX_CERTIFICATES=
+ARG PIP_DISABLE_PIP_VERSION_CHECK=1
+ARG PIP_NO_CACHE_DIR=1
 # Two environments: pip stays in the first, so that the second, which is shipped, can install nothing.
 RUN python3 -m venv /installer \
  && python3 -m venv --without-pip /opt/metasrv \
- && /installer/bin/pip --python /opt/metasrv/bin/python install \
-        --no-index --find-links /wheels --no-cache-dir --disable-pip-version-check metasrv
+ && if [ -n "$(printenv INDEX_CERTIFICATES)" ]; then \
+        trusted=$(/installer/bin/python -c 'from pip._vendor import certifi; print(certifi.where())') \
+     && { cat "$trusted" && printf '\n%b\n' "$(printenv INDEX_CERTIFICATES)"; } >/installer/trusted.pem \
+     && printf '[global]\ncert = /installer/trusted.pem\n' >/etc/pip.conf; \
+    fi
+# Dependencies first: a change of the source does not fetch them again. The brackets make docker/wheels optional.
+COPY pyproject.toml docker/wheel[s] /source/
+RUN if [ "$INSTALL_FROM" = index ]; then \
+        python3 -c 'import tomllib; print(*tomllib.load(open("/source/pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+            >/source/dependencies.txt \
+     && /installer/bin/pip --python /opt/metasrv/bin/python install --use-pep517 --requirement /source/dependencies.txt; \
+    fi
+COPY README.md LICENSE THIRD-PARTY-NOTICES /source/
+COPY metasrv /source/metasrv
+RUN case "$INSTALL_FROM" in \
+        index) set -- --no-deps /source ;; \
+        wheels) set -- --no-index --find-links /source metasrv ;; \
+        *) echo "INSTALL_FROM is $INSTALL_FROM, and must be index or wheels." >&2; exit 2 ;; \
+    esac \
+ && /installer/bin/pip --python /opt/metasrv/bin/python install "$@"
+# The licences of what was installed just now, in exactly these versions.
+COPY scripts/third_party_notices.py /source/
+RUN /installer/bin/python /source/third_party_notices.py --environment /opt/metasrv --output /source/THIRD-PARTY-NOTICES
 
 FROM ${BASE}
 # The owner of the data is a number, so that it is the same in every release and every base. A pip of the base goes, too.
@@ -25,6 +58,7 @@ RUN groupadd --gid 10001 metasrv \
  && install -d -o 10001 -g 10001 -m 0700 /var/lib/metasrv /var/lib/metasrv-shared \
  && if python3 -m pip --version >/dev/null 2>&1; then python3 -m pip uninstall --quiet --yes --root-user-action=ignore pip; fi
 COPY --from=build /opt/metasrv /opt/metasrv
+COPY --from=build /source/LICENSE /source/THIRD-PARTY-NOTICES /usr/share/doc/metasrv/
 COPY docker/entrypoint.sh /usr/local/bin/metasrv-entrypoint
 COPY docker/healthcheck.py /usr/local/bin/metasrv-healthcheck
 COPY docker/stateful.py /usr/local/bin/metasrv-stateful
@@ -52,7 +86,7 @@ ENTRYPOINT ["/usr/local/bin/metasrv-entrypoint"]
 CMD ["metasrv"]
 
 # Last, so that a new commit does not build the layers above again.
-ARG METASRV_VERSION=unknown
+ARG METASRV_VERSION=0.2.0
 ARG METASRV_COMMIT=unknown
 ENV METASRV_COMMIT=${METASRV_COMMIT}
 LABEL org.opencontainers.image.title="metasrv" \

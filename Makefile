@@ -1,7 +1,7 @@
 # metasrv: every command a person needs. `make` alone lists them.
 #
-# Nothing is needed first but Python 3.11 or later with its venv module: each target makes .venv and installs what
-# pyproject.toml names, once, and again when pyproject.toml changes.
+# Needs only Python 3.11 or later with its venv module: each target makes .venv and installs what pyproject.toml names, the
+# first time and whenever pyproject.toml changes.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -15,6 +15,7 @@ ROUNDS ?= 50
 N ?= 2000
 STOCK_N ?= 40
 SEED ?= 1
+MINUTES ?= 10
 ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -27,20 +28,47 @@ help: ## List the targets
 run: $(STAMP) ## Start the three nodes of conf/ under .metasrv/ and follow them until Ctrl-C (ARGS="--fresh")
 	@exec $(BIN)/python -m metasrv.cli.local_cluster $(ARGS)
 
-.PHONY: test
-test: $(STAMP) ## Run all tests but those with containers (ARGS="-k name")
-	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker" $(ARGS)
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker"
 
-# Containers need an engine and minutes for an image, so `make test` leaves them out; skipped where no engine answers.
+.PHONY: test
+test: $(STAMP) ## Run all tests but those with containers; about 8 min (ARGS="-k name")
+	@exec $(PYTEST) $(ARGS)
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## Run the tests that only compute; about 40 s
+	@exec $(PYTEST) tests/unit $(ARGS)
+
+.PHONY: test-socket
+test-socket: $(STAMP) ## Run the tests that open sockets in their own process; about 30 s
+	@exec $(PYTEST) tests/socket $(ARGS)
+
+.PHONY: test-sim
+test-sim: $(STAMP) ## Run the simulator's own tests, with 2,000 histories and the planted defects; about 3 min
+	@exec $(PYTEST) tests/sim $(ARGS)
+
+.PHONY: test-cluster
+test-cluster: $(STAMP) ## Run the tests that start real nodes, without breaking them; about 3 min
+	@exec $(PYTEST) tests/cluster $(ARGS)
+
+.PHONY: test-chaos
+test-chaos: $(STAMP) ## Run twenty rounds of faults on real nodes, and clusters sabotaged on purpose; about 3 min
+	@exec $(PYTEST) tests/chaos $(ARGS)
+
+# Needs a Docker engine, and minutes for an image, so `make test` leaves it out. Skipped if no engine answers.
 .PHONY: test-compose
 test-compose: $(STAMP) ## Build the image and test docker-compose.yml with real containers (ARGS="-m essential"; METASRV_COMPOSE_IMAGE=name)
 	@exec $(BIN)/python -m pytest tests/compose -o faulthandler_timeout=600 $(ARGS)
 
+.PHONY: coverage
+coverage: $(STAMP) ## Run the unit and the socket tests, show what they do not reach, and fail below the floor; about 90 s
+	@exec $(PYTEST) tests/unit tests/socket --cov --cov-report=term $(ARGS)
+
+# The unit and the socket tests run under measurement here, and so once.
 .PHONY: check
-check: lint test ## Everything that must hold: style, types, layering, tests
+check: lint coverage test-sim test-cluster test-chaos ## Everything that must hold: style, types, layering, coverage, tests; about 10 min
 
 .PHONY: lint
-lint: $(STAMP) ## Style and types only
+lint: $(STAMP) ## Style and types only; about 20 s
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -51,15 +79,23 @@ format: $(STAMP) ## Format the source
 	@$(BIN)/ruff format .
 
 .PHONY: sim
-sim: $(STAMP) ## Deterministic simulation of clusters under faults (N=100000 SEED=1)
+sim: $(STAMP) ## Simulate clusters under faults, deterministically (N=100000 SEED=1)
 	@exec $(BIN)/python -m verification.simulation --histories $(N) --seed $(SEED) --workers $(WORKERS) $(ARGS)
 
+.PHONY: soak
+soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descriptor, thread or memory grows (MINUTES=60)
+	@exec $(BIN)/python -m verification.endurance --minutes $(MINUTES) $(ARGS)
+
+.PHONY: replay
+replay: $(STAMP) ## Run one simulated history again and print all that happened in it; about 1 s (SEED=87329)
+	@exec $(BIN)/python -m verification.simulation --replay $(SEED) --trace $(ARGS)
+
 .PHONY: chaos
-chaos: $(STAMP) ## Faults on real processes under load, checked for linearizability (ROUNDS=500)
+chaos: $(STAMP) ## Break real processes under load, and check every answer (ROUNDS=500)
 	@exec $(BIN)/python -m verification.chaos_rounds --rounds $(ROUNDS) $(ARGS)
 
 .PHONY: chaos-compose
-chaos-compose: $(STAMP) ## Faults on real containers under load, checked for linearizability (ROUNDS=50)
+chaos-compose: $(STAMP) ## Break real containers under load, and check every answer (ROUNDS=50)
 	@exec $(BIN)/python -m verification.compose_rounds --rounds $(ROUNDS) $(ARGS)
 
 .PHONY: mutants
@@ -67,37 +103,46 @@ mutants: $(STAMP) ## Plant each known defect and see how soon the simulator noti
 	@exec $(BIN)/python -m verification.mutants --seed $(SEED) $(ARGS)
 
 .PHONY: sim-stock
-sim-stock: $(STAMP) ## Plain pysyncobj and metasrv through the same simulated faults, kind by kind (STOCK_N=40 SEED=1)
+sim-stock: $(STAMP) ## Put plain pysyncobj and metasrv through the same simulated faults (STOCK_N=40 SEED=1)
 	@exec $(BIN)/python -m verification.stock --histories $(STOCK_N) --seed $(SEED) $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## Side by side with etcd on this machine (needs Debian's etcd-server and nghttp2-client)
+bench: $(STAMP) ## Measure metasrv and etcd side by side on this machine (needs Debian's etcd-server and nghttp2-client)
 	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)
 
 .PHONY: proto
 proto: $(STAMP) ## Generate the gRPC code again from metasrv/protocol/proto/meta.proto
 	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. metasrv/protocol/proto/meta.proto
 
+.PHONY: reference
+reference: $(STAMP) ## Write docs/reference again from what the program declares
+	@$(BIN)/python scripts/make_reference.py
+
 .PHONY: wheel
 wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m pip install --quiet build
 	@$(BIN)/python -m build --outdir dist .
 
+.PHONY: notices
+notices: $(STAMP) ## Write THIRD-PARTY-NOTICES again, after a change of the dependencies
+	@$(BIN)/python scripts/third_party_notices.py
+
 .PHONY: check-wheels
-check-wheels: $(STAMP) ## Is there a wheel of every dependency for Linux and macOS, x86-64 and arm64? (90 s)
+check-wheels: $(STAMP) ## Check that every dependency has wheels for Linux and macOS, x86-64 and arm64 (90 s)
 	@exec $(BIN)/python scripts/check_wheels.py
 
 .PHONY: docker-base
-docker-base: ## Build a Python base image from Debian packages, for machines that can not pull images
+docker-base: ## Build a Python base image from Debian packages, for machines that cannot pull images
 	@exec docker/make_base.sh
 
+# `docker-compose up` builds the image by itself where a build reaches a package index.
 .PHONY: docker
 docker: $(STAMP) ## Build the container image from wheels made here (BASE=image, METASRV_IMAGE=name)
 	@PYTHON=$(BIN)/python exec docker/build.sh
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and the data of `make run`
-	rm -rf $(VENV) .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
+	rm -rf $(VENV) .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml scripts/development_requirements.py scripts/make_environment.sh

@@ -1,9 +1,9 @@
 """What an export of a large state costs the writers beside it: p99 of concurrent writes with and without one.
 
-Three nodes on this machine hold `--keys` records. A few clients write to the leader, each so many times a second or, at
-rate 0, as fast as they are answered, which keeps both cores busy by itself. In each round they write alone for a while,
-then beside an export from the leader (its worst place) or from a follower, whose lines are thrown away. The rounds
-alternate because the machine changes more than the export does; the figure is the median of the rounds' ratios.
+Three nodes on this machine hold `--keys` records. A few clients write to the leader, each at a fixed rate or, at rate 0,
+as fast as they are answered, which alone keeps both cores busy. In each round they write alone for a while, then beside
+an export from the leader (the worst case) or from a follower, whose lines are discarded. The rounds alternate because the
+machine varies more than the export costs; the figure is the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RATIO_MAX = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Of the writes of one phase, in milliseconds."""
+    """Number, duration and latencies of the writes of one phase."""
 
     writes: int
     seconds: float
@@ -54,7 +54,7 @@ class Writers:
         self._pause_seconds = 1 / rate if rate else 0.0
 
     async def during(self, seconds: float) -> Latencies:
-        """Write for so long."""
+        """Write for `seconds`."""
         took: list[float] = []
         started = time.perf_counter()
         await asyncio.gather(*(self._write(number, started + seconds, took) for number in range(self._count)))
@@ -90,7 +90,7 @@ class Export:
     """An export by `metactl` in its own process."""
 
     def __init__(self, cluster: ProcessCluster, node_id: int) -> None:
-        # The client's own work belongs to another machine: here it gets what the others leave.
+        # The client would normally run on another machine, so here it gets only what the others leave.
         self._command = ["nice", "-n", "19", sys.executable, "-m", "metasrv.cli.ctl", "export"]
         self._command += ["--grpc-api-address", str(cluster.nodes[node_id].grpc)]
 
@@ -110,7 +110,7 @@ class Export:
             self._lines += chunk.count(b"\n")
 
     async def wait(self) -> int:
-        """Until it ends by itself; the number of lines."""
+        """Wait for the export to end; returns the number of lines."""
         await self._reading
         if await self._process.wait() != 0:
             raise RuntimeError(f"the export ended with {self._process.returncode}")

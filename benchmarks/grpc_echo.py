@@ -1,4 +1,4 @@
-"""What a call costs before anything is done: our gRPC server beside grpcio's, one method that answers what it was sent.
+"""What a call costs before anything is done: metasrv's gRPC server beside grpcio's, one method that echoes its request.
 
 The reason for `metasrv/grpc_api/http2/` (ARCHITECTURE.md section 6). `python -m benchmarks.grpc_echo`; each server runs
 in a process of its own on uvloop, and the load generator shares the machine with it.
@@ -20,9 +20,9 @@ import uvloop
 from benchmarks.load import Target, drive
 from benchmarks.process_usage import processor_seconds
 from benchmarks.programs import MissingProgramsError, require
-from metasrv.grpc_api.http2.call import Route
-from metasrv.grpc_api.http2.listening import open_sockets
+from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.server import GrpcServer
+from metasrv.grpc_api.listening import open_sockets
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
 
@@ -53,6 +53,7 @@ async def serve(name: str) -> None:
             streams_max=100,
             connections_max=1000,
             held_size_bytes_max=2**30,
+            refusal_metadata=(),
         )
         sockets = await open_sockets(Endpoint(HOST, 0))
         port = sockets[0].getsockname()[1]
@@ -62,7 +63,7 @@ async def serve(name: str) -> None:
 
 
 def measure(name: str, clients: int, requests: int) -> tuple[float, float]:
-    """Calls a second, and microseconds of the server's processor a call."""
+    """Calls per second, and microseconds of the server's processor per call."""
     command = [sys.executable, "-m", "benchmarks.grpc_echo", "--serve", name]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -97,7 +98,7 @@ def main() -> int:
     for clients in arguments.clients:
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in SERVERS}
         for _ in range(arguments.repetitions):
-            for name in SERVERS:  # alternately: the machine's mood is the same for both
+            for name in SERVERS:  # alternate, so that a slow phase of the machine hits both
                 found[name].append(measure(name, clients, arguments.requests))
         for name, results in found.items():
             per_second, microseconds = (statistics.median(column) for column in zip(*results, strict=True))

@@ -1,7 +1,7 @@
 """What 10,000 idle watchers cost the node that holds them: memory, the time to open and to close them, write latency.
 
-Three nodes on this machine; all watchers are on the leader, its worst place, over a few connections. Each watches a
-range of its own, in which nothing happens, so that finding who is concerned by a write is part of what is measured.
+Three nodes on this machine; all watchers are on the leader (the worst case), over a few connections. Each watches a
+range of its own in which nothing happens, so that finding the watchers of a write is part of what is measured.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Watchers:
 
 
 async def watcher_count(cluster: ProcessCluster, node_id: int) -> int:
-    """What the node's own gauge says."""
+    """The number of watchers that the node's gauge shows."""
     _, page = await cluster.admin(node_id, "/v1/metrics")
     (line,) = [line for line in page.splitlines() if line.startswith("metasrv_server_watchers ")]
     return int(float(line.split()[1]))
 
 
 async def write_latencies(cluster: ProcessCluster, leader: int, writes: int) -> tuple[float, float]:
-    """p50 and p99 of single writes one after the other, in milliseconds."""
+    """p50 and p99 in milliseconds of single writes, one after the other."""
     took = []
     async with cluster.node_client(leader) as client:
         for number in range(writes):
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--watchers", type=int, default=10_000)
     parser.add_argument("--connections", type=int, default=5)
     parser.add_argument("--writes", type=int, default=WRITES)
-    parser.add_argument("--idle", type=float, default=5.0, help="seconds of looking at the idle node")
+    parser.add_argument("--idle", type=float, default=5.0, help="seconds to watch the idle node")
     return asyncio.run(run(parser.parse_args(arguments)))
 
 

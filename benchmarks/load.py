@@ -1,7 +1,7 @@
 """Driving a gRPC method with h2load, and reading what it measured.
 
-h2load sends one fixed body again and again and sees only HTTP codes, so whoever calls checks by the server's own
-counter that every request was a write.
+h2load sends one fixed body again and again and sees only HTTP codes, so the caller checks by the server's own counter
+that every request was a write.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run: requests a second and latencies in milliseconds."""
+    """One run: requests per second, and latencies in milliseconds."""
 
     requests: int
     per_second: float

@@ -1,4 +1,4 @@
-"""The foreign programs of the benchmark: where they are, or how to get them."""
+"""The programs that the benchmark needs: checks for them, and installs them where it may."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`make bench`: three metasrv nodes beside three etcd nodes, driven alternately by the same load generator.
 
-256-byte values over gRPC at the leader of each, every write synced by a majority. Each figure is the median of the
+256-byte values over gRPC to the leader of each; a majority syncs every write. Each figure is the median of the
 repetitions. Also: memory and processor of an idle node, and the time a node with 100,000 keys needs to serve again.
 Everything runs on this machine and shares its cores, the load generator included.
 """

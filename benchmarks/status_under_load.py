@@ -1,8 +1,8 @@
 """The status page while 64 clients write: is each answer one instant, what does it cost, does it slow writes down?
 
-Three nodes; the leader is asked 200 times a second while h2load writes at it, and once more is written without being
-asked. Processor time of an answer: what the leader's process uses on top of being idle while it is asked 200 times a
-second and nobody writes, a share of the answers.
+Three nodes; the leader is asked 200 times a second while h2load writes to it, in turns with writing alone. Processor
+time per answer: what the leader's process uses when it is asked 200 times a second and nobody writes, minus what it uses
+when idle, divided by the number of answers.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Asker:
 
 
 def is_one_instant(status: dict[str, Any]) -> bool:
-    """What can not be true of two moments mixed."""
+    """Whether the answer holds what a mixture of two moments would break."""
     leader = status["leader"]
     leads = leader is not None and leader["name"] == str(status["id"])
     return (
@@ -115,7 +115,7 @@ async def main() -> int:
 
 
 async def asked_while(admin: Endpoint, pid: int, seconds: float, *, asked: bool) -> tuple[float, Asker]:
-    """Percent of a core the process uses for so long, asked or left alone."""
+    """Percent of a core that the process uses during `seconds`, asked or left alone."""
     asker, stopping = Asker(admin), asyncio.Event()
     meter = UsageMeter.start(pid)
     asking = asyncio.create_task(asker.run(stopping)) if asked else None

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the image: wheels first, on this machine with this machine's pip settings, into build/wheels; then the image from
-# them alone. PYTHON is the interpreter with pip; METASRV_IMAGE the image's name; BASE the image to start from, by default
-# the one that docker/find_base.sh finds.
+# Builds the image where a build reaches no package index: wheels first, on this machine with this machine's pip settings,
+# into docker/wheels; then the image from them alone. PYTHON is the interpreter with pip; METASRV_IMAGE the image's name; BASE
+# the image to start from, by default the one that docker/find_base.sh finds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 image=${METASRV_IMAGE:-metasrv}
@@ -19,17 +19,17 @@ version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 base=$(docker/find_base.sh "$version") || exit 1
 
 echo "build: wheels for Python $version ..."
-mkdir -p build/wheels
-rm -f build/wheels/*.whl
-"$python" -m pip wheel --quiet --wheel-dir build/wheels .
+rm -rf docker/wheels
+mkdir -p docker/wheels
+trap 'rm -rf docker/wheels' EXIT
+"$python" -m pip wheel --quiet --use-pep517 --wheel-dir docker/wheels .
 
 commit=unknown
 if git rev-parse --verify --quiet HEAD >/dev/null 2>&1; then
     commit=$(git rev-parse --short=12 HEAD)
     git diff --quiet HEAD -- metasrv pyproject.toml docker Dockerfile || commit=$commit-modified
 fi
-release=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' metasrv/__init__.py)
 echo "build: image $image from $base ..."
-docker build --quiet --build-arg BASE="$base" --build-arg METASRV_COMMIT="$commit" \
-    --build-arg METASRV_VERSION="$release" --tag "$image" . >/dev/null
+docker build --quiet --build-arg INSTALL_FROM=wheels --build-arg BASE="$base" --build-arg METASRV_COMMIT="$commit" \
+    --tag "$image" . >/dev/null
 docker image inspect --format "build: $image is ready, {{.Size}} bytes, commit $commit." "$image"

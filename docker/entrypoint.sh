@@ -25,9 +25,9 @@ shared=${METASRV_SHARED_DIR:-}
 data=${METASRV_RAFT_DIR:-/var/lib/metasrv}
 umask 077
 
-# A file with one line that appears whole or not at all, and only if there is none: `ln` never replaces.
+# Create a file of one line, complete or not at all, unless it exists: `ln` never replaces.
 create_once() {
-    draft=$(mktemp "$1.XXXXXX") || fail "$(dirname "$1") can not be written by user $(id -u); check who owns the volume."
+    draft=$(mktemp "$1.XXXXXX") || fail "$(dirname "$1") cannot be written by user $(id -u); check who owns the volume."
     printf '%s\n' "$2" >"$draft"
     sync "$draft"
     ln "$draft" "$1" 2>/dev/null || true

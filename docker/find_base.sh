@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Says on standard output from which image ours is built, and has it ready: BASE where that is given, else
-# python:X.Y-slim-bookworm, else metasrv-base, which docker/make_base.sh makes if it is not there. $1 is X.Y, the Python that
-# makes the wheels: they fit one version only. Fails, with the reason, where there is no such image.
+# Prints the image to build from, after making sure that it is here: BASE if that is set, else python:X.Y-slim-bookworm, else
+# metasrv-base, which docker/make_base.sh makes if it is missing. $1 is X.Y, the Python that makes the wheels: they fit that
+# version only. Fails, with the reason, if there is no such image.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 version=$1
@@ -16,8 +16,8 @@ fail() {
 if [ -z "$base" ]; then
     base=python:$version-slim-bookworm
     if ! docker image inspect "$base" >/dev/null 2>&1 && ! timeout "$PULL_SECONDS" docker pull --quiet "$base" >/dev/null 2>&1; then
-        echo "find_base: $base can not be pulled, using metasrv-base." >&2
-        docker/make_base.sh >&2 || fail "there is no base; mend what is said above, or name one: make docker BASE=..."
+        echo "find_base: $base cannot be pulled, using metasrv-base." >&2
+        docker/make_base.sh >&2 || fail "there is no base; fix the problem above, or name one: make docker BASE=..."
         base=metasrv-base
     fi
 fi

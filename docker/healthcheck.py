@@ -1,5 +1,5 @@
 #!/opt/metasrv/bin/python -IS
-"""Exit code 0 when the node of this container is ready (/readyz), else 1 and the failing checks on standard output.
+"""Exits with 0 if the node of this container is ready (/readyz), else with 1 and the failing checks on standard output.
 
 Runs every few seconds in the container, so it needs the standard library only. `METASRV_HEALTH_URL` replaces the address
 when a configuration file, not METASRV_ADMIN_API_ADDRESS, says where the admin API listens.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the image metasrv-base: a minimal Debian 12 with its Python 3.11, for machines that can not pull images.
+# Makes the image metasrv-base: a minimal Debian 12 with its Python 3.11, for machines that cannot pull images.
 # Needs root (debootstrap makes device files), debootstrap, a Docker engine and a Debian mirror: the one of this machine's
 # debootstrap, or METASRV_DEBIAN_MIRROR=URL. Does nothing if the image is there already, unless METASRV_BASE_REBUILD=1.
 set -euo pipefail
@@ -26,9 +26,12 @@ debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates boo
     ${METASRV_DEBIAN_MIRROR:+"$METASRV_DEBIAN_MIRROR"} >"$root/debootstrap.log" 2>&1 ||
     { tail -n 20 "$root/debootstrap.log" >&2; fail "debootstrap failed; its last lines are above."; }
 
-# What a container never reads: package lists and archives, manuals, translations, and the mirror that was used.
+# What a container never reads: package lists and archives, manuals, translations, and the mirror that was used. The
+# licences of the packages stay, in /usr/share/doc/*/copyright.
 rm -rf "$root"/system/var/lib/apt/lists/* "$root"/system/var/cache/apt/* "$root"/system/var/log/* \
-    "$root"/system/usr/share/{doc,man,info,locale,lintian}/* "$root"/system/debootstrap
+    "$root"/system/usr/share/{man,info,locale,lintian}/* "$root"/system/debootstrap
+find "$root/system/usr/share/doc" -mindepth 2 ! -type d ! -name copyright -delete
+find "$root/system/usr/share/doc" -mindepth 1 -type d -empty -delete
 : >"$root/system/etc/apt/sources.list"
 rm -f "$root/system/etc/resolv.conf" "$root/system/etc/hostname"
 

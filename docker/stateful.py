@@ -1,8 +1,8 @@
 #!/opt/metasrv/bin/python -IS
-"""Starts the node of a pod of a StatefulSet: its name gives its id, its address and its peers.
+"""Starts the node of one pod of a StatefulSet: the pod's name gives its id, its address and its peers.
 
-The first pod begins the cluster, but only when every other pod answers and none of them knows one. So a pod that lost
-its volume joins the others again, and waits as long as it can not ask them. Standard library only; configured by
+The first pod begins the cluster, but only when every other pod answers and none of them knows a cluster. So a pod that
+lost its volume joins the others again, and waits until it can ask them. Standard library only; configured by
 METASRV_PEER_SERVICE, the headless service, and METASRV_REPLICAS, the number of pods at the first start.
 """
 

@@ -59,10 +59,6 @@ class Consensus(Protocol):
         """As `read_barrier`, but raises NotLeaderError on a node that is not the leader."""
         ...
 
-    async def wait_applied(self, index: int, timeout_ms: int) -> None:
-        """Return when the local state has applied `index`. Raises NotDoneError at the deadline."""
-        ...
-
     async def trigger_snapshot(self) -> None:
         """Start writing a snapshot file in the background; no effect while one is being written."""
         ...
@@ -82,7 +78,7 @@ class Consensus(Protocol):
         ...
 
     async def leave(self, node_id: int, timeout_ms: int) -> None:
-        """Leader only: remove a node. A node that is no member is a success.
+        """Leader only: remove a node. Succeeds when the node is not a member.
 
         Raises NotLeaderError, LeaveSelfError, ChangeInProgressError, MembershipError.
         """

@@ -1,4 +1,4 @@
-"""Is there a wheel of every dependency for each platform that the README names?
+"""Check that every dependency has a wheel for each platform that the README names.
 
 Asks the package index of this machine's pip, downloads into a temporary directory and installs nothing. pysyncobj comes
 as source only; it is pure Python, so pip builds it anywhere. Exit code 1 names what is missing.

@@ -1,6 +1,6 @@
-"""Print the `dev` dependency group of pyproject.toml, one requirement a line.
+"""Print the `dev` dependency group of pyproject.toml, one requirement per line.
 
-pip reads dependency groups only since 25.1; this serves older ones. Needs nothing but the standard library.
+For pip before 25.1, which cannot read dependency groups. Standard library only.
 """
 
 from __future__ import annotations

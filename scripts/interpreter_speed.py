@@ -1,7 +1,7 @@
 """Print how long this interpreter takes for a fixed piece of work, in whole microseconds: the best of several tries.
 
-Objects, calls, dictionaries and texts, as the server's hot path has them. A Python that was built without profile-guided
-optimisation, as version managers do by default, takes about half as long again. Needs nothing but the standard library.
+The work is objects, calls, dictionaries and texts, as in the server's hot path. A Python that was built without
+profile-guided optimisation, as version managers do by default, takes about half as long again. Standard library only.
 """
 
 from __future__ import annotations

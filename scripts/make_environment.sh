@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Makes the virtual environment $1 and installs metasrv and what its development needs into it.
 #
-# With PYTHON set, that interpreter is taken. Without, the first suitable one on the PATH, or the system's own where that
-# is a good deal faster: version managers build Python without the optimisations that distributions use.
+# Uses the interpreter PYTHON if that is set; else the first suitable one on the PATH, or the system's own if that is at least
+# 15 % faster: version managers build Python without the optimisations that distributions use.
 set -euo pipefail
 environment=$1
 system_python=/usr/bin/python3
@@ -24,7 +24,7 @@ find_python() {
     return 1
 }
 
-# The best of three times for $1 and for $2, taken in turns: a machine is not equally fast all the time.
+# Print the best of three times for $1 and for $2, taken in turns because a machine's speed varies.
 compare_speed() {
     local round first second first_us= second_us=
     for round in 1 2 3; do
@@ -59,7 +59,7 @@ if ! "$environment/bin/python" -m pip --version >/dev/null 2>&1; then
     rm -rf "$environment"
     if ! "$python" -m venv "$environment"; then
         rm -rf "$environment"
-        echo "$python can not make a virtual environment; on Debian and Ubuntu install the package python3-venv." >&2
+        echo "$python cannot make a virtual environment; on Debian and Ubuntu install the package python3-venv." >&2
         exit 1
     fi
 fi
@@ -67,6 +67,6 @@ fi
 echo "Installing metasrv and its development requirements into $environment ..."
 "$environment/bin/python" scripts/development_requirements.py >"$environment/development-requirements.txt"
 if ! "$environment/bin/python" -m pip install --quiet --editable . --requirement "$environment/development-requirements.txt"; then
-    echo "The installation failed; the reason is above. Nothing else was changed: run make again when it is mended." >&2
+    echo "The installation failed; the reason is above. Nothing else was changed: fix it and run make again." >&2
     exit 1
 fi

@@ -11,7 +11,10 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from metasrv.testing.processes import ProcessCluster
 
+pytest.register_assert_rewrite("tests.support")
+
 StartCluster = Callable[..., "ProcessCluster"]
+RecordProperty = Callable[[str, object], None]
 _FAILED = pytest.StashKey[bool]()
 
 settings.register_profile("metasrv", deadline=None)  # on a busy machine any example may take a quarter of a second

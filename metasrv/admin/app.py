@@ -19,7 +19,7 @@ from metasrv.node.health import HealthMonitor
 
 DESCRIPTION = (
     "Every answer is from the node that was asked; nothing is proxied to the leader. Errors are bare text. "
-    "A query string that can not be parsed counts as absent."
+    "A query string that cannot be parsed counts as absent."
 )
 
 

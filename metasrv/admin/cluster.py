@@ -19,7 +19,7 @@ from metasrv.admin.views import nodes_view, status_view
 from metasrv.model.errors import MetasrvError
 from metasrv.node.context import NodeContext
 
-STOPPED = codes(ok="read from this node, nothing waits", s500="the node has stopped")
+STOPPED = codes(ok="read from this node, without waiting", s500="the node has stopped")
 
 
 def cluster_router(context: NodeContext) -> APIRouter:

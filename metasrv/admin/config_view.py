@@ -1,6 +1,6 @@
 """The effective configuration as a debug dump: text that is neither JSON nor TOML.
 
-The body of `/v1/config` (docs/contract/admin-api.md section 1.1). Secrets are masked by the models themselves; nothing
+The body of `/v1/config` (docs/contract/admin-api.md section 1.1). The models themselves mask secrets; nothing
 here ever sees one. Pure.
 """
 
@@ -16,7 +16,7 @@ INDENT = "    "
 
 
 def config_dump(config: BaseModel) -> str:
-    """`Config { key: value, … }`, one key a line, nested tables indented."""
+    """`Config { key: value, … }`, one key per line, nested tables indented."""
     return f"{_dump(type(config).__name__, config.model_dump(mode='json'), '')}\n"
 
 

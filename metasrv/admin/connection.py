@@ -1,7 +1,7 @@
 """One HTTP connection, with a deadline for its next request.
 
 The server's own keep-alive timer runs only between requests. A connection that never sends one, or sends it byte by
-byte, would hold one of the few places for good; here it is closed when the head of a request has not come in time.
+byte, would hold one of the few places forever; here it is closed if the head of a request does not arrive in time.
 Runs on the event loop.
 """
 
@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from metasrv.model.limits import ADMIN_CONNECTIONS_REFUSED_MAX
 
 REQUEST_SECONDS_MAX = 20.0
-"""From the connection, or the first byte of a further request, to the end of the request's head."""
+"""Counted from the connection, or from the first byte of a later request, to the end of the request's head."""
 
 
 class DeadlineProtocol(HttpToolsProtocol):
@@ -27,7 +27,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         limit = self.limit_concurrency
         if limit is not None and len(self.connections) > limit + ADMIN_CONNECTIONS_REFUSED_MAX:
-            transport.abort()  # not even an answer: what is open takes descriptors from the rest of the node
+            transport.abort()  # without an answer: an open connection takes a descriptor from the rest of the node
             return
         self._start()
 

@@ -5,7 +5,7 @@
     GET /v1/features/list                  known features and those that are on
     GET /v1/features/set                   turn one on or off; leader only
 
-They answer to GET because the readers of this API send GET; `guard.py` keeps other web sites out. Runs on the event
+They take GET, because that is what clients of this API send; `guard.py` refuses other web sites. Runs on the event
 loop.
 """
 
@@ -19,8 +19,8 @@ from metasrv.admin.problem import fault
 from metasrv.admin.query import boolean, parse_query, unsigned
 from metasrv.admin.responses import JsonResponse, TextResponse, codes
 from metasrv.admin.schemas import FeaturesSchema, TransferSchema
-from metasrv.admin.views import FEATURES, features_view
-from metasrv.model.commands import FeatureReply, SetFeature
+from metasrv.admin.views import features_view
+from metasrv.model.commands import KNOWN_FEATURES, FeatureReply, SetFeature
 from metasrv.model.errors import NotLeaderError
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
@@ -45,7 +45,7 @@ def control_router(context: NodeContext) -> APIRouter:
         responses=codes(ok="`null`: started, or one is being written", s500="the node is stopping"),
     )
     async def trigger_snapshot() -> JsonResponse:
-        """Start a snapshot of this node and answer at once, also while one is being written."""
+        """Start a snapshot of this node and answer at once, even while one is being written."""
         await context.consensus.trigger_snapshot()
         return JsonResponse(None)
 
@@ -55,7 +55,7 @@ def control_router(context: NodeContext) -> APIRouter:
         response_model=TransferSchema,
         openapi_extra=_parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
         responses=codes(
-            ok="the voter was asked, whether or not it takes over", s404="this node is not the leader", s500="fault"
+            ok="begun, unless `to` names no other voter", s404="this node is not the leader", s500="the node has stopped"
         ),
     )
     async def trigger_transfer_leader(request: Request) -> JsonResponse | TextResponse:
@@ -128,11 +128,11 @@ def optional_text(node_id: int | None) -> str:
 
 
 def _known_feature(text: str) -> str | None:
-    return text if text in FEATURES else None
+    return text if text in KNOWN_FEATURES else None
 
 
 def _parameters(**described: tuple[str, str, bool]) -> dict[str, Any]:
-    """Query parameters for the API's description; the framework must not parse them, because it answers 422."""
+    """Query parameters for the API's description; the framework must not parse them, because it would answer 422."""
     return {
         "parameters": [
             {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}

@@ -1,9 +1,9 @@
-"""What stands before every route: limits, the token, other web sites, the audit line, the request count.
+"""Runs before every route: size limits, the token, refusal of other web sites, the audit line, the request count.
 
-A plain ASGI layer, so that it also sees what no route takes. Requests that change state are refused when a browser
-says that another site sent them, because they are GET. With `admin_token` set, they and everything under /debug need
-it; reads and probes never do. Each of them leaves one JSON line on the logger `metasrv.audit`. Headers that proxies
-add are never trusted. Runs on the event loop.
+A plain ASGI layer, so that it also sees requests that no route takes. Routes that change state and everything under
+/debug are protected. They refuse a request that, as the browser says, another web site sent: any page can send a GET.
+With `admin_token` set they need the token. Each of their requests leaves one JSON line on the logger `metasrv.audit`.
+Reads and probes are never protected. Headers that proxies add are never trusted. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from metasrv.admin.control import CONTROL_PATHS
 from metasrv.admin.problem import fault
 from metasrv.admin.responses import TextResponse
 from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
+from metasrv.process.loop_steps import timed
 
 audit_logger = logging.getLogger("metasrv.audit")
 
@@ -32,12 +34,12 @@ QUERY_AUDITED_CHARACTERS_MAX = 1024
 
 
 class BodyTooLargeError(Exception):
-    """More bytes came than a request may have."""
+    """The body of a request exceeds its limit."""
 
 
 @dataclass(slots=True)
 class _Exchange:
-    """What is known of one request when it is over."""
+    """What the count and the audit line need to know of one request."""
 
     status_code: int = 500
     authenticated: bool = False
@@ -68,7 +70,8 @@ class Guard:
             await send(message)
 
         try:
-            await self._serve(scope, receive, sending, exchange)
+            answer = self._serve(scope, receive, sending, exchange)
+            await timed(LoopWork.ADMIN_REQUEST, self._context.metrics.slow_step, answer)
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._context.metrics.admin_request(_route_path(scope), method, exchange.status_code)
@@ -124,7 +127,7 @@ class Guard:
 
 
 class _Counted:
-    """Receives a body until it is too large."""
+    """Passes a body on; raises BodyTooLargeError past the limit."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -139,7 +142,7 @@ class _Counted:
 
 
 def _too_large() -> TextResponse:
-    text = f"the body of a request may have {ADMIN_BODY_SIZE_BYTES_MAX} bytes"
+    text = f"the body of a request may have at most {ADMIN_BODY_SIZE_BYTES_MAX} bytes"
     return TextResponse(text, status_code=413, headers={"Connection": "close"})
 
 

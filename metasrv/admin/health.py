@@ -1,11 +1,11 @@
-"""Probes: Databend's health, which always passes, and liveness and readiness, which tell.
+"""Probes: Databend's health, which always passes, and liveness and readiness, which check the node.
 
     GET /v1/health         {"status":"pass"}, with or without quorum
     GET /livez[/check]     this process works
     GET /readyz[/check]    requests may be sent here
 
-`?verbose` lists every check, `?exclude=name` (repeatable) leaves one out. 200 or 503; machines need no more than the
-code. The checks themselves are in `metasrv/node/health.py`. Runs on the event loop.
+`?verbose` lists every check, `?exclude=name` (repeatable) leaves one out. They answer 200 or 503, so machines need
+only the code. The checks themselves are in `metasrv/node/health.py`. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def health_router(monitor: HealthMonitor) -> APIRouter:
 
 
 def _add_probe(router: APIRouter, probe: str, names: tuple[str, ...], take: Callable[[], Awaitable[list[Check]]]) -> None:
-    """Routes of one probe, of all its checks and of each alone; HEAD too, which load balancers send."""
+    """Add the routes of one probe, for all its checks and for each alone; HEAD too, which load balancers send."""
 
     async def whole(request: Request) -> TextResponse:
         return await _answer(request, probe, await take())

@@ -1,6 +1,6 @@
 """The metrics page: `GET /v1/metrics`, and `/metrics`, where scrapers look by default.
 
-Made from the status of the moment of the request. Runs on the event loop.
+Made from the node's status at the time of the request. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from metasrv.node.health import HealthMonitor
 def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
     router = APIRouter(tags=["metrics"])
 
-    page = codes(ok="the page, made from the status of this moment", s500="the node has stopped")
+    page = codes(ok="the page, made from the current status", s500="the node has stopped")
 
     @router.get("/v1/metrics", response_class=TextResponse, operation_id="metrics", responses=page)
     @router.get("/metrics", response_class=TextResponse, operation_id="metricsAlias", responses=page)

@@ -1,6 +1,6 @@
 """Faults as answers: a status code and one bare sentence, never JSON, never 422.
 
-As docs/contract/admin-api.md section 1.0 has it. Must not know what the routes do. Runs on the event loop.
+As docs/contract/admin-api.md section 1.0 requires. Must not know what the routes do. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def _http_error(_request: Request, error: Exception) -> TextResponse:
 
 
 async def _validation_error(_request: Request, error: Exception) -> TextResponse:
-    logger.warning("a route validated its input itself, which none should: %s", error)
+    logger.warning("the framework refused a route's input, which routes should parse themselves: %s", error)
     return fault(400, "the request is not valid")
 
 

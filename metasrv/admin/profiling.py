@@ -5,7 +5,7 @@
     GET /debug/mem/pprof/profile    memory allocated within `seconds` (5)
 
 `format` is `pprof` (the default, not gzipped), `svg`, `folded`, and `speedscope` for CPU or `memray` for memory. One
-profile at a time. A caller that hangs up ends its profile. Runs on the event loop; the work is elsewhere.
+profile at a time. A caller that hangs up ends its profile. Runs on the event loop; the profilers run elsewhere.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _respond(profile: Profile | None, attachment: str | None) -> Response:
 
 
 def _parameters(formats: Sequence[ProfileFormat]) -> dict[str, Any]:
-    """Query parameters for the API's description; the framework must not parse them, because it answers 422."""
+    """Query parameters for the API's description; the framework must not parse them, because it would answer 422."""
     described: tuple[tuple[str, dict[str, Any]], ...] = (
         ("seconds", {"type": "integer", "minimum": 1, "maximum": PROFILE_SECONDS_MAX, "default": SECONDS_DEFAULT}),
         (

@@ -1,7 +1,7 @@
-"""Query strings as the first readers of this API know them: parsed as one unit, absent when any of it is bad.
+"""Query strings, parsed as one unit: if any part is malformed, the whole query counts as absent.
 
-A bad query is never an error of its own (docs/contract/admin-api.md section 1.0). Unknown names are ignored; a
-known name given twice is bad. Pure functions; must not know HTTP frameworks.
+A malformed query is never an error of its own (docs/contract/admin-api.md section 1.0). Unknown names are ignored; a
+known name given twice is malformed. Pure functions; must not know HTTP frameworks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-U64_MAX = 2**64 - 1
+from metasrv.model.types import U64_MAX
+
 I32_MAX = 2**31 - 1
 FIELDS_MAX = 100
 
@@ -18,7 +19,7 @@ Value = TypeVar("Value")
 
 
 def parse_query(query_string: bytes, fields: Mapping[str, Callable[[str], Value | None]]) -> dict[str, Value]:
-    """The known fields that were given; empty when one of them is not what its parser takes (it returns None)."""
+    """The known fields that were given; empty if a parser returns None for one, or one is given twice."""
     try:
         pairs = parse_qsl(
             query_string.decode("latin-1"), keep_blank_values=True, errors="replace", max_num_fields=FIELDS_MAX
@@ -38,7 +39,7 @@ def parse_query(query_string: bytes, fields: Mapping[str, Callable[[str], Value 
 
 
 def unsigned(text: str) -> int | None:
-    """A number of 64 bits without sign."""
+    """An unsigned 64-bit number, else None."""
     if not text.isascii() or not text.isdigit() or len(text) > 40:
         return None
     value = int(text)
@@ -46,7 +47,7 @@ def unsigned(text: str) -> int | None:
 
 
 def nonzero_signed(text: str) -> int | None:
-    """A number of 32 bits with sign that is not zero."""
+    """A signed 32-bit number other than zero, else None."""
     digits = text.removeprefix("-")
     if not digits.isascii() or not digits.isdigit() or len(digits) > 40:
         return None

@@ -1,6 +1,6 @@
 """The JSON shapes as models, for the API's description only; `views.py` makes them.
 
-A test holds both together: every view must be valid here, and no field may be missing in either.
+A test compares the two: every view must be valid here, and neither may lack a field. Used when the API is described.
 """
 
 from __future__ import annotations
@@ -55,15 +55,23 @@ class RaftLogSchema(Schema):
 class PeerSchema(Schema):
     id: int
     connected: bool
-    last_contact_ms: int | None = Field(description="Since the last message from the peer.")
+    last_contact_ms: int | None = Field(description="Milliseconds since the last message from the peer.")
     match: LogIdSchema | None = Field(description="Last entry it acknowledged; leader only.")
     lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
+
+
+class FileSizesSchema(Schema):
+    state_database: int = Field(description="The applied key-value state.")
+    state_write_ahead_log: int = Field(description="What of it is not yet moved into the database.")
+    raft_log_database: int
+    raft_log_write_ahead_log: int
+    snapshots: int = Field(description="All snapshot files, and one on its way; not part of db_size.")
 
 
 class StatusSchema(Schema):
     id: int
     endpoint: str = Field(description="Raft advertise address, `host:port`.")
-    db_size: int = Field(description="Bytes of log and state on disk.")
+    db_size: int = Field(description="Bytes of log and state on disk; file_sizes says of what.")
     state: Literal["Leader", "Follower", "Candidate", "Learner", "Shutdown"]
     is_leader: bool
     current_term: int
@@ -94,6 +102,7 @@ class StatusSchema(Schema):
     membership_committed: bool
     proposals_pending: int
     peers: list[PeerSchema]
+    file_sizes: FileSizesSchema = Field(description="Bytes of each kind of file: what is data, what is log.")
     key_count: int
     expire_count: int
     watchers: int

@@ -1,6 +1,6 @@
 """The admin listener: binds, serves and stops the application inside the node's event loop.
 
-The socket is bound here and not by the server, so that a fault is one clear sentence and port 0 is known before the
+The socket is bound here and not by the server, so that a failure is one clear sentence and the port is known before the
 node goes on. The server gets no signal handlers: the node owns signals. Runs on the event loop.
 """
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 20
 BACKLOG = 512
 STOP_MARGIN_SECONDS = 1.0
-"""The server looks every 100 ms whether it shall stop, and again whether its connections are gone."""
+"""The server checks every 100 ms whether it should stop, then whether its connections are closed."""
 
 
 class EmbeddedServer(uvicorn.Server):
@@ -120,7 +120,7 @@ class AdminService:
             server_config.load()
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(
-                [f"admin_tls_server_cert {certificate} and admin_tls_server_key {key} can not be used: {error}"]
+                [f"admin_tls_server_cert {certificate} and admin_tls_server_key {key} cannot be used: {error}"]
             ) from error
         return server_config
 
@@ -132,7 +132,7 @@ async def bind(address: str) -> socket.socket:
     try:
         found = await loop.getaddrinfo(endpoint.addr, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise BindError(f"the admin API can not listen at {address}: the host is unknown ({error})") from error
+        raise BindError(f"the admin API cannot listen at {address}: the host is unknown ({error})") from error
     family, _, _, _, socket_address = found[0]
     try:
         return listening_socket(family, socket_address, BACKLOG)
@@ -147,4 +147,4 @@ def _sentence(address: str, error: OSError) -> str:
         errno.EACCES: "this user may not use the port",
     }
     reason = reasons.get(error.errno or 0) or os.strerror(error.errno or 0)
-    return f"the admin API can not listen at {address}: {reason}"
+    return f"the admin API cannot listen at {address}: {reason}"

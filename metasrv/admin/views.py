@@ -1,4 +1,4 @@
-"""The JSON shapes of the API: the seed's fields first and in its order, then today's, then ours.
+"""The JSON shapes of the API: the legacy fields first and in their order, then the current ones, then metasrv's own.
 
 One shape for two generations of readers: a node shows both of its client addresses, a log id shows the term flat and
 nested, sizes stand under the old and the new name (docs/contract/admin-api.md sections 1.2 and 1.3). Pure
@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from metasrv.metrics.own_page import failure_tolerance
+from metasrv.model.commands import KNOWN_FEATURES
 from metasrv.model.types import DATA_VERSION, Endpoint, LogId, Node, PeerProgress, RaftLogStatus, RaftStatus
 from metasrv.node.context import NodeContext
-
-FEATURES = ("dummy", "dummy_feature2")
-"""Every known feature, in the order in which they are listed."""
 
 View = dict[str, Any]
 
@@ -46,20 +43,20 @@ def optional_log_id_view(log_id: LogId | None) -> View | None:
 
 
 def features_view(enabled: tuple[str, ...]) -> View:
-    return {"features": list(FEATURES), "enabled": sorted(enabled)}
+    return {"features": list(KNOWN_FEATURES), "enabled": sorted(enabled)}
 
 
 def status_view(context: NodeContext) -> View:
-    """The status of this instant as this node sees it."""
+    """The status of this node at this instant."""
     status = context.consensus.status()
     return {
-        **_seed_fields(context, status),
-        **_databend_fields(context, status),
+        **_legacy_fields(context, status),
+        **_current_fields(context, status),
         **_own_fields(context, status),
     }
 
 
-def _seed_fields(context: NodeContext, status: RaftStatus) -> View:
+def _legacy_fields(context: NodeContext, status: RaftStatus) -> View:
     return {
         "id": status.node_id,
         "endpoint": str(raft_endpoint(context)),
@@ -76,7 +73,7 @@ def _seed_fields(context: NodeContext, status: RaftStatus) -> View:
     }
 
 
-def _databend_fields(context: NodeContext, status: RaftStatus) -> View:
+def _current_fields(context: NodeContext, status: RaftStatus) -> View:
     snapshot = status.snapshot
     key_count = snapshot.key_count + snapshot.expire_count
     fields: View = {
@@ -107,11 +104,12 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "cluster_id": status.cluster_id,
         "commit_index": status.commit_index,
         "has_quorum": status.has_quorum,
-        "failure_tolerance": failure_tolerance(status) if status.is_leader else None,
+        "failure_tolerance": status.failure_tolerance,
         "leader_contact_ms": status.leader_contact_ms,
         "membership_committed": status.membership_committed,
         "proposals_pending": status.proposals_pending,
         "peers": [_peer_view(peer, status) for peer in status.peers],
+        "file_sizes": status.file_sizes_bytes(),
         "key_count": context.machine.key_count,
         "expire_count": context.machine.expire_count,
         "watchers": context.machine.watches.count,
@@ -147,7 +145,7 @@ def _raft_log_view(log: RaftLogStatus) -> View:
 
 
 def raft_endpoint(context: NodeContext) -> Endpoint:
-    """Where peers reach this node: as configured, never as an old record says; the port as it was bound."""
+    """Where peers reach this node: the configured host, never a stored one, and the bound port."""
     raft = context.config.raft_config
     bound = context.listeners.get("raft")
     return Endpoint(raft.raft_advertise_host, raft.raft_api_port if bound is None else bound.port)

@@ -1,4 +1,4 @@
-"""`metactl`: look at a cluster, read and write keys, trigger things (docs/contract/admin-api.md section 4).
+"""`metactl`: look at a cluster, operate it, read and write keys (docs/contract/admin-api.md section 4).
 
 Parsing and dispatch; the commands stand in `ctl_grpc.py` and `ctl_admin.py`. Answers go to stdout, everything else to
 stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
@@ -68,7 +68,7 @@ def _run(command: Command, namespace: argparse.Namespace) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:
-        # The reader, `head` perhaps, has enough. Nothing more may be written, also not at exit.
+        # The reader (`head`, perhaps) has closed the pipe. Nothing more may be written, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except KeyboardInterrupt:
@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=_HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"metactl {__version__}")
-    parser.add_argument("--log-level", default="WARN", metavar="LEVEL", help="level of the notes on stderr")
+    parser.add_argument("--log-level", default="WARN", metavar="LEVEL", help="level of log lines on stderr")
     _add_deprecated(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_cluster_commands(commands)
@@ -102,7 +102,7 @@ def _add_deprecated(parser: argparse.ArgumentParser) -> None:
     """Flags without a command, as older scripts use them."""
     old = parser.add_argument_group("deprecated, use a command instead")
     _add_grpc_flags(old, os.environ.get(GRPC_ADDRESS_VARIABLE) or GRPC_ADDRESS_DEFAULT)
-    old.add_argument("--export", action="store_true", help="as the command `export`")
+    old.add_argument("--export", action="store_true", help="same as the command `export`")
     old.add_argument(
         "--export-chunk-size", type=_positive, default=EXPORT_CHUNK_SIZE_DEFAULT, metavar="LINES", help="see `export`"
     )
@@ -117,11 +117,11 @@ def _add_cluster_commands(commands: argparse._SubParsersAction[argparse.Argument
     bench = _add_grpc_command(
         commands, "bench-client-num-conn", ctl_grpc.bench_client_num_conn, "open many connections and keep them"
     )
-    bench.add_argument("--num", type=_positive, default=BENCH_CONNECTIONS_DEFAULT, metavar="N", help="how many")
+    bench.add_argument("--num", type=_positive, default=BENCH_CONNECTIONS_DEFAULT, metavar="N", help="connections")
     export = _add_grpc_command(commands, "export", ctl_grpc.export, "back up a running node as lines of JSON")
     export.add_argument("--db", default="", metavar="FILE", help="write to FILE instead of stdout")
     export.add_argument(
-        "--chunk-size", type=_positive, default=EXPORT_CHUNK_SIZE_DEFAULT, metavar="LINES", help="lines of a message"
+        "--chunk-size", type=_positive, default=EXPORT_CHUNK_SIZE_DEFAULT, metavar="LINES", help="lines per message"
     )
 
 
@@ -139,7 +139,7 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     transfer = _add_admin_command(
         commands, "transfer-leader", ctl_admin.transfer_leader, "hand leadership to another node"
     )
-    transfer.add_argument("--to", type=_unsigned, metavar="ID", help="the next voter without it")
+    transfer.add_argument("--to", type=_unsigned, metavar="ID", help="node to hand it to; by default the next voter")
     _add_admin_command(
         commands,
         "trigger-snapshot",

@@ -75,7 +75,7 @@ class AdminClient:
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not all(member in answer for member in members):
-            raise NotDoneError(f"the server at {self._address} is no admin API of a node: it answered something else")
+            raise NotDoneError(f"the server at {self._address} is not a node's admin API: it answered something else")
         return answer
 
     def _connection(self) -> http.client.HTTPConnection:

@@ -119,7 +119,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def _write(lines: Iterator[str], path: str) -> None:
-    """To stdout, or to a file that appears under its name only when it is whole."""
+    """Write to stdout, or to a file that gets its name only once it is complete."""
     if not path:
         for number, line in enumerate(lines, 1):
             sys.stdout.write(line + "\n")

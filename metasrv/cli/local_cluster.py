@@ -1,7 +1,7 @@
 """`make run`: start the nodes of conf/ on this machine, show them, follow them, stop them cleanly.
 
-Printing and child processes only; it asks the nodes over their admin routes as any operator would. Runs as a
-program without an event loop, standard library only.
+Prints and runs child processes; asks the nodes over their admin routes, as any operator would. Runs as a program
+without an event loop.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEFAULT_FILES = ["conf/node1.toml", "conf/node2.toml", "conf/node3.toml"]
 DEFAULT_DATA = Path(".metasrv")
 WAIT_SECONDS_DEFAULT = 60.0
 PROMOTION_SECONDS = 5.0
-"""A node that joins learns before it votes; longer than this only where it is meant to stay a learner."""
+"""How long a joining node may stay a learner before it counts as one that is meant to stay a learner."""
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.1
 FOLLOW_SECONDS = 0.5
@@ -43,7 +43,7 @@ TABLE_TITLES = ("node", "role", "term", "last log", "applied", "admin URL", "gRP
 
 
 class RunnerError(Exception):
-    """The cluster can not be started; the text is what the person at the terminal reads."""
+    """The cluster cannot be started; the text is printed on the terminal."""
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_ports(files: Sequence[NodeFile]) -> None:
-    """Raise RunnerError naming every port that is taken, what for, and by whom where that can be seen."""
+    """Raise RunnerError naming every port in use, its purpose, and its holder if /proc shows it."""
     problems = []
     for file in files:
         for endpoint, purpose in file.ports():
@@ -112,7 +112,7 @@ def check_ports(files: Sequence[NodeFile]) -> None:
                 by = f" by {holder}" if holder else ""
                 problems.append(f"port {endpoint.port} ({purpose} of node {file.node_id}, {file.path}) is in use{by}")
     if problems:
-        advice = "Stop what holds it, or change the ports in the configuration files."
+        advice = "Stop the processes that hold them, or change the ports in the configuration files."
         raise RunnerError("\n".join([*problems, advice]))
 
 
@@ -128,7 +128,7 @@ def _start(file: NodeFile, data: Path | None, fresh: bool) -> RunningNode:
 
 
 def wait_for_agreement(nodes: Sequence[RunningNode], wait_seconds: float) -> list[dict[str, Any]]:
-    """Statuses of all nodes once all name the same leader, and who joins has had the time to become a voter.
+    """Statuses of all nodes once all name the same leader and joining nodes have had time to become voters.
 
     Raises RunnerError at the deadline or when a node exits.
     """
@@ -210,7 +210,7 @@ def _row(node: RunningNode, status: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _tool(name: str) -> str:
-    """How to call an installed command from the directory that the person is in."""
+    """How to call an installed command from the current directory."""
     path = Path(sys.prefix) / "bin" / name
     try:
         return str(path.relative_to(Path.cwd()))
@@ -252,7 +252,7 @@ def _say(text: str) -> None:
 
 
 def stop(nodes: Sequence[RunningNode]) -> int:
-    """SIGINT to all, a while to drain, then SIGKILL; returns the exit code of the run."""
+    """Send SIGINT to all, give them time to drain, then kill; returns the exit code of the run."""
     for node in nodes:
         if node.process.poll() is None:
             node.process.send_signal(signal.SIGINT)
@@ -266,7 +266,7 @@ def stop(nodes: Sequence[RunningNode]) -> int:
             node.process.wait()
             killed.append(node.name)
     if killed:
-        print(f"{', '.join(killed)} did not stop within {STOP_SECONDS:g} s and was killed.", file=sys.stderr)
+        print(f"{', '.join(killed)} did not stop within {STOP_SECONDS:g} s; killed.", file=sys.stderr)
         return 1
     return 0
 

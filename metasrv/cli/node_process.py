@@ -1,8 +1,8 @@
 """One node as a child process: starting it, asking it, reading what it printed.
 
-Used by the local cluster runner and by the process tests. Standard library only; knows nothing of a node's
-inside: only its configuration file, its command line and its admin routes. Blocking, meant for threads or
-programs without an event loop; `start_node` alone may be called on one, it does not wait.
+Used by the local cluster runner and by the process tests. Knows only a node's configuration file, command line and
+admin routes. It blocks, and is meant for threads or programs without an event loop; only `start_node`, which does not
+wait, may be called on an event loop.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from metasrv.model.types import Endpoint
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Never through a proxy: the nodes are on this machine."""
+"""Never uses a proxy: the nodes are on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def fetch_status(admin: Endpoint, timeout_s: float = 2.0) -> dict[str, Any] | No
 
 
 def leader_id_of(status: dict[str, Any] | None) -> int | None:
-    """The leader that a status names, as an id."""
+    """The id of the leader that a status names."""
     leader = (status or {}).get("leader")
     return int(leader["name"]) if leader else None
 
@@ -151,7 +151,7 @@ def is_port_free(endpoint: Endpoint) -> bool:
 
 
 def port_holder(port: int) -> str | None:
-    """`pid 123 (command line)` of the process that listens on `port`, if /proc shows it to us."""
+    """`pid 123 (command line)` of the process that listens on `port`, if /proc shows it."""
     inodes = set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in last_lines(Path(table), count=1_000_000)[1:]:
@@ -171,4 +171,4 @@ def _holds_any(process: Path, inodes: set[str]) -> bool:
     try:
         return any(os.readlink(descriptor) in inodes for descriptor in (process / "fd").iterdir())
     except OSError:
-        return False  # it ended meanwhile, or belongs to somebody else
+        return False  # it has ended, or belongs to another user

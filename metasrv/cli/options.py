@@ -1,6 +1,6 @@
 """The command line of `metasrv`: one flag for each key, `--config-file`, `--cmd`, `config check` and `config show`.
 
-Tells what was given and nothing more; a flag that was not given has no value here, because presence decides
+Holds only the flags that were given, because presence decides
 (docs/contract/admin-api.md section 3.1). Texts stay texts: `metasrv.config.load` parses them together with those of
 the environment.
 """
@@ -41,10 +41,10 @@ class Options:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong command line as the configuration error that it is."""
+    """Reports a wrong command line as a configuration error."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError([f"{message}; `{self.prog} --help` lists what there is"])
+        raise ConfigError([f"{message}; `{self.prog} --help` lists flags and commands"])
 
 
 def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
@@ -52,7 +52,7 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
 
     Raises ConfigError for a wrong command line and SystemExit(0) after `--help` or `--version` was printed.
     """
-    # Before anything else: a mistyped flag's value would be taken for a command, and quoted although it may be a secret.
+    # First of all: a mistyped flag's value would be taken for a command, and quoted although it may be a secret.
     problems = [_unknown_flag(argument) for argument in arguments if _flag_name(argument) not in KNOWN_FLAGS]
     if problems:
         raise ConfigError(problems)
@@ -108,7 +108,7 @@ def _add_key_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def keys_by_flag() -> dict[str, Key]:
-    """Each flag once; some old keys of upstream stand at two places of a file and share a flag."""
+    """Each flag once; some of upstream's old keys have two places in a file and share a flag."""
     keys: dict[str, Key] = {}
     for key in KEYS.values():
         keys.setdefault(key.flag, key)
@@ -129,7 +129,7 @@ def _add_key_flag(parser: argparse.ArgumentParser, flag: str, key: Key) -> None:
 
 
 def _flag_name(argument: str) -> str:
-    """`--id` of `--id=3`; empty for what is no long flag."""
+    """`--id` of `--id=3`; empty for anything but a long flag."""
     return argument.partition("=")[0] if argument.startswith("--") else ""
 
 

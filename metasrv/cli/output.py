@@ -1,4 +1,4 @@
-"""The texts that metactl prints, to the letter of upstream's tool (docs/contract/admin-api.md section 4).
+"""The texts that metactl prints, exactly as upstream's tool does (docs/contract/admin-api.md section 4).
 
 Pure; prints nothing.
 """
@@ -118,7 +118,7 @@ def display_record(record: SeqV | None) -> str:
 
 
 def time_text(expire_at: int) -> str:
-    """An expiry, in seconds or milliseconds, as UTC time; the bare number when no calendar holds it."""
+    """An expiry, in seconds or milliseconds, as UTC time; the bare number if it is beyond the calendar."""
     try:
         moment = datetime.fromtimestamp(expire_ms_of(expire_at) / 1000, UTC)
     except (OverflowError, ValueError, OSError):

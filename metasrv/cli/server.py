@@ -1,6 +1,6 @@
 """The `metasrv` program: parse, load the configuration, run one node, end with its exit code.
 
-Parsing and printing only; composes the node with its listeners. Exit codes: `metasrv.model.errors.StartupError`.
+Parsing and printing only; composes the node with its listeners. Exit codes: `metasrv.model.errors.FatalError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
 from metasrv.config.text import banner_text, show_config_text, start_warnings, version_text
 from metasrv.grpc_api.service import GrpcService
-from metasrv.model.errors import ConfigError, StartupError
+from metasrv.model.errors import ConfigError, FatalError
 from metasrv.node.context import NodeContext
 from metasrv.node.health import check_liveness
 from metasrv.node.joining import leave_cluster
@@ -36,14 +36,14 @@ from metasrv.raft.peers.one_shot import one_shot_transport
 logger = logging.getLogger("metasrv.server")
 
 SWITCH_INTERVAL_SECONDS = 0.001
-"""A helper thread that computes (an export, a snapshot's check) gives the interpreter back to the event loop this soon;
-Python's own five milliseconds, several times a write, would show in every write's latency."""
+"""A helper thread that computes (an export, a snapshot's check) gives the interpreter back to the event loop this soon.
+Python's default of five milliseconds, paid several times per write, would show in every write's latency."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
-    # A node forks only to start another program, py-spy. gRPC's own handling of forks crashes that child now and then,
-    # before the program begins, so that the profile has to be taken another way.
+    # A node forks only to start another program, py-spy. gRPC's fork handlers sometimes crash that child before
+    # the program begins, and the profile would have to be taken by the in-process sampler.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         options = parse_options(sys.argv[1:] if arguments is None else list(arguments), os.environ)
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"metasrv: {problem}", file=sys.stderr)
         return error.exit_code
-    except StartupError as error:
+    except FatalError as error:
         print(f"metasrv: {error}", file=sys.stderr)
         return error.exit_code
 
@@ -79,7 +79,7 @@ def _print_command(options: Options, loaded: LoadedConfig) -> int:
         try:
             print(show_config_text(loaded), flush=True)
         except BrokenPipeError:
-            # The reader, `head` perhaps, has enough. Nothing more may be written, also not at exit.
+            # The reader (`head`, perhaps) has closed the pipe. Nothing more may be written, not even at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif options.cmd == "ver":
         print(version_text(loaded.config))
@@ -128,7 +128,7 @@ async def _serve(config: Config) -> int:
         logger.info("Databend Metasrv shutdown")
         print("Databend Metasrv shutdown", flush=True)
         return code
-    except StartupError as error:
+    except FatalError as error:
         logger.critical("%s", error)
         raise
     finally:

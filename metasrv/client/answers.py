@@ -1,4 +1,4 @@
-"""From protobuf answers to the package's value types: the client's half of the wire. Pure; runs anywhere."""
+"""From protobuf replies to the package's value types: the client's half of the wire. Pure; runs anywhere."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def response_of(response: pb.TxnOpResponse) -> c.OperationResponse:
 
 
 def upsert_reply_of(reply: pb.TxnReply) -> c.UpsertReply:
-    """What the first response says of the record before and after (docs/contract/grpc.md section c.1)."""
+    """The record before and after, from the first response (docs/contract/grpc.md section c.1)."""
     if not reply.responses:
         raise ValueError("the server answered an upsert without a response")
     first = response_of(reply.responses[0])

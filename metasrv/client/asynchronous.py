@@ -3,8 +3,9 @@
     async with AsyncClient(["127.0.0.1:9191"]) as client:
         await client.upsert("key", b"value")
 
-Every call has a deadline. NotDoneError means certainly not executed; UnknownOutcomeError that only the caller can
-decide. Runs on the caller's event loop; leaving the context manager leaves no task behind.
+Every call has a deadline, except the streams of `watch`, `export` and `keys_layout`. NotDoneError means certainly not
+executed; UnknownOutcomeError means perhaps executed, and only the caller can decide what to do. Runs on the caller's
+event loop; leaving the context manager leaves no task behind.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class AsyncClient:
         tls_ca_file: str | None = None,
         tls_server_name: str | None = None,
     ) -> None:
-        """`endpoints` are `host:port` of some nodes; the others are learned. `timeout_ms` bounds each call."""
+        """`endpoints` are `host:port` of some nodes; the client learns the others. `timeout_ms` bounds each call."""
         credentials = Credentials(username, password, tls_ca_file, tls_server_name)
         self._caller = Caller(endpoints, credentials, timeout_ms)
 
@@ -67,18 +68,18 @@ class AsyncClient:
     # ------------------------------------------------------------------------- reads
 
     async def get(self, key: str, *, stale: bool = False) -> SeqV | None:
-        """One record. `stale` reads what the asked node has, without a round to a quorum."""
+        """One record. `stale` reads what the asked node has, without a confirmation by a quorum."""
         return (await self.get_many([key], stale=stale))[0]
 
     async def get_many(self, keys: Sequence[str], *, stale: bool = False) -> list[SeqV | None]:
-        """One item a key, in order, all from one snapshot."""
+        """One item per key, in order, all from one snapshot."""
         items = await self._read({"MGetKV": {"keys": list(keys)}}, stale)
         if len(items) != len(keys):
             raise NotDoneError(f"the server answered {len(items)} of {len(keys)} keys")
         return [record for _, record in items]
 
     async def list_prefix(self, prefix: str, *, limit: int | None = None, stale: bool = False) -> list[tuple[str, SeqV]]:
-        """Records under a prefix in key order, from one snapshot; the stream is dropped at `limit`."""
+        """Records under a prefix in key order, from one snapshot; the call is cancelled at `limit`."""
         if limit is not None and limit <= 0:
             return []
         items = await self._read({"ListKV": {"prefix": prefix}}, stale, limit)
@@ -154,7 +155,7 @@ class AsyncClient:
                     yield line
 
     async def export_messages(self, chunk_size: int = 32) -> AsyncGenerator[Sequence[str], None]:
-        """The same, `chunk_size` lines at a time: a large backup costs its reader less."""
+        """The same in lists of `chunk_size` lines, which is faster for a large backup."""
         request = pb.ExportRequest(chunk_size=chunk_size)
         async with aclosing(self._caller.stream(m.EXPORT_V1, request)) as stream:
             async for message in stream:
@@ -163,7 +164,7 @@ class AsyncClient:
     async def keys_layout(self, depth: int | None = None) -> AsyncGenerator[tuple[str, int], None]:
         """(directory, key count) in the asked node's newest snapshot, children before parents, the total under "" last.
 
-        Nothing when the node has no snapshot.
+        Yields nothing if the node has no snapshot.
         """
         request = pb.KeysLayoutRequest(depth=depth)
         async with aclosing(self._caller.stream(m.SNAPSHOT_KEYS_LAYOUT, request)) as stream:
@@ -179,7 +180,7 @@ class AsyncClient:
         return list(reply.data)
 
     async def cluster_status(self) -> pb.ClusterStatus:
-        """What the asked node knows of itself and the cluster."""
+        """What the asked node knows about itself and the cluster."""
         reply: pb.ClusterStatus = await self._caller.unary(m.GET_CLUSTER_STATUS, pb.Empty())
         return reply
 

@@ -25,7 +25,7 @@ _END = object()
 
 
 class Client:
-    """Blocking twin of `AsyncClient`; see there for what each call means and raises."""
+    """The blocking form of `AsyncClient`, which documents what each call means and raises."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close every connection and the event loop; the client can not be used again."""
+        """Close every connection and the event loop; the client cannot be used again."""
         try:
             self._run(self._client.close())
         finally:

@@ -1,7 +1,7 @@
 """Calls with retries: which endpoint, how often, until when (invariant 4).
 
-Only what is certain to have changed nothing is sent again; an unknown outcome is the caller's. Knows no method's
-meaning. Runs on the client's event loop.
+Only a call that certainly changed nothing is sent again; an unknown outcome is raised. Knows no method's meaning.
+Runs on the client's event loop.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from metasrv.protocol.proto import meta_pb2 as pb
 PAUSE_SECONDS_MIN = 0.02
 PAUSE_SECONDS_MAX = 0.3
 TRY_SECONDS_MIN = 0.05
-"""With less time left nothing is sent again: cut off by the deadline, a write would turn from not done to unknown."""
+"""With less time left, nothing is sent again: the deadline would turn a write that is not done into one with an unknown
+outcome."""
 READ_ATTEMPTS_PER_CALL = 3
-"""A read gives one endpoint this part of its time to begin to answer, so that a hung node does not use it up."""
+"""A read waits for one endpoint for this fraction of its time, so that a node that hangs does not use up all of it."""
 MEMBERS_SECONDS = 30.0
-"""Age at which the list of members is refreshed."""
+"""Age at which the list of members is read again."""
 
 Extra = tuple[tuple[str, str], ...]
 
@@ -59,7 +60,7 @@ class Caller:
     # ------------------------------------------------------------------------- calls
 
     async def unary(self, method: m.Method, request: Message) -> Any:
-        """One reply, from whichever endpoint gives one before the deadline."""
+        """One reply, from the first endpoint that gives one before the deadline."""
         retries = _Retries(self.endpoints, self._timeout_seconds)
         while True:
             connection = self._connection()
@@ -95,7 +96,7 @@ class Caller:
             return messages
 
     async def stream(self, method: m.Method, request: Message) -> AsyncGenerator[Any, None]:
-        """Replies without an end in time; only the start is tried again."""
+        """All replies of a stream without a deadline; only its start is retried."""
         retries = _Retries(self.endpoints, self._timeout_seconds)
         started = False
         while True:
@@ -131,7 +132,7 @@ class Caller:
             self._refresh = asyncio.create_task(self._refresh_members(), name="client-members")
 
     async def _refresh_members(self) -> None:
-        """Ask one node who the members are; no answer is no news."""
+        """Ask one node who the members are; keep the known ones if it does not answer."""
         try:
             connection = self._connection()
             answer = await connection.unary(m.MEMBER_LIST, pb.MemberListRequest(), self._timeout_seconds)
@@ -144,7 +145,7 @@ class Caller:
 
 
 class _Retries:
-    """The tries of one call."""
+    """The attempts of one call."""
 
     def __init__(self, endpoints: Endpoints, timeout_seconds: float) -> None:
         self._endpoints = endpoints
@@ -155,21 +156,21 @@ class _Retries:
         self._reason: RequestError | None = None
 
     def left(self) -> float:
-        """Seconds until the deadline of all tries."""
+        """Seconds until the deadline of all attempts."""
         return max(self._deadline - monotonic(), 0.001)
 
     def seconds(self, method: m.Method) -> float:
-        """How long the next try may take; a stream, until it begins to answer."""
+        """How long the next attempt may take; for a stream, until its first answer."""
         left = self.left()
         if method.write:
             return left
         return min(left, max(self._timeout_seconds / READ_ATTEMPTS_PER_CALL, 0.5))
 
     async def pause_or_raise(self, connection: Connection, error: CallFailedError) -> None:
-        """Choose the next endpoint and wait a little, or raise what the failure means to the caller."""
+        """Choose the next endpoint and wait a little, or raise the error for the caller."""
         outcome = error.outcome
         if isinstance(outcome.error, UnknownOutcomeError):
-            # A node that hangs would use up the time of every later write, too.
+            # The node may hang; later writes go elsewhere.
             self._endpoints.move_on(connection.endpoint)
             raise outcome.error from error
         if isinstance(outcome.error, InvalidRequestError):
@@ -180,7 +181,7 @@ class _Retries:
         if not outcome.silent or self._reason is None:
             self._reason = outcome.error
         if self._deadline - monotonic() - pause < TRY_SECONDS_MIN:
-            # What a server said earlier tells more than that the last one said nothing before time ran out.
+            # A reason that a server gave earlier is more useful than the silence of the last one.
             raise self._reason from error
         await asyncio.sleep(pause)
 
@@ -191,7 +192,7 @@ class _Retries:
                 self._endpoints.move_on(connection.endpoint)
             self._redirects += 1
             if found and self._redirects <= 2:
-                return 0.0  # at once; two nodes that point at each other are worth a pause
+                return 0.0  # at once; but pause when two nodes point at each other
         elif not isinstance(outcome.error, TokenRefusedError):
             self._endpoints.move_on(connection.endpoint)
         pause = self._pause_seconds

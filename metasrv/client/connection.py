@@ -1,7 +1,7 @@
-"""One endpoint: its channel, its token, and calls over it whose failures have a meaning.
+"""One endpoint: its channel, its token, and its calls, whose failures say what happened to the request.
 
-A call is only sent over a connection that has answered a handshake, which is safe to repeat; so a server that is not
-there is found out before a write leaves. Knows nothing of other endpoints. Runs on the client's event loop.
+A call is only sent over a connection that has answered a handshake. A handshake is safe to repeat, so an endpoint that
+does not answer is noticed before a write leaves. Knows nothing of other endpoints. Runs on the client's event loop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from metasrv.protocol.versions import MIN_SERVER_VERSION, SERVER_VERSION, Protoc
 CLIENT_VERSION = SERVER_VERSION
 _EOF: Any = vars(grpc.aio)["EOF"]
 CONNECT_SECONDS_MAX = 2.0
-"""Longest wait for the handshake of one endpoint while others may answer."""
+"""Longest wait for the handshake of one endpoint, since another one may answer."""
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -36,7 +36,7 @@ CHANNEL_OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A server that vanished without a word is noticed within a quarter of a minute, also by a watch.
+    # A server that vanished silently is noticed within 15 seconds, also by a watch.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 )
@@ -44,18 +44,18 @@ CHANNEL_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who the client is, and how it checks whom it talks to."""
+    """Who the client is, and how it authenticates servers."""
 
     username: str = "root"
     password: str = ""
     tls_ca_file: str | None = None
-    """PEM file of the authority that signed the servers' certificates; None speaks without TLS."""
+    """PEM file of the authority that signed the servers' certificates; None for connections without TLS."""
     tls_server_name: str | None = None
-    """Name in the certificates when it is not the endpoint's host."""
+    """Name in the certificates if it is not the endpoint's host."""
 
 
 class CallFailedError(RequestError):
-    """A call failed; `outcome` says what that means. Never leaves the client library."""
+    """A call failed; `outcome` says what that means. Not raised to users of the library."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(str(outcome.error))
@@ -74,7 +74,8 @@ class Connection:
     def __init__(
         self, endpoint: str, credentials: Credentials, reached: Callable[[str, str | None], None] | None = None
     ) -> None:
-        """`reached` is told at each handshake the endpoint, and the address that its node advertises if it says so."""
+        """`reached` is called after each handshake with the endpoint and the address that its node advertises, None if it
+        says none."""
         self.endpoint = endpoint
         self._credentials = credentials
         self._reached = reached
@@ -82,7 +83,7 @@ class Connection:
         self._live: set[Any] = set()
         self._handshaking = asyncio.Lock()
         self.handshakes = 0
-        """How often one was tried."""
+        """Attempts so far."""
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
         if credentials.tls_ca_file is None:
             self._channel: Any = grpc.aio.insecure_channel(endpoint, options=options)
@@ -131,7 +132,7 @@ class Connection:
     ) -> AsyncGenerator[Answer, None]:
         """One request, many replies; raises CallFailedError.
 
-        The server must begin to answer within `start_seconds`; `seconds` is for all of it, None sets no end.
+        The server must begin to answer within `start_seconds` and end within `seconds`; with None it may go on for ever.
         """
         await self._ready(start_seconds)
         call = self._callables[method](request, timeout=seconds, metadata=self._metadata(method, metadata))
@@ -164,7 +165,7 @@ class Connection:
     # ------------------------------------------------------------------------- handshake
 
     async def _ready(self, seconds: float) -> None:
-        """Have a token and a connection that is up; the handshake makes both, once for all calls that wait."""
+        """Make sure of a token and a ready connection: one handshake for all calls that wait."""
         if self._is_ready():
             return
         try:

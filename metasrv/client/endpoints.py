@@ -1,9 +1,9 @@
 """Which endpoint is asked next: the configured ones, the members a server names, and the leader when it is known.
 
-A server names members by the addresses they advertise, and not everybody can dial those: from outside a container
-network or a cluster of pods the same nodes have other addresses, the configured ones. So a learned address that was
-never reached is left alone for a while, and its node is looked for behind the configured endpoints, each of which says
-at its handshake what it is called. Pure but for the clock; runs anywhere.
+A server names members by the addresses they advertise, which not every client can dial: from outside a container network
+or a cluster of pods the same nodes have other addresses, the configured ones. So a learned address that was never
+reached is avoided for a while, and its node is looked for behind the configured endpoints, each of which says at its
+handshake what it is called. Pure but for the clock; runs anywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from time import monotonic
 
 UNREACHABLE_SECONDS_MIN = 10.0
 UNREACHABLE_SECONDS_MAX = 300.0
-"""How long an address that was never reached is left alone; doubles from failure to failure."""
+"""How long an address that was never reached is avoided; doubles with each failure."""
 
 
 class Endpoints:
@@ -27,9 +27,9 @@ class Endpoints:
         self._current = 0
         self._clock = clock
         self._names: dict[str, str] = {}
-        """Of reached endpoints: what their nodes are called by the others."""
+        """By reached endpoint, the address that its node advertises."""
         self._unreachable: dict[str, tuple[float, float]] = {}
-        """Of endpoints never reached: until when they are left alone, and for how many seconds that is."""
+        """By endpoint never reached, until when it is avoided, and for how many seconds that is."""
 
     @property
     def current(self) -> str:
@@ -45,12 +45,12 @@ class Endpoints:
         self._unreachable.pop(endpoint, None)
 
     def prefer(self, endpoint: str) -> bool:
-        """Ask this one next, also when it was not known before: a server named it as the leader.
+        """Ask this endpoint next, known or not: a server named it as the leader.
 
-        False when it can not be dialled from here and no configured endpoint is known to be it: nothing was found but,
-        perhaps, one more configured endpoint to look at.
+        Returns False if it cannot be dialled from here and no configured endpoint is known to be it. Then the next one is
+        a configured endpoint whose name is not known yet, if there is one.
         """
-        if not self._is_left_alone(endpoint):
+        if not self._is_avoided(endpoint):
             self._select(endpoint)
             return True
         for configured in self._configured:
@@ -58,14 +58,14 @@ class Endpoints:
                 self._select(configured)
                 return True
         for configured in self._configured:
-            if configured not in self._names and not self._is_left_alone(configured):
+            if configured not in self._names and not self._is_avoided(configured):
                 self._select(configured)
                 break
         return False
 
     def move_on(self, failed: str) -> None:
-        """Ask the one after `failed`, unless another is current already."""
-        if failed not in self._names and not self._is_left_alone(failed):
+        """Ask the endpoint after `failed`, unless another one is current already."""
+        if failed not in self._names and not self._is_avoided(failed):
             _, before = self._unreachable.get(failed, (0.0, UNREACHABLE_SECONDS_MIN / 2))
             seconds = min(2 * before, UNREACHABLE_SECONDS_MAX)
             self._unreachable[failed] = (self._clock() + seconds, seconds)
@@ -73,7 +73,7 @@ class Endpoints:
             return
         for step in range(1, len(self._all) + 1):
             position = (self._current + step) % len(self._all)
-            if self._all[position] in self._configured or not self._is_left_alone(self._all[position]):
+            if self._all[position] in self._configured or not self._is_avoided(self._all[position]):
                 self._current = position
                 return
 
@@ -87,7 +87,7 @@ class Endpoints:
         if current in self._all:
             self._select(current)
         else:
-            usable = [one for one in self._all if one in self._configured or not self._is_left_alone(one)]
+            usable = [one for one in self._all if one in self._configured or not self._is_avoided(one)]
             self._select(usable[0])
 
     def _select(self, endpoint: str) -> None:
@@ -95,6 +95,6 @@ class Endpoints:
             self._all.append(endpoint)
         self._current = self._all.index(endpoint)
 
-    def _is_left_alone(self, endpoint: str) -> bool:
+    def _is_avoided(self, endpoint: str) -> bool:
         until, _ = self._unreachable.get(endpoint, (0.0, 0.0))
         return self._clock() < until

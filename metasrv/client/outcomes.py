@@ -1,7 +1,7 @@
 """What a failed call means: certainly not done, perhaps done, or never possible (invariant 4).
 
-A write whose connection broke is never called "not done": only a server that says so, or a call that was never sent,
-is. Pure; runs anywhere.
+A write is only called "not done" if the server says so or the call was never sent, never because its connection
+broke. Pure; runs anywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from metasrv.model.errors import (
+    NOT_LEADER_TEXT,
     InvalidRequestError,
     NoLeaderError,
     NotDoneError,
@@ -26,13 +27,12 @@ Code = grpc.StatusCode
 _NEVER_POSSIBLE = frozenset(
     (Code.INVALID_ARGUMENT, Code.UNIMPLEMENTED, Code.OUT_OF_RANGE, Code.PERMISSION_DENIED, Code.NOT_FOUND)
 )
-NOT_LEADER_TEXT = "not leader"
 _TOO_LARGE_FOR_THE_SERVER = "SERVER: Received message larger than max"
-"""gRPC's own words for a request that was refused before any handler saw it."""
+"""gRPC's own words for a request that no handler saw."""
 
 
 class TokenRefusedError(NotDoneError):
-    """The server does not know this client's token; a new handshake is due."""
+    """The server refuses this client's token; a new handshake is needed."""
 
 
 class Outcome(NamedTuple):

@@ -1,8 +1,8 @@
-"""Transactions as a client writes them: conditions, what to do when they hold, what to do when not.
+"""Builds transactions: conditions, operations for when they hold, operations for when they do not.
 
     transaction = Transaction().when_seq("a", "==", 3).put("a", b"new").otherwise().get("a")
 
-Builds the protobuf request and knows nothing of connections. Pure; runs anywhere.
+The result is a protobuf request. Knows nothing of connections. Pure; runs anywhere.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Transaction:
     # ------------------------------------------------------------------------- conditions
 
     def when_seq(self, key: str, comparison: str, seq: int) -> Self:
-        """The record's sequence number, 0 when absent, compares so with `seq`."""
+        """The record's sequence number, 0 when absent, compares with `seq` as given."""
         return self._when(key, comparison, seq=seq)
 
     def when_absent(self, key: str) -> Self:
@@ -47,11 +47,11 @@ class Transaction:
         return self.when_seq(key, ">", 0)
 
     def when_value(self, key: str, comparison: str, value: bytes) -> Self:
-        """The value compares so, byte by byte; never true for an absent key."""
+        """The value compares with `value` byte by byte; false for an absent key."""
         return self._when(key, comparison, value=value)
 
     def when_count(self, prefix: str, comparison: str, count: int) -> Self:
-        """The number of keys that start with `prefix` compares so."""
+        """The number of keys that start with `prefix` compares with `count`."""
         return self._when(prefix, comparison, keys_with_prefix=count)
 
     def _when(self, key: str, comparison: str, **target: Any) -> Self:

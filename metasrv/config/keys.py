@@ -1,6 +1,7 @@
-"""The catalogue of keys: path in a file, flag, environment variable, kind; ours and those of upstream's releases.
+"""The catalogue of keys, metasrv's own and upstream's: path in a file, flag, environment variable, kind.
 
-Ours are read off the models, so that a field added there is a key, a flag and a variable at once. Knows no values.
+metasrv's own keys are read from the models, so that a field added there is a key, a flag and a variable at once. Knows
+no values. Pure; runs anywhere.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Key:
     secret: bool = False
     description: str = ""
     ignored: bool = False
-    """Upstream's, accepted and without meaning here."""
+    """Upstream's; accepted, without effect here."""
 
     @property
     def flag(self) -> str:
@@ -58,7 +59,7 @@ FLAG_OR_FILE_ONLY = frozenset({"raft_config.leave_id", "raft_config.leave_via"})
 """An inherited variable must not make a server remove a node."""
 
 SHORTHANDS: Mapping[str, str] = {"log_level": "log.file.level", "log_dir": "log.file.dir"}
-"""Upstream's short names; within one source they win over the long name, as upstream has it."""
+"""Upstream's short names; within one source they win over the long name, as in upstream."""
 
 UPSTREAM_SECTIONS = ("log.storage",)
 """Whole tables of upstream that mean nothing here."""
@@ -138,7 +139,7 @@ def _catalogue() -> dict[str, Key]:
     for path, target in SHORTHANDS.items():
         keys[path] = Key(path, Kind.TEXT, False, f"Short for `{target}`.")
     for path, kind in UPSTREAM_KEYS.items():
-        keys[path] = Key(path, kind, ignored=True, description="Of upstream; accepted and ignored.")
+        keys[path] = Key(path, kind, ignored=True, description="Upstream's; accepted and ignored.")
     return keys
 
 
@@ -150,7 +151,7 @@ SECTIONS = frozenset(path.rpartition(".")[0] for path in KEYS if "." in path) | 
 
 
 def is_upstream_only(path: str) -> bool:
-    """Whether upstream knows the key and we have no use for it."""
+    """Whether the key is upstream's and has no effect here."""
     key = KEYS.get(path)
     if key is not None:
         return key.ignored
@@ -158,7 +159,7 @@ def is_upstream_only(path: str) -> bool:
 
 
 def suggestion(path: str, is_table: bool) -> str | None:
-    """The key or section of ours that an unknown one was probably meant to be."""
+    """The known key or section that an unknown one was probably meant to be, or None."""
     if is_table:
         return _closest(path, sorted(SECTIONS), 0.7)
     candidates = [key.path for key in KEYS.values() if not key.ignored]

@@ -31,7 +31,7 @@ UPSTREAM_TARGETS: Mapping[str, tuple[str, ...]] = {
     "databend_meta": ("metasrv",),
     "openraft": ("metasrv.raft", "pysyncobj"),
 }
-"""What upstream's crate prefixes are called here, so that a level written for it means the same."""
+"""The loggers that correspond to upstream's crate prefixes, so that levels written for upstream work here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def parse_level(text: str) -> int:
     """One level by name, in any case; raises ValueError with a plain sentence."""
     level = LEVELS.get(text.strip().lower())
     if level is None:
-        raise ValueError(f"{text.strip()!r} is no log level; use Off, Error, Warn, Info, Debug or Trace")
+        raise ValueError(f"{text.strip()!r} is not a log level; use Off, Error, Warn, Info, Debug or Trace")
     return level
 
 

@@ -1,7 +1,7 @@
 """Where the configuration comes from: defaults < TOML file < environment < flags, by presence.
 
-A value that was given counts even if it equals the default. Every mistake of all sources is collected before one
-ConfigError is raised. Reads one file; runs before the event loop and listens to nothing.
+A given value counts even if it equals the default. All mistakes of all sources are collected into one ConfigError.
+Reads one file; runs before the event loop and opens no socket.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONFIG_FILE_SIZE_BYTES_MAX = 1024 * 1024
 """Nobody writes a larger configuration; the path is probably wrong."""
 
 DESCRIBED_CHARACTERS_MAX = 120
-"""A wrong value is quoted up to here."""
+"""How much of a wrong value is quoted."""
 
 BOOLEAN_TEXTS: Mapping[str, bool] = {
     "true": True,
@@ -51,7 +51,7 @@ class LoadedConfig:
 
 @dataclass(slots=True)
 class _Draft:
-    """What was gathered so far."""
+    """What has been gathered until now."""
 
     values: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
@@ -98,7 +98,7 @@ def load_config(file: str | None, environment: Mapping[str, str], flags: FlagVal
 
 
 def check_config_file(path: str) -> list[str]:
-    """All mistakes of one file by itself, without environment and flags; empty when it is good."""
+    """All mistakes of one file, without environment and flags; empty if there are none."""
     try:
         load_config(path, {}, {})
     except ConfigError as error:
@@ -131,7 +131,7 @@ def _take_environment(draft: _Draft, environment: Mapping[str, str]) -> None:
     source_of: dict[str, str] = {}
     for path, key in KEYS.items():
         variable = key.environment_variable
-        # A variable that is set to nothing is how compose files say "not given".
+        # Compose files set a variable to nothing to say "not given".
         if variable is not None and environment.get(variable):
             texts[path] = environment[variable]
             source_of[path] = f"environment {variable}"
@@ -180,10 +180,10 @@ def _read_toml(file: str) -> dict[str, Any]:
         with open(file, "rb") as stream:
             content = stream.read(CONFIG_FILE_SIZE_BYTES_MAX + 1)
         if len(content) > CONFIG_FILE_SIZE_BYTES_MAX:
-            raise ConfigError([f"{file} is larger than {CONFIG_FILE_SIZE_BYTES_MAX} bytes, so it is no configuration"])
+            raise ConfigError([f"{file} is larger than {CONFIG_FILE_SIZE_BYTES_MAX} bytes, so it is not a configuration"])
         return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
-        raise ConfigError([f"the configuration file {file} can not be read: {error.strerror}"]) from error
+        raise ConfigError([f"the configuration file {file} cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{file} is not UTF-8 text: byte {error.start} is wrong"]) from error
     except (ValueError, RecursionError) as error:
@@ -191,7 +191,7 @@ def _read_toml(file: str) -> dict[str, Any]:
 
 
 def _flatten(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Every value with its dotted path; a table that is no section of ours is one value."""
+    """Every value with its dotted path; a table that is not a known section counts as one value."""
     for name, value in table.items():
         path = prefix + name
         if isinstance(value, dict) and (path in SECTIONS or path in UPSTREAM_SECTIONS):

@@ -1,8 +1,8 @@
-"""The effective configuration: frozen models, one field a key, with the defaults of docs/contract/admin-api.md section 3.
+"""The effective configuration: frozen models, a field per key, with the defaults of docs/contract/admin-api.md section 3.
 
-Types and ranges only; what two keys or a key and the disk have to do with each other is `validate.py`, where values
-come from is `load.py`. Knows no TOML, no flags. Every description here is also the help text of the key's flag.
-Secrets print as `***` in every text form.
+Types and ranges only: `validate.py` checks keys against each other and against the disk, `load.py` gathers the values.
+Knows no TOML and no flags. Every description here is also the help text of the key's flag. Secrets print as `***` in
+every text form. Pure; runs anywhere.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ class ConfigModel(BaseModel):
 
 
 class LogFileConfig(ConfigModel):
-    """`[log.file]`: log files, one an hour, the oldest removed."""
+    """`[log.file]`: log files, one per hour, the oldest removed."""
 
     on: bool = Field(default=True, description="Write log files.")
     level: str = Field(default="Warn,metasrv=Info", description="Level, or levels by name: `Warn,metasrv.raft=Debug`.")
     dir: str = Field(default="./.databend/logs", description="Directory of the log files.", min_length=1)
-    format: Literal["json", "text"] = Field(default="json", description="One JSON object a line, or plain text.")
+    format: Literal["json", "text"] = Field(default="json", description="One JSON object per line, or plain text.")
     limit: int = Field(default=48, ge=1, le=1_000_000, description="Number of log files to keep.")
     max_size: int = Field(
         default=4 * 1024 * MIB,
         ge=4096,
         le=SIZE_BYTES_MAX,
-        description="Size in bytes at which a new log file is begun early.",
+        description="Size in bytes at which a new log file is started within the hour.",
     )
 
     _level = field_validator("level")(lambda text: _checked_levels(text))
@@ -72,7 +72,7 @@ class LogStderrConfig(ConfigModel):
 
     on: bool = Field(default=False, description="Write log lines to standard error.")
     level: str = Field(default="Warn,metasrv=Info", description="Level, or levels by name.")
-    format: Literal["json", "text"] = Field(default="text", description="One JSON object a line, or plain text.")
+    format: Literal["json", "text"] = Field(default="text", description="One JSON object per line, or plain text.")
 
     _level = field_validator("level")(lambda text: _checked_levels(text))
 
@@ -88,7 +88,7 @@ class RaftConfig(ConfigModel):
     """`[raft_config]`: this node among its peers, its data, its timing."""
 
     id: int = Field(
-        default=0, ge=0, le=NODE_ID_MAX, description="Node id, used at the first start; the stored id wins later."
+        default=0, ge=0, le=NODE_ID_MAX, description="Node id; after the first start it must be the stored one."
     )
     raft_listen_host: str = Field(
         default="127.0.0.1", min_length=1, description="Host or address to listen on for peers."
@@ -97,13 +97,11 @@ class RaftConfig(ConfigModel):
         default_factory=socket.gethostname, min_length=1, description="Host by which peers reach this node."
     )
     raft_api_port: Port = Field(default=28004, description="Port for peers.")
-    raft_dir: str = Field(default="./.databend/meta", min_length=1, description="Directory of log, state and snapshots.")
+    raft_dir: str = Field(default="./.databend/meta", min_length=1, description="Directory for log, state and snapshots.")
     single: bool = Field(
         default=False, description="Begin a cluster of one node; no effect once the node is initialised."
     )
-    join: tuple[str, ...] = Field(
-        default=(), description="Raft addresses `host:port` of members that may let this node in."
-    )
+    join: tuple[str, ...] = Field(default=(), description="Raft addresses `host:port` of members to join through.")
     learner: bool = Field(default=False, description="Join without a vote.")
     leave_via: tuple[str, ...] = Field(
         default=(), description="Ask these raft addresses to remove `leave_id`, then exit."
@@ -127,16 +125,16 @@ class RaftConfig(ConfigModel):
         default=1000, ge=0, le=SIZE_BYTES_MAX, description="Applied log entries that compaction leaves."
     )
     snapshot_chunk_size: int = Field(
-        default=4 * MIB, ge=1, le=SIZE_BYTES_MAX, description="Bytes of one snapshot chunk on its way to a peer."
+        default=4 * MIB, ge=1, le=SIZE_BYTES_MAX, description="Bytes of one snapshot chunk sent to a peer."
     )
     raft_secret: Secret | None = Field(
         default=None, description="Secret shared by all nodes; prefer the file or environment."
     )
     raft_accepted_secrets: tuple[Secret, ...] = Field(
-        default=(), description="Further secrets accepted while one is replaced."
+        default=(), description="Further secrets to accept while the secret is being replaced."
     )
     raft_secret_strict: bool = Field(
-        default=True, description="Refuse peers that prove no secret; off only while it is rolled out."
+        default=True, description="Refuse peers that prove no secret; turn it off only while the secret is rolled out."
     )
     insecure_raft: bool = Field(default=False, description="Let anyone who reaches the raft port act as a peer.")
     raft_tls_ca: str = Field(default="", description="PEM file of the authority that signed every peer's certificate.")
@@ -249,7 +247,7 @@ class Config(ConfigModel):
         return str(Endpoint(self.grpc_api_advertise_host, self.grpc_endpoint.port))
 
     def secret_values(self) -> tuple[str, ...]:
-        """Every configured secret in plain text, for the one who removes them from texts."""
+        """Every configured secret in plain text, so that they can be removed from texts."""
         raft = self.raft_config
         secrets = (self.admin_token, self.grpc_password, raft.raft_secret, *raft.raft_accepted_secrets)
         return tuple(secret.get_secret_value() for secret in secrets if secret is not None)

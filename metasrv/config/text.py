@@ -38,7 +38,7 @@ def version_text(config: Config) -> str:
 
 
 def start_warnings(config: Config) -> list[str]:
-    """Sentences about what is accepted but should be known; one log line each."""
+    """Sentences about settings that work but that an operator should know of; one log line each."""
     raft = config.raft_config
     warnings = []
     if config.ignored_keys:
@@ -55,7 +55,7 @@ def start_warnings(config: Config) -> list[str]:
 
 
 def start_mode_text(config: Config) -> str:
-    """How this node comes into its cluster."""
+    """How this node gets into its cluster."""
     raft = config.raft_config
     if raft.single:
         return "single: begin a cluster of one node if there is none yet"

@@ -1,7 +1,7 @@
-"""What keys have to do with each other, with the disk and with the network (docs/contract/admin-api.md section 3.4).
+"""Checks of keys against each other, the disk and the network (docs/contract/admin-api.md section 3.4).
 
-Each check names the keys it reads; a check that reads a key which is already known to be wrong is not made, because
-it would only blame another line. Reads certificate files, opens no socket.
+Each check names the keys it reads. It is skipped if one of them is already known to be wrong, because it would blame
+another line. Reads certificate files, opens no socket. Runs before the event loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Check = Callable[[Config], Iterator[str]]
 
 
 def cross_problems(config: Config, doubtful: frozenset[str]) -> list[str]:
-    """One sentence for each mistake; `doubtful` are key paths whose values are not what was meant."""
+    """One sentence for each mistake; `doubtful` are paths of keys already known to be wrong."""
     return [
         problem for keys, check in CHECKS if not doubtful.intersection(_full_paths(keys)) for problem in check(config)
     ]
@@ -66,7 +66,7 @@ def _check_listeners_differ(config: Config) -> Iterator[str]:
             ("raft_listen_host and raft_api_port", config.raft_config.raft_listen_endpoint),
         ]
     except ValueError:
-        return  # the checks of the single addresses say so
+        return  # the check of that address reports it
     for position, (name, endpoint) in enumerate(listeners):
         for other_name, other in listeners[position + 1 :]:
             if endpoint.port == other.port != 0 and _hosts_overlap(endpoint.addr, other.addr):
@@ -117,7 +117,7 @@ def _check_raft_exposure(config: Config) -> Iterator[str]:
 def _check_secrets(config: Config) -> Iterator[str]:
     raft = config.raft_config
     if raft.raft_secret is None and raft.raft_accepted_secrets:
-        yield "`raft_accepted_secrets` is set without `raft_secret`, which this node would prove itself with"
+        yield "`raft_accepted_secrets` is set without `raft_secret`, the secret that this node itself would prove"
     if any(not secret.get_secret_value() for secret in raft.raft_accepted_secrets):
         yield "`raft_accepted_secrets` holds an empty secret"
 
@@ -152,7 +152,7 @@ def _check_raft_tls(config: Config) -> Iterator[str]:
 
 
 def _file_group_problems(files: dict[str, str]) -> Iterator[str]:
-    """All of the files or none, and each readable."""
+    """All of the files must be given or none, and each must be readable."""
     given = {name: path for name, path in files.items() if path}
     missing = [f"`{name}`" for name in files if name not in given]
     if given and missing:
@@ -163,9 +163,9 @@ def _file_group_problems(files: dict[str, str]) -> Iterator[str]:
             with open(path, "rb") as stream:
                 stream.read(1)
         except OSError as error:
-            yield f"`{name}`: {path} can not be read: {error.strerror}"
+            yield f"`{name}`: {path} cannot be read: {error.strerror}"
         except ValueError as error:  # a null character in the path
-            yield f"`{name}`: {path!r} is no path: {error}"
+            yield f"`{name}`: {path!r} is not a path: {error}"
 
 
 CHECKS: tuple[tuple[str, Check], ...] = (

@@ -9,25 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
-import grpc
-
-from metasrv.grpc_api.failures import Metadata
+from metasrv.grpc_api.http2.headers import Metadata
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.protocol.methods import READ_METADATA_KEY, STALE_READ
 
 TIMEOUT_MS_DEFAULT = 10_000
-"""For a call without a deadline, and the longest that any call waits for consensus."""
+"""How long a call without a deadline waits for consensus; none waits longer."""
 ANSWER_MARGIN_MS = 60
-"""Taken off a client's deadline, so that the true reason arrives before its own clock runs out."""
+"""Subtracted from a client's deadline, so that the true reason arrives before the client itself gives up."""
 
 
 class Call(Protocol):
-    """One call; `http2.call.ServerCall` is one."""
+    """One call; implemented by `http2.call.ServerCall`."""
 
     async def write(self, message: bytes, /) -> None: ...
 
     async def send_initial_metadata(self, metadata: Metadata, /) -> None: ...
 
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn: ...
+    async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn: ...
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
@@ -45,7 +44,7 @@ class Sink(Protocol):
 
 
 class Stream:
-    """The answer side of a streaming call; `started` once anything was sent."""
+    """The responses of a streaming call; `started` is true once anything was sent."""
 
     __slots__ = ("_sink", "call", "started")
 
@@ -75,7 +74,7 @@ def timeout_ms_of(call: Call) -> int:
 
 
 def wants_stale_read(call: Call) -> bool:
-    """Whether the client asked for local state without a round to a quorum."""
+    """Whether the client asked for local state, without a confirmation by a quorum."""
     return metadata_value(call, READ_METADATA_KEY) == STALE_READ
 
 

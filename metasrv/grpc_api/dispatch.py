@@ -1,4 +1,4 @@
-"""Around every call: admission, decoding, metrics, and the status of whatever went wrong.
+"""What happens around every call: admission, decoding, metrics, and the status of an error.
 
 Handlers take raw bytes from gRPC: a message that does not parse becomes INVALID_ARGUMENT here instead of gRPC's own
 INTERNAL, and sizes are counted for free. Knows no method's meaning. Runs on the event loop; this is the outermost
@@ -8,7 +8,7 @@ frame of the hot path.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -17,11 +17,13 @@ from google.protobuf.message import DecodeError, Message
 from metasrv.grpc_api.calls import Call, Stream
 from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
-from metasrv.grpc_api.http2.call import Route
+from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.model.errors import InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
+from metasrv.process.loop_steps import timed
 from metasrv.protocol.methods import (
     GET_CLIENT_INFO,
     GET_CLUSTER_STATUS,
@@ -33,13 +35,14 @@ from metasrv.protocol.methods import (
     Method,
 )
 
+Handler = Callable[[Any, Call], Coroutine[Any, Any, bytes | None]]
 Body = Callable[[Any, Any], Awaitable[Any]]
 """Unary: (request, call) -> reply message. Streaming: (request or iterator of requests, Stream) -> None."""
 
 LEADER_ONLY = frozenset((KV_LIST, KV_GET_MANY, KV_TRANSACTION))
 """Methods that are never forwarded: a client is sent to the leader instead."""
 SERVED_WHILE_DRAINING = frozenset((GET_CLUSTER_STATUS, GET_CLIENT_INFO, MEMBER_LIST))
-"""Methods that look at the node itself; they answer until the listener closes."""
+"""Methods that only look at the node; they are served until the listener closes."""
 
 
 class Dispatcher:
@@ -53,7 +56,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
         self._streams: dict[str, int] = {}
-        """Streaming calls under way by connection."""
+        """Streaming calls under way, by the client's address."""
         self.calls = 0
         """Calls under way."""
 
@@ -64,20 +67,25 @@ class Dispatcher:
     def route(self, method: Method, body: Body) -> Route:
         """How one method is served."""
         if method.kind is Kind.UNARY:
-            return Route(self._unary(method, body), single_request=True, single_reply=True)
+            return Route(self._timed(self._unary(method, body)), single_request=True, single_reply=True)
         if method.kind is Kind.SERVER_STREAM:
-            return Route(self._server_stream(method, body), single_request=True, single_reply=False)
-        return Route(self._bidirectional(method, body), single_request=False, single_reply=False)
+            return Route(self._timed(self._server_stream(method, body)), single_request=True, single_reply=False)
+        return Route(self._timed(self._bidirectional(method, body)), single_request=False, single_reply=False)
+
+    def _timed(self, handle: Handler) -> Callable[[Any, Call], Awaitable[bytes | None]]:
+        """The same handler; it is counted when it keeps the loop for too long between two of its waits."""
+        slow = self._metrics.slow_step
+        return lambda request, call: timed(LoopWork.GRPC_CALL, slow, handle(request, call))
 
     def end_streams(self) -> None:
-        """End every streaming call with UNAVAILABLE, so that a stop need not wait for watchers."""
+        """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
         self._stopping = True
         for task in tuple(self._tasks):
             task.cancel()
 
-    # ------------------------------------------------------------------------- kinds
+    # ------------------------------------------------------------------------- kinds of methods
 
-    def _unary(self, method: Method, body: Body) -> Callable[[bytes, Call], Awaitable[bytes]]:
+    def _unary(self, method: Method, body: Body) -> Handler:
         metrics = self._metrics
         parse = method.request.FromString
         clock = perf_counter
@@ -104,7 +112,7 @@ class Dispatcher:
 
         return handle
 
-    def _server_stream(self, method: Method, body: Body) -> Callable[[bytes, Call], Awaitable[None]]:
+    def _server_stream(self, method: Method, body: Body) -> Handler:
         parse = method.request.FromString
 
         async def handle(data: bytes, call: Call) -> None:
@@ -113,7 +121,7 @@ class Dispatcher:
 
         return handle
 
-    def _bidirectional(self, method: Method, body: Body) -> Callable[[AsyncIterator[bytes], Call], Awaitable[None]]:
+    def _bidirectional(self, method: Method, body: Body) -> Handler:
         async def handle(requests: AsyncIterator[bytes], call: Call) -> None:
             await self._stream(method, call, lambda stream: body(self._parsed_all(method, requests), stream))
 
@@ -159,7 +167,7 @@ class Dispatcher:
             self._metrics.client_received_bytes(len(data))
             yield _parsed(parse, data)
 
-    # ------------------------------------------------------------------------- around
+    # ------------------------------------------------------------------------- around a call
 
     async def _admit(self, method: Method, call: Call) -> None:
         if (self._context.draining or self._stopping) and method not in SERVED_WHILE_DRAINING:
@@ -170,7 +178,7 @@ class Dispatcher:
             await self._authenticator.check(call)
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:
-        """End the call with the status of `error`; nothing to do for a caller that is gone."""
+        """End the call with the status of `error`, unless the client is gone."""
         if call.done():
             return
         failure = failure_of(error, self._hint.address(), leader_only=method in LEADER_ONLY)

@@ -1,6 +1,6 @@
 """The methods that walk over everything: Export, ExportV1, SnapshotKeysLayout (docs/contract/grpc.md section g).
 
-One pinned view or one snapshot file a call, read in a helper thread, so that neither the event loop nor the writers
+Each call reads one pinned view or one snapshot file in a helper thread, so that neither the event loop nor the writers
 wait. Runs on the event loop.
 """
 
@@ -10,11 +10,10 @@ import logging
 import os
 from collections.abc import Iterator
 
-import grpc
-
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.export_lines import export_messages
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.readers import Readers
 from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX
@@ -36,7 +35,7 @@ class ExportMethods:
         self._readers = readers
 
     async def export(self, request: pb.Empty, stream: Stream) -> None:
-        """Export: the old form, without a choice of the chunk size."""
+        """Export: the older method, without a choice of the chunk size."""
         del request
         await self._export(CHUNK_LINES_DEFAULT, stream)
 
@@ -65,10 +64,10 @@ class ExportMethods:
                 async for page in reader.iterate(_layout_messages(reader.view, depth), patient=True):
                     await reader.deliver(stream, page)
         except (DataDamagedError, StorageError) as error:
-            # Their advice is for the state file, and the state is sound.
-            logger.error("the newest snapshot file can not be read: %s", error)
-            text = f"{os.path.basename(path)}, the newest snapshot, can not be read; trigger another one"
-            raise StatusError(grpc.StatusCode.DATA_LOSS, text) from error
+            # The advice in these errors is for a damaged state file; here only the snapshot is damaged.
+            logger.error("the newest snapshot file cannot be read: %s", error)
+            text = f"{os.path.basename(path)}, the newest snapshot, cannot be read; trigger another one"
+            raise StatusError(StatusCode.DATA_LOSS, text) from error
 
 
 def _layout_messages(snapshot: SnapshotKeys, depth: int | None) -> Iterator[list[bytes]]:

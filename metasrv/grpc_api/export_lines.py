@@ -19,9 +19,9 @@ LOG_TREE = "raft_log"
 STATE_TREE = "state_machine/0"
 
 CHUNK_SIZE_BYTES_TARGET = 1024 * 1024
-"""A message is closed early when it has grown so large."""
+"""A message that has grown to this size is sent with fewer lines than asked for."""
 PAGE_LINES = 64
-"""Lines handed over from the helper thread at once, about: a millisecond of work, then the thread rests."""
+"""About how many lines the helper thread hands over at once: a millisecond of work."""
 
 _NUMBERS = tuple(map(str, range(256)))
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -82,7 +82,7 @@ def _line(tree: str, kind: str, body: Any) -> str:
 
 
 def _record_line(key: str, record: SeqV) -> str:
-    # The array of bytes is by far the largest part; written by hand it costs a third of what the encoder takes.
+    # The array of bytes is by far the largest part; joining numbers takes a third of the time that the encoder takes.
     meta = {name: value for name, value in (record.meta._asdict() if record.meta else {}).items() if value is not None}
     data = ",".join([_NUMBERS[byte] for byte in record.data])
     return (

@@ -1,4 +1,4 @@
-"""From errors to gRPC statuses: the one place where an exception class becomes a code (docs/contract/grpc.md section e).
+"""From errors to gRPC statuses: the one place where an error of metasrv becomes a code (docs/contract/grpc.md section e).
 
 A status that certainly changed nothing carries `x-metasrv-outcome: not-done`, so that a client need not guess from
 codes or texts whether it may send a write again (invariant 4). Pure.
@@ -9,32 +9,30 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-import grpc
-
+from metasrv.grpc_api.http2.headers import Metadata
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model.errors import (
+    NOT_LEADER_TEXT,
     InvalidRequestError,
     MetasrvError,
     NoLeaderError,
     NotDoneError,
     NotLeaderError,
     OverloadedError,
-    StoppingError,
     UnknownOutcomeError,
+    ViewLostError,
 )
 from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
 logger = logging.getLogger(__name__)
 
-Metadata = tuple[tuple[str, str | bytes], ...]
-
-NOT_LEADER_TEXT = "not leader"
 NOT_DONE_METADATA: Metadata = ((OUTCOME_METADATA_KEY, NOT_DONE),)
 
 
 class StatusError(MetasrvError):
-    """A call ends with exactly this status; nothing was changed."""
+    """Ends a call with exactly this status; nothing was changed."""
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+    def __init__(self, code: StatusCode, text: str) -> None:
         super().__init__(text)
         self.code = code
 
@@ -42,7 +40,7 @@ class StatusError(MetasrvError):
 class Failure(NamedTuple):
     """The status that ends a call."""
 
-    code: grpc.StatusCode
+    code: StatusCode
     text: str
     metadata: Metadata
 
@@ -56,14 +54,14 @@ def failure_of(error: Exception, leader_address: str | None, *, leader_only: boo
     if isinstance(error, StatusError):
         return Failure(error.code, str(error), NOT_DONE_METADATA)
     if isinstance(error, InvalidRequestError):
-        return Failure(grpc.StatusCode.INVALID_ARGUMENT, str(error), NOT_DONE_METADATA)
+        return Failure(StatusCode.INVALID_ARGUMENT, str(error), NOT_DONE_METADATA)
     if isinstance(error, UnknownOutcomeError):
-        return Failure(grpc.StatusCode.ABORTED, str(error), ())
+        return Failure(StatusCode.ABORTED, str(error), ())
     if isinstance(error, NotDoneError):
         return _not_done(error, leader_address, leader_only)
-    # The text of an unexpected exception may hold anything; the log has it, the client gets a sentence.
+    # The text of an unexpected exception may contain anything: it goes to the log, and the client gets a sentence.
     logger.error("a client call failed unexpectedly", exc_info=error)
-    return Failure(grpc.StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}", ())
+    return Failure(StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}", ())
 
 
 def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool) -> Failure:
@@ -71,12 +69,11 @@ def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool
     if isinstance(error, NotLeaderError) or (leader_only and isinstance(error, NoLeaderError)):
         if leader_address:
             metadata = (*metadata, (LEADER_METADATA_KEY, leader_address))
-        return Failure(grpc.StatusCode.UNAVAILABLE, NOT_LEADER_TEXT, metadata)
+        return Failure(StatusCode.UNAVAILABLE, NOT_LEADER_TEXT, metadata)
     if isinstance(error, NoLeaderError):
-        return Failure(grpc.StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)
+        return Failure(StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)
+    if isinstance(error, ViewLostError):
+        return Failure(StatusCode.ABORTED, str(error), metadata)
     if isinstance(error, OverloadedError):
-        return Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), metadata)
-    text = str(error)
-    if isinstance(error, StoppingError) and not text.startswith("MetaNodeStopped"):
-        text = f"MetaNodeStopped: {text}"
-    return Failure(grpc.StatusCode.UNAVAILABLE, text, metadata)
+        return Failure(StatusCode.RESOURCE_EXHAUSTED, str(error), metadata)
+    return Failure(StatusCode.UNAVAILABLE, str(error), metadata)

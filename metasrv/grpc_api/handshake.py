@@ -1,4 +1,4 @@
-"""Who may call: the handshake that gives tokens out and the check of the tokens that come back.
+"""Who may call: the handshake that gives out tokens, and the check of the tokens that calls carry.
 
 docs/contract/grpc.md section b has the rules. The signing key is replicated; the first handshake of a cluster proposes
 one, later ones only read it, so that a handshake needs no leader. Runs on the event loop; the check of a known token
@@ -11,11 +11,11 @@ import hmac
 import secrets
 from collections.abc import AsyncIterator
 
-import grpc
 from google.protobuf.message import DecodeError
 
 from metasrv.grpc_api.calls import Call, Stream, metadata_value, timeout_ms_of
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.tokens import SECRET_NAME, SECRET_SIZE_BYTES, TokenError, TokenSigner
 from metasrv.model.commands import SecretReply, SetClusterSecret
 from metasrv.model.errors import NoLeaderError
@@ -46,15 +46,15 @@ class Authenticator:
     # ------------------------------------------------------------------------- tokens
 
     async def check(self, call: Call) -> None:
-        """Return for a call with a good token; raises StatusError UNAUTHENTICATED."""
+        """Return if the call carries a valid token; raise StatusError UNAUTHENTICATED otherwise."""
         token = metadata_value(call, TOKEN_METADATA_KEY)
         if not token:
-            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, "Error auth-token-bin is empty")
+            raise StatusError(StatusCode.UNAUTHENTICATED, "Error auth-token-bin is empty")
         if type(token) is not bytes:
             token = str(token).encode()
         signer = self._signer()
         if signer is None:
-            # Another node may have signed it: wait until this one knows what the cluster knows.
+            # Another node may have signed it: wait until this one has applied what the cluster has committed.
             await self._context.consensus.read_barrier(timeout_ms_of(call))
             signer = self._signer()
         try:
@@ -62,7 +62,7 @@ class Authenticator:
                 raise TokenError("this cluster has not signed any token")
             signer.verify(token, self._context.clock.wall_ms() // 1000)
         except TokenError as error:
-            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, f"token verify failed: {error}") from error
+            raise StatusError(StatusCode.UNAUTHENTICATED, f"token verify failed: {error}") from error
 
     def _signer(self) -> TokenSigner | None:
         if self._known_signer is None:
@@ -77,7 +77,7 @@ class Authenticator:
         """The Handshake method: one message in, one message out."""
         request = await anext(requests, None)
         if request is None:
-            raise StatusError(grpc.StatusCode.INTERNAL, "Error request next is None")
+            raise StatusError(StatusCode.INTERNAL, "Error request next is None")
         self._check_version(request.protocol_version)
         self._check_user(request.payload)
         signer = await self._signer_or_new(stream.call)
@@ -91,7 +91,7 @@ class Authenticator:
     def _check_version(self, digit: int) -> None:
         if 0 < digit < self._min_client_version.digit:
             raise StatusError(
-                grpc.StatusCode.INVALID_ARGUMENT,
+                StatusCode.INVALID_ARGUMENT,
                 f"meta-client protocol_version({ProtocolVersion.from_digit(digit)})"
                 f" < metasrv min-compatible({self._min_client_version})",
             )
@@ -100,15 +100,13 @@ class Authenticator:
         try:
             user = pb.BasicAuth.FromString(payload)
         except DecodeError as error:
-            raise StatusError(
-                grpc.StatusCode.INTERNAL, f"the payload of the handshake is not a BasicAuth: {error}"
-            ) from error
+            raise StatusError(StatusCode.INTERNAL, f"the payload of the handshake is not a BasicAuth: {error}") from error
         if user.username != USERNAME:
-            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, f"Unknown user: {user.username}")
+            raise StatusError(StatusCode.UNAUTHENTICATED, f"Unknown user: {user.username}")
         if self._password is None:
             return
         if not hmac.compare_digest(user.password.encode(), self._password.encode()):
-            raise StatusError(grpc.StatusCode.UNAUTHENTICATED, f"Wrong password of user: {USERNAME}")
+            raise StatusError(StatusCode.UNAUTHENTICATED, f"Wrong password of user: {USERNAME}")
 
     async def _signer_or_new(self, call: Call) -> TokenSigner:
         signer = self._signer()

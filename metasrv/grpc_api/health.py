@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2
 
 from metasrv.grpc_api.calls import Call
-from metasrv.grpc_api.http2.call import Route
+from metasrv.grpc_api.http2.route import Route
+from metasrv.grpc_api.http2.status import StatusCode
 
 SERVICE_NAME: str = health.SERVICE_NAME
 _STATUS: Any = health_pb2.HealthCheckResponse
@@ -36,7 +36,7 @@ class HealthService:
         }
 
     async def refresh(self) -> None:
-        """Look whether this node serves, and tell whoever watches."""
+        """Check whether this node serves, and tell watchers of a change."""
         await self._set(SERVING if self._serves() else NOT_SERVING)
 
     async def _set(self, status: int) -> None:
@@ -47,7 +47,7 @@ class HealthService:
             self._changed.notify_all()
 
     async def end(self) -> None:
-        """The server stops: nothing serves any more, and every Watch ends after it has said so."""
+        """Report NOT_SERVING to every watcher and end its call: the server stops."""
         await self._set(NOT_SERVING)
         async with self._changed:
             self._ended = True
@@ -57,11 +57,11 @@ class HealthService:
         await self.refresh()
         status = self._statuses.get(await _service(data, call))
         if status is None:
-            await call.abort(grpc.StatusCode.NOT_FOUND, "no service of this name")
+            await call.abort(StatusCode.NOT_FOUND, "no service of this name")
         return _encoded(status)
 
     async def _watch(self, data: bytes, call: Call) -> None:
-        """The status now and whenever it changes; a name that is not known may be known later, so the call goes on."""
+        """Send the status now and at every change. A name that is not known may become known, so the call goes on."""
         service = await _service(data, call)
         sent: int | None = None
         while True:
@@ -80,7 +80,7 @@ async def _service(data: bytes, call: Call) -> str:
     try:
         return str(health_pb2.HealthCheckRequest.FromString(data).service)
     except DecodeError as error:
-        await call.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is not the message of this method: {error}")
+        await call.abort(StatusCode.INVALID_ARGUMENT, f"the request is not the message of this method: {error}")
 
 
 def _encoded(status: int) -> bytes:

@@ -1,38 +1,38 @@
 """The key-value methods: Transaction, KvTransaction, KvApi, KvReadV1, KvList, KvGetMany.
 
 docs/contract/grpc.md sections a to e have the rules. Writes go through consensus and read nothing here; reads wait for a
-read barrier and are then answered from local state, one snapshot per call. Knows no rule of the state machine. Runs on
-the event loop; Transaction and KvReadV1 are the hot path.
+read barrier and are then answered from local state: one snapshot for each call, in KvGetMany for each key. Knows no rule
+of the state machine. Runs on the event loop; Transaction and KvReadV1 are the hot path.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-import grpc
-
 from metasrv.grpc_api import kv_json
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, stream_item, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
 from metasrv.model.commands import BranchTransactionReply, ErrorReply, Reply, TransactionReply, UpsertReply
 from metasrv.model.errors import InvalidRequestError, InvariantError
-from metasrv.model.types import SeqV
+from metasrv.model.types import U64_MAX, SeqV
 from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
-from metasrv.state.format import U64_MAX, prefix_end
+from metasrv.state.command_rules import validate_command
+from metasrv.state.format import prefix_end
 from metasrv.state.reader import StateReader
-from metasrv.state.validate import validate_command, validate_key
+from metasrv.state.validate import validate_key
 
 INLINE_RECORDS_MAX = 128
-"""Reads of at most so many records are made on the event loop; larger ones in a helper thread."""
+"""Reads of more records than this run in a helper thread, others on the event loop."""
 INLINE_SIZE_BYTES_MAX = 1024 * 1024
-"""The same for the values of a read of several keys, about."""
+"""The same limit for the values of a read of several keys, roughly kept."""
 INLINE_PROBE_RECORDS = 8
-"""Records of a list that are looked at before it is decided where to read it."""
+"""Records of a list that are read first, to decide where to read the rest."""
 PAGE_RECORDS = 512
 
 
@@ -71,11 +71,11 @@ class KvMethods:
         raise _unexpected(reply)
 
     async def kv_api(self, request: pb.RaftRequest, call: Call) -> pb.RaftReply:
-        """KvApi: UpsertKV in JSON; a follower forwards and says nothing of it."""
+        """KvApi: UpsertKV in JSON; a follower forwards without naming the leader."""
         try:
             command = kv_json.parse_write(request.data)
         except InvalidRequestError as error:  # as docs/contract/grpc.md section c has it for this method
-            raise StatusError(grpc.StatusCode.INTERNAL, str(error)) from error
+            raise StatusError(StatusCode.INTERNAL, str(error)) from error
         validate_command(command)
         reply = await self._consensus.propose(command, timeout_ms_of(call))
         if type(reply) is UpsertReply:
@@ -108,7 +108,7 @@ class KvMethods:
         """KvGetMany: on the leader only; every key is answered while the input is still open."""
         stale = wants_stale_read(stream.call)
         if not stale:
-            # Before the first key too, so that a client learns at once that it asks the wrong node.
+            # Before the first key, too: a client that asks the wrong node learns so at once.
             await self._consensus.read_barrier_local(timeout_ms_of(stream.call))
         count = 0
         try:
@@ -138,7 +138,7 @@ class KvMethods:
         return len(keys)
 
     def _inline_keys(self, keys: list[str], now_ms: int) -> list[SeqV | None] | None:
-        """The records of few and small ones; None when they are for a helper thread."""
+        """The records, or None when they are too many or too large for the event loop."""
         if len(keys) > INLINE_RECORDS_MAX:
             return None
         if len(keys) == 1:
@@ -173,12 +173,12 @@ class KvMethods:
             self._metrics.stream_items("list", sent)
 
     def _inline_list(self, prefix: str, limit: int | None, now_ms: int) -> list[tuple[str, SeqV]] | None:
-        """All records of a short list of small values; None when it is for a helper thread."""
+        """All records of the list, or None when they are too many or too large for the event loop."""
         most = U64_MAX if limit is None else limit
         records = self._machine.list_prefix(prefix, min(most, INLINE_PROBE_RECORDS), now_ms)
         if len(records) < INLINE_PROBE_RECORDS or len(records) == most:
             return records
-        # The first few tell whether the rest may be large; nothing is applied in between.
+        # The first few records tell whether the rest may be large. Nothing is applied between the two reads.
         if sum(len(record.data) for _, record in records) > INLINE_SIZE_BYTES_MAX // INLINE_PROBE_RECORDS:
             return None
         records = self._machine.list_prefix(prefix, min(most, INLINE_RECORDS_MAX + 1), now_ms)

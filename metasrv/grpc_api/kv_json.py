@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError
-from metasrv.model.types import SeqV
-
-U64_MAX = 2**64 - 1
+from metasrv.model.types import U64_MAX, SeqV
 
 
 class GetKeys(NamedTuple):
@@ -88,7 +86,7 @@ def _string(value: Any, what: str) -> str:
     if not value.isascii():
         try:
             value.encode()
-        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, UTF-8 can not
+        except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, UTF-8 cannot
             raise InvalidRequestError(f"'{what}' is not valid Unicode") from error
     return value
 

@@ -1,12 +1,12 @@
-"""Where the leader is, as clients are told: a header with its client address (docs/contract/grpc.md section e).
+"""Tells clients where the leader is: a header with its client address (docs/contract/grpc.md section e).
 
-Building a status costs more than a call's own work, so an answer is remembered for a few milliseconds; it is only a
-hint, and a stale one costs the client one more hop. Runs on the event loop.
+Building a status costs more than a call's own work, so the header is remembered for `HINT_SECONDS`. It is only a hint:
+a stale one costs the client one more hop. Runs on the event loop.
 """
 
 from __future__ import annotations
 
-from metasrv.grpc_api.failures import Metadata
+from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.node.context import NodeContext
 from metasrv.protocol.methods import LEADER_METADATA_KEY
 
@@ -32,7 +32,7 @@ class LeaderHint:
         return self._metadata
 
     def address(self) -> str | None:
-        """The leader's client address of this instant; None on the leader, or when it is not known."""
+        """The leader's client address now; None on the leader, or when it is not known."""
         status = self._consensus.status()
         leader = status.leader
         if status.is_leader or leader is None:

@@ -1,8 +1,9 @@
 """Large reads: a view pinned to one instant, or a snapshot file, read page by page in a helper thread.
 
-What would hold the event loop longer than its step limit is read here: long lists, exports, key layouts. A pinned view
-keeps SQLite's write-ahead log from shrinking, so the number of views and the time a client takes for a page are
-bounded. Methods run on the event loop; only the reading itself runs in the threads.
+Reads that would occupy the event loop for too long run here: long lists, exports, key layouts. A pinned view keeps
+SQLite's write-ahead log from beginning anew, so the number of views, the time that a client may take for a page and the
+size of that log are bounded; past that size a view is lost (ViewLostError). Methods run on the event loop; only the
+reading itself runs in the threads.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-import grpc
-
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model.errors import OverloadedError
 from metasrv.model.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READERS_MAX
+from metasrv.process.operating_system import show_thread_name
 from metasrv.state.machine import StateMachine
 from metasrv.state.reader import StateReader
 from metasrv.state.snapshot_keys import SnapshotKeys
@@ -29,11 +30,11 @@ View = TypeVar("View", StateReader, SnapshotKeys)
 
 THREADS = 2
 REST_PER_WORK = 3.0
-"""While writes go on, an export rests so many times as long as it has worked: it takes a quarter of a core at most. On a
-node that is otherwise idle it goes at full speed."""
+"""While the state is written, an export rests three times as long as it has worked: it takes a quarter of a core at most.
+On a node without writes it runs at full speed."""
 REST_SECONDS_MAX = 0.25
 WRITES_GO_ON_SECONDS = 0.5
-"""For so long after a change of the state; a page takes less time than two writes are apart."""
+"""How long after a write the state counts as being written: two writes are further apart than one page takes to read."""
 
 
 class Readers:
@@ -41,7 +42,7 @@ class Readers:
 
     def __init__(self, machine: StateMachine) -> None:
         self._machine = machine
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc-reader")
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc-reader", initializer=show_thread_name)
         self.open_count = 0
 
     def open(self) -> PinnedReader[StateReader]:
@@ -85,28 +86,28 @@ class PinnedReader(Generic[View]):
         self._pool.submit(_close_after, self.view, self._under_way)
 
     async def run(self, read: Callable[[], Result]) -> Result:
-        """`read()` in a helper thread."""
+        """Run `read()` in a helper thread."""
         future = self._pool.submit(read)
         self._under_way = future  # type: ignore[assignment]  # Future is invariant, only its end matters here
         return await asyncio.wrap_future(future)
 
     async def iterate(self, items: Iterator[Item], *, patient: bool = False) -> AsyncIterator[Item]:
-        """Each next item made in a helper thread.
+        """Make each next item in a helper thread.
 
-        A `patient` caller, who has no deadline to meet, rests in between while the state goes on changing.
+        With `patient`, for calls without a deadline, it rests between items while the state is written.
         """
         loop = asyncio.get_running_loop()
         applied_index, changed_at = self._machine.last_applied.index, float("-inf")
         while True:
             started = loop.time()
             item = await self.run(lambda: next(items, None))
-            worked_seconds = loop.time() - started  # on a busy machine longer than the work: it rests longer there
+            worked_seconds = loop.time() - started  # on a busy machine longer than the work, hence a longer rest
             if item is None:
                 return
             yield item
             if self._machine.last_applied.index != applied_index:
                 applied_index, changed_at = self._machine.last_applied.index, loop.time()
-            if patient and loop.time() - changed_at < WRITES_GO_ON_SECONDS:
+            if patient and not self._machine.views.hurry and loop.time() - changed_at < WRITES_GO_ON_SECONDS:
                 await asyncio.sleep(min(worked_seconds * REST_PER_WORK, REST_SECONDS_MAX))
 
     async def deliver(self, stream: Stream, messages: Sequence[bytes]) -> None:
@@ -117,7 +118,7 @@ class PinnedReader(Generic[View]):
                     await stream.send(message)
         except TimeoutError as error:
             raise StatusError(
-                grpc.StatusCode.ABORTED,
+                StatusCode.ABORTED,
                 f"the client took none of a page of answers for {GRPC_PAGE_SECONDS_MAX} seconds; read again",
             ) from error
 

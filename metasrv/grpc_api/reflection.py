@@ -1,19 +1,19 @@
-"""Server reflection under both of its names, so that grpcurl and its like need no schema. Runs on the event loop."""
+"""Server reflection under both of its names, so that tools such as grpcurl need no schema. Runs on the event loop."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 from google.protobuf import descriptor_pool
 from google.protobuf.message import DecodeError
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from metasrv.grpc_api.calls import Call
-from metasrv.grpc_api.http2.call import Route
+from metasrv.grpc_api.http2.route import Route
+from metasrv.grpc_api.http2.status import StatusCode
 
-# The type information of the package leaves its asyncio half out.
+# The type information of the package leaves out its asyncio half.
 _reflection_aio: Any = vars(reflection)["aio"]
 
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
@@ -21,7 +21,7 @@ REFLECTION_NAMES: tuple[str, ...] = (REFLECTION_V1, reflection.SERVICE_NAME)
 
 
 class _Symbols:
-    """The default pool, which also knows where methods are: `grpcurl describe` asks for them by name."""
+    """The default pool, extended to find methods: `grpcurl describe` asks for them by name."""
 
     def __init__(self) -> None:
         self._pool: Any = descriptor_pool.Default()
@@ -58,4 +58,4 @@ async def _parsed(requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[A
         try:
             yield reflection_pb2.ServerReflectionRequest.FromString(data)
         except DecodeError as error:
-            await call.abort(grpc.StatusCode.INVALID_ARGUMENT, f"not a request for reflection: {error}")
+            await call.abort(StatusCode.INVALID_ARGUMENT, f"not a request for reflection: {error}")

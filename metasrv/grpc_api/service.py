@@ -11,13 +11,14 @@ from typing import Any
 from metasrv.grpc_api.cluster import ClusterMethods
 from metasrv.grpc_api.dispatch import Dispatcher
 from metasrv.grpc_api.export import ExportMethods
+from metasrv.grpc_api.failures import NOT_DONE_METADATA
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.health import SERVICE_NAME as HEALTH_SERVICE_NAME
 from metasrv.grpc_api.health import HealthService
-from metasrv.grpc_api.http2.listening import open_sockets, server_tls
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.listening import open_sockets, server_tls
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.watch import WatchMethod
@@ -31,7 +32,7 @@ from metasrv.protocol import methods as m
 from metasrv.protocol.versions import ProtocolVersion
 
 HEALTH_SECONDS = 0.5
-"""How often the health service looks at the node."""
+"""How often the health service checks the node."""
 
 
 class GrpcService:
@@ -45,7 +46,7 @@ class GrpcService:
         server_version = _version_of("grpc_announced_version", config.grpc_announced_version)
         if server_version.digit == 0:
             raise ConfigError(
-                ["grpc_announced_version: 0.0.0 is no version: clients end themselves when they are told so"]
+                ["grpc_announced_version: 0.0.0 is not a version; clients end themselves when they are told so"]
             )
         password = config.grpc_password
         self._context = context
@@ -64,7 +65,7 @@ class GrpcService:
         config = self._context.config
         endpoint = config.grpc_endpoint
         tls = server_tls(config.grpc_tls_server_cert, config.grpc_tls_server_key, endpoint)
-        # Replies are not limited: one that a client finds too large was executed all the same.
+        # Replies have no limit: a request whose reply is refused as too large was executed all the same.
         self._server = GrpcServer(
             {
                 **self._dispatcher.routes(self._bodies()),
@@ -75,6 +76,7 @@ class GrpcService:
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
             held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
+            refusal_metadata=NOT_DONE_METADATA,
             connections_max=client_connections_max(descriptor_limit()),
         )
         sockets = await open_sockets(endpoint)
@@ -117,7 +119,7 @@ class GrpcService:
         }
 
     async def _follow_health(self) -> None:
-        """Tell those who watch the health service when it changes."""
+        """Tell watchers of the health service when the node's health changes."""
         while True:
             await self._health.refresh()
             await asyncio.sleep(HEALTH_SECONDS)

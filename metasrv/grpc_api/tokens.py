@@ -27,14 +27,14 @@ _HEADER = {"alg": "HS256", "typ": "JWT"}
 
 
 class TokenError(MetasrvError):
-    """A token is not one that this cluster signed, or its time is over."""
+    """A token was not signed by this cluster, or is expired."""
 
 
 class TokenSigner:
     """Signs and verifies the tokens of one key."""
 
     def __init__(self, cluster_secret: bytes, password: str | None) -> None:
-        """`cluster_secret` is the replicated secret; `password` the configured one, None when none is asked for."""
+        """`cluster_secret` is the replicated secret; `password` the configured one, None when none is required."""
         self._key = cluster_secret
         if password is not None:
             self._key = hmac.digest(cluster_secret, b"password:" + password.encode(), "sha256")
@@ -52,7 +52,7 @@ class TokenSigner:
         return signed + b"." + _encode(self._signature(signed))
 
     def verify(self, token: bytes, now_seconds: float) -> None:
-        """Return for a good token; raises TokenError with the reason."""
+        """Return if the token is valid; raise TokenError with the reason otherwise."""
         expires_at = self._verified.get(token)
         if expires_at is None:
             expires_at = self._verify_signature(token)
@@ -68,7 +68,7 @@ class TokenSigner:
         parts = token.split(b".")
         if len(parts) != 3:
             raise TokenError("the token is not a JWT")
-        # The signature is checked before anything inside is read: the algorithm is ours, never the token's choice.
+        # The signature is checked before anything inside is read: the token never chooses the algorithm.
         signed, _, signature = token.rpartition(b".")
         if not hmac.compare_digest(_encode(self._signature(signed)), signature):
             raise TokenError("the signature does not match")

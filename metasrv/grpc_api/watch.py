@@ -6,10 +6,9 @@ away cancels the handler, which closes its watcher. Runs on the event loop.
 
 from __future__ import annotations
 
-import grpc
-
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.replies import record_out
 from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -39,18 +38,18 @@ class WatchMethod:
         kind = _FILTERS.get(request.filter_type, WatchFilter.ALL)
         watcher = self._watches.subscribe(request.key, key_end, kind, request.initial_flush)
         try:
-            # At once: a client's call returns when it sees the initial metadata, long before the first change.
+            # Now, not with the first change: a client's call returns when it sees the initial metadata.
             await stream.start(())
             while items := await watcher.next_batch():
                 await self._send(items, stream)
         except WatcherOverflow as error:
             raise StatusError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                StatusCode.RESOURCE_EXHAUSTED,
                 f"the watch ended because the client read too slowly: {error}; read the keys again and watch anew",
             ) from error
         except WatchReset as error:
             raise StatusError(
-                grpc.StatusCode.ABORTED, f"the watch ended: {error}; read the keys again and watch anew"
+                StatusCode.ABORTED, f"the watch ended: {error}; read the keys again and watch anew"
             ) from error
         finally:
             watcher.close()

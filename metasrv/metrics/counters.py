@@ -10,6 +10,7 @@ from typing import Literal
 
 from metasrv.metrics.counting import BoundedCounter, Histogram, HistogramByLabel
 from metasrv.metrics.quantiles import SlidingWindow
+from metasrv.model.loop_work import LoopWork
 
 RPC_DELAY_BOUNDS_MS = tuple(float(step * 10**power) for power in range(5) for step in (1, 2, 3, 4, 5, 7))
 """30 bounds, the last 70000 (docs/contract/admin-api.md section 2.5)."""
@@ -76,7 +77,10 @@ class WorkCounters:
         self.log_synced_entries = 0
         self.apply_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.applied_commands = 0
+        self.applying_paused_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.loop_lag_seconds = 0.0
+        self.slow_steps = dict.fromkeys(LoopWork, 0)
+        self.slow_step_seconds = dict.fromkeys(LoopWork, 0.0)
         self.disk_free_bytes: int | None = None
         self.health: dict[tuple[str, str], bool] = {}
         """Newest outcome of each check by (probe, check)."""

@@ -1,6 +1,6 @@
 """Cheap counters for the hot path: a histogram, and a counter with a bounded number of labels.
 
-Plain integers and one bisection an observation, because a Prometheus client object costs several microseconds and
+Plain integers and one bisection per observation, because a Prometheus client object costs several microseconds and
 takes a lock. Knows nothing of metric names or of the text format. Runs on the node's event loop.
 """
 
@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 LABELS_MAX = 256
-"""Label sets of one metric; peers reconnect from ever new ports, and each would stay for good."""
+"""Label sets of one metric. Peers reconnect from new ports, and each of them would stay forever."""
 
 Label = TypeVar("Label", bound=Hashable)
 
@@ -46,7 +46,7 @@ class Histogram:
         total = Histogram(self.bounds)
         for part in (self, *others):
             if part.bounds != self.bounds:
-                raise ValueError("histograms of different bounds can not be added")
+                raise ValueError("histograms of different bounds cannot be added")
             total.counts = [mine + theirs for mine, theirs in zip(total.counts, part.counts, strict=True)]
             total.sum += part.sum
         return total

@@ -1,8 +1,8 @@
 """Metric families and their text form.
 
-An encoder of our own, because the client library can not print what the first readers of these metrics parse: a
-counter whose sample has the bare name under its own TYPE line, and a summary with quantiles. A family is named as
-its TYPE line in the plain format is named. Knows nothing of what is counted. Pure functions; runs anywhere.
+Encoded here because prometheus_client cannot print what legacy readers parse: a counter whose sample has the bare name
+under its own TYPE line, and a summary with quantiles. A family's name is the one in its TYPE line in the plain format.
+Knows nothing of what is counted. Pure functions; runs anywhere.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def gauge(name: str, help_text: str, value: float) -> Family:
 
 
 def counter(name: str, help_text: str, value: float) -> Family:
-    """`name` is what the sample is called: with `_total` for today's readers, bare for the first ones."""
+    """`name` is the sample's name: with `_total` for current readers, bare for legacy ones."""
     return Family(name, "counter", help_text, (Sample(name, (), value),))
 
 
@@ -78,7 +78,7 @@ def summary(name: str, help_text: str, quantiles: Mapping[str, float], total: fl
 
 
 def family_of(metric: Metric) -> Family:
-    """A family of the client library (its process collectors) as one of ours."""
+    """Convert a family of prometheus_client, such as its process collector's."""
     name = f"{metric.name}_total" if metric.type == "counter" else metric.name
     kind = metric.type if metric.type in ("counter", "gauge") else "gauge"
     samples = [
@@ -93,7 +93,7 @@ def family_of(metric: Metric) -> Family:
 
 
 def choose_content_type(accept: str | None) -> str:
-    """The form that serves this reader.
+    """The content type for a reader that sent this `Accept` header.
 
     Plain text wherever it is accepted, though Prometheus prefers OpenMetrics: only the plain form may carry the bare
     counter names beside those ending in `_total`.
@@ -126,7 +126,7 @@ def encode(families: Iterable[Family], content_type: str) -> bytes:
 
 
 def format_value(value: float) -> str:
-    """Whole numbers without a point, as the first readers print them."""
+    """Print whole numbers without a point, as on the legacy page."""
     if isinstance(value, int):
         return str(value)
     if math.isnan(value):

@@ -1,8 +1,9 @@
-"""The families that no Databend release has, under prefixes of our own.
+"""metasrv's own families, which no Databend release has.
 
-`metasrv_raft_*`, `metasrv_node_*`, `metasrv_grpc_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in base units. They
-answer what operators of such clusters ask for: disk latency, lag of each peer, how many nodes may still fail, why a probe
-fails. Pure functions over counters and a status; must not know who counts or who asks.
+`metasrv_raft_*`, `metasrv_node_*`, `metasrv_loop_*`, `metasrv_grpc_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in
+base units. They answer what operators of such clusters ask for: disk latency, lag of each peer, what holds the event
+loop, how many nodes may still fail, why a probe fails. Pure functions over counters and a status; must not know who
+counts or who asks.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Iterator
 
 from metasrv.metrics.counters import ClientCounters, WorkCounters
 from metasrv.metrics.exposition import Family, Labels, counter, gauge, histogram, labelled
+from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.types import LogId, RaftStatus
 
 RAFT = "metasrv_raft_"
 NODE = "metasrv_node_"
 GRPC = "metasrv_grpc_"
+LOOP = "metasrv_loop_"
 
 
 def own_families(
@@ -31,18 +34,6 @@ def own_families(
     yield gauge(f"{NODE}id", "Id of this node.", status.node_id)
 
 
-def failure_tolerance(status: RaftStatus) -> int:
-    """How many more voters may fail before the cluster stops, as this leader sees it; 0 off the leader.
-
-    A voter counts as alive when it is connected; the leader itself always does.
-    """
-    if not status.is_leader:
-        return 0
-    voters = status.membership.voters
-    alive = sum(peer.connected for peer in status.peers if peer.node_id in voters) + (status.node_id in voters)
-    return max(0, alive - status.membership.majority)
-
-
 def _raft_families(status: RaftStatus) -> Iterator[Family]:
     lag = max(0, status.commit_index - status.last_applied.index)
     yield gauge(f"{RAFT}commit_index", "Index of the last committed log entry.", status.commit_index)
@@ -50,12 +41,15 @@ def _raft_families(status: RaftStatus) -> Iterator[Family]:
     yield gauge(f"{RAFT}has_quorum", "1 while a majority of voters is in contact.", int(status.has_quorum))
     yield gauge(f"{RAFT}voters", "Voters of the cluster.", len(status.membership.voters))
     yield gauge(f"{RAFT}learners", "Learners of the cluster.", len(status.membership.learners))
-    yield gauge(f"{RAFT}failure_tolerance_nodes", "Voters that may still fail; leader only.", failure_tolerance(status))
+    tolerance = status.failure_tolerance or 0
+    yield gauge(f"{RAFT}failure_tolerance_nodes", "Voters that may still fail; leader only.", tolerance)
     if status.leader_contact_ms is not None:
         seconds = status.leader_contact_ms / 1000
-        yield gauge(f"{RAFT}leader_contact_age_seconds", "Since the leader was last heard.", seconds)
+        yield gauge(f"{RAFT}leader_contact_age_seconds", "Time since the leader was last heard.", seconds)
     yield gauge(f"{RAFT}purged_index", "Index of the last purged log entry.", (status.purged or LogId()).index)
     yield gauge(f"{NODE}state_size_bytes", "Bytes of the state on disk.", status.state_size_bytes)
+    sizes: dict[Labels, float] = {(("file", name),): size for name, size in status.file_sizes_bytes().items()}
+    yield labelled(f"{NODE}file_size_bytes", "gauge", "Bytes of each kind of file on disk.", sizes)
 
 
 def _peer_families(status: RaftStatus) -> Iterator[Family]:
@@ -71,7 +65,7 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
             matched = 0 if peer.match_log_id is None else peer.match_log_id.index
             lags[label] = max(0, status.last_log_id.index - matched)
     yield labelled(f"{RAFT}peer_connected", "gauge", "1 while the peer is connected.", connected)
-    yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Since the peer was last heard.", ages)
+    yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Time since the peer was last heard.", ages)
     yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
 
 
@@ -79,8 +73,15 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield histogram(f"{RAFT}log_sync_seconds", "One write and sync of the raft log.", {(): work.log_sync_seconds})
     yield counter(f"{RAFT}log_synced_entries_total", "Log entries synced.", work.log_synced_entries)
     yield histogram(f"{RAFT}apply_seconds", "Applying one log entry to the state.", {(): work.apply_seconds})
+    pauses = "How long entries waited while the state's write-ahead log began anew."
+    yield histogram(f"{RAFT}applying_paused_seconds", pauses, {(): work.applying_paused_seconds})
     yield counter(f"{RAFT}applied_commands_total", "Commands applied to the state.", work.applied_commands)
     yield gauge(f"{NODE}loop_lag_seconds", "How late the event loop's last beat was.", work.loop_lag_seconds)
+    steps: dict[Labels, float] = {(("work", kind),): count for kind, count in work.slow_steps.items()}
+    seconds: dict[Labels, float] = {(("work", kind),): spent for kind, spent in work.slow_step_seconds.items()}
+    text = f"Steps of the event loop longer than {STEP_TIME_MS_MAX} ms."
+    yield labelled(f"{LOOP}slow_steps_total", "counter", text, steps)
+    yield labelled(f"{LOOP}slow_step_seconds_total", "counter", "Time spent in these steps.", seconds)
     if work.disk_free_bytes is not None:
         yield gauge(f"{NODE}disk_free_bytes", "Free bytes where the data directory is.", work.disk_free_bytes)
 

@@ -1,8 +1,8 @@
 """The Databend families of the metrics page, in both naming generations (docs/contract/admin-api.md sections 2.2 to 2.5).
 
 The families of the legacy sample come first, in its order and under its bare names; the current names follow. A counter
-that has a legacy name stands here twice, bare and with `_total`. Every value is real: the state's come from
-one `RaftStatus`. Pure functions over counters and a status; must not know who counts or who asks.
+that has a legacy name stands here twice, bare and with `_total`. Every value is real, and those about the state come
+from one `RaftStatus`. Pure functions over counters and a status; must not know who counts or who asks.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ QUANTILE_NAMES = ("0", "0.5", "0.9", "0.95", "0.99", "0.999", "1")
 Value = TypeVar("Value", int, Histogram)
 
 
-def seed_families(client: ClientCounters, status: RaftStatus) -> Iterator[Family]:
-    """Exactly the families of the seed's sample, in its order."""
+def legacy_families(client: ClientCounters, status: RaftStatus) -> Iterator[Family]:
+    """Exactly the families of the legacy sample, in its order."""
     yield counter(f"{CLIENT}recv_bytes", "Bytes received from clients.", client.received_bytes)
     yield counter(f"{SERVER}leader_changes", "Leader changes seen by this node.", status.leader_changes)
     yield counter(f"{CLIENT}req_success", "Client requests that succeeded.", client.succeeded)
@@ -58,7 +58,7 @@ def seed_families(client: ClientCounters, status: RaftStatus) -> Iterator[Family
 def server_families(
     client: ClientCounters, status: RaftStatus, watchers: int, binary_version: str, commit: str
 ) -> Iterator[Family]:
-    """Subsystem `server`, but for what the seed's sample has."""
+    """Subsystem `server`, without the legacy families."""
     yield counter(f"{SERVER}leader_changes_total", "Leader changes seen by this node.", status.leader_changes)
     yield gauge(f"{SERVER}has_leader", "1 while a leader is known.", int(status.leader_id is not None))
     yield gauge(f"{SERVER}applying_snapshot", "Snapshots being installed.", int(status.snapshot.installing))
@@ -86,11 +86,11 @@ def _snapshot_families(status: RaftStatus) -> Iterator[Family]:
     keys_per_block = round(keys / blocks) if blocks else 0
     yield gauge(f"{SERVER}snapshot_block_count", "Pages of the last snapshot file.", blocks)
     yield gauge(f"{SERVER}snapshot_index_size", "Bytes of a separate index; the file has none.", 0)
-    yield gauge(f"{SERVER}snapshot_avg_block_size", "Bytes of a page of the last snapshot file.", block_size)
-    yield gauge(f"{SERVER}snapshot_avg_keys_per_block", "Keys of a page of the last snapshot file.", keys_per_block)
+    yield gauge(f"{SERVER}snapshot_avg_block_size", "Average bytes per page of the last snapshot file.", block_size)
+    yield gauge(f"{SERVER}snapshot_avg_keys_per_block", "Average keys per page of a snapshot file.", keys_per_block)
     yield gauge(f"{SERVER}snapshot_read_block", "Pages read from snapshot files; reads use the state.", 0)
-    yield gauge(f"{SERVER}snapshot_read_block_from_cache", "Those found in memory; see snapshot_read_block.", 0)
-    yield gauge(f"{SERVER}snapshot_read_block_from_disk", "Those read from disk; see snapshot_read_block.", 0)
+    yield gauge(f"{SERVER}snapshot_read_block_from_cache", "Pages found in memory; see snapshot_read_block.", 0)
+    yield gauge(f"{SERVER}snapshot_read_block_from_disk", "Pages read from disk; see snapshot_read_block.", 0)
 
 
 def _raft_log_families(status: RaftStatus) -> Iterator[Family]:
@@ -110,23 +110,23 @@ def network_families(peers: PeerCounters, work: WorkCounters, status: RaftStatus
     """Subsystems `raft_network` and `raft_storage`; a labelled family appears with its first label."""
     active, failed = _by_peer(peers.active.values), _by_peer(peers.connect_failed.values)
     yield labelled(f"{NETWORK}active_peers", "gauge", "Open connections to a peer.", active)
-    yield labelled(f"{NETWORK}fail_connect_to_peer", "gauge", "Failed connects to a peer, only growing.", failed)
+    yield labelled(f"{NETWORK}fail_connect_to_peer", "gauge", "Failed connections to a peer; only grows.", failed)
     for name, help_text, label, values in (
         ("sent_bytes", "Bytes sent to a peer.", "to", peers.sent_bytes.values),
         ("recv_bytes", "Bytes received from a peer.", "from", peers.received_bytes.values),
         ("sent_failures", "Messages that could not be sent.", "to", peers.send_failed.values),
         ("snapshot_send_success", "Snapshots sent.", "to", peers.snapshot_sent.values),
         ("snapshot_send_failure", "Snapshots that could not be sent.", "to", peers.snapshot_send_failed.values),
-        ("snapshot_send_failures", "The first name of the above.", "to", peers.snapshot_send_failed.values),
+        ("snapshot_send_failures", "The former name of snapshot_send_failure.", "to", peers.snapshot_send_failed.values),
         ("snapshot_recv_success", "Snapshots received.", "from", peers.snapshot_received.values),
-        ("snapshot_recv_failures", "Snapshots not received whole.", "from", peers.snapshot_receive_failed.values),
+        ("snapshot_recv_failures", "Snapshots not received completely.", "from", peers.snapshot_receive_failed.values),
     ):
         yield from _labelled_counters(f"{NETWORK}{name}", help_text, label, values)
     sending, receiving = _by(peers.snapshot_sending.values, "to"), _by(peers.snapshot_receiving.values, "from")
     yield labelled(f"{NETWORK}snapshot_send_inflights", "gauge", "Snapshots being sent.", sending)
     yield labelled(f"{NETWORK}snapshot_recv_inflights", "gauge", "Snapshots being received.", receiving)
     for name, help_text, label, histograms in (
-        ("append_sent_seconds", "From sending entries to their acknowledgement.", "to", peers.append_seconds),
+        ("append_sent_seconds", "Time from sending entries to their acknowledgement.", "to", peers.append_seconds),
         ("snapshot_sent_seconds", "Duration of sending a snapshot.", "to", peers.snapshot_sent_seconds),
         ("snapshot_recv_seconds", "Duration of receiving a snapshot.", "from", peers.snapshot_received_seconds),
     ):
@@ -145,7 +145,7 @@ def _storage_families(work: WorkCounters, status: RaftStatus) -> Iterator[Family
 
 
 def client_families(client: ClientCounters) -> Iterator[Family]:
-    """Subsystem `meta_network`, but for what the seed's sample has."""
+    """Subsystem `meta_network`, without the legacy families."""
     yield counter(f"{CLIENT}sent_bytes_total", "Bytes sent to clients.", client.sent_bytes)
     yield counter(f"{CLIENT}recv_bytes_total", "Bytes received from clients.", client.received_bytes)
     yield counter(f"{CLIENT}req_success_total", "Client requests that succeeded.", client.succeeded)
@@ -170,7 +170,7 @@ def client_families(client: ClientCounters) -> Iterator[Family]:
 
 
 def _counters(name: str, help_text: str, value: float) -> Iterable[Family]:
-    """The bare name of the seed's days and today's."""
+    """One counter under its legacy bare name and its current name."""
     return counter(name, help_text, value), counter(f"{name}_total", help_text, value)
 
 

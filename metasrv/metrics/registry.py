@@ -1,8 +1,8 @@
 """What one node counts: the observer of consensus, the counters of the client API, and the page made of them.
 
-One registry a node and nothing global, so that several nodes may live in one process. Counting is plain integers
-(under two microseconds an event); everything about the state comes from the `RaftStatus` of the moment the page is
-asked for, so a scrape never shows an old one. Runs on the node's event loop. Must not know HTTP, gRPC or SQLite.
+One registry per node and nothing global, so that several nodes may live in one process. Counting is plain integers
+(under two microseconds per event); everything about the state comes from the `RaftStatus` at the time of the request,
+so a scrape never shows an old one. Runs on the node's event loop. Must not know HTTP, gRPC or SQLite.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS, ClientCounters, PeerCounters, StreamKind, WorkCounters
 from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
 from metasrv.metrics.own_page import own_families
-from metasrv.metrics.page import client_families, network_families, seed_families, server_families
+from metasrv.metrics.page import client_families, legacy_families, network_families, server_families
+from metasrv.model.limits import STEP_TIME_MS_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
 
 
@@ -124,6 +126,18 @@ class MetricsRegistry:
         self.work.apply_seconds.observe(seconds)
         self.work.applied_commands += commands
 
+    def applying_paused(self, seconds: float) -> None:
+        self.work.applying_paused_seconds.observe(seconds)
+
+    def storage_result(self, seconds: float) -> None:
+        """How long the loop was kept by a result of the snapshot thread."""
+        if seconds * 1000 > STEP_TIME_MS_MAX:
+            self.slow_step(LoopWork.STORAGE_RESULT, seconds)
+
+    def slow_step(self, work: LoopWork, seconds: float) -> None:
+        self.work.slow_steps[work] += 1
+        self.work.slow_step_seconds[work] += seconds
+
     # ------------------------------------------------------------------------- admin API and health
 
     def admin_request(self, route: str, method: str, status_code: int) -> None:
@@ -143,9 +157,9 @@ class MetricsRegistry:
     # ------------------------------------------------------------------------- page
 
     def families(self, status: RaftStatus, watchers: int) -> Iterable[Family]:
-        """Every family, those of the seed's sample first and in its order."""
+        """Every family, the legacy ones first and in their order."""
         return chain(
-            seed_families(self.client, status),
+            legacy_families(self.client, status),
             server_families(self.client, status, watchers, self.binary_version, self.commit),
             network_families(self.peers, self.work, status),
             client_families(self.client),

@@ -170,6 +170,10 @@ class RemoveNode(NamedTuple):
     node_id: int
 
 
+KNOWN_FEATURES = ("dummy", "dummy_feature2")
+"""Names that the admin API accepts, in the order of its list; the log may hold others, from a newer version."""
+
+
 class SetFeature(NamedTuple):
     """Turns a feature flag on or off. Reply: `FeatureReply`."""
 

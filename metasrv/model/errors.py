@@ -15,16 +15,16 @@ class MetasrvError(Exception):
     """Base of every error raised on purpose by metasrv."""
 
 
-# ----------------------------------------------------------------------------- start and stop
+# ----------------------------------------------------------------------------- ends of the process
 
 
-class StartupError(MetasrvError):
-    """The process can not start or go on; `exit_code` is the process's exit code."""
+class FatalError(MetasrvError):
+    """The process cannot start, or cannot go on, however long it has run; it ends with `exit_code`."""
 
     exit_code = 1
 
 
-class ConfigError(StartupError):
+class ConfigError(FatalError):
     """The configuration is wrong. `problems` holds one sentence per mistake, all found at once."""
 
     exit_code = 2
@@ -34,25 +34,25 @@ class ConfigError(StartupError):
         self.problems = problems
 
 
-class JoinError(StartupError):
+class JoinError(FatalError):
     """No address of `join` let this node in before the deadline."""
 
     exit_code = 3
 
 
-class LeaveError(StartupError):
+class LeaveError(FatalError):
     """A one-shot leave request was refused or no address answered."""
 
     exit_code = 4
 
 
-class IdentityError(StartupError):
+class IdentityError(FatalError):
     """The data directory belongs to another node, another cluster, or another running process."""
 
     exit_code = 5
 
 
-class DataDamagedError(StartupError):
+class DataDamagedError(FatalError):
     """A file of the data directory is not what this node wrote (invariant 9).
 
     The text names the file, the place in it, and what to do.
@@ -65,19 +65,19 @@ class DataDamagedError(StartupError):
         self.path = path
 
 
-class BindError(StartupError):
+class BindError(FatalError):
     """A listener could not be opened (address in use, not ours, not permitted)."""
 
     exit_code = 7
 
 
-class StorageError(StartupError):
+class StorageError(FatalError):
     """The disk refused a write or a sync (full, read-only, input/output error); the node stops."""
 
     exit_code = 8
 
 
-class InvariantError(StartupError):
+class InvariantError(FatalError):
     """A condition that can not happen did; the node stops rather than go on with a wrong state."""
 
     exit_code = 9
@@ -108,10 +108,14 @@ class NotDoneError(RequestError):
     """The request was certainly not executed; it is safe to send it again."""
 
 
+NOT_LEADER_TEXT = "not leader"
+"""The text of the status that a client gets from a node that does not lead."""
+
+
 class NotLeaderError(NotDoneError):
     """This node is not the leader. `leader_id` is the leader it knows, if any."""
 
-    def __init__(self, leader_id: int | None, text: str = "not leader") -> None:
+    def __init__(self, leader_id: int | None, text: str = NOT_LEADER_TEXT) -> None:
         super().__init__(text)
         self.leader_id = leader_id
 
@@ -125,6 +129,10 @@ class NoLeaderError(NotDoneError):
 
 class OverloadedError(NotDoneError):
     """A bounded queue is full; the request was refused before it was taken."""
+
+
+class ViewLostError(NotDoneError):
+    """A large read took too long: the instant of the state that it read was given up (`state/views.py`)."""
 
 
 class StoppingError(NotDoneError):

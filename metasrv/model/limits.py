@@ -26,7 +26,7 @@ COMMAND_SIZE_BYTES_MAX = 32 * MIB
 ENTRY_SIZE_BYTES_TARGET = 1 * MIB
 """A batch of commands stops growing here, unless its first command alone is larger."""
 ENTRY_COMMANDS_MAX = 256
-"""Commands of one log entry: as many as can be applied within `STEP_TIME_MS_MAX`."""
+"""Commands of one log entry; so many small ones are applied well within `STEP_TIME_MS_MAX`."""
 PROPOSALS_WAITING_MAX = 16_384
 """Proposals that wait for a batch; past it a proposal is refused with `OverloadedError`."""
 PROPOSALS_WAITING_BYTES_MAX = 256 * MIB
@@ -36,10 +36,22 @@ READ_WAITERS_MAX = 65_536
 LOG_MEMORY_BYTES_MAX = 64 * MIB
 """Applied entries are purged early, whatever the configured count, when the log is larger."""
 LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
-"""So large it may become for a peer that is being brought up by a snapshot and needs what comes behind it."""
+"""As large as the log may become while a peer gets a snapshot and needs the entries after it."""
+
+# State ------------------------------------------------------------------------------------------
+STATE_LOG_SIZE_BYTES_TARGET = 16 * MIB
+"""The state's write-ahead log is moved into the state file, and begins anew, when so much was written to it."""
+STATE_LOG_UNSYNCED_SIZE_BYTES_MAX = 2 * MIB
+"""It is synced when so much was written: one large sync would hold up the raft log's, which clients wait for."""
+STATE_LOG_SIZE_BYTES_KEPT = 2 * STATE_LOG_SIZE_BYTES_TARGET
+"""It is overwritten in place, which syncs faster than a growing file; a longer one is cut, piece by piece."""
+STATE_LOG_PINNED_SIZE_BYTES_MAX = 256 * MIB
+"""Size of that log, beside that of the state file, at which the views that keep it from beginning anew are lost."""
+STATE_LOG_COPY_FACTOR = 4
+"""Copying a large state takes long: while a snapshot is written the log may be so many times the state file larger."""
 
 # Peers ------------------------------------------------------------------------------------------
-FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
+PEER_FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
 """One frame on a peer connection."""
 HELLO_SIZE_BYTES_MAX = 4096
 """A frame before the peer has proved who it is."""
@@ -50,19 +62,19 @@ PEER_CONNECTIONS_MAX = 256
 PEER_BUFFER_HIGH_BYTES = 8 * MIB
 """Unsent bytes for a peer at which replication to it pauses."""
 PEER_BUFFER_SIZE_BYTES_MAX = 2 * PEER_BUFFER_HIGH_BYTES
-"""Unsent bytes at which messages are refused: what one step has begun to say may still be said when the pause comes."""
+"""Unsent bytes at which messages are refused; leaves room for messages already produced by the current step."""
 PEER_BUFFER_LOW_BYTES = 2 * MIB
 """Unsent bytes at which replication resumes."""
 APPEND_MESSAGE_SIZE_BYTES_TARGET = 1 * MIB
 """Entries of one append message, unless a single entry is larger."""
 INBOX_MESSAGES_MAX = 16_384
-"""Raft messages that wait while a sync runs; past it the connection they came on is closed."""
+"""Raft messages that wait while a sync runs; further ones are dropped, as a network may, and a warning says so."""
 INBOX_SIZE_BYTES_MAX = 128 * MIB
-"""Their size."""
+"""Size of these messages."""
 REQUESTS_IN_FLIGHT_PER_PEER_MAX = 16_384
 """Forwarded requests that wait for one peer's answer."""
 SNAPSHOT_BURST_SIZE_BYTES_MAX = 4 * MIB
-"""Pieces of a snapshot that one step sends to a peer: less than what its buffer takes beyond the pause."""
+"""Pieces of a snapshot that one step sends to a peer; less than its buffer takes beyond the pause."""
 SNAPSHOT_CHUNK_SIZE_BYTES_MAX = 1 * MIB
 """One chunk of a snapshot on its way to a peer, whatever `snapshot_chunk_size` says."""
 
@@ -118,4 +130,4 @@ LOG_QUEUE_RECORDS_MAX = 16_384
 
 # Loop -------------------------------------------------------------------------------------------
 STEP_TIME_MS_MAX = 5
-"""No step on the event loop may take longer (ARCHITECTURE.md section 1)."""
+"""A step of the event loop that takes longer is counted, with its kind of work (`process/loop_steps.py`)."""

@@ -6,10 +6,15 @@ Raft engines, SQLite, HTTP or gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
+
+U64_MAX = 2**64 - 1
+"""Sequence numbers, node ids, expiries and counters of clients are unsigned 64-bit numbers."""
+I64_MAX = 2**63 - 1
+"""Changes of a counter are signed 64-bit numbers; so are SQLite's integers."""
 
 DATA_VERSION = "V004"
 """On-disk and export format named in status answers (docs/contract/admin-api.md section 1.3)."""
@@ -109,6 +114,10 @@ class Membership:
     def majority(self) -> int:
         return len(self.voters) // 2 + 1
 
+    def failure_tolerance(self, alive: Collection[int]) -> int:
+        """How many more voters may fail before the cluster stops, while the nodes `alive` are up."""
+        return max(0, sum(node_id in alive for node_id in self.voters) - self.majority)
+
     def __str__(self) -> str:
         return f"voters={sorted(self.voters)} learners={sorted(self.learners)}"
 
@@ -163,6 +172,8 @@ class SnapshotStatus(NamedTuple):
     """A snapshot from the leader is being received or checked."""
     path: str | None = None
     """The newest snapshot file that was written or found sound here."""
+    files_size_bytes: int = 0
+    """All snapshot files, and those that are being written or received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +206,9 @@ class RaftStatus:
     last_seq: int
     raft_log: RaftLogStatus
     state_size_bytes: int
+    """Database and write-ahead log together."""
+    state_log_size_bytes: int
+    """Of them, the write-ahead log."""
     snapshot: SnapshotStatus
     fatal: str | None
     """The sentence with which the engine stopped, if it did."""
@@ -204,6 +218,17 @@ class RaftStatus:
         return self.state is RaftState.LEADER
 
     @property
+    def failure_tolerance(self) -> int | None:
+        """How many more voters may fail, as this leader sees it; None off the leader.
+
+        A voter counts as alive when it is connected; the leader itself always does.
+        """
+        if not self.is_leader:
+            return None
+        alive = {self.node_id, *(peer.node_id for peer in self.peers if peer.connected)}
+        return self.membership.failure_tolerance(alive)
+
+    @property
     def leader(self) -> Node | None:
         return None if self.leader_id is None else self.nodes.get(self.leader_id)
 
@@ -211,6 +236,17 @@ class RaftStatus:
     def db_size_bytes(self) -> int:
         """Log and state on disk: the seed's `db_size`."""
         return self.raft_log.wal_total_size + self.state_size_bytes
+
+    def file_sizes_bytes(self) -> dict[str, int]:
+        """Each kind of file on disk; all but the snapshots are what `db_size` adds up."""
+        log = self.raft_log
+        return {
+            "state_database": self.state_size_bytes - self.state_log_size_bytes,
+            "state_write_ahead_log": self.state_log_size_bytes,
+            "raft_log_database": log.wal_closed_chunk_total_size,
+            "raft_log_write_ahead_log": log.wal_open_chunk_size,
+            "snapshots": self.snapshot.files_size_bytes,
+        }
 
     def registered_or_member(self, node_id: int, member: Member) -> Node:
         """The registered node, or what the membership alone says of one not yet registered."""

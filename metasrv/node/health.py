@@ -1,8 +1,8 @@
 """Liveness and readiness of a node: named checks, each with one sentence why.
 
 Liveness is about this process alone and never about the cluster: a node that waits for a leader must not be killed.
-Readiness says whether it makes sense to send requests here. Pure functions over `NodeContext`; only the probe of the
-data directory touches the disk, in a helper thread, and its last answer is what the check looks at. Must not know
+Readiness says whether it makes sense to send requests here. The checks are pure functions over `NodeContext`; only the
+probe of the data directory touches the disk, in a helper thread, and the check reads its last answer. Must not know
 HTTP. Runs on the node's event loop.
 """
 
@@ -18,7 +18,7 @@ from metasrv.model.types import RaftState, RaftStatus
 from metasrv.node.context import NodeContext
 
 LOOP_BEAT_AGE_SECONDS_MAX = 10.0
-"""A loop that has not beaten for so long is stuck, not busy."""
+"""A loop whose last beat is older than this is stuck, not busy."""
 LEADER_CONTACT_ELECTION_TIMEOUTS_MAX = 2
 APPLY_LAG_ENTRIES_MAX = 1000
 """Committed entries that a ready node may still have to apply."""
@@ -142,7 +142,7 @@ def _check_snapshot(status: RaftStatus) -> Check:
 
 def _check_directory(report: DirectoryReport | None) -> Check:
     if report is None:
-        return Check("data_directory", False, "the data directory has not yet been looked at")
+        return Check("data_directory", False, "the data directory has not been checked yet")
     return Check("data_directory", report.passed, report.reason)
 
 
@@ -150,10 +150,10 @@ def _check_directory(report: DirectoryReport | None) -> Check:
 
 
 class DirectoryProbe:
-    """Writes a few bytes to the data directory now and then, and remembers how it went.
+    """Writes a few bytes to the data directory and remembers the outcome for `PROBE_AGE_SECONDS_MAX`.
 
-    The file has no name, so nothing stays behind. A disk that hangs delays an answer by `PROBE_TIMEOUT_SECONDS` once;
-    until it comes back, further answers are given at once.
+    The file has no name, so nothing stays behind. A disk that hangs delays one answer by `PROBE_TIMEOUT_SECONDS`;
+    later answers come at once until the disk responds.
     """
 
     def __init__(self, directory: str, monotonic: Callable[[], float]) -> None:
@@ -192,7 +192,7 @@ def probe_directory(directory: str) -> tuple[bool, str, int | None]:
             file.flush()
         space = os.statvfs(directory)
     except OSError as error:
-        return False, f"the data directory {directory} can not be written: {error.strerror or error}", None
+        return False, f"the data directory {directory} cannot be written: {error.strerror or error}", None
     free_bytes = space.f_bavail * space.f_frsize
     if free_bytes < DISK_FREE_BYTES_MIN:
         text = f"the data directory {directory} has {free_bytes} bytes left, the limit is {DISK_FREE_BYTES_MIN}"
@@ -213,7 +213,7 @@ class Verdict(NamedTuple):
 def judge(probe: str, checks: list[Check], excluded: Sequence[str], verbose: bool) -> Verdict:
     """The answer in the form operators know from etcd and Kubernetes.
 
-    A healthy answer is `ok` unless `verbose`; a failing one always lists every check. Excluded checks can not fail
+    A healthy answer is `ok` unless `verbose`; a failing one always lists every check. Excluded checks cannot fail
     the probe; unknown names in `excluded` are only mentioned.
     """
     passed = all(check.passed or check.name in excluded for check in checks)
@@ -239,7 +239,7 @@ def judge(probe: str, checks: list[Check], excluded: Sequence[str], verbose: boo
 
 
 class HealthMonitor:
-    """Takes the checks of one node and counts their outcomes in its metrics."""
+    """Runs the checks of one node and counts their outcomes in its metrics."""
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context

@@ -1,7 +1,7 @@
-"""How a node becomes and stops being a member: join with patience, register, leave.
+"""How a node becomes and stops being a member: join, register, leave.
 
-Coroutines that `meta_node.py` runs in order. Each waits until a deadline, says what it waits for, and ends with the
-sentence of docs/contract/admin-api.md section 5. They know addresses and consensus, no engine.
+Coroutines that `meta_node.py` runs in order. Each waits until a deadline, logs what it waits for, and ends with the
+sentence of docs/contract/admin-api.md section 5. They know addresses and consensus, but no engine.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from collections.abc import Sequence
 
 from metasrv.consensus import JoinRequest
 from metasrv.model.commands import AddNode
-from metasrv.model.errors import IdentityError, JoinError, LeaveError, MetasrvError, RequestError, StartupError
+from metasrv.model.errors import (
+    FatalError,
+    IdentityError,
+    JoinError,
+    LeaveError,
+    LeaveSelfError,
+    MetasrvError,
+    RequestError,
+)
 from metasrv.model.types import Endpoint, Node
 from metasrv.process.clock import Clock
 from metasrv.raft.consensus import RaftConsensus
@@ -79,16 +87,16 @@ async def _join_through(
     consensus: RaftConsensus, target: Endpoint, request: JoinRequest, clock: Clock, deadline: float
 ) -> None:
     left_ms = max(1, int((deadline - clock.monotonic()) * 1000))
-    description = await consensus.forwarding.describe(target, min(CONNECT_TIMEOUT_MS, left_ms))
-    if description.cluster_id is None:
+    cluster_id = await consensus.forwarding.cluster_id(target, min(CONNECT_TIMEOUT_MS, left_ms))
+    if cluster_id is None:
         raise JoinError("it is not part of a cluster yet")
-    consensus.adopt_cluster(description.cluster_id)
+    consensus.adopt_cluster(cluster_id)
     left_ms = max(1, int((deadline - clock.monotonic()) * 1000))
     await consensus.forwarding.join(target, request, min(JOIN_TIMEOUT_MS, left_ms), hops=1)
 
 
 async def register_node(consensus: RaftConsensus, node: Node, clock: Clock, timeout_ms: int) -> None:
-    """Commit this node's own addresses, overriding what was registered. Raises StartupError at the deadline."""
+    """Commit this node's own addresses, overriding what was registered. Raises FatalError at the deadline."""
     deadline = clock.monotonic() + timeout_ms / 1000
     pause, longest = _REGISTER_PAUSES_SECONDS
     said = ""
@@ -98,7 +106,7 @@ async def register_node(consensus: RaftConsensus, node: Node, clock: Clock, time
             await consensus.propose(AddNode(node, True), min(left_ms, 5_000))
         except RequestError as error:
             if clock.monotonic() + pause > deadline:
-                raise StartupError(
+                raise FatalError(
                     f"node {node.node_id} found no leader to register with in {timeout_ms} ms: {error}"
                 ) from error
             if str(error) != said:
@@ -112,7 +120,7 @@ async def register_node(consensus: RaftConsensus, node: Node, clock: Clock, time
 
 
 async def leave_cluster(forwarding: Forwarding, node_id: int, addresses: Sequence[str]) -> None:
-    """One-shot: ask each address in turn to remove `node_id`. Raises LeaveError when none did."""
+    """Ask each address in turn, three times each, to remove `node_id`. Raises LeaveError when none did."""
     errors: list[str] = []
     for address in addresses:
         for attempt in range(3):
@@ -120,10 +128,11 @@ async def leave_cluster(forwarding: Forwarding, node_id: int, addresses: Sequenc
                 await asyncio.sleep(1.0)
             try:
                 await forwarding.leave(Endpoint.parse(address), node_id, CONNECT_TIMEOUT_MS, hops=1)
+            except LeaveSelfError as error:
+                errors.append(f"{address}: {error}")
+                break  # asking the leader again does not help
             except (MetasrvError, ValueError) as error:
                 errors.append(f"{address}: {error}")
-                if "leave-via-self" in str(error):
-                    break
                 continue
             return
     listed = ", ".join(f'"{address}"' for address in addresses)

@@ -12,17 +12,19 @@ import asyncio
 import gc
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from metasrv import __version__
 from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.model.errors import MetasrvError, StartupError
+from metasrv.model.errors import FatalError, MetasrvError
 from metasrv.model.types import Node
 from metasrv.node.context import NodeContext, Service
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
+from metasrv.process.operating_system import show_thread_name
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.log.storage_thread import StorageThread
 from metasrv.raft.peers.transport import PeerSecurity
@@ -48,7 +50,7 @@ class MetaNode:
         self._factories = factories
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
-        self._failure: StartupError | None = None
+        self._failure: FatalError | None = None
         self._services: list[Service] = []
         self.listening: Callable[[NodeContext], None] = lambda _context: None
         """Called once every listener is open; the node has not joined yet."""
@@ -60,12 +62,14 @@ class MetaNode:
         self._stop.set()
 
     def stopping(self) -> bool:
-        """A stop was asked for."""
+        """Whether a stop was requested."""
         return self._stop.is_set()
 
     async def run(self) -> int:
         """Serve until asked to stop; returns the process's exit code."""
         raft = self._config.raft_config
+        helpers = ThreadPoolExecutor(thread_name_prefix="helper", initializer=show_thread_name)
+        asyncio.get_running_loop().set_default_executor(helpers)
         data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single)
         try:
             consensus, context = self._build(data)
@@ -101,7 +105,8 @@ class MetaNode:
             store=data.store,
             writer=data.writer,
             log_thread=StorageThread("raft-log", after_each=data.writer.checkpoint_if_due),
-            snapshot_thread=StorageThread("snapshot"),
+            snapshot_thread=StorageThread("snapshot", handed_over=metrics.storage_result),
+            state_thread=StorageThread("state", handed_over=metrics.storage_result),
             security=PeerSecurity.from_config(raft),
             observer=metrics,
             clock=self._clock,
@@ -136,7 +141,7 @@ class MetaNode:
                 await joining
                 context.joined = True
                 gc.collect()
-                gc.freeze()  # what lives as long as the process need not be looked at again
+                gc.freeze()  # later collections skip what lives as long as the process
                 self.started(context)
                 await stopping
         finally:
@@ -179,6 +184,6 @@ class MetaNode:
             context.loop_lag_ms = max(0.0, (now - due) * 1000)
             context.loop_beat_at = now
 
-    def _fail(self, error: StartupError) -> None:
+    def _fail(self, error: FatalError) -> None:
         self._failure = error
         self._stop.set()

@@ -1,7 +1,7 @@
 """Opens what a node keeps on disk and makes sure that its parts belong together, before anything runs.
 
 Directory, raft log and state are checked against each other here; any doubt stops the start with a sentence
-(invariant 9). Blocking on purpose: it runs before the node serves anything.
+(invariant 9). It blocks, and runs before the node serves anything.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from metasrv.model.errors import DataDamagedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.process.data_directory import DataDirectory
 from metasrv.process.operating_system import sync_directory
+from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES
 from metasrv.state.machine import StateMachine
@@ -53,7 +54,7 @@ def open_data(
 ) -> OpenedData:
     """Open or create the data directory; `bootstrap` makes a fresh one the first voter of a new cluster.
 
-    The simulator passes a state machine that is watched, and a checkpoint size that short runs reach.
+    The simulator passes an observed state machine and a checkpoint size that short runs reach.
 
     Raises IdentityError, DataDamagedError, StorageError.
     """
@@ -113,7 +114,7 @@ def _reconcile(directory: DataDirectory, store: LogStore, writer: LogWriter, mac
     """The log must hold the state's last entry, unless a snapshot was put in place just before a crash."""
     applied = machine.last_applied
     entry = store.entry_at(applied.index)
-    if entry is not None and entry[2] == applied.term:
+    if entry is not None and entry[TERM] == applied.term:
         return
     tail = machine.installed_tail()
     if tail is not None:

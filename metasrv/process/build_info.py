@@ -1,4 +1,4 @@
-"""Which build this is: the version and, where the one who built it said so, the commit. Pure; runs anywhere."""
+"""Which build this is: the version and, if the builder provided it, the commit. Pure; runs anywhere."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ UNKNOWN_COMMIT = "unknown"
 
 
 def build_commit(environment: Mapping[str, str]) -> str:
-    """The commit, `UNKNOWN_COMMIT` where nobody said it."""
+    """The commit, or `UNKNOWN_COMMIT` if the builder provided none."""
     return environment.get(COMMIT_VARIABLE) or UNKNOWN_COMMIT
 
 
 def binary_version(commit: str) -> str:
-    """`0.1.0+1ed2298a0c11`, a version with build metadata; without a known commit the version alone."""
+    """`0.2.0+1ed2298a0c11`, a version with build metadata; the version alone if the commit is unknown."""
     return __version__ if commit == UNKNOWN_COMMIT else f"{__version__}+{commit}"

@@ -1,7 +1,7 @@
 """Time as a parameter: the two clocks a node reads, behind one protocol.
 
-Nothing below this module may call `time` itself where the value decides anything; the simulator
-replaces the clock with a virtual one. `apply` never reads a clock at all (invariant 2).
+Code under simulation reads a clock it was given, or the event loop's, and never `time` itself: the simulator replaces
+both with virtual ones. `apply` reads no clock at all (invariant 2). Callable from every thread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data directory: its layout, its lock, and whose it is.
+"""The data directory: its layout, its lock, and which node it belongs to.
 
     <raft_dir>/LOCK                          held by the running process
     <raft_dir>/node.json                     identity: node id, incarnation, cluster id
@@ -6,8 +6,8 @@
     <raft_dir>/df_meta/V004/state/state.db   the state
     <raft_dir>/df_meta/V004/snapshot/*.snap  snapshots
 
-Never starts empty where data was before (invariant 9). Runs before the event loop is busy, and once more when the node
-learns its cluster. Knows nothing of what the files hold.
+Never starts empty where data was before (invariant 9). Runs before the node serves, and again when the node learns its
+cluster. Does not know what the files contain.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ADVICE = "restore the directory from a copy, or remove it and let the node join
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose directory this is."""
+    """The node and the cluster that the directory belongs to."""
 
     node_id: int
     incarnation: str
@@ -64,7 +64,7 @@ class DataDirectory:
             os.makedirs(root, mode=0o700, exist_ok=True)
             descriptor = _lock(root)
         except OSError as error:
-            raise StorageError(f"the data directory {root} can not be used: {error.strerror}") from error
+            raise StorageError(f"the data directory {root} cannot be used: {error.strerror}") from error
         try:
             identity = _read_identity(root)
             if identity is not None and identity.complete and identity.node_id != configured_id:
@@ -83,11 +83,11 @@ class DataDirectory:
 
     @property
     def fresh(self) -> bool:
-        """The first start is not finished yet: log and state are still to be created."""
+        """Whether the first start is unfinished: log and state have yet to be created."""
         return not self.identity.complete
 
     def complete(self, cluster_id: str | None) -> None:
-        """Log and state exist on disk: from now on their absence is damage."""
+        """Record that log and state exist on disk; from now on their absence is damage."""
         self._write(replace(self.identity, complete=True, cluster_id=cluster_id))
 
     def set_cluster_id(self, cluster_id: str) -> None:
@@ -107,7 +107,7 @@ class DataDirectory:
         base = os.path.join(self.root, "df_meta")
         if self.identity.node_id != configured_id:
             self.identity = replace(self.identity, node_id=configured_id)
-        shutil.rmtree(base, ignore_errors=True)  # what an unfinished first start left; nothing was acknowledged
+        shutil.rmtree(base, ignore_errors=True)  # left by an unfinished first start, which acknowledged nothing
         self._write(self.identity)
 
     def _make_subdirectories(self) -> None:
@@ -132,7 +132,7 @@ class DataDirectory:
             os.replace(path + ".tmp", path)
             sync_directory(self.root)
         except OSError as error:
-            raise StorageError(f"{path} can not be written: {error.strerror}") from error
+            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
         self.identity = identity
 
 
@@ -158,7 +158,7 @@ def _read_identity(root: str) -> Identity | None:
             raise DataDamagedError(path, "the whole file", "is missing although data is present", _ADVICE) from None
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataDamagedError(path, "the whole file", f"can not be read: {error}", _ADVICE) from error
+        raise DataDamagedError(path, "the whole file", f"cannot be read: {error}", _ADVICE) from error
     try:
         fields = json.loads(text)
         if fields["format"] != _FORMAT:
@@ -176,5 +176,5 @@ def _read_identity(root: str) -> Identity | None:
 
 
 def _checksum(fields: dict[str, Any]) -> int:
-    """Another incarnation or cluster would be a valid text too, and would cut the node off without a word."""
+    """Guards the fields: JSON with a wrong incarnation or cluster is still valid, and would silently cut the node off."""
     return zlib.crc32(json.dumps(fields, sort_keys=True).encode())

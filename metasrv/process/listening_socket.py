@@ -1,7 +1,7 @@
 """A listening TCP socket, for each of the node's three ports.
 
-Not left to the event loop: after a bind that failed inside uvloop, its loop never closes, nor does the process end. And
-already listening, since two sockets may share an address until one of them does. Runs at the start of a listener.
+Bound here and not by the event loop: after a failed bind inside uvloop, the loop never closes and the process never
+ends. It listens at once, because two sockets may share an address until one of them listens. Runs when a listener starts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ OpenSocket = Callable[[int, Address, int], socket.socket]
 
 def listening_socket(family: int, address: Address, backlog: int) -> socket.socket:
     """Bound and listening, for the event loop to accept on; raises OSError and leaves nothing open."""
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # With the protocol named, asyncio turns off the delay of small writes on what it accepts; uvloop always does.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.setblocking(False)

@@ -1,8 +1,8 @@
 """Log lines: from `[log]` to files and standard error, written by a helper thread, without secrets.
 
-`start_logging` is called once by the process, before the event loop runs. A log call costs the caller a queue entry; a
-slow disk or a full pipe blocks the helper thread only. When the queue is full, lines are dropped and counted, because
-a node that stops for its log is worse than a gap that says so (invariant 10). Knows nothing of what is logged.
+`start_logging` is called once by the process, before the node starts. A log call costs the caller a queue entry; a slow
+disk or a full pipe blocks the helper thread only. When the queue is full, lines are dropped and counted, because a
+reported gap is better than a node that waits for its log (invariant 10). Does not know what is logged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import logging.handlers
 import queue
 import sys
-import time
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import IO, Any
@@ -22,6 +22,7 @@ from metasrv.config.model import MASK, LogConfig
 from metasrv.model.errors import ConfigError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs_file import RotatingFileHandler
+from metasrv.process.operating_system import show_thread_name
 
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -40,7 +41,7 @@ class Redactor:
 
     def __init__(self, secrets: Sequence[str]) -> None:
         texts = {secret for secret in secrets if secret}
-        # JSON lines carry the escaped form; longer ones go first, one may be part of another.
+        # JSON lines carry the escaped form. Longer secrets go first, because one may contain another.
         texts |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in texts}
         self._secrets = sorted(texts, key=len, reverse=True)
 
@@ -60,13 +61,13 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
         line = f"{_timestamp(record)} {_level_name(record)} {record.name}: {record.getMessage()}{extras}"
-        # One record, one line, whatever somebody managed to get into a message; traces keep their own lines.
+        # One record is one line, whatever its message contains; traces keep their line breaks.
         line = line.replace("\r", "\\r").replace("\n", "\\n")
         return self._redact(line + _trace(self, record))
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, level, target, message, what was given as `extra`, trace."""
+    """One JSON object per line: timestamp, level, target, message, what was given as `extra`, trace."""
 
     def __init__(self, redact: Callable[[str], str]) -> None:
         super().__init__()
@@ -109,10 +110,10 @@ class Sink:
 
 
 class BoundedQueueHandler(logging.handlers.QueueHandler):
-    """Hands records to the helper thread; drops and counts them when it can not keep up.
+    """Hands records to the helper thread; drops and counts them when it cannot keep up.
 
-    Which sinks want a record is decided here, when it is logged: a level that changes while the record waits must
-    not decide over it. Queue items are pairs of a record and the handlers that get it.
+    Which sinks want a record is decided here, when it is logged, so a level that changes while the record waits does
+    not affect it. Queue items are pairs of a record and the handlers that get it.
     """
 
     def __init__(self, items: queue.Queue[Any], sinks: Sequence[Sink]) -> None:
@@ -132,7 +133,7 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
                 self.queue.put_nowait(report)
         except queue.Full:
             self.dropped += 1
-        except Exception:  # a message whose arguments do not fit; the standard library prints it and goes on
+        except Exception:  # arguments that do not fit the message; the standard library prints the mistake
             self.handleError(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
@@ -144,7 +145,7 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
         return fixed
 
     def dropped_report(self) -> tuple[logging.LogRecord, tuple[logging.Handler, ...]] | None:
-        """An item that tells all sinks of what was dropped since the last one; None when nothing was."""
+        """A queue item that tells all sinks how many lines were dropped since the last report; None if none were."""
         lost, self._dropped_reported = self.dropped - self._dropped_reported, self.dropped
         if lost == 0:
             return None
@@ -156,10 +157,21 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
 class _Writer(logging.handlers.QueueListener):
     """The helper thread: gives each record to the handlers it waits for."""
 
+    queue: queue.Queue[Any]
+
+    def _monitor(self) -> None:
+        threading.current_thread().name = "log-writer"
+        show_thread_name()
+        super()._monitor()  # type: ignore[misc]  # what the thread runs; the type stubs leave it out
+
     def handle(self, record: Any) -> None:
         fixed, handlers = record
         for handler in handlers:
             handler.handle(fixed)
+
+    def enqueue_sentinel(self) -> None:
+        """The end mark waits for a place in a full queue; the thread is still writing."""
+        self.queue.put(None)
 
 
 class RunningLogs:
@@ -193,13 +205,7 @@ class RunningLogs:
             return
         self._running = False
         logging.getLogger().removeHandler(self._entrance)
-        while True:
-            try:
-                self._writer.stop()
-            except queue.Full:  # its end mark needs a place; the thread is still writing
-                time.sleep(0.01)
-                continue
-            break
+        self._writer.stop()
         report = self._entrance.dropped_report()
         if report is not None:
             self._writer.handle(report)
@@ -210,7 +216,7 @@ class RunningLogs:
             logging.getLogger(name).setLevel(level)
 
     def set_level(self, logger_name: str, level: str | None) -> None:
-        """Override the level of a logger and those below it in all sinks, or end that with None.
+        """Override the level of a logger and those below it in all sinks; None removes the override.
 
         The empty name is every logger without an override of its own. Raises ValueError for an unknown level.
         """
@@ -225,7 +231,7 @@ class RunningLogs:
         return dict(self._overrides)
 
     def _apply_levels(self) -> None:
-        """Give loggers the lowest level any sink wants, so that what nobody wants costs nothing."""
+        """Give loggers the lowest level any sink wants, so that unwanted records cost nothing."""
         wanted = set().union(*(sink.logger_names for sink in self._sinks), {""})
         for name in wanted | set(self._touched):
             logger = logging.getLogger(name)
@@ -238,7 +244,7 @@ def start_logging(config: LogConfig, secrets: Sequence[str] = (), stderr: IO[str
     """Open the configured sinks and attach them to the root logger.
 
     `secrets` never reach a sink (see `Config.secret_values`); `stderr` replaces standard error.
-    Raises ConfigError when the directory of the log files can not be written.
+    Raises ConfigError when the directory of the log files cannot be written.
     """
     logging.addLevelName(TRACE, "TRACE")
     redact = Redactor(secrets)
@@ -254,7 +260,7 @@ def start_logging(config: LogConfig, secrets: Sequence[str] = (), stderr: IO[str
             file_handler = RotatingFileHandler(config.file.dir, config.file.limit, config.file.max_size)
         except OSError as error:
             raise ConfigError(
-                [f"`log.file.dir`: {config.file.dir} can not be written: {error.strerror or error}"]
+                [f"`log.file.dir`: {config.file.dir} cannot be written: {error.strerror or error}"]
             ) from error
         add(file_handler, config.file.level, config.file.format)
     if config.stderr.on:
@@ -282,7 +288,7 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """The exception and the stack of a record, each beginning on a new line; empty without them."""
+    """The exception and the stack of a record, each beginning on a new line; empty if there are none."""
     if record.exc_info and not record.exc_text:
         record.exc_text = formatter.formatException(record.exc_info)
     parts = [part for part in (record.exc_text, record.stack_info) if part]

@@ -1,4 +1,4 @@
-"""A log file an hour, a further one when it grows too large, the oldest ones removed.
+"""One log file per hour, another one when it grows too large; the oldest are removed.
 
 Files are called `metasrv.<hour in UTC>.log`, then `.1.log` and so on within the hour; nothing is ever renamed, so a
 reader that follows a file keeps it. Runs on the logging helper thread. A full disk costs lines, never the process.
@@ -20,7 +20,7 @@ _NAME = re.compile(r"^metasrv\.(\d{4}-\d{2}-\d{2}-\d{2})(?:\.(\d+))?\.log$")
 class RotatingFileHandler(logging.Handler):
     """Writes whole lines and keeps at most `limit` files of at most about `max_size_bytes`.
 
-    Raises OSError when the directory or the first file can not be written.
+    Raises OSError when the directory or the first file cannot be written.
     """
 
     def __init__(self, directory: str, limit: int, max_size_bytes: int) -> None:
@@ -65,7 +65,7 @@ class RotatingFileHandler(logging.Handler):
             self._part += 1
             self._open(hour)
         if self._stream is not None:
-            while line:  # a nearly full disk may take a part; the next attempt says that it is full
+            while line:  # a nearly full disk may take only a part; the next write then fails
                 written = self._stream.write(line)
                 self._size_bytes += written
                 line = line[written:]
@@ -105,7 +105,7 @@ class RotatingFileHandler(logging.Handler):
             stream.close()
 
     def _complain(self, error: OSError) -> None:
-        """Say once on standard error that lines are lost; the log itself can not say it."""
+        """Say once on standard error that lines are lost; the log itself cannot say it."""
         if not self._complained:
             self._complained = True
             sys.stderr.write(f"metasrv: log lines are lost, {self.path}: {error.strerror or error}\n")

@@ -1,4 +1,4 @@
-"""How many files and connections this process may have open, and how many of them clients may use up.
+"""How many files and connections this process may have open, and how many of them clients may use.
 
 Clients come in unbounded numbers: one that leaks its connections must not take the descriptors that the log, snapshots,
 peers and the admin API need. Runs once at the start, and when a listener opens.
@@ -11,26 +11,26 @@ from metasrv.process.operating_system import descriptor_limit, raise_descriptor_
 
 
 def raise_open_files() -> int:
-    """Take what the system lets this user take, `OPEN_FILES_WANTED` at most; returns the limit from now on."""
+    """Raise the limit as far as the system allows, to `OPEN_FILES_WANTED` at most; returns the limit that now holds."""
     raise_descriptor_limit(OPEN_FILES_WANTED)
     return descriptor_limit()
 
 
 def client_connections_max(open_files: int) -> int:
-    """Connections of clients to the gRPC port with so many descriptors: what the node itself does not need.
+    """How many client connections the gRPC port takes, out of `open_files` descriptors.
 
-    Half of them where they are few.
+    Those that the node does not need itself; half of them if there are few.
     """
     return min(GRPC_CONNECTIONS_MAX, max(open_files - OPEN_FILES_RESERVED, open_files // 2))
 
 
 def admin_connections_max(open_files: int) -> int:
-    """Connections to the admin API, likewise."""
+    """How many connections the admin API takes, out of `open_files` descriptors."""
     return min(ADMIN_CONNECTIONS_MAX, open_files // 8)
 
 
 def open_files_warning(open_files: int) -> str | None:
-    """What an operator should know of a low limit, None of one that does."""
+    """A warning if the limit leaves clients few connections, else None."""
     connections = client_connections_max(open_files)
     if connections >= GRPC_CONNECTIONS_MAX // 4:
         return None

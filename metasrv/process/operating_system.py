@@ -1,8 +1,8 @@
-"""What differs between operating systems: syncing, SQLite's sync pragmas, descriptors, tracing, which systems are served.
+"""What differs between operating systems: syncing, SQLite's sync pragmas, descriptors, tracing, names of threads.
 
-Linux and macOS are served. Everything else in metasrv calls these functions and asks for no platform itself. Each
-function looks the system's call up when it is called, so that tests and the simulator can take it away or replace it.
-Knows no file of ours and no configuration; callable from every thread.
+Supports Linux and macOS; `cli/__init__.py` refuses Windows. What a node runs calls these functions instead of asking for
+the platform. Each function looks up the system's call when it is called, so that tests and the simulator can remove or
+replace it. Knows no configuration and none of metasrv's files; callable from every thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import os
 import resource
 import sqlite3
 import sys
+import threading
 
+_PR_SET_NAME = 15
 _PR_SET_PTRACER = 0x59616D61
 _OPEN_MAX_MACOS = 10_240
 """macOS refuses a limit above this one even where it reports none."""
@@ -32,7 +34,7 @@ def sync_data(descriptor: int) -> None:
 
 
 def sync_file(descriptor: int) -> None:
-    """As `sync_data`, with all of the file's attributes; for directories too. Raises OSError."""
+    """Sync like `sync_data`, with all of the file's attributes; works for directories too. Raises OSError."""
     full_sync: int | None = getattr(fcntl, "F_FULLFSYNC", None)
     if full_sync is not None:
         try:
@@ -75,19 +77,28 @@ def raise_descriptor_limit(wanted: int) -> None:
 
 
 def descriptor_limit() -> int:
-    """The limit on open descriptors that holds now; without one, a number that nobody reaches."""
+    """The current limit on open descriptors; 2**31 if there is none."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**31 if soft == resource.RLIM_INFINITY else soft
 
 
 def allow_tracing_by(process_id: int) -> None:
-    """Let this child, and no other process, trace this one where Yama allows only parents to; 0 takes it back.
+    """Let the process `process_id`, and no other, trace this one where Yama allows only ancestors; 0 revokes it.
 
-    Linux only: elsewhere a tracer needs rights of its own (on macOS, root).
+    Does nothing except on Linux: elsewhere a tracer needs rights of its own (on macOS, root).
     """
     if sys.platform == "linux":
         # Without Yama the call fails. Nothing was forbidden then, so the result does not matter.
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(process_id), 0, 0, 0)
+
+
+def show_thread_name() -> None:
+    """Tell the system the name of the calling thread, for `top -H` and `/proc`, as Python does itself from 3.14 on.
+
+    Linux only, which keeps 15 bytes of it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, threading.current_thread().name.encode()[:15], 0, 0, 0)
 
 
 def thread_processor_time_ns(native_id: int) -> int | None:

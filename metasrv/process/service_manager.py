@@ -1,7 +1,7 @@
-"""What systemd is told about this process: that it is ready, that it stops, that it is alive (`Type=notify`).
+"""Tells systemd that this process is ready, stopping or alive (`Type=notify`).
 
-A datagram to the socket named by NOTIFY_SOCKET, as sd_notify(3) describes it. Without that variable nobody asked, and
-nothing is sent. Knows nothing of nodes. Runs on the event loop; a send never blocks.
+Sends datagrams to the socket named by NOTIFY_SOCKET, as sd_notify(3) describes; nothing if that variable is not set.
+Knows nothing of nodes. Runs on the event loop; a send never blocks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ SOCKET_VARIABLE = "NOTIFY_SOCKET"
 WATCHDOG_PERIOD_VARIABLE = "WATCHDOG_USEC"
 WATCHDOG_PROCESS_VARIABLE = "WATCHDOG_PID"
 BEATS_PER_WATCHDOG_PERIOD = 3
-"""Of three beats two may be late before the process is taken for dead."""
+"""Two of three beats may be late before systemd considers the process dead."""
 
 
 class ServiceManager:
-    """The service manager that started this process, or nobody."""
+    """The service manager that started this process, if there is one."""
 
     def __init__(self, address: str | None, watchdog_seconds: float | None = None) -> None:
         """`address` is a path, or an abstract name after `@`; `watchdog_seconds` is the longest silence allowed."""
@@ -32,7 +32,7 @@ class ServiceManager:
 
     @classmethod
     def from_environment(cls, environment: MutableMapping[str, str]) -> ServiceManager:
-        """Take the variables out, so that children do not speak for this process."""
+        """Read the variables and remove them, so that children do not speak for this process."""
         address = environment.pop(SOCKET_VARIABLE, None) or None
         period = environment.pop(WATCHDOG_PERIOD_VARIABLE, "")
         process = environment.pop(WATCHDOG_PROCESS_VARIABLE, "")
@@ -41,7 +41,7 @@ class ServiceManager:
         return cls(address, seconds or None)
 
     def ready(self, status: str) -> None:
-        """The service has started; `status` is one line for `systemctl status`."""
+        """Say that the service has started; `status` is one line for `systemctl status`."""
         self._send(f"READY=1\nSTATUS={status}")
 
     def stopping(self, status: str) -> None:
@@ -69,4 +69,4 @@ class ServiceManager:
         except OSError as error:
             if not self._complained:
                 self._complained = True
-                logger.warning("the service manager at %s can not be told about this process: %s", self._address, error)
+                logger.warning("the service manager at %s cannot be told about this process: %s", self._address, error)

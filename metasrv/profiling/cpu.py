@@ -1,9 +1,9 @@
-"""CPU profiles of this process: by py-spy where it may attach, else by a sampler inside.
+"""CPU profiles of this process: by py-spy where it may attach, else by an in-process sampler.
 
 py-spy runs as a child and reads this process's memory from outside, so the event loop only waits for it. Attaching to
-one's parent needs a permission that containers often lack (a Yama restriction is lifted here for that child alone);
-then the in-process sampler answers and the result says so. Must not know HTTP. Runs on the event loop; reading and
-writing files and encoding happen in a helper thread.
+one's parent needs a permission that containers often lack (a Yama restriction is lifted here for that child alone).
+Without it the in-process sampler takes the profile, and the result says so. Must not know HTTP. Runs on the event loop;
+reading and writing files and encoding happen in a helper thread.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 PY_SPY = "py-spy"
 IN_PROCESS = "in-process"
 PY_SPY_OVERTIME_SECONDS = 15.0
-"""Past the asked-for time py-spy only has to write a file; after this it is given up."""
+"""How long py-spy may take to write its file once the requested time is over."""
 
 _PY_SPY_FORMATS = {ProfileFormat.SVG: "flamegraph", ProfileFormat.SPEEDSCOPE: "speedscope"}
 
@@ -77,10 +77,10 @@ async def _record_with_py_spy(
         )
         if failure is None:
             return await asyncio.to_thread(_read_file, path)
-        logger.warning("py-spy can not profile this process, sampling in-process instead: %s", failure)
+        logger.warning("py-spy cannot profile this process, sampling in-process instead: %s", failure)
         return None
     except OSError as error:
-        logger.warning("py-spy can not be run, sampling in-process instead: %s", error)
+        logger.warning("py-spy cannot be run, sampling in-process instead: %s", error)
         return None
     finally:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
@@ -134,7 +134,7 @@ async def _record_in_process(seconds: int, frequency_hertz: int) -> list[StackSa
 def _encode(
     samples: list[StackSample], seconds: int, frequency_hertz: int, profile_format: ProfileFormat, started_ns: int
 ) -> bytes:
-    """Write samples, whose one value counts them, in the asked-for form."""
+    """Encode the samples in the requested form; the one value of each is its count."""
     if profile_format is ProfileFormat.FOLDED:
         return to_folded(samples).encode()
     if profile_format is ProfileFormat.SVG:

@@ -20,7 +20,7 @@ HEADER_PIXELS = 40
 CHARACTER_PIXELS = 7.0
 BOX_WIDTH_PIXELS_MIN = 0.3
 DEPTH_MAX = 256
-"""Rows; what is deeper counts for the row at the limit."""
+"""Rows; deeper frames count toward the last row."""
 
 
 @dataclass(slots=True)

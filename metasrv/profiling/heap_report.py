@@ -1,4 +1,4 @@
-"""Reads a memray capture and writes the heap profile in one form; a program of its own.
+"""A program that reads a memray capture and writes the heap profile in one form.
 
     python -m metasrv.profiling.heap_report CAPTURE OUTPUT FORMAT STARTED_NS DURATION_NS
 

@@ -1,7 +1,7 @@
 """Heap profiles of this process, by memray.
 
 memray hooks the allocators of the running process; it sees what is allocated while it watches, not what was there
-before. It keeps totals and not events, so that a capture stays small. Hooking and unhooking take tens of milliseconds
+before. It keeps totals instead of events, so that a capture stays small. Hooking and unhooking take tens of milliseconds
 and happen in a helper thread; only from there does memray see the callers of the event loop's own frames. A child
 process reads the capture, because that takes seconds of pure computing. Must not know HTTP. Runs on the event loop.
 """
@@ -30,7 +30,7 @@ REPORT_MODULE = "metasrv.profiling.heap_report"
 async def record_memory(seconds: int, profile_format: ProfileFormat) -> Profile:
     """Watch allocations for `seconds`; the form is one of `MEMORY_FORMATS`. Cancellation ends the watch.
 
-    Raises ProfilerUnavailableError, ProfilerBusyError (memray watches a process once), ProfilingError.
+    Raises ProfilerUnavailableError, ProfilerBusyError (memray already watches this process), ProfilingError.
     """
     started_ns = time.time_ns()
     directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="metasrv-heap-")
@@ -48,22 +48,22 @@ async def record_memory(seconds: int, profile_format: ProfileFormat) -> Profile:
 
 
 async def _watch(capture: str, seconds: float) -> None:
-    """Capture allocations; whatever happens meanwhile, the hooks are gone afterwards."""
+    """Capture allocations; the hooks are removed afterwards, whatever happens meanwhile."""
     starting = asyncio.ensure_future(asyncio.to_thread(_start, capture))
     try:
         await asyncio.shield(starting)
         await asyncio.sleep(seconds)
     finally:
-        # Also when the start was not waited for: hooks that stay would slow the process down for good.
+        # Also if this was cancelled during the start: hooks left behind would slow the process down forever.
         await asyncio.shield(asyncio.to_thread((await starting).__exit__, None, None, None))
 
 
 def _start(capture: str) -> Tracker:
     try:
-        # Imported when first used: it takes memory that a node without a profile does not need.
+        # Imported when first used: it takes memory that most nodes never need.
         from memray import FileDestination, FileFormat, Tracker
     except ImportError as error:
-        raise ProfilerUnavailableError(f"memory profiling needs memray, which can not be loaded: {error}") from error
+        raise ProfilerUnavailableError(f"memory profiling needs memray, which cannot be loaded: {error}") from error
     try:
         tracker = Tracker(
             destination=FileDestination(capture, compress_on_exit=False),
@@ -72,9 +72,9 @@ def _start(capture: str) -> Tracker:
         )
         tracker.__enter__()
     except RuntimeError as error:
-        raise ProfilerBusyError(f"memray can not start: {error}") from error
+        raise ProfilerBusyError(f"memray cannot start: {error}") from error
     except OSError as error:
-        raise ProfilingError(f"memray can not write its capture: {error}") from error
+        raise ProfilingError(f"memray cannot write its capture: {error}") from error
     return tracker
 
 

@@ -20,12 +20,12 @@ from metasrv.profiling.stacks import Frame, StackSample, short_path
 DEPTH_MAX = 256
 RUNNING_SHARE_MIN = 0.1
 SWITCH_INTERVAL_SECONDS = 1e-5
-"""While sampling: with the usual 5 ms the sampler would mostly see the event loop where it waits, because that is where
-a loop of short steps gives up the interpreter."""
+"""In force while sampling. With Python's usual 5 ms the sampler would mostly see the event loop waiting, because that is
+where a loop of short steps gives up the interpreter."""
 
 
 def sample_threads(seconds: float, frequency_hertz: int, stop: threading.Event) -> list[StackSample]:
-    """Look `frequency_hertz` times a second until `seconds` are over or `stop` is set; values count samples."""
+    """Take stacks `frequency_hertz` times a second until `seconds` are over or `stop` is set; values count samples."""
     interval = 1.0 / frequency_hertz
     counts: Counter[tuple[Frame, ...]] = Counter()
     clock = _ProcessorClock(int(interval * RUNNING_SHARE_MIN * 1e9))
@@ -39,8 +39,9 @@ def sample_threads(seconds: float, frequency_hertz: int, stop: threading.Event) 
             due = max(due + interval, now)
             if stop.wait(max(0.0, min(due, end) - now)):
                 break
-            # Look first: asking the system for processor times gives up the interpreter, and by the time it is back a
-            # loop of short steps waits again. And unhurried: a coroutine that goes on meanwhile loses its callers.
+            # Take the stacks before the processor times: asking for those gives up the interpreter, and afterwards a
+            # loop of short steps waits again. Take them at the usual interval: a coroutine that runs meanwhile
+            # loses its callers.
             sys.setswitchinterval(switch_interval)
             stacks = [(ident, _stack(frame)) for ident, frame in sys._current_frames().items() if ident != own]
             sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
@@ -61,7 +62,7 @@ def _stack(frame: FrameType | None) -> tuple[Frame, ...]:
 
 
 class _ProcessorClock:
-    """Which threads have used the processor since the last look."""
+    """Tells which threads have used the processor since it was last asked."""
 
     def __init__(self, running_ns_min: int) -> None:
         self._running_ns_min = running_ns_min
@@ -71,7 +72,7 @@ class _ProcessorClock:
     def running_threads(self) -> set[int] | None:
         """Identifiers of the threads that ran; None where the system does not tell.
 
-        The first look at a thread knows no earlier one and takes it as idle.
+        A thread that is seen for the first time counts as idle.
         """
         if not self._known:
             return None
@@ -81,7 +82,7 @@ class _ProcessorClock:
                 continue
             used = thread_processor_time_ns(thread.native_id)
             if used is None:
-                continue  # the thread has ended meanwhile
+                continue  # the thread has ended
             before = self._used_ns.get(thread.ident, used)
             self._used_ns[thread.ident] = used
             if used - before >= self._running_ns_min:

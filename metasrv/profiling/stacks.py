@@ -1,6 +1,6 @@
-"""Stacks with values: what every profiler here produces and every format here is written from.
+"""Stacks with values: every profiler here produces them, and every format is written from them.
 
-The text form is the folded one of FlameGraph, one stack a line, root first: `main (a.py:3);work (b.py:7) 42`.
+The text form is the folded one of FlameGraph, one stack per line, root first: `main (a.py:3);work (b.py:7) 42`.
 Pure functions; must not know where the samples come from. Runs anywhere.
 """
 
@@ -14,7 +14,7 @@ _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>.*?)(?::(?P<line>\d+))?\)$", 
 
 
 class Frame(NamedTuple):
-    """A function, where it stands, and the line it was at; 0 when unknown."""
+    """A function, its file, and the line it was at; 0 if unknown."""
 
     function: str
     file: str = ""
@@ -46,7 +46,7 @@ def parse_frame(text: str) -> Frame:
 
 
 def parse_folded(text: str) -> list[StackSample]:
-    """Read folded lines with one value each; lines that are not of that form are left out."""
+    """Read folded lines with one value each; other lines are left out."""
     samples = []
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class ProtocolVersion(NamedTuple):
-    """A release number as the handshake speaks of it; minor and patch stay below 1000."""
+    """A release number as the handshake sends it; minor and patch stay below 1000."""
 
     major: int
     minor: int
@@ -47,4 +47,4 @@ MIN_CLIENT_VERSION = ProtocolVersion(1, 2, 676)
 """The oldest client that is let in, unless `grpc_min_client_version` says otherwise."""
 
 MIN_SERVER_VERSION = ProtocolVersion(260217, 0, 0)
-"""The oldest server that our own client talks to: it needs KvTransaction and `match_seq` on puts."""
+"""The oldest server that the client library talks to: it needs KvTransaction and `match_seq` on puts."""

@@ -3,7 +3,7 @@
 The state file is durable by itself, so the log may be purged up to the applied index that a finished sync of the state
 has put on disk. Policy: every `snapshot_logs_since_last` applied entries, keeping `max_applied_log_to_keep` of them;
 earlier when the log in memory grows past its limit. What a snapshot on its way to a peer must be followed by stays, up
-to a larger limit: a peer that hangs must not fill the memory. The sync runs in the snapshot thread; the purge is a lazy
+to a larger limit: a peer that hangs must not fill the memory. The sync runs in the state thread; the purge is a lazy
 log write.
 """
 
@@ -12,13 +12,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
 from metasrv.model.types import LogId
+from metasrv.raft.log.format import TERM
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
-from metasrv.state.snapshot import checkpoint, sync_state
+from metasrv.state.durability import sync_state
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Compaction:
         logs_since_last: int,
         logs_to_keep: int,
         applied_index: Callable[[], int],
-        failed: Callable[[StartupError], None],
+        failed: Callable[[FatalError], None],
     ) -> None:
         self._store = store
         self._snapshots = snapshots
@@ -58,7 +59,7 @@ class Compaction:
         """The last purged entry; the log keeps its position, as Raft's consistency check needs it."""
         first = self._store.first_index
         entry = self._store.entry_at(first)
-        return LogId(entry[2], first, 0) if entry is not None and first > 1 else None
+        return LogId(entry[TERM], first, 0) if entry is not None and first > 1 else None
 
     def consider(self) -> None:
         """Start a sync of the state if enough was applied since the last one."""
@@ -76,7 +77,7 @@ class Compaction:
             self._running = False
             if error is not None:
                 self._failed(
-                    error if isinstance(error, StartupError) else StorageError(f"the state can not be synced: {error}")
+                    error if isinstance(error, FatalError) else StorageError(f"the state cannot be synced: {error}")
                 )
                 return
             self._synced_index = applied
@@ -118,6 +119,5 @@ class Compaction:
 
 
 def _make_durable(state_path: str) -> None:
-    """In the snapshot thread: sync what is committed, then shorten the state's write-ahead log."""
+    """In the state thread: sync what is committed."""
     sync_state(state_path)
-    checkpoint(state_path)

@@ -1,7 +1,7 @@
 """Consensus as the services see it: `RaftConsensus` implements `metasrv.consensus.Consensus`.
 
 Turns requests into proposals, read indexes and membership changes, with a deadline on each, and forwards to the leader
-what only the leader can do. Runs on the node's event loop. The order of the engine's work is `driver.py`'s business.
+what only the leader can do. Runs on the node's event loop. The order of the engine's work is decided in `core/driver.py`.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from metasrv.consensus import JoinRequest, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
+    FatalError,
     NoLeaderError,
     NotDoneError,
     NotLeaderError,
     OverloadedError,
-    StartupError,
     StoppingError,
     UnknownOutcomeError,
 )
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
-from metasrv.raft.forwarding import Answering, Description, Forwarding
+from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.transfer import LeadershipTransfer
@@ -77,13 +77,9 @@ class RaftConsensus:
         """Look, in the snapshot thread, at what an earlier run left."""
         self.replica.snapshots.load_existing()
 
-    def on_fatal(self, callback: Callable[[StartupError], None]) -> None:
-        """`callback` hears the sentence with which consensus stops for good."""
+    def on_fatal(self, callback: Callable[[FatalError], None]) -> None:
+        """Have `callback` called with the error that stops consensus for good."""
         self.replica.driver.on_fatal = callback
-
-    def refuse_new(self) -> None:
-        """From now on new writes and reads are refused; those in flight go on."""
-        self._stopping = True
 
     async def hand_over(self, timeout_ms: int) -> bool:
         """Move leadership away before stopping; True when another node leads or none was needed."""
@@ -157,15 +153,15 @@ class RaftConsensus:
                 await self._retry_pause(deadline, NotDoneError(f"node {leader_id}, the leader, did not answer in time"))
             except (NotDoneError, UnknownOutcomeError) as error:  # a read may always be asked again
                 await self._retry_pause(deadline, NotDoneError(str(error)))
-        await self.wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+        await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
 
     async def read_barrier_local(self, timeout_ms: int) -> None:
         deadline = self._clock.monotonic() + timeout_ms / 1000
         index = await self.read_index(timeout_ms)
-        await self.wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+        await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
 
     async def read_index(self, timeout_ms: int) -> int:
-        """The index that a read must see, once a majority confirmed this leader after the call."""
+        """The index that a read must have applied, once a majority has confirmed this leader after the call."""
         self._refuse_if_stopping()
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
@@ -177,7 +173,7 @@ class RaftConsensus:
         except TimeoutError:
             raise NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms") from None
 
-    async def wait_applied(self, index: int, timeout_ms: int) -> None:
+    async def _wait_applied(self, index: int, timeout_ms: int) -> None:
         if self.replica.applied_index() >= index:
             return
         try:
@@ -209,15 +205,12 @@ class RaftConsensus:
 
     # ------------------------------------------------------------------ for joining
 
-    def describe(self) -> Description:
-        leader_id = self.replica.leader_id()
-        member = None if leader_id is None else self.replica.engine.membership().member(leader_id)
-        return Description(
-            self.replica.resources.directory.identity.cluster_id, leader_id, member.endpoint if member else None
-        )
+    def cluster_id(self) -> str | None:
+        """The cluster that this node belongs to, None before it has joined one."""
+        return self.replica.resources.directory.identity.cluster_id
 
     def adopt_cluster(self, cluster_id: str) -> None:
-        """This node is about to join `cluster_id`: from now on it talks to no other."""
+        """This node is about to join `cluster_id`: from now on it refuses nodes of other clusters."""
         self.replica.resources.directory.set_cluster_id(cluster_id)
         self.replica.machine.set_cluster_id(cluster_id)
         self.replica.peers.set_cluster_id(cluster_id)
@@ -234,7 +227,7 @@ class RaftConsensus:
             leader_id = self.replica.leader_id()
             if leader_id is not None:
                 return leader_id
-            if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # in time for the caller to read it
+            if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # the caller hears of it before its own deadline
                 raise NoLeaderError
             await asyncio.sleep(_RETRY_SECONDS)
 

@@ -2,32 +2,39 @@
 
 Encodes what one node asks another over `transport.request`, and answers what others ask. A request that may have been
 executed is never sent twice (D15). Runs on the event loop.
+
+    request   [version, field, ...]     fields of its method
+    answer    [version, value]          or an error, which the transport carries (`peers/wire_errors.py`)
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 from metasrv.consensus import Consensus, JoinRequest
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import Command, Reply
-from metasrv.model.errors import CodecError, InvalidRequestError, NotLeaderError
+from metasrv.model.errors import (
+    CodecError,
+    InvalidRequestError,
+    NotDoneError,
+    NotLeaderError,
+    UnknownOutcomeError,
+)
 from metasrv.model.types import Endpoint
 from metasrv.model.wire import pack, string, unpack, unsigned
 
+T = TypeVar("T")
+
+REQUEST_VERSION = 1
+"""Raised with every change of a request or an answer, the encoding of commands and replies in them included."""
+
 PROPOSE = "propose"
 READ_INDEX = "read_index"
-DESCRIBE = "describe"
+CLUSTER_ID = "cluster_id"
 JOIN = "join"
 LEAVE = "leave"
-
-
-class Description(NamedTuple):
-    """What a node says of its cluster to one that wants to join."""
-
-    cluster_id: str | None
-    leader_id: int | None
-    leader_endpoint: Endpoint | None
 
 
 class Requester(Protocol):
@@ -36,48 +43,63 @@ class Requester(Protocol):
     async def request(self, target: int | Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes: ...
 
 
-class LocalReads(Protocol):
-    """The leader's own read index."""
+class LocalAnswers(Protocol):
+    """What this node answers by itself: its read index, when it leads, and its cluster."""
 
     async def read_index(self, timeout_ms: int) -> int: ...
 
-    def describe(self) -> Description: ...
+    def cluster_id(self) -> str | None: ...
 
 
 class Forwarding:
-    """Asks other nodes."""
+    """Asks other nodes. What they answer in a version or a shape that is not known here is an unknown outcome."""
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
 
     async def propose(self, leader_id: int, command: Command, timeout_ms: int) -> Reply:
-        payload = pack((timeout_ms, encode_command(command)))
-        return decode_reply(await self._requester.request(leader_id, PROPOSE, payload, timeout_ms))
+        return await self._ask(leader_id, PROPOSE, (timeout_ms, encode_command(command)), timeout_ms, decode_reply)
 
     async def read_index(self, leader_id: int, timeout_ms: int) -> int:
-        answer = unpack(await self._requester.request(leader_id, READ_INDEX, pack((timeout_ms,)), timeout_ms))
-        return unsigned(answer)
+        return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
 
-    async def describe(self, target: int | Endpoint, timeout_ms: int) -> Description:
-        cluster_id, leader_id, endpoint = unpack(await self._requester.request(target, DESCRIBE, pack(()), timeout_ms))
-        return Description(
-            None if cluster_id is None else string(cluster_id),
-            None if leader_id is None else unsigned(leader_id),
-            None if endpoint is None else Endpoint(string(endpoint[0]), unsigned(endpoint[1])),
-        )
+    async def cluster_id(self, target: int | Endpoint, timeout_ms: int) -> str | None:
+        """The cluster that the other node belongs to, None when it belongs to none yet."""
+        return await self._ask(target, CLUSTER_ID, (), timeout_ms, _cluster_id_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
-        payload = pack((timeout_ms, hops, request.node, request.incarnation, request.learner))
-        await self._requester.request(target, JOIN, payload, timeout_ms)
+        fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
+        await self._ask(target, JOIN, fields, timeout_ms, _nothing_in)
 
     async def leave(self, target: int | Endpoint, node_id: int, timeout_ms: int, hops: int) -> None:
-        await self._requester.request(target, LEAVE, pack((timeout_ms, hops, node_id)), timeout_ms)
+        await self._ask(target, LEAVE, (timeout_ms, hops, node_id), timeout_ms, _nothing_in)
+
+    async def _ask(
+        self,
+        target: int | Endpoint,
+        method: str,
+        fields: tuple[Any, ...],
+        timeout_ms: int,
+        build: Callable[[Any], T],
+    ) -> T:
+        answer = await self._requester.request(target, method, pack((REQUEST_VERSION, *fields)), timeout_ms)
+        who = target if isinstance(target, Endpoint) else f"node {target}"
+        try:
+            version, *values = unpack(answer)
+            if version == REQUEST_VERSION:
+                (value,) = values
+                return build(value)
+        except (CodecError, TypeError, ValueError) as error:
+            raise UnknownOutcomeError(f"the answer of {who} to {method!r} is not understood: {error}") from error
+        raise UnknownOutcomeError(
+            f"{who} answered {method!r} in version {version!r:.40} of requests, this node knows version {REQUEST_VERSION}"
+        )
 
 
 class Answering:
     """Answers other nodes."""
 
-    def __init__(self, consensus: Consensus, local: LocalReads, forwarding: Forwarding) -> None:
+    def __init__(self, consensus: Consensus, local: LocalAnswers, forwarding: Forwarding) -> None:
         self._consensus = consensus
         self._local = local
         self._forwarding = forwarding
@@ -85,27 +107,33 @@ class Answering:
     async def answer(self, method: str, payload: bytes) -> bytes:
         """The answer to one request; raises RequestError, which the transport sends back as such."""
         try:
-            tree = unpack(payload)
-            if method == PROPOSE:
-                timeout_ms, encoded = tree
-                command = decode_command(encoded)
-                return encode_reply(await self._consensus.propose_local(command, unsigned(timeout_ms)))
-            if method == READ_INDEX:
-                (timeout_ms,) = tree
-                return pack(await self._local.read_index(unsigned(timeout_ms)))
-            if method == DESCRIBE:
-                return pack(self._local.describe())
-            if method == JOIN:
-                timeout_ms, hops, node, incarnation, learner = tree
-                request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
-                await self._join(request, unsigned(timeout_ms), unsigned(hops))
-                return pack(None)
-            if method == LEAVE:
-                timeout_ms, hops, node_id = tree
-                await self._leave(unsigned(node_id), unsigned(timeout_ms), unsigned(hops))
-                return pack(None)
+            version, *fields = unpack(payload)
+            if version == REQUEST_VERSION:
+                return pack((REQUEST_VERSION, await self._value(method, fields)))
         except (CodecError, TypeError, ValueError) as error:
             raise InvalidRequestError(f"a peer's {method} request is malformed: {error}") from error
+        # Another node may lead soon, one that knows the version, so the request may be sent again.
+        raise NotDoneError(
+            f"a request {method!r} in version {version!r:.40} was refused: the node asked knows version {REQUEST_VERSION}"
+        )
+
+    async def _value(self, method: str, fields: list[Any]) -> Any:
+        if method == PROPOSE:
+            timeout_ms, encoded = fields
+            command = decode_command(encoded)
+            return encode_reply(await self._consensus.propose_local(command, unsigned(timeout_ms)))
+        if method == READ_INDEX:
+            (timeout_ms,) = fields
+            return await self._local.read_index(unsigned(timeout_ms))
+        if method == CLUSTER_ID:
+            return self._local.cluster_id()
+        if method == JOIN:
+            timeout_ms, hops, node, incarnation, learner = fields
+            request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
+            return await self._join(request, unsigned(timeout_ms), unsigned(hops))
+        if method == LEAVE:
+            timeout_ms, hops, node_id = fields
+            return await self._leave(unsigned(node_id), unsigned(timeout_ms), unsigned(hops))
         raise InvalidRequestError(f"a peer asked for {method!r}, which this version of metasrv does not know")
 
     async def _join(self, request: JoinRequest, timeout_ms: int, hops: int) -> None:
@@ -123,3 +151,12 @@ class Answering:
             if hops == 0 or error.leader_id is None:
                 raise
             await self._forwarding.leave(error.leader_id, node_id, timeout_ms, hops - 1)
+
+
+def _cluster_id_in(tree: Any) -> str | None:
+    return None if tree is None else string(tree)
+
+
+def _nothing_in(tree: Any) -> None:
+    if tree is not None:
+        raise TypeError("nothing was expected")

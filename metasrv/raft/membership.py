@@ -1,7 +1,7 @@
 """Membership changes, one at a time (D6): join as a learner, vote after catching up, leave.
 
 Each change is one log entry that holds the configuration before and after it. A new one is refused while any
-membership entry is not yet committed, or before the leader's own no-op is applied. Runs on the event loop of the leader.
+membership entry is not yet committed, or before the leader's own no-op is applied. Runs on the leader's event loop.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from metasrv.model.errors import (
 from metasrv.model.types import Member, Membership
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine import LEADER, Engine
+from metasrv.raft.log.format import TERM, kind_of
 from metasrv.raft.log.store import LogStore
 
 logger = logging.getLogger(__name__)
 
 CATCH_UP_LAG_ENTRIES = 64
-"""A learner that is this close to the leader's last entry may vote."""
+"""A learner that lags by no more than this may vote."""
 _POLL_SECONDS = 0.02
 
 
@@ -91,7 +92,7 @@ class MembershipChanges:
         present = self._engine.membership()
         if node_id == self._own_id:
             if len(present.voters) == 1:
-                raise MembershipError(f"node {node_id} is the last voter; a cluster can not lose its last member")
+                raise MembershipError(f"node {node_id} is the last voter; a cluster cannot lose its last member")
             raise LeaveSelfError(node_id)
         if self._lock.locked():
             raise ChangeInProgressError
@@ -115,14 +116,14 @@ class MembershipChanges:
         """
         member = self._engine.membership().member(node_id)
         if member is not None and member.incarnation != wanted.incarnation:
-            logger.warning("node %d comes back with a new data directory; its former self is removed first", node_id)
+            logger.warning("node %d comes back with a new data directory; its old membership is removed first", node_id)
             await self._change(lambda now: _without(now, node_id), deadline)
 
     async def _catch_up(self, node_id: int, deadline: float) -> None:
         """Wait until the learner has nearly all of the log, and in any case the entry that made it a member.
 
-        A node votes only once it knows that it is a member. If one counted before that and the leader then stepped down,
-        a small cluster would wait for its vote for ever.
+        A node votes only once it knows that it is a member. If it counted as a voter before, and the leader then stepped
+        down, a small cluster would wait for its vote for ever.
         """
         while True:
             self._require_leader()
@@ -159,14 +160,14 @@ class MembershipChanges:
             raise UnknownOutcomeError(
                 "leadership was lost and the log is past the membership change: look at the members"
             )
-        if entry is not None and entry[2] != term:
+        if entry is not None and entry[TERM] != term:
             raise NotLeaderError(self._leader_id(), "another leader's entry took the place of the membership change")
 
     def _uncommitted_change(self) -> bool:
-        """Some entry after the applied index changes the membership."""
+        """Whether an entry after the applied index changes the membership."""
         applied = self._applied_index()
         return any(
-            entry[0][0] == KIND_MEMBERSHIP
+            kind_of(entry) == KIND_MEMBERSHIP
             for index in range(applied + 1, self._store.last_index + 1)
             if (entry := self._store.entry_at(index)) is not None
         )

@@ -1,12 +1,14 @@
 """What consensus reports while it works, for whoever counts it.
 
-`raft/` calls these from the event loop; `metrics/` implements them. A protocol, so that the engine knows nothing of
-Prometheus and the simulator can listen too.
+`raft/` calls these on the event loop; `metrics/` implements them. A protocol, so that consensus knows nothing of
+Prometheus, and simulations need no metrics.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
+
+from metasrv.model.loop_work import LoopWork
 
 
 class RaftObserver(Protocol):
@@ -37,7 +39,7 @@ class RaftObserver(Protocol):
     def snapshot_received(self, from_id: int, seconds: float, success: bool) -> None: ...
 
     def snapshot_written(self, entries: int) -> None:
-        """A snapshot file with so many entries was finished."""
+        """A snapshot file with this many entries was finished."""
         ...
 
     def storage_failed(self, operation: str, write: bool) -> None: ...
@@ -50,9 +52,17 @@ class RaftObserver(Protocol):
         """One log entry was applied to the state."""
         ...
 
+    def applying_paused(self, seconds: float) -> None:
+        """Committed entries waited so long while the state's write-ahead log began anew."""
+        ...
+
+    def slow_step(self, work: LoopWork, seconds: float) -> None:
+        """A step of the event loop took longer than `STEP_TIME_MS_MAX`."""
+        ...
+
 
 class SilentObserver:
-    """Listens to nothing."""
+    """Ignores everything."""
 
     def peer_connected(self, node_id: int, address: str, connected: bool) -> None:
         del node_id, address, connected
@@ -95,3 +105,9 @@ class SilentObserver:
 
     def batch_applied(self, seconds: float, commands: int) -> None:
         del seconds, commands
+
+    def applying_paused(self, seconds: float) -> None:
+        del seconds
+
+    def slow_step(self, work: LoopWork, seconds: float) -> None:
+        del work, seconds

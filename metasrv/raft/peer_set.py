@@ -1,6 +1,6 @@
 """Who the peers are, where they are, and which of their messages count.
 
-Sits between the transport and the driver: keeps the transport's list of peers in step with membership and registry,
+Stands between the transport and the driver: keeps the transport's list of peers in step with membership and registry,
 and drops acknowledgements and votes of strangers, and of a node whose data directory is not the one that was admitted.
 Runs on the event loop.
 """
@@ -64,7 +64,7 @@ class Peers:
     # ------------------------------------------------------------------ addresses
 
     def note_registry(self, nodes: Mapping[int, Node]) -> None:
-        """The registry may have changed: a node that moved is dialled at its new address."""
+        """If the registry changed, dial nodes that moved at their new address."""
         if nodes is not self._registry:
             self._registry = nodes
             self.refresh()
@@ -75,7 +75,7 @@ class Peers:
         self.refresh()
 
     def refresh(self) -> None:
-        """Give the transport the present list of peers."""
+        """Give the transport the current list of peers."""
         membership = self._engine.membership()
         endpoints = dict(self._strangers)
         for group in (membership.voters, membership.learners):
@@ -100,7 +100,7 @@ class Peers:
         self._guards.leader_connection_lost(node_id, self._clock.monotonic())
 
     def admit(self, remote: RemoteIdentity) -> str | None:
-        """A refusal sentence for a stranger, None for a node that may talk to this one."""
+        """The reason to refuse the node, or None when it may talk to this one."""
         own = self._local
         if remote.cluster_id is not None and own.cluster_id is not None and remote.cluster_id != own.cluster_id:
             return f"this is cluster {own.cluster_id}, not {remote.cluster_id}: check raft addresses and data directories"
@@ -132,9 +132,10 @@ class Peers:
         return await self._answer(method, payload)
 
     def _learn_stranger(self, node_id: int) -> None:
-        """Whoever leads or campaigns may be unknown to this node, which joins, lags, or holds a change that failed.
+        """Dial a node that is not a member by this node's configuration, so that it can be answered.
 
-        It is answered at the address that it gave, or under which it is registered.
+        It may lead or campaign all the same: this node may be joining, lag, or hold a change that was not committed. Its
+        address is the one that it gave, or under which it is registered.
         """
         registered = self._machine.nodes.get(node_id)
         endpoint = self.transport.known_endpoint(node_id) or (registered.endpoint if registered is not None else None)

@@ -1,14 +1,14 @@
 """One node's replica: the parts of `raft/` built and connected, and what happens to committed entries.
 
 Applies entries to the state, puts verified snapshots in place, keeps the log short. `consensus.py` turns requests into
-work for it; `driver.py` decides when the engine may be touched. Runs on the node's event loop.
+work for it; `core/driver.py` decides when the engine may be touched. Runs on the node's event loop.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from metasrv.model.entries import MembershipEntry, RegularEntry, decode_entry, encode_noop_entry
 from metasrv.model.errors import CodecError, DataDamagedError, StoppingError
@@ -21,13 +21,15 @@ from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.log.format import CONTENT, TERM, LogEntry
 from metasrv.raft.log.storage_thread import Storage
-from metasrv.raft.log.store import LogEntry, LogStore, LogWriter
+from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peer_set import Peers
 from metasrv.raft.peers.peer_handler import TransportFactory
 from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport
 from metasrv.raft.snapshots import Snapshots
+from metasrv.raft.state_log import StateLog, StateLogLimits
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo
@@ -47,11 +49,12 @@ class RaftSettings:
     max_applied_log_to_keep: int
     snapshot_chunk_size_bytes: int
     install_snapshot_timeout_ms: int
+    state_log: StateLogLimits = field(default_factory=StateLogLimits)
 
 
 @dataclass(slots=True)
 class ReplicaResources:
-    """What a replica works with; opened by `node/meta_node.py`, closed by it after the replica."""
+    """What a replica works with. `node/opening.py` opens the files, `node/meta_node.py` closes them after the replica."""
 
     settings: RaftSettings
     directory: DataDirectory
@@ -60,6 +63,7 @@ class ReplicaResources:
     writer: LogWriter
     log_thread: Storage
     snapshot_thread: Storage
+    state_thread: Storage
     security: PeerSecurity
     observer: RaftObserver
     clock: Clock
@@ -151,11 +155,20 @@ class Replica:
         self._compaction = Compaction(
             store=given.store,
             snapshots=self.snapshots,
-            thread=given.snapshot_thread,
+            thread=given.state_thread,
             state_path=given.directory.state_path,
             logs_since_last=settings.snapshot_logs_since_last,
             logs_to_keep=settings.max_applied_log_to_keep,
             applied_index=self.applied_index,
+            failed=self.driver.fail,
+        )
+        self._state_log = StateLog(
+            machine=given.machine,
+            thread=given.state_thread,
+            clock=given.clock,
+            observer=given.observer,
+            limits=settings.state_log,
+            hold=self.driver.hold_applying,
             failed=self.driver.fail,
         )
         self._sources = StatusSources(
@@ -182,7 +195,7 @@ class Replica:
         return self.engine.role() == LEADER
 
     def leader_id(self) -> int | None:
-        """The leader this node believes in at this moment, None while it knows of none."""
+        """The leader as far as this node knows, None while it knows of none."""
         if self.leads():
             return self.node_id if self.guards.leads_with_quorum(self.clock.monotonic()) else None
         leader_id = self.engine.leader_id()
@@ -204,8 +217,10 @@ class Replica:
         self.applied.fail(StoppingError())
         await self.peers.transport.close()
         self.snapshots.close()
+        self._state_log.close()
         await self.resources.log_thread.stop()
         await self.resources.snapshot_thread.stop()
+        await self.resources.state_thread.stop()
 
     # ------------------------------------------------------------------ called by the parts
 
@@ -237,25 +252,27 @@ class Replica:
             self.proposals.applied(index, term, 0, ())
             if isinstance(decoded, MembershipEntry):
                 logger.info("membership is now %s", decoded.after)
+        self._state_log.applied(len(content), len(replies))
         self.peers.note_registry(self.machine.nodes)
 
     def _after_step(self) -> None:
         self.history.saw(self.leader_id(), self.engine.term())
         self.applied.resolve()
-        if self._pending_install is not None and not self.driver.busy():
+        if self._pending_install is not None and not self.driver.busy() and not self._state_log.restarting:
             info, self._pending_install = self._pending_install, None
             self._install(info)
         self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         if self.snapshots.needed:
             self.snapshots.build(self.machine.last_applied.index)
         self._compaction.consider()
+        self._state_log.consider()
 
     def _wants_snapshot(self, node_id: int) -> bool:
-        """This leader can send the peer no entries: those that it lacks are not in the log any more."""
+        """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""
         return self._replicates_to(node_id) and self.engine.next_index(node_id) <= self.store.first_index
 
     def _lags(self, node_id: int, index: int) -> bool:
-        """This leader does not know of the peer that it has the entry."""
+        """Whether this leader does not yet know that the peer has the entry."""
         return self._replicates_to(node_id) and self.engine.match_index(node_id) < index
 
     def _replicates_to(self, node_id: int) -> bool:
@@ -269,12 +286,12 @@ class Replica:
         leader_id = self.engine.leader_id()
         entry = self.store.entry_at(info.log_id.index)
         newer = info.log_id.index > self.machine.last_applied.index
-        if newer and entry is not None and entry[2] == info.log_id.term:
+        if newer and entry is not None and entry[TERM] == info.log_id.term:
             # The log has the snapshot's last entry, and so all before it. What follows may have been acknowledged:
             # it stays (Raft, figure 13, step 6), and the log is applied up to there instead.
             newer = False
             self.engine.learn_commit(info.log_id.index)
-            logger.info("the snapshot up to %s is not needed any more: the log has come so far", info.log_id)
+            logger.info("the snapshot up to %s is no longer needed: the log has reached it", info.log_id)
         if newer:
             tail = self.machine.install(info.path)
             self.engine.install(tail.previous, tail.last, self.machine.membership)
@@ -283,7 +300,7 @@ class Replica:
             logger.info("the snapshot up to %s is in place", info.log_id)
         self.snapshots.finish_receiving(newer)
         if newer and leader_id is not None and leader_id != self.node_id:
-            # Only now: the log is the snapshot's and nothing else. An older snapshot proves nothing about this log.
+            # Only when the log was replaced: an older snapshot proves nothing about this log.
             self.engine.reply_append(leader_id)
         self.driver.wake()
 
@@ -293,7 +310,7 @@ def membership_in_force(store: LogStore, machine: StateMachine) -> Membership:
     for index in range(store.last_index, machine.last_applied.index, -1):
         entry = store.entry_at(index)
         if entry is not None:
-            decoded = decode_entry(entry[0])
+            decoded = decode_entry(entry[CONTENT])
             if isinstance(decoded, MembershipEntry):
                 return decoded.after
     return machine.membership

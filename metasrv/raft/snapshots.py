@@ -1,8 +1,9 @@
 """Snapshot files: written on demand, sent to peers that lag, received, checked and put in place.
 
-A snapshot is a copy of the state file that also holds the log's last two entries. Writing
-and checking run in the snapshot thread; the event loop only passes chunks on. Nothing is installed before its digest,
-its structure and its place in the cluster were checked (D10), and nothing older than the present state ever is.
+A snapshot is a copy of the state file that also holds the log's last two entries. Writing and checking run in the
+snapshot thread. The event loop itself reads the pieces that it sends and writes those that it receives, a few megabytes a
+step at most, through the system's file cache. Nothing is installed before its digest, its structure and its cluster were
+checked (D10), and nothing older than the current state ever is.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import secrets
 from collections.abc import Callable
 from typing import BinaryIO
 
-from metasrv.model.errors import DataDamagedError, StartupError, StoppingError, StorageError
+from metasrv.model.errors import DataDamagedError, FatalError, StoppingError, StorageError
 from metasrv.model.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.process.clock import Clock
-from metasrv.raft.core.messages import LogEntry, SnapshotChunk
+from metasrv.raft.core.messages import SnapshotChunk
+from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.observer import RaftObserver
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter, verify_snapshot
@@ -28,7 +30,7 @@ INCOMING_NAME = "incoming.tmp"
 _LEFTOVER_NAME = "leftover.tmp"
 KEPT_FILES = 2
 RESEND_SECONDS = 1.0
-"""A peer that still lags after a whole snapshot is checking it, or could not use it: the same one waits so long."""
+"""Time before the same snapshot is sent again to a peer that still lags: it may be checking it, or could not use it."""
 
 BURST_SECONDS = 0.01
 """Longer than one step sends, shorter than the pause between two."""
@@ -40,7 +42,7 @@ class _Outgoing:
     def __init__(self, info: SnapshotInfo, started_at: float) -> None:
         self.info = info
         self.transfer_id = secrets.token_hex(8)
-        self.file: BinaryIO = open(info.path, "rb")  # noqa: SIM115  # closed by `Snapshots.cancel`
+        self.file: BinaryIO = open(info.path, "rb")  # noqa: SIM115  # closed by `Snapshots._end`
         self.offset_bytes = 0
         self.started_at = started_at
         self.burst_at = started_at
@@ -76,7 +78,7 @@ class Snapshots:
         cluster_id: Callable[[], str | None],
         tail_at: Callable[[int], tuple[LogEntry, LogEntry] | None],
         verified: Callable[[SnapshotInfo], None],
-        failed: Callable[[StartupError], None],
+        failed: Callable[[FatalError], None],
         chunk_size_bytes: int,
         receive_timeout_seconds: float,
     ) -> None:
@@ -93,7 +95,7 @@ class Snapshots:
         self._receive_timeout = receive_timeout_seconds
         self._outgoing: dict[int, _Outgoing] = {}
         self._sent: dict[int, tuple[LogId, float]] = {}
-        """The last whole snapshot that each peer was sent and has not yet put in place, and when."""
+        """The last whole snapshot sent to each peer that has not yet put it in place, and when it was sent."""
         self._build_again_at = 0.0
         self._incoming: _Incoming | None = None
         self.newest: SnapshotInfo | None = None
@@ -109,9 +111,9 @@ class Snapshots:
     # ------------------------------------------------------------------ writing
 
     def load_existing(self) -> None:
-        """At start: look at the newest file that an earlier run left, in the snapshot thread.
+        """At start, have the snapshot thread look at the newest file that an earlier run left.
 
-        The thread may come to it late, when a transfer has begun: what is to be removed gets another name now.
+        The thread may do so only after a new transfer has begun, so the file to be removed is renamed now.
         """
         incoming = os.path.join(self._directory, INCOMING_NAME)
         try:
@@ -136,12 +138,17 @@ class Snapshots:
         return verify_snapshot(files[-1], None, self._cluster_id()) if files else None
 
     def _files(self) -> list[str]:
-        """Finished snapshot files, oldest first: by what they hold, since a copied directory has other file times."""
+        """Finished snapshot files, oldest first by what they hold: a copied directory has other file times."""
         names = [name for name in os.listdir(self._directory) if name.endswith(".snap")]
         return [os.path.join(self._directory, name) for name in sorted(names, key=_position_of)]
 
+    def files_size_bytes(self) -> int:
+        """Of all snapshot files, and of those that are being written or received."""
+        with os.scandir(self._directory) as entries:
+            return sum(_size_of(entry) for entry in entries)
+
     def purge_floor(self) -> int | None:
-        """The log must be kept from this index on."""
+        """The first index of the log that snapshots still need, None when they need none."""
         indexes = [transfer.info.log_id.index for transfer in self._outgoing.values()]
         indexes += [log_id.index for log_id, _ in self._sent.values()]
         if self.pinned_index is not None:
@@ -149,7 +156,7 @@ class Snapshots:
         indexes = [index for index in indexes if self.usable(index)]
         return min(indexes) - 1 if indexes else None
 
-    def build(self, applied_index: int, on_done: Callable[[SnapshotInfo | None], None] | None = None) -> None:
+    def build(self, applied_index: int) -> None:
         """Start writing a new snapshot file in the snapshot thread; no effect while one is being written."""
         if self.building or applied_index < 2:
             return
@@ -169,8 +176,6 @@ class Snapshots:
                 self.newest = info
                 self._observer.snapshot_written(info.key_count + info.expire_count)
                 logger.info("snapshot %s written up to %s, %d bytes", info.path, info.log_id, info.size_bytes)
-            if on_done is not None:
-                on_done(info)
 
         def pinned(log_id: LogId | None, error: BaseException | None) -> None:
             tail = None if log_id is None else self._tail_at(log_id.index)
@@ -196,7 +201,7 @@ class Snapshots:
     # ------------------------------------------------------------------ sending (called by the engine)
 
     def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
-        """The next piece for a peer; starts a snapshot when none is there that the log continues."""
+        """The next piece for a peer; asks for a new snapshot when the log does not continue the newest one."""
         transfer = self._outgoing.get(node_id)
         if transfer is None:
             info = self.newest
@@ -224,24 +229,21 @@ class Snapshots:
         return chunk, is_last
 
     def _burst_is_over(self, transfer: _Outgoing) -> bool:
-        """Whether this step has sent enough: a piece that the peer's buffer does not take spoils the whole transfer."""
+        """Whether this step has sent enough: a piece that the peer's buffer does not take breaks the transfer."""
         now = self._clock.monotonic()
         if now - transfer.burst_at > BURST_SECONDS:
             transfer.burst_at = now
             transfer.burst_bytes = 0
         return transfer.burst_bytes >= SNAPSHOT_BURST_SIZE_BYTES_MAX
 
-    def cancel(self, node_id: int) -> None:
-        """The peer is not ready. A pause keeps its place; a lost connection is ended by `peer_gone`."""
-
     def end_unwanted(self, wants: Callable[[int], bool], lags: Callable[[int, int], bool]) -> None:
-        """Let go of what keeps the log from being purged: `wants` a peer a snapshot, `lags` it behind an index still?
+        """End transfers that nobody needs, which keep the log from being purged and could resume in the middle later.
 
-        A transfer that the engine will not go on with would also resume in the middle one day.
+        `wants(peer)`: whether the peer needs a snapshot; `lags(peer, index)`: whether it is still behind `index`.
         """
         for node_id in [i for i in self._outgoing if not wants(i)]:
             logger.info(
-                "the snapshot for node %d is not sent to its end: it does not need it, or this node leads no more",
+                "the snapshot for node %d is not sent to its end: it is not needed, or this node no longer leads",
                 node_id,
             )
             self._end(node_id, success=False)
@@ -262,9 +264,9 @@ class Snapshots:
     # ------------------------------------------------------------------ receiving
 
     def receiving(self, leader_term: int = 0) -> bool:
-        """A snapshot is on its way or being checked: the old log is not matched against anything (D1).
+        """Whether a snapshot is on its way or being checked; meanwhile the old log is not matched against anything (D1).
 
-        With the term of a leader that sends entries: one of a later term than the snapshot's does not go on with it.
+        `leader_term` is that of a leader that sends entries: a leader of a later term will not continue the transfer.
         """
         incoming = self._incoming
         if incoming is None:
@@ -294,10 +296,10 @@ class Snapshots:
         try:
             written = incoming.file.write(chunk.data)
         except OSError as error:
-            self._refused_by_disk(f"{incoming.path} can not be written: {error}")
+            self._refused_by_disk(f"{incoming.path} cannot be written: {error}")
             return
         if written != len(chunk.data):
-            self._refused_by_disk(f"{incoming.path} can not be written: the disk is full")
+            self._refused_by_disk(f"{incoming.path} cannot be written: the disk is full")
             return
         incoming.received_bytes += len(chunk.data)
         incoming.last_chunk_at = now
@@ -309,7 +311,7 @@ class Snapshots:
         try:
             incoming = _Incoming(node_id, chunk, path, now)
         except OSError as error:
-            self._refused_by_disk(f"the leader's snapshot can not be stored in {path}: {error}")
+            self._refused_by_disk(f"the leader's snapshot cannot be stored in {path}: {error}")
             return None
         self._incoming = incoming
         self._observer.snapshot_receiving(node_id, +1)
@@ -317,7 +319,7 @@ class Snapshots:
         return incoming
 
     def _refused_by_disk(self, why: str) -> None:
-        """Without the snapshot this node can never catch up, so it says so and stops (invariant 9)."""
+        """Stop the node: without the snapshot it can never catch up (invariant 9)."""
         self._observer.storage_failed("snapshot", write=True)
         self._abandon(why)
         self._failed(StorageError(why))
@@ -328,7 +330,7 @@ class Snapshots:
 
         def checked(info: SnapshotInfo | None, error: BaseException | None) -> None:
             if error is not None or info is None:
-                reason = error if isinstance(error, DataDamagedError) else f"it can not be checked: {error}"
+                reason = error if isinstance(error, DataDamagedError) else f"it cannot be checked: {error}"
                 self._abandon(str(reason))
                 if isinstance(error, StorageError):
                     self._failed(error)
@@ -338,7 +340,7 @@ class Snapshots:
         self._thread.submit(verify_snapshot, incoming.path, chunk.sha256, self._cluster_id(), on_done=checked)
 
     def finish_receiving(self, success: bool) -> None:
-        """The driver has installed the checked snapshot, or found it to be older than the state."""
+        """The checked snapshot is installed, or not needed, or was given up."""
         incoming, self._incoming = self._incoming, None
         if incoming is None:
             return
@@ -358,6 +360,13 @@ class Snapshots:
             self._end(node_id, success=False)
         if self._incoming is not None:
             self._incoming.file.close()
+
+
+def _size_of(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0  # removed since it was listed
 
 
 def _position_of(name: str) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Builds the status of one instant from the engine, the log and the state (invariant 8).
 
-Called on the event loop, between two steps, whenever somebody asks; reads values only and touches no file.
+Called on the event loop, between two steps, whenever somebody asks; reads values only, and of files their sizes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import CANDIDATE, LEADER, Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
 from metasrv.state.machine import StateMachine
@@ -58,18 +59,18 @@ class LeaderHistory:
             self._last_known = leader_id
 
     def led_term(self, term: int, leader_id: int) -> None:
-        """`leader_id` led `term`: said by its entries, or heard from it."""
+        """`leader_id` led `term`: its entries say so, or it was heard."""
         self._terms[term] = leader_id
         if len(self._terms) > 64:
             del self._terms[min(self._terms)]
 
     def led(self, term: int) -> int:
-        """The leader of `term`, 0 when this node never heard."""
+        """The leader of `term`, 0 when this node does not know it."""
         return self._terms.get(term, 0)
 
 
 def build_status(sources: StatusSources, history: LeaderHistory, last_purged: LogId | None) -> RaftStatus:
-    """Everything at once, from values only."""
+    """The status of this instant."""
     engine, machine, store = sources.engine, sources.machine, sources.store
     now = sources.clock.monotonic()
     membership = engine.membership()
@@ -87,6 +88,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
     if state is RaftState.LEADER:
         replication = {i: _match(sources, history, i) for i in members}
     snapshot = sources.snapshots
+    state_sizes = machine.file_sizes()
     newest = snapshot.newest
     return RaftStatus(
         node_id=sources.node_id,
@@ -110,7 +112,8 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         leader_changes=history.changes,
         last_seq=machine.last_seq,
         raft_log=store.statistics(),
-        state_size_bytes=machine.size_bytes(),
+        state_size_bytes=sum(state_sizes),
+        state_log_size_bytes=state_sizes.log_bytes,
         snapshot=SnapshotStatus(
             last_log_id=newest.log_id if newest else None,
             key_count=newest.key_count if newest else 0,
@@ -119,13 +122,14 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
             building=snapshot.building,
             installing=snapshot.receiving(),
             path=newest.path if newest else None,
+            files_size_bytes=snapshot.files_size_bytes(),
         ),
         fatal=str(sources.driver.fatal) if sources.driver.fatal else None,
     )
 
 
 def _role(sources: StatusSources, now: float) -> tuple[RaftState, int | None, bool]:
-    """What this node may say it is; a leader whose majority is silent says that it is none (invariant 6)."""
+    """What this node reports to be; a leader whose majority is silent reports to be a follower (invariant 6)."""
     engine, guards = sources.engine, sources.guards
     if sources.driver.fatal is not None:
         return RaftState.SHUTDOWN, None, False
@@ -153,7 +157,7 @@ def _match(sources: StatusSources, history: LeaderHistory, node_id: int) -> LogI
     if index == 0:
         return None
     entry = store.entry_at(index)
-    term = entry[2] if entry is not None else 0
+    term = entry[TERM] if entry is not None else 0
     return LogId(term, index, history.led(term))
 
 

@@ -1,7 +1,7 @@
 """Leadership transfer: pause writes, wait until the target has everything, tell it to campaign (Raft thesis 3.10).
 
 pysyncobj refuses a target that lacks an entry, and its success only means that the request was sent; so writes pause
-meanwhile, and whoever needs certainty waits for the new leader. Runs on the leader's event loop.
+meanwhile, and callers that need certainty wait for the new leader. Runs on the leader's event loop.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class LeadershipTransfer:
         self._task: asyncio.Task[bool] | None = None
 
     async def start(self, to_id: int) -> None:
-        """Begin in the background; a second transfer while one runs is left out."""
+        """Begin in the background; no effect while a transfer runs."""
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(to_id), name=f"transfer-to-{to_id}")
 
     async def hand_over(self, timeout_ms: int) -> bool:
-        """Move leadership to whichever voter is most up to date; True when this node does not lead any more."""
+        """Move leadership to the voter that is most up to date; True when this node no longer leads."""
         deadline = self._clock.monotonic() + timeout_ms / 1000
         while self._engine.role() == LEADER:
             voters = [i for i in self._engine.membership().voters if i != self._engine.own_id()]

@@ -1,30 +1,69 @@
-"""Making the state file durable, in a helper thread: the loop itself never syncs it.
+"""Making the state file durable and keeping its write-ahead log short, in a helper thread: the loop never syncs it.
 
-The state is a cache of the log until one of these functions has returned; the log is purged only up to what they
-made durable. Neither opens the state file's own descriptor outside SQLite: closing one would drop the locks of the
+The state is a cache of the raft log until `sync_state` has returned; the raft log is purged only up to what it made
+durable. Nothing here opens the state file's own descriptor outside SQLite: closing one would drop the locks of the
 loop's connection. The write-ahead log carries no locks.
+
+SQLite starts the write-ahead log over only when a writer begins, no reader is on an older instant, and every frame has
+been moved at that very moment. While the loop goes on writing that moment never comes: each pass moves all that it saw,
+and a frame has been added meanwhile. So there are two steps. `checkpoint` moves what is there, beside the writer.
+`restart_log` moves the few frames that came meanwhile and begins the log anew; the loop leaves the file alone while it
+runs, and does something else (`raft/state_log.py`).
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from metasrv.model.errors import StorageError
+from metasrv.model.limits import STATE_LOG_SIZE_BYTES_KEPT
 from metasrv.process.operating_system import sync_data
+from metasrv.state.format import FORMAT_VERSION
 from metasrv.state.store import FILE_SWAP, connect, fault, sync_directory
 
-PASSES_MAX = 3
-WAL_SIZE_BYTES_RESTART = 64 * 1024 * 1024
-"""A write-ahead log of this size is emptied even while writes go on."""
+SHORTEN_STEP_SIZE_BYTES = 8 * 1024 * 1024
+"""Freed at once: a file system takes about a third of a millisecond for each MiB, and the next entry waits for it."""
+_FRAME_HEADER_SIZE_BYTES = 24
+
+
+class LogPasses(NamedTuple):
+    """What `checkpoint` found in the write-ahead log, and moved."""
+
+    frames: int
+    """Since the log last began anew, in the eyes of the last pass."""
+    moved: int
+    """Of them, those that are in the state file and synced; fewer only when a reader is on an older instant."""
+    size_bytes: int
+    """The frames on disk; the file may be longer, with remains of what was there before."""
+    seconds: float
+    """Duration of the last pass, which had little to move: about that of a restart."""
+
+
+class LogRestart(NamedTuple):
+    """What `restart_log` did."""
+
+    restarted: bool
+    """False when a reader is in the way."""
+    file_size_bytes: int
 
 
 def sync_state(path: str) -> None:
     """Make everything that was committed before the call durable. Raises StorageError."""
+    if sync_log(path):
+        sync_directory(path)
+
+
+def sync_log(path: str) -> bool:
+    """Sync the write-ahead log, so that later syncs find less; False when there is none. Raises StorageError."""
     try:
         descriptor = os.open(f"{path}-wal", os.O_RDONLY)
     except FileNotFoundError:
-        return  # no connection is open: the last one to close moved all of it into the synced file
+        return False  # no connection is open: the last one to close moved all of it into the synced file
     except OSError as error:
         raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
     try:
@@ -33,43 +72,74 @@ def sync_state(path: str) -> None:
         raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
     finally:
         os.close(descriptor)
-    sync_directory(path)
+    return True
 
 
-def checkpoint(path: str) -> tuple[int, int]:
-    """Move the write-ahead log into the state file, synced; returns (frames in the log, frames moved).
+def checkpoint(path: str) -> LogPasses:
+    """Move the write-ahead log into the state file, synced, while the loop goes on writing.
 
-    The log starts over only when every frame has been moved at the moment of a write. Under steady writing that
-    moment never comes by itself, so past WAL_SIZE_BYTES_RESTART a last pass holds the write lock: everything but
-    what was written during the passes before is on disk by then, and the loop waits for two short syncs.
+    The second pass moves what was written during the first, so that little is left for `restart_log`.
     Raises StorageError or DataDamagedError.
     """
+    sync_log(path)  # the own syncs of the passes, each with a lock in hand, then find little left
+    with _helper_connection(path) as connection:
+        frames, moved = _pass(connection, "PASSIVE")
+        started = time.perf_counter()
+        if moved == frames > 0:
+            frames, moved = _pass(connection, "PASSIVE")
+        seconds = time.perf_counter() - started
+        (page_size,) = connection.execute("PRAGMA page_size").fetchone()
+    return LogPasses(frames, moved, frames * (page_size + _FRAME_HEADER_SIZE_BYTES), seconds)
+
+
+def restart_log(path: str, size_bytes_kept: int = STATE_LOG_SIZE_BYTES_KEPT) -> LogRestart:
+    """Move the rest of the write-ahead log and begin it anew, in place; a file longer than the limit loses a piece.
+
+    The loop must not begin a transaction before this has returned: it would wait for the write lock. Never waits for
+    readers. Raises StorageError or DataDamagedError.
+    """
+    with _helper_connection(path) as connection:
+        connection.execute("PRAGMA busy_timeout = 0")
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+        if not busy:
+            # The first frame of the new log. Whoever writes it syncs the file, so that must not be the loop; and while
+            # it is not moved, the loop's next frame is not the first of yet another log.
+            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+            _shorten(connection, f"{path}-wal", size_bytes_kept)
+        return LogRestart(not busy, os.stat(f"{path}-wal").st_size)
+
+
+def _shorten(connection: sqlite3.Connection, wal_path: str, size_bytes_kept: int) -> None:
+    """Cut a piece off the end of a write-ahead log that has just begun anew: nothing but remains is there."""
+    size_bytes = os.stat(wal_path).st_size
+    if size_bytes <= size_bytes_kept:
+        return
+    connection.execute("BEGIN IMMEDIATE")  # whatever happens: nobody writes while the file gets shorter
+    try:
+        os.truncate(wal_path, max(size_bytes_kept, size_bytes - SHORTEN_STEP_SIZE_BYTES))
+    finally:
+        connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _helper_connection(path: str) -> Iterator[sqlite3.Connection]:
+    """A connection for one call, and SQLite's faults in the house's words."""
+    connection: sqlite3.Connection | None = None
     try:
         with FILE_SWAP:
             connection = connect(path)
             # SQLite opens the write-ahead log with the first read, not with the connection.
             connection.execute("SELECT 1 FROM meta").fetchall()
-    except sqlite3.Error as error:
-        raise fault(path, error) from error
-    try:
-        frames, moved = _checkpoint(connection, "PASSIVE")
-        passes = 1
-        while moved < frames and passes < PASSES_MAX:
-            frames, moved = _checkpoint(connection, "PASSIVE")
-            passes += 1
-        if moved < frames and os.stat(f"{path}-wal").st_size > WAL_SIZE_BYTES_RESTART:
-            # Without a busy wait: readers that are in the way must not keep the write lock taken.
-            connection.execute("PRAGMA busy_timeout = 0")
-            frames, moved = _checkpoint(connection, "FULL")
-        return frames, moved
+        yield connection
     except sqlite3.Error as error:
         raise fault(path, error) from error
     except OSError as error:
         raise StorageError(f"{path}-wal: {error}") from error
     finally:
-        connection.close()
+        if connection is not None:
+            connection.close()
 
 
-def _checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[int, int]:
+def _pass(connection: sqlite3.Connection, mode: str) -> tuple[int, int]:
     _, frames, moved = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     return max(0, int(frames)), max(0, int(moved))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metasrv.state.format import I64_MAX, U64_MAX
+from metasrv.model.types import I64_MAX, U64_MAX
 
 MILLISECONDS_ABOVE = 100_000_000_000
 """An absolute expiry above this is in milliseconds, one at or below it in seconds."""

@@ -20,10 +20,6 @@ APPLICATION_ID = 0x6D737276
 FORMAT_VERSION = 1
 """`PRAGMA user_version`; raised when the schema changes."""
 
-U64_MAX = 2**64 - 1
-I64_MAX = 2**63 - 1
-"""SQLite's integers are signed; what does not fit is clamped where only its order counts and kept as text elsewhere."""
-
 SCHEMA = (
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     # The data comes last: a test of the sequence number must not read the overflow pages of a large value.

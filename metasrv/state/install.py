@@ -22,7 +22,7 @@ import os
 import threading
 
 from metasrv.model.errors import StorageError
-from metasrv.process.operating_system import sync_file
+from metasrv.process.operating_system import show_thread_name, sync_file
 from metasrv.state.store import sync_directory
 
 _FORMAT_OFFSET = 18
@@ -47,9 +47,10 @@ class OldFiles:
 
     def dispose(self) -> None:
         """Free the blocks in the background; every connection to the old files must be closed by now."""
-        threading.Thread(target=self._close, name="metasrv-dispose", daemon=True).start()
+        threading.Thread(target=self._close, name="dispose", daemon=True).start()
 
     def _close(self) -> None:
+        show_thread_name()
         while self._descriptors:
             os.close(self._descriptors.pop())
 

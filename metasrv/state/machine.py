@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.model.errors import InvariantError, MetasrvError, StorageError
 from metasrv.model.types import LogId, Membership, Node, SeqV
 from metasrv.state.cached_store import CachedStore
+from metasrv.state.command_rules import apply_command
 from metasrv.state.damage import check_file, damaged
-from metasrv.state.durability import checkpoint, sync_state
 from metasrv.state.effects import EntryEffects, RefusedCommandError
 from metasrv.state.expiry import TIME_MS_MAX, is_expired
 from metasrv.state.format import (
@@ -35,16 +36,24 @@ from metasrv.state.format import (
 )
 from metasrv.state.install import OldFiles, begin_install, finish_install
 from metasrv.state.reader import StateReader, read_cluster_id, read_membership
-from metasrv.state.registry import KNOWN_FEATURES, Registry, apply_registry_command, load_registry
+from metasrv.state.registry import Registry, load_registry
 from metasrv.state.snapshot import tail_fits
 from metasrv.state.store import CACHE_SIZE_KIB, FILE_SWAP, Store, check_schema, connect, create_file, fault
-from metasrv.state.transaction import apply_branch_transaction, apply_transaction, apply_upsert
+from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
 
-__all__ = ["KNOWN_FEATURES", "StateMachine", "checkpoint", "sync_state"]
+__all__ = ["StateFileSizes", "StateMachine"]
 
 FULL_CHECK_SIZE_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size a start walks the whole state file: some 100 ms for 100,000 records of 256 bytes."""
+
+
+class StateFileSizes(NamedTuple):
+    """The two files of the state, in bytes."""
+
+    database_bytes: int
+    log_bytes: int
+    """The write-ahead log: what was applied and is not yet moved into the database, and remains of earlier entries."""
 
 
 class _CommandFault(Exception):  # noqa: N818 - never leaves this module
@@ -68,6 +77,7 @@ class StateMachine:
         self.membership = Membership()
         self.cluster_id: str | None = None
         self.watches = WatchHub(self._read_watch_page)
+        self.views = Views()
         self._load()
 
     @classmethod
@@ -140,13 +150,9 @@ class StateMachine:
         """A secret stored by SetClusterSecret."""
         return self._registry.secrets.get(name)
 
-    def size_bytes(self) -> int:
-        """The state file and its write-ahead log on disk."""
-        total = 0
-        for path in (self._path, f"{self._path}-wal"):
-            if os.path.exists(path):
-                total += os.stat(path).st_size
-        return total
+    def file_sizes(self) -> StateFileSizes:
+        """What is on disk at this moment."""
+        return StateFileSizes(_size_of(self._path), _size_of(f"{self._path}-wal"))
 
     # ------------------------------------------------------------------------- applying
 
@@ -246,7 +252,7 @@ class StateMachine:
 
     def open_reader(self) -> StateReader:
         """A read-only view pinned to this instant, for a helper thread; the caller closes it."""
-        return StateReader(self._path)
+        return StateReader(self._path, self.views)
 
     def _read_watch_page(
         self, start: str, end: str | None, after_key: str | None, limit: int
@@ -301,7 +307,7 @@ class StateMachine:
 
     def _check_when_small(self) -> None:
         """Walk the whole file when that takes a fraction of a second; larger ones prove themselves as they are read."""
-        if self.size_bytes() > FULL_CHECK_SIZE_BYTES_MAX:
+        if sum(self.file_sizes()) > FULL_CHECK_SIZE_BYTES_MAX:
             return
         try:
             problem = self._store.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -332,6 +338,13 @@ class StateMachine:
             raise
 
 
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
 def _open_store(path: str) -> Store:
     connection = connect(path, cache_size_kib=CACHE_SIZE_KIB)
     try:
@@ -347,7 +360,7 @@ def _open_store(path: str) -> Store:
 def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> c.Reply:
     """The command's reply; whatever is wrong with the command itself becomes a _CommandFault."""
     try:
-        return _apply_command(effects, command)
+        return apply_command(effects, command)
     except RefusedCommandError as error:
         raise _CommandFault(position, str(error)) from error
     except (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.InternalError, MetasrvError, MemoryError):
@@ -359,18 +372,6 @@ def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> 
     except Exception as error:
         # `apply` is total (invariant 2). The same command fails in the same way on every node.
         raise _CommandFault(position, f"the command can not be applied: {type(error).__name__}") from error
-
-
-def _apply_command(effects: EntryEffects, command: c.Command) -> c.Reply:
-    kind = type(command)
-    if kind is c.Transaction:
-        return apply_transaction(effects, command)  # type: ignore[arg-type]
-    if kind is c.Upsert:
-        return apply_upsert(effects, command)  # type: ignore[arg-type]
-    if kind is c.BranchTransaction:
-        return apply_branch_transaction(effects, command)  # type: ignore[arg-type]
-    effects.registry, reply = apply_registry_command(effects.store, effects.registry, command)  # type: ignore[arg-type]
-    return reply
 
 
 def _unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:

@@ -1,20 +1,25 @@
 """A second, read-only connection that sees one committed instant of the state, whatever happens meanwhile.
 
 Opened on the event loop between two entries, then used by one thread at a time (a helper thread, as a rule) and
-closed by whoever asked for it: while it is open the write-ahead log can not start over.
+closed by whoever asked for it. While it is open the write-ahead log cannot start over, so a view that pins too much of
+it is revoked (`views.py`, `raft/state_log.py`): its next read raises ViewLostError.
 """
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
+from metasrv.model.errors import ViewLostError
 from metasrv.model.types import LogId, Membership, SeqV
 from metasrv.state.expiry import TIME_MS_MAX, is_expired
 from metasrv.state.format import META_CLUSTER_ID, META_MEMBERSHIP, membership_in, unseal
 from metasrv.state.registry import load_registry
 from metasrv.state.store import Store, connect, fault
+from metasrv.state.views import Views
 
 READER_PAGE_RECORDS = 512
 
@@ -22,8 +27,13 @@ READER_PAGE_RECORDS = 512
 class StateReader:
     """One consistent snapshot of the whole state. A context manager."""
 
-    def __init__(self, path: str) -> None:
-        """Pin the present state of the file; raises StorageError or DataDamagedError."""
+    def __init__(self, path: str, views: Views | None = None) -> None:
+        """Pin the present state of the file, until `views` revokes it; raises StorageError or DataDamagedError."""
+        self._views = views
+        self._reading_now = threading.Lock()
+        """Held during each read, so that a view is not closed in the middle of one."""
+        self._lost = ""
+        """Why it was revoked, in words for a client."""
         connection: sqlite3.Connection | None = None
         try:
             connection = connect(path, shared=True)
@@ -49,6 +59,8 @@ class StateReader:
             if connection is not None:
                 connection.close()
             raise
+        if views is not None:
+            views.opened(self)
 
     def __enter__(self) -> StateReader:
         return self
@@ -61,10 +73,37 @@ class StateReader:
     def close(self) -> None:
         """Let go of the instant; safe to call again, and from another thread than the one that read."""
         self._store.close()
+        if self._views is not None:
+            self._views.closed(self)
+
+    def revoke(self, reason: str) -> None:
+        """Let go of the instant now, or at the end of the read under way; later reads raise ViewLostError(`reason`)."""
+        self._lost = self._lost or reason
+        if self._reading_now.acquire(blocking=False):
+            try:
+                self.close()
+            finally:
+                self._reading_now.release()
+
+    def _raise_if_lost(self) -> None:
+        if self._lost:
+            self.close()
+            raise ViewLostError(self._lost)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._reading_now:
+            self._raise_if_lost()
+            try:
+                with self._store.faults():
+                    yield
+            finally:
+                if self._lost:
+                    self.close()
 
     def get(self, key: str, now_ms: int | None = None) -> SeqV | None:
         """One record; `now_ms` hides it when it has expired by then."""
-        with self._store.faults():
+        with self._reading():
             record = self._store.read(key)
         return None if record is None or (now_ms is not None and _hidden(record, now_ms)) else record
 
@@ -72,7 +111,7 @@ class StateReader:
         self, start: str, end: str | None, after_key: str | None, page_size: int, now_ms: int | None
     ) -> list[tuple[str, SeqV]]:
         """A page of [start, end) after `after_key`, in key order; shorter than `page_size` only at the end."""
-        with self._store.faults():
+        with self._reading():
             return self._store.scan(start, end, after_key, page_size, now_ms)
 
     def pages(
@@ -86,7 +125,7 @@ class StateReader:
         after: str | None = None
         last = False
         while not last:
-            with self._store.faults():
+            with self._reading():
                 page, last = self._store.scan_page(start, end, after, page_records)
             if page:
                 after = page[-1][0]
@@ -101,7 +140,7 @@ class StateReader:
         """(expire_ms, seq, key) of every record that carries an expiry, in the order of the sweep."""
         after: tuple[int, int] | None = None
         while True:
-            with self._store.faults():
+            with self._reading():
                 page = self._store.scan_expire(after, READER_PAGE_RECORDS)
             if not page:
                 return

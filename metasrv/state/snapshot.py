@@ -13,10 +13,10 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from metasrv.model.errors import DataDamagedError, StorageError
+from metasrv.model.limits import STATE_LOG_COPY_FACTOR, STATE_LOG_PINNED_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.process.operating_system import sync_file
 from metasrv.state.damage import check_file, damaged
-from metasrv.state.durability import checkpoint, sync_state
 from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail_out
 from metasrv.state.reader import read_cluster_id, read_membership
 from metasrv.state.registry import load_registry
@@ -26,10 +26,8 @@ __all__ = [
     "SnapshotInfo",
     "SnapshotTail",
     "SnapshotWriter",
-    "checkpoint",
     "open_snapshot",
     "read_snapshot_tail",
-    "sync_state",
     "verify_snapshot",
 ]
 
@@ -70,9 +68,10 @@ class SnapshotWriter:
         return self._applied.log_id
 
     def write(self, destination: str, tail: SnapshotTail) -> SnapshotInfo:
-        """Copy the pinned instant to `destination`, which appears complete and synced or not at all; then unpin.
+        """Copy the pinned instant to `destination`, which appears complete and synced or not at all.
 
-        Raises StorageError, or DataDamagedError when the state file proves damaged while it is read.
+        The instant is pinned until it is copied. Raises StorageError, also when the write-ahead log grows past its bound
+        meanwhile, or DataDamagedError when the state file proves damaged while it is read.
         """
         store = self._store
         if store is None:
@@ -106,9 +105,10 @@ class SnapshotWriter:
             # A draft that a crash cuts short is thrown away, so it needs no journal; the whole is synced at the end.
             copy.execute("PRAGMA synchronous = OFF")
             copy.execute("PRAGMA journal_mode = OFF")
-            store.connection.backup(copy, pages=_COPY_PAGES, sleep=0.01)
+            store.connection.backup(copy, pages=_COPY_PAGES, sleep=0.01, progress=self._check_log)
         finally:
             copy.close()
+            self.close()  # the rest needs the copy only, and the write-ahead log can begin anew
         # The copied header says WAL; reopened, the file can be turned into one in a single piece.
         copy = sqlite3.connect(draft, isolation_level=None)
         try:
@@ -119,6 +119,16 @@ class SnapshotWriter:
             Store(draft, copy).set_meta(META_TAIL, tail_out(tail))
         finally:
             copy.close()
+
+    def _check_log(self, _status: int, _remaining: int, _total: int) -> None:
+        """Between two pieces of the copy: a disk that copies far slower than it is written to must not fill up."""
+        log_size_bytes = os.stat(f"{self._state_path}-wal").st_size
+        limit = STATE_LOG_PINNED_SIZE_BYTES_MAX + STATE_LOG_COPY_FACTOR * os.stat(self._state_path).st_size
+        if log_size_bytes > limit:
+            raise StorageError(
+                f"{self._state_path}: the snapshot was given up, because the write-ahead log grew to {log_size_bytes}"
+                f" bytes while the state was copied, and the limit is {limit}"
+            )
 
 
 def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None = None) -> SnapshotInfo:

@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from metasrv.model.errors import CodecError, DataDamagedError, StorageError
-from metasrv.model.types import KVMeta, SeqV
+from metasrv.model.types import I64_MAX, KVMeta, SeqV
 from metasrv.process import operating_system
 from metasrv.process.operating_system import make_syncs_full
 from metasrv.state.damage import damaged
@@ -23,7 +23,6 @@ from metasrv.state.expiry import TIME_MS_MAX, expire_ms_of
 from metasrv.state.format import (
     APPLICATION_ID,
     FORMAT_VERSION,
-    I64_MAX,
     META_APPLIED,
     SCHEMA,
     Applied,

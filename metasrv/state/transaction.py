@@ -1,26 +1,30 @@
 """The rules of upserts and transactions (docs/contract/grpc.md sections d.1, d.2 and d.5).
 
-What a command reads, writes and answers. Pure rules over `EntryEffects`; total for every command that can be decoded,
-and the same on every node: no clock, no randomness. Runs on the event loop.
+What may be asked, and what a command reads, writes and answers. Pure rules over `EntryEffects`; total for every command
+that can be decoded, and the same on every node: no clock, no randomness. Runs on the event loop.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from metasrv.model import commands as c
-from metasrv.model.types import SeqV
+from metasrv.model.errors import TooLargeError
+from metasrv.model.limits import TRANSACTION_DEPTH_MAX, TRANSACTION_OPERATIONS_MAX
 from metasrv.state.effects import EntryEffects, RefusedCommandError
-from metasrv.state.format import U64_MAX
+from metasrv.state.operations import OPERATION_VALIDATORS, apply_operations
+from metasrv.state.validate import validate_key, validate_numbers, validate_value
 
 Operand = TypeVar("Operand", int, bytes)
 
 EXPRESSION_DEPTH_MAX = 64
 """Nesting that is still evaluated; requests are refused far below it (`TRANSACTION_DEPTH_MAX`)."""
-_COUNTER = re.compile(rb"[ \t\n\r]*(0|[1-9][0-9]{0,19})[ \t\n\r]*")
-"""A JSON text of an unsigned integer of at most 20 digits."""
+
+
+def validate_upsert(command: c.Upsert) -> None:
+    validate_key(command.key)
+    validate_value(command.value)
+    validate_numbers(command.match.seq, command.expire_at, command.ttl_ms)
 
 
 def apply_upsert(effects: EntryEffects, command: c.Upsert) -> c.UpsertReply:
@@ -41,22 +45,30 @@ def apply_upsert(effects: EntryEffects, command: c.Upsert) -> c.UpsertReply:
     return c.UpsertReply(prev, effects.write(command.key, command.value, prev, command.expire_at, command.ttl_ms))
 
 
+def validate_transaction(command: c.Transaction) -> None:
+    _validate_parts(command.branches, command.conditions, (command.if_then, command.else_then))
+
+
 def apply_transaction(effects: EntryEffects, command: c.Transaction) -> c.TransactionReply:
     """Run the first branch that holds: `branches`, then `if_then`, then `else_then`."""
     for position, branch in enumerate(command.branches):
         if branch.predicate is None or _holds(effects, branch.predicate, 1):
-            return c.TransactionReply(True, _run(effects, branch.operations), f"operation:{position}")
+            return c.TransactionReply(True, apply_operations(effects, branch.operations), f"operation:{position}")
     for condition in command.conditions:
         if not _condition_holds(effects, condition):
-            return c.TransactionReply(False, _run(effects, command.else_then), "else")
-    return c.TransactionReply(True, _run(effects, command.if_then), "then")
+            return c.TransactionReply(False, apply_operations(effects, command.else_then), "else")
+    return c.TransactionReply(True, apply_operations(effects, command.if_then), "then")
+
+
+def validate_branch_transaction(command: c.BranchTransaction) -> None:
+    _validate_parts(command.branches, (), ())
 
 
 def apply_branch_transaction(effects: EntryEffects, command: c.BranchTransaction) -> c.BranchTransactionReply:
     """Run the first branch that holds; none is no error."""
     for position, branch in enumerate(command.branches):
         if branch.predicate is None or _holds(effects, branch.predicate, 1):
-            return c.BranchTransactionReply(position, _run(effects, branch.operations))
+            return c.BranchTransactionReply(position, apply_operations(effects, branch.operations))
     return c.BranchTransactionReply(None, ())
 
 
@@ -105,74 +117,45 @@ def _compare(left: Operand, right: Operand, comparison: int) -> bool:
     return left == right
 
 
-# ----------------------------------------------------------------------------- operations
+# ----------------------------------------------------------------------------- validation
 
 
-def _run(effects: EntryEffects, operations: tuple[c.TransactionOperation, ...]) -> tuple[c.OperationResponse, ...]:
-    return tuple([_OPERATIONS[type(operation)](effects, operation) for operation in operations])
+def _validate_parts(
+    branches: tuple[c.Branch, ...],
+    conditions: tuple[c.Condition, ...],
+    groups: tuple[tuple[c.TransactionOperation, ...], ...],
+) -> None:
+    # Counted before anything is looked at in detail, so that a huge request is refused cheaply.
+    _validate_count("branches", len(branches))
+    count = len(conditions) + sum(map(len, groups)) + sum(len(branch.operations) for branch in branches)
+    _validate_count("operations and conditions", count)
+    expressions = [(branch.predicate, 1) for branch in branches if branch.predicate is not None]
+    seen = len(expressions)
+    while expressions:
+        expression, depth = expressions.pop()
+        if depth > TRANSACTION_DEPTH_MAX:
+            raise TooLargeError("the nesting of the boolean tree", depth, TRANSACTION_DEPTH_MAX)
+        seen += len(expression.expressions)
+        _validate_count("boolean expressions", seen)
+        count += len(expression.conditions)
+        _validate_count("operations and conditions", count)
+        expressions += [(child, depth + 1) for child in expression.expressions]
+        _validate_conditions(expression.conditions)
+    _validate_conditions(conditions)
+    for operations in (*groups, *(branch.operations for branch in branches)):
+        for operation in operations:
+            OPERATION_VALIDATORS[type(operation)](operation)
 
 
-def _get(effects: EntryEffects, operation: c.Get) -> c.GetResponse:
-    return c.GetResponse(operation.key, effects.read(operation.key))
+def _validate_count(what: str, count: int) -> None:
+    if count > TRANSACTION_OPERATIONS_MAX:
+        raise TooLargeError(f"the number of {what} of the transaction", count, TRANSACTION_OPERATIONS_MAX)
 
 
-def _put(effects: EntryEffects, operation: c.Put) -> c.PutResponse:
-    key, value, expire_at, ttl_ms, match_seq = operation
-    prev = effects.read(key)
-    if match_seq is not None and (0 if prev is None else prev.seq) != match_seq:
-        return c.PutResponse(key, prev, prev)
-    return c.PutResponse(key, prev, effects.write(key, value, prev, expire_at, ttl_ms))
-
-
-def _delete(effects: EntryEffects, operation: c.Delete) -> c.DeleteResponse:
-    prev = effects.read(operation.key)
-    if prev is None or (operation.match_seq is not None and prev.seq != operation.match_seq):
-        return c.DeleteResponse(operation.key, False, prev)
-    effects.remove(operation.key, prev)
-    return c.DeleteResponse(operation.key, True, prev)
-
-
-def _delete_by_prefix(effects: EntryEffects, operation: c.DeleteByPrefix) -> c.DeleteByPrefixResponse:
-    return c.DeleteByPrefixResponse(operation.prefix, effects.remove_prefix(operation.prefix))
-
-
-def _fetch_increase(effects: EntryEffects, operation: c.FetchIncrease) -> c.FetchIncreaseResponse:
-    key, delta, match_seq, floor = operation
-    prev = effects.read(key)
-    before_seq = 0 if prev is None else prev.seq
-    before = counter_of(prev)
-    if match_seq is not None and before_seq != match_seq:
-        return c.FetchIncreaseResponse(key, before_seq, before, before_seq, before)
-    after = min(max(max(before, floor) + delta, 0), U64_MAX)
-    effects.write(key, b"%d" % after, prev)
-    return c.FetchIncreaseResponse(key, before_seq, before, effects.seq, after)
-
-
-def _put_sequential(effects: EntryEffects, operation: c.PutSequential) -> c.PutResponse:
-    """The counter takes the first sequence number, the record the second."""
-    counter = _fetch_increase(effects, c.FetchIncrease(operation.sequence_key, 1))
-    key = operation.prefix + sequential_name(counter.before)
-    return _put(effects, c.Put(key, operation.value, operation.expires_at_ms, operation.ttl_ms))
-
-
-def counter_of(record: SeqV | None) -> int:
-    """The number a counter record holds; 0 when it is absent or no JSON text of a u64."""
-    match = None if record is None else _COUNTER.fullmatch(record.data)
-    number = 0 if match is None else int(match[1])
-    return number if number <= U64_MAX else 0
-
-
-def sequential_name(number: int) -> str:
-    """21 digits in groups of three: `000_000_000_000_001_200_123`."""
-    digits = f"{number:021d}"
-    return "_".join(digits[start : start + 3] for start in range(0, 21, 3))
-
-
-_OPERATIONS: dict[type[Any], Callable[[EntryEffects, Any], c.OperationResponse]] = {
-    c.Get: _get,
-    c.Put: _put,
-    c.Delete: _delete,
-    c.DeleteByPrefix: _delete_by_prefix,
-    c.FetchIncrease: _fetch_increase,
-    c.PutSequential: _put_sequential,
-}
+def _validate_conditions(conditions: tuple[c.Condition, ...]) -> None:
+    for condition in conditions:
+        validate_key(condition.key)
+        if isinstance(condition.operand, bytes):
+            validate_value(condition.operand)
+        else:
+            validate_numbers(condition.operand)

@@ -1,19 +1,16 @@
-"""A node without an engine: a `NodeContext` whose consensus answers what the test told it.
+"""A node without an engine: a `NodeContext` over `FakeConsensus`, and statuses to give to it.
 
-For tests of everything that only looks at a node (admin API, metrics, health). Nothing is replicated; `FakeConsensus`
-records what was asked of it. Runs on any event loop.
+For tests of everything above consensus (admin API, gRPC API, metrics, health). Nothing is replicated. Runs on any
+event loop.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from metasrv.config.model import Config
-from metasrv.consensus import JoinRequest, TransferResult
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.model.commands import Command, ErrorReply, FeatureReply, Reply, SetFeature
-from metasrv.model.errors import NotLeaderError
 from metasrv.model.types import (
     Endpoint,
     LogId,
@@ -27,8 +24,9 @@ from metasrv.model.types import (
     SnapshotStatus,
 )
 from metasrv.node.context import NodeContext
-from metasrv.process.clock import SystemClock
+from metasrv.process.clock import Clock, SystemClock
 from metasrv.state.machine import StateMachine
+from metasrv.testing.fake_consensus import FakeConsensus
 
 BINARY_VERSION = "1.2.3"
 
@@ -63,6 +61,7 @@ def sample_status(**changes: Any) -> RaftStatus:
         last_seq=60665,
         raft_log=RaftLogStatus(10, 2000, 30_000, 20_000, 40_000, 1, 10_000, {"ChunkId(00_000)": 10_000}),
         state_size_bytes=70_000,
+        state_log_size_bytes=20_000,
         snapshot=SnapshotStatus(LogId(66, 50000, 3), 90, 10, 8192, building=False, installing=False),
         fatal=None,
     )
@@ -82,66 +81,12 @@ def leader_status(**changes: Any) -> RaftStatus:
     return sample_status(**{**leading, **changes})
 
 
-@dataclass
-class FakeConsensus:
-    """Implements `Consensus`: gives `current`, records calls in `asked`, raises `failure` when there is one."""
-
-    current: RaftStatus
-    failure: Exception | None = None
-    status_failure: Exception | None = None
-    asked: list[tuple[Any, ...]] = field(default_factory=list)
-
-    def status(self) -> RaftStatus:
-        if self.status_failure is not None:
-            raise self.status_failure
-        return self.current
-
-    async def propose(self, command: Command, timeout_ms: int) -> Reply:
-        self._ask("propose", command, timeout_ms)
-        if isinstance(command, SetFeature):
-            return FeatureReply((command.feature,) if command.enable else ())
-        return ErrorReply(f"the fake has no reply to {type(command).__name__}")
-
-    async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
-        return await self.propose(command, timeout_ms)
-
-    async def read_barrier(self, timeout_ms: int) -> None:
-        self._ask("read_barrier", timeout_ms)
-
-    async def read_barrier_local(self, timeout_ms: int) -> None:
-        self._ask("read_barrier_local", timeout_ms)
-
-    async def wait_applied(self, index: int, timeout_ms: int) -> None:
-        self._ask("wait_applied", index, timeout_ms)
-
-    async def trigger_snapshot(self) -> None:
-        self._ask("trigger_snapshot")
-
-    async def transfer_leadership(self, to_id: int | None) -> TransferResult:
-        self._ask("transfer_leadership", to_id)
-        status = self.current
-        if not status.is_leader:
-            raise NotLeaderError(status.leader_id)
-        voters = sorted(status.membership.voters)
-        following = [node_id for node_id in voters if node_id > status.node_id] or voters
-        return TransferResult(status.node_id, following[0] if to_id is None else to_id, voters)
-
-    async def join(self, request: JoinRequest, timeout_ms: int) -> None:
-        self._ask("join", request, timeout_ms)
-
-    async def leave(self, node_id: int, timeout_ms: int) -> None:
-        self._ask("leave", node_id, timeout_ms)
-
-    def _ask(self, *call: Any) -> None:
-        self.asked.append(call)
-        if self.failure is not None:
-            raise self.failure
-
-
-def fake_context(machine: StateMachine, config: Config, status: RaftStatus) -> tuple[NodeContext, FakeConsensus]:
-    """A node that has joined and whose loop beats."""
-    clock = SystemClock()
-    consensus = FakeConsensus(status)
+def fake_context(
+    machine: StateMachine, config: Config, status: RaftStatus, clock: Clock | None = None, *, commits: bool = False
+) -> tuple[NodeContext, FakeConsensus]:
+    """A node that has joined and whose loop beats; with `commits`, what is proposed is applied to `machine` at once."""
+    clock = clock or SystemClock()
+    consensus = FakeConsensus(status, machine if commits else None, clock)
     context = NodeContext(
         config=config,
         consensus=consensus,

@@ -9,6 +9,7 @@ import pytest
 
 from metasrv.testing.processes import ProcessCluster
 from metasrv.testing.workload import Workload
+from tests.conftest import RecordProperty
 from verification.chaos import find_problems, open_stores
 
 WRITERS = 16
@@ -20,7 +21,7 @@ WRITES_BETWEEN = 100
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_kill_the_leader_ten_times_and_all_nodes_five_times_under_writers(
-    cluster: ProcessCluster, record_property
+    cluster: ProcessCluster, record_property: RecordProperty
 ) -> None:
     gaps = []
     async with open_stores(cluster, WRITERS) as stores, Workload(stores) as workload:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metasrv.testing.network import Network, why_unavailable
+from tests.conftest import RecordProperty, StartCluster
 from verification.chaos import SETTINGS, run_round
 from verification.evidence import replay_command
 from verification.nemesis import FAULTS, Fault
@@ -29,7 +30,9 @@ def possible(names: list[str]) -> list[Fault]:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("group", range(len(GROUPS)))
-async def test_each_fault_keeps_every_promise(start_cluster, group: int, record_property) -> None:
+async def test_each_fault_keeps_every_promise(
+    start_cluster: StartCluster, group: int, record_property: RecordProperty
+) -> None:
     network = Network(group)
     cluster = start_cluster(3, settings=SETTINGS, network=network)
     try:

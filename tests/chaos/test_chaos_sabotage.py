@@ -6,6 +6,7 @@ import random
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,8 +15,10 @@ from metasrv.model.commands import TransactionReply
 from metasrv.testing.network import Network, why_unavailable
 from metasrv.testing.processes import ProcessCluster
 from metasrv.testing.store import PinnedStore, Store
-from verification.chaos import CLIENT_TIMEOUT_SECONDS, SETTINGS, Round, run_round
+from tests.conftest import StartCluster
+from verification.chaos import CLIENT_TIMEOUT_SECONDS, SETTINGS, OpenStores, Round, open_stores, run_round
 from verification.nemesis import Fault
+from verification.nemesis.fault import Harm
 from verification.nemesis.network_faults import isolate_follower
 from verification.nemesis.process_faults import pause_follower
 from verification.timeline import timeline_html
@@ -45,15 +48,15 @@ class RepeatingStore(PinnedStore):
         return await super()._send(transaction)
 
 
-def opened(kind: type[PinnedStore]):
+def opened(kind: type[PinnedStore]) -> OpenStores:
     @asynccontextmanager
-    async def open_stores(cluster: ProcessCluster, count: int) -> AsyncIterator[Sequence[Store]]:
+    async def open_some(cluster: ProcessCluster, count: int) -> AsyncIterator[Sequence[Store]]:
         nodes = sorted(cluster.nodes)
         async with AsyncExitStack() as stack:
             endpoints = [cluster.nodes[nodes[number % len(nodes)]].grpc for number in range(count)]
             yield [await stack.enter_async_context(kind(one, CLIENT_TIMEOUT_SECONDS)) for one in endpoints]
 
-    return open_stores
+    return open_some
 
 
 async def roll_back_disks(cluster: ProcessCluster, source: random.Random) -> None:
@@ -75,19 +78,19 @@ async def roll_back_disks(cluster: ProcessCluster, source: random.Random) -> Non
         cluster.start(node_id)
 
 
-async def run(start_cluster, fault: Fault, **arguments) -> Round:
+async def run(start_cluster: StartCluster, fault: Fault, open_stores: OpenStores = open_stores) -> Round:
     network = Network(1)
     cluster = start_cluster(3, settings=SETTINGS, network=network)
     try:
         await cluster.boot()
-        return await run_round(cluster, fault, 1, **arguments)
+        return await run_round(cluster, fault, 1, open_stores=open_stores)
     finally:
         cluster.close()
         await network.close()
 
 
 @pytest.mark.parametrize("harm", [isolate_follower, pause_follower])
-async def test_stale_reads_are_noticed(start_cluster, harm, tmp_path) -> None:
+async def test_stale_reads_are_noticed(start_cluster: StartCluster, harm: Harm, tmp_path: Path) -> None:
     one = await run(start_cluster, Fault("stale reads", harm), open_stores=opened(StaleStore))
     assert one.failure is None
     assert one.violations
@@ -98,7 +101,7 @@ async def test_stale_reads_are_noticed(start_cluster, harm, tmp_path) -> None:
     assert "can not be explained" in str(stale)
 
 
-async def test_lost_writes_are_noticed(start_cluster) -> None:
+async def test_lost_writes_are_noticed(start_cluster: StartCluster) -> None:
     one = await run(start_cluster, Fault("disks rolled back", roll_back_disks))
     assert one.failure is None
     assert any("is missing" in problem for problem in one.problems)
@@ -106,7 +109,7 @@ async def test_lost_writes_are_noticed(start_cluster) -> None:
     assert any("sequence number" in problem or "was sent after write" in problem for problem in one.problems)
 
 
-async def test_repeated_writes_are_noticed(start_cluster) -> None:
+async def test_repeated_writes_are_noticed(start_cluster: StartCluster) -> None:
     one = await run(start_cluster, Fault("repeating clients", pause_follower), open_stores=opened(RepeatingStore))
     assert one.failure is None
     assert any("is stored 2 times" in problem for problem in one.problems)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from metasrv.testing.processes import ProcessCluster
+from tests.conftest import StartCluster
 
 SEED_STATUS_KEYS = [
     "id",
@@ -50,7 +51,9 @@ def assert_is_node(node: Any) -> None:
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1)], ids=str)
-async def test_three_nodes_started_at_once_in_any_order_form_one_cluster(start_cluster, order) -> None:
+async def test_three_nodes_started_at_once_in_any_order_form_one_cluster(
+    start_cluster: StartCluster, order: tuple[int, ...]
+) -> None:
     cluster: ProcessCluster = start_cluster(3)
     leader = await cluster.boot(order)
     for status in (await cluster.statuses()).values():
@@ -133,7 +136,7 @@ async def test_probes_answer_on_each_node(cluster: ProcessCluster) -> None:
         assert (await cluster.admin(node_id, "/readyz"))[0] == 200
 
 
-async def test_admin_answers_before_the_node_has_joined_and_says_it_is_not_ready(start_cluster) -> None:
+async def test_admin_answers_before_the_node_has_joined_and_says_it_is_not_ready(start_cluster: StartCluster) -> None:
     cluster: ProcessCluster = start_cluster(2)
     cluster.start(2)
     await cluster.wait_for_statuses(lambda statuses: 2 in statuses, "node 2 to answer")
@@ -149,7 +152,7 @@ async def test_admin_answers_before_the_node_has_joined_and_says_it_is_not_ready
     await cluster.wait_for_ready(2)
 
 
-async def test_a_node_that_finds_nobody_to_join_gives_up_with_a_sentence(start_cluster) -> None:
+async def test_a_node_that_finds_nobody_to_join_gives_up_with_a_sentence(start_cluster: StartCluster) -> None:
     cluster: ProcessCluster = start_cluster(2, settings={"wait_leader_timeout": 2000})
     cluster.start(2)
     assert await cluster.wait_exit(2) == 3

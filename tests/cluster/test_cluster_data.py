@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from metasrv.testing.processes import ProcessCluster
+from tests.conftest import StartCluster
 
 LOW_SNAPSHOT = {"snapshot_logs_since_last": 50, "max_applied_log_to_keep": 20}
 
@@ -75,6 +79,14 @@ async def test_identity_and_term_never_go_back_over_restarts(cluster: ProcessClu
         assert after["last_applied"]["index"] >= earlier["last_applied"]["index"]
 
 
+def _has_other_snapshots(directory: Path, before: set[Path]) -> Callable[[], bool]:
+    return lambda: bool(set(directory.glob("*.snap")) - before)
+
+
+def _names_its_snapshot(node_id: int) -> Callable[[dict[int, dict[str, Any]]], bool]:
+    return lambda found: found[node_id]["snapshot_last_log_id"] is not None
+
+
 async def test_triggered_snapshot_makes_a_file_on_any_node(cluster: ProcessCluster) -> None:
     await write_many(cluster, 1, 10)
     await cluster.wait_until_equal()
@@ -82,20 +94,17 @@ async def test_triggered_snapshot_makes_a_file_on_any_node(cluster: ProcessClust
         directory = node.raft_dir / "df_meta" / "V004" / "snapshot"
         before = set(directory.glob("*.snap"))
         assert await cluster.admin(node_id, "/v1/ctrl/trigger_snapshot") == (200, "null")
-        await cluster.wait_until(
-            lambda directory=directory, before=before: bool(set(directory.glob("*.snap")) - before),
-            f"a new snapshot file in {directory}",
-        )
+        await cluster.wait_until(_has_other_snapshots(directory, before), f"a new snapshot file in {directory}")
         # The file has its name a moment before the event loop hears of it.
         statuses = await cluster.wait_for_statuses(
-            lambda found, node_id=node_id: found[node_id]["snapshot_last_log_id"] is not None,
+            _names_its_snapshot(node_id),
             f"node {node_id} to name its snapshot",
         )
         assert statuses[node_id]["snapshot_last_log_id"]["index"] > 0
         assert statuses[node_id]["snapshot_key_count"] >= 10
 
 
-async def test_the_log_is_purged_and_a_node_that_lags_catches_up_by_snapshot(start_cluster) -> None:
+async def test_the_log_is_purged_and_a_node_that_lags_catches_up_by_snapshot(start_cluster: StartCluster) -> None:
     cluster: ProcessCluster = start_cluster(3, settings=LOW_SNAPSHOT)
     leader = await cluster.boot()
     lagging = next(node_id for node_id in cluster.nodes if node_id != leader)

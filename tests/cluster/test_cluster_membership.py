@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ async def test_a_learner_receives_the_data_and_does_not_vote(cluster: ProcessClu
     added = cluster.add_node(learner=True)
     cluster.start(added)
 
-    def knows_learner(statuses: dict[int, dict]) -> bool:
+    def knows_learner(statuses: dict[int, dict[str, Any]]) -> bool:
         return all(names(status["non_voters"]) == [str(added)] for status in statuses.values())
 
     statuses = await cluster.wait_for_statuses(knows_learner, "every node to list the learner")
@@ -59,7 +60,7 @@ async def test_a_node_that_left_is_gone_from_every_list(cluster: ProcessCluster)
     assert answer.returncode == 0, answer.stderr
     await cluster.kill(leaving)
 
-    def gone(statuses: dict[int, dict]) -> bool:
+    def gone(statuses: dict[int, dict[str, Any]]) -> bool:
         return all(str(leaving) not in names(status["voters"]) for status in statuses.values())
 
     await cluster.wait_for_statuses(gone, "the node to be gone")

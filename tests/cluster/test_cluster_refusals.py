@@ -1,4 +1,4 @@
-"""Every wrong start and every request that can not be served ends in one clear sentence, and loses nothing."""
+"""Every wrong start and every request that cannot be served ends in one clear sentence, and loses nothing."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import pytest
 from metasrv.model.errors import BindError, ConfigError, DataDamagedError, IdentityError, StorageError
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
 from metasrv.testing.processes import ProcessCluster
+from tests.conftest import StartCluster
 
 SQLITE_MAGIC = b"SQLite format 3\0"
 
@@ -56,7 +57,7 @@ def test_a_reader_that_has_enough_of_the_configuration_hears_no_more() -> None:
 
 
 @pytest.fixture
-async def single(start_cluster) -> ProcessCluster:
+async def single(start_cluster: StartCluster) -> ProcessCluster:
     """One node that leads itself and has some records."""
     cluster: ProcessCluster = start_cluster(1)
     await cluster.boot()
@@ -116,7 +117,7 @@ async def test_another_id_than_the_stored_one_is_refused(single: ProcessCluster)
 
 
 @pytest.mark.parametrize("listener", ["admin", "raft", "grpc"])
-async def test_a_port_in_use_is_named(start_cluster, listener: str) -> None:
+async def test_a_port_in_use_is_named(start_cluster: StartCluster, listener: str) -> None:
     cluster: ProcessCluster = start_cluster(1)
     endpoint = getattr(cluster.nodes[1], listener)
     with socket.create_server((endpoint.addr, endpoint.port)):
@@ -178,7 +179,7 @@ def small_disk() -> Iterator[tuple[list[str], list[str]]]:
                 break
             subprocess.run(["sleep", "0.02"], check=True)
         else:
-            pytest.skip("a mount namespace can not be made here")
+            pytest.skip("a mount namespace cannot be made here")
         yield enter, [*enter, "mount"]
     finally:
         holder.kill()
@@ -187,14 +188,14 @@ def small_disk() -> Iterator[tuple[list[str], list[str]]]:
 
 @pytest.mark.root
 async def test_a_full_disk_stops_the_node_with_a_sentence_and_loses_nothing(
-    start_cluster, small_disk: tuple[list[str], list[str]]
+    start_cluster: StartCluster, small_disk: tuple[list[str], list[str]]
 ) -> None:
     enter, mount = small_disk
     cluster: ProcessCluster = start_cluster(1)
     node = cluster.nodes[1]
     node.raft_dir.mkdir()
     if not mounted([*mount, "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(node.raft_dir)]):
-        pytest.skip("a tmpfs can not be mounted here")
+        pytest.skip("a tmpfs cannot be mounted here")
     cluster.start(1, wrapper=enter)
     await cluster.wait_for_leader()
     acknowledged = await fill(cluster)

@@ -152,8 +152,8 @@ async def test_a_watch_on_a_follower_sees_every_write(cluster: ProcessCluster) -
         assert (await anext(watch)).is_marker
         for number in range(30):
             await writing.upsert("w/k", str(number).encode())
-        seen = [await asyncio.wait_for(anext(watch), 5) for _ in range(30)]  # type: ignore[arg-type]
+        seen = [await asyncio.wait_for(anext(watch), 5) for _ in range(30)]
         assert [event.current and event.current.data for event in seen] == [str(n).encode() for n in range(30)]
         await cluster.kill(follower)
         with pytest.raises(NotDoneError):
-            await asyncio.wait_for(anext(watch), 10)  # type: ignore[arg-type]
+            await asyncio.wait_for(anext(watch), 10)

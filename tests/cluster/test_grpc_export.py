@@ -9,10 +9,8 @@ import threading
 
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.support.grpc_wire import Wire, delete, delete_by_prefix, fetch_increase, put, put_sequential, when
-
-OWN_LINE = '["raft_log",{"NodeId":'
-"""The one line that says which node wrote the export."""
+from tests.conftest import StartCluster
+from tests.support.grpc_wire import OWN_LINE, Wire, delete, delete_by_prefix, fetch_increase, put, put_sequential, when
 
 
 def random_transaction(rng: random.Random) -> pb.TxnRequest:
@@ -45,16 +43,14 @@ def work(wire: Wire, seed: int, count: int) -> None:
         wire.transaction(random_transaction(rng))
 
 
-def lines_of(wire: Wire, chunk_size: int | None = None) -> list[str]:
-    return [line for chunk in wire.export(chunk_size) for line in chunk]
-
-
 async def exports_when_equal(cluster: ProcessCluster, wires: dict[int, Wire]) -> dict[int, list[str]]:
     await cluster.wait_until_equal()
-    return {node_id: lines_of(wire) for node_id, wire in wires.items()}
+    return {node_id: wire.export_lines() for node_id, wire in wires.items()}
 
 
-async def test_exports_are_equal_after_a_random_workload_with_restarts_and_a_snapshot(start_cluster) -> None:
+async def test_exports_are_equal_after_a_random_workload_with_restarts_and_a_snapshot(
+    start_cluster: StartCluster,
+) -> None:
     cluster: ProcessCluster = start_cluster(3, settings={"snapshot_logs_since_last": 60, "max_applied_log_to_keep": 20})
     leader = await cluster.boot()
     wires = {node_id: Wire(str(node.grpc)) for node_id, node in cluster.nodes.items()}
@@ -81,7 +77,7 @@ async def test_exports_are_equal_after_a_random_workload_with_restarts_and_a_sna
         wire.close()
 
 
-async def test_chunk_sizes_and_one_instant_while_writes_go_on(start_cluster) -> None:
+async def test_chunk_sizes_and_one_instant_while_writes_go_on(start_cluster: StartCluster) -> None:
     cluster: ProcessCluster = start_cluster(1)
     await cluster.boot()
     wire = Wire(str(cluster.nodes[1].grpc))
@@ -108,7 +104,7 @@ async def test_chunk_sizes_and_one_instant_while_writes_go_on(start_cluster) -> 
     try:
         for _ in range(5):
             records: dict[str, list[int]] = {}
-            for line in await asyncio.to_thread(lines_of, wire):
+            for line in await asyncio.to_thread(wire.export_lines):
                 body = json.loads(line)[1]
                 if "GenericKV" in body:
                     records[body["GenericKV"]["key"]] = body["GenericKV"]["value"]["data"]

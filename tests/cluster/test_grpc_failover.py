@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 
@@ -56,8 +57,14 @@ class Traffic:
             await asyncio.sleep(0.01)
 
 
+def goes_on(traffic: Traffic, count: int, tasks: list[asyncio.Task[None]]) -> bool:
+    """Whether so many writes are acknowledged, or a caller has ended."""
+    return len(traffic.acknowledged) >= count or any(map(asyncio.Task.done, tasks))
+
+
 async def highest_term(cluster: ProcessCluster) -> int:
-    return max(status["current_term"] for status in (await cluster.statuses()).values() if status is not None)
+    terms: list[int] = [status["current_term"] for status in (await cluster.statuses()).values() if status is not None]
+    return max(terms)
 
 
 @pytest.mark.timeout(300)
@@ -79,7 +86,7 @@ async def test_no_caller_sees_an_error_but_unknown_outcomes_while_ten_leaders_ar
                 await cluster.wait_for_leader(other_than=leader)
                 before = len(traffic.acknowledged)
                 await cluster.wait_until(
-                    lambda before=before: len(traffic.acknowledged) >= before + 10 or any(map(asyncio.Task.done, tasks)),
+                    partial(goes_on, traffic, before + 10, tasks),
                     "writes to go on under the new leader",
                 )
                 if any(map(asyncio.Task.done, tasks)):

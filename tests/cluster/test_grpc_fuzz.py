@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.test_grpc_export import OWN_LINE, lines_of
-from tests.support.grpc_wire import LEADER_HEADER, Wire
+from tests.support.grpc_wire import LEADER_HEADER, OWN_LINE, Wire
 
 pytestmark = pytest.mark.xdist_group("grpc-fuzz")
 
@@ -124,7 +123,7 @@ SCALARS: dict[int, st.SearchStrategy[Any]] = {
 }
 
 
-def messages(descriptor: Descriptor, depth: int = 4) -> st.SearchStrategy[dict[str, Any]]:
+def messages(descriptor: Any, depth: int = 4) -> st.SearchStrategy[dict[str, Any]]:
     """Arguments for a message: any of its fields, at most one of a oneof."""
     fields: dict[str, st.SearchStrategy[Any]] = {}
     for field in descriptor.fields:
@@ -138,7 +137,7 @@ def messages(descriptor: Descriptor, depth: int = 4) -> st.SearchStrategy[dict[s
     return st.fixed_dictionaries({}, optional=fields).map(lambda chosen: _one_of_each(descriptor, chosen))
 
 
-def _one_of_each(descriptor: Descriptor, chosen: dict[str, Any]) -> dict[str, Any]:
+def _one_of_each(descriptor: Any, chosen: dict[str, Any]) -> dict[str, Any]:
     for oneof in descriptor.oneofs:
         for name in [field.name for field in oneof.fields if field.name in chosen][1:]:
             del chosen[name]
@@ -241,7 +240,7 @@ def test_every_node_lives_and_all_hold_the_same(target: Target) -> None:
     cluster = target.cluster
     assert cluster.running() == [1, 2, 3]
     asyncio.run(cluster.wait_until_equal())
-    exports = [lines_of(wire) for wire in target.wires]
+    exports = [wire.export_lines() for wire in target.wires]
     one, two, three = ([line for line in lines if not line.startswith(OWN_LINE)] for lines in exports)
     assert one == two == three
     for wire in target.wires:

@@ -180,8 +180,8 @@ async def test_reflection_lists_and_describes_the_service_and_health_answers(nod
         }
         pool = descriptor_pool.DescriptorPool()
         for file in reflection.files("meta.MetaService"):
-            pool.Add(file)  # type: ignore[no-untyped-call]
-        service = pool.FindServiceByName("meta.MetaService")  # type: ignore[no-untyped-call]
+            pool.Add(file)
+        service = pool.FindServiceByName("meta.MetaService")
         assert {
             method.name: (
                 method.input_type.name,
@@ -193,7 +193,7 @@ async def test_reflection_lists_and_describes_the_service_and_health_answers(nod
         } == METHODS
         for symbol in ("meta.TxnRequest", "meta.MetaService.Transaction", "grpc.health.v1.Health"):
             assert list(reflection.files(symbol)), symbol
-    health = health_pb2_grpc.HealthStub(wire.channel)  # type: ignore[no-untyped-call]
+    health = health_pb2_grpc.HealthStub(wire.channel)
     for name in ("", "meta.MetaService"):
         answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
 import pytest
 
 from metasrv.model import limits
-from metasrv.protocol.methods import KV_READ_V1
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.cluster.test_grpc_service import Running, Start, start, until  # noqa: F401 - `start` is a fixture
-from tests.support import http2_frames as http2
-from tests.support.grpc_wire import CLIENT_VERSION, TIMEOUT_SECONDS, Wire, all_of, branch, get, put, when
+from tests.support.grpc_wire import Wire, all_of, branch, get, put, when
 
 pytestmark = pytest.mark.xdist_group("grpc-limits")
 
@@ -45,7 +41,7 @@ def wires() -> Iterator[list[Wire]]:
 
 @pytest.fixture(params=["one node", "a follower of three"])
 def wire(wires: list[Wire], request: pytest.FixtureRequest) -> Wire:
-    return wires[request.param != "one node"]
+    return wires[int(request.param != "one node")]
 
 
 def refused(ask: Callable[[], Any], code: grpc.StatusCode, text: str, wire: Wire) -> None:
@@ -60,33 +56,37 @@ def refused(ask: Callable[[], Any], code: grpc.StatusCode, text: str, wire: Wire
     assert wire.seq() == before + 1, "nothing was done, and the node goes on"
 
 
+def every_refusal(wire: Wire, key: str) -> list[Callable[[], Any]]:
+    """Each request that names a key."""
+    return [
+        lambda: wire.put(key),
+        lambda: wire.delete(key),
+        lambda: wire.upsert(key, b""),
+        lambda: wire.get(key),
+        lambda: wire.mget("k", key),
+        lambda: wire.list_prefix(key),
+        lambda: wire.kv_list(key),
+        lambda: wire.kv_get_many(key),
+        lambda: wire.transaction(pb.TxnRequest(condition=[when(key, seq=0)])),
+        lambda: wire.kv_transaction(branch(None, get(key))),
+        lambda: next(wire.stub.Watch(pb.WatchRequest(key=key), timeout=5)),
+        lambda: next(wire.stub.Watch(pb.WatchRequest(key="a", key_end=key), timeout=5)),
+    ]
+
+
 def test_keys(wire: Wire) -> None:
     for longest in ("k" * limits.KEY_SIZE_BYTES_MAX, "é" * (limits.KEY_SIZE_BYTES_MAX // 2)):
         too_long = longest + "k"
         record = wire.put(longest).current
         assert wire.get(longest) == record
         assert [item.value for item in (*wire.mget(longest), *wire.kv_get_many(longest))] == [record, record]
-        assert wire.list(longest)[0].value == wire.kv_list(longest)[0].value == record
+        assert wire.list_prefix(longest)[0].value == wire.kv_list(longest)[0].value == record
         wire.upsert(longest, b"2")
         assert wire.transaction(pb.TxnRequest(condition=[when(longest, 1, seq=0)], if_then=[get(longest)])).success
         with wire.watch(longest, "\U0010ffff", initial_flush=True) as events:
             assert next(events).event.key == longest
         text = f"is {limits.KEY_SIZE_BYTES_MAX + 1}, the limit is {limits.KEY_SIZE_BYTES_MAX}"
-        refusals: list[Callable[[], Any]] = [
-            lambda key=too_long: wire.put(key),
-            lambda key=too_long: wire.delete(key),
-            lambda key=too_long: wire.upsert(key, b""),
-            lambda key=too_long: wire.get(key),
-            lambda key=too_long: wire.mget("k", key),
-            lambda key=too_long: wire.list(key),
-            lambda key=too_long: wire.kv_list(key),
-            lambda key=too_long: wire.kv_get_many(key),
-            lambda key=too_long: wire.transaction(pb.TxnRequest(condition=[when(key, seq=0)])),
-            lambda key=too_long: wire.kv_transaction(branch(None, get(key))),
-            lambda key=too_long: next(wire.stub.Watch(pb.WatchRequest(key=key), timeout=5)),
-            lambda key=too_long: next(wire.stub.Watch(pb.WatchRequest(key="a", key_end=key), timeout=5)),
-        ]
-        for ask in refusals:
+        for ask in every_refusal(wire, too_long):
             refused(ask, INVALID, text, wire)
 
 
@@ -167,114 +167,3 @@ def test_nesting(wire: Wire) -> None:
     refused(lambda: wire.kv_transaction(nested(most + 1)), INVALID, text, wire)
     # Past what protobuf itself parses: still an answer.
     refused(lambda: wire.transaction(pb.TxnRequest(operations=[nested(98)])), INVALID, "", wire)
-
-
-# ----------------------------------------------------------------------------- streams, on a node in this process
-
-
-@pytest.fixture
-async def raw(start: Start) -> AsyncIterator[tuple[Running, Any]]:  # noqa: F811 - the fixture
-    from metasrv.protocol.proto import meta_pb2_grpc
-
-    node = await start()
-    async with grpc.aio.insecure_channel(node.address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
-        make_stub: Any = meta_pb2_grpc.MetaServiceStub
-        yield node, make_stub(channel)
-
-
-async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        return await call.code(), await call.details()
-
-
-async def test_watchers(raw: tuple[Running, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    node, stub = raw
-    monkeypatch.setattr("metasrv.state.watch.WATCHERS_MAX", 3)
-    calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(3)]
-    for call in calls:
-        await call.initial_metadata()
-    refused_call = stub.Watch(pb.WatchRequest(key="k"))
-    assert await status_of(refused_call) == (EXHAUSTED, "this node already serves 3 watch streams, the limit")
-    calls.pop().cancel()
-    await until(lambda: node.context.machine.watches.count == 2)
-    again = stub.Watch(pb.WatchRequest(key="k"))
-    await again.initial_metadata()
-    assert node.context.machine.watches.count == 3
-
-
-async def test_streams_of_one_connection(raw: tuple[Running, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    node, stub = raw
-    monkeypatch.setattr("metasrv.grpc_api.dispatch.GRPC_STREAMS_PER_CONNECTION_MAX", 3)
-    calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(3)]
-    for call in calls:
-        await call.initial_metadata()
-    code, text = await status_of(stub.Watch(pb.WatchRequest(key="k")))
-    assert (code, text) == (EXHAUSTED, "this connection already has 3 streams under way, the limit")
-    assert (await stub.GetClientInfo(pb.Empty())).client_addr, "single calls go on"
-    assert node.context.machine.watches.count == 3, "and so do the streams there are"
-    other = Wire(node.address)
-    listed = await asyncio.to_thread(lambda: list(other.stub.ExportV1(pb.ExportRequest(), timeout=5)))
-    assert listed, "another connection is not concerned"
-    other.close()
-    calls.pop().cancel()
-    await until(lambda: node.context.machine.watches.count == 2)
-    again = stub.Watch(pb.WatchRequest(key="k"))
-    await again.initial_metadata()
-    assert node.service._dispatcher._streams != {}
-    for call in (*calls, again):
-        call.cancel()
-    await until(lambda: node.service._dispatcher._streams == {})
-
-
-async def test_calls_of_one_node(raw: tuple[Running, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    node, stub = raw
-    monkeypatch.setattr("metasrv.grpc_api.dispatch.GRPC_CALLS_MAX", 2)
-    calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(2)]
-    for call in calls:
-        await call.initial_metadata()
-    code, text = await status_of(stub.GetClientInfo(pb.Empty()))
-    assert (code, text) == (EXHAUSTED, "this node already serves 2 calls, the limit")
-    calls.pop().cancel()
-    await until(lambda: node.service._dispatcher.calls == 1)
-    assert (await stub.GetClientInfo(pb.Empty())).client_addr
-
-
-async def test_large_reads_at_once(raw: tuple[Running, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    node, stub = raw
-    monkeypatch.setattr("metasrv.grpc_api.readers.GRPC_READERS_MAX", 0)
-    code, text = await status_of(stub.ExportV1(pb.ExportRequest()))
-    assert (code, text) == (EXHAUSTED, "this node already serves 0 large reads, the limit")
-    monkeypatch.setattr("metasrv.grpc_api.readers.GRPC_READERS_MAX", 1)
-    assert [chunk async for chunk in stub.ExportV1(pb.ExportRequest())]
-    assert node.service._readers.open_count == 0
-
-
-async def test_what_is_held_for_a_client_that_does_not_read(raw: tuple[Running, Any]) -> None:
-    node, stub = raw
-    server = node.service._server
-    assert server is not None
-    hello = pb.HandshakeRequest(
-        protocol_version=CLIENT_VERSION, payload=pb.BasicAuth(username="root").SerializeToString()
-    )
-    (reply,) = [reply async for reply in stub.Handshake(iter([hello]))]
-    token, value = reply.payload, os.urandom(1_000_000)
-    metadata = (("auth-token-bin", token),)
-    assert (await stub.Transaction(pb.TxnRequest(if_then=[put("large", value)]), metadata=metadata)).success
-    server.budget.limit_bytes = 3_000_000
-    read = pb.RaftRequest(data='{"GetKV":{"key":"large"}}')
-
-    reader, writer = await asyncio.open_connection(*node.address.split(":"), limit=200_000)
-    writer.write(http2.GREETING)
-    for stream_id in (1, 3, 5):
-        writer.write(http2.request(node.address, stream_id, KV_READ_V1.path, read.SerializeToString(), token))
-    await until(lambda: server.budget.used_bytes > 2_900_000)
-    assert not server.budget.exceeded
-    writer.write(http2.request(node.address, 7, KV_READ_V1.path, read.SerializeToString(), token))
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        seen = await reader.readuntil(b"grpc-message")
-        text = await reader.readuntil(b"the limit")
-    assert b"grpc-status\x018" in seen, "RESOURCE_EXHAUSTED"
-    assert b"this node already holds 3000000 bytes of requests and answers" in text
-    assert [item.value.data async for item in stub.KvReadV1(read, metadata=metadata)] == [value], "others go on"
-    writer.close()
-    await until(lambda: server.budget.used_bytes == 0)

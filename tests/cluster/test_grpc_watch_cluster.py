@@ -107,7 +107,7 @@ async def test_flush_and_changes_are_one_history_on_every_node_while_writes_go_o
             writer.join()
     wires[2].put("f/~end")
     states = [await asyncio.to_thread(replay, call, "f/~end") for call in calls]
-    expected = {item.key: item.value for item in wires[3].list("f/") if item.key != "f/~end"}
+    expected = {item.key: item.value for item in wires[3].list_prefix("f/") if item.key != "f/~end"}
     assert len(states) == 12
     assert all(state == expected for state in states)
     for wire in wires.values():

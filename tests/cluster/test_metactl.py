@@ -45,9 +45,13 @@ class Databend:
 
     def start(self, node_id: int) -> None:
         text = (FILES / f"node-{node_id}.toml").read_text(encoding="utf-8").replace("0.0.0.0", "127.0.0.1")
-        for known, fixed in FIXED_PORTS.items():
-            for name, port in fixed.items():
-                text = re.sub(rf"\b{port}\b", str(self.ports[known][name]), text)
+        free = {
+            str(port): str(self.ports[known][name])
+            for known, fixed in FIXED_PORTS.items()
+            for name, port in fixed.items()
+        }
+        # At once: a free port may have the number of another fixed one.
+        text = re.sub(rf"\b({'|'.join(free)})\b", lambda found: free[found[0]], text)
         file = self.directory / f"databend-meta-node-{node_id}.toml"
         file.write_text(text, encoding="utf-8")
         option = "-c" if node_id == 2 else "--config-file"

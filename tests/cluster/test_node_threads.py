@@ -1,35 +1,66 @@
-"""What runs in a node: not gRPC's core, whose threads and handling of forks crashed children (tests/BUGS.md N4)."""
+"""What runs in a node: the threads that ARCHITECTURE.md section 1 lists, and no other.
+
+Above all not those of gRPC's core, whose handling of forks crashed children (tests/BUGS.md N4).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 from pathlib import Path
 
 from metasrv.testing.processes import ProcessCluster
+from tests.support.paths import ROOT
 
-CORE_NAMES = ("event_engine", "grpc", "default-exec", "timer_manager", "poller")
+CORE_NAMES = ("event_engine", "grpc_", "default-exec", "timer_manager", "poller")
 """How the names of that library's threads begin."""
+OWN_NAMES = re.compile(r"log-writer|raft-log|state|snapshot|grpc-reader_[01]|helper_\d+|dispose|libuv-worker")
+"""The threads of a node besides the main one."""
 
 
 def threads_of(pid: int) -> list[str]:
-    return sorted(task.read_text().strip() for task in Path(f"/proc/{pid}/task").glob("*/comm"))
+    """The names of a process's threads, without the main one."""
+    names = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if task.name != str(pid):
+                names.append((task / "comm").read_text().strip())
+    return sorted(names)
 
 
-async def test_no_thread_of_the_grpc_core_runs_in_a_node(cluster: ProcessCluster) -> None:
-    """So a fork, which each CPU profile by py-spy begins with, meets no thread that holds a lock of that library."""
+def unexpected(names: list[str]) -> list[str]:
+    return [name for name in names if not OWN_NAMES.fullmatch(name)]
+
+
+async def test_only_the_threads_that_the_architecture_lists_run_in_a_node(cluster: ProcessCluster) -> None:
+    """So a fork, which each CPU profile by py-spy begins with, meets no thread that holds a lock of a foreign library."""
     async with cluster.client() as client:
         await client.upsert("key", b"value")
         assert any("key" in line for line in [line async for line in client.export()])
-        profiling = asyncio.create_task(cluster.admin(1, "/debug/pprof/profile?seconds=1&format=folded", 60))
+        leader = await cluster.wait_for_leader()
+        assert (await cluster.admin(leader, "/readyz"))[0] == 200
+        assert (await cluster.admin(leader, "/v1/ctrl/trigger_snapshot"))[0] == 200
+        profiling = asyncio.create_task(cluster.admin(leader, "/debug/pprof/profile?seconds=1&format=folded", 60))
+        seen: set[str] = set()
+        processes = {node_id: node.process.pid for node_id, node in cluster.nodes.items() if node.process is not None}
         while not profiling.done():  # an idle node may be asleep in every sample
             await client.upsert("key", b"value")
+            for pid in processes.values():
+                seen.update(threads_of(pid))
         code, body = await profiling
         assert (code, bool(body)) == (200, True)
-        ours = set(threads_of(os.getpid()))
-    processes = {node_id: node.process.pid for node_id, node in cluster.nodes.items() if node.process is not None}
+        callers = threads_of(os.getpid())
     assert len(processes) == 3
-    core = {name for name in ours if name.startswith(CORE_NAMES)}
-    assert core, f"this process calls through that library, but its threads are {sorted(ours)}"
-    for pid in processes.values():
-        assert [name for name in threads_of(pid) if name in core or name.startswith(CORE_NAMES)] == []
+    assert unexpected(sorted(seen)) == []
+    assert {"log-writer", "raft-log", "snapshot", "grpc-reader_0", "helper_0"} <= seen
+    assert any(name.startswith(CORE_NAMES) for name in callers), "this process calls through gRPC's core"
+    assert any(name.startswith(CORE_NAMES) for name in unexpected(callers)), "its threads would be noticed in a node"
+
+
+def test_the_architecture_lists_these_threads() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for name in ("log-writer", "raft-log", "snapshot", "grpc-reader", "helper", "dispose", "libuv-worker"):
+        assert f"| `{name}" in text
+    assert unexpected(["raft-log", "rogue", "helper_12", "python"]) == ["rogue", "python"]

@@ -12,7 +12,9 @@ import time
 import urllib.request
 import venv
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -26,16 +28,16 @@ START_SECONDS = 60.0
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_000), pytest.mark.xdist_group("packages")]
 
 
-def run(*command: str | Path, directory: Path, seconds: float = BUILD_SECONDS, **variables: str) -> str:
+def run(*command: str | Path, directory: Path, variables: Mapping[str, str] = MappingProxyType({})) -> str:
     """Standard output of a program that must succeed, run where no source tree is."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | dict(variables)
     done = subprocess.run(
         [str(part) for part in command],
         cwd=directory,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=BUILD_SECONDS,
         check=False,
     )
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
@@ -82,7 +84,7 @@ def test_pipx_installs_the_wheel_and_it_runs_a_node(packages: tuple[Path, Path],
     wheel = packages[0]
     places = {"PIPX_HOME": str(tmp_path / "home"), "PIPX_BIN_DIR": str(tmp_path / "bin")}
     pipx = wheel.parent.parent / "builder" / "bin" / "pipx"
-    run(pipx, "install", "--python", sys.executable, wheel, directory=tmp_path, **places)
+    run(pipx, "install", "--python", sys.executable, wheel, directory=tmp_path, variables=places)
     programs = tmp_path / "bin"
     assert run(programs / "metasrv", "--version", directory=tmp_path).strip() == f"metasrv {__version__}"
     assert "Usage: metactl" in run(programs / "metactl", "--help", directory=tmp_path)

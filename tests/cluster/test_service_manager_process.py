@@ -7,11 +7,12 @@ import socket
 from pathlib import Path
 
 from metasrv import __version__
+from tests.conftest import StartCluster
 
 WATCHDOG_MICROSECONDS = 300_000
 
 
-async def test_a_node_tells_its_service_manager(start_cluster, tmp_path: Path) -> None:
+async def test_a_node_tells_its_service_manager(start_cluster: StartCluster, tmp_path: Path) -> None:
     cluster = start_cluster(1)
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

@@ -10,6 +10,7 @@ import pytest
 
 from metasrv import __version__
 from metasrv.testing.workload import Workload
+from tests.conftest import RecordProperty
 from verification.compose import ComposeCluster
 from verification.compose_chaos import FAULTS, WARM_UP_WRITES, find_problems, open_stores, run_round
 from verification.compose_image import ROOT
@@ -26,7 +27,9 @@ assert BY_NAME.keys() >= ESSENTIAL
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.essential) if name in ESSENTIAL else name for name in BY_NAME]
 )
-def test_a_fault_under_load_breaks_no_promise(cluster: ComposeCluster, name: str, record_property) -> None:
+def test_a_fault_under_load_breaks_no_promise(
+    cluster: ComposeCluster, name: str, record_property: RecordProperty
+) -> None:
     """Promises hold in every round. Clients are late once on a machine that is busy, and always after a defect."""
     for seed in range(1, 1 + ROUNDS_UNTIL_LATE):
         one = asyncio.run(run_round(cluster, BY_NAME[name], seed))

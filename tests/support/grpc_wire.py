@@ -18,6 +18,8 @@ from metasrv.protocol.proto import meta_pb2_grpc
 
 CLIENT_VERSION = 260_205_013_002
 """databend-query's of August 2026."""
+OWN_LINE = '["raft_log",{"NodeId":'
+"""How the one line of an export begins that says which node wrote it."""
 LEADER_HEADER = "x-databend-meta-leader-grpc-endpoint"
 TIMEOUT_SECONDS = 10.0
 WATCH_SECONDS = 60.0
@@ -123,7 +125,7 @@ class Wire:
     def mget(self, *keys: str) -> list[pb.StreamItem]:
         return self.read({"MGetKV": {"keys": list(keys)}})
 
-    def list(self, prefix: str) -> list[pb.StreamItem]:
+    def list_prefix(self, prefix: str) -> list[pb.StreamItem]:
         return self.read({"ListKV": {"prefix": prefix}})
 
     def kv_list(self, prefix: str, limit: int | None = None) -> list[pb.StreamItem]:
@@ -158,6 +160,14 @@ class Wire:
     def export(self, chunk_size: int | None = None) -> list[list[str]]:
         call = self.stub.ExportV1(pb.ExportRequest(chunk_size=chunk_size), timeout=60)
         return [list(chunk.data) for chunk in call]
+
+    def export_lines(self, chunk_size: int | None = None) -> list[str]:
+        return [line for chunk in self.export(chunk_size) for line in chunk]
+
+    def stored_keys(self) -> list[str]:
+        """Keys that the node holds, expired or not: an export hides nothing."""
+        bodies = [json.loads(line)[1] for line in self.export_lines()]
+        return [body["GenericKV"]["key"] for body in bodies if "GenericKV" in body]
 
     # ------------------------------------------------------------------------- leaders
 
@@ -203,7 +213,7 @@ def put_sequential(prefix: str, counter: str, value: bytes = b"v", **fields: Any
     return pb.TxnOp(put_sequential=pb.PutSequential(prefix=prefix, sequence_key=counter, value=value, **fields))
 
 
-def when(key: str, expected: int = 0, **target: Any) -> pb.TxnCondition:
+def when(key: str, expected: Any = 0, **target: Any) -> pb.TxnCondition:
     """A condition; `target` is one of seq, value and keys_with_prefix, or nothing."""
     return pb.TxnCondition(key=key, expected=expected, **target)
 

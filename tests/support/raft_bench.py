@@ -10,8 +10,9 @@ from metasrv.model.types import Endpoint, Member, Membership
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.raft.core.engine import Engine
 from metasrv.raft.core.guards import Guards
-from metasrv.raft.core.messages import AppendEntries, LogEntry, Message, SnapshotChunk
+from metasrv.raft.core.messages import AppendEntries, Message, SnapshotChunk
 from metasrv.raft.core.reads import ReadIndex
+from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.store import LogStore
 
 FIRST_ENTRY: LogEntry = (b"\x01", 1, 0)
@@ -42,9 +43,6 @@ class NoSnapshots:
 
     def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
         return None, False
-
-    def cancel(self, node_id: int) -> None:
-        del node_id
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pysyncobj import syncobj as engine_module
 from pysyncobj.node import Node as EngineNode
 
 
-class _Silent(engine_module.Transport):
+class _Silent(engine_module.Transport):  # type: ignore[misc]  # pysyncobj has no types
     def send(self, node: object, message: object) -> bool:
         return True
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
 from metasrv.model import commands as c
 from metasrv.model.entries import RegularEntry
-from metasrv.model.types import LogId
+from metasrv.model.types import LogId, SeqV
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter
+from metasrv.state.watch import Watcher, WatchItem
 
 NOW_MS = 1_700_000_000_000
 """Log time of entries that do not say another."""
@@ -40,6 +42,18 @@ class Bench:
         assert isinstance(response, c.PutResponse)
         return response
 
+    def current(self, key: str, value: bytes = b"v", at_ms: int = NOW_MS, **options: int) -> SeqV:
+        """Write a record that does not expire at once; what was stored."""
+        current = self.put(key, value, at_ms, **options).current
+        assert current is not None
+        return current
+
+    def value(self, key: str, now_ms: int = NOW_MS) -> bytes:
+        """The bytes of a record that is there."""
+        record = self.machine.get(key, now_ms)
+        assert record is not None, key
+        return record.data
+
     def keys(self, now_ms: int = NOW_MS) -> list[str]:
         return [key for key, _ in self.machine.list_prefix("", None, now_ms)]
 
@@ -65,3 +79,16 @@ def dump(path: str) -> str:
         return "\n".join(connection.iterdump())
     finally:
         connection.close()
+
+
+async def everything_of(watcher: Watcher) -> list[WatchItem]:
+    """Everything that a watcher has without another change."""
+    items: list[WatchItem] = []
+    while True:
+        read = asyncio.ensure_future(watcher.next_batch())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        if not read.done():
+            read.cancel()
+            return items
+        items += read.result()

@@ -1,7 +1,7 @@
 """Long random histories of commands from one seed, for comparing the state machine with the plain model.
 
 Hypothesis draws short histories and shrinks what fails; these are long and cheap, so that rare meetings happen too.
-Numbers of NEAR and their meaning are those of `test_state_model.py`.
+Numbers of NEAR and their meaning are those of `state_strategies.py`.
 """
 
 from __future__ import annotations

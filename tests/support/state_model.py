@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from metasrv.model import commands as c
 from metasrv.model.types import KVMeta, SeqV
@@ -18,6 +19,11 @@ Event = tuple[str, SeqV | None, SeqV | None]
 
 def expire_ms(expire_at: int) -> int:
     return expire_at if expire_at > 100_000_000_000 else expire_at * 1000
+
+
+def expiry_of(record: SeqV) -> int | None:
+    """When the record expires, in milliseconds; None when never."""
+    return None if record.meta is None or record.meta.expire_at is None else expire_ms(record.meta.expire_at)
 
 
 @dataclass
@@ -39,15 +45,23 @@ class Model:
 
     def sweep(self) -> None:
         due = [
-            (expire_ms(record.meta.expire_at), record.seq, key)
+            (expiry, record.seq, key)
             for key, record in self.records.items()
-            if record.meta.expire_at is not None and expire_ms(record.meta.expire_at) < self.time_ms
+            if (expiry := expiry_of(record)) is not None and expiry < self.time_ms
         ]
         for _, _, key in sorted(due):
             self.drop(key)
 
     def drop(self, key: str) -> None:
         self.events.append((key, self.records.pop(key), None))
+
+    def visible(self, now_ms: int) -> dict[str, SeqV]:
+        """What reads show at this time: expired records are hidden though they are not yet swept."""
+        return {
+            key: record
+            for key, record in self.records.items()
+            if (expiry := expiry_of(record)) is None or expiry >= now_ms
+        }
 
     def seq_of(self, key: str) -> int:
         return self.records[key].seq if key in self.records else 0
@@ -95,9 +109,11 @@ class Model:
             if prev is not None:
                 self.drop(command.key)
             return c.UpsertReply(prev, None)
-        if command.operation is c.Operation.AS_IS and prev is None:
-            return c.UpsertReply(None, None)
-        value = prev.data if command.operation is c.Operation.AS_IS else command.value
+        value = command.value
+        if command.operation is c.Operation.AS_IS:
+            if prev is None:
+                return c.UpsertReply(None, None)
+            value = prev.data
         return c.UpsertReply(prev, self.store(command.key, value, command.expire_at, command.ttl_ms))
 
     def transaction(self, command: c.Transaction) -> c.TransactionReply:
@@ -124,18 +140,19 @@ class Model:
         return any(children) if tree.combine is c.Combine.OR else all(children)
 
     def condition(self, condition: c.Condition) -> bool:
-        key, target, operand, comparison = condition
+        key, target, comparison = condition.key, condition.target, condition.comparison
+        operand: Any = condition.operand
         if target is c.Target.NONE:
             return False
         if target is c.Target.VALUE:
             if key not in self.records:
                 return False
-            left = self.records[key].data
+            left: Any = self.records[key].data
         elif target is c.Target.SEQ:
             left = self.seq_of(key)
         else:
             left = self.count_of(key)
-        return {
+        holds: bool = {
             c.Comparison.EQ: left == operand,
             c.Comparison.NE: left != operand,
             c.Comparison.LT: left < operand,
@@ -143,6 +160,7 @@ class Model:
             c.Comparison.GT: left > operand,
             c.Comparison.GE: left >= operand,
         }[comparison]
+        return holds
 
     # ---------------------------------------------------------------- operations
 

@@ -9,24 +9,26 @@ from metasrv.model.commands import Reply
 from metasrv.model.entries import RegularEntry
 from metasrv.model.types import LogId
 from metasrv.state import machine
+from metasrv.state.command_rules import apply_command
 from metasrv.state.effects import EntryEffects
 from metasrv.state.machine import StateMachine
 from metasrv.state.watch import WatchHub
 from verification.mutants.patching import Mutant, Replacement
+from verification.simulation.machine import Process
 from verification.simulation.watched_machine import WatchedMachine
 
 
 def _apply_raises() -> list[Replacement]:
     def unguarded(effects: EntryEffects, _position: int, command: Any) -> Any:
-        return machine._apply_command(effects, command)
+        return apply_command(effects, command)
 
     return [(machine, "_apply_guarded", unguarded)]
 
 
 def _local_now_ms(state: StateMachine) -> int | None:
     """What the wall clock of the node says whose state this is."""
-    process = state.process if isinstance(state, WatchedMachine) else None
-    return None if process is None else process.machine.world.clock.wall_ms()
+    process = state.watcher if isinstance(state, WatchedMachine) else None
+    return process.machine.world.clock.wall_ms() if isinstance(process, Process) else None
 
 
 def _time_is_local() -> list[Replacement]:

@@ -12,6 +12,7 @@ from metasrv.raft import compaction
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.log.format import PendingWrite
 from metasrv.raft.log.store import LogStore, LogWriter
+from metasrv.raft.state_log import StateLog
 from metasrv.state import format, install, machine
 from metasrv.state.machine import StateMachine
 from verification.mutants.patching import Mutant, Replacement
@@ -111,6 +112,13 @@ def _position_behind() -> list[Replacement]:
     return [(machine, "applied_out", one_behind)]
 
 
+def _last_pass_never_taken() -> list[Replacement]:
+    def passes_are_enough(self: StateLog) -> None:
+        self._running = False
+
+    return [(StateLog, "_start_restart", passes_are_enough)]
+
+
 STORAGE_MUTANTS = (
     Mutant("term not stored", "the term and the vote stay in memory", _term_not_stored),
     Mutant("vote not stored", "the vote stays in memory, the term is stored", _vote_not_stored),
@@ -131,6 +139,12 @@ STORAGE_MUTANTS = (
         "the log is shortened although the state is not on the disk",
         _purged_before_state_is_synced,
         ("power loss of one", "power loss of all"),
+    ),
+    Mutant(
+        "last pass never taken",
+        "the state's write-ahead log is moved into the state file but never begins anew by intent",
+        _last_pass_never_taken,
+        ("slow syncs", "snapshots in a loop"),
     ),
     Mutant(
         "snapshot not synced",

@@ -14,7 +14,7 @@ from metasrv.testing.models import CounterModel, RegisterModel
 from verification.simulation.clients import Clients, Told
 from verification.simulation.cluster import START_SECONDS, SimulatedCluster, opened
 from verification.simulation.formation import form, formed_images
-from verification.simulation.machine import Process
+from verification.simulation.machine import STATE_LOG_SIZE_BYTES_MAX, Process
 from verification.simulation.nemesis import Nemesis
 from verification.simulation.plan import FAULTS, Plan
 from verification.simulation.watching import END_KEY, FIRST_KEY, Watching
@@ -186,7 +186,7 @@ class _History:
         await self._until_settled()
 
     async def _until_settled(self) -> None:
-        """Wait until no proposal is left, even of entries that were taken back (D15), and nothing holds up a purge."""
+        """Wait until no proposal is left (D15), logs can be purged, and the files of the state are short."""
         cluster = self._cluster
         deadline = cluster.scheduler.now + SETTLE_SECONDS_MAX
         while True:
@@ -195,13 +195,20 @@ class _History:
             holding = {
                 i: floor for i, replica in replicas.items() if (floor := replica.snapshots.purge_floor()) is not None
             }
-            if not owing and not holding:
+            long = {
+                i: log_bytes
+                for i, replica in replicas.items()
+                if (log_bytes := replica.machine.file_sizes().log_bytes) > STATE_LOG_SIZE_BYTES_MAX
+            }
+            if not owing and not holding and not long:
                 return
             if cluster.scheduler.now > deadline:
                 if owing:
                     cluster.witness.violation(f"writes that nobody answered, by node: {owing}")
                 if holding:
                     cluster.witness.violation(f"logs that cannot be purged behind an entry, by node: {holding}")
+                if long:
+                    cluster.witness.violation(f"write-ahead logs of the state that stay long, by node: {long}")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 

@@ -14,7 +14,7 @@ from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.model.types import LogId
 from metasrv.raft.core.engine import LEADER
-from metasrv.raft.log.format import PendingWrite
+from metasrv.raft.log.format import CONTENT, TERM, PendingWrite
 from verification.simulation.deliveries import Deliveries
 from verification.simulation.leader_checks import LeaderChecks
 from verification.simulation.machine import Process
@@ -184,7 +184,7 @@ class Invariants:
             known, entry = self.committed.get(index), store.entry_at(index)
             if known is None or self._committed_in[index] >= store.getCurrentTerm():
                 continue
-            if entry is None or (entry[2], entry[0]) != known:
+            if entry is None or (entry[TERM], entry[CONTENT]) != known:
                 self.violation(f"{name} leads without the committed entry {index} (leader completeness)")
                 return
 
@@ -194,7 +194,7 @@ class Invariants:
             entry = store.entry_at(index)
             if entry is None:
                 continue
-            found = (entry[2], entry[0])
+            found = (entry[TERM], entry[CONTENT])
             known = self.committed.get(index)
             if known is None:
                 known = self.committed[index] = found

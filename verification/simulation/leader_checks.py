@@ -12,6 +12,7 @@ from typing import Any
 from metasrv.model.entries import KIND_MEMBERSHIP
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.messages import AppendReply, Message
+from metasrv.raft.log.format import TERM, kind_of
 from verification.simulation.machine import Process
 
 
@@ -58,7 +59,7 @@ class LeaderChecks:
             if not known or theirs.getCurrentTerm() != term or match < max(theirs.first_index, store.first_index):
                 continue
             here, there = store.entry_at(match), theirs.entry_at(match)
-            if here is None or there is None or here[2] != there[2]:
+            if here is None or there is None or here[TERM] != there[TERM]:
                 self._report(
                     f"node {process.machine.node_id} leads term {term} and counts entry {match} for node {node_id},"
                     f" whose log does not hold it (last {theirs.last_index})"
@@ -69,9 +70,9 @@ class LeaderChecks:
         commit, term, before = engine.commit_index(), engine.term(), 0
         for index in range(commit + 1, store.last_index + 1):
             entry = store.entry_at(index)
-            if entry is None or entry[0][0] != KIND_MEMBERSHIP:
+            if entry is None or kind_of(entry) != KIND_MEMBERSHIP:
                 continue
-            if entry[2] == term and (before or commit < engine.noop_index()):
+            if entry[TERM] == term and (before or commit < engine.noop_index()):
                 earlier = f"the change at {before}" if before else "its first entry"
                 self._report(
                     f"node {process.machine.node_id} leads term {term} and has added the membership change at {index}"

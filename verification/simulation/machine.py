@@ -12,13 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from metasrv.model.errors import DataDamagedError, InvariantError, MetasrvError, StartupError
-from metasrv.model.types import Endpoint, Node
+from metasrv.model.commands import Reply
+from metasrv.model.entries import Entry
+from metasrv.model.errors import DataDamagedError, FatalError, InvariantError, MetasrvError
+from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.replica import RaftSettings, ReplicaResources
+from metasrv.raft.state_log import StateLogLimits
 from verification.simulation.disk import Disk, Image, torn_write, write_image
 from verification.simulation.loop import ProcessKilled, SimulatedLoop
 from verification.simulation.networked_loop import NetworkedLoop
@@ -27,17 +30,33 @@ from verification.simulation.storage import DiskFaults, SimulatedStorage
 from verification.simulation.streams import Streams
 from verification.simulation.transport import SimulatedTransport
 from verification.simulation.watched_machine import WatchedMachine
-from verification.simulation.world import Tuning, World
+from verification.simulation.world import Tuning, Witness, World
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
 LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
+STATE_LOG_LIMITS = StateLogLimits(unsynced=1024 * 1024, target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024)
+"""Small, so that short histories meet passes, restarts, and files that are cut; but no early syncs, after which there is
+little to lose."""
+STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
+"""No write-ahead log of a state is longer once nothing is in its way."""
 
 __all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
 
 
 def endpoint_of(node_id: int) -> Endpoint:
     return Endpoint(f"node-{node_id}", 28103)
+
+
+class _CountingObserver(SilentObserver):
+    """A run that never met a restart of the state's write-ahead log proves nothing about it."""
+
+    def __init__(self, witness: Witness[Process]) -> None:
+        self._witness = witness
+
+    def applying_paused(self, seconds: float) -> None:
+        del seconds
+        self._witness.count("pauses for a new state log")
 
 
 @dataclass(eq=False)
@@ -66,11 +85,23 @@ class Process:
         assert isinstance(machine, WatchedMachine)
         return machine
 
+    @property
+    def faults(self) -> DiskFaults:
+        return self.machine.faults
+
+    def applied(self, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None:
+        """The state machine has applied an entry."""
+        self.machine.world.witness.applied(self, log_id, entry, replies)
+
+    def installed(self) -> None:
+        """The state machine has taken over a snapshot."""
+        self.machine.world.witness.installed(self)
+
 
 class Machine:
     """One node of the cluster, running or not."""
 
-    def __init__(self, world: World, node_id: int, image: Image | None) -> None:
+    def __init__(self, world: World[Process], node_id: int, image: Image | None) -> None:
         self.world = world
         self.node_id = node_id
         self.image = image
@@ -90,7 +121,7 @@ class Machine:
         """Node ids through which it joins when its disk is empty."""
         self.learner = False
         self.bootstrap = False
-        self.on_exit: Callable[[StartupError | None], None] = lambda _error: None
+        self.on_exit: Callable[[FatalError | None], None] = lambda _error: None
         """Called when the process ended by itself, or refused to start; None after an orderly stop."""
 
     @property
@@ -131,7 +162,7 @@ class Machine:
                     log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES,
                 )
             )
-        except StartupError as error:
+        except FatalError as error:
             world.note(f"node {self.node_id} refuses to start: {type(error).__name__}: {error}")
             world.witness.count("starts refused")
             if not self.damaged or isinstance(error, InvariantError):
@@ -141,7 +172,7 @@ class Machine:
             return False
         except ProcessKilled:
             return False
-        except Exception as error:  # the product promises a StartupError, whatever is wrong with its files
+        except Exception as error:  # the product promises a FatalError, whatever is wrong with its files
             world.witness.violation(f"node {self.node_id} cannot start: {type(error).__name__}: {error}")
             loop.kill()
             return False
@@ -170,6 +201,7 @@ class Machine:
                 max_applied_log_to_keep=tuning.max_applied_log_to_keep,
                 snapshot_chunk_size_bytes=tuning.snapshot_chunk_size_bytes,
                 install_snapshot_timeout_ms=tuning.install_snapshot_timeout_ms,
+                state_log=STATE_LOG_LIMITS,
             ),
             directory=data.directory,
             machine=data.machine,
@@ -177,14 +209,15 @@ class Machine:
             writer=data.writer,
             log_thread=log_storage,
             snapshot_thread=storage(),
+            state_thread=storage(),
             security=security_of(world.wire.security, self.node_id),
-            observer=SilentObserver(),
+            observer=_CountingObserver(world.witness),
             clock=world.clock,
             make_transport=partial(SimulatedTransport, world, self.lives, loop),
         )
         consensus = loop.enter(lambda: RaftConsensus(resources))
         process = Process(self, self.lives, loop, disk, data, consensus, log_storage)
-        process.state.process = process
+        process.state.watcher = process
         loop.on_last_step = self._last_step
         consensus.on_fatal(lambda error: self._fatal(process, error))
         return process
@@ -208,7 +241,7 @@ class Machine:
                 timeout_ms=JOIN_TIMEOUT_MS,
             )
             await register_node(consensus, node, self.world.clock, JOIN_TIMEOUT_MS)
-        except StartupError as error:
+        except FatalError as error:
             self.world.note(f"node {self.node_id} did not get in: {error}")
             self._exit(process, error)
             return
@@ -290,19 +323,19 @@ class Machine:
         await process.consensus.close()
         self._exit(process, None)
 
-    def _exit(self, process: Process, error: StartupError | None) -> None:
+    def _exit(self, process: Process, error: FatalError | None) -> None:
         """The process ends by itself and closes its files first."""
         if self.process is not process:
             return
         try:
             process.data.close()
-        except StartupError as failure:
+        except FatalError as failure:
             self.world.note(f"node {self.node_id} could not close its files: {type(failure).__name__}")
         self.image = process.disk.image()
         self._gone(process, power_lost=False)
         self.on_exit(error)
 
-    def _fatal(self, process: Process, error: StartupError) -> None:
+    def _fatal(self, process: Process, error: FatalError) -> None:
         self.world.note(f"node {self.node_id} stops for good: {type(error).__name__}: {error}")
         self.world.witness.count("stops for good")
         expected = self.faulty or (self.damaged and isinstance(error, DataDamagedError))
@@ -341,5 +374,5 @@ def _let_go(process: Process) -> None:
     for close in (process.data.machine.close, process.data.writer.close, process.data.directory.close):
         try:
             close()
-        except (StartupError, OSError):
+        except (FatalError, OSError):
             continue  # already closed, or on a failing disk: these files are not used again

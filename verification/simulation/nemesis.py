@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from metasrv.model.errors import DataDamagedError, IdentityError, StartupError, StorageError
+from metasrv.model.errors import DataDamagedError, FatalError, IdentityError, StorageError
 from verification.simulation.cluster import SimulatedCluster
 from verification.simulation.machine import Machine
 
@@ -100,7 +100,7 @@ class Nemesis:
         """Start the machine again whenever its process ends by itself."""
         machine.on_exit = lambda error: self._ended(machine, error)
 
-    def _ended(self, machine: Machine, error: StartupError | None) -> None:
+    def _ended(self, machine: Machine, error: FatalError | None) -> None:
         if machine.damaged and isinstance(error, DataDamagedError | IdentityError | StorageError):
             self._replace(machine)
         if not machine.removed:

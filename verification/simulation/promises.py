@@ -46,7 +46,9 @@ class Promises:
         if found.term < before.term or (found.term == before.term and before.vote not in (None, found.vote)):
             self._violated(f"node {node_id} had written term and vote {before[:2]}, and starts with {found[:2]}")
         if found.last_index < before.last_index:
-            self._violated(f"node {node_id} had written entries up to {before.last_index}, its log ends at {found[2]}")
+            self._violated(
+                f"node {node_id} had written entries up to {before.last_index}, its log ends at {found.last_index}"
+            )
 
     def emptied(self, node_id: int) -> None:
         """The node got an empty disk."""

@@ -7,6 +7,8 @@ messages: `wild` weather drops, doubles and delays them after they have arrived,
 
 from __future__ import annotations
 
+from typing import Any
+
 from metasrv.process.clock import Clock
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity
@@ -23,7 +25,7 @@ class SimulatedTransport(PeerTransport):
 
     def __init__(
         self,
-        world: World,
+        world: World[Any],
         life: int,
         loop: NetworkedLoop,
         identity: LocalIdentity,
@@ -50,7 +52,7 @@ class WatchedHandler:
     """Implements PeerHandler between the transport and the node's consensus."""
 
     def __init__(
-        self, world: World, identity: LocalIdentity, life: int, loop: NetworkedLoop, handler: PeerHandler
+        self, world: World[Any], identity: LocalIdentity, life: int, loop: NetworkedLoop, handler: PeerHandler
     ) -> None:
         self._world = world
         self._identity = identity

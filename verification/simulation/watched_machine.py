@@ -5,39 +5,47 @@ Does not change what is applied. Runs where the state machine runs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from metasrv.model.commands import Reply
 from metasrv.model.entries import Entry
 from metasrv.model.types import LogId
 from metasrv.state.format import SnapshotTail
 from metasrv.state.machine import StateMachine
-from verification.simulation.storage import on_full_disk
+from verification.simulation.storage import DiskFaults, on_full_disk
 
-if TYPE_CHECKING:
-    from verification.simulation.machine import Process
+
+class Watcher(Protocol):
+    """The process that the state machine belongs to."""
+
+    @property
+    def faults(self) -> DiskFaults: ...
+
+    def applied(self, log_id: LogId, entry: Entry, replies: tuple[Reply, ...], /) -> None: ...
+
+    def installed(self) -> None: ...
 
 
 class WatchedMachine(StateMachine):
-    """`process` is set once the process is composed."""
+    """`watcher` is set once the process is composed."""
 
-    process: Process | None = None
+    watcher: Watcher | None = None
 
     def apply_entry(self, log_id: LogId, entry: Entry) -> tuple[Reply, ...]:
-        process = self.process
-        if process is None:
+        watcher = self.watcher
+        if watcher is None:
             return super().apply_entry(log_id, entry)
-        faults = process.machine.faults
+        faults = watcher.faults
         if faults.state_full > 0:
             faults.state_full -= 1
             replies: tuple[Reply, ...] = on_full_disk(super().apply_entry, (log_id, entry))
         else:
             replies = super().apply_entry(log_id, entry)
-        process.machine.world.witness.applied(process, log_id, entry, replies)
+        watcher.applied(log_id, entry, replies)
         return replies
 
     def install(self, path: str) -> SnapshotTail:
         tail = super().install(path)
-        if self.process is not None:
-            self.process.machine.world.witness.installed(self.process)
+        if self.watcher is not None:
+            self.watcher.installed()
         return tail

@@ -1,6 +1,7 @@
 """What the machines of a simulated world share: the world, its witness, and the configuration of their nodes.
 
-Protocols and values only: `cluster.py` is the world, `invariants.py` the witness.
+Protocols and values only: `cluster.py` is the world, `invariants.py` the witness. `P` is `machine.Process`, which this
+module does not import because it stands above.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from metasrv.model.commands import Reply
 from metasrv.model.entries import Entry
@@ -19,8 +20,8 @@ from verification.simulation.network import Network
 from verification.simulation.scheduler import Scheduler
 from verification.simulation.system import SimulatedSystem
 
-if TYPE_CHECKING:
-    from verification.simulation.machine import Process
+P = TypeVar("P")
+P_contra = TypeVar("P_contra", contravariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Wire:
     """Share of writes that arrive in two pieces."""
 
 
-class Witness(Protocol):
+class Witness(Protocol[P_contra]):
     """Who watches every process: the checker of invariants."""
 
     def violation(self, text: str) -> None: ...
@@ -60,7 +61,7 @@ class Witness(Protocol):
         """Count an event for the figures."""
         ...
 
-    def opened(self, process: Process) -> None: ...
+    def opened(self, process: P_contra) -> None: ...
 
     def written(self, node_id: int, pending: PendingWrite) -> None:
         """A write of a node's raft log was executed and synced."""
@@ -74,16 +75,16 @@ class Witness(Protocol):
         """A raft message has arrived at node `node_id` and was not yet looked at."""
         ...
 
-    def ended(self, process: Process) -> None: ...
+    def ended(self, process: P_contra) -> None: ...
 
-    def applied(self, process: Process, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None: ...
+    def applied(self, process: P_contra, log_id: LogId, entry: Entry, replies: tuple[Reply, ...]) -> None: ...
 
-    def installed(self, process: Process) -> None: ...
+    def installed(self, process: P_contra) -> None: ...
 
     def emptied(self, node_id: int) -> None: ...
 
 
-class World(Protocol):
+class World(Protocol[P]):
     """What all machines share."""
 
     scheduler: Scheduler
@@ -95,11 +96,11 @@ class World(Protocol):
     wire: Wire
     stream_source: random.Random
     base: str
-    on_start: Callable[[Process], None]
+    on_start: Callable[[P], None]
     """Called for each process once it is composed."""
 
     @property
-    def witness(self) -> Witness: ...
+    def witness(self) -> Witness[P]: ...
 
     def note(self, text: str) -> None:
         """A line of the trace."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
-from metasrv.model.errors import NotDoneError, StartupError, StorageError, UnknownOutcomeError
+from metasrv.model.errors import FatalError, NotDoneError, StorageError, UnknownOutcomeError
 from verification.simulation.cluster import SimulatedCluster
 from verification.simulation.disk import Disk, Image, mixed, write_image
 from verification.simulation.loop import ProcessKilled, SimulatedLoop
@@ -131,7 +131,7 @@ class StockMachine:
         self.rate = 1.0
         self.wall_offset_ms = 0
         self.joins: tuple[int, ...] = ()
-        self.on_exit: Callable[[StartupError | None], None] = lambda _error: None
+        self.on_exit: Callable[[FatalError | None], None] = lambda _error: None
         self.refusals = 0
         """Starts that ended in an exception."""
         self._others = [i for i in range(1, size + 1) if i != node_id]

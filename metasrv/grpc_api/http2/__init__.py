@@ -1,5 +1,5 @@
-"""The server's side of gRPC over HTTP/2, on the event loop and in no other thread.
+"""The server's side of gRPC over HTTP/2 (RFC 9113), on the event loop and in no other thread.
 
-Knows frames, header blocks, flow control and gRPC's framing; knows no method, no message type and nothing of a node.
-ARCHITECTURE.md says why it is here and not a library: what a call costs.
+Knows frames, field blocks, flow control and gRPC's messages; knows no method, no protobuf and nothing of a node.
+metasrv/grpc_api/http2/DESIGN.md says why it exists, how a call passes through it, and where to look for what.
 """

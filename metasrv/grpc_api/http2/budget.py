@@ -1,6 +1,6 @@
-"""How much of clients' requests and answers one node holds at the same time, all connections together (invariant 10).
+"""How many bytes of requests and responses one server holds for all its clients together (invariant 10).
 
-Counted are requests of which a part is still missing, and answers that wait until their client takes them; most calls
+Counts requests of which a part is still missing, and responses that wait until their client takes them; most calls
 are neither. Pure.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class Budget:
-    """Bytes held, and the limit past which whoever asks for more is turned away."""
+    """Bytes held, and the limit past which further ones are refused."""
 
     __slots__ = ("limit_bytes", "used_bytes")
 
@@ -21,5 +21,5 @@ class Budget:
         return self.used_bytes > self.limit_bytes
 
     def sentence(self) -> str:
-        """For the client that is turned away."""
+        """Tells a client why its call is refused."""
         return f"this node already holds {self.limit_bytes} bytes of requests and answers, the limit; try again later"

@@ -1,71 +1,56 @@
-"""One call on the server: its request as it arrives, the task that answers it, its status.
+"""One call on the server: the request as it arrives, the task that runs the handler, the response and its status.
 
-Implements `metasrv.grpc_api.calls.Call`. Runs on the event loop; a call with one small message each way is the hot path
-and touches no queue.
+A call is one stream of a connection. Implements `metasrv.grpc_api.calls.Call`. Runs on the event loop. A call with one
+small message each way is the hot path and touches no queue.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
 
-import grpc
-
-from metasrv.grpc_api.failures import NOT_DONE_METADATA
 from metasrv.grpc_api.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
     HEADERS,
     ErrorCode,
-    StreamBrokenError,
-    pack_header,
-    reset,
+    Http2StreamError,
+    pack_frame_header,
+    rst_stream,
     window_update,
 )
 from metasrv.grpc_api.http2.headers import (
     ENCODINGS,
-    OK_BLOCK,
-    RESPONSE_BLOCK,
+    OK_TRAILERS,
+    RESPONSE_HEADERS,
     Metadata,
     Request,
     literals,
-    status_block,
+    status_trailers,
 )
-from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, MessageError, MessageReader, framed
+from metasrv.grpc_api.http2.interfaces import StreamConnection
+from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, MessageError, MessageReader, length_prefixed
+from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.sending import Sender
-
-if TYPE_CHECKING:
-    from metasrv.grpc_api.http2.connection import Connection
+from metasrv.grpc_api.http2.status import StatusCode
 
 logger = logging.getLogger(__name__)
 
 STREAM_WINDOW_SIZE_BYTES = 1024 * 1024
-"""Of a request that a client may send before any of it was taken."""
-WRITES_A_STEP = 64
-"""A stream that always finds room lets the rest of the loop run after so many messages."""
-
-
-class Route(NamedTuple):
-    """How a method is served: `function(request, call)`.
-
-    The request is the bytes of one message, or an asynchronous iterator of them; a method with a single reply returns its
-    bytes, others write to the call and return None.
-    """
-
-    function: Callable[[Any, Any], Awaitable[bytes | None]]
-    single_request: bool
-    single_reply: bool
+"""Flow-control window of each stream: what a client may send of a request before the handler has taken any of it."""
+WRITES_PER_STEP = 64
+"""A stream that always finds room lets the rest of the loop run after this many messages."""
 
 
 class CallAbortedError(Exception):
-    """Unwinds a handler whose call has its status already."""
+    """Leaves a handler whose call already has its status."""
 
 
 class CallEndedError(Exception):
-    """A message for a call that is over: its client left, or its time ran out."""
+    """A handler writes to a call that is over: its client left, or its deadline passed."""
 
 
 class ServerCall:
@@ -75,7 +60,7 @@ class ServerCall:
         "_arrived",
         "_connection",
         "_held_bytes",
-        "_initial",
+        "_initial_metadata",
         "_reader",
         "_received_bytes",
         "_request",
@@ -91,32 +76,32 @@ class ServerCall:
     )
 
     def __init__(
-        self, connection: Connection, stream_id: int, request: Request, route: Route, deadline: float | None
+        self, connection: StreamConnection, stream_id: int, request: Request, route: Route, deadline: float | None
     ) -> None:
         self._connection = connection
         self._stream_id = stream_id
         self._request = request
         self._route = route
-        self._initial: Metadata = ()
+        self._initial_metadata: Metadata = ()
         self._reader: MessageReader | None = None
         self._request_ended = False
         self._received_bytes = 0
-        """Received and not yet given back to the stream's window."""
+        """Received, and not yet given back to the stream's window with WINDOW_UPDATE."""
         self._taken_bytes = 0
-        """Of these, what the handler has taken."""
+        """The part of them that the handler has taken."""
         self._held_bytes = 0
-        """Of the request: arrived, and not yet the handler's."""
+        """The part of the request that the budget counts: arrived, and not taken by the handler."""
         self._arrived: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._writes = 0
         self.deadline = deadline
         """On the event loop's clock."""
         self.closed = False
-        self.sender = Sender(connection, stream_id, connection.initial_window, self._sent)
+        self.sender = Sender(connection, stream_id, connection.initial_window_bytes, self._sent)
 
     # ------------------------------------------------------------------------- for handlers
 
-    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+    def invocation_metadata(self) -> Metadata:
         return self._request.metadata
 
     def time_remaining(self) -> float | None:
@@ -131,42 +116,45 @@ class ServerCall:
         return self.closed
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
-        """Before the first message. A single reply takes them along, streams begin with them at once."""
+        """Set the metadata of the response's headers, before the first message; raises CallEndedError.
+
+        A stream sends its headers now; a single reply sends them together with its message.
+        """
         if self.closed:
             raise CallEndedError
-        self._initial = metadata
+        self._initial_metadata = metadata
         if not self._route.single_reply:
             self._start()
 
     async def write(self, message: bytes) -> None:
-        """Send one message of a stream; returns when the connection has taken it. Raises CallEndedError."""
+        """Send one message of a stream; return once the connection has taken it. Raises CallEndedError."""
         if self.closed:
             raise CallEndedError
         sender = self.sender
         if not sender.started:
             self._start()
-        sender.send(framed(message))
+        sender.send(length_prefixed(message))
         self._writes += 1
         if sender.waits:
             if self._connection.budget.exceeded:
                 self.give_up(self._connection.budget.sentence())
                 raise CallEndedError
             await sender.drained()
-        elif self._writes % WRITES_A_STEP == 0:
+        elif self._writes % WRITES_PER_STEP == 0:
             await asyncio.sleep(0)
 
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
-        """End the call with a status; raises CallAbortedError, which belongs to the server."""
+    async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        """End the call with a status; raises CallAbortedError, which the handler must let through."""
         self.end(code, details, trailing_metadata)
         raise CallAbortedError
 
     # ------------------------------------------------------------------------- for the connection
 
     def begin(self) -> None:
-        """After the headers: a handler that takes a stream of messages runs from now on."""
+        """Start after the headers; a handler that takes a stream of messages runs from now on."""
         if self._request.encoding not in ENCODINGS:
             self.end(
-                grpc.StatusCode.UNIMPLEMENTED,
+                StatusCode.UNIMPLEMENTED,
                 f"the encoding {self._request.encoding!r} is not known here",
                 (("grpc-accept-encoding", ",".join(ENCODINGS)),),
             )
@@ -175,22 +163,22 @@ class ServerCall:
             self._run(_Requests(self))
 
     def receive(self, data: bytes, ended: bool) -> None:
-        """A piece of the request; `ended` with its last one. Raises StreamBrokenError."""
+        """Take a piece of the request; `ended` with the last one. Raises Http2StreamError."""
         if self._request_ended:
-            raise StreamBrokenError(ErrorCode.STREAM_CLOSED)
+            raise Http2StreamError(ErrorCode.STREAM_CLOSED)
         self._request_ended = ended
         if ended and self._reader is None and self._is_one_message(data):
             self._run(data[PREFIX_SIZE_BYTES:])
             return
         self._received_bytes += len(data)
         if self._received_bytes > STREAM_WINDOW_SIZE_BYTES:
-            raise StreamBrokenError(ErrorCode.FLOW_CONTROL_ERROR)
+            raise Http2StreamError(ErrorCode.FLOW_CONTROL_ERROR)
         reader = self._reader
         if reader is None:
             reader = self._reader = self._new_reader()
         budget = self._connection.budget
         if budget.exceeded and reader.incomplete:
-            self.end(grpc.StatusCode.RESOURCE_EXHAUSTED, budget.sentence(), NOT_DONE_METADATA)
+            self.end(StatusCode.RESOURCE_EXHAUSTED, budget.sentence(), self._connection.refusal_metadata)
             self._cancel()
             return
         try:
@@ -207,35 +195,34 @@ class ServerCall:
             self._arrived.set_result(None)
 
     def close(self) -> None:
-        """The client reset the stream, or is gone."""
+        """End without a status: the client reset the stream, or is gone."""
         self._close()
         self._cancel()
 
     def expire(self) -> None:
-        """The client's deadline passed."""
-        self.cut(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        """End the call because the client's deadline has passed."""
+        self.cut(StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
 
-    def cut(self, code: grpc.StatusCode, text: str) -> None:
-        """End the call now, whatever its handler does and whatever of its answer still waits."""
+    def cut(self, code: StatusCode, text: str) -> None:
+        """End the call now: cancel its handler and drop what is queued of its response."""
         self.sender.drop()
         self.end(code, text)
         self._cancel()
 
     def give_up(self, text: str) -> None:
-        """End a call that the handler has answered, or is answering, and whose client does not take the answer."""
-        # What a single reply was for may have been done: only ABORTED says so.
-        self.cut(grpc.StatusCode.ABORTED if self._route.single_reply else grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        """End a call whose client does not take the response."""
+        # The handler of a single reply may have executed its request: ABORTED says that the outcome is unknown.
+        self.cut(StatusCode.ABORTED if self._route.single_reply else StatusCode.RESOURCE_EXHAUSTED, text)
 
-    def end(self, code: grpc.StatusCode, text: str, metadata: Metadata = ()) -> None:
-        """Send the status; without a message before it, as the only headers of the response."""
+    def end(self, code: StatusCode, text: str, metadata: Metadata = ()) -> None:
+        """Send the status. When nothing was sent before, headers and status are one HEADERS frame."""
         if self.closed:
             return
-        number: int = code.value[0]
-        block = status_block(number, text, metadata)
+        trailers = status_trailers(code, text, metadata)
         if self.sender.started:
-            self.sender.finish(block)
+            self.sender.finish(trailers)
         else:
-            self.sender.finish(RESPONSE_BLOCK + literals(self._initial) + block)
+            self.sender.finish(RESPONSE_HEADERS + literals(self._initial_metadata) + trailers)
 
     # ------------------------------------------------------------------------- the request
 
@@ -250,7 +237,7 @@ class ServerCall:
 
     def _receive_single(self, reader: MessageReader) -> None:
         if len(reader.messages) > 1 or (self._request_ended and (reader.incomplete or not reader.messages)):
-            self.end(grpc.StatusCode.INVALID_ARGUMENT, "the request of this method is exactly one message")
+            self.end(StatusCode.INVALID_ARGUMENT, "the request of this method is exactly one message")
         elif self._request_ended:
             message = reader.take()
             self._hold(0)
@@ -267,7 +254,7 @@ class ServerCall:
         while not reader.messages:
             if self._request_ended:
                 if reader.incomplete:
-                    await self.abort(grpc.StatusCode.INVALID_ARGUMENT, "the request ended in the middle of a message")
+                    await self.abort(StatusCode.INVALID_ARGUMENT, "the request ended in the middle of a message")
                 return None
             if reader.incomplete:
                 self._take(self._received_bytes)  # a message may be larger than the window
@@ -279,19 +266,19 @@ class ServerCall:
         return message
 
     def _hold(self, size_bytes: int) -> None:
-        """So much of the request is here and not yet the handler's."""
+        """Let the budget count this many bytes of the request."""
         self._connection.budget.used_bytes += size_bytes - self._held_bytes
         self._held_bytes = size_bytes
 
     def _take(self, size_bytes: int) -> None:
-        """Give so much back to the stream's window, in few and large updates."""
+        """Give bytes back to the stream's window, in few and large updates."""
         self._taken_bytes = min(self._taken_bytes + size_bytes, self._received_bytes)
         if self._taken_bytes >= STREAM_WINDOW_SIZE_BYTES // 2 and not self._request_ended:
             self._connection.write(window_update(self._stream_id, self._taken_bytes))
             self._received_bytes -= self._taken_bytes
             self._taken_bytes = 0
 
-    # ------------------------------------------------------------------------- the answer
+    # ------------------------------------------------------------------------- the response
 
     def _run(self, request: Any) -> None:
         self._task = self._connection.loop.create_task(self._answer(request))
@@ -304,44 +291,45 @@ class ServerCall:
             if reply is None:
                 if not self.sender.started:
                     self._start()
-                self.sender.finish(OK_BLOCK)
+                self.sender.finish(OK_TRAILERS)
             else:
                 self._reply(reply)
         except (CallAbortedError, CallEndedError):
             return
         except asyncio.CancelledError:
-            self.end(grpc.StatusCode.CANCELLED, "the call was cancelled")
+            self.end(StatusCode.CANCELLED, "the call was cancelled")
             raise
         except Exception as error:
             logger.exception("a handler of %s failed", self._request.path)
-            self.end(grpc.StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}")
+            self.end(StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}")
 
     def _reply(self, reply: bytes) -> None:
-        """The whole response in one piece when the windows allow it."""
+        """Send the whole response in one piece if the windows allow it."""
         connection, sender = self._connection, self.sender
         size_bytes = len(reply) + PREFIX_SIZE_BYTES
-        head = RESPONSE_BLOCK + literals(self._initial) if self._initial else RESPONSE_BLOCK
-        if connection.paused or size_bytes > min(sender.window, connection.window, connection.frame_size_max):
-            sender.start(head)
-            sender.send(framed(reply))
-            sender.finish(OK_BLOCK)
+        headers = RESPONSE_HEADERS + literals(self._initial_metadata) if self._initial_metadata else RESPONSE_HEADERS
+        room_bytes = min(sender.window_bytes, connection.send_window_bytes, connection.frame_size_bytes_max)
+        if connection.writing_paused or size_bytes > room_bytes:
+            sender.start(headers)
+            sender.send(length_prefixed(reply))
+            sender.finish(OK_TRAILERS)
             if sender.waits and connection.budget.exceeded:
                 self.give_up(connection.budget.sentence())
             return
-        connection.window -= size_bytes
+        connection.send_window_bytes -= size_bytes
         connection.data_frames += 1
         stream_id = self._stream_id
         connection.write(
             b"".join(
                 (
-                    pack_header(len(head) << 8 | HEADERS, END_HEADERS, stream_id),
-                    head,
-                    pack_header(size_bytes << 8 | DATA, 0, stream_id),
+                    pack_frame_header(len(headers) << 8 | HEADERS, END_HEADERS, stream_id),
+                    headers,
+                    pack_frame_header(size_bytes << 8 | DATA, 0, stream_id),
                     b"\x00",
                     len(reply).to_bytes(4, "big"),
                     reply,
-                    pack_header(len(OK_BLOCK) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
-                    OK_BLOCK,
+                    pack_frame_header(len(OK_TRAILERS) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
+                    OK_TRAILERS,
                 )
             )
         )
@@ -349,12 +337,12 @@ class ServerCall:
 
     def _start(self) -> None:
         if not self.sender.started:
-            self.sender.start(RESPONSE_BLOCK + literals(self._initial))
+            self.sender.start(RESPONSE_HEADERS + literals(self._initial_metadata))
 
     def _sent(self) -> None:
-        """All of the response is on its way: a client that is still sending may stop (RFC 9113 section 8.1)."""
+        """Close the call: the response is sent. Tell a client that is still sending to stop (RFC 9113 section 8.1)."""
         if not self.closed and not self._request_ended:
-            self._connection.write(reset(self._stream_id, ErrorCode.NO_ERROR))
+            self._connection.write(rst_stream(self._stream_id, ErrorCode.NO_ERROR))
         self._close()
 
     def _close(self) -> None:
@@ -362,7 +350,7 @@ class ServerCall:
             self.closed = True
             self.sender.drop()
             self._hold(0)
-            self._connection.forget(self._stream_id, self)
+            self._connection.forget(self._stream_id)
 
     def _cancel(self) -> None:
         task = self._task

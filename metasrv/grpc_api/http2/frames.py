@@ -1,4 +1,4 @@
-"""HTTP/2 frames (RFC 9113 section 4 and 6): numbers, layout, and the two kinds of errors. Pure."""
+"""HTTP/2 frames (RFC 9113 sections 4, 6 and 7): numbers, layout, and the two kinds of errors. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import IntEnum
 from struct import Struct
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-HEADER_SIZE_BYTES = 9
-FRAME_SIZE_BYTES_MAX = 16_384
-"""The largest payload that this server takes; the protocol's default, so it need not be announced."""
+FRAME_HEADER_SIZE_BYTES = 9
+PAYLOAD_SIZE_BYTES_MAX = 16_384
+"""The largest payload of one frame that this server accepts: the default of HTTP/2, which need not be announced."""
 WINDOW_SIZE_BYTES_DEFAULT = 65_535
 WINDOW_SIZE_BYTES_MAX = 2**31 - 1
 STREAM_ID_MAX = 2**31 - 1
@@ -36,11 +36,11 @@ SETTING_INITIAL_WINDOW_SIZE = 0x4
 SETTING_MAX_FRAME_SIZE = 0x5
 SETTING_MAX_HEADER_LIST_SIZE = 0x6
 
-_HEADER = Struct(">IBI")
+_FRAME_HEADER = Struct(">IBI")
 _SETTING = Struct(">HI")
-pack_header = _HEADER.pack
-unpack_header = _HEADER.unpack_from
-"""`(length << 8 | type, flags, stream id)`: the 24 bits of the length and the type in one number."""
+pack_frame_header = _FRAME_HEADER.pack
+unpack_frame_header = _FRAME_HEADER.unpack_from
+"""`(length << 8 | type, flags, stream id)`: the 24 bits of the length and the 8 bits of the type as one number."""
 
 
 class ErrorCode(IntEnum):
@@ -58,43 +58,51 @@ class ErrorCode(IntEnum):
     ENHANCE_YOUR_CALM = 0xB
 
 
-class ConnectionBrokenError(Exception):
-    """The peer broke the protocol: the whole connection ends with GOAWAY and this text."""
+class Http2ConnectionError(Exception):
+    """A connection error (RFC 9113 section 5.4.1): the connection ends with GOAWAY, which carries this text."""
 
     def __init__(self, code: ErrorCode, text: str) -> None:
         super().__init__(text)
         self.code = code
 
 
-class StreamBrokenError(Exception):
-    """One stream ends with RST_STREAM; the connection goes on."""
+class Http2StreamError(Exception):
+    """A stream error (RFC 9113 section 5.4.2): the stream ends with RST_STREAM; the connection goes on."""
 
     def __init__(self, code: ErrorCode) -> None:
         super().__init__(code.name)
         self.code = code
 
 
-def frame(kind: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
+def frame(frame_type: int, flags: int, stream_id: int, payload: bytes = b"") -> bytes:
     """One encoded frame."""
-    return pack_header(len(payload) << 8 | kind, flags, stream_id) + payload
+    return pack_frame_header(len(payload) << 8 | frame_type, flags, stream_id) + payload
 
 
-def settings_frame(settings: dict[int, int]) -> bytes:
-    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in settings.items()))
+def settings(values: dict[int, int]) -> bytes:
+    return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in values.items()))
 
 
 def parse_settings(payload: bytes) -> list[tuple[int, int]]:
-    """Pairs of identifier and value; raises ConnectionBrokenError."""
+    """Pairs of identifier and value, each checked (RFC 9113 section 6.5.2); raises Http2ConnectionError."""
     if len(payload) % _SETTING.size:
-        raise ConnectionBrokenError(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS frame that is not a multiple of six bytes")
-    return list(_SETTING.iter_unpack(payload))
+        raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS frame that is not a multiple of six bytes")
+    values = list(_SETTING.iter_unpack(payload))
+    for setting, value in values:
+        if setting == SETTING_INITIAL_WINDOW_SIZE and value > WINDOW_SIZE_BYTES_MAX:
+            raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, f"an initial window of {value}")
+        if setting == SETTING_MAX_FRAME_SIZE and not PAYLOAD_SIZE_BYTES_MAX <= value < 2**24:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"a maximum frame size of {value}")
+        if setting == SETTING_ENABLE_PUSH and value > 1:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")
+    return values
 
 
 def window_update(stream_id: int, size_bytes: int) -> bytes:
     return frame(WINDOW_UPDATE, 0, stream_id, size_bytes.to_bytes(4, "big"))
 
 
-def reset(stream_id: int, code: ErrorCode) -> bytes:
+def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
     return frame(RST_STREAM, 0, stream_id, code.to_bytes(4, "big"))
 
 
@@ -103,9 +111,15 @@ def goaway(last_stream_id: int, code: ErrorCode, text: str = "") -> bytes:
 
 
 def without_padding(flags: int, payload: bytes) -> bytes:
-    """The content of a DATA or HEADERS frame; raises ConnectionBrokenError."""
+    """The content of a DATA or HEADERS frame; raises Http2ConnectionError."""
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise ConnectionBrokenError(ErrorCode.PROTOCOL_ERROR, "a frame with more padding than payload")
+        raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a frame with more padding than payload")
     return payload[1 : len(payload) - payload[0]]
+
+
+def check_size(name: str, payload: bytes, size_bytes: int) -> None:
+    """Raise Http2ConnectionError for a frame whose payload has another size than its type prescribes."""
+    if len(payload) != size_bytes:
+        raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, f"a {name} frame of {len(payload)} bytes")

@@ -1,8 +1,8 @@
-"""Header blocks of gRPC calls: reading a request's, writing a response's (RFC 7541; gRPC over HTTP/2).
+"""Field blocks of gRPC calls: read the headers of requests, write headers and trailers of responses (RFC 9113 section 8).
 
-The compression itself is the library's. A client that sends the same call again sends the same few bytes as long as the
-table that both sides keep does not change; those are looked up, not decoded. Responses are literals without indexing,
-which need no table, so that most of them are constants. Pure.
+The library hpack decodes (RFC 7541). A client that repeats a call sends the same few bytes again, unless the table that
+both sides keep has changed in between; such a block is looked up, not decoded. Responses are literals without indexing,
+which need no table, so most of them are constants. Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
@@ -18,17 +17,19 @@ from hpack import Decoder, HPACKError
 from hpack.hpack import encode_integer
 from hpack.table import HeaderTable
 
-from metasrv.grpc_api.http2.frames import ConnectionBrokenError, ErrorCode, StreamBrokenError
+from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
+from metasrv.grpc_api.http2.status import StatusCode
 
-Metadata = Iterable[tuple[str, str | bytes]]
+Metadata = tuple[tuple[str, str | bytes], ...]
+"""Pairs of name and value; values of names that end in `-bin` are bytes."""
 
 HEADER_LIST_SIZE_BYTES_MAX = 65_536
-"""Of the headers of one request, decoded (RFC 9113 section 6.5.2)."""
+"""The headers of one request, decoded (RFC 9113 section 6.5.2)."""
 REMEMBERED_BLOCKS_MAX = 256
-REMEMBERED_SIZE_BYTES_MAX = 512
-"""Of one block; what repeats itself is short, because it stands in the table."""
+REMEMBERED_BLOCK_SIZE_BYTES_MAX = 512
+"""Blocks that repeat are short, because their fields are in the table."""
 STATUS_TEXT_CHARACTERS_MAX = 2000
-"""Clients refuse headers of more than a few thousand bytes, and would then show nothing."""
+"""Clients refuse headers of more than a few thousand bytes, and would then show no text at all."""
 ENCODINGS = ("identity", "deflate", "gzip")
 
 _NOT_METADATA = frozenset((b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"))
@@ -40,15 +41,15 @@ class Request(NamedTuple):
     """What the headers of a call say."""
 
     path: str
-    metadata: tuple[tuple[str, str | bytes], ...]
+    metadata: Metadata
     timeout_seconds: float | None
     encoding: str
     http_status: int
-    """200, or the status that HTTP answers with because this is no gRPC call."""
+    """200, or the HTTP status of the response because the request is not a gRPC call."""
 
 
 class RequestDecoder:
-    """The decoding side of one connection's header compression."""
+    """Decodes the field blocks of one connection, in the order in which they arrive."""
 
     def __init__(self) -> None:
         self._decoder = Decoder(HEADER_LIST_SIZE_BYTES_MAX)
@@ -58,7 +59,7 @@ class RequestDecoder:
         self._known_changes = 0
 
     def decode(self, block: bytes) -> Request:
-        """The request of a header block; raises ConnectionBrokenError, StreamBrokenError."""
+        """The request of a field block; raises Http2ConnectionError, Http2StreamError."""
         known = self._known
         if self._known_changes == self._table.changes:
             request = known.get(block)
@@ -71,20 +72,23 @@ class RequestDecoder:
             known.clear()
             self._known_changes = changes
         resizes = block[:1] and block[0] & 0xE0 == 0x20
-        if changes == changes_before and not resizes and len(block) <= REMEMBERED_SIZE_BYTES_MAX:
+        if changes == changes_before and not resizes and len(block) <= REMEMBERED_BLOCK_SIZE_BYTES_MAX:
             known[block] = request
         return request
 
     def decode_any(self, block: bytes) -> list[tuple[bytes, bytes]]:
-        """The headers of any block, which must be decoded even if nobody wants them; raises ConnectionBrokenError."""
+        """The fields of any block; raises Http2ConnectionError.
+
+        Every block must be decoded, also one that nobody needs: it may change the table.
+        """
         try:
             return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except (HPACKError, IndexError, ValueError) as error:
-            raise ConnectionBrokenError(ErrorCode.COMPRESSION_ERROR, f"unreadable headers: {error}") from error
+            raise Http2ConnectionError(ErrorCode.COMPRESSION_ERROR, f"unreadable headers: {error}") from error
 
 
 class _CountingTable(HeaderTable):
-    """A table that tells when it changed."""
+    """A table that counts its changes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,16 +110,16 @@ def _request(headers: list[tuple[bytes, bytes]]) -> Request:
     for name, value in headers:
         if name[:1] == b":":
             if metadata or special or name in pseudo:
-                raise StreamBrokenError(ErrorCode.PROTOCOL_ERROR)
+                raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
             pseudo[name] = value
         elif name in _NOT_METADATA:
             special[name] = value
         elif name != name.lower() or not name:
-            raise StreamBrokenError(ErrorCode.PROTOCOL_ERROR)
+            raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
         else:
             metadata.extend(_metadata(name.decode("latin-1"), value))
     if b":method" not in pseudo or not pseudo.get(b":path") or b":scheme" not in pseudo:
-        raise StreamBrokenError(ErrorCode.PROTOCOL_ERROR)
+        raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
     http_status = 200
     if pseudo[b":method"] != b"POST":
         http_status = 405
@@ -137,7 +141,7 @@ def _metadata(name: str, value: bytes) -> list[tuple[str, str | bytes]]:
 
 
 def _binary(value: bytes) -> bytes:
-    """Base64 with or without padding. What is not base64 stays as it is, for its reader to refuse."""
+    """Decode base64 with or without padding; return anything else unchanged, for the handler to refuse."""
     value = value.strip()
     try:
         return base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
@@ -146,12 +150,12 @@ def _binary(value: bytes) -> bytes:
 
 
 def timeout_seconds(value: bytes | None) -> float | None:
-    """Of a `grpc-timeout` header; raises StreamBrokenError for one that is none."""
+    """Parse a `grpc-timeout` header; raise Http2StreamError if it is malformed."""
     if value is None:
         return None
     match = _TIMEOUT.fullmatch(value)
     if match is None:
-        raise StreamBrokenError(ErrorCode.PROTOCOL_ERROR)
+        raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
     return int(match[1]) * _SECONDS_PER_UNIT[match[2]]
 
 
@@ -159,38 +163,39 @@ def timeout_seconds(value: bytes | None) -> float | None:
 
 
 def literal(name: str, value: str | bytes) -> bytes:
-    """One header, not to be indexed; bytes are base64, as gRPC wants for names that end in `-bin`."""
+    """One field, not indexed; bytes become base64, as gRPC wants for names that end in `-bin`."""
     data = base64.b64encode(value).rstrip(b"=") if isinstance(value, bytes) else value.encode()
     key = name.encode()
     return b"\x00" + encode_integer(len(key), 7) + key + encode_integer(len(data), 7) + data
 
 
 def literals(metadata: Metadata) -> bytes:
+    """A call's own metadata."""
     return b"".join(literal(name, value) for name, value in metadata)
 
 
 _STATUS_200 = b"\x88"  # entry 8 of the static table
-RESPONSE_BLOCK = (
+RESPONSE_HEADERS = (
     _STATUS_200 + literal("content-type", "application/grpc") + literal("grpc-accept-encoding", ",".join(ENCODINGS))
 )
-"""What every response begins with; a call's own metadata follow it."""
-OK_BLOCK = literal("grpc-status", "0")
-"""The trailers of a call that went well."""
+"""The headers of every response; a call's own metadata follow."""
+OK_TRAILERS = literal("grpc-status", "0")
+"""The trailers of a call that succeeded."""
 
 
-def status_block(code: int, text: str, metadata: Metadata = ()) -> bytes:
+def status_trailers(code: StatusCode, text: str, metadata: Metadata = ()) -> bytes:
     """The trailers of a call that ends with a status."""
     message = literal("grpc-message", percent_encoded(text[:STATUS_TEXT_CHARACTERS_MAX])) if text else b""
-    return literal("grpc-status", str(code)) + message + literals(metadata)
+    return literal("grpc-status", f"{code:d}") + message + literals(metadata)
 
 
-def http_error_block(http_status: int) -> bytes:
-    """The only headers of an answer to what is no gRPC call."""
+def http_error_headers(http_status: int) -> bytes:
+    """Response headers for a request that is not a gRPC call; nothing follows them."""
     return literal(":status", str(http_status)) + literal("content-type", "text/plain")
 
 
 def percent_encoded(text: str) -> str:
-    """A status text as gRPC writes it: printable ASCII, everything else and the percent sign as %XX."""
+    """Encode a status text as gRPC does: printable ASCII stays, everything else and the percent sign become %XX."""
     return quote_from_bytes(text.encode("utf-8", "replace"), safe=_PRINTABLE)
 
 

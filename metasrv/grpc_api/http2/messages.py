@@ -1,31 +1,31 @@
-"""gRPC's messages in the bytes of a stream: a flag, four bytes of length, the message (gRPC over HTTP/2). Pure."""
+"""gRPC's length-prefixed messages in the bytes of a stream: a flag, four bytes of length, the message. Pure."""
 
 from __future__ import annotations
 
 import zlib
 from collections import deque
 
-import grpc
+from metasrv.grpc_api.http2.status import StatusCode
 
 PREFIX_SIZE_BYTES = 5
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
 class MessageError(Exception):
-    """What a client sent is no message: the call ends with this status, and nothing was done."""
+    """What the client sent is not a message: its call ends with this status."""
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+    def __init__(self, code: StatusCode, text: str) -> None:
         super().__init__(text)
         self.code = code
 
 
-def framed(message: bytes) -> bytes:
+def length_prefixed(message: bytes) -> bytes:
     """A message with its prefix, not compressed."""
     return b"\x00" + len(message).to_bytes(4, "big") + message
 
 
 class MessageReader:
-    """Puts the messages of one request together, whatever pieces they come in."""
+    """Puts the messages of one request together, whatever pieces they arrive in."""
 
     __slots__ = ("_buffer", "_encoding", "_limit_bytes", "_messages_bytes", "messages")
 
@@ -35,7 +35,7 @@ class MessageReader:
         self._limit_bytes = limit_bytes
         self._messages_bytes = 0
         self.messages: deque[bytes] = deque()
-        """Complete ones, not yet taken."""
+        """Complete messages that were not taken yet."""
 
     @property
     def incomplete(self) -> bool:
@@ -44,7 +44,7 @@ class MessageReader:
 
     @property
     def held_bytes(self) -> int:
-        """What has arrived and was not yet taken."""
+        """Bytes that have arrived and were not taken yet."""
         return len(self._buffer) + self._messages_bytes
 
     def take(self) -> bytes:
@@ -54,7 +54,7 @@ class MessageReader:
         return message
 
     def feed(self, data: bytes) -> None:
-        """Take more bytes; raises MessageError, after which the reader is of no more use."""
+        """Take more bytes; raises MessageError, after which the reader must not be used."""
         buffer = self._buffer
         buffer += data
         start = 0
@@ -79,23 +79,23 @@ class MessageReader:
         window_bits = _WINDOW_BITS.get(self._encoding)
         if flag != 1 or window_bits is None:
             raise MessageError(
-                grpc.StatusCode.INTERNAL,
+                StatusCode.INTERNAL,
                 f"a message with compression flag {flag}, its encoding is {self._encoding!r}",
             )
         decompressor = zlib.decompressobj(window_bits)
         try:
             message = decompressor.decompress(data, self._limit_bytes + 1)
         except zlib.error as error:
-            raise MessageError(grpc.StatusCode.INTERNAL, f"a message that does not decompress: {error}") from error
+            raise MessageError(StatusCode.INTERNAL, f"a message that does not decompress: {error}") from error
         if len(message) > self._limit_bytes:
             raise _too_large(len(message), self._limit_bytes)
         if not decompressor.eof:
-            raise MessageError(grpc.StatusCode.INTERNAL, "a compressed message that ends too early")
+            raise MessageError(StatusCode.INTERNAL, "a compressed message that ends too early")
         return message
 
 
 def _too_large(size_bytes: int, limit_bytes: int) -> MessageError:
     # The words of gRPC's own servers, which clients look for.
     return MessageError(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, f"SERVER: Received message larger than max ({size_bytes} vs. {limit_bytes})"
+        StatusCode.RESOURCE_EXHAUSTED, f"SERVER: Received message larger than max ({size_bytes} vs. {limit_bytes})"
     )

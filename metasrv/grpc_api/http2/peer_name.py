@@ -6,7 +6,7 @@ from typing import Any
 
 
 def peer_name(address: Any) -> str:
-    """Of what a socket gives as its peer; empty for anything but an IP address."""
+    """Write a socket's peer address as `ipv4:host:port` or `ipv6:[host]:port`; empty for anything but an IP address."""
     if not isinstance(address, tuple) or len(address) < 2:
         return ""
     host, port = address[0], address[1]

@@ -1,6 +1,6 @@
-"""A gRPC server inside the event loop: its connections, the deadlines of its calls, its orderly end.
+"""A gRPC server inside the event loop: accepts connections, ends calls at their deadline, stops in order.
 
-Knows methods only as paths with a function each. Runs on the event loop.
+Knows paths with a handler each, and nothing of what they mean. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ import ssl
 from collections.abc import Mapping
 from typing import Protocol
 
-import grpc
-
 from metasrv.grpc_api.http2.budget import Budget
-from metasrv.grpc_api.http2.call import Route, ServerCall
 from metasrv.grpc_api.http2.connection import Connection
+from metasrv.grpc_api.http2.deadlines import Deadlines
+from metasrv.grpc_api.http2.headers import Metadata
+from metasrv.grpc_api.http2.interfaces import ServedConnection
+from metasrv.grpc_api.http2.route import Route
+from metasrv.grpc_api.http2.status import StatusCode
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 5.0
-"""Between two looks at every connection (`Connection.tick`)."""
-DEADLINE_SECONDS = 0.05
-"""Calls are ended so soon after their deadline; the client counts for itself."""
+"""How often every connection is looked after (`Connection.tick`)."""
 CLOSE_SECONDS = 0.5
-"""For the last bytes of connections that are closed."""
+"""How long connections may take to send their last bytes when the server stops."""
 TLS_HANDSHAKE_SECONDS = 10.0
 """A connection that has not finished its TLS handshake by then is closed."""
 
 
 class ConnectionObserver(Protocol):
-    """Is told how many clients there are."""
+    """Is told how many clients are connected."""
 
     def client_connections(self, count: int) -> None:
-        """So many connections are open."""
+        """This many connections are open now."""
 
     def client_connection_refused(self) -> None:
-        """One was closed at once, because there are too many."""
+        """A connection was closed at once, because there are too many."""
 
 
 class GrpcServer:
-    """Serves `routes` (by path) on sockets that are given to it."""
+    """Serves `routes` (by path) on sockets that are given to it; implements `interfaces.ConnectionServer`."""
 
     def __init__(
         self,
@@ -52,21 +52,22 @@ class GrpcServer:
         streams_max: int,
         connections_max: int,
         held_size_bytes_max: int,
+        refusal_metadata: Metadata,
     ) -> None:
+        """`held_size_bytes_max` is the limit of the `Budget`; for the others see `interfaces.ConnectionServer`."""
         self.routes = routes
         self.message_size_bytes_max = message_size_bytes_max
         self.streams_max = streams_max
-        """Calls under way on one connection."""
         self.connections_max = connections_max
+        self.refusal_metadata = refusal_metadata
         self.budget = Budget(held_size_bytes_max)
         self.loop = asyncio.get_running_loop()
-        self.connections: set[Connection] = set()
+        self.deadlines = Deadlines(self.loop)
+        self.connections: set[ServedConnection] = set()
         self._observer = observer
         self._refused = 0
-        """Connections since the last tick."""
+        """Connections refused since the last tick."""
         self._listeners: list[asyncio.Server] = []
-        self._timed: set[ServerCall] = set()
-        self._deadline_timer: asyncio.TimerHandle | None = None
         self._tick_timer: asyncio.TimerHandle | None = None
         self._calls = 0
         """Under way on all connections."""
@@ -87,7 +88,7 @@ class GrpcServer:
         self._tick_timer = self.loop.call_later(TICK_SECONDS, self._tick)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take no more calls, give those under way `grace_seconds`, end the rest, close."""
+        """Take no more calls, give those under way `grace_seconds`, end the rest, close the connections."""
         for listener in self._listeners:
             listener.close()
         for connection in tuple(self.connections):
@@ -99,23 +100,22 @@ class GrpcServer:
                 await self._idle.wait()
         except TimeoutError:
             for connection in tuple(self.connections):
-                for call in tuple(connection.calls.values()):
-                    call.cut(grpc.StatusCode.ABORTED, "this node stopped before the outcome of the call was known")
-        for timer in (self._tick_timer, self._deadline_timer):
-            if timer is not None:
-                timer.cancel()
+                connection.cut_calls(StatusCode.ABORTED, "this node stopped before the outcome of the call was known")
+        if self._tick_timer is not None:
+            self._tick_timer.cancel()
+        self.deadlines.stop()
         for connection in tuple(self.connections):
             connection.close()
         until = self.loop.time() + CLOSE_SECONDS
-        while self.connections and self.loop.time() < until:  # noqa: ASYNC110 - sockets flush without a word
+        while self.connections and self.loop.time() < until:  # noqa: ASYNC110 - nothing tells when a socket is flushed
             await asyncio.sleep(0.005)
         for connection in tuple(self.connections):
             connection.abort()
 
     # ------------------------------------------------------------------------- for connections
 
-    def admit(self, connection: Connection) -> bool:
-        """Whether there is room for a new connection. The client of one that is closed at once tries another node."""
+    def admit(self, connection: ServedConnection) -> bool:
+        """Whether there is room for a new connection; a client whose connection is closed at once tries another node."""
         if len(self.connections) >= self.connections_max:
             self._refused += 1
             self._observer.client_connection_refused()
@@ -124,22 +124,15 @@ class GrpcServer:
         self._observer.client_connections(len(self.connections))
         return True
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self, connection: ServedConnection) -> None:
         self.connections.discard(connection)
         self._observer.client_connections(len(self.connections))
-
-    def timed(self, call: ServerCall) -> None:
-        """The call has a deadline."""
-        self._timed.add(call)
-        if self._deadline_timer is None:
-            self._deadline_timer = self.loop.call_later(DEADLINE_SECONDS, self._expire)
 
     def call_began(self) -> None:
         self._calls += 1
 
-    def call_ended(self, call: ServerCall) -> None:
+    def call_ended(self) -> None:
         self._calls -= 1
-        self._timed.discard(call)
         if self._idle is not None:
             self._set_if_idle()
 
@@ -147,18 +140,11 @@ class GrpcServer:
         if self._idle is not None and not self._calls:
             self._idle.set()
 
-    # ------------------------------------------------------------------------- timers
-
-    def _expire(self) -> None:
-        """One look at all deadlines costs less than a timer for each call."""
-        now = self.loop.time()
-        for call in [call for call in self._timed if call.deadline is not None and call.deadline <= now]:
-            call.expire()
-        self._deadline_timer = self.loop.call_later(DEADLINE_SECONDS, self._expire) if self._timed else None
+    # ------------------------------------------------------------------------- the timer
 
     def _tick(self) -> None:
         if self._refused:
-            text = "%d connections of gRPC clients were refused in %.0f s: there are %d, the limit; does one leak them?"
+            text = "%d connections of gRPC clients were refused in %.0f s: the limit is %d; does a client leak them?"
             logger.warning(text, self._refused, TICK_SECONDS, self.connections_max)
             self._refused = 0
         for connection in tuple(self.connections):

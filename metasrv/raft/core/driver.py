@@ -9,7 +9,7 @@
                    otherwise      send what the engine said
 
 Messages that arrive during a sync wait in the inbox, so the engine is touched only while its log is on disk. Runs on the
-event loop without locks. Knows no sockets (`transport.py`), no SQLite (`log/store.py`) and no requests (`consensus`).
+event loop without locks. Knows no sockets (`peers/`), no SQLite (`log/`) and no requests (`consensus.py`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 
-from metasrv.model.errors import CodecError, InvariantError, StartupError, StorageError
+from metasrv.model.errors import CodecError, FatalError, InvariantError, StorageError
 from metasrv.model.limits import INBOX_MESSAGES_MAX, INBOX_SIZE_BYTES_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.process.clock import Clock
+from metasrv.process.loop_steps import StepLaps
+from metasrv.raft.core.append_times import AppendTimes
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.messages import (
@@ -43,14 +46,14 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.025
 COMMIT_NOTICE_SECONDS = 0.005
-"""Followers hear of a new commit index this much later, unless new entries carry it earlier."""
+"""Time after which followers are told of a new commit index, unless new entries tell them earlier."""
 _LEADER_MESSAGES = (AppendEntries, LeaderPing, SnapshotChunk)
-_STEP_SECONDS_MAX = 0.003
-"""Messages are handled for this long before the loop gets a turn."""
+_INBOX_SECONDS_MAX = 0.003
+"""Time for messages in one step; the rest waits for the next."""
 
 
 class Driver:
-    """Owns the engine's turn. `send(node_id, payload)` puts bytes on the wire; hooks are set by `consensus`."""
+    """Owns the engine's turn. `send(node_id, payload)` puts bytes on the wire, or counts what it cannot send."""
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class Driver:
         reads: ReadIndex,
         proposals: Proposals,
         observer: RaftObserver,
-        send: Callable[[int, bytes], bool],
+        send: Callable[[int, bytes], object],
     ) -> None:
         self._clock = clock
         self._store = store
@@ -71,6 +74,8 @@ class Driver:
         self._reads = reads
         self._proposals = proposals
         self._observer = observer
+        self._laps = StepLaps(observer.slow_step)
+        self._append_times = AppendTimes(observer.append_acknowledged)
         self._send = send
         self._engine: Engine
         self._guards: Guards
@@ -92,13 +97,13 @@ class Driver:
         self._stopped = False
         self._broadcast_due = False
         self._holding = False
-        self.fatal: StartupError | None = None
-        self.on_fatal: Callable[[StartupError], None] = lambda _error: None
+        self.fatal: FatalError | None = None
+        self.on_fatal: Callable[[FatalError], None] = lambda _error: None
         self.after_step: Callable[[], None] = lambda: None
         """Called at the end of each step in which the engine was free."""
 
     def attach(self, engine: Engine, guards: Guards) -> None:
-        """The engine and the guards call back into this driver, so they come after it."""
+        """Add the engine and the guards, which call this driver and are therefore made after it."""
         self._engine = engine
         self._guards = guards
 
@@ -120,14 +125,14 @@ class Driver:
             self._loop.call_soon(self._scheduled_step)
 
     def wake_for_proposal(self, now: float) -> None:
-        """A proposal waits: take a step soon, unless the sync in flight or the pace timer brings one in good time."""
+        """A proposal waits: take a step soon, unless the sync in flight or the pace timer brings one early enough."""
         if self.busy():
             return
         if self._pace_timer is None or self._proposals.seconds_to_wait(now) <= 0.0:
             self.wake()
 
     def greet(self) -> None:
-        """A peer can be reached again: a leader says so now, not with its next heartbeat."""
+        """A peer can be reached again: a leader sends to it now, not with its next heartbeat."""
         self._broadcast_due = True
         self.wake()
 
@@ -141,7 +146,7 @@ class Driver:
             await self._synced.wait()
 
     def stalled_seconds(self, now: float) -> float:
-        """How long the present log write has been going on."""
+        """How long the log write in flight has taken so far; 0.0 without one."""
         return 0.0 if self._sync_started_at is None else now - self._sync_started_at
 
     def _scheduled_step(self) -> None:
@@ -160,15 +165,17 @@ class Driver:
     def _step(self) -> None:
         if self._stopped or self.busy():
             return
+        self._laps.begin()
         try:
             self._take_step()
-        except StartupError as error:
+            self._laps.end()
+        except FatalError as error:
             self.fail(error)
         except Exception as error:
             logger.exception("the consensus step failed")
             self.fail(InvariantError(f"the consensus step failed: {type(error).__name__}: {error}"))
 
-    def fail(self, error: StartupError) -> None:
+    def fail(self, error: FatalError) -> None:
         """Stop for good, with one sentence (invariant 9)."""
         if self.fatal is None:
             self.fatal = error
@@ -179,14 +186,17 @@ class Driver:
     # ------------------------------------------------------------------ the step
 
     def _take_step(self) -> None:
-        engine, now = self._engine, self._clock.monotonic()
-        if engine.commit_index() > engine.applied_index():
+        engine, laps, now = self._engine, self._laps, self._clock.monotonic()
+        if engine.has_to_apply():
             engine.apply_committed()
+            laps.lap(LoopWork.RAFT_APPLY)
         self._handle_inbox(now)
         if not self._store.dirty:
             if self._needs_tick(now):
+                applied = engine.applied_index()
                 self._tick(now)
-            elif engine.commit_index() > engine.applied_index():
+                laps.lap(LoopWork.RAFT_APPLY if engine.applied_index() > applied else LoopWork.RAFT_TICK)
+            elif engine.has_to_apply():
                 engine.apply_committed()
             self._note_role()
             if not self._store.dirty:
@@ -197,12 +207,14 @@ class Driver:
         else:
             self._flush(self._outbox)
             self._outbox = []
-            if self._inbox or engine.commit_index() > engine.applied_index():
+            if self._inbox or engine.has_to_apply():
                 self.wake()
+        laps.lap(LoopWork.RAFT_SEND)
         self.after_step()
+        laps.lap(LoopWork.RAFT_UPKEEP)
 
     def _needs_tick(self, now: float) -> bool:
-        """Whether the engine's tick has anything to do: timers, or entries that may be committed by now."""
+        """Whether a tick has anything to do: timers, or entries that may be committed by now."""
         if self._tick_due:
             return True
         engine = self._engine
@@ -214,7 +226,7 @@ class Driver:
         return self._heard or engine.membership().majority == 1
 
     def _tick(self, now: float) -> None:
-        """Commits, applies, campaigns, steps down: only on what is already on this node's disk."""
+        """Let the engine commit, apply, campaign or step down, on nothing but what is on this node's disk."""
         self._tick_due = self._heard = False
         self._guards.before_tick(now)
         self._engine.doTick(0)
@@ -225,7 +237,7 @@ class Driver:
         if not self._inbox:
             return
         self._heard = True
-        deadline = now + _STEP_SECONDS_MAX
+        deadline = now + _INBOX_SECONDS_MAX
         while self._inbox and not self._stopped:
             node_id, payload = self._inbox.popleft()
             self._inbox_bytes -= len(payload)
@@ -234,12 +246,17 @@ class Driver:
             except CodecError as error:
                 logger.error("a message from node %d is dropped: %s", node_id, error)
                 continue
+            if isinstance(message, AppendReply) and message.term == self._engine.term():
+                self._append_times.answered(node_id, message, now)
             self._guards.incoming(node_id, message, now)
             if self._clock.monotonic() > deadline:
                 break
+        self._laps.lap(LoopWork.RAFT_MESSAGES)
 
     def _note_role(self) -> None:
         leads = self._engine.role() == LEADER
+        if leads != self._was_leader:
+            self._append_times.forget()
         if leads and not self._was_leader:
             self._reads.lead()
             logger.info("this node leads in term %d", self._engine.term())
@@ -251,7 +268,7 @@ class Driver:
             self._proposals.not_leader(self._engine.leader_id())
 
     def _propose(self, now: float) -> None:
-        """Put waiting proposals into one entry of this leader's log, if it is time."""
+        """Put waiting proposals into one entry of this leader's log, if it is time for a batch."""
         engine = self._engine
         if (
             engine.role() != LEADER
@@ -279,6 +296,12 @@ class Driver:
         if not hold:
             self.wake()
 
+    def hold_applying(self, hold: bool) -> None:
+        """Leave committed entries waiting, while the state's write-ahead log begins anew."""
+        self._engine.applying_held = hold
+        if not hold:
+            self.wake()
+
     def _on_pace(self) -> None:
         self._pace_timer = None
         self._step()
@@ -291,7 +314,7 @@ class Driver:
         return position
 
     def _lead(self, now: float) -> None:
-        """What a leader does after its tick: confirm reads, send entries, tell of commits."""
+        """As a leader, after the tick: confirm reads, send entries, tell followers of commits."""
         engine = self._engine
         if engine.role() != LEADER:
             return
@@ -317,14 +340,14 @@ class Driver:
     # ------------------------------------------------------------------ disk and wire
 
     def _start_sync(self) -> None:
-        """Write and sync the log; entries leave now, everything that speaks of this node's log afterwards."""
+        """Write and sync the log; send entries now, and everything that vouches for this node's log afterwards."""
         held = self._outbox
         entries: list[tuple[int, Message]] = []
         if not self._store.dirty_term:
             held = []
             for item in self._outbox:
                 (entries if isinstance(item[1], _LEADER_MESSAGES) else held).append(item)
-        # A leader of this very step may have taken back what one of an earlier term had been told is here.
+        # An acknowledgement to a leader of an earlier term may name entries that a newer one cut off in this very step.
         term = self._engine.term()
         held = [item for item in held if not isinstance(item[1], AppendReply) or item[1].term == term]
         self._outbox = []
@@ -348,7 +371,7 @@ class Driver:
         if error is not None:
             self._observer.storage_failed("log", write=True)
             self.fail(
-                error if isinstance(error, StartupError) else StorageError(f"the raft log can not be written: {error}")
+                error if isinstance(error, FatalError) else StorageError(f"the raft log cannot be written: {error}")
             )
             return
         if started is not None:
@@ -358,15 +381,17 @@ class Driver:
 
     def _flush(self, messages: list[tuple[int, Message]]) -> None:
         for node_id, message in messages:
-            if not self._send(node_id, encode_message(message)):
-                self._observer.send_failed(node_id)
+            self._send(node_id, encode_message(message))
 
     def outgoing(self, node_id: int, message: Message) -> None:
-        """The engine or a guard says something; it leaves when the step knows that it may."""
-        self._outbox.append((node_id, self._guards.outgoing(message)))
+        """Queue a message of the engine or a guard; the step sends it as soon as that is safe."""
+        message = self._guards.outgoing(message)
+        if isinstance(message, AppendEntries):
+            self._append_times.sent(node_id, message, self._clock.monotonic())
+        self._outbox.append((node_id, message))
 
     def incoming(self, node_id: int, payload: bytes) -> bool:
-        """Queue a raft message; False when the inbox is full, and the connection must be closed."""
+        """Queue a raft message; False when the inbox is full."""
         if len(self._inbox) >= INBOX_MESSAGES_MAX or self._inbox_bytes + len(payload) > INBOX_SIZE_BYTES_MAX:
             return False
         self._inbox.append((node_id, payload))

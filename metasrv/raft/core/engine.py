@@ -2,8 +2,8 @@
 
 The engine decides elections, replication and commitment; this class replaces what surrounds them: the log is
 `log/store.py`, messages leave as named tuples through a callback, entries are applied through a callback, membership
-is a whole configuration per entry, nothing is compacted, serialized, forked or unpickled here. It never blocks and
-never reads a file. Driven by `driver.py` on the event loop; touched only while no log write is in flight (D4).
+is a whole configuration per entry, pieces of snapshots come from a source; nothing is compacted, serialized, forked or
+unpickled here. Driven by `driver.py` on the event loop; touched only while no log write is in flight (D4).
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from pysyncobj.syncobj import SyncObj
 
 from metasrv.model.entries import KIND_MEMBERSHIP, MembershipEntry, decode_entry
 from metasrv.model.errors import InvariantError
-from metasrv.model.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, FRAME_SIZE_BYTES_MAX
+from metasrv.model.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, PEER_FRAME_SIZE_BYTES_MAX
 from metasrv.model.types import Membership
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine_seams import MessageSeam, SnapshotSeam, SnapshotSource, construction_seams
-from metasrv.raft.core.messages import LogEntry, Message
+from metasrv.raft.core.messages import Message
 from metasrv.raft.core.translation import engine_node, from_engine, to_engine
+from metasrv.raft.log.format import INDEX, TERM, LogEntry
 from metasrv.raft.log.store import LogStore
 
 ENGINE_PRIVATE_NAMES = (
@@ -99,6 +100,8 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._without_snapshot: set[EngineNode] = set()
         self._durable_index = _NEVER
         """While a tick runs: the last entry that is on this node's disk."""
+        self.applying_held = False
+        """Committed entries stay where they are for a moment: the state file is not to be written to."""
         minimum, maximum = election_timeout_seconds
         configuration = SyncObjConf(
             autoTick=False,
@@ -108,7 +111,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
             raftMaxTimeout=maximum,
             leaderFallbackTimeout=minimum,  # D14
             connectionTimeout=maximum * 2,
-            appendEntriesBatchSizeBytes=FRAME_SIZE_BYTES_MAX * 2,  # never the pickling transmission path (D17)
+            appendEntriesBatchSizeBytes=PEER_FRAME_SIZE_BYTES_MAX * 2,  # never the pickling transmission path (D17)
             logCompactionMinEntries=_NEVER,
             logCompactionMinTime=_NEVER,
             commandsWaitLeader=False,
@@ -148,6 +151,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     def applied_index(self) -> int:
         index: int = self._SyncObj__raftLastApplied
         return index
+
+    def has_to_apply(self) -> bool:
+        """There are committed entries that may be applied now."""
+        return self.commit_index() > self.applied_index() and not self.applying_held
 
     def leader_id(self) -> int | None:
         node = self._SyncObj__raftLeader
@@ -189,7 +196,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._SyncObj__lastResponseTime[engine_node(node_id)] = now
 
     def membership(self) -> Membership:
-        """The configuration in force: the newest in the log, committed or not."""
+        """The configuration in force: the newest one in the log, committed or not."""
         return self._membership
 
     # ------------------------------------------------------------------ what the driver does
@@ -203,7 +210,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         (connected.add if ready else connected.discard)(engine_node(node_id))
 
     def forget_leader(self) -> None:
-        """The leader's time is up: say so before anybody asks (invariant 6)."""
+        """No leader is known any more; status says so from now on (invariant 6)."""
         self._SyncObj__raftLeader = None
 
     def append_as_leader(self, content: bytes) -> tuple[int, int]:
@@ -218,11 +225,11 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         return index, term
 
     def replicate(self) -> None:
-        """Send what each ready peer lacks, at least a heartbeat."""
+        """Send each ready peer the entries that it lacks, or a heartbeat."""
         self._SyncObj__sendAppendEntries()
 
     def ask_to_campaign(self, node_id: int) -> None:
-        """Send TimeoutNow to a voter that has this leader's last entry; the engine refuses any other."""
+        """Send TimeoutNow to a voter that has this leader's last entry; the engine refuses others."""
         self.transferLeadership(engine_node(node_id))
 
     def doTick(self, timeToWait: float = 0.0) -> None:
@@ -239,11 +246,11 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._SyncObj__applyLogEntries()
 
     def receive(self, node_id: int, message: Message) -> None:
-        """Hand a guarded message to the engine in its own words."""
+        """Hand a message that the guards let pass to the engine, as the engine's dictionary."""
         self._SyncObj__onMessageReceived(engine_node(node_id), to_engine(message))
 
     def reply_append(self, node_id: int, next_index: int | None = None) -> None:
-        """Acknowledge entries that are already here, by default all of the log after a snapshot."""
+        """Acknowledge what is already in the log: all of it, or the entries before `next_index`."""
         self._SyncObj__sendNextNodeIdx(engine_node(node_id), nextNodeIdx=next_index, success=True)
 
     def learn_commit(self, index: int) -> None:
@@ -255,9 +262,9 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._seam.installed = (previous, last)
         self._SyncObj__loadDumpFile(clearJournal=True)
         self._seam.installed = None
-        if self.applied_index() != last[1] or self._store.last_index != last[1]:
-            raise InvariantError(f"the engine did not take over the snapshot at index {last[1]} (D10)")
-        self._SyncObj__raftCommitIndex = last[1]
+        if self.applied_index() != last[INDEX] or self._store.last_index != last[INDEX]:
+            raise InvariantError(f"the engine did not take over the snapshot at index {last[INDEX]} (D10)")
+        self._SyncObj__raftCommitIndex = last[INDEX]
         self.adopt(membership)
 
     def adopt(self, membership: Membership) -> None:
@@ -285,7 +292,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def _outgoing(self, node_id: int, message: dict[str, Any]) -> None:
         if message.get("serialized", message) is None:
-            # No snapshot is ready: without this the engine says so over and over, as long as its send loop may take.
+            # No snapshot is ready. Otherwise the engine would repeat this message until its send loop runs out of time.
             self._SyncObj__connectedNodes.discard(engine_node(node_id))
             self._without_snapshot.add(engine_node(node_id))
         converted = from_engine(message, self.term())
@@ -297,14 +304,14 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         entry = self._store.entry_at(index)
         if entry is None:
             raise InvariantError(f"entry {index} is being applied but is not in the log")
-        self._apply_entry(command, index, entry[2])
+        self._apply_entry(command, index, entry[TERM])
 
     def _SyncObj__applyLogEntries(self) -> bool:
-        # One entry at a time, so that a long catch-up never holds the loop; the driver comes back for the rest.
+        # One entry at a time, so that a long catch-up does not hold the loop; the driver comes back for the rest.
         commit = min(self.commit_index(), self._durable_index)
         deadline = self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
         try:
-            while self.applied_index() < commit and self._clock.monotonic() < deadline:
+            while self.applied_index() < commit and not self.applying_held and self._clock.monotonic() < deadline:
                 self._SyncObj__raftCommitIndex = self.applied_index() + 1
                 SyncObj._SyncObj__applyLogEntries(self)
         finally:
@@ -328,7 +335,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     ) -> list[LogEntry]:
         if maxSizeBytes is not None:
             return self._store.entries_from(fromIDx or 0, APPEND_MESSAGE_SIZE_BYTES_TARGET)
-        if count == 1 and fromIDx is not None:  # by far the most frequent question
+        if count == 1 and fromIDx is not None:  # by far the most frequent call
             entry = self._store.entry_at(fromIDx)
             return [] if entry is None else [entry]
         found: list[LogEntry] = SyncObj._SyncObj__getEntries(self, fromIDx, count)

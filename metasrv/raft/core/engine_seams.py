@@ -16,7 +16,8 @@ from pysyncobj.node import Node as EngineNode
 from pysyncobj.transport import Transport as EngineTransport
 
 from metasrv.model.errors import InvariantError
-from metasrv.raft.core.messages import LogEntry, SnapshotChunk
+from metasrv.raft.core.messages import SnapshotChunk
+from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.store import LogStore
 
 
@@ -24,10 +25,8 @@ class SnapshotSource(Protocol):
     """Where the engine gets a snapshot for a peer that needs purged entries."""
 
     def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
-        """The next piece (its term and round are filled in by the engine) and whether it is the last one."""
+        """The next piece, without term and round, which are filled in later, and whether it is the last one."""
         ...
-
-    def cancel(self, node_id: int) -> None: ...
 
 
 class NoPoller:
@@ -36,7 +35,7 @@ class NoPoller:
 
 
 class SnapshotSeam:
-    """Stands where pysyncobj keeps its Serializer: chunks out, two log entries in, no compaction."""
+    """Stands where pysyncobj keeps its Serializer: hands out pieces of snapshots, takes in two log entries."""
 
     def __init__(self, source: SnapshotSource) -> None:
         self._source = source
@@ -62,7 +61,7 @@ class SnapshotSeam:
         return False
 
     def cancelTransmisstion(self, node: EngineNode) -> None:
-        self._source.cancel(int(node.id))
+        """The peer is not ready. Its transfer goes on after a pause; a lost connection ends it (`peer_gone`)."""
 
 
 class MessageSeam(EngineTransport):  # type: ignore[misc]  # pysyncobj is untyped

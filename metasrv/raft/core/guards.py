@@ -1,4 +1,4 @@
-"""Filters between the transport and the engine: what pysyncobj believes too readily (docs/defects.md).
+"""Filters between the transport and the engine: what pysyncobj trusts too readily (docs/defects.md).
 
  * pre-vote and stickiness: no campaign without a majority that also misses the leader; a vote request does not depose a
    live leader, unless the leader asked for it (transfer); a node's term does not grow while it is cut off;
@@ -33,6 +33,7 @@ from metasrv.raft.core.messages import (
     VoteGranted,
 )
 from metasrv.raft.core.reads import ReadIndex
+from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore
 
 logger = logging.getLogger(__name__)
@@ -90,10 +91,10 @@ class Guards:
         return self._leader_heard_at is not None and now - self._leader_heard_at < self._timeout_min
 
     def leads_with_quorum(self, now: float) -> bool:
-        """This leader had an answer from a majority within the minimum election timeout (invariant 6)."""
+        """Whether a majority answered this leader within the minimum election timeout (invariant 6)."""
         engine = self._engine
         membership = engine.membership()
-        # Answers only get newer, so what was true until a moment stays true until then.
+        # Answers only get newer, so a quorum that holds until some moment cannot end earlier.
         if now < self._quorum_until and membership is self._quorum_of:
             return True
         answers = sorted((now if i == self._own_id else engine.last_response(i) for i in membership.voters), reverse=True)
@@ -104,9 +105,9 @@ class Guards:
         return now < self._quorum_until
 
     def leader_connection_lost(self, node_id: int, now: float) -> None:
-        """The leader's connection broke, as when its process dies: do not wait for the whole election timeout.
+        """The leader's connection broke, as when its process dies: wait for a part of the election timeout only.
 
-        Safe because of the pre-vote: nodes that still hear the leader refuse.
+        Safe because of the pre-vote: nodes that still hear the leader refuse it.
         """
         if self._engine.role() != LEADER and self._engine.leader_id() == node_id:
             self._leader_heard_at = None
@@ -134,7 +135,7 @@ class Guards:
             self._may_campaign = False
             return
         if stalled:
-            # This process was paused: what the leader sent meanwhile is still in the sockets.
+            # This process was paused: messages of the leader may still be in the sockets.
             engine.set_election_deadline(now + engine.random_timeout())
             return
         self._start_pre_vote(now)
@@ -158,7 +159,7 @@ class Guards:
     # ------------------------------------------------------------------ outgoing
 
     def outgoing(self, message: Message) -> Message:
-        """Add what the engine does not know: the round of confirmation, the kind of campaign."""
+        """Add what the engine does not know: the round of confirmation, and whether a transfer asked for the campaign."""
         if isinstance(message, AppendEntries | LeaderPing | SnapshotChunk):
             return message._replace(round=self._reads.round)
         if isinstance(message, AppendReply):
@@ -173,7 +174,7 @@ class Guards:
     # ------------------------------------------------------------------ incoming
 
     def incoming(self, node_id: int, message: Message, now: float) -> None:
-        """Check one message and hand the engine what it may believe."""
+        """Check one message and hand the engine what it can trust."""
         if isinstance(message, AppendEntries | LeaderPing | SnapshotChunk):
             self._from_leader(node_id, message, now)
         elif isinstance(message, AppendReply):
@@ -220,13 +221,13 @@ class Guards:
         self._send(node_id, LeaderSeen(engine.term(), message.round))
 
     def _append(self, node_id: int, message: AppendEntries) -> None:
-        """Skip entries that are already here; give the engine only what is new or in conflict (D12)."""
+        """Skip entries that are already in the log; give the engine only new and conflicting ones (D12)."""
         previous_index, previous_term, skipped = message.previous_index, message.previous_term, 0
         here = self._store.entry_at(previous_index)
-        if here is not None and here[2] == previous_term:
+        if here is not None and here[TERM] == previous_term:
             for _, index, term in message.entries:
                 entry = self._store.entry_at(index)
-                if entry is None or entry[2] != term:
+                if entry is None or entry[TERM] != term:
                     break
                 previous_index, previous_term, skipped = index, term, skipped + 1
             if skipped == len(message.entries) and self._store.last_index > previous_index:
@@ -297,7 +298,7 @@ class Guards:
             self._engine.set_election_deadline(0.0)
 
     def _is_voter(self) -> bool:
-        """This node, with this data directory, is a voter in the configuration in force."""
+        """Whether this node, with this data directory, is a voter in the configuration in force."""
         member = self._engine.membership().voters.get(self._own_id)
         return member is not None and member.incarnation == self._incarnation
 
@@ -311,6 +312,6 @@ class Guards:
         return bool(membership.voters) and (member is None or member.incarnation == self._incarnation)
 
     def _higher_term(self, node_id: int, term: int) -> None:
-        """Take over a newer term; a vote request that nobody could grant is the engine's own way to do so."""
+        """Take over a newer term, by a vote request that cannot be granted: the engine offers no other way."""
         if term > self._engine.term():
             self._engine.receive(node_id, RequestVote(term, 0, 0, False))

@@ -1,7 +1,8 @@
 """Raft messages between nodes: named tuples here, msgpack arrays on the wire (explicit schema, never pickle).
 
-The engine speaks dictionaries; `engine.py` turns them into these and back. The fields that the engine lacks (terms
-on acknowledgements, rounds for read index, pre-votes) are added by `guards.py`. Runs on the event loop.
+The engine speaks dictionaries; `translation.py` turns them into these and back. What the engine lacks (terms on
+acknowledgements, rounds for read index, pre-votes) is added by `translation.py` and `guards.py`. Any change here is a new
+`PROTOCOL_VERSION` (`peers/handshake.py`). Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -10,10 +11,7 @@ from typing import Any, NamedTuple
 
 from metasrv.model.errors import CodecError
 from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
-from metasrv.raft.log.format import NUMBER_MAX
-
-LogEntry = tuple[bytes, int, int]
-"""Content, index, term: the engine's own shape."""
+from metasrv.raft.log.format import NUMBER_MAX, LogEntry
 
 
 class AppendEntries(NamedTuple):
@@ -46,7 +44,7 @@ class LeaderPing(NamedTuple):
 
 
 class LeaderSeen(NamedTuple):
-    """A follower recognises the leader of `term`, without saying anything of its log."""
+    """A follower recognises the leader of `term`, without saying anything about its log."""
 
     term: int
     round: int
@@ -65,7 +63,7 @@ class VoteGranted(NamedTuple):
 
 
 class PreVote(NamedTuple):
-    """Would you vote for me in `term`? Changes nothing at the receiver (Raft thesis 9.6)."""
+    """Asks whether the receiver would vote for the sender in `term`; changes nothing there (Raft thesis 9.6)."""
 
     term: int
     last_index: int
@@ -138,10 +136,10 @@ _ANSWERS = frozenset(_TAG[kind] for kind in (AppendReply, LeaderSeen, VoteGrante
 
 
 def is_answer(data: bytes | memoryview) -> bool:
-    """Whether an encoded message counts for its sender as a member: acknowledgements and votes; also what is no message.
+    """Whether an encoded message is an acknowledgement or a vote, which only members may send; true for garbage too.
 
     Raft's requests are taken from anybody: whoever leads or campaigns may be a member by a configuration that the
-    receiver does not have yet, or has too early.
+    receiver does not have yet, or already has although it is not committed.
     """
     return len(data) < 2 or data[1] in _ANSWERS
 

@@ -1,7 +1,7 @@
 """How long a request waits for an answer that only one leader can give.
 
-Until its own deadline, and not much longer than that leader is the leader: a leader that lost its majority, or hangs,
-would keep callers until their deadlines, although they could know long before that nobody can tell them the outcome.
+It waits until its own deadline, and only a short time after that leader is no longer the leader. A leader that hangs or
+lost its majority would otherwise keep callers until their deadlines, although nobody can tell them the outcome any more.
 Runs on the event loop.
 """
 
@@ -16,19 +16,19 @@ from metasrv.model.errors import MetasrvError
 Result = TypeVar("Result")
 
 LOOK_SECONDS = 0.25
-"""How often it is looked who leads."""
+"""Time between two checks of who leads."""
 WRITE_GRACE_SECONDS = 1.25
-"""A write outlives its leader for so long: a new leader may commit it yet, and then the caller hears of it."""
+"""How long a write waits on after its leader is lost: a new leader may still commit it, and the caller hears of that."""
 READ_GRACE_SECONDS = 0.0
-"""A read is simply asked again."""
+"""A read is asked again at once."""
 
 
 class LeaderLostError(MetasrvError):
-    """The leader that was to answer is no longer known as the leader; what became of the request is open."""
+    """The leader that was asked is no longer known as the leader; the outcome of the request is unknown."""
 
 
 class Patience:
-    """Waits with an eye on the leader."""
+    """Waits for an answer while its leader leads."""
 
     def __init__(self, leader_id: Callable[[], int | None]) -> None:
         self._leader_id = leader_id

@@ -2,8 +2,8 @@
 
 A lone proposal leaves at once. Among several callers a batch leaves when no proposal has come for a millisecond, or
 some milliseconds after its first (ARCHITECTURE.md section 4): each batch costs every node a message, a sync and a
-transaction, so larger batches halve the cost of a write and shorten its latency. A pause, not a number, says that all
-are in: a busy loop takes one proposal after the other, and any number it has seen so far is the wrong one.
+transaction, so larger batches halve the cost of a write and shorten its latency. The sign that a batch is complete is a
+pause, not a count: on a busy loop proposals arrive one after the other, so the count seen so far is always too low.
 Every proposal ends as done, not done, or unknown (D15), by its deadline at the latest. No clock of its own; runs on the
 event loop.
 """
@@ -30,7 +30,7 @@ from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
 PACE_SECONDS_MAX = 0.01
 """A batch never waits longer for company."""
 PAUSE_SECONDS = 0.001
-"""So long without a new proposal means that everybody who had one has brought it."""
+"""Time without a new proposal after which the burst is over."""
 _NEVER = math.inf
 
 
@@ -48,7 +48,7 @@ class _Batch(NamedTuple):
 
 
 class Proposals:
-    """The waiting proposals of one node and the batches of it that are in the log but not yet applied."""
+    """One node's proposals: those that wait, and its batches that are in the log but not yet applied."""
 
     def __init__(self, node_id: int) -> None:
         self._own_id = node_id
@@ -59,11 +59,11 @@ class Proposals:
         self._next_deadline = _NEVER
         """No proposal is overdue before this moment."""
         self._lost_at: float | None = None
-        """When this node was first seen not to lead, with proposals of its own in the log."""
+        """When this node was first seen not to lead while its own proposals were in the log."""
         self._in_flight: dict[int, _Batch] = {}
         self._in_flight_count = 0
         self._callers = 0
-        """The most proposals lately pending at once: each comes from a caller who will soon be back with the next."""
+        """How many callers propose at present: the most proposals recently pending at once."""
         self._last_time_ms = 0
         self.failed = 0
         """Proposals that ended in an error, for the metrics."""
@@ -93,15 +93,15 @@ class Proposals:
         return future
 
     def seconds_to_wait(self, now: float) -> float:
-        """0 when a batch should leave now; otherwise how long until it must."""
+        """Seconds until a batch should leave; 0.0 when it should leave now."""
         if self._callers <= 1 or len(self._waiting) >= ENTRY_COMMANDS_MAX:
             return 0.0
         return max(0.0, min(self._newest_at + PAUSE_SECONDS, self._oldest_at + PACE_SECONDS_MAX) - now)
 
     def expire(self, now: float, leads: bool) -> None:
-        """End what is overdue: unknown when it is in the log already, otherwise not done; called at each tick.
+        """End what is overdue, as unknown when it is in the log already, otherwise as not done; called at each tick.
 
-        What is in the log also ends some time after this node led: waiting on would tell its caller nothing new.
+        What is in the log also ends some time after this node stopped leading: its caller would learn nothing by waiting.
         """
         if leads or not self._in_flight:
             self._lost_at = None
@@ -121,7 +121,7 @@ class Proposals:
                 now,
                 UnknownOutcomeError("the write is in the log but was not committed in time; it may still take effect"),
             )
-        # Those that wait stay in the queue, where `take_batch` passes them over.
+        # They stay in the queue, where `take_batch` skips them.
         self._expire(
             self._waiting, now, NotDoneError("the write was not taken into the log in time; it was not executed")
         )
@@ -138,7 +138,7 @@ class Proposals:
     def take_batch(self, wall_ms: int) -> tuple[bytes, RegularEntry, list[_Proposal]] | None:
         """The next log entry and whom to answer; abandoned proposals are left out."""
         pending = self.pending()
-        if pending < self._callers:  # fewer are there than were
+        if pending < self._callers:  # some callers have left
             self._callers = max(pending, self._callers // 2)
         taken: list[_Proposal] = []
         size_bytes = 0
@@ -163,7 +163,7 @@ class Proposals:
     def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal]) -> None:
         """The batch is in this leader's log at `index`.
 
-        Of an earlier term there may be another: a leader between the two took it out of this log, not out of all.
+        A batch of an earlier term may be registered there: another leader cut it off this log, but not off every log.
         """
         if index in self._in_flight:
             text = "another leader took this write out of this node's log; it may still take effect"
@@ -172,7 +172,7 @@ class Proposals:
         self._in_flight_count += len(proposals)
 
     def own_entry(self, index: int, term: int) -> RegularEntry | None:
-        """The decoded entry, when this node proposed what is at `index`: saves decoding it again."""
+        """The decoded entry at `index` if this node proposed it, which saves decoding it again."""
         batch = self._in_flight.get(index)
         return batch.entry if batch is not None and batch.term == term else None
 
@@ -200,7 +200,7 @@ class Proposals:
         self._fail(waiting, NotLeaderError(leader_id))
 
     def state_replaced(self, index: int) -> None:
-        """A snapshot up to `index` was installed: what happened to batches up to it can not be told."""
+        """A snapshot up to `index` was installed: the outcome of batches up to it is unknown."""
         error = UnknownOutcomeError("a snapshot replaced the state while this write was pending")
         self._drop([position for position in self._in_flight if position <= index], error)
 
@@ -212,7 +212,7 @@ class Proposals:
         self._drop(list(self._in_flight), error)
 
     def _drop(self, indexes: Iterable[int], error: Exception) -> None:
-        """Batches of this node that it will hear no more of."""
+        """End batches of whose outcome this node will not hear."""
         for index in indexes:
             batch = self._in_flight.pop(index, None)
             if batch is not None:

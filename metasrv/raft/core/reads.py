@@ -37,7 +37,7 @@ class ReadIndex:
         return len(self._waiters)
 
     def wants_round(self) -> bool:
-        """Some read waits for a round that has not started, and no round is under way."""
+        """Whether a read waits for a round that has not started, while no round is under way."""
         return bool(self._waiters) and self._waiters[-1].round > self.round and self._confirmed >= self.round
 
     def register(self, read_index: int) -> asyncio.Future[int]:
@@ -79,13 +79,13 @@ class ReadIndex:
                 waiter.future.set_result(waiter.read_index)
 
     def lead(self) -> None:
-        """A term of leadership begins: what was acknowledged in earlier ones says nothing."""
+        """A term of leadership begins: acknowledgements of earlier terms do not count."""
         self._acknowledged.clear()
         self.round += 1
         self._confirmed = 0
 
     def fail(self, leader_id: int | None) -> None:
-        """This node no longer leads: the reads must go elsewhere."""
+        """This node no longer leads: end every waiting read with NotLeaderError."""
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.future.done():

@@ -25,7 +25,7 @@ from metasrv.raft.core.messages import (
 
 
 class _NumberedNode(EngineNode):  # type: ignore[misc]  # pysyncobj is untyped
-    """Hashes as its number: the engine sends in the order of its sets, which so is the same in every process."""
+    """Hashes as its number: the engine sends in the order of its sets, which is then the same in every process."""
 
     def __hash__(self) -> int:
         return int(self._id)
@@ -33,12 +33,12 @@ class _NumberedNode(EngineNode):  # type: ignore[misc]  # pysyncobj is untyped
 
 @lru_cache(maxsize=64)
 def engine_node(node_id: int) -> EngineNode:
-    """The engine's name of a node; a key of its tables, looked up several times a step, so made once."""
+    """The engine's object for a node: a key of its tables, needed several times a step and therefore made once."""
     return _NumberedNode(str(node_id))
 
 
 def from_engine(message: dict[str, Any], current_term: int) -> Message | None:
-    """A message of the engine as a named tuple; None for the kinds that we do not let out (D5, D15)."""
+    """A message of the engine as a named tuple; None for kinds that are not let out (D5, D15)."""
     kind = message["type"]
     if kind == "append_entries":
         if "prevLogIdx" in message:
@@ -67,7 +67,7 @@ def from_engine(message: dict[str, Any], current_term: int) -> Message | None:
 
 
 def to_engine(message: Message) -> dict[str, Any]:
-    """A checked message in the engine's words; raises InvariantError for kinds it must not see."""
+    """A checked message as the engine's dictionary; raises InvariantError for kinds that it must not see."""
     if isinstance(message, AppendEntries):
         return {
             "type": "append_entries",

@@ -1,10 +1,9 @@
 """Damage checks of the raft log: bytes of the database and of its write-ahead log in, checked contents out.
 
-SQLite itself takes a write-ahead log that was damaged in the middle for one that was torn at its end and silently
-drops what follows. So nothing is opened in place before it was checked here: the pages are put together in memory
-from the database and the valid frames, exactly as SQLite would, and every row is verified. Nothing on the disk is
-touched, the evidence stays. Runs at start, before the event loop is busy; pure functions over bytes, so that tests can
-flip any of them.
+SQLite takes a write-ahead log that was damaged in the middle for one that was torn at its end and silently drops what
+follows. So the files are checked here before SQLite opens them: the pages are put together in memory from the database
+and the valid frames, exactly as SQLite would, and every row is verified. Nothing on the disk is changed, so the evidence
+stays. Runs at start, before the event loop is busy; pure functions over bytes, so that tests can flip any of them.
 
 The file formats are SQLite's (sqlite.org/fileformat2.html, sections 1.3 and 4).
 """
@@ -23,6 +22,7 @@ from metasrv.raft.log.format import (
     APPLICATION_ID,
     CREATE_TABLES,
     FORMAT_VERSION,
+    INDEX,
     NUMBER_MAX,
     PAGE_SIZE_BYTES,
     SELECT_ENTRIES,
@@ -57,7 +57,7 @@ _HEADER_FIELDS: tuple[tuple[int, str, int, str], ...] = (
     (64, ">I", 0, "vacuum mode"),
     (68, ">I", APPLICATION_ID, "application_id"),
 )
-"""Offset, layout, value and name of what never changes in the header of our files."""
+"""Offset, layout, value and name of the fields that are the same in the header of every log file."""
 
 
 class WalPages(NamedTuple):
@@ -112,7 +112,7 @@ def _check_header(path: str, database: bytearray) -> None:
 
 
 def _put_together(path: str, database: bytearray, wal: WalPages) -> None:
-    """Make it the database that SQLite would read through its write-ahead log; in place, because it may be large."""
+    """Turn `database` into what SQLite would read through the write-ahead log; in place, because it may be large."""
     page_count = wal.page_count
     if page_count is None:
         (page_count,) = struct.unpack_from(">I", database, _PAGE_COUNT_OFFSET)
@@ -173,10 +173,10 @@ def _check_wal_header(path: str, wal: bytes) -> tuple[str, tuple[int, int], tupl
 
 
 def _check_nothing_follows(path: str, wal: bytes, bad: int, order: str, salts: tuple[int, int]) -> None:
-    """Look behind the bad frame for a whole commit and something after it: proof that the bad frame was synced.
+    """Raise when a whole commit and something more follow the bad frame, which proves that the bad frame was synced.
 
-    Frames vouch for each other in pairs: each one's checksum continues that of the frame before. Fewer than that may
-    also be a torn transaction whose sectors reached the disk out of order; then the mark decides.
+    Frames vouch for each other in pairs: each one's checksum continues that of the frame before. Less than that may also
+    be a torn transaction whose sectors reached the disk out of order; then the mark decides.
     """
     frame_count = (len(wal) - _WAL_HEADER_SIZE_BYTES) // _FRAME_SIZE_BYTES
     commit_seen = False
@@ -232,7 +232,7 @@ def _read_tables(path: str, image: bytearray) -> LogContents:
             meta = _read_meta(path, connection)
             entries, written = _read_entries(path, connection, meta)
         except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
-            raise DataDamagedError(path, "tables", f"SQLite can not read them: {error}", ADVICE) from error
+            raise DataDamagedError(path, "tables", f"SQLite cannot read them: {error}", ADVICE) from error
     return LogContents(entries, meta, max(written, meta.written))
 
 
@@ -298,7 +298,7 @@ def _check_mark(path: str, contents: LogContents, mark: MarkValue) -> None:
         where = f"after transaction {contents.written}"
         what = f"{lost} transactions that had been synced are missing here or in {wal_path(path)}"
         raise DataDamagedError(path, where, what, ADVICE)
-    last_index = contents.entries[-1][1]
+    last_index = contents.entries[-1][INDEX]
     if contents.written == mark.written and last_index != mark.last_index:
         what = f"the log ends at index {last_index}, but index {mark.last_index} had been synced"
         raise DataDamagedError(path, f"entry {last_index}", what, ADVICE)

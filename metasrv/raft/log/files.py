@@ -20,10 +20,12 @@ from metasrv.raft.log.format import (
     APPLICATION_ID,
     CREATE_TABLES,
     FORMAT_VERSION,
+    INDEX,
     INSERT_ENTRY,
     INSERT_META,
     PAGE_SIZE_BYTES,
     STORE_ID_SIZE_BYTES,
+    TERM,
     LogContents,
     LogEntry,
     MetaRow,
@@ -67,7 +69,7 @@ def open_log(path: str, create_entries: Sequence[LogEntry] | None) -> OpenedLog:
 
 
 def _check_never_used(path: str, mark: SyncMark) -> None:
-    """A crash while creating leaves a mark alone; a log that was in use leaves more."""
+    """A crash during creation leaves a mark and nothing else; a log that was in use leaves more."""
     if os.path.lexists(wal_path(path)):
         raise DataDamagedError(path, "file", f"missing, although {wal_path(path)} exists", ADVICE)
     data = mark.read()
@@ -83,7 +85,9 @@ def _create(path: str, entries: list[LogEntry], mark: SyncMark) -> None:
     """Build the file beside its place, then rename: at any moment it is whole or not there."""
     if not entries:
         raise InvariantError("a raft log is never empty: create it with at least one entry")
-    meta = MetaRow(secrets.token_bytes(STORE_ID_SIZE_BYTES), entries[0][1], _FIRST_TRANSACTION, entries[-1][2], None)
+    meta = MetaRow(
+        secrets.token_bytes(STORE_ID_SIZE_BYTES), entries[0][INDEX], _FIRST_TRANSACTION, entries[-1][TERM], None
+    )
     building = path + "-new"
     try:
         for leftover in (building, wal_path(building), building + "-journal"):
@@ -94,7 +98,7 @@ def _create(path: str, entries: list[LogEntry], mark: SyncMark) -> None:
             make_syncs_full(connection)
             _fill(connection, entries, meta)
         _sync(building)
-        mark.initialise(MarkValue(meta.store_id, meta.written, entries[-1][1]))
+        mark.initialise(MarkValue(meta.store_id, meta.written, entries[-1][INDEX]))
         os.rename(building, path)
         _sync(os.path.dirname(os.path.abspath(path)))
     except (sqlite3.Error, OSError) as error:

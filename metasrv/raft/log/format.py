@@ -1,4 +1,4 @@
-"""The raft log on disk: tables, row checksums, the header every file of ours starts with, and the values in between.
+"""The raft log on disk: tables, row checksums, the identification in the file's header, and the values in between.
 
 One SQLite file holds the entries and one `meta` row (term, vote). Each row carries the number of the transaction that
 wrote it; together with the mark (`mark.py`) that tells a complete log from one that lost its end. Knows neither
@@ -12,12 +12,12 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from metasrv.model.errors import IdentityError, InvariantError, StorageError
 
 APPLICATION_ID = 0x4D53524C
-"""`MSRL`: what `file` and our own check see in the header."""
+"""`MSRL`, in the header of each log file, where `file` and `checks.py` look for it."""
 FORMAT_VERSION = 1
 PAGE_SIZE_BYTES = 4096
 STORE_ID_SIZE_BYTES = 16
@@ -42,7 +42,14 @@ ADVICE = (
 )
 
 LogEntry = tuple[bytes, int, int]
-"""content, index, term: the engine's order."""
+"""Content, index and term of one entry, at the positions below: the engine's own shape.
+
+A plain tuple, because a log holds very many of them: a NamedTuple takes half as long again to decode, and the garbage
+collector visits each one in every full pass, while it lets go of plain tuples of bytes and numbers.
+"""
+CONTENT: Final = 0
+INDEX: Final = 1
+TERM: Final = 2
 
 _THREE_NUMBERS = struct.Struct("<QQQ")
 
@@ -102,6 +109,11 @@ def entry_checksum(content: bytes, index: int, term: int, written: int) -> int:
     return zlib.crc32(content, zlib.crc32(_THREE_NUMBERS.pack(index, term, written)))
 
 
+def kind_of(entry: LogEntry) -> int:
+    """What the entry is: one of the kinds of `model/entries.py`, which stands in the first byte of its content."""
+    return entry[CONTENT][0]
+
+
 def entry_row(entry: LogEntry, written: int) -> tuple[int, int, int, int, bytes]:
     content, index, term = entry
     return index, term, written, entry_checksum(content, index, term, written), content
@@ -120,7 +132,7 @@ def mark_path(path: str) -> str:
 
 
 def disk_error(path: str, doing: str, error: sqlite3.Error | OSError) -> StorageError | IdentityError | InvariantError:
-    """The fault in an operator's words; locks held by others and our own mistakes are told apart from disk faults."""
+    """The fault in an operator's words: another process's lock, a mistake of metasrv, or a fault of the disk."""
     if isinstance(error, OSError):
         reason = os.strerror(error.errno) if error.errno else str(error)
         return StorageError(f"{path}: {doing} failed: {reason}")
@@ -134,7 +146,7 @@ def disk_error(path: str, doing: str, error: sqlite3.Error | OSError) -> Storage
         sqlite3.SQLITE_READONLY: "the file or its file system is read-only",
         sqlite3.SQLITE_IOERR: "input/output error",
         sqlite3.SQLITE_CORRUPT: "the file was damaged while it was in use",
-        sqlite3.SQLITE_CANTOPEN: "the file can not be opened",
+        sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
     }
     name = getattr(error, "sqlite_errorname", "unknown")
     return StorageError(f"{path}: {doing} failed: {reasons.get(code, str(error))} ({name})")

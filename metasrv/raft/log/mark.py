@@ -1,10 +1,10 @@
 """The mark: a small file that says which transaction of the raft log was synced last.
 
 A torn write at the end of a write-ahead log looks the same as damage to its last synced transaction; the log alone
-can not tell. The mark is written after each sync and says how far the log must reach at least: a log that ends
+cannot tell them apart. The mark is written after each sync and says how far the log must reach at least: a log that ends
 earlier was damaged, and the node refuses it (invariant 9). It is synced only with checkpoints, so it is exact after
-the death of the process and may lag after a power loss; it never runs ahead of the log. What is left undetected is
-therefore a power loss *and* damage to the last few transactions of the write-ahead log at once.
+the death of the process and may lag after a power loss; it never runs ahead of the log. The one case left undetected is
+a power loss together with damage to the last few transactions of the write-ahead log.
 
 Two slots, written in turn, each in a sector of its own. The file also carries the lock that keeps a second process
 out. Runs in the storage thread, and at start before the loop is busy.
@@ -47,7 +47,7 @@ def encode_mark(value: MarkValue) -> bytes:
 
 
 def decode_mark(path: str, data: bytes) -> MarkValue:
-    """The newer slot. Raises DataDamagedError when one is bad: smaller than a sector, they are never torn."""
+    """The newer slot. Raises DataDamagedError when one is bad: slots are smaller than a sector and never torn."""
     if len(data) != FILE_SIZE_BYTES:
         raise DataDamagedError(path, f"byte {len(data)}", f"{len(data)} bytes instead of {FILE_SIZE_BYTES}", ADVICE)
     values = []

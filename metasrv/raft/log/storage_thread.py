@@ -1,7 +1,7 @@
 """A helper thread for blocking work of the event loop: log writes in one, snapshot copies in another.
 
 Work is done in order of submission; results come back on the loop. Knows nothing of what it runs. `InlineStorage` is
-its twin for deterministic simulation: same interface, no thread, results through a scheduler of the caller's.
+its twin for deterministic simulation: the same interface, no thread, results through the caller's scheduler.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 from metasrv.model.errors import InvariantError
+from metasrv.process.operating_system import show_thread_name
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +53,21 @@ class _Job(NamedTuple):
 class StorageThread:
     """One daemon thread."""
 
-    def __init__(self, name: str, *, after_each: Callable[[], None] | None = None) -> None:
-        """Start it; to be called on the loop. `after_each` runs in the thread once a result was handed over."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        after_each: Callable[[], None] | None = None,
+        handed_over: Callable[[float], None] | None = None,
+    ) -> None:
+        """Start it; to be called on the loop. `after_each` runs in the thread once a result was handed over.
+
+        `handed_over` hears on the loop how many seconds `on_done` took.
+        """
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._after_each = after_each
+        self._handed_over = handed_over
         self._ended = self._loop.create_future()
         self._stopping = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -94,15 +106,25 @@ class StorageThread:
     # ------------------------------------------------------------------ in the thread
 
     def _work(self) -> None:
+        show_thread_name()
         while (job := self._queue.get()) is not None:
             result, error = _execute(job.function, job.args)
-            self._post(job.on_done, result, error)
-            del job, result, error  # nothing large is kept alive while waiting
+            self._post(self._hand_over, job.on_done, result, error)
+            del job, result, error  # so that nothing large stays in memory while the thread waits
             if self._after_each is not None:
                 _, after_error = _execute(self._after_each, ())
                 if after_error is not None:
                     logger.error("background work of thread %s failed", self._thread.name, exc_info=after_error)
         self._post(self._end)
+
+    def _hand_over(self, on_done: Callable[..., None], result: Any, error: BaseException | None) -> None:
+        """On the loop."""
+        if self._handed_over is None:
+            on_done(result, error)
+            return
+        started = perf_counter()
+        on_done(result, error)
+        self._handed_over(perf_counter() - started)
 
     def _end(self) -> None:
         if not self._ended.done():
@@ -148,7 +170,7 @@ class InlineStorage:
 
 
 def _execute(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
-    """Result or error; everything is caught because the waiting side has to hear of it."""
+    """Result or error; every error is caught, because whoever waits must hear of it."""
     try:
         return function(*args), None
     except BaseException as error:

@@ -1,7 +1,7 @@
 """The raft log as the engine sees it: pysyncobj's `Journal`, in memory, with a list of what the disk still lacks.
 
-Runs on the event loop and never touches the disk: `take_pending` hands the changes to the driver, which has a
-`LogWriter` execute them in the storage thread and holds every vote and acknowledgement until it is done (invariant
+Runs on the event loop and touches the disk only when it is opened: `take_pending` hands the changes to the driver, which
+has a `LogWriter` execute them in the storage thread and holds every vote and acknowledgement until it is done (invariant
 1). Knows nothing of what entries mean, except that the engine's bare no-op is replaced by one that names its leader.
 """
 
@@ -17,10 +17,10 @@ from metasrv.model.errors import InvariantError
 from metasrv.model.types import RaftLogStatus
 from metasrv.raft.log.checks import check_applied
 from metasrv.raft.log.files import OpenedLog, open_log
-from metasrv.raft.log.format import NUMBER_MAX, LogEntry, LogFileSizes, PendingWrite
+from metasrv.raft.log.format import CONTENT, INDEX, NUMBER_MAX, TERM, LogEntry, LogFileSizes, PendingWrite
 from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES, LogWriter
 
-__all__ = ["LogEntry", "LogStore", "LogWriter", "PendingWrite"]
+__all__ = ["LogStore", "LogWriter", "PendingWrite"]
 
 _BARE_NOOP = b"\x01"
 _ENTRY_OVERHEAD_BYTES = 168
@@ -29,7 +29,7 @@ _ENTRIES_KEPT_MIN = 2
 """The engine compares new entries with the one before them, and a snapshot carries two."""
 _PURGE_ENTRIES_MAX = 512
 _PURGE_SIZE_BYTES_MAX = 4 * 1024 * 1024
-"""At most so much is purged along with one write, so that no write waits long for it."""
+"""Limits of what is purged along with one write, so that no write waits long for it."""
 _COMPACT_ENTRIES_MIN = 1024
 
 
@@ -47,15 +47,15 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         self._writer: LogWriter | None = None
         self._entries: list[LogEntry | None] = list(entries)
         self._head = 0
-        self._content_bytes = sum(len(entry[0]) for entry in entries)
-        self._first_index = entries[0][1]
-        # Entries in front of the first one were purged because they had been committed and applied.
+        self._content_bytes = sum(len(entry[CONTENT]) for entry in entries)
+        self._first_index = entries[0][INDEX]
+        # Entries before the first one were purged because they had been committed and applied.
         self._commit_index = self._first_index
         self._term = meta.term
         self._voted_for = meta.voted_for
         self._term_changed = False
         self._disk_first_index = self._first_index
-        self._unwritten_from = entries[-1][1] + 1
+        self._unwritten_from = entries[-1][INDEX] + 1
         self._delete_from: int | None = None
         self._delete_all = False
         self._purge_cuts: deque[int] = deque()
@@ -89,12 +89,12 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     @property
     def last_index(self) -> int:
-        # Asked for dozens of times a write, so without the detour over `len(self)`.
+        # Read dozens of times a write, so without the detour over `len(self)`.
         return self._first_index + len(self._entries) - self._head - 1
 
     @property
     def last_term(self) -> int:
-        return self[-1][2]
+        return self[-1][TERM]
 
     @property
     def bytes_in_memory(self) -> int:
@@ -138,7 +138,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         size_bytes = 0
         for position in range(index - self._first_index, len(self)):
             entry = self._at(position)
-            size_bytes += len(entry[0])
+            size_bytes += len(entry[CONTENT])
             if entries and size_bytes > size_bytes_max:
                 break
             entries.append(entry)
@@ -189,7 +189,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
             self.clear()
             return
         for position in range(entryFrom, len(self)):
-            self._content_bytes -= len(self._at(position)[0])
+            self._content_bytes -= len(self._at(position)[CONTENT])
         del self._entries[self._head + entryFrom :]
         if index < self._unwritten_from:
             self._unwritten_from = self._delete_from = index
@@ -201,14 +201,14 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
     def purge_to(self, index: int) -> None:
         """Drop the entries below `index`, which the caller knows to be applied and durable in the state; two stay.
 
-        Nothing waits for it on the disk: it rides along with the next write, or the one-second timer's.
+        Nothing waits for the disk: they are deleted there together with the next write, or by the one-second timer.
         """
         index = min(index, self.last_index - _ENTRIES_KEPT_MIN + 1)
         if index <= self._first_index:
             return
         start, size_bytes = self._first_index, 0
         for each in range(self._first_index, index):
-            size_bytes += len(self._at(each - self._first_index)[0])
+            size_bytes += len(self._at(each - self._first_index)[CONTENT])
             self._entries[self._head + each - self._first_index] = None
             if each + 1 - start >= _PURGE_ENTRIES_MAX or size_bytes >= _PURGE_SIZE_BYTES_MAX:
                 self._purge_cuts.append(each + 1)
@@ -244,7 +244,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         return self._voted_for
 
     def setRaftCommitIndex(self, raftCommitIndex: int) -> None:
-        """In memory only: a restarted node learns it again, and applied entries are in the state file."""
+        """Kept in memory only: a restarted node learns it again, and applied entries are in the state file."""
         self._commit_index = raftCommitIndex
 
     def getRaftCommitIndex(self) -> int:
@@ -254,7 +254,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
 
     @property
     def dirty(self) -> bool:
-        """Whether something waits that a vote or an acknowledgement may speak of, or a purge is due."""
+        """Whether a change waits that a vote or an acknowledgement may depend on, or a purge is due."""
         return (
             self._unwritten_from < self._first_index + len(self._entries) - self._head
             or self._term_changed
@@ -268,7 +268,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         return self._term_changed
 
     def onOneSecondTimer(self) -> None:
-        """Purges that no write took along are due now."""
+        """Purges that no write has taken along are due now."""
         self._purge_due = bool(self._purge_cuts)
 
     def take_pending(self) -> PendingWrite | None:

@@ -15,6 +15,7 @@ from metasrv.model.errors import DataDamagedError, MetasrvError, StorageError
 from metasrv.process.operating_system import make_syncs_full
 from metasrv.raft.log.format import (
     ADVICE,
+    CONTENT,
     INSERT_ENTRY,
     PAGE_SIZE_BYTES,
     SELECT_META,
@@ -212,5 +213,5 @@ class LogWriter:
 
 def _estimate_wal_bytes(entries: Sequence[LogEntry]) -> int:
     """Roughly what a transaction adds to the write-ahead log, whose used part SQLite does not tell."""
-    content_bytes = sum(len(entry[0]) for entry in entries)
+    content_bytes = sum(len(entry[CONTENT]) for entry in entries)
     return content_bytes + _PAGES_PER_TRANSACTION * PAGE_SIZE_BYTES

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Coroutine
+from time import perf_counter
 from typing import Any, Protocol
 
 from metasrv.model.errors import (
@@ -22,6 +23,7 @@ from metasrv.model.errors import (
 )
 from metasrv.model.limits import REQUESTS_IN_FLIGHT_PER_PEER_MAX
 from metasrv.model.wire import pack
+from metasrv.process.loop_steps import STEP_SECONDS_MAX
 from metasrv.raft.peers.connection import Connection, ConnectionEvents, triple
 from metasrv.raft.peers.frames import Frame, FrameKind
 from metasrv.raft.peers.handshake import AcceptorHandshake, LocalIdentity, RemoteIdentity, Role, encode_refusal
@@ -32,14 +34,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class AcceptorEvents(ConnectionEvents, Protocol):
-    """What an accepted connection tells and asks its owner besides."""
+    """What an accepted connection tells and asks its owner in addition."""
 
     def begun(self, connection: AcceptedConnection) -> str | None:
-        """The stream is open; a sentence when there is no room for it."""
+        """The stream is open; the reason to close it when there is no room for it, or None."""
         ...
 
     def admit(self, connection: AcceptedConnection, remote: RemoteIdentity) -> str | None:
-        """A sentence to refuse the proven caller with, or None. `connection.role` and `.generation` are set."""
+        """The reason to refuse the proven caller, or None. `connection.role` and `.generation` are set."""
         ...
 
     def raft_message(self, connection: AcceptedConnection, payload: bytes) -> None: ...
@@ -48,6 +50,10 @@ class AcceptorEvents(ConnectionEvents, Protocol):
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` in a task that outlives the connection."""
+        ...
+
+    def frames_took(self, seconds: float) -> None:
+        """What arrived at once kept the loop for longer than a step may."""
         ...
 
 
@@ -71,8 +77,15 @@ class AcceptedConnection(Connection):
         if no_room is not None:
             self.abort(no_room)
 
+    def data_received(self, data: bytes) -> None:
+        started = perf_counter()
+        super().data_received(data)
+        seconds = perf_counter() - started
+        if seconds > STEP_SECONDS_MAX:
+            self._acceptor_events.frames_took(seconds)
+
     def pause_writing(self) -> None:
-        """The peer does not read its answers: take no more requests from it meanwhile."""
+        """The peer does not read its answers: take no more requests from it until it does."""
         super().pause_writing()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
@@ -134,7 +147,7 @@ class AcceptedConnection(Connection):
         except RequestError as error:
             succeeded, body = False, encode_error(error)
         except Exception as error:
-            _LOGGER.exception("the request %r of %s failed in a way nobody foresaw", method, self.address)
+            _LOGGER.exception("the request %r of %s failed unexpectedly", method, self.address)
             succeeded, body = False, encode_error(error)
         finally:
             self._serving -= 1
@@ -146,5 +159,5 @@ class AcceptedConnection(Connection):
         try:
             self._send(FrameKind.RESPONSE, pack((number, succeeded, body)))
         except TooLargeError as error:
-            unknown = UnknownOutcomeError(f"the request was executed, but its answer can not be sent: {error}")
+            unknown = UnknownOutcomeError(f"the request was executed, but its answer cannot be sent: {error}")
             self._send(FrameKind.RESPONSE, pack((number, False, encode_error(unknown))))

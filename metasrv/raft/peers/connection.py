@@ -1,8 +1,8 @@
 """One end of a peer connection as an asyncio protocol: frames in and out of a byte stream, gathered and bounded.
 
-What is the same for the end that dialled and the end that accepted. What a connection means for its node is decided by
-whoever made it (`transport.py`). Knows nothing of redialling, listeners or Raft. Runs on the event loop; any byte stream
-will do as its transport.
+Holds what is the same for the end that dialled and the end that accepted. What a connection means for its node is decided
+by its owner (`dialling.py`, `listener.py`). Knows nothing of redialling, listeners or Raft. Runs on the event loop, over
+any byte stream.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any, Protocol, cast
 
 from metasrv.model.errors import CodecError, FrameError, OverloadedError, PeerError
 from metasrv.model.limits import (
-    FRAME_SIZE_BYTES_MAX,
     HANDSHAKE_TIMEOUT_MS,
     HELLO_SIZE_BYTES_MAX,
     PEER_BUFFER_HIGH_BYTES,
     PEER_BUFFER_LOW_BYTES,
+    PEER_FRAME_SIZE_BYTES_MAX,
 )
 from metasrv.model.wire import unpack
 from metasrv.raft.peers.frames import (
     ChecksumIntegrity,
+    DamagedHeadError,
     Frame,
     FrameKind,
     FrameReader,
@@ -33,15 +34,15 @@ from metasrv.raft.peers.frames import (
 from metasrv.raft.peers.handshake import Agreement, RemoteIdentity, Role
 
 FLUSH_SIZE_BYTES = 64 * 1024
-"""Frames are gathered until the end of the loop's iteration, unless so many bytes have come together before."""
+"""Frames are gathered until the end of the loop's iteration, or until they have this size."""
 UNACKNOWLEDGED_MS_MAX = 3_000
-"""A connection whose bytes the peer's machine does not acknowledge for so long is given up, where the system can."""
+"""A connection is given up when the peer's machine acknowledges no bytes for this long, where the system can do so."""
 _KEEPALIVE_IDLE_SECONDS = 5
 _KEEPALIVE_INTERVAL_SECONDS = 1
 
 
 class ConnectionEvents(Protocol):
-    """What a connection tells its owner. `lost` comes once for each that was begun."""
+    """What a connection tells its owner. `lost` is called once for each connection that was begun."""
 
     def established(self, connection: Connection) -> None: ...
 
@@ -103,7 +104,7 @@ class Connection(asyncio.Protocol, ABC):
             self._transport.abort()
 
     def close(self, reason: str) -> None:
-        """Deliver nothing more, send what waits, then close."""
+        """Deliver nothing more, send what waits, then close. The first reason stays."""
         if not self.closed:
             self._flush()
         self._end(reason)
@@ -134,7 +135,7 @@ class Connection(asyncio.Protocol, ABC):
                 self._frame_received(frame)
         except (PeerError, CodecError, OverloadedError) as error:
             if not self.closed:
-                self._fail(str(error))
+                self._fail(str(error) + self._hint(error))
 
     def pause_writing(self) -> None:
         self.paused = True
@@ -153,6 +154,12 @@ class Connection(asyncio.Protocol, ABC):
         """The timer of the handshake ran out."""
         self.abort(f"the handshake was not finished within {HANDSHAKE_TIMEOUT_MS} ms")
 
+    def _hint(self, error: Exception) -> str:
+        """What to add to the error about the first frame of an early metasrv 0.1, whose frames had no such check."""
+        if self.remote is not None or not isinstance(error, DamagedHeadError):
+            return ""
+        return ", or the other side runs metasrv 0.1, which speaks another peer protocol, see docs/upgrading.md"
+
     # ------------------------------------------------------------------------- for the two ends
 
     @abstractmethod
@@ -160,7 +167,7 @@ class Connection(asyncio.Protocol, ABC):
         """Take a frame; raises PeerError, CodecError or OverloadedError to close the connection with its text."""
 
     def _fail(self, reason: str) -> None:
-        """The other side broke the rules, or its message can not be taken."""
+        """The other side broke the rules, or its message cannot be taken."""
         self.abort(reason)
 
     def _end(self, reason: str) -> None:
@@ -176,7 +183,7 @@ class Connection(asyncio.Protocol, ABC):
     def _agreed(self, agreement: Agreement, dialled: bool) -> None:
         """The handshake is over: from the next frame on, in both directions, its keys and the large limit hold."""
         self.remote, self.role = agreement.remote, agreement.role
-        self._reader.frame_size_bytes_max = FRAME_SIZE_BYTES_MAX
+        self._reader.frame_size_bytes_max = PEER_FRAME_SIZE_BYTES_MAX
         keys = agreement.keys
         if keys is None:
             self._reader.integrity, self._outgoing_integrity = ChecksumIntegrity(), ChecksumIntegrity()

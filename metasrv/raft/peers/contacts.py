@@ -1,4 +1,4 @@
-"""What the connections have taught about the peers: when each was last heard, and where it says it can be dialled.
+"""What connections tell about the peers: when each was last heard, and where it says that it can be dialled.
 
 Runs on the event loop.
 """

@@ -24,14 +24,14 @@ from metasrv.raft.peers.security import PeerSecurity
 _LOGGER = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_MS = 2_000
-"""Time for one address to answer: short, because the system's own repeats grow to minutes while a network is down."""
+"""Time for one address to answer; short, because the system's own retries slow down while a network is down."""
 RESOLVE_TIMEOUT_MS = 5_000
 """Time for the resolver."""
 REDIAL_DELAY_MS_MIN = 20
 REDIAL_DELAY_MS_MAX = 500
-"""The delay doubles from the one to the other; a connection that held so long starts anew."""
+"""The delay doubles from the minimum to the maximum; it starts anew after a connection that held for the maximum."""
 HURRIED_DELAY_MS = REDIAL_DELAY_MS_MIN
-"""A peer that was heard of is dialled again after this."""
+"""Time after which a peer that was heard of is dialled again."""
 
 
 class Dialler:
@@ -44,7 +44,7 @@ class Dialler:
     async def dial(
         self, endpoint: Endpoint, role: Role, expected_node_id: int | None, events: ConnectionEvents
     ) -> DialledConnection:
-        """An established connection; raises PeerUnreachableError with the reason, when all addresses were tried."""
+        """An established connection; raises PeerUnreachableError with the last reason once all addresses were tried."""
         reason = "the name has no address"
         for family, address in await self._addresses(endpoint):
             connection = DialledConnection(self._identity, self._security, role, expected_node_id, events)
@@ -61,7 +61,7 @@ class Dialler:
                 if failure is None:
                     return connection
                 reason = failure
-        raise PeerUnreachableError(f"{endpoint} can not be reached: {reason}")
+        raise PeerUnreachableError(f"{endpoint} cannot be reached: {reason}")
 
     async def _addresses(self, endpoint: Endpoint) -> list[tuple[int, tuple[str, int]]]:
         loop = asyncio.get_running_loop()
@@ -69,7 +69,7 @@ class Dialler:
             async with asyncio.timeout(RESOLVE_TIMEOUT_MS / 1000):
                 found = await loop.getaddrinfo(endpoint.addr, endpoint.port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            raise PeerUnreachableError(f"{endpoint.addr} can not be resolved: {_reason(error)}") from error
+            raise PeerUnreachableError(f"{endpoint.addr} cannot be resolved: {_reason(error)}") from error
         return [(family, (str(address[0]), int(address[1]))) for family, _, _, _, address in found]
 
     async def _connect(
@@ -149,11 +149,11 @@ class PeerLink:
             self.connection.close(reason)
 
     def hurry(self) -> None:
-        """The peer was heard of: when there is no connection, dial without waiting for the next attempt's time."""
+        """The peer was heard of: if there is no connection, dial now instead of at the next attempt."""
         self._hurried.set()
 
     async def wait_stopped(self) -> None:
-        """Return when nothing of it runs any more, after `stop` or `finish`."""
+        """Return when the link has ended, after `stop` or `finish`."""
         await asyncio.wait({self._task})
 
     async def _run(self) -> None:
@@ -162,7 +162,7 @@ class PeerLink:
             self._hurried.clear()
             if await self._keep_connection():
                 delay_ms = REDIAL_DELAY_MS_MIN
-            # Two nodes whose connections end as soon as they are made must not hurry each other round and round.
+            # Otherwise two nodes whose connections end at once would hurry each other without a pause.
             await asyncio.sleep(HURRIED_DELAY_MS / 1000)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurried.wait(), max(0, delay_ms - HURRIED_DELAY_MS) / 1000)
@@ -177,7 +177,7 @@ class PeerLink:
             self._failed(str(error))
             return False
         except Exception as error:
-            _LOGGER.exception("dialling node %d at %s failed in a way nobody foresaw", self.node_id, self.endpoint)
+            _LOGGER.exception("dialling node %d at %s failed unexpectedly", self.node_id, self.endpoint)
             self._failed(f"{type(error).__name__}: {error}")
             return False
         established_at = self._clock.monotonic()

@@ -3,8 +3,8 @@
     u32 length | u8 kind | u32 check | payload | 8-byte tag        (big-endian; `length` counts everything after itself)
 
 The tag covers the whole frame and its position on the connection, so a damaged, lost, repeated or reordered frame is
-noticed. The check is the CRC-32 of length and kind alone: a damaged length is found before anybody waits for megabytes
-that nobody sent. Bytes only: knows nothing of Raft, of handshakes or of sockets. Runs on the event loop.
+noticed. The check is the CRC-32 of length and kind alone: a damaged length is found before the receiver waits for
+megabytes that were never sent. Bytes only: knows nothing of Raft, of handshakes or of sockets. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from metasrv.model.errors import FrameError, TooLargeError
-from metasrv.model.limits import FRAME_SIZE_BYTES_MAX
+from metasrv.model.limits import PEER_FRAME_SIZE_BYTES_MAX
 
 _LENGTH = struct.Struct(">I")
 _START = struct.Struct(">IB")
@@ -28,14 +28,21 @@ _CHECKSUM_TAG = struct.Struct(">II")
 _LENGTH_SIZE_BYTES = _LENGTH.size
 _TAG_SIZE_BYTES = 8
 _OVERHEAD_SIZE_BYTES = _HEAD_SIZE_BYTES - _LENGTH_SIZE_BYTES + _TAG_SIZE_BYTES
-"""What `length` counts besides the payload: the kind, the check and the tag."""
+"""Bytes that `length` counts besides the payload: the kind, the check and the tag."""
 
-PAYLOAD_SIZE_BYTES_MAX = FRAME_SIZE_BYTES_MAX - _OVERHEAD_SIZE_BYTES
+PAYLOAD_SIZE_BYTES_MAX = PEER_FRAME_SIZE_BYTES_MAX - _OVERHEAD_SIZE_BYTES
 """The largest payload that one frame carries."""
 
 
+class DamagedHeadError(FrameError):
+    """The check of a frame's head does not match."""
+
+    def __init__(self) -> None:
+        super().__init__("the head of a frame is damaged")
+
+
 class FrameKind(IntEnum):
-    """What a frame's payload is; the handshake's kinds are in the order in which they are sent."""
+    """What a frame carries; the kinds of the handshake are in the order in which they are sent."""
 
     HELLO = 1
     CHALLENGE = 2
@@ -108,8 +115,8 @@ def frame_parts(kind: FrameKind, payload: bytes, integrity: Integrity) -> tuple[
 class FrameReader:
     """Cuts received bytes into frames and checks each one.
 
-    The length is judged as soon as its four bytes are there, before anything is kept for it. `integrity` and
-    `frame_size_bytes_max` may be replaced between two frames: a handshake starts with strangers and ends with peers.
+    The length is judged as soon as its four bytes are there, before any memory is used for the frame. `integrity` and
+    `frame_size_bytes_max` may be replaced between two frames: after a handshake other keys and another limit hold.
     """
 
     __slots__ = ("_data", "_head_is_sound", "_offset", "frame_size_bytes_max", "integrity")
@@ -122,7 +129,7 @@ class FrameReader:
         self._head_is_sound = False
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they come. Bytes of finished frames are let go; appending costs linear time overall."""
+        """Take bytes as they arrive. Those of finished frames are dropped; appending costs linear time overall."""
         if self._offset == len(self._data):
             self._data = data
         elif isinstance(self._data, bytearray):
@@ -135,7 +142,7 @@ class FrameReader:
         self._offset = 0
 
     def next_frame(self) -> Frame | None:
-        """The next whole frame, or None until more bytes come. Raises FrameError; the connection is then useless."""
+        """The next whole frame, or None until more bytes arrive. Raises FrameError; then the connection is useless."""
         data, start = self._data, self._offset
         available = len(data) - start
         if available < _LENGTH_SIZE_BYTES:
@@ -149,7 +156,7 @@ class FrameReader:
         if not self._head_is_sound:
             (check,) = _CHECK.unpack_from(data, start + _START.size)
             if check != zlib.crc32(bytes(data[start : start + _START.size])):
-                raise FrameError("the head of a frame was damaged, or is none")
+                raise DamagedHeadError
             self._head_is_sound = True
         if len(data) < end:
             return None

@@ -6,8 +6,9 @@
     PROOF (over both, or empty)      ->
                                      <-    WELCOME (identity, proof over all of it)   or   REFUSAL (a sentence)
 
-The acceptor says nothing of itself before the dialler has proved what is demanded. Two pure machines, payloads in and
-payloads out: no socket, no clock. Runs on the event loop.
+The acceptor says nothing about itself before the dialler has proved what is demanded. Nodes talk only when both speak the
+same version of the protocol; HELLO and CHALLENGE begin with it, so that the other side can be told. Two pure machines,
+payloads in and payloads out: no socket, no clock. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -33,7 +34,13 @@ from metasrv.raft.peers.security import (
 
 T = TypeVar("T")
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""Raised with every change of what peers send each other: frames, handshake, raft messages.
+
+What stays the same in every version: the frames of the handshake, a HELLO that begins with version, role and node id, a
+CHALLENGE that begins with the version, and a REFUSAL. (Version 1 of metasrv 0.1 had frames without a check of their head
+before that was a rule; `frames.DamagedHeadError` says so.)
+"""
 IDENTITY_TEXT_CHARACTERS_MAX = 256
 """Longest cluster id, incarnation or host name in a handshake."""
 REFUSAL_CHARACTERS_MAX = 600
@@ -46,12 +53,12 @@ class Role(IntEnum):
     PEER = 0
     """Raft messages and requests; replaces the older connection of the same node."""
     CLIENT = 1
-    """Requests only, of a node that is joining or of nobody in particular."""
+    """Requests only: for nodes that are joining and for one-shot requests."""
 
 
 @dataclass
 class LocalIdentity:
-    """What this node says of itself; `node_id` is None for a one-shot client, `cluster_id` before it has joined."""
+    """What this node says about itself; `node_id` is None for a one-shot client, `cluster_id` before it has joined."""
 
     node_id: int | None
     incarnation: str
@@ -61,7 +68,7 @@ class LocalIdentity:
 
 @dataclass(frozen=True)
 class RemoteIdentity:
-    """What the other side said of itself, under its proof if there was one."""
+    """What the other side said about itself, covered by its proof if it gave one."""
 
     node_id: int | None
     incarnation: str
@@ -94,7 +101,9 @@ class DiallerHandshake:
 
     def challenged(self, payload: bytes) -> bytes:
         """Payload of the PROOF that answers a CHALLENGE."""
-        holds_secret = _decode(payload, _challenge_in, versioned=True)
+        tree = _tree(payload)
+        _check_version("it", tree[0])
+        holds_secret = _built(tree, _challenge_in)
         self._challenge = payload
         secret = self._security.secret
         if secret is not None and holds_secret:
@@ -106,8 +115,8 @@ class DiallerHandshake:
 
     def welcomed(self, payload: bytes) -> Agreement:
         """The outcome, from the WELCOME."""
-        packed_identity, proof = _decode(payload, _welcome_in)
-        remote = _decode(packed_identity, _identity_in)
+        packed_identity, proof = _built(_tree(payload), _welcome_in)
+        remote = _built(_tree(packed_identity), _identity_in)
         keys = None
         if self._proves and self._security.secret is not None:
             transcript = transcript_of(self._hello, self._challenge, packed_identity)
@@ -139,12 +148,14 @@ class AcceptorHandshake:
 
     def greeted(self, payload: bytes) -> bytes:
         """Payload of the CHALLENGE that answers a HELLO."""
-        self._role, self._remote = _decode(payload, _hello_in, versioned=True)
+        tree = _tree(payload)
+        _check_version(_caller(tree), tree[0])
+        self._role, self._remote = _built(tree, _hello_in)
         self._hello = payload
         return self._challenge
 
     def proved(self, payload: bytes) -> tuple[RemoteIdentity, Role]:
-        """Who the dialler is, once its PROOF is good enough."""
+        """Who the dialler is and what for, if its PROOF is good enough."""
         if self._remote is None:
             raise FrameError("a proof came before the hello")
         if payload and self._security.verifies_proof:
@@ -182,7 +193,7 @@ def encode_refusal(sentence: str) -> bytes:
 
 
 def decode_refusal(payload: bytes) -> str:
-    """The sentence, safe to log: it may come from anybody."""
+    """The sentence, made safe to log: anybody may have sent it."""
     text = payload.decode("utf-8", "backslashreplace")[:REFUSAL_CHARACTERS_MAX]
     return "".join(character if character.isprintable() else "?" for character in text)
 
@@ -252,13 +263,33 @@ def _nonce(value: Any) -> None:
         raise ValueError("a nonce of another size was expected")
 
 
-def _decode(payload: bytes, build: Callable[[Any], T], versioned: bool = False) -> T:
-    """Build from a payload; raises FrameError. A `versioned` one starts with the version, which is judged first."""
+def _tree(payload: bytes) -> tuple[Any, ...]:
+    """The fields of a payload, at least one. Raises FrameError."""
     try:
         tree = unpack(payload)
-        version = tree[0] if versioned else PROTOCOL_VERSION
-        if version == PROTOCOL_VERSION:
-            return build(tree)
-    except (CodecError, TypeError, ValueError, LookupError) as error:
+    except CodecError as error:
         raise FrameError(f"the handshake is not understood: {error}") from error
-    raise FrameError(f"one side speaks peer protocol {version!r:.40}, the other {PROTOCOL_VERSION}")
+    if type(tree) is not tuple or not tree:
+        raise FrameError("the handshake is not understood: it has no fields")
+    return tree
+
+
+def _built(tree: tuple[Any, ...], build: Callable[[Any], T]) -> T:
+    try:
+        return build(tree)
+    except (TypeError, ValueError, LookupError) as error:
+        raise FrameError(f"the handshake is not understood: {error}") from error
+
+
+def _caller(hello: tuple[Any, ...]) -> str:
+    """Who says HELLO, in whatever version."""
+    known = len(hello) > 2 and type(hello[2]) is int and 0 <= hello[2] < 2**64
+    return f"node {hello[2]}" if known else "the caller"
+
+
+def _check_version(who: str, version: Any) -> None:
+    if version != PROTOCOL_VERSION:
+        raise FrameError(
+            f"{who} speaks peer protocol {version!r:.40}, this node speaks {PROTOCOL_VERSION}; "
+            "all nodes of a cluster need releases of one protocol, see docs/upgrading.md"
+        )

@@ -14,9 +14,11 @@ from typing import Any
 
 from metasrv.model.errors import BindError
 from metasrv.model.limits import PEER_CONNECTIONS_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import Clock
 from metasrv.process.listening_socket import OpenSocket, listening_socket
+from metasrv.process.loop_steps import timed
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.accepted_connection import AcceptedConnection
 from metasrv.raft.peers.connection import Connection
@@ -60,7 +62,7 @@ class PeerListener:
         self._generation = 0
 
     async def listen(self, host: str, port: int) -> Endpoint:
-        """Open the listener on the first address of `host`; returns what was bound. Raises BindError."""
+        """Open the listener on the first address of `host`; returns the bound address. Raises BindError."""
         loop = asyncio.get_running_loop()
         try:
             found = await loop.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -71,7 +73,7 @@ class PeerListener:
             )
         except (OSError, UnicodeError, OverflowError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or error
-            raise BindError(f"can not listen for peers on {Endpoint(host, port)}: {reason}") from error
+            raise BindError(f"cannot listen for peers on {Endpoint(host, port)}: {reason}") from error
         bound = self._server.sockets[0].getsockname()
         return Endpoint(str(bound[0]), int(bound[1]))
 
@@ -172,7 +174,11 @@ class PeerListener:
             self._handler.message_received(remote.node_id, connection.generation, payload)
 
     async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
-        return await self._handler.request_received(remote, method, payload)
+        answer = self._handler.request_received(remote, method, payload)
+        return await timed(LoopWork.PEER_REQUEST, self._observer.slow_step, answer)
+
+    def frames_took(self, seconds: float) -> None:
+        self._observer.slow_step(LoopWork.PEER_FRAMES, seconds)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -181,5 +187,5 @@ class PeerListener:
 
 
 def _host(connection: Connection) -> str:
-    """Without the port, which is another one at every attempt."""
+    """The host only; the port changes with every attempt."""
     return connection.address.rpartition(":")[0] or connection.address

@@ -1,13 +1,13 @@
 """The seam between a node's consensus and its peer transport: what each asks of the other.
 
-`transport.py` implements it over sockets, the simulator over a virtual network. Knows nothing of connections.
+`transport.py` implements `Transport` over sockets, the simulator over a virtual network. Knows nothing of connections.
 Everything is called on the event loop.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol
 
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import Endpoint
@@ -25,9 +25,9 @@ class PeerHandler(Protocol):
         ...
 
     def peer_disconnected(self, node_id: int) -> None:
-        """It went down, or is paused because too much waits to be sent: then the transport's `is_connected` still holds.
+        """It went down, or is paused because too much waits to be sent; then the transport's `is_connected` still holds.
 
-        A paused one may go down too: then this is called again, since what waited to be sent is lost.
+        Called again when a paused connection goes down, since what waited to be sent is lost.
         """
         ...
 
@@ -43,11 +43,11 @@ class PeerHandler(Protocol):
         ...
 
     def admit(self, remote: RemoteIdentity) -> str | None:
-        """A sentence to refuse a node with that wants to send raft messages, or None."""
+        """The reason to refuse a node that wants to send raft messages, or None."""
         ...
 
-    async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
-        """The answer to a request; a RequestError is raised again, as the same class, at the node that asked."""
+    def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> Coroutine[Any, Any, bytes]:
+        """The answer to a request; a RequestError is raised again at the node that asked, as the same class."""
         ...
 
 

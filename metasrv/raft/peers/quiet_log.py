@@ -1,4 +1,4 @@
-"""Faults that repeat, logged once: the same sentence about the same thing is written when it is new, then now and then.
+"""Faults that repeat: the same sentence about the same thing is logged when it is new, then once a minute at most.
 
 Knows nothing of what it logs. Runs on the event loop.
 """
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from metasrv.process.clock import Clock
 
 REPEAT_AFTER_SECONDS = 60.0
-"""A fault that lasts is written again so often: never silently for ever."""
+"""A fault that lasts is written again after this time."""
 SUBJECTS_MAX = 256
-"""Things remembered; past it the oldest is forgotten, and its next fault is written at once."""
+"""Things remembered; past this number the oldest is forgotten, and its next fault is written at once."""
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class _Last:
 
 
 class QuietLog:
-    """Writes warnings, but not the same one over and over."""
+    """Writes warnings, and leaves repetitions out."""
 
     def __init__(self, logger: logging.Logger, clock: Clock) -> None:
         self._logger = logger
@@ -51,7 +51,7 @@ class QuietLog:
         self._logger.warning("%s%s", sentence, more)
 
     def recovered(self, subject: Hashable, sentence: str) -> None:
-        """The fault is over: write so, unless it comes and goes and its lines are being left out already."""
+        """The fault is over: write so, unless it comes and goes so often that its lines are being left out."""
         last = self._last.get(subject)
         if last is None or not last.suppressed:
             self._logger.info("%s", sentence)

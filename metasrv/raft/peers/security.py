@@ -1,7 +1,7 @@
 """Who may speak on a peer connection: the shared secret, its proofs and session keys, and the TLS contexts.
 
-Proofs are HMAC-SHA256 over everything both sides have said, so none can be replayed, reflected or moved to another
-connection; the secret itself never travels. Knows nothing of frames or sockets. Runs anywhere.
+Proofs are HMAC-SHA256 over everything that both sides have sent, so none can be replayed, reflected or moved to another
+connection; the secret itself is never sent. Knows nothing of frames or sockets. Runs anywhere.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class RaftSecurityConfig(Protocol):
 class PeerSecurity:
     """What this node proves and what it demands.
 
-    `secret` is what it proves with when it dials; `accepted` are further secrets it takes from diallers while the
-    secret is being changed. With `strict` off, a peer that proves nothing is let in and logged (for a roll-out); a
-    wrong proof never is. `strict` means nothing without a secret. With TLS contexts every connection is mutually
-    authenticated by certificate as well.
+    It proves `secret` when it dials, and takes `accepted` from diallers as well while the secret is being changed. With
+    `strict` off, a peer that proves nothing is let in and logged (for a roll-out); a wrong proof is always refused.
+    `strict` has no effect without a secret. With TLS contexts every connection is mutually authenticated by certificate
+    as well.
     """
 
     secret: bytes | None = field(default=None, repr=False)
@@ -92,7 +92,7 @@ class PeerSecurity:
         return self.strict and self.secret is not None
 
     def secret_behind(self, proof: bytes, transcript: bytes) -> bytes | None:
-        """The secret with which a dialler made `proof`, or None when it is none of ours."""
+        """The secret with which a dialler made `proof`, or None when this node does not hold it."""
         candidates = (() if self.secret is None else (self.secret,)) + self.accepted
         matching = [secret for secret in candidates if hmac.compare_digest(proof, dialler_proof(secret, transcript))]
         return matching[0] if matching else None
@@ -107,7 +107,7 @@ class SessionKeys:
 
 
 def transcript_of(*messages: bytes) -> bytes:
-    """A digest of what was said so far; no two different sequences of messages give the same one."""
+    """A digest of the messages so far; different sequences of messages give different ones."""
     return b"".join(hashlib.sha256(message).digest() for message in messages)
 
 
@@ -151,7 +151,7 @@ def tls_contexts(ca_path: str, cert_path: str, key_path: str) -> tuple[ssl.SSLCo
 
 
 def _no_password() -> str:
-    """Without it OpenSSL would ask for the pass phrase of an encrypted key on the terminal, and wait for ever."""
+    """Refuse encrypted keys: OpenSSL would ask for the pass phrase on the terminal and wait for ever."""
     raise ValueError("the key is encrypted with a pass phrase, which is not supported")
 
 

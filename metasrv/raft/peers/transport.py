@@ -22,11 +22,11 @@ from metasrv.raft.peers.contacts import PeerContacts
 from metasrv.raft.peers.dialling import Dialler, PeerLink
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
 from metasrv.raft.peers.listener import PeerListener
-from metasrv.raft.peers.peer_handler import OneShotHandler, PeerHandler
+from metasrv.raft.peers.peer_handler import PeerHandler
 from metasrv.raft.peers.quiet_log import QuietLog
 from metasrv.raft.peers.security import PeerSecurity
 
-__all__ = ["LocalIdentity", "OneShotHandler", "PeerHandler", "PeerSecurity", "PeerTransport", "RemoteIdentity"]
+__all__ = ["LocalIdentity", "PeerHandler", "PeerSecurity", "PeerTransport", "RemoteIdentity"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ class PeerTransport:
         return await self._listener.listen(host, port)
 
     def set_peers(self, endpoints: Mapping[int, Endpoint]) -> None:
-        """Keep a connection to each of these; one whose endpoint changed is dialled anew, one not named is dropped.
+        """Keep a connection to each of these; dial those anew whose endpoint changed, drop those that are not named.
 
-        Calls nothing of the handler before it returns. This node's own id is passed over.
+        Calls nothing of the handler before it returns. This node's own id is ignored.
         """
         wanted = {} if self._closed else {i: e for i, e in endpoints.items() if i != self._identity.node_id}
         for node_id, link in list(self._links.items()):
@@ -110,9 +110,9 @@ class PeerTransport:
     # ------------------------------------------------------------------------- sending
 
     def send(self, node_id: int, payload: bytes) -> bool:
-        """Send a raft message; False when the peer is not connected or too much waits for it already.
+        """Send a raft message; False, and counted, when the peer is not connected or too much waits for it already.
 
-        Messages of one iteration of the loop leave together at its end. Raises TooLargeError past the limit.
+        Messages sent in one iteration of the loop leave together at its end. Raises TooLargeError past the limit.
         """
         link = self._links.get(node_id)
         connection = None if link is None else link.connection
@@ -158,32 +158,23 @@ class PeerTransport:
     # ------------------------------------------------------------------------- questions
 
     def is_connected(self, node_id: int) -> bool:
-        """Whether the connection to it is established; it may still be paused, then `send` takes nothing for it."""
+        """Whether the connection to it is established. It may be paused all the same; then `send` takes nothing."""
         link = self._links.get(node_id)
         return link is not None and link.is_open
 
     def hurry(self, node_id: int) -> None:
-        """The peer dialled this node, so it is up: do not wait for the next attempt to dial it."""
+        """The peer dialled this node, so it is up: dial it now instead of at the next attempt."""
         link = self._links.get(node_id)
         if link is not None:
             link.hurry()
-
-    def connected_ids(self) -> list[int]:
-        """Peers for which `is_connected`, ascending."""
-        return sorted(node_id for node_id, link in self._links.items() if link.is_open)
 
     def last_contact(self, node_id: int) -> float | None:
         """Monotonic seconds of the last bytes from it on any connection; None when there were none."""
         return self._contacts.last_contact(node_id)
 
     def known_endpoint(self, node_id: int) -> Endpoint | None:
-        """Where it said, in its last handshake, that it can be dialled."""
+        """Where it can be dialled, as it said in its last handshake."""
         return self._contacts.endpoint(node_id)
-
-    def buffered_bytes(self, node_id: int) -> int:
-        """Bytes that wait to be sent to it."""
-        link = self._links.get(node_id)
-        return 0 if link is None or link.connection is None else link.connection.buffered_bytes
 
     # ------------------------------------------------------------------------- events of the links
 
@@ -205,7 +196,7 @@ class PeerTransport:
         if link.node_id in self._told_up:
             self._tell(link.node_id)
         else:
-            # Paused: the handler knows that it can not send, but not that what it sent is lost.
+            # Paused: the handler knows that it cannot send, but not that what it sent is lost.
             self._handler.peer_disconnected(link.node_id)
 
     def link_failed(self, link: PeerLink, reason: str) -> None:
@@ -242,7 +233,7 @@ def _is_full(connection: Connection) -> bool:
 
 
 class _Temporary:
-    """Owner of a connection for one request: only remembers that it is there."""
+    """Owner of a connection for one request: only keeps it among the open ones."""
 
     def __init__(self, connections: dict[Connection, None]) -> None:
         self._connections = connections

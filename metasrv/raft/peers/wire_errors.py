@@ -1,8 +1,8 @@
 """Request errors across the wire: a refusal on one node is the same refusal on the node that asked.
 
 An explicit table of classes and codes; nothing is built by name (invariant 7). What a caller may do next depends on
-the class, so an error that is not understood becomes `UnknownOutcomeError`, never a class that invites a retry. Knows
-nothing of connections. Runs on the event loop.
+the class, so an error that is not understood becomes `UnknownOutcomeError`, never one that allows a retry. Knows nothing
+of connections. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from metasrv.model.errors import (
     StoppingError,
     TooLargeError,
     UnknownOutcomeError,
+    ViewLostError,
 )
 from metasrv.model.wire import integer, pack, string, unpack, unsigned, unsigned_or_none
 
@@ -58,13 +59,14 @@ _TABLE: dict[int, tuple[type[RequestError], Callable[..., RequestError]]] = {
     10: (ChangeInProgressError, ChangeInProgressError),
     11: (LeaveSelfError, _leave_self),
     12: (PeerUnreachableError, PeerUnreachableError),
+    13: (ViewLostError, ViewLostError),
 }
 """Code, class, and how it is built from its text and fields. Append; never reorder or reuse a code."""
 _CODES: dict[type[RequestError], int] = {kind: code for code, (kind, _) in _TABLE.items()}
 
 
 def encode_error(error: Exception) -> bytes:
-    """Bytes of an error; one that is not in the table goes as its nearest base, any other as an unknown outcome."""
+    """Bytes of an error; one that is not in the table is sent as its nearest base class, or as an unknown outcome."""
     text = (str(error) or type(error).__name__)[:ERROR_TEXT_CHARACTERS_MAX]
     for kind in type(error).__mro__:
         code = _CODES.get(kind)
@@ -94,5 +96,5 @@ def _fields(kind: type[RequestError], error: Exception) -> _Fields:
 
 
 def _printable(text: str) -> str:
-    """`text` as valid UTF-8: an error may quote a key that is not."""
+    """`text` as valid UTF-8: an error may quote a key that is not valid."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -68,7 +68,7 @@ async def test_reads_and_probes_need_no_token(guarded: httpx.AsyncClient, path: 
     "header", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x", "Bearer caf\xe9"]
 )
 async def test_changes_and_profiles_need_the_token(guarded: httpx.AsyncClient, path: str, header: str | None) -> None:
-    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
     answer = await guarded.get(path, headers=headers)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"

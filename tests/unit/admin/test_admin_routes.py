@@ -19,11 +19,12 @@ from metasrv.model.commands import SetFeature
 from metasrv.model.errors import NoLeaderError, NotLeaderError, StoppingError, UnknownOutcomeError
 from metasrv.node.context import NodeContext
 from metasrv.state.machine import StateMachine
-from metasrv.testing.fake_node import FakeConsensus, fake_context, leader_status, sample_status
+from metasrv.testing.fake_consensus import FakeConsensus
+from metasrv.testing.fake_node import fake_context, leader_status, sample_status
 
 JSON = "application/json; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
-SEED_STATUS_KEYS = [
+LEGACY_STATUS_KEYS = [
     "id",
     "endpoint",
     "db_size",
@@ -110,11 +111,11 @@ async def test_nodes_have_the_keys_of_both_generations(admin: Admin) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/cluster/status", "/v1/cluster/state"])
-async def test_status_begins_with_the_fields_of_the_seed_in_its_order(admin: Admin, path: str) -> None:
+async def test_status_begins_with_the_legacy_fields_in_their_order(admin: Admin, path: str) -> None:
     answer = await admin.get(path)
     view = answer.json()
     assert answer.status_code == 200
-    assert list(view)[: len(SEED_STATUS_KEYS)] == SEED_STATUS_KEYS
+    assert list(view)[: len(LEGACY_STATUS_KEYS)] == LEGACY_STATUS_KEYS
     assert set(view) >= DATABEND_STATUS_KEYS
     assert (view["id"], view["endpoint"], view["db_size"]) == (1, "localhost:28103", 100_000)
     assert (view["state"], view["is_leader"], view["current_term"], view["last_log_index"]) == (

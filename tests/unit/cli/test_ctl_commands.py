@@ -139,7 +139,7 @@ def test_another_server_s_answer_is_not_taken_for_a_node_s(
 ) -> None:
     FakeAdmin(monkeypatch, answer)
     assert ctl.main(["transfer-leader"]) == 1
-    assert "is no admin API of a node" in capsys.readouterr().err
+    assert "is not a node's admin API" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:x", "ftp://host:1", "http://:1", "host:99999"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -77,8 +78,12 @@ class _Asked:
     endpoint = "a:1"
 
 
-async def test_the_reason_is_what_a_server_said_and_not_that_the_last_one_said_nothing() -> None:
+@pytest.mark.virtual_time
+async def test_the_reason_is_what_a_server_said_and_not_that_the_last_one_said_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It used to be `Deadline Exceeded` after seconds of `no known leader`."""
+    monkeypatch.setattr("metasrv.client.caller.monotonic", asyncio.get_running_loop().time)
     said = CallFailedError(outcome_of(failure(Code.INTERNAL, "no known leader", MARK), "a:1", write=False))
     silent = CallFailedError(outcome_of(failure(Code.DEADLINE_EXCEEDED), "a:1", write=False))
     asked: Any = _Asked()

@@ -200,7 +200,7 @@ def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path: Path) -> Non
     assert problems == [
         f"{file}: unknown key `colour`",
         "environment METASRV_LEARNER: 'maybe' is not true or false",
-        f"{file}: `log.file.level` is 'loud': 'loud' is no log level; use Off, Error, Warn, Info, Debug or Trace",
+        f"{file}: `log.file.level` is 'loud': 'loud' is not a log level; use Off, Error, Warn, Info, Debug or Trace",
         f"{file}: `raft_config.id` is 'one': input should be a valid integer",
         "flag --raft-api-port: `raft_config.raft_api_port` is 65536: input should be less than or equal to 65535",
         f"{file}: `raft_config.join` is ['x']: 'x' is not host:port",
@@ -233,8 +233,8 @@ def test_a_secret_of_the_wrong_type_is_not_quoted(tmp_path: Path) -> None:
 
 def test_files_that_are_no_configuration(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing.toml")
-    assert problems_of(missing) == [f"the configuration file {missing} can not be read: No such file or directory"]
-    assert problems_of(str(tmp_path))[0].endswith("can not be read: Is a directory")
+    assert problems_of(missing) == [f"the configuration file {missing} cannot be read: No such file or directory"]
+    assert problems_of(str(tmp_path))[0].endswith("cannot be read: Is a directory")
     broken = write(tmp_path, "id = = 1\n")
     assert problems_of(broken)[0].startswith(f"{broken} is not TOML: Invalid value (at line 1")
     huge_number = write(tmp_path, f"[raft_config]\nid = {'9' * 5000}\n")

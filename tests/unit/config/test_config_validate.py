@@ -91,7 +91,7 @@ def test_an_exposed_raft_port_needs_one_of_three_ways(host: str, tmp_path: Path)
 
 def test_secrets_that_can_not_work() -> None:
     assert problems(single=True, raft_accepted_secrets=("x",)) == [
-        "`raft_accepted_secrets` is set without `raft_secret`, which this node would prove itself with",
+        "`raft_accepted_secrets` is set without `raft_secret`, the secret that this node itself would prove",
     ]
     assert problems(single=True, raft_secret="x", raft_accepted_secrets=("",)) == [
         "`raft_accepted_secrets` holds an empty secret"
@@ -107,15 +107,15 @@ def test_certificate_and_key_come_in_pairs_and_are_readable(name: str, tmp_path:
     assert problems({cert: str(good), key: str(good)}, single=True) == []
     assert problems({cert: str(good)}, single=True) == [f"`{cert}` is set but `{key}` is not"]
     assert problems({cert: str(good), key: str(missing)}, single=True) == [
-        f"`{key}`: {missing} can not be read: No such file or directory"
+        f"`{key}`: {missing} cannot be read: No such file or directory"
     ]
-    assert "is no path" in problems({cert: "\0", key: str(good)}, single=True)[0]
+    assert "is not a path" in problems({cert: "\0", key: str(good)}, single=True)[0]
 
 
 def test_raft_tls_needs_all_three_files(tmp_path: Path) -> None:
     assert problems(single=True, raft_tls_ca=str(tmp_path)) == [
         "`raft_tls_ca` is set but `raft_tls_cert` and `raft_tls_key` are not",
-        f"`raft_tls_ca`: {tmp_path} can not be read: Is a directory",
+        f"`raft_tls_ca`: {tmp_path} cannot be read: Is a directory",
     ]
 
 

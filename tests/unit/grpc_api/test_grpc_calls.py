@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import grpc
 import pytest
 
 from metasrv.grpc_api.calls import ANSWER_MARGIN_MS, TIMEOUT_MS_DEFAULT, client_address, timeout_ms_of
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.leader import HINT_SECONDS, LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
@@ -50,11 +50,11 @@ def test_the_leader_hint_is_remembered_for_a_moment(tmp_path: Path) -> None:
     context, consensus = make_context(tmp_path)
     hint = LeaderHint(context)
     assert hint.metadata() == ()
-    consensus.leader_id = 2
+    consensus.follow(2)
     assert hint.metadata() == ()
-    context.clock.ahead_ms = int(HINT_SECONDS * 1000) + 1  # type: ignore[attr-defined]
+    context.clock.advance(HINT_SECONDS + 0.001)  # type: ignore[attr-defined]
     assert hint.metadata() == ((m.LEADER_METADATA_KEY, NODES[2].grpc_api_advertise_address),)
-    consensus.nodes = {2: NODES[2]._replace(grpc_api_advertise_address=None)}
+    consensus.change(nodes={2: NODES[2]._replace(grpc_api_advertise_address=None)})
     assert hint.address() is None
     context.machine.close()
 
@@ -67,7 +67,7 @@ async def test_calls_at_and_past_the_limit(tmp_path: Path, monkeypatch: pytest.M
     await asyncio.sleep(0)
     with pytest.raises(AbortedCall) as caught:
         await bench.call(m.GET_CLIENT_INFO, pb.Empty())
-    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert caught.value.code is StatusCode.RESOURCE_EXHAUSTED
     assert "2 calls, the limit" in caught.value.details
     watches.pop().cancel()
     await asyncio.sleep(0)

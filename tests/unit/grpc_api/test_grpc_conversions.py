@@ -14,7 +14,7 @@ from metasrv.model.codec import decode_command, encode_command
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
-from metasrv.state.validate import validate_command
+from metasrv.state.command_rules import validate_command
 
 U64 = st.integers(0, 2**64 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

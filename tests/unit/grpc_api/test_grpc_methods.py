@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model import errors
 from metasrv.model.commands import ErrorReply
 from metasrv.model.limits import GRPC_READERS_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
@@ -20,7 +20,7 @@ from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.versions import MIN_CLIENT_VERSION, SERVER_VERSION
 from tests.support.grpc_bench import NODES, AbortedCall, MethodBench
 
-Code = grpc.StatusCode
+Code = StatusCode
 
 
 @pytest.fixture
@@ -198,11 +198,11 @@ async def test_values_past_the_limit(bench: MethodBench) -> None:
 
 async def test_a_command_that_the_state_refuses_is_the_clients_fault(bench: MethodBench) -> None:
     async def refuse(command: object, timeout_ms: int) -> ErrorReply:
-        return ErrorReply("this can not be")
+        return ErrorReply("this cannot be")
 
-    bench.consensus.propose = refuse  # type: ignore[assignment, method-assign]
+    bench.consensus.propose = refuse  # type: ignore[method-assign]
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
-    assert (refused.code, refused.details) == (Code.INVALID_ARGUMENT, "this can not be")
+    assert (refused.code, refused.details) == (Code.INVALID_ARGUMENT, "this cannot be")
 
 
 # ----------------------------------------------------------------------------- reads
@@ -249,7 +249,7 @@ async def test_expired_records_are_hidden(bench: MethodBench) -> None:
     now_ms = bench.context.clock.wall_ms()
     await bench.put("soon", b"1", expire_at=now_ms + 5_000)
     await bench.put("later", b"1", expire_at=now_ms + 1_000_000)
-    bench.clock.ahead_ms = 10_000
+    bench.clock.advance(10)
     assert [item.key for item in await bench.read({"ListKV": {"prefix": ""}})] == ["later"]
     soon, later = await bench.read({"MGetKV": {"keys": ["soon", "later"]}})
     assert (soon.HasField("value"), later.HasField("value")) == (False, True)
@@ -286,8 +286,8 @@ async def test_large_reads_are_bounded_in_number(bench: MethodBench) -> None:
 
 
 async def test_a_follower_names_the_leader_in_its_initial_metadata(bench: MethodBench) -> None:
-    bench.consensus.leader_id = 2
-    bench.clock.ahead_ms = 60  # the hint of the time as leader is forgotten
+    bench.consensus.follow(2)
+    bench.clock.advance(0.06)  # the hint of the time as leader is forgotten
     header = {m.LEADER_METADATA_KEY: NODES[2].grpc_api_advertise_address}
     transaction = await bench.call(m.TRANSACTION, pb.TxnRequest())
     assert transaction.initial == header
@@ -303,12 +303,12 @@ async def test_the_leader_sends_no_header(bench: MethodBench) -> None:
 
 @pytest.mark.parametrize("method", [m.KV_LIST, m.KV_GET_MANY, m.KV_TRANSACTION], ids=lambda method: method.name)
 async def test_methods_for_the_leader_alone_send_clients_there(bench: MethodBench, method: m.Method) -> None:
-    bench.consensus.leader_id = 3
+    bench.consensus.follow(3)
     refused = await refusal(bench, method, method.request())
     assert (refused.code, refused.details) == (Code.UNAVAILABLE, "not leader")
     assert refused.metadata[m.LEADER_METADATA_KEY] == NODES[3].grpc_api_advertise_address
     assert refused.metadata[m.OUTCOME_METADATA_KEY] == m.NOT_DONE
-    bench.consensus.leader_id = None
+    bench.consensus.follow(None)
     refused = await refusal(bench, method, method.request())
     assert (refused.code, refused.details) == (Code.UNAVAILABLE, "not leader")
     assert m.LEADER_METADATA_KEY not in refused.metadata
@@ -322,8 +322,8 @@ FAILURES = [
         True,
     ),
     (errors.StoppingError(), Code.UNAVAILABLE, "MetaNodeStopped: this node is shutting down", True),
-    (errors.StoppingError("bye"), Code.UNAVAILABLE, "MetaNodeStopped: bye", True),
     (errors.UnknownOutcomeError("it may be done"), Code.ABORTED, "it may be done", False),
+    (errors.ViewLostError("it took too long; read again"), Code.ABORTED, "it took too long; read again", True),
     (errors.OverloadedError("too many"), Code.RESOURCE_EXHAUSTED, "too many", True),
     (errors.TooLargeError("it", 2, 1), Code.INVALID_ARGUMENT, "it is 2, the limit is 1", True),
     (errors.InvalidRequestError("no"), Code.INVALID_ARGUMENT, "no", True),
@@ -334,9 +334,9 @@ FAILURES = [
 
 @pytest.mark.parametrize(("error", "code", "text", "not_done"), FAILURES)
 async def test_every_failure_has_its_status(
-    bench: MethodBench, error: Exception, code: grpc.StatusCode, text: str, not_done: bool
+    bench: MethodBench, error: Exception, code: StatusCode, text: str, not_done: bool
 ) -> None:
-    bench.consensus.refusal = error
+    bench.consensus.failure = error
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
     assert (refused.code, refused.details) == (code, text)
     assert (refused.metadata.get(m.OUTCOME_METADATA_KEY) == m.NOT_DONE) is not_done
@@ -345,7 +345,7 @@ async def test_every_failure_has_its_status(
 async def test_an_unexpected_exception_is_logged_and_not_shown(
     bench: MethodBench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bench.consensus.refusal = RuntimeError("secret detail")
+    bench.consensus.failure = RuntimeError("secret detail")
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
     assert refused.code is Code.INTERNAL
     assert "secret detail" not in refused.details
@@ -378,7 +378,7 @@ async def test_calls_are_counted(bench: MethodBench) -> None:
 async def test_member_list_and_client_info(bench: MethodBench) -> None:
     members = pb.MemberListReply.FromString((await bench.call(m.MEMBER_LIST, pb.MemberListRequest())).sent[-1])
     assert list(members.data) == ["127.0.0.1:9191", "127.0.0.1:9192", "127.0.0.1:9193"]
-    bench.consensus.nodes = {2: NODES[2]._replace(grpc_api_advertise_address=None)}
+    bench.consensus.change(nodes={2: NODES[2]._replace(grpc_api_advertise_address=None)})
     members = pb.MemberListReply.FromString((await bench.call(m.MEMBER_LIST, pb.MemberListRequest())).sent[-1])
     assert list(members.data) == ["", "", ""]
     info = pb.ClientInfo.FromString((await bench.call(m.GET_CLIENT_INFO, pb.Empty())).sent[-1])
@@ -389,8 +389,8 @@ async def test_member_list_and_client_info(bench: MethodBench) -> None:
 async def test_cluster_status_texts(bench: MethodBench) -> None:
     status = pb.ClusterStatus.FromString((await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent[-1])
     assert (status.id, status.state, status.is_leader, status.data_version) == (1, "Leader", True, "V004")
-    assert status.endpoint == "localhost:28101"
-    assert status.leader == status.voters[0] == "id=1 raft=localhost:28101 grpc=127.0.0.1:9191"
+    assert status.endpoint == "localhost:28103"
+    assert status.leader == status.voters[0] == "id=1 raft=localhost:28103 grpc=127.0.0.1:9191"
     assert status.last_applied == f"T1-N1.{bench.machine.last_applied.index}"
     assert dict(status.replication) == {1: status.last_applied, 2: "T1-N1.1"}, "nothing known of 3"
     assert not status.HasField("purged")

@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 
 from metasrv.grpc_api.export_lines import export_messages
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model.commands import AddNode
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX, WATCH_QUEUE_EVENTS_MAX
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from tests.support.grpc_bench import NODES, AbortedCall, FakeCall, MethodBench
 
-Code = grpc.StatusCode
+Code = StatusCode
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ class OpenWatch:
         self.call = FakeCall()
         route = bench.service._dispatcher.route(m.WATCH, bench._bodies[m.WATCH])
         data = pb.WatchRequest(**request).SerializeToString()
-        self.task = asyncio.create_task(route.function(data, self.call))
+        self.task: asyncio.Future[bytes | None] = asyncio.ensure_future(route.function(data, self.call))
 
     async def responses(self, count: int) -> list[pb.WatchResponse]:
-        """Wait until so many were sent; all of them."""
+        """Wait until `count` were sent; all of them."""
         async with asyncio.timeout(5):
             while len(self.call.sent) < count and not self.task.done():  # noqa: ASYNC110 - a fake call tells nobody
                 await asyncio.sleep(0)
@@ -183,7 +183,7 @@ async def test_an_export_holds_every_kind_of_line_in_order(bench: MethodBench) -
     assert [body["Nodes"]["key"] for body in bodies[2:5]] == [1, 2, 3]
     assert bodies[2]["Nodes"]["value"] == {
         "name": "1",
-        "endpoint": {"addr": "localhost", "port": 28101},
+        "endpoint": {"addr": "localhost", "port": 28103},
         "grpc_api_advertise_address": "127.0.0.1:9191",
     }
     assert bodies[5] == {"Expire": {"key": {"time_ms": 9_000_000_000_000, "seq": 1}, "value": {"seq": 1, "key": "b"}}}
@@ -241,6 +241,46 @@ async def test_a_client_that_stops_reading_is_cut_off(bench: MethodBench, monkey
     assert bench.service._readers.open_count == 0
 
 
+async def test_an_export_whose_view_is_lost_ends_with_a_sentence(bench: MethodBench) -> None:
+    for start in range(0, 3000, 1000):
+        await bench.transact(*(pb.TxnOp(put=pb.TxnPutRequest(key=f"k{start + i:05}")) for i in range(1000)))
+    route = bench.service._dispatcher.route(m.EXPORT, bench._bodies[m.EXPORT])
+    call = FakeCall()
+    taken: list[bytes] = []
+
+    async def take(message: bytes) -> None:
+        taken.append(message)
+        bench.machine.views.revoke("this read took so long; read again")
+
+    call.write = take  # type: ignore[method-assign]
+    with pytest.raises(AbortedCall, match="this read took so long; read again") as caught:
+        await route.function(b"", call)
+    assert caught.value.code is Code.ABORTED
+    assert taken
+    assert (bench.service._readers.open_count, len(bench.machine.views)) == (0, 0)
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+async def test_an_export_does_not_rest_when_its_view_is_about_to_be_lost(
+    bench: MethodBench, monkeypatch: pytest.MonkeyPatch, hurry: bool
+) -> None:
+    rests: list[float] = []
+    sleep = asyncio.sleep
+
+    async def rest(seconds: float) -> None:
+        rests.append(seconds)
+        await sleep(0)
+
+    await bench.put("k")
+    bench.machine.views.hurry = hurry
+    reader = bench.service._readers.open()
+    monkeypatch.setattr("metasrv.grpc_api.readers.asyncio.sleep", rest)
+    async with reader:
+        async for number in reader.iterate(iter((1, 2, 3)), patient=True):
+            await bench.put("k", str(number).encode())
+    assert bool(rests) is not hurry
+
+
 async def layout_of(bench: MethodBench, **request: int) -> list[tuple[str, int]]:
     call = await bench.call(m.SNAPSHOT_KEYS_LAYOUT, pb.KeysLayoutRequest(**request))
     assert bench.service._readers.open_count == 0
@@ -290,7 +330,7 @@ async def test_keys_layout_of_many_keys_and_of_a_damaged_file(bench: MethodBench
     bench.consensus.write_snapshot(tmp_path / "many.snap")
     assert await layout_of(bench) == [("d0", 700), ("d1", 700), ("d2", 600), ("", 2000)]
     (tmp_path / "many.snap").write_bytes(b"SQLite format 3\0" + bytes(4096))
-    with pytest.raises(AbortedCall, match=r"many\.snap, the newest snapshot, can not be read") as caught:
+    with pytest.raises(AbortedCall, match=r"many\.snap, the newest snapshot, cannot be read") as caught:
         await layout_of(bench)
     assert caught.value.code is Code.DATA_LOSS
 

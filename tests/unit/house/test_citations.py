@@ -33,11 +33,13 @@ def planted(path: str, text: str) -> list[Problem]:
     return [problem for problem in problems(Repository({**SMALL, path: text})) if problem.path == path]
 
 
+@pytest.mark.program
 def test_every_citation_leads_somewhere() -> None:
     found = problems(tracked())
     assert not found, "\n" + "\n".join(map(str, found))
 
 
+@pytest.mark.program
 def test_what_is_cited_is_found() -> None:
     """Otherwise the test above would pass whatever is written."""
     repository = tracked()

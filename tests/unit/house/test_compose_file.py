@@ -1,4 +1,7 @@
-"""docker-compose.yml without an engine: only what Compose 1.29 and v2 both know, and nodes that differ in a number."""
+"""docker-compose.yml and the Dockerfile without an engine.
+
+The file has only what Compose 1.29 and v2 both know, the nodes differ in a number, and one service builds the image.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ from typing import Any
 import pytest
 import yaml
 
+from metasrv import __version__
 from tests.support.paths import ROOT
 
 FILE = ROOT / "docker-compose.yml"
 BOTH_KNOW = {
-    *("cap_add", "cap_drop", "command", "cpus", "entrypoint", "environment", "healthcheck", "hostname", "image"),
+    *("build", "cap_add", "cap_drop", "command", "cpus", "entrypoint", "environment", "healthcheck", "hostname", "image"),
     *("logging", "mem_limit", "network_mode", "networks", "pid", "pids_limit", "ports", "profiles", "read_only"),
     *("restart", "security_opt", "stop_grace_period", "tmpfs", "user", "volumes"),
 }
 """Keys of a service in the Compose specification that docker-compose 1.29 reads with the same meaning."""
+ONLY_V2_HEEDS = {"pull_policy"}
+"""Keys that docker-compose 1.29 accepts and passes over."""
+BUILD_BOTH_KNOW = {"context", "args", "network"}
+"""Keys of a build; secrets are not among them, nor is anything else that needs BuildKit."""
 PROFILES = {"five", "observability", "profiling", "chaos"}
 
 
@@ -33,7 +41,8 @@ def services() -> dict[str, dict[str, Any]]:
 def test_only_keys_that_both_generations_know() -> None:
     assert {key for key in compose_file() if not key.startswith("x-")} == {"services", "networks", "volumes"}
     for name, service in services().items():
-        assert service.keys() <= BOTH_KNOW, name
+        assert service.keys() <= BOTH_KNOW | ONLY_V2_HEEDS, name
+        assert service.get("build", {}).keys() <= BUILD_BOTH_KNOW, name
 
 
 def test_the_nodes_differ_in_their_number_only() -> None:
@@ -42,7 +51,7 @@ def test_the_nodes_differ_in_their_number_only() -> None:
     shapes = []
     for name, service in nodes.items():
         number = name[-1]
-        own = {key: value for key, value in service.items() if key != "profiles"}
+        own = {key: value for key, value in service.items() if key not in {"profiles", "build"}}
         environment = dict(own["environment"])
         assert environment.pop("METASRV_ID") == int(number)
         peers = environment.pop("METASRV_JOIN").split(",")
@@ -75,3 +84,58 @@ def test_only_the_profiler_gets_a_capability() -> None:
     granted = {name for name, service in services().items() if service.get("cap_add")}
     assert granted == {"profile1", "profile2", "profile3"}
     assert all(services()[name]["cap_add"] == ["SYS_PTRACE"] for name in granted)
+
+
+# ----------------------------------------------------------------------------- the build
+
+
+def dockerfile() -> str:
+    return (ROOT / "Dockerfile").read_text()
+
+
+def declared_arguments() -> dict[str, str]:
+    """The arguments of the Dockerfile and their defaults."""
+    return dict(re.findall(r"^ARG (\w+)=(.*)$", dockerfile(), re.MULTILINE))
+
+
+def test_one_service_builds_what_all_of_them_run() -> None:
+    """Two builds with one name at the same time fail in current versions of Compose."""
+    own = {name: one for name, one in services().items() if name not in {"prometheus", "grafana"}}
+    assert {one["image"] for one in own.values()} == {"${METASRV_IMAGE:-metasrv}"}
+    assert [name for name, service in services().items() if "build" in service] == ["meta1"]
+    assert {name for name, one in own.items() if one.get("pull_policy") == "never"} == own.keys()
+
+
+def test_the_build_is_told_what_the_dockerfile_asks_for() -> None:
+    arguments = services()["meta1"]["build"]["args"]
+    assert arguments.keys() <= declared_arguments().keys()
+    defaults = {}
+    for name, value in arguments.items():
+        found = re.fullmatch(r"\$\{METASRV_\w+:-(.*)\}", value)
+        assert found is not None, name
+        defaults[name] = found[1]
+    assert defaults == {name: declared_arguments()[name] for name in arguments}
+    assert declared_arguments()["INSTALL_FROM"] == "index"
+
+
+def test_the_image_says_which_version_it_holds() -> None:
+    assert declared_arguments()["METASRV_VERSION"] == __version__
+
+
+def test_the_dockerfile_builds_without_buildkit() -> None:
+    """The engine of Debian 12 and docker-compose 1.29 have the older builder only."""
+    assert "--mount" not in dockerfile()
+    assert "<<" not in dockerfile()
+
+
+def test_what_the_dockerfile_copies_is_let_into_the_build() -> None:
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        source
+        for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), re.MULTILINE)
+        for source in line.split()[:-1]
+    }
+    optional = {"docker/wheel[s]"}
+    assert optional < copied
+    assert let_in == {*(copied - optional), "docker/wheels"}
+    assert all((ROOT / source).exists() for source in copied - optional)

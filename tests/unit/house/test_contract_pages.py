@@ -15,7 +15,7 @@ from metasrv.cli.ctl import build_parser
 from metasrv.config.keys import KEYS, SHORTHANDS
 from metasrv.config.model import Config, RaftConfig
 from metasrv.grpc_api.dispatch import LEADER_ONLY
-from metasrv.metrics.page import client_families, network_families, seed_families, server_families
+from metasrv.metrics.page import client_families, legacy_families, network_families, server_families
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.protocol.methods import METHODS
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -116,7 +116,7 @@ def test_the_metrics_are_those_of_the_page() -> None:
     registry = MetricsRegistry("1.2.3", "abcdef0")
     client, peers, work, status = registry.client, registry.peers, registry.work, sample_status()
     families = [
-        *seed_families(client, status),
+        *legacy_families(client, status),
         *server_families(client, status, 0, "1.2.3", "abcdef0"),
         *network_families(peers, work, status),
         *client_families(client),

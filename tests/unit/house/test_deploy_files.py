@@ -41,6 +41,7 @@ def analyze(*arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.program
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     """With a program that exists here in place of the installed one; not a word of complaint."""
     copy = tmp_path / UNIT.name
@@ -48,6 +49,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     assert analyze("verify", "--man=no", str(copy)) == ""
 
 
+@pytest.mark.program
 def test_systemd_finds_the_unit_hardened() -> None:
     said = analyze("security", "--offline=true", "--no-pager", str(UNIT))
     found = re.search(r"Overall exposure level for metasrv.service: ([0-9.]+)", said)

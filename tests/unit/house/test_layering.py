@@ -1,11 +1,14 @@
-"""Imports point one way, and each foreign library stays in its room (ARCHITECTURE.md section 2)."""
+"""Imports point one way and never in a circle, and each foreign library stays in its room (ARCHITECTURE.md section 2)."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
+
+import pytest
 
 from tests.support.paths import PRODUCT, ROOT, VERIFICATION
 
@@ -24,6 +27,7 @@ ROOMS = (
     "metasrv.metrics",
     "metasrv.profiling",
     "metasrv.node",
+    "metasrv.grpc_api.http2",
     "metasrv.grpc_api",
     "metasrv.admin",
     "metasrv.client",
@@ -38,6 +42,7 @@ ONLY = {
     "metasrv.raft.log": {"metasrv.model", "metasrv.process"},
     "metasrv.metrics": {"metasrv.model"},
     "metasrv.profiling": {"metasrv.model", "metasrv.process"},
+    "metasrv.grpc_api.http2": set(),
     "metasrv.client": {"metasrv.model", "metasrv.protocol"},
 }
 """Rooms that may import less than the order allows: only these others."""
@@ -47,7 +52,8 @@ CONFINED = {
     "fastapi": {"metasrv.admin"},
     "starlette": {"metasrv.admin"},
     "uvicorn": {"metasrv.admin"},
-    "grpc": {"metasrv.protocol", "metasrv.grpc_api", "metasrv.client", "metasrv.cli", "metasrv.testing", "verification"},
+    "grpc": {"metasrv.protocol", "metasrv.client", "metasrv.testing", "verification"},
+    "google": {"metasrv.protocol", "metasrv.grpc_api", "metasrv.client"},
     "hpack": {"metasrv.grpc_api.http2"},
     "prometheus_client": {"metasrv.metrics"},
     "memray": {"metasrv.profiling"},
@@ -69,7 +75,7 @@ def modules() -> dict[str, Path]:
 
 def imported_names(path: Path) -> set[str]:
     """Full names of everything a module imports, also inside functions and under TYPE_CHECKING."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -81,6 +87,42 @@ def imported_names(path: Path) -> set[str]:
 
 def is_within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
+
+
+def module_of(name: str, known: Collection[str]) -> str | None:
+    """The module that an imported name is, or stands in; None when it is none of `known`."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def imported_modules(sources: Mapping[str, Path]) -> dict[str, set[str]]:
+    """For each of our own modules the others that it imports.
+
+    Imports inside functions and under TYPE_CHECKING count: a module that needs another one's names needs the other one
+    to be understood. What Python loads on the way to a submodule, its packages, does not count.
+    """
+    graph = {}
+    for name, path in sources.items():
+        found = {module_of(imported, sources) for imported in imported_names(path)}
+        graph[name] = {module for module in found if module is not None}
+    return graph
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import each other, on whatever way; a module that imports itself is one, too."""
+    reachable: dict[str, set[str]] = {}
+    for name in graph:
+        seen: set[str] = set()
+        ahead = list(graph[name])
+        while ahead:
+            module = ahead.pop()
+            if module not in seen:
+                seen.add(module)
+                ahead.extend(graph[module])
+        reachable[name] = seen
+    groups = {frozenset(other for other in reachable[name] if name in reachable[other]) for name in graph}
+    return sorted(sorted(group) for group in groups if group)
 
 
 def room_of(name: str) -> str:
@@ -112,6 +154,10 @@ def test_no_import_points_back() -> None:
     assert [problem for problem in problems if problem] == []
 
 
+def test_no_modules_import_each_other() -> None:
+    assert circles(imported_modules(modules())) == []
+
+
 def test_foreign_libraries_stay_in_their_room() -> None:
     problems = []
     for name, path in modules().items():
@@ -122,6 +168,7 @@ def test_foreign_libraries_stay_in_their_room() -> None:
     assert problems == []
 
 
+@pytest.mark.program
 def test_the_client_library_loads_no_server() -> None:
     program = "import sys, metasrv.client; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -142,6 +189,40 @@ def test_the_client_library_loads_no_server() -> None:
     assert rooms == {"metasrv.client", "metasrv.model", "metasrv.protocol"}
 
 
+@pytest.mark.program
+def test_the_server_side_of_http2_loads_nothing_but_itself_and_header_compression() -> None:
+    program = "import sys, metasrv.grpc_api.http2.server; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    names = loaded.stdout.split()
+    own = [name for name in names if is_within(name, "metasrv")]
+    room = "metasrv.grpc_api.http2"
+    assert f"{room}.server" in own
+    assert [name for name in own if not is_within(name, room) and name not in {"metasrv", "metasrv.grpc_api"}] == []
+    libraries = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"metasrv"}
+    assert {"grpc", "google", "msgpack", "pydantic"}.isdisjoint(libraries)
+    assert "hpack" in libraries
+
+
+def test_circles_would_be_noticed(tmp_path: Path) -> None:
+    """Three modules, with an import inside a function and one for types only; and a module that imports itself."""
+    sources = {
+        "p": "from p.one import a\n",
+        "p.one": "from p import two\n",
+        "p.two": "def f():\n    import p.three\n",
+        "p.three": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p.one import Name\n",
+        "p.aside": "import p.one, json\n",
+        "p.itself": "from p.itself import a\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source)
+    graph = imported_modules({name: tmp_path / name for name in sources})
+    assert graph["p"] == graph["p.aside"] == {"p.one"}
+    assert circles(graph) == [["p.itself"], ["p.one", "p.three", "p.two"]]
+    graph["p.three"].clear()
+    graph["p.itself"].clear()
+    assert circles(graph) == []
+
+
 def test_wrong_imports_would_be_noticed(tmp_path: Path) -> None:
     sample = tmp_path / "sample.py"
     sample.write_text("def f():\n    from metasrv.raft.core import engine\n    import pysyncobj.node\n")
@@ -149,4 +230,6 @@ def test_wrong_imports_would_be_noticed(tmp_path: Path) -> None:
     assert wrong_import("metasrv.state.machine", "metasrv.raft.core.engine") is not None
     assert wrong_import("metasrv.raft.core.engine", "metasrv.raft.peers.frames.Frame") is not None
     assert wrong_import("metasrv.client.caller", "metasrv.state.machine") is not None
+    assert wrong_import("metasrv.grpc_api.http2.call", "metasrv.grpc_api.failures.NOT_DONE_METADATA") is not None
+    assert wrong_import("metasrv.grpc_api.http2.call", "metasrv.model.errors") is not None
     assert wrong_import("metasrv.raft.replica", "metasrv.raft.core.engine.Engine") is None

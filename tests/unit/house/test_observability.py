@@ -23,14 +23,17 @@ def promtool(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.program
 def test_prometheus_takes_the_configuration() -> None:
     assert "is valid" in promtool("check", "config", "prometheus.yml")
 
 
+@pytest.mark.program
 def test_the_alerts_fire_when_they_should() -> None:
     assert "SUCCESS" in promtool("test", "rules", "tests.yml")
 
 
+@pytest.mark.program
 def test_prometheus_takes_every_expression_of_the_dashboards(tmp_path: Path) -> None:
     filled = [expression.replace("$instance", ".*") for expression in dashboard_expressions()]
     recorded = [{"record": f"panel:{number}", "expr": expression} for number, expression in enumerate(filled)]

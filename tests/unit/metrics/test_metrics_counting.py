@@ -51,7 +51,8 @@ def test_a_bound_counts_what_equals_it() -> None:
     histogram = Histogram((1, 2))
     for value in (1, 1.001, 2, 2.001):
         histogram.observe(value)
-    assert (histogram.cumulative(), histogram.count, histogram.sum) == ([1, 3, 4], 4, pytest.approx(6.002))
+    assert (histogram.cumulative(), histogram.count) == ([1, 3, 4], 4)
+    assert histogram.sum == pytest.approx(6.002)
 
 
 def test_histograms_add_up() -> None:

@@ -1,20 +1,24 @@
-"""The metrics page: the seed's sample, today's names, real values, and a text that parsers take."""
+"""The metrics page: the legacy sample, current names, real values, and a text that parsers take."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_untyped_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_plain
 
-from metasrv.metrics.registry import RPC_DELAY_BOUNDS_MS, MetricsRegistry
+from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS
+from metasrv.metrics.registry import MetricsRegistry
+from metasrv.model.limits import STEP_TIME_MS_MAX
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import PeerProgress, RaftState, RaftStatus
 from metasrv.raft.observer import RaftObserver
 from metasrv.testing.fake_node import leader_status, sample_status
 
-SEED_TYPES = [
+LEGACY_TYPES = [
     ("metasrv_meta_network_recv_bytes", "counter"),
     ("metasrv_server_leader_changes", "counter"),
     ("metasrv_meta_network_req_success", "counter"),
@@ -101,15 +105,19 @@ def busy_registry() -> MetricsRegistry:
     observer.storage_failed("read_log", False)
     observer.log_synced(0.001, 3)
     observer.batch_applied(0.0005, 64)
+    observer.slow_step(LoopWork.RAFT_APPLY, 0.006)
+    observer.slow_step(LoopWork.RAFT_APPLY, 0.01)
+    metrics.storage_result(STEP_TIME_MS_MAX / 1000)
+    metrics.storage_result(STEP_TIME_MS_MAX / 1000 + 0.001)
     return metrics
 
 
-def test_the_seeds_families_come_first_in_its_order() -> None:
+def test_the_legacy_families_come_first_in_their_order() -> None:
     types = re.findall(r"^# TYPE (\S+) (\S+)$", page(registry(), sample_status()), re.MULTILINE)
-    assert types[: len(SEED_TYPES)] == SEED_TYPES
+    assert types[: len(LEGACY_TYPES)] == LEGACY_TYPES
 
 
-def test_the_seeds_samples_have_its_names_and_whole_numbers() -> None:
+def test_the_legacy_samples_have_bare_names_and_whole_numbers() -> None:
     lines = page(busy_registry(), leader_status(proposals_pending=2)).splitlines()
     for line in (
         "metasrv_meta_network_recv_bytes 307163",
@@ -135,6 +143,16 @@ def test_the_seeds_samples_have_its_names_and_whole_numbers() -> None:
         "metasrv_meta_network_rpc_delay_seconds_count 4",
     ):
         assert line in lines
+
+
+def test_slow_steps_are_counted_by_the_kind_of_work_from_zero_on() -> None:
+    lines = page(busy_registry(), sample_status()).splitlines()
+    counted = dict(line.split(" ") for line in lines if line.startswith("metasrv_loop_slow_steps_total{"))
+    expected = {f'metasrv_loop_slow_steps_total{{work="{work}"}}': "0" for work in LoopWork}
+    expected['metasrv_loop_slow_steps_total{work="raft_apply"}'] = "2"
+    expected['metasrv_loop_slow_steps_total{work="storage_result"}'] = "1"
+    assert counted == expected
+    assert 'metasrv_loop_slow_step_seconds_total{work="raft_apply"} 0.016' in lines
 
 
 def test_todays_names_are_there_from_the_start() -> None:
@@ -240,6 +258,7 @@ def test_parsers_take_the_page(metrics: MetricsRegistry, status: RaftStatus) -> 
     assert sum(len(family.samples) for family in parse_plain(text)) == len(lines)
     openmetrics, content_type = metrics.render(status, 0, "application/openmetrics-text")
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    parse_openmetrics: Any = parse_untyped_openmetrics
     names = {family.name for family in parse_openmetrics(openmetrics.decode())}
     assert "metasrv_server_leader_changes" in names
 

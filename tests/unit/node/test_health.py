@@ -17,35 +17,24 @@ from metasrv.node import health
 from metasrv.node.context import NodeContext
 from metasrv.node.health import Check, DirectoryProbe, DirectoryReport, check_liveness, check_readiness, judge
 from metasrv.state.machine import StateMachine
-from metasrv.testing.fake_node import FakeConsensus, fake_context, leader_status, sample_status
+from metasrv.testing.fake_consensus import FakeConsensus
+from metasrv.testing.fake_node import fake_context, leader_status, sample_status
+from metasrv.testing.hand_clock import HandClock
 
 WRITABLE = DirectoryReport(True, "the data directory can be written", 2**40, 0.0)
 
 
-class VirtualClock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall_ms(self) -> int:
-        return int(self.now * 1000)
-
-
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[tuple[NodeContext, FakeConsensus, VirtualClock]]:
+def node(tmp_path: Path) -> Iterator[tuple[NodeContext, FakeConsensus, HandClock]]:
     machine = StateMachine.open(str(tmp_path / "state.db"))
     config = Config(raft_config=RaftConfig(raft_dir=str(tmp_path), heartbeat_interval=500))
-    context, consensus = fake_context(machine, config, sample_status())
-    clock = VirtualClock()
-    context.clock = clock
-    context.loop_beat_at = clock.now
+    clock = HandClock()
+    context, consensus = fake_context(machine, config, sample_status(), clock)
     yield context, consensus, clock
     machine.close()
 
 
-Parts = tuple[NodeContext, FakeConsensus, VirtualClock]
+Parts = tuple[NodeContext, FakeConsensus, HandClock]
 
 
 def failing(checks: list[Check]) -> list[str]:
@@ -122,7 +111,7 @@ def test_a_node_that_installs_a_snapshot_is_not_ready(node: Parts) -> None:
 
 def test_the_data_directory_must_have_been_looked_at(node: Parts) -> None:
     assert failing(check_readiness(node[0], None)) == ["data_directory"]
-    broken = DirectoryReport(False, "it can not be written", None, 0.0)
+    broken = DirectoryReport(False, "it cannot be written", None, 0.0)
     assert failing(check_readiness(node[0], broken)) == ["data_directory"]
 
 
@@ -140,7 +129,7 @@ def test_a_probe_of_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_missing_directory_fails_the_probe(tmp_path: Path) -> None:
     passed, reason, _ = health.probe_directory(str(tmp_path / "gone"))
     assert not passed
-    assert reason.endswith("can not be written: No such file or directory")
+    assert reason.endswith("cannot be written: No such file or directory")
 
 
 def test_a_nearly_full_disk_fails_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +142,7 @@ def test_a_nearly_full_disk_fails_the_probe(tmp_path: Path, monkeypatch: pytest.
 
 
 async def test_the_probe_remembers_its_answer_for_a_while(tmp_path: Path) -> None:
-    clock = VirtualClock()
+    clock = HandClock()
     directory = tmp_path / "data"
     probe = DirectoryProbe(str(directory), clock.monotonic)
     assert not (await probe.report()).passed
@@ -165,7 +154,7 @@ async def test_the_probe_remembers_its_answer_for_a_while(tmp_path: Path) -> Non
 
 
 async def test_a_hanging_disk_delays_one_answer_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = VirtualClock()
+    clock = HandClock()
     looks = 0
     release = asyncio.Event()
 

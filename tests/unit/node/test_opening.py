@@ -13,6 +13,7 @@ from metasrv.model.entries import RegularEntry, encode_regular_entry
 from metasrv.model.errors import DataDamagedError
 from metasrv.model.types import Endpoint, LogId
 from metasrv.node.opening import OpenedData, open_data
+from metasrv.raft.log.format import CONTENT, TERM
 from metasrv.raft.replica import membership_in_force
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, verify_snapshot
 
@@ -41,7 +42,7 @@ def _write(data: OpenedData, first: int, last: int, apply_to: int) -> None:
         assert entry is not None
         from metasrv.model.entries import decode_entry
 
-        data.machine.apply_entry(LogId(entry[2], index, 1), decode_entry(entry[0]))
+        data.machine.apply_entry(LogId(entry[TERM], index, 1), decode_entry(entry[CONTENT]))
 
 
 def test_a_first_voter_finds_itself_in_its_log(tmp_path: Path) -> None:

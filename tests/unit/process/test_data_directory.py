@@ -101,5 +101,5 @@ def test_the_cluster_never_changes(tmp_path: Path) -> None:
 
 def test_an_unusable_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="can not be used"):
+    with pytest.raises(StorageError, match="cannot be used"):
         DataDirectory.open(str(tmp_path / "file" / "data"), 1)

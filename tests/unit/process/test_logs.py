@@ -165,7 +165,7 @@ def test_levels_can_be_overridden_while_running() -> None:
     logs.set_level("", None)
     raft.warning("hidden")
     other.warning("shown-4")
-    with pytest.raises(ValueError, match="no log level"):
+    with pytest.raises(ValueError, match="not a log level"):
         logs.set_level("x", "loud")
     logs.stop()
     assert [line.rpartition(" ")[2] for line in stream.getvalue().splitlines()] == [
@@ -226,7 +226,7 @@ def test_a_full_queue_drops_and_says_so(past: int) -> None:
 
 def test_refused_directory_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigError, match="can not be written: Not a directory") as caught:
+    with pytest.raises(ConfigError, match="cannot be written: Not a directory") as caught:
         start_logging(LogConfig.model_validate({"file": {"dir": str(tmp_path / "file" / "logs")}}))
     assert caught.value.exit_code == 2
 

@@ -152,6 +152,7 @@ def test_without_proc_no_processor_time_is_known(monkeypatch: pytest.MonkeyPatch
     assert thread_processor_time_ns(1) is None
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("module", ["metasrv.cli.server", "metasrv.cli.ctl", "metasrv.cli.local_cluster"])
 def test_windows_is_refused_with_a_sentence_that_names_the_ways_out(module: str) -> None:
     program = f"import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; import {module}"

@@ -51,7 +51,7 @@ def purged(
         logs_since_last=100,
         logs_to_keep=10,
         applied_index=lambda: applied[0],
-        failed=pytest.fail,
+        failed=lambda error: pytest.fail(str(error)),
     )
     applied[0] = last
     log.bytes_in_memory = size_bytes

@@ -36,14 +36,20 @@ from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity
 from metasrv.raft.peers.security import PeerSecurity
 from tests.support.raft_bench import change, make_bench, member, membership
 
-REQUESTS = [
+REQUESTS: list[Message] = [
     AppendEntries(9, 0, 1, 0, (), 0),
     LeaderPing(9, 0),
     SnapshotChunk(9, 0, "t", 0, 1, "", b"x"),
     RequestVote(9, 5, 5, False),
     PreVote(9, 5, 5),
 ]
-ANSWERS = [AppendReply(9, 5, True, False, 0), LeaderSeen(9, 0), VoteGranted(9), PreVoteGranted(9), HigherTerm(9)]
+ANSWERS: list[Message] = [
+    AppendReply(9, 5, True, False, 0),
+    LeaderSeen(9, 0),
+    VoteGranted(9),
+    PreVoteGranted(9),
+    HigherTerm(9),
+]
 
 
 class FakeTransport:

@@ -18,13 +18,16 @@ from metasrv.model.types import LogId, Node
 from metasrv.process.clock import SystemClock
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.messages import AppendReply, LeaderPing
+from metasrv.raft.log.format import INDEX, TERM
 from metasrv.raft.membership import _POLL_SECONDS as CATCH_UP_POLL_SECONDS
 from metasrv.raft.membership import MembershipChanges
-from metasrv.state.machine import KNOWN_FEATURES
+from metasrv.state import command_rules
 from tests.support.raft_bench import Bench, elect, make_bench, member, membership, noop
 from tests.support.raft_stock import stock_engine
 from tests.support.state_bench import NOW_MS
 from tests.support.state_bench import Bench as StateBench
+
+pytestmark = pytest.mark.virtual_time
 
 
 class _Changes:
@@ -119,7 +122,7 @@ async def test_a_change_whose_place_another_leader_s_entry_took_is_not_done(tmp_
     leaving, index = await _waiting_leave(leading)
     term = bench.engine.term() + 1
     before = bench.store[-2]
-    bench.guards.incoming(1, bench.append(term, (before[1], before[2]), [(noop(1), index, term)], index), 2.0)
+    bench.guards.incoming(1, bench.append(term, (before[INDEX], before[TERM]), [(noop(1), index, term)], index), 2.0)
     assert set(bench.engine.membership().voters) == {1, 2, 3}
     leading.applied = index
     with pytest.raises(NotLeaderError, match="took the place of the membership change"):
@@ -217,13 +220,13 @@ def test_d7_a_command_that_fails_is_answered_and_the_next_one_applied(
 
     put = c.Upsert("key", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"value")
     with monkeypatch.context() as patch:
-        patch.setattr("metasrv.state.machine.apply_upsert", _raises)
+        patch.setitem(command_rules._APPLY, c.Upsert, _raises)
         failed, flag = bench.machine.apply_entry(
-            LogId(1, 1, 1), RegularEntry(NOW_MS, 1, (put, c.SetFeature(KNOWN_FEATURES[0], True)))
+            LogId(1, 1, 1), RegularEntry(NOW_MS, 1, (put, c.SetFeature(c.KNOWN_FEATURES[0], True)))
         )
     assert type(failed) is c.ErrorReply
     assert "ValueError" in failed.text
-    assert flag == c.FeatureReply((KNOWN_FEATURES[0],))
+    assert flag == c.FeatureReply((c.KNOWN_FEATURES[0],))
     assert bench.machine.last_applied.index == 1
     (reply,) = bench.machine.apply_entry(LogId(1, 2, 1), RegularEntry(NOW_MS, 1, (put,)))
     assert type(reply) is c.UpsertReply

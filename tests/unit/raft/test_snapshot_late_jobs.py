@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from metasrv.process.clock import SystemClock
 from metasrv.raft.core.messages import SnapshotChunk
+from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.snapshots import INCOMING_NAME, Snapshots
 from metasrv.state.machine import StateMachine
@@ -41,7 +42,7 @@ def snapshots_of(directory: Path, thread: SlowThread) -> Snapshots:
     return Snapshots(
         directory=str(directory),
         state_path=str(directory / "state.db"),
-        thread=thread,
+        thread=cast(Storage, thread),
         clock=SystemClock(),
         observer=SilentObserver(),
         cluster_id=lambda: None,

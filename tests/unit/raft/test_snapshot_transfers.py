@@ -1,4 +1,4 @@
-"""Transfers that can not succeed: a disk that takes no snapshot stops the node, and nobody sends in a hot loop."""
+"""Transfers that cannot succeed: a disk that takes no snapshot stops the node, and nobody sends in a hot loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.model.errors import StartupError, StorageError
+from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import PEER_BUFFER_HIGH_BYTES, PEER_BUFFER_SIZE_BYTES_MAX, SNAPSHOT_BURST_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.raft.core.messages import SnapshotChunk
@@ -15,17 +15,7 @@ from metasrv.raft.log.storage_thread import InlineStorage
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.snapshots import BURST_SECONDS, INCOMING_NAME, RESEND_SECONDS, Snapshots
 from metasrv.state.snapshot import SnapshotInfo
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall_ms(self) -> int:
-        return int(self.now * 1000)
+from metasrv.testing.hand_clock import HandClock
 
 
 class Node:
@@ -34,7 +24,7 @@ class Node:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.clock = HandClock()
-        self.failures: list[StartupError] = []
+        self.failures: list[FatalError] = []
         self.snapshots = Snapshots(
             directory=str(directory),
             state_path=str(directory / "state.db"),
@@ -149,7 +139,7 @@ def test_a_full_disk_that_takes_no_snapshot_stops_the_node(tmp_path: Path) -> No
     node.snapshots.receive(2, first_chunk(b"x" * 100))
     [failure] = node.failures
     assert isinstance(failure, StorageError)
-    assert "incoming.tmp can not be written" in str(failure)
+    assert "incoming.tmp cannot be written" in str(failure)
     assert not node.snapshots.receiving()
 
 

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,8 @@ from metasrv.model import commands as c
 from metasrv.model.entries import MembershipEntry, NoopEntry
 from metasrv.model.errors import DataDamagedError, MetasrvError, StorageError
 from metasrv.model.types import Endpoint, LogId, Member, Membership, Node
-from metasrv.state import durability, install, snapshot
-from metasrv.state.durability import checkpoint, sync_state
+from metasrv.state import snapshot
+from metasrv.state.durability import checkpoint, restart_log, sync_state
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, read_snapshot_tail, verify_snapshot
 from metasrv.state.watch import WatchReset
@@ -206,44 +207,26 @@ def test_flipped_bytes_are_noticed_or_harmless(bench: Bench, tmp_path: Path) -> 
 
 def test_checkpoint_moves_everything_and_the_log_starts_over(bench: Bench) -> None:
     fill(bench)
-    frames, moved = checkpoint(bench.path)
-    assert frames == moved > 10
+    passes = checkpoint(bench.path)
+    assert passes.frames == passes.moved > 10
+    assert passes.size_bytes == passes.frames * (4096 + 24)
     bench.put("a")
-    assert checkpoint(bench.path)[0] < frames
+    assert checkpoint(bench.path).frames < passes.frames
     sync_state(bench.path)
 
 
-def test_checkpoint_stops_before_what_a_reader_needs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(durability, "WAL_SIZE_BYTES_RESTART", 0)
+def test_checkpoint_stops_before_what_a_reader_needs(bench: Bench) -> None:
     fill(bench, 10)
     with bench.machine.open_reader() as reader:
         fill(bench, 300)
-        frames, moved = checkpoint(bench.path)
-        assert moved < frames
+        passes = checkpoint(bench.path)
+        assert passes.moved < passes.frames
+        assert not restart_log(bench.path).restarted
         assert reader.key_count == len(list(reader.records())) == 10
         fill(bench, 20)
-    frames, moved = checkpoint(bench.path)
-    assert frames == moved
-
-
-def test_the_log_of_writes_is_emptied_while_writing_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under steady writing passive passes never meet a still log; the last pass waits for none."""
-    monkeypatch.setattr(durability, "WAL_SIZE_BYTES_RESTART", 0)
-    real = durability._checkpoint
-    modes: list[str] = []
-
-    def with_a_write_after_it(connection: sqlite3.Connection, mode: str) -> tuple[int, int]:
-        modes.append(mode)
-        frames, moved = real(connection, mode)
-        if mode == "PASSIVE":
-            fill(bench, 10, b"%d" % len(modes))
-            return frames + 1, moved
-        return frames, moved
-
-    monkeypatch.setattr(durability, "_checkpoint", with_a_write_after_it)
-    frames, moved = durability.checkpoint(bench.path)
-    assert modes == ["PASSIVE", "PASSIVE", "PASSIVE", "FULL"]
-    assert frames == moved
+    passes = checkpoint(bench.path)
+    assert passes.frames == passes.moved
+    assert restart_log(bench.path).restarted
 
 
 def test_sync_without_a_log_is_done_already(tmp_path: Path) -> None:
@@ -253,7 +236,13 @@ def test_sync_without_a_log_is_done_already(tmp_path: Path) -> None:
 
 def test_faults_of_the_helper_functions_are_named(tmp_path: Path) -> None:
     nothing = str(tmp_path / "missing" / "state.db")
-    for function in (checkpoint, lambda path: SnapshotWriter(path).pin(), StateMachine.open, verify_snapshot):
+    for function in (
+        checkpoint,
+        restart_log,
+        lambda path: SnapshotWriter(path).pin(),
+        StateMachine.open,
+        verify_snapshot,
+    ):
         with pytest.raises((StorageError, DataDamagedError), match=r"state\.db"):
             function(nothing)
 
@@ -295,7 +284,7 @@ def test_a_copy_is_the_state_at_the_pinned_instant(bench: Bench, tmp_path: Path)
 def test_a_copy_can_be_written_by_another_thread(bench: Bench, tmp_path: Path) -> None:
     rich(bench)
     writer = SnapshotWriter(bench.path)
-    results: list[object] = []
+    results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(writer.pin()))
     thread.start()
     thread.join()
@@ -445,7 +434,7 @@ def test_a_crash_at_any_step_of_an_installation_leaves_the_old_or_the_new_state(
                 raise Crash
             return real(*arguments)
 
-        monkeypatch.setattr(install.os, name, call)
+        monkeypatch.setattr(os, name, call)
 
     path = other.path
     try:

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from metasrv.state import expiry, format, transaction
+from metasrv.state import expiry, format, operations, transaction
 from metasrv.state.cached_store import CachedStore
 from metasrv.state.effects import EntryEffects
 from metasrv.state.machine import StateMachine
 from metasrv.state.store import Store
 from metasrv.state.watch import WatchHub
+from tests.support.state_comparison import run_history
 from tests.support.state_histories import Drawn
-from tests.unit.state.test_state_model import run_history
 
 HISTORIES_MAX = 6
 """As many as the test runs of the kind that is drawn from a seed; nearly all of these errors show in the first two."""
@@ -55,32 +55,32 @@ ERRORS: dict[str, tuple[Callable[..., Any], str, str]] = {
     ),
     "greater or equal is greater": (transaction._compare, "left >= right", "left > right"),
     "less or equal is less": (transaction._compare, "left <= right", "left < right"),
-    "a put ignores its match": (transaction._put, "!= match_seq", "is None"),
-    "a put forgets when it expires": (transaction._put, "expire_at, ttl_ms))", "None, ttl_ms))"),
-    "a put forgets its time to live": (transaction._put, "expire_at, ttl_ms))", "expire_at, None))"),
-    "a delete ignores its match": (transaction._delete, "prev.seq != operation.match_seq", "False"),
-    "a delete that found nothing says it did": (transaction._delete, "False, prev)", "True, prev)"),
-    "a counter ignores its match": (transaction._fetch_increase, "before_seq != match_seq", "False"),
-    "a counter has no floor": (transaction._fetch_increase, "max(before, floor)", "before"),
+    "a put ignores its match": (operations._put, "!= match_seq", "is None"),
+    "a put forgets when it expires": (operations._put, "expire_at, ttl_ms))", "None, ttl_ms))"),
+    "a put forgets its time to live": (operations._put, "expire_at, ttl_ms))", "expire_at, None))"),
+    "a delete ignores its match": (operations._delete, "prev.seq != operation.match_seq", "False"),
+    "a delete that found nothing says it did": (operations._delete, "False, prev)", "True, prev)"),
+    "a counter ignores its match": (operations._fetch_increase, "before_seq != match_seq", "False"),
+    "a counter has no floor": (operations._fetch_increase, "max(before, floor)", "before"),
     "a counter adds before the floor": (
-        transaction._fetch_increase,
+        operations._fetch_increase,
         "max(before, floor) + delta",
         "max(before + delta, floor)",
     ),
     "a counter goes below zero": (
-        transaction._fetch_increase,
+        operations._fetch_increase,
         "max(max(before, floor) + delta, 0)",
         "max(before, floor) + delta",
     ),
-    "a counter does not saturate": (transaction._fetch_increase, ", U64_MAX)", ", U64_MAX + 1)"),
+    "a counter does not saturate": (operations._fetch_increase, ", U64_MAX)", ", U64_MAX + 1)"),
     "a counter says its record's old sequence number": (
-        transaction._fetch_increase,
+        operations._fetch_increase,
         "effects.seq, after",
         "before_seq, after",
     ),
-    "any digits are a number": (transaction.counter_of, "number if number <= U64_MAX else 0", "number"),
-    "a sequential key has the number after": (transaction._put_sequential, "counter.before", "counter.after"),
-    "a sequential key has a digit fewer": (transaction.sequential_name, "021d", "020d"),
+    "any digits are a number": (operations.counter_of, "number if number <= U64_MAX else 0", "number"),
+    "a sequential key has the number after": (operations._put_sequential, "counter.before", "counter.after"),
+    "a sequential key has a digit fewer": (operations.sequential_name, "021d", "020d"),
     "expired a millisecond early": (EntryEffects.write, "< self.time_ms", "<= self.time_ms"),
     "a record that is born expired keeps the old one": (
         EntryEffects.write,

@@ -13,7 +13,7 @@ from metasrv.model.limits import (
     VALUE_SIZE_BYTES_MAX,
 )
 from metasrv.model.types import Endpoint, Node
-from metasrv.state.validate import validate_command
+from metasrv.state.command_rules import validate_command
 
 LONGEST = "é" * (KEY_SIZE_BYTES_MAX // 2)
 ANY = c.MatchSeq(c.MatchKind.ANY)

@@ -15,9 +15,9 @@ from metasrv.model.errors import InvalidRequestError, OverloadedError
 from metasrv.model.limits import WATCH_QUEUE_EVENTS_MAX
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.state import watch
-from metasrv.state.watch import Watcher, WatcherOverflow, WatchFilter, WatchHub, WatchItem, WatchReset
+from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchHub, WatchItem, WatchReset
 from metasrv.state.watch_index import RangeIndex
-from tests.support.state_bench import NOW_MS, Bench
+from tests.support.state_bench import NOW_MS, Bench, everything_of
 
 ALL_KEYS = ("", "\U0010ffff\U0010ffff")
 
@@ -27,19 +27,6 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made = Bench(tmp_path)
     yield made
     made.machine.close()
-
-
-async def waiting(watcher: Watcher) -> list[WatchItem]:
-    """Everything that can be had without another change."""
-    items: list[WatchItem] = []
-    while True:
-        read = asyncio.ensure_future(watcher.next_batch())
-        for _ in range(3):
-            await asyncio.sleep(0)
-        if not read.done():
-            read.cancel()
-            return items
-        items += read.result()
 
 
 def short(items: list[WatchItem]) -> list[tuple[str, int | None, int | None]]:
@@ -54,8 +41,8 @@ async def test_one_key_or_a_range(bench: Bench) -> None:
     exact, ranged = hub.subscribe("b"), hub.subscribe("b", "c")
     for key in ("a", "b", "b\0", "bz", "c"):
         bench.put(key)
-    assert [item.key for item in await waiting(exact)] == ["b"]
-    assert [item.key for item in await waiting(ranged)] == ["b", "b\0", "bz"]
+    assert [item.key for item in await everything_of(exact)] == ["b"]
+    assert [item.key for item in await everything_of(ranged)] == ["b", "b\0", "bz"]
 
 
 @pytest.mark.parametrize(("key", "key_end"), [("a", "a"), ("b", "a"), ("", ""), ("a", "")])
@@ -70,9 +57,9 @@ async def test_filters(bench: Bench) -> None:
     streams = {kind: hub.subscribe(*ALL_KEYS, kind) for kind in WatchFilter}
     bench.run(c.Put("a", b"1"), c.Put("a", b"2"), c.Delete("a"))
     insert, update, delete = ("a", None, 1), ("a", 1, 2), ("a", 2, None)
-    assert short(await waiting(streams[WatchFilter.ALL])) == [insert, update, delete]
-    assert short(await waiting(streams[WatchFilter.UPDATE])) == [insert, update]
-    assert short(await waiting(streams[WatchFilter.DELETE])) == [delete]
+    assert short(await everything_of(streams[WatchFilter.ALL])) == [insert, update, delete]
+    assert short(await everything_of(streams[WatchFilter.UPDATE])) == [insert, update]
+    assert short(await everything_of(streams[WatchFilter.DELETE])) == [delete]
 
 
 async def test_sweep_first_then_operations_in_order_each_once(bench: Bench) -> None:
@@ -82,7 +69,7 @@ async def test_sweep_first_then_operations_in_order_each_once(bench: Bench) -> N
     bench.put("p/a")
     stream = bench.machine.watches.subscribe(*ALL_KEYS)
     bench.run(c.Put("m", b"1"), c.DeleteByPrefix("p/"), c.PutSequential("s/", "n", b"x"), c.Delete("m"), at_ms=NOW_MS + 9)
-    assert short(await waiting(stream)) == [
+    assert short(await everything_of(stream)) == [
         ("y", 2, None),
         ("z", 1, None),
         ("m", None, 5),
@@ -98,9 +85,9 @@ async def test_what_changes_nothing_is_silent(bench: Bench) -> None:
     bench.put("a")
     stream = bench.machine.watches.subscribe(*ALL_KEYS)
     bench.run(c.Get("a"), c.Put("a", b"x", match_seq=7), c.Delete("absent"), c.Put("b", b"x", expire_at=1))
-    assert await waiting(stream) == []
+    assert await everything_of(stream) == []
     bench.put("a", expire_at=1)
-    assert short(await waiting(stream)) == [("a", 1, None)], "an insert in the past of a key that was there"
+    assert short(await everything_of(stream)) == [("a", 1, None)], "an insert in the past of a key that was there"
 
 
 async def test_a_failed_entry_publishes_nothing(bench: Bench) -> None:
@@ -110,7 +97,7 @@ async def test_a_failed_entry_publishes_nothing(bench: Bench) -> None:
     stream = bench.machine.watches.subscribe(*ALL_KEYS)
     put = c.Transaction((), (), (c.Put("a", b"x"),), ())
     bench.apply(put, c.BranchTransaction((c.Branch(deep, ()),)))
-    assert short(await waiting(stream)) == [("a", None, 1)], "once, although the entry was applied twice"
+    assert short(await everything_of(stream)) == [("a", None, 1)], "once, although the entry was applied twice"
 
 
 # ----------------------------------------------------------------------------- the first flush
@@ -124,7 +111,7 @@ async def test_flush_then_marker_then_changes(bench: Bench) -> None:
     stream = bench.machine.watches.subscribe("a", "d", WatchFilter.DELETE, initial_flush=True)
     bench.put("after", at_ms=NOW_MS)
     bench.run(c.Delete("a"))
-    items = await waiting(stream)
+    items = await everything_of(stream)
     assert [(item.key, item.is_initialization, item.marker) for item in items] == [
         ("a", True, False),
         ("b", True, False),
@@ -132,6 +119,7 @@ async def test_flush_then_marker_then_changes(bench: Bench) -> None:
         ("", False, True),
         ("a", False, False),
     ]
+    assert items[0].current is not None
     assert items[0].current.seq == 2
     assert items[4].current is None
 
@@ -140,10 +128,10 @@ async def test_a_flush_of_one_key_and_of_nothing(bench: Bench) -> None:
     bench.put("a")
     hub = bench.machine.watches
     marker = WatchItem("", None, None, marker=True)
-    assert [item.key for item in await waiting(hub.subscribe("a", initial_flush=True))] == ["a", ""]
-    assert await waiting(hub.subscribe("b", initial_flush=True)) == [marker]
-    assert await waiting(hub.subscribe("b", "c", initial_flush=True)) == [marker]
-    assert await waiting(hub.subscribe("a")) == [], "no flush asked, no marker"
+    assert [item.key for item in await everything_of(hub.subscribe("a", initial_flush=True))] == ["a", ""]
+    assert await everything_of(hub.subscribe("b", initial_flush=True)) == [marker]
+    assert await everything_of(hub.subscribe("b", "c", initial_flush=True)) == [marker]
+    assert await everything_of(hub.subscribe("a")) == [], "no flush asked, no marker"
 
 
 async def test_a_long_flush_is_the_state_at_registration_whatever_happens_meanwhile(
@@ -156,8 +144,8 @@ async def test_a_long_flush_is_the_state_at_registration_whatever_happens_meanwh
         bench.run(*(c.Put(key, b"start") for key in keys if chance.random() < 0.6))
         expected = bench.machine.list_prefix("", None, NOW_MS)
         stream = bench.machine.watches.subscribe(*ALL_KEYS, initial_flush=True)
-        mirror: dict[str, SeqV] = {}
-        flushed: list[tuple[str, SeqV]] = []
+        mirror: dict[str, SeqV | None] = {}
+        flushed: list[tuple[str, SeqV | None]] = []
         initialized = False
         while not initialized or stream._queue:
             for item in await stream.next_batch():
@@ -194,13 +182,13 @@ async def test_a_cancelled_reader_loses_nothing(bench: Bench) -> None:
         await asyncio.sleep(0)
         read.cancel()
         await asyncio.sleep(0)
-    assert [item.key for item in await waiting(stream)] == ["a", ""]
+    assert [item.key for item in await everything_of(stream)] == ["a", ""]
     read = asyncio.ensure_future(stream.next_batch())
     await asyncio.sleep(0)
     bench.put("b")
     read.cancel()
     await asyncio.sleep(0)
-    assert [item.key for item in await waiting(stream)] == ["b"]
+    assert [item.key for item in await everything_of(stream)] == ["b"]
 
 
 # ----------------------------------------------------------------------------- limits and ends
@@ -212,14 +200,14 @@ async def test_a_slow_watcher_ends_alone_at_its_limit(bench: Bench) -> None:
     record = SeqV(1, b"", KVMeta())
     hub.publish([("k", None, record)] * WATCH_QUEUE_EVENTS_MAX)
     assert hub.count == 2
-    assert len(await waiting(quick)) == WATCH_QUEUE_EVENTS_MAX
+    assert len(await everything_of(quick)) == WATCH_QUEUE_EVENTS_MAX
     hub.publish([("k", None, record)])
     assert hub.count == 1
     with pytest.raises(WatcherOverflow, match=f"more than {WATCH_QUEUE_EVENTS_MAX} changes"):
         await slow.next_batch()
     with pytest.raises(WatcherOverflow):
         await slow.next_batch()
-    assert len(await waiting(quick)) == 1
+    assert len(await everything_of(quick)) == 1
 
 
 async def test_bytes_are_limited_too_but_one_change_always_fits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,9 +215,9 @@ async def test_bytes_are_limited_too_but_one_change_always_fits(bench: Bench, mo
     hub = bench.machine.watches
     stream = hub.subscribe("k")
     hub.publish([("k", None, SeqV(1, bytes(5000)))])
-    assert len(await waiting(stream)) == 1
+    assert len(await everything_of(stream)) == 1
     hub.publish([("k", None, SeqV(1, bytes(499)))] * 2)
-    assert len(await waiting(stream)) == 2
+    assert len(await everything_of(stream)) == 2
     hub.publish([("k", None, SeqV(1, bytes(499))), ("k", None, SeqV(1, bytes(500)))])
     with pytest.raises(WatcherOverflow, match="1000 bytes"):
         await stream.next_batch()

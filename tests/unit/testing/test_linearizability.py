@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,11 +22,13 @@ COUNTER = CounterModel()
 GROUP = TransactionModel()
 
 
-def operation(process, name, argument, output, called_at, returned_at, key="k") -> Operation:
+def operation(
+    process: int, name: str, argument: Any, output: Any, called_at: float, returned_at: float, key: str = "k"
+) -> Operation:
     return Operation(process, key, name, argument, output, called_at, returned_at)
 
 
-def unknown(process, name, argument, called_at, key="k") -> Operation:
+def unknown(process: int, name: str, argument: Any, called_at: float, key: str = "k") -> Operation:
     return Operation(process, key, name, argument, UNKNOWN_OUTCOME, called_at, None)
 
 
@@ -64,18 +67,23 @@ def random_history(source: random.Random, names: list[str], size: int) -> list[O
     for process in range(size):
         called_at = source.randint(0, 8)
         name = source.choice(names)
-        argument = {
+        arguments: dict[str, Any] = {
             "read": None,
             "write": source.randint(0, 2),
             "compare_and_set": (source.choice([None, 0, 1]), source.randint(0, 2)),
             "add": 1,
-        }[name]
-        answers = {"write": [None], "compare_and_set": [True, False]}.get(name, [None, 0, 1, 2])
+        }
+        argument = arguments[name]
+        answers: dict[str, list[Any]] = {"write": [None], "compare_and_set": [True, False]}
         if source.random() < 0.2:
             history.append(unknown(process, name, argument, called_at))
         else:
             returned_at = called_at + source.randint(1, 5)
-            history.append(operation(process, name, argument, source.choice(answers), called_at, returned_at))
+            history.append(
+                operation(
+                    process, name, argument, source.choice(answers.get(name, [None, 0, 1, 2])), called_at, returned_at
+                )
+            )
     return history
 
 
@@ -93,11 +101,13 @@ def test_agrees_with_brute_force_on_registers(seed: int) -> None:
 
 # ----------------------------------------------------------------------------- drawn histories
 
+Call = tuple[Any, ...]
+"""Name, argument and answer of an operation."""
 KEYS = ("x", "y")
 VALUES = (None, "a", "b")
 
 
-def calls_of_registers() -> st.SearchStrategy[tuple]:
+def calls_of_registers() -> st.SearchStrategy[Call]:
     value = st.sampled_from(VALUES)
     return st.one_of(
         st.tuples(st.just("read"), st.none(), value),
@@ -107,14 +117,14 @@ def calls_of_registers() -> st.SearchStrategy[tuple]:
     )
 
 
-def calls_of_counters() -> st.SearchStrategy[tuple]:
+def calls_of_counters() -> st.SearchStrategy[Call]:
     return st.one_of(
         st.tuples(st.just("read"), st.none(), st.integers(0, 4)),
         st.tuples(st.just("add"), st.integers(1, 2), st.integers(1, 5)),
     )
 
 
-def calls_of_groups() -> st.SearchStrategy[tuple]:
+def calls_of_groups() -> st.SearchStrategy[Call]:
     value = st.sampled_from(VALUES)
     key = st.sampled_from(KEYS)
     step = st.one_of(
@@ -125,8 +135,8 @@ def calls_of_groups() -> st.SearchStrategy[tuple]:
     steps = st.lists(step, max_size=2).map(tuple)
     guarded = st.builds(Guarded, st.lists(st.tuples(key, value), max_size=1).map(tuple), steps, steps)
 
-    def answered(argument: Guarded) -> st.SearchStrategy[tuple]:
-        def with_answers(holds: bool) -> st.SearchStrategy[tuple]:
+    def answered(argument: Guarded) -> st.SearchStrategy[Call]:
+        def with_answers(holds: bool) -> st.SearchStrategy[Call]:
             taken = argument.then if holds else argument.otherwise
             return st.tuples(st.just(holds), st.tuples(*(value for _ in taken)))
 
@@ -136,7 +146,7 @@ def calls_of_groups() -> st.SearchStrategy[tuple]:
 
 
 @st.composite
-def histories(draw: st.DrawFn, calls: st.SearchStrategy[tuple], size_max: int = 5) -> list[Operation]:
+def histories(draw: st.DrawFn, calls: st.SearchStrategy[Call], size_max: int = 5) -> list[Operation]:
     history = []
     for process in range(draw(st.integers(1, size_max))):
         name, argument, output = draw(calls)
@@ -148,7 +158,7 @@ def histories(draw: st.DrawFn, calls: st.SearchStrategy[tuple], size_max: int = 
     return history
 
 
-MODELS = {
+MODELS: dict[str, tuple[Model, Callable[[], st.SearchStrategy[Call]]]] = {
     "register": (REGISTER, calls_of_registers),
     "counter": (COUNTER, calls_of_counters),
     "group": (GROUP, calls_of_groups),
@@ -339,7 +349,7 @@ def moved(process: int, argument: Guarded, output: object, called_at: float, ret
 
 
 BOTH = Guarded((), (put("x", "1"), put("y", "1")))
-BAD = {
+BAD: dict[str, tuple[Model, list[Operation]]] = {
     "a write that was acknowledged is lost": (
         REGISTER,
         [
@@ -459,7 +469,7 @@ def test_a_bad_history_without_its_last_answer_is_good(what: str) -> None:
 def test_the_core_is_the_shortest_history_that_shows_it() -> None:
     """Hundreds of innocent operations stand before and between the three that matter."""
     source, clock = random.Random(7), 0.0
-    history = []
+    history: list[Operation] = []
 
     def innocent(count: int) -> None:
         nonlocal clock

@@ -132,6 +132,7 @@ class MemoryStore:
         ("half", "is not linearizable"),
     ],
 )
+@pytest.mark.virtual_time
 async def test_a_workload_finds_what_its_store_does_wrong(fault: str, symptom: str) -> None:
     store = MemoryStore(fault)
     async with Workload([store] * 4, seed=1, pause_s=0.0001) as workload:

@@ -26,6 +26,17 @@ def violation() -> Violation:
     return found
 
 
+def part(group: ET.Element, name: str) -> ET.Element:
+    found = group.find(f"{SVG}{name}")
+    assert found is not None, name
+    return found
+
+
+def text_of(element: ET.Element) -> str:
+    assert element.text is not None
+    return element.text
+
+
 def test_the_picture_has_a_bar_for_every_operation_of_the_core() -> None:
     found = violation()
     picture = ET.fromstring(timeline_svg(found))
@@ -35,7 +46,7 @@ def test_the_picture_has_a_bar_for_every_operation_of_the_core() -> None:
 
 def test_the_culprit_is_red_and_the_unknown_one_is_dashed() -> None:
     picture = ET.fromstring(timeline_svg(violation()))
-    bars = {group.find(f"{SVG}title").text: group.find(f"{SVG}rect") for group in picture.iter(f"{SVG}g")}
+    bars = {text_of(part(group, "title")): part(group, "rect") for group in picture.iter(f"{SVG}g")}
     assert bars["read() -> 'a<b>&'"].get("stroke") == COLOURS["culprit"]
     dashed = [title for title, bar in bars.items() if bar.get("stroke-dasharray")]
     assert all(title.endswith("unknown") for title in dashed)
@@ -44,9 +55,9 @@ def test_the_culprit_is_red_and_the_unknown_one_is_dashed() -> None:
 def test_labels_do_not_reach_into_the_next_bar_of_their_row() -> None:
     picture = ET.fromstring(timeline_svg(violation()))
     for group in picture.iter(f"{SVG}g"):
-        bar, label = group.find(f"{SVG}rect"), group.find(f"{SVG}text")
+        bar, label = part(group, "rect"), part(group, "text")
         if bar.get("stroke-dasharray") is None:
-            assert len(label.text) * 6 <= float(bar.get("width"))
+            assert len(text_of(label)) * 6 <= float(bar.attrib["width"])
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:

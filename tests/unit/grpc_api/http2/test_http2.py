@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from metasrv.grpc_api.http2 import connection as connection_module
 from metasrv.grpc_api.http2 import frames as f
-from metasrv.grpc_api.http2.call import Route
 from metasrv.grpc_api.http2.connection import Connection
-from metasrv.grpc_api.http2.frames import ConnectionBrokenError, ErrorCode, StreamBrokenError
+from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
 from metasrv.grpc_api.http2.headers import RequestDecoder, percent_encoded, timeout_seconds
-from metasrv.grpc_api.http2.messages import MessageError, MessageReader, framed
+from metasrv.grpc_api.http2.messages import MessageError, MessageReader, length_prefixed
+from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.server import GrpcServer
+from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.metrics.registry import MetricsRegistry
 
 HEADERS = [
@@ -33,13 +34,17 @@ HEADERS = [
 ]
 
 
+def test_status_codes_have_the_numbers_of_grpc() -> None:
+    assert {code.name: code.value for code in StatusCode} == {code.name: code.value[0] for code in grpc.StatusCode}
+
+
 # ----------------------------------------------------------------------------- messages
 
 
 @given(st.lists(st.binary(max_size=40), max_size=5), st.lists(st.integers(1, 30), min_size=1))
 def test_messages_are_the_same_in_whatever_pieces_they_come(messages: list[bytes], sizes: list[int]) -> None:
     reader = MessageReader("identity", 100)
-    data = b"".join(framed(message) for message in messages)
+    data = b"".join(length_prefixed(message) for message in messages)
     start = number = 0
     while start < len(data):
         size = sizes[number % len(sizes)]
@@ -51,10 +56,10 @@ def test_messages_are_the_same_in_whatever_pieces_they_come(messages: list[bytes
 
 def test_a_message_past_the_limit_is_refused_by_its_prefix() -> None:
     reader = MessageReader("identity", 10)
-    reader.feed(framed(bytes(10)))
+    reader.feed(length_prefixed(bytes(10)))
     with pytest.raises(MessageError, match=r"larger than max \(11 vs\. 10\)") as caught:
-        reader.feed(framed(bytes(11))[:5])
-    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        reader.feed(length_prefixed(bytes(11))[:5])
+    assert caught.value.code is StatusCode.RESOURCE_EXHAUSTED
 
 
 def compressed(data: bytes) -> bytes:
@@ -101,9 +106,9 @@ def test_binary_metadata_and_what_is_no_call() -> None:
     assert decoder.decode(encoder.encode(get)).http_status == 405
     assert decoder.decode(encoder.encode([*HEADERS[:4], ("content-type", "text/html")])).http_status == 415
     for bad in (HEADERS[1:], [*HEADERS, ("Upper", "x")], [("a", "b"), *HEADERS], [*HEADERS, ("grpc-timeout", "soon")]):
-        with pytest.raises(StreamBrokenError):
+        with pytest.raises(Http2StreamError):
             decoder.decode(encoder.encode(bad))
-    with pytest.raises(ConnectionBrokenError):
+    with pytest.raises(Http2ConnectionError):
         decoder.decode(b"\xff\xff\xff\xff\xff")
 
 
@@ -164,7 +169,7 @@ class Peer:
         self.encoder = Encoder()
         self.decoder = Decoder()
         if greeted:
-            self.send(f.PREFACE + f.settings_frame({}))
+            self.send(f.PREFACE + f.settings({}))
             self.frames()
 
     def send(self, data: bytes) -> None:
@@ -181,11 +186,14 @@ class Peer:
         data, found = bytes(self.transport.written), []
         self.transport.written.clear()
         while data:
-            length_and_kind, flags, stream_id = f.unpack_header(data)
-            end = f.HEADER_SIZE_BYTES + (length_and_kind >> 8)
-            found.append((length_and_kind & 0xFF, flags, stream_id, data[f.HEADER_SIZE_BYTES : end]))
+            length_and_type, flags, stream_id = f.unpack_frame_header(data)
+            end = f.FRAME_HEADER_SIZE_BYTES + (length_and_type >> 8)
+            found.append((length_and_type & 0xFF, flags, stream_id, data[f.FRAME_HEADER_SIZE_BYTES : end]))
             data = data[end:]
         return found
+
+    def decoded(self, block: bytes) -> dict[str, str]:
+        return {str(name): str(value) for name, value in self.decoder.decode(block)}
 
     def headers(self) -> dict[str, str]:
         """All headers and trailers that arrived."""
@@ -217,6 +225,7 @@ class Bench:
             streams_max=8,
             connections_max=3,
             held_size_bytes_max=150_000,
+            refusal_metadata=(("x-refused", "nothing was done"),),
         )
 
     async def echo(self, data: bytes, call: Any) -> bytes:
@@ -244,12 +253,12 @@ async def settle() -> None:
 
 async def test_a_call_and_its_answer() -> None:
     peer = Peer(Bench().server)
-    peer.request(1, framed(b"hello"))
+    peer.request(1, length_prefixed(b"hello"))
     await settle()
     (first, data, last) = peer.frames()
-    assert (data[0], data[3]) == (f.DATA, framed(b"hello"))
-    assert dict(peer.decoder.decode(first[3]))[":status"] == "200"
-    assert dict(peer.decoder.decode(last[3])) == {"grpc-status": "0"}
+    assert (data[0], data[3]) == (f.DATA, length_prefixed(b"hello"))
+    assert peer.decoded(first[3])[":status"] == "200"
+    assert peer.decoded(last[3]) == {"grpc-status": "0"}
     assert last[1] & f.END_STREAM
     assert not peer.connection.calls
 
@@ -262,14 +271,14 @@ async def test_headers_in_pieces_and_with_padding_and_priority() -> None:
     peer.send(f.frame(f.CONTINUATION, 0, 1, block[7:9]))
     for byte in f.frame(f.CONTINUATION, f.END_HEADERS, 1, block[9:]):
         peer.send(bytes([byte]))
-    peer.send(f.frame(f.DATA, f.END_STREAM | f.PADDED, 1, b"\x02" + framed(b"x") + bytes(2)))
+    peer.send(f.frame(f.DATA, f.END_STREAM | f.PADDED, 1, b"\x02" + length_prefixed(b"x") + bytes(2)))
     await settle()
     assert peer.headers()["grpc-status"] == "0"
 
 
 async def test_a_large_answer_waits_for_the_windows() -> None:
     peer = Peer(Bench().server)
-    peer.request(1, framed(bytes(90)), path="/t.T/Large")
+    peer.request(1, length_prefixed(bytes(90)), path="/t.T/Large")
     await settle()
     sent = sum(len(payload) for kind, _, _, payload in peer.frames() if kind == f.DATA)
     assert sent == f.WINDOW_SIZE_BYTES_DEFAULT
@@ -283,7 +292,7 @@ async def test_a_large_answer_waits_for_the_windows() -> None:
 
 async def test_an_answer_that_nobody_takes_is_given_up() -> None:
     peer = Peer(Bench().server)
-    peer.request(1, framed(bytes(90)), path="/t.T/Large")
+    peer.request(1, length_prefixed(bytes(90)), path="/t.T/Large")
     await settle()
     peer.frames()
     for _ in range(connection_module.STALLED_TICKS_MAX):
@@ -292,7 +301,7 @@ async def test_an_answer_that_nobody_takes_is_given_up() -> None:
     assert peer.connection.calls
     peer.connection.tick()
     # It was answered, so it may be a write that was done.
-    assert peer.headers()["grpc-status"] == str(grpc.StatusCode.ABORTED.value[0])
+    assert peer.headers()["grpc-status"] == str(StatusCode.ABORTED.value)
     assert not peer.connection.calls
 
 
@@ -301,7 +310,8 @@ async def test_what_is_held_for_all_clients_together_is_bounded() -> None:
     budget = bench.server.budget
     peers = [Peer(bench.server) for _ in range(3)]
     for peer in peers[:2]:
-        peer.request(1, framed(bytes(90)), path="/t.T/Large")  # its answer waits for a client that takes half of it
+        # The answer waits: the client takes less of it at once.
+        peer.request(1, length_prefixed(bytes(90)), path="/t.T/Large")
         await settle()
     assert budget.used_bytes == 2 * (90_005 - f.WINDOW_SIZE_BYTES_DEFAULT)
     part = compressed(gzip.compress(bytes(99_000)))[:-1]
@@ -311,13 +321,13 @@ async def test_what_is_held_for_all_clients_together_is_bounded() -> None:
     assert budget.used_bytes == 2 * (90_005 - f.WINDOW_SIZE_BYTES_DEFAULT) + 7 * len(part)
     peers[2].request(101, None, path="/t.T/Echo")
     for _ in range(7):
-        peers[2].send(f.frame(f.DATA, 0, 101, framed(bytes(99_999))[:14_000]))
+        peers[2].send(f.frame(f.DATA, 0, 101, length_prefixed(bytes(99_999))[:14_000]))
     assert not budget.exceeded
-    peers[1].request(3, framed(bytes(90)), path="/t.T/Large")
+    peers[1].request(3, length_prefixed(bytes(90)), path="/t.T/Large")
     await settle()
     assert budget.exceeded is False, "the answer that was too much is given up"
     headers = peers[1].headers()
-    assert headers["grpc-status"] == str(grpc.StatusCode.ABORTED.value[0])
+    assert headers["grpc-status"] == str(StatusCode.ABORTED.value)
     assert headers["grpc-message"].startswith("this node already holds 150000 bytes")
 
     for peer in peers:
@@ -333,13 +343,13 @@ async def test_a_request_that_no_longer_fits_is_refused_before_it_is_whole() -> 
     for stream_id, pieces in ((1, 6), (3, 5)):
         peer.request(stream_id, None, path="/t.T/Echo")
         for _ in range(pieces):
-            peer.send(f.frame(f.DATA, 0, stream_id, framed(bytes(99_999))[:14_000]))
+            peer.send(f.frame(f.DATA, 0, stream_id, length_prefixed(bytes(99_999))[:14_000]))
     assert budget.exceeded
     peer.frames()
     peer.send(f.frame(f.DATA, 0, 3, bytes(1000)))
     headers = peer.headers()
-    assert headers["grpc-status"] == str(grpc.StatusCode.RESOURCE_EXHAUSTED.value[0])
-    assert headers["x-metasrv-outcome"] == "not-done"
+    assert headers["grpc-status"] == str(StatusCode.RESOURCE_EXHAUSTED.value)
+    assert headers["x-refused"] == "nothing was done"
     assert budget.used_bytes == 84_000
     peer.send(f.frame(f.DATA, f.END_STREAM, 1, bytes(100_004 - 84_000)))
     await settle()
@@ -353,9 +363,9 @@ async def test_a_stream_of_requests_is_answered_while_it_is_open() -> None:
     peer = Peer(Bench().server)
     peer.request(1, None, path="/t.T/Each")
     for text in (b"a", b"b"):
-        peer.send(f.frame(f.DATA, 0, 1, framed(text)))
+        peer.send(f.frame(f.DATA, 0, 1, length_prefixed(text)))
         await settle()
-        assert framed(text) in [payload for kind, _, _, payload in peer.frames() if kind == f.DATA]
+        assert length_prefixed(text) in [payload for kind, _, _, payload in peer.frames() if kind == f.DATA]
     peer.send(f.frame(f.DATA, f.END_STREAM, 1, b""))
     await settle()
     assert peer.headers()["grpc-status"] == "0"
@@ -364,10 +374,10 @@ async def test_a_stream_of_requests_is_answered_while_it_is_open() -> None:
 async def test_a_client_that_leaves_cancels_the_handler() -> None:
     bench = Bench()
     peer = Peer(bench.server)
-    peer.request(1, framed(b""), path="/t.T/Stuck")
-    peer.request(3, framed(b""), path="/t.T/Stuck")
+    peer.request(1, length_prefixed(b""), path="/t.T/Stuck")
+    peer.request(3, length_prefixed(b""), path="/t.T/Stuck")
     await settle()
-    peer.send(f.reset(1, ErrorCode.CANCEL))
+    peer.send(f.rst_stream(1, ErrorCode.CANCEL))
     await settle()
     assert bench.cancelled == 1
     peer.connection.connection_lost(None)
@@ -379,10 +389,10 @@ async def test_a_client_that_leaves_cancels_the_handler() -> None:
 async def test_a_deadline_ends_the_call() -> None:
     bench = Bench()
     peer = Peer(bench.server)
-    peer.request(1, framed(b""), ("grpc-timeout", "1n"), path="/t.T/Stuck")
+    peer.request(1, length_prefixed(b""), ("grpc-timeout", "1n"), path="/t.T/Stuck")
     await settle()
-    bench.server._expire()
-    assert peer.headers()["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+    bench.server.deadlines.check()
+    assert peer.headers()["grpc-status"] == str(StatusCode.DEADLINE_EXCEEDED.value)
     await settle()
     assert bench.cancelled == 1
 
@@ -390,9 +400,9 @@ async def test_a_deadline_ends_the_call() -> None:
 @pytest.mark.parametrize(
     ("data", "status", "text"),
     [
-        (framed(b"1") + framed(b"2"), 3, "exactly one message"),
+        (length_prefixed(b"1") + length_prefixed(b"2"), 3, "exactly one message"),
         (b"", 3, "exactly one message"),
-        (framed(b"12345")[:-1], 3, "exactly one message"),
+        (length_prefixed(b"12345")[:-1], 3, "exactly one message"),
         (b"\x00\x7f\xff\xff\xff", 8, "larger than max (2147483647 vs. 100000)"),
     ],
 )
@@ -403,18 +413,18 @@ async def test_requests_that_are_not_one_message(data: bytes, status: int, text:
     headers = peer.headers()
     assert headers["grpc-status"] == str(status)
     assert text in headers["grpc-message"]
-    peer.request(3, framed(b"next"))
+    peer.request(3, length_prefixed(b"next"))
     await settle()
     assert peer.headers()["grpc-status"] == "0", "the connection goes on"
 
 
 async def test_methods_and_encodings_that_are_not_there() -> None:
     peer = Peer(Bench().server)
-    peer.request(1, framed(b""), path="/" + "n" * 10_000)
+    peer.request(1, length_prefixed(b""), path="/" + "n" * 10_000)
     headers = peer.headers()
     assert headers["grpc-status"] == "12"
     assert len(headers["grpc-message"]) == 2000, "clients refuse longer headers"
-    peer.request(3, framed(b""), ("grpc-encoding", "snappy"))
+    peer.request(3, length_prefixed(b""), ("grpc-encoding", "snappy"))
     headers = peer.headers()
     assert (headers["grpc-status"], headers["grpc-accept-encoding"]) == ("12", "identity,deflate,gzip")
 
@@ -422,21 +432,21 @@ async def test_methods_and_encodings_that_are_not_there() -> None:
 async def test_more_streams_than_announced_are_refused_one_by_one() -> None:
     peer = Peer(Bench().server)
     for number in range(9):
-        peer.request(2 * number + 1, framed(b""), path="/t.T/Stuck")
+        peer.request(2 * number + 1, length_prefixed(b""), path="/t.T/Stuck")
     resets = [(stream, payload) for kind, _, stream, payload in peer.frames() if kind == f.RST_STREAM]
     assert resets[0] == (17, ErrorCode.REFUSED_STREAM.to_bytes(4, "big"))
     assert not peer.transport.closed
     peer.connection.connection_lost(None)
 
 
-PREAMBLE = f.PREFACE + f.settings_frame({})
+PREAMBLE = f.PREFACE + f.settings({})
 
 
 @pytest.mark.parametrize(
     ("data", "code"),
     [
         (f.PREFACE + f.frame(f.PING, 0, 0, bytes(8)), ErrorCode.PROTOCOL_ERROR),
-        (PREAMBLE + f.pack_header(20_000 << 8, 0, 1), ErrorCode.FRAME_SIZE_ERROR),
+        (PREAMBLE + f.pack_frame_header(20_000 << 8, 0, 1), ErrorCode.FRAME_SIZE_ERROR),
         (PREAMBLE + f.frame(f.DATA, 0, 1, b"x"), ErrorCode.PROTOCOL_ERROR),
         (PREAMBLE + f.frame(f.HEADERS, f.END_HEADERS, 2, Encoder().encode(HEADERS)), ErrorCode.PROTOCOL_ERROR),
         (PREAMBLE + f.frame(f.HEADERS, f.END_HEADERS, 1, b"\xff\xff\xff\xff"), ErrorCode.COMPRESSION_ERROR),
@@ -446,8 +456,10 @@ PREAMBLE = f.PREFACE + f.settings_frame({})
         (PREAMBLE + f.frame(f.PING, 0, 0, bytes(7)), ErrorCode.FRAME_SIZE_ERROR),
         (PREAMBLE + f.window_update(0, 0), ErrorCode.PROTOCOL_ERROR),
         (PREAMBLE + f.window_update(0, f.WINDOW_SIZE_BYTES_MAX), ErrorCode.FLOW_CONTROL_ERROR),
-        (PREAMBLE + f.settings_frame({f.SETTING_INITIAL_WINDOW_SIZE: 2**31}), ErrorCode.FLOW_CONTROL_ERROR),
-        (PREAMBLE + f.settings_frame({f.SETTING_MAX_FRAME_SIZE: 1}), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.settings({f.SETTING_INITIAL_WINDOW_SIZE: 2**31}), ErrorCode.FLOW_CONTROL_ERROR),
+        (PREAMBLE + f.settings({f.SETTING_MAX_FRAME_SIZE: 1}), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.settings({f.SETTING_ENABLE_PUSH: 2}), ErrorCode.PROTOCOL_ERROR),
+        (PREAMBLE + f.frame(f.SETTINGS, 0, 0, bytes(5)), ErrorCode.FRAME_SIZE_ERROR),
         (PREAMBLE + f.frame(f.PUSH_PROMISE, 0, 1), ErrorCode.PROTOCOL_ERROR),
     ],
 )
@@ -461,10 +473,10 @@ async def test_a_peer_that_breaks_the_protocol_is_told_so_and_cut_off(data: byte
 
 
 async def test_floods_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "CHORES_MAX", 50)
+    monkeypatch.setattr(connection_module, "CONTROL_FRAMES_MAX", 50)
     floods: list[Callable[[int], bytes]] = [
         lambda number: f.frame(f.PING, 0, 0, bytes(8)),
-        lambda number: f.settings_frame({}),
+        lambda number: f.settings({}),
         lambda number: f.frame(f.PRIORITY, 0, 1, bytes(5)),
         lambda number: f.frame(0x77, 0, 1),
     ]
@@ -476,7 +488,7 @@ async def test_floods_end_the_connection(monkeypatch: pytest.MonkeyPatch) -> Non
     for number in range(60):
         if not peer.transport.closed:
             peer.request(2 * number + 1, None, path="/t.T/Stuck")
-            peer.send(f.reset(2 * number + 1, ErrorCode.CANCEL))
+            peer.send(f.rst_stream(2 * number + 1, ErrorCode.CANCEL))
     assert peer.goaway()[0] == ErrorCode.ENHANCE_YOUR_CALM
 
 
@@ -484,16 +496,16 @@ async def test_a_client_may_measure_the_connection_with_each_piece_of_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A ping for every piece of data that arrives, thousands a second on a fast network."""
-    monkeypatch.setattr(connection_module, "CHORES_MAX", 50)
+    monkeypatch.setattr(connection_module, "CONTROL_FRAMES_MAX", 50)
     peer = Peer(Bench().server)
     for number in range(200):
-        peer.request(2 * number + 1, framed(b"small"))
+        peer.request(2 * number + 1, length_prefixed(b"small"))
         await settle()
         assert [kind for kind, *_ in peer.frames()].count(f.DATA) == 1
         peer.send(f.frame(f.PING, 0, 0, bytes(8)))
     assert not peer.transport.closed
-    peer.send(f.settings_frame({f.SETTING_INITIAL_WINDOW_SIZE: 1}))
-    peer.request(1001, framed(bytes(95)))
+    peer.send(f.settings({f.SETTING_INITIAL_WINDOW_SIZE: 1}))
+    peer.request(1001, length_prefixed(bytes(95)))
     await settle()
     for _ in range(99):
         peer.send(f.window_update(1001, 1) + f.frame(f.PING, 0, 0, bytes(8)))
@@ -529,12 +541,13 @@ async def test_many_frames_in_one_piece_let_the_loop_run_in_between() -> None:
     peer = Peer(Bench().server)
     peer.send(f.frame(f.PING, 0, 0, bytes(8)) * 300)
     assert len(peer.frames()) == 128
-    assert peer.transport.held, "a peer can not pile up more than was read at once"
+    assert peer.transport.held, "a peer cannot pile up more than was read at once"
     await settle()
     assert len(peer.frames()) == 172
     assert not peer.transport.held
 
 
+@pytest.mark.virtual_time
 async def test_a_stop_waits_until_the_last_call_has_its_answer() -> None:
     bench = Bench()
     one, other = Peer(bench.server), Peer(bench.server)
@@ -545,17 +558,18 @@ async def test_a_stop_waits_until_the_last_call_has_its_answer() -> None:
     for peer in (one, other):
         await settle()
         assert not stopping.done()
-        peer.send(f.frame(f.DATA, f.END_STREAM, 1, framed(b"last")))
+        peer.send(f.frame(f.DATA, f.END_STREAM, 1, length_prefixed(b"last")))
         await settle()
         assert peer.headers()["grpc-status"] == "0"
         peer.connection.connection_lost(None)
     await stopping
 
 
+@pytest.mark.virtual_time
 async def test_a_stop_waits_for_calls_and_cuts_the_rest() -> None:
     bench = Bench()
     peer = Peer(bench.server)
-    peer.request(1, framed(b""), path="/t.T/Stuck")
+    peer.request(1, length_prefixed(b""), path="/t.T/Stuck")
     await settle()
     stopping = asyncio.create_task(bench.server.stop(0))
     await settle()
@@ -563,7 +577,7 @@ async def test_a_stop_waits_for_calls_and_cuts_the_rest() -> None:
     await stopping
     frames = peer.frames()
     assert (frames[0][0], int.from_bytes(frames[0][3][:4], "big")) == (f.GOAWAY, 1)
-    assert dict(peer.decoder.decode(frames[1][3]))["grpc-status"] == str(grpc.StatusCode.ABORTED.value[0])
+    assert peer.decoded(frames[1][3])["grpc-status"] == str(StatusCode.ABORTED.value)
     assert bench.cancelled == 1
 
 
@@ -595,7 +609,7 @@ async def test_a_peer_that_never_said_what_it_speaks_is_cut_off_without_a_word()
 async def test_random_bytes_end_the_connection_or_are_waited_on(data: bytes) -> None:
     server = Bench().server
     peer = Peer(server, greeted=False)
-    peer.send(f.PREFACE + f.settings_frame({}) + data)
+    peer.send(f.PREFACE + f.settings({}) + data)
     await settle()
     assert peer.transport.closed or len(server.connections) == 1
     peer.connection.connection_lost(None)

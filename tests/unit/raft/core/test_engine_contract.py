@@ -17,7 +17,7 @@ from metasrv.raft.log.store import LogStore
 from tests.support.raft_bench import make_bench
 
 
-class _StockTransport(engine_module.Transport):
+class _StockTransport(engine_module.Transport):  # type: ignore[misc]  # pysyncobj has no types
     def send(self, node: object, message: object) -> bool:
         return True
 

@@ -5,26 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from metasrv.raft.core.messages import AppendEntries, AppendReply, LeaderPing
+from metasrv.testing.hand_clock import HandClock
 from tests.support.raft_bench import elect, make_bench, regular
 
 
-class SlowClock:
+def slow_clock() -> HandClock:
     """A machine on which each look at the clock takes 50 microseconds: a send loop of 4 ms has room for many turns."""
-
-    def __init__(self) -> None:
-        self._now = 1000.0
-
-    def monotonic(self) -> float:
-        self._now += 0.00005
-        return self._now
-
-    def wall_ms(self) -> int:
-        return 0
+    return HandClock(step_seconds=0.00005)
 
 
 def test_a_peer_without_a_snapshot_is_told_once(tmp_path: Path) -> None:
     entries = [(regular(index), index, 0) for index in range(2, 12)]
-    bench = make_bench(tmp_path, entries=entries, applied_index=11, clock=SlowClock())
+    bench = make_bench(tmp_path, entries=entries, applied_index=11, clock=slow_clock())
     elect(bench, now=1000.0)
     bench.store.purge_to(10)
     bench.take()
@@ -42,7 +34,7 @@ def test_a_peer_without_a_snapshot_is_told_once(tmp_path: Path) -> None:
 
 def test_the_other_peers_get_their_entries(tmp_path: Path) -> None:
     entries = [(regular(index), index, 0) for index in range(2, 12)]
-    bench = make_bench(tmp_path, entries=entries, applied_index=11, clock=SlowClock())
+    bench = make_bench(tmp_path, entries=entries, applied_index=11, clock=slow_clock())
     elect(bench, now=1000.0)
     bench.store.purge_to(10)
     bench.take()

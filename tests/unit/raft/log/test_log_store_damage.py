@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from metasrv.model.errors import DataDamagedError, IdentityError, StorageError
 from metasrv.raft.log.checks import read_wal
-from metasrv.raft.log.format import LogEntry
+from metasrv.raft.log.format import INDEX, LogEntry
 from metasrv.raft.log.mark import FILE_SIZE_BYTES
 from metasrv.raft.log.store import LogStore
 
@@ -175,7 +175,7 @@ def test_damage_in_the_last_transaction_is_what_sqlite_itself_would_not_notice(t
         LogStore.open(path, create_entries=None)
     with closing(sqlite3.connect(path)) as connection:
         (last_index,) = connection.execute("SELECT max(log_index) FROM entries").fetchone()
-    assert last_index < recording.entries[-1][1]
+    assert last_index < recording.entries[-1][INDEX]
 
 
 def test_refused_log_is_left_as_it_is(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import SystemClock
 from metasrv.raft.peers import dialling
 from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.dialling import PeerLink
 from metasrv.raft.peers.handshake import RemoteIdentity
-from metasrv.raft.peers.wire_errors import PeerUnreachableError
 
 
 class _NobodyAnswers:
@@ -24,7 +24,7 @@ class _NobodyAnswers:
 
     async def dial(self, endpoint: Endpoint, *_: Any) -> None:
         self.attempts.put_nowait(endpoint)
-        raise PeerUnreachableError(f"{endpoint} can not be reached: nobody answers")
+        raise PeerUnreachableError(f"{endpoint} cannot be reached: nobody answers")
 
 
 class _Reasons:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import pytest
+
 from metasrv.model.limits import PEER_CONNECTIONS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.raft.observer import SilentObserver
@@ -15,20 +17,8 @@ from metasrv.raft.peers.listener import PeerListener
 from metasrv.raft.peers.peer_handler import OneShotHandler
 from metasrv.raft.peers.quiet_log import REPEAT_AFTER_SECONDS, SUBJECTS_MAX, QuietLog
 from metasrv.raft.peers.security import PeerSecurity
+from metasrv.testing.hand_clock import HandClock
 from metasrv.testing.memory_stream import MemoryStream, MemoryTransport
-
-
-class HandClock:
-    """Time that stands still until the test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall_ms(self) -> int:
-        return int(self.now * 1000)
 
 
 class Node(OneShotHandler):
@@ -67,7 +57,7 @@ class World:
     """One listening node, and callers over streams in memory."""
 
     def __init__(self, security: PeerSecurity | None = None) -> None:
-        self.node, self.clock = Node(), HandClock()
+        self.node, self.clock = Node(), HandClock(100.0)
         self.contacts = PeerContacts(self.clock)
         self.security = security or PeerSecurity()
         identity = LocalIdentity(9, "data-9", Endpoint("me", 9), "c1")
@@ -82,7 +72,7 @@ class World:
         return dialler, acceptor, MemoryStream(dialler, acceptor)
 
 
-async def test_a_newer_connection_replaces_the_older_one_before_its_first_message():
+async def test_a_newer_connection_replaces_the_older_one_before_its_first_message() -> None:
     world = World()
     first, first_end, first_stream = world.call(1)
     await first_stream.pump()
@@ -105,7 +95,7 @@ async def test_a_newer_connection_replaces_the_older_one_before_its_first_messag
     assert world.listener.connections == ()
 
 
-async def test_an_older_connection_that_finishes_its_handshake_late_does_not_replace_the_newer_one():
+async def test_an_older_connection_that_finishes_its_handshake_late_does_not_replace_the_newer_one() -> None:
     world = World()
     late, _, late_stream = world.call(1)
     _, current, stream = world.call(1)
@@ -115,7 +105,7 @@ async def test_an_older_connection_that_finishes_its_handshake_late_does_not_rep
     assert current.is_open
 
 
-async def test_a_restarted_peer_is_admitted_anew_with_its_new_incarnation():
+async def test_a_restarted_peer_is_admitted_anew_with_its_new_incarnation() -> None:
     world = World()
     for incarnation in ("before", "after"):
         _, _, stream = world.call(1, incarnation)
@@ -124,7 +114,7 @@ async def test_a_restarted_peer_is_admitted_anew_with_its_new_incarnation():
     assert world.contacts.endpoint(1) == Endpoint("host-1", 1)
 
 
-async def test_clients_are_not_asked_for_admission_and_replace_nothing():
+async def test_clients_are_not_asked_for_admission_and_replace_nothing() -> None:
     world = World()
     _, peer, peer_stream = world.call(1)
     await peer_stream.pump()
@@ -138,7 +128,7 @@ async def test_clients_are_not_asked_for_admission_and_replace_nothing():
     assert world.node.told == [("admit", 1, "data")]
 
 
-async def test_a_refused_node_leaves_no_trace():
+async def test_a_refused_node_leaves_no_trace() -> None:
     world = World()
     world.node.refusal = "node 1 is not a member"
     dialler, _, stream = world.call(1)
@@ -149,7 +139,7 @@ async def test_a_refused_node_leaves_no_trace():
     assert ("lost", 1) not in world.node.told
 
 
-async def test_contact_is_the_time_of_the_last_bytes():
+async def test_contact_is_the_time_of_the_last_bytes() -> None:
     world = World()
     dialler, _, stream = world.call(1)
     await stream.pump()
@@ -160,7 +150,7 @@ async def test_contact_is_the_time_of_the_last_bytes():
     assert world.contacts.last_contact(1) == 105.0
 
 
-async def test_connections_at_their_limit_and_one_past_it():
+async def test_connections_at_their_limit_and_one_past_it() -> None:
     world = World()
     ends = []
     for _ in range(PEER_CONNECTIONS_MAX + 1):
@@ -178,7 +168,7 @@ async def test_connections_at_their_limit_and_one_past_it():
         acceptor.abort("the test is over")
 
 
-async def test_a_wrong_secret_is_logged_once_not_at_every_attempt(caplog):
+async def test_a_wrong_secret_is_logged_once_not_at_every_attempt(caplog: pytest.LogCaptureFixture) -> None:
     world = World(PeerSecurity(b"right"))
     for _ in range(5):
         _, _, stream = world.call(1, security=PeerSecurity(b"wrong"))
@@ -189,7 +179,9 @@ async def test_a_wrong_secret_is_logged_once_not_at_every_attempt(caplog):
     ]
 
 
-async def test_a_peer_without_the_secret_is_let_in_and_logged_while_it_is_rolled_out(caplog):
+async def test_a_peer_without_the_secret_is_let_in_and_logged_while_it_is_rolled_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     world = World(PeerSecurity(b"secret", strict=False))
     for _ in range(3):
         _, end, stream = world.call(1, security=PeerSecurity())
@@ -203,7 +195,7 @@ async def test_a_peer_without_the_secret_is_let_in_and_logged_while_it_is_rolled
 # ----------------------------------------------------------------------------- the log
 
 
-def test_a_fault_is_written_when_it_is_new_and_then_now_and_then(caplog):
+def test_a_fault_is_written_when_it_is_new_and_then_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     clock = HandClock()
     log = QuietLog(logging.getLogger("test"), clock)
     for _ in range(3):
@@ -222,14 +214,14 @@ def test_a_fault_is_written_when_it_is_new_and_then_now_and_then(caplog):
     ]
 
 
-def test_a_stranger_can_not_fill_the_log_with_ever_new_sentences(caplog):
+def test_a_stranger_can_not_fill_the_log_with_ever_new_sentences(caplog: pytest.LogCaptureFixture) -> None:
     log = QuietLog(logging.getLogger("test"), HandClock())
     for number in range(10):
         log.warn("stranger", f"a frame of {number} bytes", whenever_it_changes=False)
     assert caplog.messages == ["a frame of 0 bytes"]
 
 
-def test_recovery_is_written_unless_the_fault_comes_and_goes(caplog):
+def test_recovery_is_written_unless_the_fault_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     log = QuietLog(logging.getLogger("test"), HandClock())
     log.recovered("peer", "connected")
@@ -239,7 +231,7 @@ def test_recovery_is_written_unless_the_fault_comes_and_goes(caplog):
     assert caplog.messages == ["connected", "ended", "connected"]
 
 
-def test_the_memory_of_faults_is_bounded(caplog):
+def test_the_memory_of_faults_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     log = QuietLog(logging.getLogger("test"), HandClock())
     for subject in range(SUBJECTS_MAX + 1):
         log.warn(subject, "fault")

@@ -1,6 +1,6 @@
-"""The sockets and the TLS of the gRPC port, and one clear sentence for whatever is wrong with them.
+"""Opens the sockets of the gRPC port and reads its TLS files; says in one sentence what is wrong with them.
 
-gRPC's clients want HTTP/2 to be agreed on in the TLS handshake (ALPN). Runs once, at the start.
+gRPC clients require that the TLS handshake agrees on HTTP/2 (ALPN). Runs once, at the start.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
         sockets.append(listening)
         port = listening.getsockname()[1]
     taken = next((error for error in failures if error.errno == errno.EADDRINUSE), None)
-    # A host name may stand for an address family that this machine does not have; one address is enough then.
+    # A host name may resolve to an address family that this machine does not have: one open socket is enough then.
     if taken is not None or not sockets:
         for listening in sockets:
             listening.close()
@@ -59,7 +59,7 @@ def server_tls(cert_path: str, key_path: str, endpoint: Endpoint) -> ssl.SSLCont
             with open(path, "rb"):
                 pass
         except OSError as error:
-            problems.append(f"{name}: {path} can not be read: {error.strerror}")
+            problems.append(f"{name}: {path} cannot be read: {error.strerror}")
     if problems:
         raise ConfigError(problems)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -73,4 +73,4 @@ def server_tls(cert_path: str, key_path: str, endpoint: Endpoint) -> ssl.SSLCont
 
 
 def _bind_error(endpoint: Endpoint, reason: str) -> BindError:
-    return BindError(f"the gRPC API can not listen at {endpoint}: {reason}")
+    return BindError(f"the gRPC API cannot listen at {endpoint}: {reason}")

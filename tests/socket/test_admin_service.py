@@ -105,7 +105,7 @@ async def test_an_address_in_use_is_one_clear_sentence(make_context: MakeContext
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(BindError) as caught:
             await AdminService(make_context(address)).start()
-    assert str(caught.value) == f"the admin API can not listen at {address}: it is already in use"
+    assert str(caught.value) == f"the admin API cannot listen at {address}: it is already in use"
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ async def test_an_address_in_use_is_one_clear_sentence(make_context: MakeContext
     [("192.0.2.1:28101", "it is not an address of this machine"), ("no.such.host.invalid:1", "the host is unknown")],
 )
 async def test_an_impossible_address_is_one_clear_sentence(make_context: MakeContext, address: str, reason: str) -> None:
-    with pytest.raises(BindError, match=f"the admin API can not listen at {address}: {reason}"):
+    with pytest.raises(BindError, match=f"the admin API cannot listen at {address}: {reason}"):
         await AdminService(make_context(address)).start()
 
 
@@ -180,7 +180,7 @@ async def test_tls(make_context: MakeContext, certificate_and_key: tuple[str, st
 async def test_a_bad_certificate_is_one_clear_sentence(make_context: MakeContext, tmp_path: Path) -> None:
     bad = tmp_path / "bad.pem"
     bad.write_text("nothing")
-    with pytest.raises(ConfigError, match=r"admin_tls_server_cert .*bad\.pem .* can not be used"):
+    with pytest.raises(ConfigError, match=r"admin_tls_server_cert .*bad\.pem .* cannot be used"):
         await AdminService(make_context(certificate=str(bad), key=str(bad))).start()
 
 

@@ -1,0 +1,215 @@
+"""Keeps the state's write-ahead log short: decides when it is moved into the state file, and when it begins anew.
+
+Three steps in the state thread (`state/durability.py`): syncs of a few MiB, so that none is long; passes beside the
+loop's writes; then the restart, for which the loop holds back committed entries. It goes on with everything else
+meanwhile: messages, log writes, reads of what is applied. The pause is two or three small syncs long, as the raft log's
+own are.
+
+A reader on an older instant keeps the log from beginning anew. When the log has grown past its limit, all views are
+revoked: their clients are told to read again. Runs on the event loop; knows neither SQLite nor who reads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from metasrv.model.errors import FatalError, StorageError
+from metasrv.model.limits import (
+    STATE_LOG_PINNED_SIZE_BYTES_MAX,
+    STATE_LOG_SIZE_BYTES_KEPT,
+    STATE_LOG_SIZE_BYTES_TARGET,
+    STATE_LOG_UNSYNCED_SIZE_BYTES_MAX,
+)
+from metasrv.process.clock import Clock
+from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.observer import RaftObserver
+from metasrv.state.durability import LogPasses, LogRestart, checkpoint, restart_log, sync_log
+from metasrv.state.machine import StateMachine
+
+logger = logging.getLogger(__name__)
+
+_ENTRY_SIZE_BYTES = 4 * 1024
+"""What one entry writes to the log beside its commands: the page with its position."""
+_COMMAND_SIZE_BYTES = 4 * 1024
+"""What one command writes beside its content: its page. Several commands of an entry may share one, so that this is
+corrected by what is found; too low a guess shows in the size of the file."""
+_SHARE_MIN = 1 / 16
+_AGAIN_SECONDS = 1.0
+"""After a reader was in the way, or the disk was slow."""
+_SHORTEN_AGAIN_SECONDS = 0.1
+"""Between two pieces cut off a long file."""
+RESTART_SECONDS_MAX = 0.1
+"""A restart that would take longer, judged by the last pass, waits for a better moment."""
+URGENT_FACTOR = 4
+"""Unless the log is so many times its target."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateLogLimits:
+    """Sizes in bytes; the simulator's are smaller."""
+
+    unsynced: int = STATE_LOG_UNSYNCED_SIZE_BYTES_MAX
+    target: int = STATE_LOG_SIZE_BYTES_TARGET
+    kept: int = STATE_LOG_SIZE_BYTES_KEPT
+    pinned_max: int = STATE_LOG_PINNED_SIZE_BYTES_MAX
+
+
+class StateLog:
+    """See the module. `hold(True)` makes the engine leave committed entries where they are until `hold(False)`."""
+
+    def __init__(
+        self,
+        *,
+        machine: StateMachine,
+        thread: Storage,
+        clock: Clock,
+        observer: RaftObserver,
+        limits: StateLogLimits,
+        hold: Callable[[bool], None],
+        failed: Callable[[FatalError], None],
+    ) -> None:
+        self._machine = machine
+        self._thread = thread
+        self._clock = clock
+        self._observer = observer
+        self._limits = limits
+        self._hold = hold
+        self._failed = failed
+        self._closed = False
+        self._running = False
+        self.restarting = False
+        """The state file must not be written to, or replaced, at this moment."""
+        self._written_bytes = 0.0
+        """Estimated, since the last passes began."""
+        self._synced_bytes = 0.0
+        """Of them, those before the last sync."""
+        self._share = 1.0
+        """Of the largest estimate, what the last passes found to have been written."""
+        self._is_new = True
+        """The log began anew after the last passes, so that the next ones find only what came since."""
+        self._file_size_bytes = machine.file_sizes().log_bytes
+        """When the last passes or the last restart were over."""
+        self._changed = True
+        self._again_at: float | None = 0.0 if self._file_size_bytes > limits.target else None
+        """When to try again, although nothing was written: what an earlier run left, or a reader was in the way."""
+
+    def applied(self, content_size_bytes: int, commands: int) -> None:
+        """One entry took effect."""
+        self._written_bytes += (content_size_bytes + _ENTRY_SIZE_BYTES + commands * _COMMAND_SIZE_BYTES) * self._share
+        self._changed = True
+
+    def consider(self) -> None:
+        """After each step: revoke views, start the passes, if it is time."""
+        due = self._again_at is not None and self._clock.monotonic() >= self._again_at
+        if not self._changed and not due:
+            return
+        self._changed = False
+        sizes = self._machine.file_sizes()
+        self._check_views(sizes.database_bytes, sizes.log_bytes)
+        if self._running:
+            return
+        if due or self._written_bytes >= self._limits.target or self._has_grown(sizes.log_bytes):
+            self._start_passes()
+        elif self._written_bytes - self._synced_bytes >= self._limits.unsynced:
+            self._start_sync()
+
+    def _has_grown(self, log_bytes: int) -> bool:
+        """More was written than estimated: a new log is longer than the remains of the old one only once all is new."""
+        if self._is_new:
+            return log_bytes >= self._limits.target and log_bytes > self._file_size_bytes
+        return log_bytes >= self._file_size_bytes + self._limits.target
+
+    def _check_views(self, database_bytes: int, log_bytes: int) -> None:
+        views = self._machine.views
+        limit = self._limits.pinned_max + database_bytes
+        views.hurry = log_bytes > limit // 2
+        if log_bytes > limit and len(views):
+            count = views.revoke(
+                f"this read took so long that the write-ahead log of the state grew to {log_bytes} bytes meanwhile;"
+                f" the limit is {limit}. Read again, less at a time or while less is written"
+            )
+            self._plan(_SHORTEN_AGAIN_SECONDS)
+            logger.warning(
+                "%d large reads are ended: they kept the state's write-ahead log, now %d bytes, from starting over",
+                count,
+                log_bytes,
+            )
+
+    def _plan(self, seconds: float | None) -> None:
+        self._again_at = None if seconds is None else self._clock.monotonic() + seconds
+
+    def close(self) -> None:
+        """Start nothing new; what runs in the state thread comes to its end."""
+        self._closed = True
+
+    # ------------------------------------------------------------------ syncs and passes
+
+    def _start_sync(self) -> None:
+        self._running = True
+        self._synced_bytes = self._written_bytes
+
+        def done(_result: bool | None, error: BaseException | None) -> None:
+            self._running = False
+            if error is not None:
+                self._fail(error)
+
+        self._thread.submit(sync_log, self._machine.path, on_done=done)
+
+    def _start_passes(self) -> None:
+        self._running = True
+        estimated_bytes, self._written_bytes, self._synced_bytes = self._written_bytes, 0.0, 0.0
+
+        def done(passes: LogPasses | None, error: BaseException | None) -> None:
+            if passes is None:
+                self._fail(error)
+                return
+            if self._is_new and estimated_bytes >= self._limits.target:
+                self._share = min(1.0, max(_SHARE_MIN, self._share * passes.size_bytes / estimated_bytes))
+            self._is_new = False
+            self._passed(passes)
+
+        self._plan(None)
+        self._thread.submit(checkpoint, self._machine.path, on_done=done)
+
+    def _passed(self, passes: LogPasses) -> None:
+        self._file_size_bytes = self._machine.file_sizes().log_bytes
+        if self._closed:
+            return
+        if passes.moved < passes.frames or self._is_slow(passes):
+            self._running = False
+            self._plan(_AGAIN_SECONDS)
+        else:
+            self._start_restart()
+
+    def _is_slow(self, passes: LogPasses) -> bool:
+        return passes.seconds > RESTART_SECONDS_MAX and passes.size_bytes < URGENT_FACTOR * self._limits.target
+
+    # ------------------------------------------------------------------ restart
+
+    def _start_restart(self) -> None:
+        self.restarting = True
+        self._hold(True)
+        started_at = self._clock.monotonic()
+
+        def done(restart: LogRestart | None, error: BaseException | None) -> None:
+            self.restarting = self._running = False
+            self._observer.applying_paused(self._clock.monotonic() - started_at)
+            if restart is None:
+                self._fail(error)
+                return
+            self._file_size_bytes = restart.file_size_bytes
+            if not restart.restarted:
+                self._plan(_AGAIN_SECONDS)
+            else:
+                self._is_new = True
+                if restart.file_size_bytes > self._limits.kept:
+                    self._plan(_SHORTEN_AGAIN_SECONDS)
+            self._hold(False)
+
+        self._thread.submit(restart_log, self._machine.path, self._limits.kept, on_done=done)
+
+    def _fail(self, error: BaseException | None) -> None:
+        text = f"the state's write-ahead log can not be moved into the state file: {error}"
+        self._failed(error if isinstance(error, FatalError) else StorageError(text))

@@ -1,0 +1,57 @@
+"""What each replicated command means: a row names who validates it and who applies it. Checked at import.
+
+The second of two tables; the first, `model/command_table.py`, gives every command its tag, fields and reply. A command
+without a row, or a row without a part, stops the import with a sentence that names both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metasrv.model import command_table as table
+from metasrv.model.commands import Command, Reply
+from metasrv.state.effects import EntryEffects
+from metasrv.state.registry_rules import (
+    apply_add_node,
+    apply_remove_node,
+    apply_set_cluster_secret,
+    apply_set_feature,
+    validate_add_node,
+    validate_remove_node,
+    validate_set_cluster_secret,
+    validate_set_feature,
+)
+from metasrv.state.rules import Rule, check_rules
+from metasrv.state.transaction import (
+    apply_branch_transaction,
+    apply_transaction,
+    apply_upsert,
+    validate_branch_transaction,
+    validate_transaction,
+    validate_upsert,
+)
+
+COMMAND_RULES: tuple[Rule[Any, Any], ...] = (
+    Rule(table.UPSERT, validate_upsert, apply_upsert),
+    Rule(table.TRANSACTION, validate_transaction, apply_transaction),
+    Rule(table.BRANCH_TRANSACTION, validate_branch_transaction, apply_branch_transaction),
+    Rule(table.ADD_NODE, validate_add_node, apply_add_node),
+    Rule(table.REMOVE_NODE, validate_remove_node, apply_remove_node),
+    Rule(table.SET_FEATURE, validate_set_feature, apply_set_feature),
+    Rule(table.SET_CLUSTER_SECRET, validate_set_cluster_secret, apply_set_cluster_secret),
+)
+check_rules("command", table.COMMANDS, COMMAND_RULES, "state/command_rules.py")
+
+_VALIDATE = {rule.request.kind: rule.validate for rule in COMMAND_RULES}
+_APPLY = {rule.request.kind: rule.apply for rule in COMMAND_RULES}
+
+
+def validate_command(command: Command) -> None:
+    """Raise TooLargeError or InvalidRequestError for a command that must not be proposed."""
+    _VALIDATE[type(command)](command)
+
+
+def apply_command(effects: EntryEffects, command: Command) -> Reply:
+    """Apply one command inside the entry's open transaction. Raises RefusedCommandError for one that is impossible."""
+    reply: Reply = _APPLY[type(command)](effects, command)
+    return reply

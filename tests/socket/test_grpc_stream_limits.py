@@ -1,0 +1,127 @@
+"""Limits of streams, calls and what is held for clients, on a node in this process (limits.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from metasrv.protocol.methods import KV_READ_V1
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.protocol.proto import meta_pb2_grpc
+from tests.support import http2_frames as http2
+from tests.support.grpc_node import RunningNode, StartNode
+from tests.support.grpc_wire import CLIENT_VERSION, TIMEOUT_SECONDS, Wire, put
+from tests.support.waiting import until
+
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.fixture
+async def raw(start_node: StartNode) -> AsyncIterator[tuple[RunningNode, Any]]:
+    node = await start_node()
+    async with grpc.aio.insecure_channel(node.address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+        make_stub: Any = meta_pb2_grpc.MetaServiceStub
+        yield node, make_stub(channel)
+
+
+async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        return await call.code(), await call.details()
+
+
+async def test_watchers(raw: tuple[RunningNode, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    node, stub = raw
+    monkeypatch.setattr("metasrv.state.watch.WATCHERS_MAX", 3)
+    calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(3)]
+    for call in calls:
+        await call.initial_metadata()
+    refused_call = stub.Watch(pb.WatchRequest(key="k"))
+    assert await status_of(refused_call) == (EXHAUSTED, "this node already serves 3 watch streams, the limit")
+    calls.pop().cancel()
+    await until(lambda: node.context.machine.watches.count == 2)
+    again = stub.Watch(pb.WatchRequest(key="k"))
+    await again.initial_metadata()
+    assert node.context.machine.watches.count == 3
+
+
+async def test_streams_of_one_connection(raw: tuple[RunningNode, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    node, stub = raw
+    monkeypatch.setattr("metasrv.grpc_api.dispatch.GRPC_STREAMS_PER_CONNECTION_MAX", 3)
+    calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(3)]
+    for call in calls:
+        await call.initial_metadata()
+    code, text = await status_of(stub.Watch(pb.WatchRequest(key="k")))
+    assert (code, text) == (EXHAUSTED, "this connection already has 3 streams under way, the limit")
+    assert (await stub.GetClientInfo(pb.Empty())).client_addr, "single calls go on"
+    assert node.context.machine.watches.count == 3, "and so do the streams there are"
+    other = Wire(node.address)
+    listed = await asyncio.to_thread(lambda: list(other.stub.ExportV1(pb.ExportRequest(), timeout=5)))
+    assert listed, "another connection is not concerned"
+    other.close()
+    calls.pop().cancel()
+    await until(lambda: node.context.machine.watches.count == 2)
+    again = stub.Watch(pb.WatchRequest(key="k"))
+    await again.initial_metadata()
+    assert node.service._dispatcher._streams != {}
+    for call in (*calls, again):
+        call.cancel()
+    await until(lambda: node.service._dispatcher._streams == {})
+
+
+async def test_calls_of_one_node(raw: tuple[RunningNode, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    node, stub = raw
+    monkeypatch.setattr("metasrv.grpc_api.dispatch.GRPC_CALLS_MAX", 2)
+    calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(2)]
+    for call in calls:
+        await call.initial_metadata()
+    code, text = await status_of(stub.GetClientInfo(pb.Empty()))
+    assert (code, text) == (EXHAUSTED, "this node already serves 2 calls, the limit")
+    calls.pop().cancel()
+    await until(lambda: node.service._dispatcher.calls == 1)
+    assert (await stub.GetClientInfo(pb.Empty())).client_addr
+
+
+async def test_large_reads_at_once(raw: tuple[RunningNode, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    node, stub = raw
+    monkeypatch.setattr("metasrv.grpc_api.readers.GRPC_READERS_MAX", 0)
+    code, text = await status_of(stub.ExportV1(pb.ExportRequest()))
+    assert (code, text) == (EXHAUSTED, "this node already serves 0 large reads, the limit")
+    monkeypatch.setattr("metasrv.grpc_api.readers.GRPC_READERS_MAX", 1)
+    assert [chunk async for chunk in stub.ExportV1(pb.ExportRequest())]
+    assert node.service._readers.open_count == 0
+
+
+async def test_what_is_held_for_a_client_that_does_not_read(raw: tuple[RunningNode, Any]) -> None:
+    node, stub = raw
+    server = node.service._server
+    assert server is not None
+    hello = pb.HandshakeRequest(
+        protocol_version=CLIENT_VERSION, payload=pb.BasicAuth(username="root").SerializeToString()
+    )
+    (reply,) = [reply async for reply in stub.Handshake(iter([hello]))]
+    token, value = reply.payload, os.urandom(1_000_000)
+    metadata = (("auth-token-bin", token),)
+    assert (await stub.Transaction(pb.TxnRequest(if_then=[put("large", value)]), metadata=metadata)).success
+    server.budget.limit_bytes = 3_000_000
+    read = pb.RaftRequest(data='{"GetKV":{"key":"large"}}')
+
+    reader, writer = await asyncio.open_connection(*node.address.split(":"), limit=200_000)
+    writer.write(http2.GREETING)
+    for stream_id in (1, 3, 5):
+        writer.write(http2.request(node.address, stream_id, KV_READ_V1.path, read.SerializeToString(), token))
+    await until(lambda: server.budget.used_bytes > 2_900_000)
+    assert not server.budget.exceeded
+    writer.write(http2.request(node.address, 7, KV_READ_V1.path, read.SerializeToString(), token))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        seen = await reader.readuntil(b"grpc-message")
+        text = await reader.readuntil(b"the limit")
+    assert b"grpc-status\x018" in seen, "RESOURCE_EXHAUSTED"
+    assert b"this node already holds 3000000 bytes of requests and answers" in text
+    assert [item.value.data async for item in stub.KvReadV1(read, metadata=metadata)] == [value], "others go on"
+    writer.close()
+    await until(lambda: server.budget.used_bytes == 0)

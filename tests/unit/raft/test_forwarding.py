@@ -1,0 +1,140 @@
+"""Requests between nodes: what is asked arrives, and a version that is not known is refused with a sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from metasrv.consensus import JoinRequest
+from metasrv.model.commands import AddNode, Command, NodeReply, Reply
+from metasrv.model.errors import (
+    InvalidRequestError,
+    LeaveSelfError,
+    NotDoneError,
+    NotLeaderError,
+    UnknownOutcomeError,
+)
+from metasrv.model.types import Endpoint, Node
+from metasrv.model.wire import pack
+from metasrv.raft import forwarding
+from metasrv.raft.forwarding import Answering, Forwarding
+
+NODE = Node(4, Endpoint("127.0.0.1", 28104), "127.0.0.1:9194", None)
+
+
+class Leader:
+    """The consensus of the node that is asked; `members` leave and join, nothing else happens."""
+
+    def __init__(self) -> None:
+        self.proposed: list[Command] = []
+        self.members = {1, 2, 3}
+        self.leader_id: int | None = 2
+
+    async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
+        del timeout_ms
+        self.proposed.append(command)
+        return NodeReply(None, NODE)
+
+    async def read_index(self, timeout_ms: int) -> int:
+        return 7000 + timeout_ms
+
+    def cluster_id(self) -> str | None:
+        return "cluster"
+
+    async def join(self, request: JoinRequest, timeout_ms: int) -> None:
+        del timeout_ms
+        self.members.add(request.node.node_id)
+
+    async def leave(self, node_id: int, timeout_ms: int) -> None:
+        del timeout_ms
+        if node_id == 2:
+            raise LeaveSelfError(2)
+        self.members.discard(node_id)
+
+
+class Wire:
+    """Takes a request straight to the node that answers it, and remembers what went each way."""
+
+    def __init__(self, leader: Leader) -> None:
+        consensus: Any = leader
+        self.answering = Answering(consensus, leader, Forwarding(self))
+        self.requests: list[bytes] = []
+        self.answer: bytes | None = None
+        """Comes back whatever the node answers."""
+
+    async def request(self, target: int | Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes:
+        del target, timeout_ms
+        self.requests.append(payload)
+        answer = await self.answering.answer(method, payload)
+        return answer if self.answer is None else self.answer
+
+
+async def test_every_request_and_its_answer_arrive() -> None:
+    leader = Leader()
+    asking = Forwarding(Wire(leader))
+    assert await asking.propose(2, AddNode(NODE, False), 100) == NodeReply(None, NODE)
+    assert leader.proposed == [AddNode(NODE, False)]
+    assert await asking.read_index(2, 100) == 7100
+    assert await asking.cluster_id(NODE.endpoint, 100) == "cluster"
+    await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
+    await asking.leave(2, 1, 100, hops=1)
+    assert leader.members == {2, 3, 4}
+    with pytest.raises(LeaveSelfError):
+        await asking.leave(2, 2, 100, hops=1)
+
+
+@pytest.mark.parametrize("method", [forwarding.PROPOSE, forwarding.READ_INDEX, forwarding.CLUSTER_ID, "of the future"])
+async def test_a_request_of_an_unknown_version_is_refused_with_a_sentence(method: str) -> None:
+    leader = Leader()
+    sentence = f"^a request '{method}' in version 9 was refused: the node asked knows version 1$"
+    with pytest.raises(NotDoneError, match=sentence) as caught:
+        await Wire(leader).answering.answer(method, pack((9, "a shape of the future")))
+    assert not isinstance(caught.value, NotLeaderError)
+    assert leader.proposed == []
+
+
+async def test_an_asker_of_another_version_hears_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = Wire(Leader())
+    asked = wire.answering.answer
+
+    async def by_a_node_of_another_version(method: str, payload: bytes) -> bytes:
+        with monkeypatch.context() as other:
+            other.setattr(forwarding, "REQUEST_VERSION", 2)
+            return await asked(method, payload)
+
+    monkeypatch.setattr(wire.answering, "answer", by_a_node_of_another_version)
+    with pytest.raises(NotDoneError, match="in version 1 was refused: the node asked knows version 2"):
+        await Forwarding(wire).propose(2, AddNode(NODE, False), 100)
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (
+            pack((9, "a shape of the future")),
+            "^node 2 answered 'propose' in version 9 of requests, this node knows version 1$",
+        ),
+        (pack((1, b"\x00")), "^the answer of node 2 to 'propose' is not understood: "),
+        (pack((1,)), "^the answer of node 2 to 'propose' is not understood: "),
+        (b"\xc1", "^the answer of node 2 to 'propose' is not understood: "),
+    ],
+)
+async def test_an_answer_that_is_not_understood_leaves_the_outcome_unknown(answer: bytes, sentence: str) -> None:
+    wire = Wire(Leader())
+    wire.answer = answer
+    with pytest.raises(UnknownOutcomeError, match=sentence):
+        await Forwarding(wire).propose(2, AddNode(NODE, False), 100)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"\xc1", pack(1), pack(()), pack((1,)), pack((1, "x", b"")), pack((1, 100, b"\x00"))]
+)
+async def test_a_malformed_request_is_refused(payload: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="a peer's propose request is malformed"):
+        await Wire(Leader()).answering.answer(forwarding.PROPOSE, payload)
+
+
+async def test_an_unknown_method_is_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="a peer asked for 'dance', which this version"):
+        await Wire(Leader()).answering.answer("dance", pack((1,)))

@@ -1,0 +1,42 @@
+"""The metric of messages that could not be sent counts messages, not the modules that notice."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from metasrv.metrics.registry import MetricsRegistry
+from metasrv.model.types import Endpoint
+from metasrv.process.clock import SystemClock
+from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.messages import TimeoutNow
+from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.peers.peer_handler import OneShotHandler
+from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport
+from tests.support.raft_bench import make_bench
+
+
+def test_a_message_that_cannot_be_sent_is_counted_once(tmp_path: Path) -> None:
+    async def body() -> None:
+        bench, metrics, clock = make_bench(tmp_path), MetricsRegistry("0", "0"), SystemClock()
+        identity = LocalIdentity(2, "directory-2", Endpoint("127.0.0.1", 28102), None)
+        transport = PeerTransport(identity, PeerSecurity(), OneShotHandler(), metrics, clock)
+        unused: Any = None  # nothing is written in this step
+        driver = Driver(
+            clock=clock,
+            store=bench.store,
+            writer=unused,
+            thread=unused,
+            reads=bench.reads,
+            proposals=Proposals(2),
+            observer=metrics,
+            send=transport.send,
+        )
+        driver.attach(bench.engine, bench.guards)
+        driver.outgoing(3, TimeoutNow(1))
+        driver._step()
+        driver.stop()
+        assert metrics.peers.send_failed.values == {"3": 1}
+
+    asyncio.run(body())
