@@ -9,11 +9,10 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from metasrv.model.errors import (
     BindError,
@@ -33,8 +32,7 @@ from metasrv.raft.peers.security import tls_contexts
 from metasrv.raft.peers.transport import LocalIdentity, OneShotHandler, PeerSecurity, PeerTransport, RemoteIdentity
 from tests.support.waiting import until
 
-# The fixture is the only way that every allowed release of pytest-asyncio has to choose the loop of one module.
-pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
+pytestmark = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])  # nodes run on uvloop, other users may not
 
 HOST = "127.0.0.1"
 NOWHERE = Endpoint(HOST, 1)
@@ -137,10 +135,25 @@ class Cluster:
         return a, b
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Nodes run on uvloop, other users of the transport may not: both count."""
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+def connected(a: Node, b: Node) -> Callable[[], bool]:
+    """Whether node 1 can send to node 2 and the other way round."""
+    return lambda: a.transport.is_connected(2) and b.transport.is_connected(1)
+
+
+def can_send(sender: Node, receiver_id: int) -> Callable[[], bool]:
+    return lambda: sender.transport.is_connected(receiver_id)
+
+
+def has_received(receiver: Node, count: int) -> Callable[[], bool]:
+    return lambda: len(receiver.messages) == count
+
+
+def has_heard(receiver: Node, payload: bytes) -> Callable[[], bool]:
+    return lambda: any(message[2] == payload for message in receiver.messages)
+
+
+def has_failed_twice(dialler: Node) -> Callable[[], bool]:
+    return lambda: dialler.counts.totals["connect_failed"] >= 2
 
 
 @pytest.fixture
@@ -155,14 +168,14 @@ async def cluster() -> AsyncIterator[Cluster]:
 
 
 @pytest.mark.parametrize("security", [PeerSecurity(), PeerSecurity(b"secret")])
-async def test_messages_of_all_sizes_arrive_in_order_in_both_directions(cluster, security):
+async def test_messages_of_all_sizes_arrive_in_order_in_both_directions(cluster: Cluster, security: PeerSecurity) -> None:
     a, b = await cluster.connected_pair(security)
     messages = [bytes([size % 251]) * size for size in [0, 1, 100, 5000, 70_000, MIB, 3 * MIB] + [10] * 1000]
-    for sender, receiver in ((a, b), (b, a)):
+    for sender, receiver, receiver_id in ((a, b, 2), (b, a, 1)):
         for message in messages:
-            await until(lambda sender=sender, to=receiver.node_id: sender.transport.is_connected(to))
-            assert sender.transport.send(receiver.node_id, message)
-        await until(lambda receiver=receiver: len(receiver.messages) == len(messages))
+            await until(can_send(sender, receiver_id))
+            assert sender.transport.send(receiver_id, message)
+        await until(has_received(receiver, len(messages)))
         assert [payload for _, _, payload in receiver.messages] == messages
         assert {node_id for node_id, _, _ in receiver.messages} == {sender.node_id}
     assert a.counts.totals["sent"] >= sum(map(len, messages))
@@ -170,7 +183,7 @@ async def test_messages_of_all_sizes_arrive_in_order_in_both_directions(cluster,
     assert a.counts.totals["connected"] == 1
 
 
-async def test_a_node_knows_whom_it_can_send_to_and_when_it_heard_from_them(cluster):
+async def test_a_node_knows_whom_it_can_send_to_and_when_it_heard_from_them(cluster: Cluster) -> None:
     a, b = await cluster.pair()
     assert not a.transport.send(2, b"too early")
     assert a.counts.totals["send_failed"] == 1
@@ -190,7 +203,7 @@ async def test_a_node_knows_whom_it_can_send_to_and_when_it_heard_from_them(clus
     assert not a.transport.send(7, b"to nobody")
 
 
-async def test_a_message_past_the_limit_is_refused_and_one_at_the_limit_arrives(cluster):
+async def test_a_message_past_the_limit_is_refused_and_one_at_the_limit_arrives(cluster: Cluster) -> None:
     a, b = await cluster.connected_pair()
     with pytest.raises(TooLargeError):
         a.transport.send(2, bytes(PAYLOAD_SIZE_BYTES_MAX + 1))
@@ -199,7 +212,7 @@ async def test_a_message_past_the_limit_is_refused_and_one_at_the_limit_arrives(
     assert len(b.messages[0][2]) == PAYLOAD_SIZE_BYTES_MAX
 
 
-async def test_one_way_connectivity_is_seen_as_such(cluster):
+async def test_one_way_connectivity_is_seen_as_such(cluster: Cluster) -> None:
     a, b = await cluster.add(1), await cluster.add(2)
     a.transport.set_peers({2: b.endpoint})
     b.transport.set_peers({1: NOWHERE})
@@ -217,7 +230,9 @@ async def test_one_way_connectivity_is_seen_as_such(cluster):
 # ----------------------------------------------------------------------------- coming and going
 
 
-async def test_a_peer_that_starts_later_is_found_and_one_that_restarts_is_found_again(cluster, caplog):
+async def test_a_peer_that_starts_later_is_found_and_one_that_restarts_is_found_again(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     probe = socket.socket()
     probe.bind((HOST, 0))
     port = probe.getsockname()[1]
@@ -232,9 +247,9 @@ async def test_a_peer_that_starts_later_is_found_and_one_that_restarts_is_found_
     for incarnation in ("first", "second"):
         b = await cluster.add(2, port=port, incarnation=incarnation)
         b.transport.set_peers({1: a.endpoint})
-        await until(lambda b=b: a.transport.is_connected(2) and b.transport.is_connected(1))
+        await until(connected(a, b))
         b.transport.send(1, incarnation.encode())
-        await until(lambda incarnation=incarnation: any(m[2] == incarnation.encode() for m in a.messages))
+        await until(has_heard(a, incarnation.encode()))
         generations.append(a.messages[-1][1])
         await b.transport.close()
         await until(lambda: not a.transport.is_connected(2) and a.told[-1] != ("connected", 2))
@@ -245,7 +260,7 @@ async def test_a_peer_that_starts_later_is_found_and_one_that_restarts_is_found_
     assert a.counts.totals["connected"] == 0
 
 
-async def test_a_peer_that_moved_is_dialled_at_its_new_address_and_a_dropped_one_no_more(cluster):
+async def test_a_peer_that_moved_is_dialled_at_its_new_address_and_a_dropped_one_no_more(cluster: Cluster) -> None:
     a, b = await cluster.connected_pair()
     moved = await cluster.add(2)
     a.transport.set_peers({2: moved.endpoint})
@@ -263,7 +278,7 @@ async def test_a_peer_that_moved_is_dialled_at_its_new_address_and_a_dropped_one
     await until(lambda: ("lost", 1) in moved.told)
 
 
-async def test_unchanged_peers_keep_their_connection_and_the_own_id_is_passed_over(cluster):
+async def test_unchanged_peers_keep_their_connection_and_the_own_id_is_passed_over(cluster: Cluster) -> None:
     a, b = await cluster.connected_pair()
     before = list(a.told)
     a.transport.set_peers({1: a.endpoint, 2: b.endpoint, 3: NOWHERE})
@@ -274,7 +289,7 @@ async def test_unchanged_peers_keep_their_connection_and_the_own_id_is_passed_ov
     assert len(b.seen) == 1
 
 
-async def test_a_name_without_an_address_is_logged(cluster, caplog):
+async def test_a_name_without_an_address_is_logged(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     a = await cluster.add(1)
     a.transport.set_peers({2: Endpoint("no-such-host.invalid", 28103), 3: Endpoint("bad..name" + "x" * 80, 1)})
     await until(lambda: a.counts.totals["connect_failed"] >= 3, seconds=30)
@@ -282,7 +297,9 @@ async def test_a_name_without_an_address_is_logged(cluster, caplog):
     assert "no connection to node 3: bad..name" in caplog.text
 
 
-async def test_another_node_at_the_address_is_not_taken_for_the_peer(cluster, caplog):
+async def test_another_node_at_the_address_is_not_taken_for_the_peer(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     a, b = await cluster.add(1), await cluster.add(3)
     a.transport.set_peers({2: b.endpoint})
     await until(lambda: a.counts.totals["connect_failed"] >= 1)
@@ -290,7 +307,7 @@ async def test_another_node_at_the_address_is_not_taken_for_the_peer(cluster, ca
     assert not a.transport.is_connected(2)
 
 
-async def test_a_peer_that_does_not_read_is_paused_and_resumed(cluster):
+async def test_a_peer_that_does_not_read_is_paused_and_resumed(cluster: Cluster) -> None:
     a, b = await cluster.connected_pair()
     count = 0
     while a.transport.send(2, bytes(MIB)):
@@ -305,10 +322,11 @@ async def test_a_peer_that_does_not_read_is_paused_and_resumed(cluster):
     assert a.counts.totals["connected"] == 1
 
 
-async def test_a_connection_that_breaks_while_it_is_paused_is_told_as_lost(cluster):
+async def test_a_connection_that_breaks_while_it_is_paused_is_told_as_lost(cluster: Cluster) -> None:
     """What waited for the peer is gone: a snapshot must begin anew, not go on in the middle (R6)."""
     a, b = await cluster.connected_pair()
     [accepted] = b.transport._listener.connections
+    assert accepted._transport is not None
     accepted._transport.pause_reading()
     while a.transport.send(2, bytes(MIB)):
         pass
@@ -322,7 +340,7 @@ async def test_a_connection_that_breaks_while_it_is_paused_is_told_as_lost(clust
 # ----------------------------------------------------------------------------- requests
 
 
-async def test_requests_by_id_and_by_endpoint(cluster):
+async def test_requests_by_id_and_by_endpoint(cluster: Cluster) -> None:
     a, b = await cluster.connected_pair(PeerSecurity(b"secret"))
     assert await a.transport.request(2, "echo", b"x" * 100_000, 5000) == b"x" * 100_000
     assert await a.transport.request(b.endpoint, "echo", b"y", 5000) == b"y"
@@ -336,7 +354,7 @@ async def test_requests_by_id_and_by_endpoint(cluster):
     assert len(b.seen) == 1, "a request by endpoint took the place of the peer's connection"
 
 
-async def test_a_one_shot_client_asks_without_being_anybody(cluster):
+async def test_a_one_shot_client_asks_without_being_anybody(cluster: Cluster) -> None:
     b = await cluster.add(2, PeerSecurity(b"secret"))
     client = await cluster.add(None, PeerSecurity(b"secret"), port=None, cluster_id=None)
     assert await client.transport.request(b.endpoint, "who", b"", 5000) == b"None"
@@ -345,15 +363,16 @@ async def test_a_one_shot_client_asks_without_being_anybody(cluster):
         await stranger.transport.request(b.endpoint, "who", b"", 5000)
 
 
-async def test_requests_that_were_not_sent_say_so(cluster):
+async def test_requests_that_were_not_sent_say_so(cluster: Cluster) -> None:
     a = await cluster.add(1)
     a.transport.set_peers({2: NOWHERE})
     await until(lambda: a.counts.totals["connect_failed"] >= 1)
-    for target, sentence in [
+    targets: list[tuple[int | Endpoint, str]] = [
         (2, "there is no connection to node 2: 127.0.0.1:1 can not be reached"),
         (7, "node 7 is not a peer of this node"),
         (NOWHERE, "127.0.0.1:1 can not be reached"),
-    ]:
+    ]
+    for target, sentence in targets:
         with pytest.raises(PeerUnreachableError, match=sentence):
             await a.transport.request(target, "propose", b"", 5000)
     with socket.socket() as silent:
@@ -363,7 +382,7 @@ async def test_requests_that_were_not_sent_say_so(cluster):
             await a.transport.request(Endpoint(*silent.getsockname()), "propose", b"", 50)
 
 
-async def test_a_peer_that_dies_leaves_requests_unknown(cluster):
+async def test_a_peer_that_dies_leaves_requests_unknown(cluster: Cluster) -> None:
     a, b = await cluster.connected_pair()
     asking = asyncio.ensure_future(a.transport.request(2, "never", b"", 60_000))
     await asyncio.sleep(0.02)
@@ -372,7 +391,9 @@ async def test_a_peer_that_dies_leaves_requests_unknown(cluster):
         await asking
 
 
-async def test_a_refusing_handler_keeps_a_peer_out_until_it_relents(cluster, caplog):
+async def test_a_refusing_handler_keeps_a_peer_out_until_it_relents(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     a, b = await cluster.add(1), await cluster.add(2)
     b.refusal = "node 1 has to join again"
     a.transport.set_peers({2: b.endpoint})
@@ -382,7 +403,7 @@ async def test_a_refusing_handler_keeps_a_peer_out_until_it_relents(cluster, cap
     await until(lambda: a.transport.is_connected(2))
 
 
-async def test_a_cluster_id_learned_later_counts_from_the_next_connection(cluster):
+async def test_a_cluster_id_learned_later_counts_from_the_next_connection(cluster: Cluster) -> None:
     a, b = await cluster.add(1, cluster_id=None), await cluster.add(2, cluster_id="c2")
     a.transport.set_peers({2: b.endpoint})
     await until(lambda: a.transport.is_connected(2))
@@ -396,15 +417,17 @@ async def test_a_cluster_id_learned_later_counts_from_the_next_connection(cluste
 # ----------------------------------------------------------------------------- secrets and certificates
 
 
-async def test_a_secret_is_rotated_on_running_clusters_without_losing_anybody(cluster):
+async def test_a_secret_is_rotated_on_running_clusters_without_losing_anybody(cluster: Cluster) -> None:
     steps = [PeerSecurity(b"old"), PeerSecurity(b"old", (b"new",)), PeerSecurity(b"new", (b"old",)), PeerSecurity(b"new")]
     for left, right in itertools.pairwise(steps):
         a, b = await cluster.pair(left, right)
-        await until(lambda a=a, b=b: a.transport.is_connected(2) and b.transport.is_connected(1))
+        await until(connected(a, b))
         assert a.counts.totals["connect_failed"] == b.counts.totals["connect_failed"] == 0
 
 
-async def test_different_secrets_never_connect_and_each_side_says_why_once(cluster, caplog):
+async def test_different_secrets_never_connect_and_each_side_says_why_once(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
     a, b = await cluster.pair(PeerSecurity(b"one"), PeerSecurity(b"two"))
     await until(lambda: a.counts.totals["connect_failed"] >= 4 and b.counts.totals["connect_failed"] >= 4)
     assert a.told == b.told == []
@@ -450,7 +473,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("tls") / "ours")
 
 
-async def test_nodes_with_certificates_of_one_authority_talk(cluster, authority):
+async def test_nodes_with_certificates_of_one_authority_talk(cluster: Cluster, authority: Authority) -> None:
     security = authority.contexts("node")
     a, b = await cluster.connected_pair(security)
     a.transport.send(2, b"x" * MIB)
@@ -460,7 +483,9 @@ async def test_nodes_with_certificates_of_one_authority_talk(cluster, authority)
     assert b.messages[0][2] == b"x" * MIB
 
 
-async def test_certificates_of_another_authority_and_plain_connections_are_kept_out(cluster, authority, tmp_path, caplog):
+async def test_certificates_of_another_authority_and_plain_connections_are_kept_out(
+    cluster: Cluster, authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ours = authority.contexts("node")
     foreign = Authority(tmp_path / "theirs")
     foreign.contexts("foreign")
@@ -469,7 +494,7 @@ async def test_certificates_of_another_authority_and_plain_connections_are_kept_
     for security in (foreign.security("foreign", authority), foreign.security("foreign", foreign), PeerSecurity()):
         a = await cluster.add(1, security)
         a.transport.set_peers({2: b.endpoint})
-        await until(lambda a=a: a.counts.totals["connect_failed"] >= 2, seconds=20)
+        await until(has_failed_twice(a), seconds=20)
         assert a.told == []
         await a.transport.close()
     assert b.seen == []
@@ -479,7 +504,9 @@ async def test_certificates_of_another_authority_and_plain_connections_are_kept_
     await until(lambda: a.transport.is_connected(2))
 
 
-async def test_a_certificate_for_another_host_is_refused(cluster, authority, caplog):
+async def test_a_certificate_for_another_host_is_refused(
+    cluster: Cluster, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
     b = await cluster.add(2, authority.contexts("elsewhere", "DNS:elsewhere.example"))
     a = await cluster.add(1, authority.contexts("node"))
     a.transport.set_peers({2: b.endpoint})
@@ -491,7 +518,7 @@ async def test_a_certificate_for_another_host_is_refused(cluster, authority, cap
 # ----------------------------------------------------------------------------- strangers
 
 
-async def test_strangers_do_not_disturb_the_peers(cluster, caplog):
+async def test_strangers_do_not_disturb_the_peers(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     a, b = await cluster.connected_pair(PeerSecurity(b"secret"))
     hostile = [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x80\x00\x00\x00", bytes(100_000), b"\x00\x00\x00\x14\x01"]
     writers = []
@@ -510,7 +537,7 @@ async def test_strangers_do_not_disturb_the_peers(cluster, caplog):
     assert caplog.text.count("came to nothing") == 1
 
 
-async def test_a_slow_handshake_is_cut_off(cluster, monkeypatch):
+async def test_a_slow_handshake_is_cut_off(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metasrv.raft.peers.connection.HANDSHAKE_TIMEOUT_MS", 100)
     b = await cluster.add(2)
     reader, writer = await asyncio.open_connection(*b.endpoint)
@@ -522,7 +549,9 @@ async def test_a_slow_handshake_is_cut_off(cluster, monkeypatch):
     writer.close()
 
 
-async def test_connections_past_the_limit_are_closed_and_the_others_stay(cluster, monkeypatch):
+async def test_connections_past_the_limit_are_closed_and_the_others_stay(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("metasrv.raft.peers.listener.PEER_CONNECTIONS_MAX", 3)
     a, b = await cluster.connected_pair()
     idle = [await asyncio.open_connection(*b.endpoint) for _ in range(2)]
@@ -540,7 +569,7 @@ async def test_connections_past_the_limit_are_closed_and_the_others_stay(cluster
 # ----------------------------------------------------------------------------- listening and closing
 
 
-async def test_an_address_in_use_is_a_clear_error(cluster):
+async def test_an_address_in_use_is_a_clear_error(cluster: Cluster) -> None:
     a = await cluster.add(1)
     with pytest.raises(BindError, match=f"can not listen for peers on {HOST}:{a.endpoint.port}: .*in use"):
         await cluster.add(2, port=a.endpoint.port)
@@ -549,7 +578,7 @@ async def test_an_address_in_use_is_a_clear_error(cluster):
             await Node(3, PeerSecurity()).transport.listen(host, port)
 
 
-async def test_closing_sends_the_last_messages_and_ends_everything(cluster):
+async def test_closing_sends_the_last_messages_and_ends_everything(cluster: Cluster) -> None:
     a, b = await cluster.connected_pair()
     asking = asyncio.ensure_future(b.transport.request(1, "never", b"", 60_000))
     await asyncio.sleep(0.02)

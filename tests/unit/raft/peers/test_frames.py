@@ -8,6 +8,8 @@ import random
 import struct
 import time
 import zlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,7 +54,9 @@ def read(data: bytes, integrity: Integrity, limit: int = FRAME_SIZE_BYTES_MAX) -
 
 
 @given(frame_lists, integrities, st.lists(st.integers(min_value=0, max_value=3000), max_size=12))
-def test_any_split_of_the_bytes_gives_the_same_frames(frames, make_integrity, cuts):
+def test_any_split_of_the_bytes_gives_the_same_frames(
+    frames: list[tuple[FrameKind, bytes]], make_integrity: Callable[[], Integrity], cuts: list[int]
+) -> None:
     data = encoded(frames, make_integrity())
     reader = FrameReader(make_integrity(), FRAME_SIZE_BYTES_MAX)
     got: list[Frame] = []
@@ -65,7 +69,9 @@ def test_any_split_of_the_bytes_gives_the_same_frames(frames, make_integrity, cu
 
 
 @given(frame_lists, integrities)
-def test_one_byte_at_a_time_gives_the_same_frames(frames, make_integrity):
+def test_one_byte_at_a_time_gives_the_same_frames(
+    frames: list[tuple[FrameKind, bytes]], make_integrity: Callable[[], Integrity]
+) -> None:
     reader = FrameReader(make_integrity(), FRAME_SIZE_BYTES_MAX)
     got: list[Frame] = []
     for byte in encoded(frames, make_integrity()):
@@ -75,7 +81,7 @@ def test_one_byte_at_a_time_gives_the_same_frames(frames, make_integrity):
 
 
 @given(st.binary(max_size=2000), integrities)
-def test_random_bytes_are_refused_or_wait_for_more(data, make_integrity):
+def test_random_bytes_are_refused_or_wait_for_more(data: bytes, make_integrity: Callable[[], Integrity]) -> None:
     try:
         frames = read(data, make_integrity(), HELLO_SIZE_BYTES_MAX)
     except FrameError:
@@ -84,7 +90,7 @@ def test_random_bytes_are_refused_or_wait_for_more(data, make_integrity):
 
 
 @given(st.data(), integrities)
-def test_a_changed_bit_is_noticed(data, make_integrity):
+def test_a_changed_bit_is_noticed(data: st.DataObject, make_integrity: Callable[[], Integrity]) -> None:
     good = encoded([(FrameKind.RAFT, b"payload"), (FrameKind.RAFT, b"another")], make_integrity())
     position = data.draw(st.integers(min_value=0, max_value=len(good) * 8 - 1))
     bad = bytearray(good)
@@ -99,7 +105,7 @@ def test_a_changed_bit_is_noticed(data, make_integrity):
 
 
 @pytest.mark.parametrize("make_integrity", [ChecksumIntegrity, lambda: KeyedIntegrity(KEY)])
-def test_repeated_left_out_and_swapped_frames_are_noticed(make_integrity):
+def test_repeated_left_out_and_swapped_frames_are_noticed(make_integrity: Callable[[], Integrity]) -> None:
     integrity = make_integrity()
     first, second, third = (encoded([(FrameKind.RAFT, bytes([number]))], integrity) for number in range(3))
     assert len(read(first + second + third, make_integrity())) == 3
@@ -108,14 +114,14 @@ def test_repeated_left_out_and_swapped_frames_are_noticed(make_integrity):
             read(wrong, make_integrity())
 
 
-def test_a_frame_of_another_key_or_of_none_is_refused():
+def test_a_frame_of_another_key_or_of_none_is_refused() -> None:
     for wrong in (KeyedIntegrity(b"o" * 32), ChecksumIntegrity()):
         with pytest.raises(FrameError):
             read(encoded([(FrameKind.RAFT, b"x")], wrong), KeyedIntegrity(KEY))
 
 
 @pytest.mark.parametrize("limit", [HELLO_SIZE_BYTES_MAX, FRAME_SIZE_BYTES_MAX])
-def test_a_length_at_the_limit_is_taken_and_one_past_it_is_refused_at_once(limit):
+def test_a_length_at_the_limit_is_taken_and_one_past_it_is_refused_at_once(limit: int) -> None:
     payload = bytes(limit - OVERHEAD_SIZE_BYTES)
     frames = [(FrameKind.RAFT, payload)]
     assert read(encoded(frames, ChecksumIntegrity()), ChecksumIntegrity(), limit) == frames
@@ -124,13 +130,13 @@ def test_a_length_at_the_limit_is_taken_and_one_past_it_is_refused_at_once(limit
 
 
 @pytest.mark.parametrize("size", [0, 1, OVERHEAD_SIZE_BYTES - 1, 2**31, 2**32 - 1])
-def test_impossible_lengths_are_refused_from_their_four_bytes(size):
+def test_impossible_lengths_are_refused_from_their_four_bytes(size: int) -> None:
     with pytest.raises(FrameError, match=f"a frame of {size} bytes"):
         read(struct.pack(">I", size), ChecksumIntegrity())
 
 
 @pytest.mark.parametrize("bit", range(8 * HEAD_SIZE_BYTES))
-def test_a_damaged_head_is_noticed_before_anybody_waits_for_its_length(bit):
+def test_a_damaged_head_is_noticed_before_anybody_waits_for_its_length(bit: int) -> None:
     """A flipped bit may announce megabytes that nobody sent: a quiet connection would wait for them for hours."""
     data = bytearray(encoded([(FrameKind.RAFT, b"x" * 100)], ChecksumIntegrity()))
     data[bit // 8] ^= 1 << bit % 8
@@ -138,11 +144,11 @@ def test_a_damaged_head_is_noticed_before_anybody_waits_for_its_length(bit):
         read(bytes(data[:HEAD_SIZE_BYTES]), ChecksumIntegrity())
 
 
-def test_the_smallest_frame_is_an_empty_payload():
+def test_the_smallest_frame_is_an_empty_payload() -> None:
     assert read(encoded([(FrameKind.RAFT, b"")], ChecksumIntegrity()), ChecksumIntegrity()) == [(FrameKind.RAFT, b"")]
 
 
-def test_a_payload_past_the_limit_is_not_sent_and_the_connection_stays_usable():
+def test_a_payload_past_the_limit_is_not_sent_and_the_connection_stays_usable() -> None:
     integrity = ChecksumIntegrity()
     assert len(frame_parts(FrameKind.RAFT, bytes(PAYLOAD_SIZE_BYTES_MAX), integrity)[1]) == PAYLOAD_SIZE_BYTES_MAX
     with pytest.raises(TooLargeError, match=f"the limit is {PAYLOAD_SIZE_BYTES_MAX}"):
@@ -154,16 +160,16 @@ def test_a_payload_past_the_limit_is_not_sent_and_the_connection_stays_usable():
 
 
 class Explosive:
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         return (pytest.fail, ("a payload was unpickled",))
 
 
 @pytest.mark.parametrize("bomb", [pickle.dumps(Explosive()), zlib.compress(bytes(10_000_000), 9)])
-def test_pickle_and_zlib_bombs_are_only_bytes(bomb):
+def test_pickle_and_zlib_bombs_are_only_bytes(bomb: bytes) -> None:
     assert read(encoded([(FrameKind.RAFT, bomb)], ChecksumIntegrity()), ChecksumIntegrity()) == [(FrameKind.RAFT, bomb)]
 
 
-def test_a_truncated_frame_waits_and_keeps_no_more_than_it_got():
+def test_a_truncated_frame_waits_and_keeps_no_more_than_it_got() -> None:
     data = encoded([(FrameKind.RAFT, b"x" * 1000)], ChecksumIntegrity())
     reader = FrameReader(ChecksumIntegrity(), FRAME_SIZE_BYTES_MAX)
     reader.feed(data[:-1])
@@ -172,7 +178,7 @@ def test_a_truncated_frame_waits_and_keeps_no_more_than_it_got():
     assert reader.next_frame() == (FrameKind.RAFT, b"x" * 1000)
 
 
-def test_the_limit_and_the_integrity_may_change_between_two_frames_of_one_read():
+def test_the_limit_and_the_integrity_may_change_between_two_frames_of_one_read() -> None:
     hello = encoded([(FrameKind.HELLO, b"hello")], ChecksumIntegrity())
     large = bytes(HELLO_SIZE_BYTES_MAX)
     rest = encoded([(FrameKind.RAFT, large)], KeyedIntegrity(KEY))
@@ -183,7 +189,7 @@ def test_the_limit_and_the_integrity_may_change_between_two_frames_of_one_read()
     assert reader.next_frame() == (FrameKind.RAFT, large)
 
 
-def test_a_large_frame_in_small_reads_is_not_copied_at_every_read():
+def test_a_large_frame_in_small_reads_is_not_copied_at_every_read() -> None:
     """Copying what is there at each of 9,000 reads would move 160 GiB, half a minute of work; it takes some 0.1 s."""
     payload = random.Random(1).randbytes(PAYLOAD_SIZE_BYTES_MAX)
     data = encoded([(FrameKind.RAFT, payload)], ChecksumIntegrity())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -124,7 +124,7 @@ class Pair:
 
 @pytest.mark.parametrize("chunk_size_bytes", [None, 1, 7, 1000])
 @pytest.mark.parametrize("security", [OPEN, SECRET])
-async def test_messages_arrive_in_order_however_the_stream_is_cut(security, chunk_size_bytes):
+async def test_messages_arrive_in_order_however_the_stream_is_cut(security: PeerSecurity, chunk_size_bytes: int) -> None:
     pair = Pair(security, security)
     assert await pair.ready(chunk_size_bytes) is None
     assert pair.dialler.remote == RemoteIdentity(2, "data-2", Endpoint("host", 28102), "c1")
@@ -138,7 +138,7 @@ async def test_messages_arrive_in_order_however_the_stream_is_cut(security, chun
     assert pair.dialler_owner.sent_bytes == pair.acceptor_owner.received_bytes > 0
 
 
-async def test_small_messages_of_one_iteration_leave_together_and_large_ones_at_once():
+async def test_small_messages_of_one_iteration_leave_together_and_large_ones_at_once() -> None:
     pair = Pair()
     await pair.ready()
     pair.dialler.send_raft(b"a")
@@ -154,7 +154,7 @@ async def test_small_messages_of_one_iteration_leave_together_and_large_ones_at_
     assert pair.acceptor_owner.messages == [b"a", b"b", bytes(FLUSH_SIZE_BYTES)]
 
 
-async def test_a_message_at_the_limit_arrives_and_one_past_it_leaves_the_connection_usable():
+async def test_a_message_at_the_limit_arrives_and_one_past_it_leaves_the_connection_usable() -> None:
     pair = Pair(OPEN, OPEN)
     await pair.ready()
     pair.dialler.send_raft(bytes(PAYLOAD_SIZE_BYTES_MAX))
@@ -168,7 +168,7 @@ async def test_a_message_at_the_limit_arrives_and_one_past_it_leaves_the_connect
 # ----------------------------------------------------------------------------- refusals
 
 
-async def test_a_wrong_secret_is_refused_with_a_sentence():
+async def test_a_wrong_secret_is_refused_with_a_sentence() -> None:
     pair = Pair(PeerSecurity(b"another"))
     failure = await pair.ready()
     sentence = "the shared secret (raft_secret) of this node and of the caller differ"
@@ -177,19 +177,19 @@ async def test_a_wrong_secret_is_refused_with_a_sentence():
     assert pair.dialler_owner.told == pair.acceptor_owner.told == ["lost"]
 
 
-async def test_a_node_that_is_not_admitted_is_told_why():
+async def test_a_node_that_is_not_admitted_is_told_why() -> None:
     pair = Pair(refusal="node 1 was removed from this cluster")
     assert await pair.ready() == "it refused: node 1 was removed from this cluster"
     assert "established" not in pair.acceptor_owner.told
 
 
-async def test_another_node_than_expected_is_turned_away_before_anything_is_sent():
+async def test_another_node_than_expected_is_turned_away_before_anything_is_sent() -> None:
     pair = Pair(expected_node_id=3)
     assert await pair.ready() == "node 2 answers there, node 3 was expected"
     assert pair.dialler_owner.told == ["lost"]
 
 
-async def test_no_room_closes_at_once_without_an_answer():
+async def test_no_room_closes_at_once_without_an_answer() -> None:
     owner = Owner()
     owner.no_room = "there are 256 peer connections already"
     acceptor = AcceptedConnection(identity(2), SECRET, 1, owner)
@@ -201,7 +201,7 @@ async def test_no_room_closes_at_once_without_an_answer():
 
 
 @pytest.mark.parametrize("side", ["dialler", "acceptor"])
-async def test_a_handshake_that_takes_too_long_is_given_up(side):
+async def test_a_handshake_that_takes_too_long_is_given_up(side: str) -> None:
     pair = Pair()
     getattr(pair, side).handshake_expired()
     await pair.stream.pump()
@@ -210,7 +210,7 @@ async def test_a_handshake_that_takes_too_long_is_given_up(side):
     assert pair.dialler_owner.told == pair.acceptor_owner.told == ["lost"]
 
 
-async def test_a_finished_handshake_does_not_expire():
+async def test_a_finished_handshake_does_not_expire() -> None:
     pair = Pair()
     await pair.ready()
     for connection in (pair.dialler, pair.acceptor):
@@ -235,7 +235,7 @@ def frame(kind: FrameKind, payload: bytes, integrity: ChecksumIntegrity | None =
 
 @given(st.lists(st.binary(max_size=600), max_size=6))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_random_bytes_reach_nobody(pieces):
+def test_random_bytes_reach_nobody(pieces: list[bytes]) -> None:
     async def run() -> None:
         acceptor, transport, owner = alone(OPEN)
         for piece in pieces:
@@ -262,7 +262,7 @@ def test_random_bytes_reach_nobody(pieces):
         (frame(FrameKind.HELLO, pack((PROTOCOL_VERSION + 1,))), "one side speaks peer protocol 2, the other 1"),
     ],
 )
-async def test_strangers_are_told_why_and_closed(data, failure):
+async def test_strangers_are_told_why_and_closed(data: bytes, failure: str) -> None:
     acceptor, transport, owner = alone()
     transport.receive(data + b"more")
     assert acceptor.closed
@@ -275,7 +275,7 @@ async def test_strangers_are_told_why_and_closed(data, failure):
     assert owner.messages == []
 
 
-async def test_a_dialler_distrusts_what_answers_it():
+async def test_a_dialler_distrusts_what_answers_it() -> None:
     for data in (b"HTTP/1.1 400 Bad Request\r\n", frame(FrameKind.RAFT, b"x"), frame(FrameKind.WELCOME, b"x")):
         owner = Owner()
         dialler = DialledConnection(identity(1), SECRET, Role.PEER, 2, owner)
@@ -286,7 +286,7 @@ async def test_a_dialler_distrusts_what_answers_it():
         assert await dialler.ready == dialler.failure
 
 
-async def test_garbage_after_the_handshake_closes_the_connection_and_delivers_nothing_more():
+async def test_garbage_after_the_handshake_closes_the_connection_and_delivers_nothing_more() -> None:
     pair = Pair()
     await pair.ready()
     pair.dialler.send_raft(b"good")
@@ -298,8 +298,12 @@ async def test_garbage_after_the_handshake_closes_the_connection_and_delivers_no
 
 
 @pytest.mark.parametrize("security", [OPEN, SECRET])
-async def test_a_replayed_or_changed_message_closes_the_connection(security):
-    for damage in (lambda data: data + data, lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]):
+async def test_a_replayed_or_changed_message_closes_the_connection(security: PeerSecurity) -> None:
+    damages: list[Callable[[bytes], bytes]] = [
+        lambda data: data + data,
+        lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:],
+    ]
+    for damage in damages:
         pair = Pair(security, security)
         await pair.ready()
         pair.dialler.send_raft(b"vote for me")
@@ -309,7 +313,7 @@ async def test_a_replayed_or_changed_message_closes_the_connection(security):
         assert pair.acceptor.failure == "a frame was damaged, repeated, left out, or made without the session's key"
 
 
-async def test_a_recorded_conversation_is_worthless_against_a_new_connection():
+async def test_a_recorded_conversation_is_worthless_against_a_new_connection() -> None:
     recorded = bytearray()
     pair = Pair()
     for _ in range(6):
@@ -327,7 +331,7 @@ async def test_a_recorded_conversation_is_worthless_against_a_new_connection():
     assert owner.messages == []
 
 
-async def test_frames_made_without_the_session_key_are_refused_after_a_keyed_handshake():
+async def test_frames_made_without_the_session_key_are_refused_after_a_keyed_handshake() -> None:
     pair = Pair()
     await pair.ready()
     pair.stream.right.receive(frame(FrameKind.RAFT, b"injected"))
@@ -335,7 +339,7 @@ async def test_frames_made_without_the_session_key_are_refused_after_a_keyed_han
     assert pair.acceptor.closed
 
 
-async def test_a_frame_cut_in_the_middle_is_never_delivered():
+async def test_a_frame_cut_in_the_middle_is_never_delivered() -> None:
     pair = Pair()
     await pair.ready()
     pair.dialler.send_raft(b"x" * 100)
@@ -346,7 +350,7 @@ async def test_a_frame_cut_in_the_middle_is_never_delivered():
     assert pair.acceptor_owner.told == ["established", "lost"]
 
 
-async def test_a_client_may_not_send_raft_messages_nor_a_peer_answers():
+async def test_a_client_may_not_send_raft_messages_nor_a_peer_answers() -> None:
     pair = Pair(role=Role.CLIENT, expected_node_id=None)
     await pair.ready()
     pair.dialler.send_raft(b"x")
@@ -363,7 +367,7 @@ async def test_a_client_may_not_send_raft_messages_nor_a_peer_answers():
     "payload",
     [b"", b"\xc1", pack(None), pack((1, "m")), pack((1, 2, b"")), pack(("1", "m", b"")), pack((1, "m", "text"))],
 )
-async def test_a_request_of_another_shape_closes_the_connection(payload):
+async def test_a_request_of_another_shape_closes_the_connection(payload: bytes) -> None:
     pair = Pair()
     await pair.ready()
     pair.dialler._send(FrameKind.REQUEST, payload)
@@ -375,7 +379,7 @@ async def test_a_request_of_another_shape_closes_the_connection(payload):
 @pytest.mark.parametrize(
     "payload", [b"", pack((1, True)), pack((1, 1, b"")), pack(("1", True, b"")), pack((1, True, "t"))]
 )
-async def test_an_answer_of_another_shape_closes_the_connection(payload):
+async def test_an_answer_of_another_shape_closes_the_connection(payload: bytes) -> None:
     pair = Pair()
     await pair.ready()
     pair.acceptor._send(FrameKind.RESPONSE, payload)
@@ -383,7 +387,7 @@ async def test_an_answer_of_another_shape_closes_the_connection(payload):
     assert pair.dialler.closed
 
 
-async def test_a_handler_that_can_not_take_a_message_closes_the_connection_with_its_sentence():
+async def test_a_handler_that_can_not_take_a_message_closes_the_connection_with_its_sentence() -> None:
     pair = Pair()
     await pair.ready()
 
@@ -401,7 +405,7 @@ async def test_a_handler_that_can_not_take_a_message_closes_the_connection_with_
 # ----------------------------------------------------------------------------- requests
 
 
-async def test_requests_are_answered_each_with_its_own_answer_in_any_order():
+async def test_requests_are_answered_each_with_its_own_answer_in_any_order() -> None:
     pair = Pair()
     await pair.ready()
     pair.acceptor_owner.gates["slow"] = asyncio.Event()
@@ -413,7 +417,7 @@ async def test_requests_are_answered_each_with_its_own_answer_in_any_order():
     assert await slow == b"1"
 
 
-async def test_an_error_of_the_other_node_is_raised_here():
+async def test_an_error_of_the_other_node_is_raised_here() -> None:
     pair = Pair()
     await pair.ready()
     pair.acceptor_owner.answers["propose"] = NotLeaderError(3)
@@ -422,7 +426,7 @@ async def test_an_error_of_the_other_node_is_raised_here():
     assert raised.value.leader_id == 3
 
 
-async def test_an_error_nobody_foresaw_is_an_unknown_outcome_and_logged_there(caplog):
+async def test_an_error_nobody_foresaw_is_an_unknown_outcome_and_logged_there(caplog: pytest.LogCaptureFixture) -> None:
     pair = Pair()
     await pair.ready()
     pair.acceptor_owner.answers["propose"] = ZeroDivisionError("oops")
@@ -431,7 +435,7 @@ async def test_an_error_nobody_foresaw_is_an_unknown_outcome_and_logged_there(ca
     assert "failed in a way nobody foresaw" in caplog.text
 
 
-async def test_a_lost_connection_leaves_the_outcome_unknown():
+async def test_a_lost_connection_leaves_the_outcome_unknown() -> None:
     pair = Pair()
     await pair.ready()
     pair.acceptor_owner.gates["slow"] = asyncio.Event()
@@ -445,7 +449,7 @@ async def test_a_lost_connection_leaves_the_outcome_unknown():
     await asyncio.gather(*pair.acceptor_owner.tasks)
 
 
-async def test_an_answer_that_does_not_come_leaves_the_outcome_unknown_and_is_ignored_later():
+async def test_an_answer_that_does_not_come_leaves_the_outcome_unknown_and_is_ignored_later() -> None:
     pair = Pair()
     await pair.ready()
     pair.acceptor_owner.gates["slow"] = asyncio.Event()
@@ -455,7 +459,7 @@ async def test_an_answer_that_does_not_come_leaves_the_outcome_unknown_and_is_ig
     assert await pair.ask("quick", b"next") == b"next"
 
 
-async def test_a_cancelled_request_is_forgotten():
+async def test_a_cancelled_request_is_forgotten() -> None:
     pair = Pair()
     await pair.ready()
     pair.acceptor_owner.gates["slow"] = asyncio.Event()
@@ -469,7 +473,7 @@ async def test_a_cancelled_request_is_forgotten():
     assert await pair.ask("quick", b"next") == b"next"
 
 
-async def test_what_was_not_sent_is_certainly_not_done():
+async def test_what_was_not_sent_is_certainly_not_done() -> None:
     pair = Pair()
     with pytest.raises(PeerUnreachableError, match="the handshake is not over"):
         await pair.dialler.request("propose", b"", 1000)
@@ -485,7 +489,7 @@ async def test_what_was_not_sent_is_certainly_not_done():
         await pair.dialler.request("propose", b"", 1000)
 
 
-async def test_an_answer_too_large_for_a_frame_is_an_unknown_outcome():
+async def test_an_answer_too_large_for_a_frame_is_an_unknown_outcome() -> None:
     pair = Pair(OPEN, OPEN)
     await pair.ready()
     pair.acceptor_owner.answers["read"] = bytes(PAYLOAD_SIZE_BYTES_MAX)
@@ -493,7 +497,7 @@ async def test_an_answer_too_large_for_a_frame_is_an_unknown_outcome():
         await pair.ask("read")
 
 
-async def test_requests_in_flight_at_their_limit_and_one_past_it(monkeypatch):
+async def test_requests_in_flight_at_their_limit_and_one_past_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert REQUESTS_IN_FLIGHT_PER_PEER_MAX == 16_384
     monkeypatch.setattr("metasrv.raft.peers.dialled_connection.REQUESTS_IN_FLIGHT_PER_PEER_MAX", 3)
     pair = Pair()
@@ -508,7 +512,7 @@ async def test_requests_in_flight_at_their_limit_and_one_past_it(monkeypatch):
     assert await asyncio.gather(*asking) == [b"", b"", b""]
 
 
-async def test_an_acceptor_serves_no_more_requests_of_one_peer_than_its_limit(monkeypatch):
+async def test_an_acceptor_serves_no_more_requests_of_one_peer_than_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("metasrv.raft.peers.accepted_connection.REQUESTS_IN_FLIGHT_PER_PEER_MAX", 2)
     pair = Pair()
     await pair.ready()
@@ -525,7 +529,7 @@ async def test_an_acceptor_serves_no_more_requests_of_one_peer_than_its_limit(mo
 # ----------------------------------------------------------------------------- flow
 
 
-async def test_a_slow_peer_pauses_its_dialler_and_resumes_it():
+async def test_a_slow_peer_pauses_its_dialler_and_resumes_it() -> None:
     pair = Pair(OPEN, OPEN)
     await pair.ready()
     for _ in range(PEER_BUFFER_HIGH_BYTES // MIB):
@@ -539,7 +543,7 @@ async def test_a_slow_peer_pauses_its_dialler_and_resumes_it():
     assert pair.dialler_owner.told == ["established", "paused", "resumed"]
 
 
-async def test_a_peer_that_does_not_read_its_answers_is_not_read_from():
+async def test_a_peer_that_does_not_read_its_answers_is_not_read_from() -> None:
     pair = Pair(OPEN, OPEN)
     await pair.ready()
     pair.acceptor_owner.answers["read"] = bytes(PEER_BUFFER_HIGH_BYTES)
@@ -556,7 +560,7 @@ async def test_a_peer_that_does_not_read_its_answers_is_not_read_from():
     assert [len(answer) for answer in await asyncio.gather(*asking)] == [PEER_BUFFER_HIGH_BYTES] * 2
 
 
-async def test_close_sends_what_waits_and_abort_drops_it():
+async def test_close_sends_what_waits_and_abort_drops_it() -> None:
     for finish, expected in (("close", [b"last words"]), ("abort", [])):
         pair = Pair()
         await pair.ready()

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import SystemClock
 from metasrv.raft.peers import dialling
 from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.dialling import PeerLink
 from metasrv.raft.peers.handshake import RemoteIdentity
-from metasrv.raft.peers.wire_errors import PeerUnreachableError
 
 
 class _NobodyAnswers:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import pytest
+
 from metasrv.model.limits import PEER_CONNECTIONS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.raft.observer import SilentObserver
@@ -70,7 +72,7 @@ class World:
         return dialler, acceptor, MemoryStream(dialler, acceptor)
 
 
-async def test_a_newer_connection_replaces_the_older_one_before_its_first_message():
+async def test_a_newer_connection_replaces_the_older_one_before_its_first_message() -> None:
     world = World()
     first, first_end, first_stream = world.call(1)
     await first_stream.pump()
@@ -93,7 +95,7 @@ async def test_a_newer_connection_replaces_the_older_one_before_its_first_messag
     assert world.listener.connections == frozenset()
 
 
-async def test_an_older_connection_that_finishes_its_handshake_late_does_not_replace_the_newer_one():
+async def test_an_older_connection_that_finishes_its_handshake_late_does_not_replace_the_newer_one() -> None:
     world = World()
     late, _, late_stream = world.call(1)
     _, current, stream = world.call(1)
@@ -103,7 +105,7 @@ async def test_an_older_connection_that_finishes_its_handshake_late_does_not_rep
     assert current.is_open
 
 
-async def test_a_restarted_peer_is_admitted_anew_with_its_new_incarnation():
+async def test_a_restarted_peer_is_admitted_anew_with_its_new_incarnation() -> None:
     world = World()
     for incarnation in ("before", "after"):
         _, _, stream = world.call(1, incarnation)
@@ -112,7 +114,7 @@ async def test_a_restarted_peer_is_admitted_anew_with_its_new_incarnation():
     assert world.contacts.endpoint(1) == Endpoint("host-1", 1)
 
 
-async def test_clients_are_not_asked_for_admission_and_replace_nothing():
+async def test_clients_are_not_asked_for_admission_and_replace_nothing() -> None:
     world = World()
     _, peer, peer_stream = world.call(1)
     await peer_stream.pump()
@@ -126,7 +128,7 @@ async def test_clients_are_not_asked_for_admission_and_replace_nothing():
     assert world.node.told == [("admit", 1, "data")]
 
 
-async def test_a_refused_node_leaves_no_trace():
+async def test_a_refused_node_leaves_no_trace() -> None:
     world = World()
     world.node.refusal = "node 1 is not a member"
     dialler, _, stream = world.call(1)
@@ -137,7 +139,7 @@ async def test_a_refused_node_leaves_no_trace():
     assert ("lost", 1) not in world.node.told
 
 
-async def test_contact_is_the_time_of_the_last_bytes():
+async def test_contact_is_the_time_of_the_last_bytes() -> None:
     world = World()
     dialler, _, stream = world.call(1)
     await stream.pump()
@@ -148,7 +150,7 @@ async def test_contact_is_the_time_of_the_last_bytes():
     assert world.contacts.last_contact(1) == 105.0
 
 
-async def test_connections_at_their_limit_and_one_past_it():
+async def test_connections_at_their_limit_and_one_past_it() -> None:
     world = World()
     ends = []
     for _ in range(PEER_CONNECTIONS_MAX + 1):
@@ -166,7 +168,7 @@ async def test_connections_at_their_limit_and_one_past_it():
         acceptor.abort("the test is over")
 
 
-async def test_a_wrong_secret_is_logged_once_not_at_every_attempt(caplog):
+async def test_a_wrong_secret_is_logged_once_not_at_every_attempt(caplog: pytest.LogCaptureFixture) -> None:
     world = World(PeerSecurity(b"right"))
     for _ in range(5):
         _, _, stream = world.call(1, security=PeerSecurity(b"wrong"))
@@ -177,7 +179,9 @@ async def test_a_wrong_secret_is_logged_once_not_at_every_attempt(caplog):
     ]
 
 
-async def test_a_peer_without_the_secret_is_let_in_and_logged_while_it_is_rolled_out(caplog):
+async def test_a_peer_without_the_secret_is_let_in_and_logged_while_it_is_rolled_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     world = World(PeerSecurity(b"secret", strict=False))
     for _ in range(3):
         _, end, stream = world.call(1, security=PeerSecurity())
@@ -191,7 +195,7 @@ async def test_a_peer_without_the_secret_is_let_in_and_logged_while_it_is_rolled
 # ----------------------------------------------------------------------------- the log
 
 
-def test_a_fault_is_written_when_it_is_new_and_then_now_and_then(caplog):
+def test_a_fault_is_written_when_it_is_new_and_then_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
     clock = HandClock()
     log = QuietLog(logging.getLogger("test"), clock)
     for _ in range(3):
@@ -210,14 +214,14 @@ def test_a_fault_is_written_when_it_is_new_and_then_now_and_then(caplog):
     ]
 
 
-def test_a_stranger_can_not_fill_the_log_with_ever_new_sentences(caplog):
+def test_a_stranger_can_not_fill_the_log_with_ever_new_sentences(caplog: pytest.LogCaptureFixture) -> None:
     log = QuietLog(logging.getLogger("test"), HandClock())
     for number in range(10):
         log.warn("stranger", f"a frame of {number} bytes", whenever_it_changes=False)
     assert caplog.messages == ["a frame of 0 bytes"]
 
 
-def test_recovery_is_written_unless_the_fault_comes_and_goes(caplog):
+def test_recovery_is_written_unless_the_fault_comes_and_goes(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     log = QuietLog(logging.getLogger("test"), HandClock())
     log.recovered("peer", "connected")
@@ -227,7 +231,7 @@ def test_recovery_is_written_unless_the_fault_comes_and_goes(caplog):
     assert caplog.messages == ["connected", "ended", "connected"]
 
 
-def test_the_memory_of_faults_is_bounded(caplog):
+def test_the_memory_of_faults_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     log = QuietLog(logging.getLogger("test"), HandClock())
     for subject in range(SUBJECTS_MAX + 1):
         log.warn(subject, "fault")

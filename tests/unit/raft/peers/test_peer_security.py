@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -53,7 +55,7 @@ def shake(
     return calling.welcomed(welcome), accepted, answering.unproven
 
 
-def test_both_sides_learn_who_is_there_and_share_keys():
+def test_both_sides_learn_who_is_there_and_share_keys() -> None:
     dialled, accepted, unproven = shake(STRICT, STRICT)
     assert dialled.remote == RemoteIdentity(2, "data-2", Endpoint("host", 28103), "c1")
     assert accepted.remote == RemoteIdentity(1, "data-1", Endpoint("host", 28103), "c1")
@@ -76,32 +78,34 @@ def test_both_sides_learn_who_is_there_and_share_keys():
         (STRICT, STRICT, True, False),
     ],
 )
-def test_a_secret_is_rolled_out_without_a_gap(dialler, acceptor, keyed, unproven):
+def test_a_secret_is_rolled_out_without_a_gap(
+    dialler: PeerSecurity, acceptor: PeerSecurity, keyed: bool, unproven: bool
+) -> None:
     dialled, accepted, let_in_unproven = shake(dialler, acceptor)
     assert (dialled.keys is not None, accepted.keys is not None, let_in_unproven) == (keyed, keyed, unproven)
 
 
-def test_a_strict_node_refuses_a_caller_without_a_secret():
+def test_a_strict_node_refuses_a_caller_without_a_secret() -> None:
     with pytest.raises(
         AuthenticationError, match=r"demands the shared secret \(raft_secret\) and the caller proved none"
     ):
         shake(OPEN, STRICT)
 
 
-def test_a_strict_node_does_not_talk_to_one_without_a_secret():
+def test_a_strict_node_does_not_talk_to_one_without_a_secret() -> None:
     with pytest.raises(AuthenticationError, match="it holds no shared secret, but raft_secret_strict demands one"):
         shake(STRICT, OPEN)
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_a_wrong_secret_is_refused_strict_or_not(strict):
+def test_a_wrong_secret_is_refused_strict_or_not(strict: bool) -> None:
     with pytest.raises(
         AuthenticationError, match=r"the shared secret \(raft_secret\) of this node and of the caller differ"
     ):
         shake(PeerSecurity(OLD), PeerSecurity(NEW, strict=strict))
 
 
-def test_every_step_of_a_rotation_works_with_every_neighbouring_step():
+def test_every_step_of_a_rotation_works_with_every_neighbouring_step() -> None:
     steps = [
         PeerSecurity(OLD, strict=True),
         PeerSecurity(OLD, (NEW,), strict=True),
@@ -115,11 +119,11 @@ def test_every_step_of_a_rotation_works_with_every_neighbouring_step():
         shake(steps[0], steps[-1])
 
 
-def test_accepted_secrets_count_before_the_node_has_its_own():
+def test_accepted_secrets_count_before_the_node_has_its_own() -> None:
     assert shake(PeerSecurity(NEW), PeerSecurity(None, (NEW,)))[1].keys is not None
 
 
-def test_a_proof_does_not_fit_another_connection():
+def test_a_proof_does_not_fit_another_connection() -> None:
     calling = DiallerHandshake(identity(1), STRICT, Role.PEER, b"d" * 32)
     first = AcceptorHandshake(identity(2), STRICT, b"a" * 32)
     second = AcceptorHandshake(identity(2), STRICT, b"b" * 32)
@@ -129,7 +133,7 @@ def test_a_proof_does_not_fit_another_connection():
         second.proved(proof)
 
 
-def test_a_dialler_s_own_proof_sent_back_is_not_taken_for_the_acceptor_s():
+def test_a_dialler_s_own_proof_sent_back_is_not_taken_for_the_acceptor_s() -> None:
     calling = DiallerHandshake(identity(1), STRICT, Role.PEER, b"d" * 32)
     proof = calling.challenged(pack((PROTOCOL_VERSION, b"a" * 32, True)))
     for wrong in (proof, b"", bytes(32)):
@@ -137,7 +141,7 @@ def test_a_dialler_s_own_proof_sent_back_is_not_taken_for_the_acceptor_s():
             calling.welcomed(pack((pack((2, "data-2", ("host", 1), "c1")), wrong)))
 
 
-def test_a_changed_identity_voids_the_acceptor_s_proof():
+def test_a_changed_identity_voids_the_acceptor_s_proof() -> None:
     calling = DiallerHandshake(identity(1), STRICT, Role.PEER, b"d" * 32)
     answering = AcceptorHandshake(identity(2), STRICT, b"a" * 32)
     answering.proved(calling.challenged(answering.greeted(calling.hello())))
@@ -146,31 +150,31 @@ def test_a_changed_identity_voids_the_acceptor_s_proof():
         calling.welcomed(pack((pack((3, "data-3", ("host", 1), "c1")), proof)))
 
 
-def test_the_keys_depend_on_everything_that_was_said():
+def test_the_keys_depend_on_everything_that_was_said() -> None:
     transcripts = [transcript_of(b"a", b"bc"), transcript_of(b"ab", b"c"), transcript_of(b"abc")]
     assert len({session_keys(NEW, transcript).dialler for transcript in transcripts}) == 3
     assert dialler_proof(NEW, transcripts[0]) != dialler_proof(OLD, transcripts[0])
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [(None, "c1"), ("c1", None), (None, None), ("c1", "c1")])
-def test_a_node_without_a_cluster_may_talk_to_any(theirs, ours):
+def test_a_node_without_a_cluster_may_talk_to_any(theirs: str | None, ours: str | None) -> None:
     dialled, accepted, _ = shake(OPEN, OPEN, identity(1, theirs), identity(2, ours))
     assert (dialled.remote.cluster_id, accepted.remote.cluster_id) == (ours, theirs)
 
 
-def test_nodes_of_different_clusters_do_not_talk():
+def test_nodes_of_different_clusters_do_not_talk() -> None:
     with pytest.raises(AuthenticationError, match="the caller belongs to cluster c2, this node to cluster c1"):
         shake(OPEN, OPEN, identity(1, "c2"), identity(2, "c1"))
 
 
-def test_a_dialler_that_learns_of_another_cluster_turns_away_itself():
+def test_a_dialler_that_learns_of_another_cluster_turns_away_itself() -> None:
     calling = DiallerHandshake(identity(1, "c1"), OPEN, Role.PEER, b"d" * 32)
     calling.challenged(pack((PROTOCOL_VERSION, b"a" * 32, False)))
     with pytest.raises(AuthenticationError, match="it belongs to cluster c2, this node to cluster c1"):
         calling.welcomed(pack((pack((2, "data-2", ("host", 1), "c2")), b"")))
 
 
-def test_two_nodes_with_one_id_do_not_talk_and_a_node_may_ask_itself():
+def test_two_nodes_with_one_id_do_not_talk_and_a_node_may_ask_itself() -> None:
     for role in Role:
         with pytest.raises(AuthenticationError, match="node id 2 is in use by this node; give each node its own id"):
             shake(OPEN, OPEN, identity(2, incarnation="another"), identity(2), role)
@@ -179,7 +183,7 @@ def test_two_nodes_with_one_id_do_not_talk_and_a_node_may_ask_itself():
     assert shake(OPEN, OPEN, identity(2), identity(2), Role.CLIENT)[1].remote.node_id == 2
 
 
-def test_only_a_client_may_be_nobody():
+def test_only_a_client_may_be_nobody() -> None:
     assert shake(OPEN, OPEN, identity(None), role=Role.CLIENT)[1].remote.node_id is None
     with pytest.raises(FrameError, match="a peer without a node id"):
         shake(OPEN, OPEN, identity(None), role=Role.PEER)
@@ -224,27 +228,27 @@ def greet(payload: bytes) -> None:
         {"more": 1},
     ],
 )
-def test_a_hello_of_another_shape_is_refused(changes):
+def test_a_hello_of_another_shape_is_refused(changes: dict[str, Any]) -> None:
     greet(hello())
     with pytest.raises(FrameError, match="the handshake is not understood"):
         greet(hello(**changes))
 
 
-def test_texts_at_their_limit_fit_in_a_handshake_frame():
+def test_texts_at_their_limit_fit_in_a_handshake_frame() -> None:
     longest = "𝄞" * IDENTITY_TEXT_CHARACTERS_MAX
     payload = hello(incarnation=longest, endpoint=(longest, 65535), cluster_id=longest, node_id=2**64 - 1)
     greet(payload)
     assert len(payload) < HELLO_SIZE_BYTES_MAX - 64
 
 
-def test_another_protocol_version_is_named_whatever_follows_it():
+def test_another_protocol_version_is_named_whatever_follows_it() -> None:
     for payload in (hello(version=2), pack((2, "a shape of the future")), pack((None,))):
         with pytest.raises(FrameError, match="one side speaks peer protocol"):
             greet(payload)
 
 
 @given(st.binary(max_size=300))
-def test_random_payloads_end_a_handshake_and_nothing_else(payload):
+def test_random_payloads_end_a_handshake_and_nothing_else(payload: bytes) -> None:
     calling = DiallerHandshake(identity(1), STRICT, Role.PEER, b"d" * 32)
     answering = AcceptorHandshake(identity(2), STRICT, b"a" * 32)
     for step in (answering.greeted, answering.proved, calling.challenged, calling.welcomed):
@@ -253,7 +257,7 @@ def test_random_payloads_end_a_handshake_and_nothing_else(payload):
 
 
 @given(st.text(max_size=2 * REFUSAL_CHARACTERS_MAX) | st.just("𝄞" * 2 * REFUSAL_CHARACTERS_MAX))
-def test_a_refusal_fits_in_its_frame_and_can_be_logged(sentence):
+def test_a_refusal_fits_in_its_frame_and_can_be_logged(sentence: str) -> None:
     payload = encode_refusal(sentence)
     assert len(payload) < HELLO_SIZE_BYTES_MAX - 64
     assert decode_refusal(payload).isprintable() or not sentence
@@ -261,7 +265,7 @@ def test_a_refusal_fits_in_its_frame_and_can_be_logged(sentence):
 
 
 @given(st.binary(max_size=HELLO_SIZE_BYTES_MAX))
-def test_a_refusal_of_anybody_is_one_printable_line(payload):
+def test_a_refusal_of_anybody_is_one_printable_line(payload: bytes) -> None:
     text = decode_refusal(payload)
     assert text == "" or text.isprintable()
 
@@ -282,14 +286,14 @@ def raft_config(**changes: object) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_without_a_secret_nothing_is_demanded_strict_or_not(strict):
+def test_without_a_secret_nothing_is_demanded_strict_or_not(strict: bool) -> None:
     for secret in (None, ""):
         security = PeerSecurity.from_config(raft_config(raft_secret=secret, raft_secret_strict=strict))
         assert security == PeerSecurity(strict=strict)
         assert shake(security, security)[0].keys is None
 
 
-def test_secrets_come_as_text_or_wrapped():
+def test_secrets_come_as_text_or_wrapped() -> None:
     wrapped = SimpleNamespace(get_secret_value=lambda: "new secret")
     expected = PeerSecurity(NEW, (OLD,), strict=True)
     for secret in ("new secret", wrapped):
@@ -297,12 +301,12 @@ def test_secrets_come_as_text_or_wrapped():
         assert PeerSecurity.from_config(config) == expected
 
 
-def test_half_of_the_tls_files_is_a_mistake_that_names_the_others():
+def test_half_of_the_tls_files_is_a_mistake_that_names_the_others() -> None:
     with pytest.raises(ConfigError, match="missing: raft_tls_cert, raft_tls_key"):
         PeerSecurity.from_config(raft_config(raft_tls_ca="ca.pem"))
 
 
-def test_unreadable_tls_files_are_all_named_at_once(tmp_path):
+def test_unreadable_tls_files_are_all_named_at_once(tmp_path: Path) -> None:
     garbage = tmp_path / "garbage.pem"
     garbage.write_text("not a certificate")
     with pytest.raises(ConfigError) as raised:
@@ -312,7 +316,7 @@ def test_unreadable_tls_files_are_all_named_at_once(tmp_path):
     assert [problem.split(":")[0] for problem in raised.value.problems] == ["raft_tls_ca", "raft_tls_cert, raft_tls_key"]
 
 
-def test_secrets_are_not_in_texts():
+def test_secrets_are_not_in_texts() -> None:
     assert NEW.decode() not in repr(PeerSecurity(NEW, (OLD,)))
     assert OLD.decode() not in repr(PeerSecurity(NEW, (OLD,)))
     assert repr(session_keys(NEW, b"")) == "SessionKeys()"

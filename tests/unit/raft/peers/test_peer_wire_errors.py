@@ -28,14 +28,14 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
-def test_an_error_arrives_as_it_was(error):
+def test_an_error_arrives_as_it_was(error: Exception) -> None:
     arrived = decode_error(encode_error(error))
     assert type(arrived) is type(error)
     assert str(arrived) == str(error)
     assert vars(arrived) == vars(error)
 
 
-def test_every_request_error_class_is_an_example():
+def test_every_request_error_class_is_an_example() -> None:
     def subclasses(kind: type) -> set[type]:
         return {kind}.union(*map(subclasses, kind.__subclasses__()))
 
@@ -43,7 +43,7 @@ def test_every_request_error_class_is_an_example():
     assert defined - {type(example) for example in EXAMPLES} == {errors.RequestError}
 
 
-def test_a_class_that_is_not_in_the_table_goes_as_its_nearest_base():
+def test_a_class_that_is_not_in_the_table_goes_as_its_nearest_base() -> None:
     class BusyError(errors.OverloadedError):
         pass
 
@@ -53,18 +53,18 @@ def test_a_class_that_is_not_in_the_table_goes_as_its_nearest_base():
 @pytest.mark.parametrize(
     "error", [RuntimeError("boom"), errors.CodecError("bad"), KeyError("x"), errors.RequestError("?")]
 )
-def test_any_other_error_is_an_unknown_outcome_that_names_it(error):
+def test_any_other_error_is_an_unknown_outcome_that_names_it(error: Exception) -> None:
     arrived = decode_error(encode_error(error))
     assert type(arrived) is errors.UnknownOutcomeError
     assert type(error).__name__ in str(arrived)
 
 
-def test_an_error_without_text_and_one_that_is_not_unicode():
+def test_an_error_without_text_and_one_that_is_not_unicode() -> None:
     assert str(decode_error(encode_error(errors.NotDoneError()))) == "NotDoneError"
     assert str(decode_error(encode_error(errors.NotDoneError("key \ud800")))) == "key \\ud800"
 
 
-def test_a_text_at_the_limit_is_kept_and_one_past_it_is_cut():
+def test_a_text_at_the_limit_is_kept_and_one_past_it_is_cut() -> None:
     kept, cut = ("x" * size for size in (ERROR_TEXT_CHARACTERS_MAX, ERROR_TEXT_CHARACTERS_MAX + 1))
     assert str(decode_error(encode_error(errors.NotDoneError(kept)))) == kept
     assert str(decode_error(encode_error(errors.NotDoneError(cut)))) == kept
@@ -86,10 +86,10 @@ def test_a_text_at_the_limit_is_kept_and_one_past_it_is_cut():
         pack((3, "text", 7)),
     ],
 )
-def test_what_is_not_understood_is_an_unknown_outcome(data):
+def test_what_is_not_understood_is_an_unknown_outcome(data: bytes) -> None:
     assert type(decode_error(data)) is errors.UnknownOutcomeError
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_never_raise(data):
+def test_random_bytes_never_raise(data: bytes) -> None:
     assert isinstance(decode_error(data), errors.RequestError)
