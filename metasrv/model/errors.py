@@ -78,7 +78,7 @@ class StorageError(FatalError):
 
 
 class InvariantError(FatalError):
-    """A condition that can not happen did; the node stops rather than go on with a wrong state."""
+    """A condition that cannot happen did; the node stops rather than go on with a wrong state."""
 
     exit_code = 9
 

@@ -98,7 +98,7 @@ SNAPSHOT_CHUNK_SIZE_BYTES_MAX = 1 * MIB
 GRPC_CALLS_MAX = 40_000
 """Calls that one node serves at the same time, watch streams among them."""
 GRPC_STREAMS_PER_CONNECTION_MAX = 4_096
-"""Streaming calls under way on one connection, so that one client can not use up what all of them share."""
+"""Streaming calls under way on one connection, so that one client cannot use up what all of them share."""
 GRPC_CONNECTIONS_MAX = 20_000
 """Connections of clients; fewer where the process may not open so many (`open_files.client_connections_max`)."""
 GRPC_CALLS_PER_CONNECTION_MAX = 8_192

@@ -57,7 +57,7 @@ class StateFileSizes(NamedTuple):
 
 
 class _CommandFault(Exception):  # noqa: N818 - never leaves this module
-    """The command at `position` can not be applied; the entry is applied again without it."""
+    """The command at `position` cannot be applied; the entry is applied again without it."""
 
     def __init__(self, position: int, text: str) -> None:
         super().__init__(text)
@@ -165,7 +165,7 @@ class StateMachine:
         """
         last = self._applied.log_id
         if log_id.index != last.index + 1 or log_id.term < last.term:
-            raise InvariantError(f"entry {log_id} can not be applied after {last}: it is not the next one")
+            raise InvariantError(f"entry {log_id} cannot be applied after {last}: it is not the next one")
         refused: dict[int, str] = {}
         try:
             while True:
@@ -371,7 +371,7 @@ def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> 
         raise
     except Exception as error:
         # `apply` is total (invariant 2). The same command fails in the same way on every node.
-        raise _CommandFault(position, f"the command can not be applied: {type(error).__name__}") from error
+        raise _CommandFault(position, f"the command cannot be applied: {type(error).__name__}") from error
 
 
 def _unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:

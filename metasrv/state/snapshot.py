@@ -134,7 +134,7 @@ class SnapshotWriter:
 def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None = None) -> SnapshotInfo:
     """Check a snapshot file from end to end, as slowly as that is; raises DataDamagedError naming what is wrong.
 
-    `sha256` and `cluster_id` are compared when given. Raises StorageError when the file can not be read.
+    `sha256` and `cluster_id` are compared when given. Raises StorageError when the file cannot be read.
     """
     try:
         check_file(path)

@@ -32,7 +32,7 @@ class SnapshotKeys:
             self._store = None
 
     def open(self) -> bool:
-        """False when the file is no longer there; raises DataDamagedError or StorageError when it can not be used."""
+        """False when the file is no longer there; raises DataDamagedError or StorageError when it cannot be used."""
         try:
             self._store = open_snapshot(self._path, shared=True)
             check_schema(self._path, self._store.connection)

@@ -270,7 +270,7 @@ def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: b
         connection.execute(f"PRAGMA cache_size = -{cache_size_kib}")
     except UnicodeDecodeError as error:
         connection.close()
-        raise damaged(path, "schema", "SQLite can not read it and quotes bytes that are no text") from error
+        raise damaged(path, "schema", "SQLite cannot read it and quotes bytes that are no text") from error
     connection.execute("PRAGMA secure_delete = OFF")
     # Nobody else may checkpoint: it would sync on the event loop.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
