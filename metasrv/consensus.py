@@ -73,7 +73,7 @@ class Consensus(Protocol):
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         """Leader only: admit a node (learner first, voter after it caught up). Idempotent.
 
-        Raises NotLeaderError, ChangeInProgressError, MembershipError.
+        Raises NotLeaderError, ChangeInProgressError, MembershipError, TooLargeError for an address past its limit.
         """
         ...
 

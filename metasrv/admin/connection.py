@@ -12,10 +12,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from metasrv.model.limits import ADMIN_CONNECTIONS_REFUSED_MAX
-
-REQUEST_SECONDS_MAX = 20.0
-"""Counted from the connection, or from the first byte of a later request, to the end of the request's head."""
+from metasrv.model.limits import ADMIN_CONNECTIONS_REFUSED_MAX, ADMIN_REQUEST_SECONDS_MAX
 
 
 class DeadlineProtocol(HttpToolsProtocol):
@@ -48,7 +45,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _start(self) -> None:
-        self._deadline = self.loop.call_later(REQUEST_SECONDS_MAX, self._give_up)
+        self._deadline = self.loop.call_later(ADMIN_REQUEST_SECONDS_MAX, self._give_up)
 
     def _end(self) -> None:
         if self._deadline is not None:

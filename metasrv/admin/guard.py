@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from metasrv.admin.control import CONTROL_PATHS
 from metasrv.admin.problem import fault
 from metasrv.admin.responses import TextResponse
-from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX
+from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX, ADMIN_QUERY_AUDITED_CHARACTERS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
 from metasrv.process.loop_steps import timed
@@ -30,7 +30,6 @@ DEBUG_PREFIX = "/debug/"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 CROSS_SITE = "a request from another web site may not change or profile this node"
 UNAUTHORIZED = "this route needs the admin token: Authorization: Bearer <admin_token>"
-QUERY_AUDITED_CHARACTERS_MAX = 1024
 
 
 class BodyTooLargeError(Exception):
@@ -117,7 +116,7 @@ class Guard:
             "authenticated": exchange.authenticated,
             "method": scope["method"],
             "path": scope["path"],
-            "query": scope["query_string"].decode("latin-1")[:QUERY_AUDITED_CHARACTERS_MAX],
+            "query": scope["query_string"].decode("latin-1")[:ADMIN_QUERY_AUDITED_CHARACTERS_MAX],
             "status_code": exchange.status_code,
             "seconds": round(seconds, 6),
             "term": status.term,

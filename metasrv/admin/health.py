@@ -17,9 +17,9 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request
 
 from metasrv.admin.problem import fault
-from metasrv.admin.query import FIELDS_MAX
 from metasrv.admin.responses import JsonResponse, TextResponse, codes
 from metasrv.admin.schemas import HealthSchema
+from metasrv.model.limits import ADMIN_QUERY_FIELDS_MAX
 from metasrv.node.health import LIVENESS_CHECKS, READINESS_CHECKS, Check, HealthMonitor, judge
 
 ProbeParameters: dict[str, Any] = {
@@ -92,7 +92,7 @@ def _add_probe(router: APIRouter, probe: str, names: tuple[str, ...], take: Call
 async def _answer(request: Request, probe: str, checks: list[Check]) -> TextResponse:
     try:
         query = request.scope["query_string"].decode("latin-1")
-        pairs = parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=FIELDS_MAX)
+        pairs = parse_qsl(query, keep_blank_values=True, errors="replace", max_num_fields=ADMIN_QUERY_FIELDS_MAX)
     except ValueError:
         pairs = []
     excluded = [text for name, text in pairs if name == "exclude"]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+from metasrv.model.limits import ADMIN_QUERY_FIELDS_MAX
 from metasrv.model.types import U64_MAX
 
 I32_MAX = 2**31 - 1
-FIELDS_MAX = 100
 
 Value = TypeVar("Value")
 
@@ -22,7 +22,10 @@ def parse_query(query_string: bytes, fields: Mapping[str, Callable[[str], Value 
     """The known fields that were given; empty if a parser returns None for one, or one is given twice."""
     try:
         pairs = parse_qsl(
-            query_string.decode("latin-1"), keep_blank_values=True, errors="replace", max_num_fields=FIELDS_MAX
+            query_string.decode("latin-1"),
+            keep_blank_values=True,
+            errors="replace",
+            max_num_fields=ADMIN_QUERY_FIELDS_MAX,
         )
     except ValueError:
         return {}

@@ -20,6 +20,7 @@ import uvicorn
 from metasrv.admin.app import create_app
 from metasrv.admin.connection import DeadlineProtocol
 from metasrv.model.errors import BindError, ConfigError
+from metasrv.model.limits import ADMIN_KEEP_ALIVE_SECONDS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
 from metasrv.process.listening_socket import listening_socket
@@ -28,7 +29,6 @@ from metasrv.process.operating_system import descriptor_limit
 
 logger = logging.getLogger(__name__)
 
-KEEP_ALIVE_SECONDS = 20
 BACKLOG = 512
 STOP_MARGIN_SECONDS = 1.0
 """The server checks every 100 ms whether it should stop, then whether its connections are closed."""
@@ -111,7 +111,7 @@ class AdminService:
             server_header=False,
             proxy_headers=False,
             limit_concurrency=admin_connections_max(descriptor_limit()),
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_keep_alive=ADMIN_KEEP_ALIVE_SECONDS_MAX,
             backlog=BACKLOG,
             ssl_certfile=certificate if secure else None,
             ssl_keyfile=key if secure else None,

@@ -16,12 +16,11 @@ import json
 from typing import Any
 
 from metasrv.model.errors import MetasrvError
+from metasrv.model.limits import TOKEN_SIZE_BYTES_MAX, VERIFIED_TOKENS_MAX
 
 SECRET_NAME = "grpc-token-key"  # noqa: S105 - the name under which the secret is replicated, not the secret
 SECRET_SIZE_BYTES = 32
 TOKEN_LIFETIME_SECONDS = 3650 * 24 * 3600
-TOKEN_SIZE_BYTES_MAX = 4096
-VERIFIED_TOKENS_MAX = 4096
 
 _HEADER = {"alg": "HS256", "typ": "JWT"}
 

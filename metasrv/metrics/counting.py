@@ -11,8 +11,7 @@ from collections.abc import Hashable, Sequence
 from itertools import accumulate
 from typing import Generic, TypeVar
 
-LABELS_MAX = 256
-"""Label sets of one metric. Peers reconnect from new ports, and each of them would stay forever."""
+from metasrv.model.limits import METRICS_LABELS_MAX
 
 Label = TypeVar("Label", bound=Hashable)
 
@@ -57,7 +56,7 @@ class BoundedCounter(Generic[Label]):
 
     __slots__ = ("_limit", "_other", "values")
 
-    def __init__(self, other: Label, limit: int = LABELS_MAX) -> None:
+    def __init__(self, other: Label, limit: int = METRICS_LABELS_MAX) -> None:
         self._other = other
         self._limit = limit
         self.values: dict[Label, int] = {}
@@ -84,7 +83,7 @@ class HistogramByLabel(Generic[Label]):
 
     __slots__ = ("_bounds", "_limit", "_other", "histograms")
 
-    def __init__(self, bounds: Sequence[float], other: Label, limit: int = LABELS_MAX) -> None:
+    def __init__(self, bounds: Sequence[float], other: Label, limit: int = METRICS_LABELS_MAX) -> None:
         self._bounds = tuple(bounds)
         self._other = other
         self._limit = limit

@@ -1,7 +1,11 @@
-"""Every limit in one place (invariant 10).
+"""What anybody outside a node can make it hold or do: every limit in one place (invariant 10).
 
-Each constant has a test at the limit and one past it. A value here bounds memory, time on the event
-loop or the size of a frame; the units are in the names.
+Outside are clients, peers, users of the admin API and the entries of the log. Each limit is used by the product and has
+a test at it and one past it; `tests/unit/house/test_limits.py` checks that both exist. Units stand at the end of names.
+
+Two kinds of constants stand elsewhere. The HTTP/2 server below the gRPC port is a library of its own, with its limits in
+`grpc_api/http2/`; only those that it is given are here. Constants that tune (page and batch sizes, how often something is
+looked at, how long a node waits for its own disk, threads and processes) stand beside the code that they tune.
 """
 
 from __future__ import annotations
@@ -17,6 +21,10 @@ TRANSACTION_OPERATIONS_MAX = 10_000
 """Operations and conditions of one transaction, all branches together."""
 TRANSACTION_DEPTH_MAX = 16
 """Nesting of a transaction's boolean tree."""
+EXPRESSION_DEPTH_MAX = 64
+"""Nesting that is evaluated when a command is applied; requests are refused far below it (`TRANSACTION_DEPTH_MAX`)."""
+ENTRY_REPLIES_SIZE_BYTES_MAX = 256 * MIB
+"""Values that the replies of one entry hold in memory; a command past it is refused, the same on every node."""
 GRPC_MESSAGE_SIZE_BYTES_DEFAULT = 32 * MIB
 """`grpc_api_max_message_size` when it is not configured."""
 
@@ -71,6 +79,14 @@ INBOX_MESSAGES_MAX = 16_384
 """Raft messages that wait while a sync runs; further ones are dropped, as a network may, and a warning says so."""
 INBOX_SIZE_BYTES_MAX = 128 * MIB
 """Size of these messages."""
+IDENTITY_TEXT_CHARACTERS_MAX = 256
+"""Cluster id, incarnation or host name in a handshake."""
+REFUSAL_CHARACTERS_MAX = 600
+"""The sentence of a refused handshake: with four bytes a character it still fits in a frame of a handshake."""
+ERROR_TEXT_CHARACTERS_MAX = 4096
+"""The sentence of an error that answers a peer's request; a longer one is cut."""
+LOGGED_SUBJECTS_MAX = 256
+"""Peers and addresses whose last logged fault is remembered; past it the oldest is forgotten."""
 REQUESTS_IN_FLIGHT_PER_PEER_MAX = 16_384
 """Forwarded requests that wait for one peer's answer."""
 SNAPSHOT_BURST_SIZE_BYTES_MAX = 4 * MIB
@@ -95,6 +111,10 @@ GRPC_PAGE_SECONDS_MAX = 60
 """A client of a large read that takes longer for one page is cut off."""
 EXPORT_CHUNK_LINES_MAX = 4096
 """Lines of one export message, whatever the request says."""
+TOKEN_SIZE_BYTES_MAX = 4096
+"""A token that a client shows."""
+VERIFIED_TOKENS_MAX = 4096
+"""Good tokens that are remembered, so that their signature is not computed again."""
 
 # Watch ------------------------------------------------------------------------------------------
 WATCHERS_MAX = 20_000
@@ -111,12 +131,22 @@ ADMIN_CONNECTIONS_MAX = 512
 """Concurrent admin connections; requests on further ones are answered 503."""
 ADMIN_CONNECTIONS_REFUSED_MAX = 64
 """Connections past those that get this answer; more are closed at once."""
+ADMIN_REQUEST_SECONDS_MAX = 20.0
+"""From the connection, or the first byte of a further request, to the end of the request's head."""
+ADMIN_KEEP_ALIVE_SECONDS_MAX = 20
+"""A connection without a request is closed after this time."""
+ADMIN_QUERY_FIELDS_MAX = 100
+"""Fields of a query string; one with more counts as empty."""
+ADMIN_QUERY_AUDITED_CHARACTERS_MAX = 1024
+"""Characters of a query string in the audit log."""
 PROFILE_SECONDS_MAX = 300
 """Longest profile."""
 PROFILE_FREQUENCY_HERTZ_MAX = 1000
 """Fastest sampling."""
 METRICS_WINDOW_OBSERVATIONS_MAX = 1024
 """Observations kept for the quantiles of one summary."""
+METRICS_LABELS_MAX = 256
+"""Label sets of one metric; peers reconnect from ever new ports, and each would stay for good."""
 
 # Descriptors ------------------------------------------------------------------------------------
 OPEN_FILES_WANTED = 65_536

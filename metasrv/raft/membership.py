@@ -26,6 +26,7 @@ from metasrv.process.clock import Clock
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.log.format import TERM, kind_of
 from metasrv.raft.log.store import LogStore
+from metasrv.state.command_rules import validate_command
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +73,15 @@ class MembershipChanges:
             return
         if node_id == self._own_id:
             raise MembershipError(f"node id {node_id} is this leader's own; give the joining node another id")
+        registration = AddNode(request.node, False)
+        validate_command(registration)
         if self._lock.locked():
             raise ChangeInProgressError
         async with self._lock:
             deadline = self._clock.monotonic() + timeout_ms / 1000
             await self._remove_other_directory(node_id, wanted, deadline)
             if self._engine.membership().member(node_id) is None:
-                await self._propose(AddNode(request.node, False), self._left_ms(deadline))
+                await self._propose(registration, self._left_ms(deadline))
                 await self._change(lambda now: _with_learner(now, node_id, wanted), deadline)
                 logger.info("node %d joined as a learner, at %s", node_id, request.node.endpoint)
             if not request.learner and node_id not in self._engine.membership().voters:

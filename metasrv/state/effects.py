@@ -7,6 +7,7 @@ then and drops this object otherwise. Runs on the event loop.
 
 from __future__ import annotations
 
+from metasrv.model.limits import ENTRY_REPLIES_SIZE_BYTES_MAX
 from metasrv.model.types import KVMeta, LogId, SeqV
 from metasrv.state.expiry import expire_at_of, expire_ms_of
 from metasrv.state.format import Applied, prefix_end
@@ -15,9 +16,6 @@ from metasrv.state.store import Store
 
 Change = tuple[str, SeqV | None, SeqV | None]
 """(key, previous, current) of one changed record."""
-
-REPLY_SIZE_BYTES_MAX = 256 * 1024 * 1024
-"""Values that the replies of one entry may hold in memory; a command past it is refused, the same on every node."""
 
 
 class RefusedCommandError(Exception):
@@ -58,9 +56,9 @@ class EntryEffects:
         record = self.store.read(key)
         if record is not None:
             self._reply_size_bytes += len(record.data)
-            if self._reply_size_bytes > REPLY_SIZE_BYTES_MAX:
+            if self._reply_size_bytes > ENTRY_REPLIES_SIZE_BYTES_MAX:
                 raise RefusedCommandError(
-                    f"the values that one log entry answers with are larger than {REPLY_SIZE_BYTES_MAX} bytes"
+                    f"the values that one log entry answers with are larger than {ENTRY_REPLIES_SIZE_BYTES_MAX} bytes"
                 )
         return record
 

@@ -10,15 +10,12 @@ from typing import TypeVar
 
 from metasrv.model import commands as c
 from metasrv.model.errors import TooLargeError
-from metasrv.model.limits import TRANSACTION_DEPTH_MAX, TRANSACTION_OPERATIONS_MAX
+from metasrv.model.limits import EXPRESSION_DEPTH_MAX, TRANSACTION_DEPTH_MAX, TRANSACTION_OPERATIONS_MAX
 from metasrv.state.effects import EntryEffects, RefusedCommandError
 from metasrv.state.operations import OPERATION_VALIDATORS, apply_operations
 from metasrv.state.validate import validate_key, validate_numbers, validate_value
 
 Operand = TypeVar("Operand", int, bytes)
-
-EXPRESSION_DEPTH_MAX = 64
-"""Nesting that is still evaluated; requests are refused far below it (`TRANSACTION_DEPTH_MAX`)."""
 
 
 def validate_upsert(command: c.Upsert) -> None:

@@ -205,8 +205,8 @@ async def test_garbage_does_not_harm_the_listener(endpoint: Endpoint) -> None:
 async def test_a_request_that_does_not_come_loses_its_connection(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, sent: bytes, after_a_request: bool
 ) -> None:
-    monkeypatch.setattr(connection, "REQUEST_SECONDS_MAX", 0.3)
-    monkeypatch.setattr(service_module, "KEEP_ALIVE_SECONDS", 1)
+    monkeypatch.setattr(connection, "ADMIN_REQUEST_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(service_module, "ADMIN_KEEP_ALIVE_SECONDS_MAX", 1)
     service = AdminService(make_context())
     endpoint = await service.start()
     reader, writer = await asyncio.open_connection(*endpoint)
@@ -238,7 +238,7 @@ async def test_connections_past_the_limit_are_told_so_and_further_ones_closed(
 
 
 async def test_a_slow_answer_is_not_cut_off(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "REQUEST_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(connection, "ADMIN_REQUEST_SECONDS_MAX", 0.3)
     service = AdminService(make_context())
     endpoint = await service.start()
     async with httpx.AsyncClient(timeout=60) as client:

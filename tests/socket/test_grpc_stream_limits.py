@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 import pytest
 
-from metasrv.protocol.methods import KV_READ_V1
+from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
+from metasrv.protocol.methods import KV_READ_V1, WATCH
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.proto import meta_pb2_grpc
 from tests.support import http2_frames as http2
@@ -27,6 +28,14 @@ async def raw(start_node: StartNode) -> AsyncIterator[tuple[RunningNode, Any]]:
     async with grpc.aio.insecure_channel(node.address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
         make_stub: Any = meta_pb2_grpc.MetaServiceStub
         yield node, make_stub(channel)
+
+
+async def token_from(stub: Any) -> bytes:
+    hello = pb.HandshakeRequest(
+        protocol_version=CLIENT_VERSION, payload=pb.BasicAuth(username="root").SerializeToString()
+    )
+    (reply,) = [reply async for reply in stub.Handshake(iter([hello]))]
+    return bytes(reply.payload)
 
 
 async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
@@ -96,17 +105,34 @@ async def test_large_reads_at_once(raw: tuple[RunningNode, Any], monkeypatch: py
     assert node.service._readers.open_count == 0
 
 
+async def test_calls_of_one_connection(raw: tuple[RunningNode, Any]) -> None:
+    """Clients are told the number and let further calls wait; a client that does not care has them refused."""
+    node, stub = raw
+    server = node.service._server
+    assert server is not None
+    assert server.streams_max == GRPC_CALLS_PER_CONNECTION_MAX
+    server.streams_max = 2
+    reader, writer = await asyncio.open_connection(*node.address.split(":"))
+    writer.write(http2.GREETING)
+    watch = pb.WatchRequest(key="k").SerializeToString()
+    token = await token_from(stub)
+    for stream_id in (1, 3, 5):
+        writer.write(http2.request(node.address, stream_id, WATCH.path, watch, token))
+    refused_stream = b"\0\0\x04\x03\0\0\0\0\x05\0\0\0\x07"
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await reader.readuntil(refused_stream)
+    await until(lambda: node.context.machine.watches.count == 2)
+    writer.close()
+
+
 async def test_what_is_held_for_a_client_that_does_not_read(raw: tuple[RunningNode, Any]) -> None:
     node, stub = raw
     server = node.service._server
     assert server is not None
-    hello = pb.HandshakeRequest(
-        protocol_version=CLIENT_VERSION, payload=pb.BasicAuth(username="root").SerializeToString()
-    )
-    (reply,) = [reply async for reply in stub.Handshake(iter([hello]))]
-    token, value = reply.payload, os.urandom(1_000_000)
+    token, value = await token_from(stub), os.urandom(1_000_000)
     metadata = (("auth-token-bin", token),)
     assert (await stub.Transaction(pb.TxnRequest(if_then=[put("large", value)]), metadata=metadata)).success
+    assert server.budget.limit_bytes == GRPC_HELD_SIZE_BYTES_MAX
     server.budget.limit_bytes = 3_000_000
     read = pb.RaftRequest(data='{"GetKV":{"key":"large"}}')
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from metasrv.model import commands as c
 from metasrv.model.errors import NotDoneError, UnknownOutcomeError
-from metasrv.state.transaction import EXPRESSION_DEPTH_MAX
+from metasrv.model.limits import EXPRESSION_DEPTH_MAX
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
 from verification.simulation.cluster import SimulatedCluster, WrongAnswerError
 from verification.simulation.machine import Process

@@ -371,7 +371,8 @@ def _let_go(process: Process) -> None:
     Files go first: SQLite then copies no write-ahead log into a database that nobody will read.
     """
     shutil.rmtree(process.disk.root, ignore_errors=True)
-    for close in (process.data.machine.close, process.data.writer.close, process.data.directory.close):
+    snapshots = process.consensus.replica.snapshots
+    for close in (snapshots.close, process.data.machine.close, process.data.writer.close, process.data.directory.close):
         try:
             close()
         except (FatalError, OSError):

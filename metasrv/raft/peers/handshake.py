@@ -20,6 +20,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, TypeVar
 
 from metasrv.model.errors import AuthenticationError, CodecError, FrameError
+from metasrv.model.limits import IDENTITY_TEXT_CHARACTERS_MAX, REFUSAL_CHARACTERS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.model.wire import byte_string, pack, string, unpack, unsigned, unsigned_or_none
 from metasrv.raft.peers.security import (
@@ -41,10 +42,6 @@ What stays the same in every version: the frames of the handshake, a HELLO that 
 CHALLENGE that begins with the version, and a REFUSAL. (Version 1 of metasrv 0.1 had frames without a check of their head
 before that was a rule; `frames.DamagedHeadError` says so.)
 """
-IDENTITY_TEXT_CHARACTERS_MAX = 256
-"""Longest cluster id, incarnation or host name in a handshake."""
-REFUSAL_CHARACTERS_MAX = 600
-"""Longest sentence of a refusal: with four bytes a character it still fits in a frame of a handshake."""
 
 
 class Role(IntEnum):

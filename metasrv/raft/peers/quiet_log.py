@@ -9,12 +9,11 @@ import logging
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from metasrv.model.limits import LOGGED_SUBJECTS_MAX
 from metasrv.process.clock import Clock
 
 REPEAT_AFTER_SECONDS = 60.0
 """A fault that lasts is written again after this time."""
-SUBJECTS_MAX = 256
-"""Things remembered; past this number the oldest is forgotten, and its next fault is written at once."""
 
 
 @dataclass(slots=True)
@@ -45,7 +44,7 @@ class QuietLog:
             return
         more = f" (and {last.suppressed} more since the last line)" if last is not None and last.suppressed else ""
         self._last.pop(subject, None)
-        if len(self._last) >= SUBJECTS_MAX:
+        if len(self._last) >= LOGGED_SUBJECTS_MAX:
             del self._last[next(iter(self._last))]
         self._last[subject] = _Last(sentence, now, 0)
         self._logger.warning("%s%s", sentence, more)

@@ -27,10 +27,8 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
     ViewLostError,
 )
+from metasrv.model.limits import ERROR_TEXT_CHARACTERS_MAX
 from metasrv.model.wire import integer, pack, string, unpack, unsigned, unsigned_or_none
-
-ERROR_TEXT_CHARACTERS_MAX = 4096
-"""Longer texts are cut: a sentence for an operator, not a transport for data."""
 
 
 def _not_leader(text: str, leader_id: Any = None) -> NotLeaderError:

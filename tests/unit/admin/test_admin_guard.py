@@ -13,7 +13,7 @@ import pytest
 
 from metasrv.admin.app import create_app
 from metasrv.config.model import Config, RaftConfig
-from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX
+from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX, ADMIN_QUERY_AUDITED_CHARACTERS_MAX
 from metasrv.node.context import NodeContext
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
@@ -129,6 +129,17 @@ async def test_every_change_leaves_one_audit_line(guarded: httpx.AsyncClient, ca
     assert (lines[1]["node_id"], lines[1]["term"], lines[1]["last_applied"], lines[1]["method"]) == (1, 67, 53067, "GET")
     assert lines[1]["client"].startswith("127.0.0.1:")
     assert TOKEN not in caplog.text
+
+
+@pytest.mark.parametrize("past", [0, 1])
+async def test_the_audit_line_holds_so_much_of_a_query(
+    guarded: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, past: int
+) -> None:
+    query = "x" * (ADMIN_QUERY_AUDITED_CHARACTERS_MAX - 1) + "y" + "z" * past
+    with caplog.at_level(logging.INFO, "metasrv.audit"):
+        await guarded.get(f"/v1/ctrl/trigger_snapshot?{query}")
+    (line,) = [json.loads(record.getMessage()) for record in caplog.records if record.name == "metasrv.audit"]
+    assert line["query"] == query[:ADMIN_QUERY_AUDITED_CHARACTERS_MAX]
 
 
 async def test_requests_are_counted_by_route_and_never_by_made_up_path(

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 
 from metasrv.grpc_api.tokens import (
     TOKEN_LIFETIME_SECONDS,
-    TOKEN_SIZE_BYTES_MAX,
-    VERIFIED_TOKENS_MAX,
     TokenError,
     TokenSigner,
 )
+from metasrv.model.limits import TOKEN_SIZE_BYTES_MAX, VERIFIED_TOKENS_MAX
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 NOW = 1_700_000_000
@@ -95,6 +94,8 @@ def test_a_token_at_and_past_the_size_limit() -> None:
 
 def test_the_memory_of_verified_tokens_is_bounded() -> None:
     signer = TokenSigner(SECRET, None)
-    for i in range(VERIFIED_TOKENS_MAX + 2):
+    for i in range(VERIFIED_TOKENS_MAX):
         signer.verify(signer.sign("root", NOW - i), NOW)
-    assert len(signer._verified) <= VERIFIED_TOKENS_MAX
+    assert len(signer._verified) == VERIFIED_TOKENS_MAX
+    signer.verify(signer.sign("root", NOW + 1), NOW)
+    assert len(signer._verified) == 1

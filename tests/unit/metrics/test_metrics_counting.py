@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metasrv.metrics.counting import LABELS_MAX, BoundedCounter, Histogram, HistogramByLabel
+from metasrv.metrics.counting import BoundedCounter, Histogram, HistogramByLabel
 from metasrv.metrics.exposition import Family, Sample, encode, format_value
 from metasrv.metrics.quantiles import SlidingWindow
-from metasrv.model.limits import METRICS_WINDOW_OBSERVATIONS_MAX
+from metasrv.model.limits import METRICS_LABELS_MAX, METRICS_WINDOW_OBSERVATIONS_MAX
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -69,15 +69,15 @@ def test_histograms_add_up() -> None:
 
 def test_labels_are_bounded_and_nothing_is_lost() -> None:
     counter: BoundedCounter[str] = BoundedCounter("other")
-    for number in range(LABELS_MAX):
+    for number in range(METRICS_LABELS_MAX):
         counter.add(str(number), 1)
-    assert len(counter.values) == LABELS_MAX
+    assert len(counter.values) == METRICS_LABELS_MAX
     assert "other" not in counter.values
     counter.add("one more", 1)
     counter.add("and another", 1)
-    assert len(counter.values) <= LABELS_MAX + 1
+    assert len(counter.values) <= METRICS_LABELS_MAX + 1
     assert (counter.values["other"], counter.values["one more"]) == (2, 1)
-    assert sum(counter.values.values()) == LABELS_MAX + 2
+    assert sum(counter.values.values()) == METRICS_LABELS_MAX + 2
 
 
 def test_histograms_by_label_are_bounded() -> None:

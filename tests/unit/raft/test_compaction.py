@@ -62,6 +62,7 @@ def purged(
 
 def test_the_configured_number_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert purged(monkeypatch, 0, None) == [990]
+    assert purged(monkeypatch, LOG_MEMORY_BYTES_MAX, None) == [990]
     assert purged(monkeypatch, LOG_MEMORY_BYTES_MAX + 1, None) == [999], "less, when the log is large"
 
 

@@ -13,8 +13,9 @@ from pysyncobj.node import Node as EngineNode
 from metasrv.consensus import JoinRequest
 from metasrv.model import commands as c
 from metasrv.model.entries import RegularEntry
-from metasrv.model.errors import ChangeInProgressError, NotLeaderError, UnknownOutcomeError
-from metasrv.model.types import LogId, Node
+from metasrv.model.errors import ChangeInProgressError, NotLeaderError, TooLargeError, UnknownOutcomeError
+from metasrv.model.limits import KEY_SIZE_BYTES_MAX
+from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.process.clock import SystemClock
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.messages import AppendReply, LeaderPing
@@ -103,6 +104,15 @@ async def test_d6_no_change_before_the_leader_s_own_entry_is_applied(tmp_path: P
     with pytest.raises(ChangeInProgressError):
         await leading.changes.leave(3, 5_000)
     assert set(leading.bench.engine.membership().voters) == {1, 2, 3}
+
+
+async def test_a_node_whose_address_is_too_long_is_not_admitted(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    node = Node(4, Endpoint("h" * (KEY_SIZE_BYTES_MAX + 1), 1), "", None)
+    with pytest.raises(TooLargeError, match="the node's address in bytes"):
+        await leading.changes.join(JoinRequest(node, "directory-4", True), 5_000)
+    assert leading.proposed == []
+    assert set(leading.bench.engine.membership().learners) == set()
 
 
 # ----------------------------------------------------------------------------- leadership lost meanwhile

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from metasrv.model.errors import FatalError, StorageError
-from metasrv.model.limits import PEER_BUFFER_HIGH_BYTES, PEER_BUFFER_SIZE_BYTES_MAX, SNAPSHOT_BURST_SIZE_BYTES_MAX
+from metasrv.model.limits import (
+    PEER_BUFFER_HIGH_BYTES,
+    PEER_BUFFER_SIZE_BYTES_MAX,
+    SNAPSHOT_BURST_SIZE_BYTES_MAX,
+    SNAPSHOT_CHUNK_SIZE_BYTES_MAX,
+)
 from metasrv.model.types import LogId
 from metasrv.raft.core.messages import SnapshotChunk
 from metasrv.raft.log.storage_thread import InlineStorage
@@ -21,7 +26,7 @@ from metasrv.testing.hand_clock import HandClock
 class Node:
     """The snapshots of one node, with what they tell it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, chunk_size_bytes: int = 4096) -> None:
         self.directory = directory
         self.clock = HandClock()
         self.failures: list[FatalError] = []
@@ -35,7 +40,7 @@ class Node:
             tail_at=lambda _index: None,
             verified=lambda _info: None,
             failed=self.failures.append,
-            chunk_size_bytes=4096,
+            chunk_size_bytes=chunk_size_bytes,
             receive_timeout_seconds=4.0,
         )
 
@@ -76,6 +81,19 @@ def test_one_step_sends_no_more_of_a_snapshot_than_the_peer_s_buffer_takes(tmp_p
     assert chunk is not None
     assert chunk.offset_bytes == sent_bytes, "it goes on where it was"
     assert not is_last
+    node.snapshots.peer_gone(2)
+
+
+@pytest.mark.parametrize("past", [0, 1])
+def test_a_chunk_is_no_larger_than_its_limit_whatever_is_configured(tmp_path: Path, past: int) -> None:
+    node = Node(tmp_path, chunk_size_bytes=SNAPSHOT_CHUNK_SIZE_BYTES_MAX + past)
+    node.have_snapshot(7, bytes(SNAPSHOT_CHUNK_SIZE_BYTES_MAX + 1))
+    chunk, is_last = node.snapshots.next_chunk(2)
+    assert chunk is not None
+    assert (len(chunk.data), is_last) == (SNAPSHOT_CHUNK_SIZE_BYTES_MAX, False)
+    chunk, is_last = node.snapshots.next_chunk(2)
+    assert chunk is not None
+    assert (len(chunk.data), is_last) == (1, True)
     node.snapshots.peer_gone(2)
 
 

@@ -243,13 +243,14 @@ def test_apply_is_total_even_for_what_no_decoder_lets_through(bench: Bench, oper
 
 
 def test_replies_of_one_entry_have_a_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(effects, "REPLY_SIZE_BYTES_MAX", 1000)
+    monkeypatch.setattr(effects, "ENTRY_REPLIES_SIZE_BYTES_MAX", 1000)
     bench.put("a", bytes(500))
+    bench.put("one", b"1")
     get = c.Get("a")
     assert isinstance(bench.apply(c.Transaction((), (), (get, get), ()))[0], c.TransactionReply)
-    (reply,) = bench.apply(c.Transaction((), (), (c.Put("b", b"x"), get, get, get), ()))
+    (reply,) = bench.apply(c.Transaction((), (), (c.Put("b", b"x"), get, get, c.Get("one")), ()))
     assert isinstance(reply, c.ErrorReply)
-    assert bench.keys() == ["a"]
+    assert bench.keys() == ["a", "one"]
 
 
 def test_a_flipped_byte_of_a_record_is_never_served(bench: Bench) -> None:

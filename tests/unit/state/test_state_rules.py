@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from metasrv.model import commands as c
+from metasrv.model.limits import EXPRESSION_DEPTH_MAX
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.state.expiry import expire_ms_of
 from metasrv.state.operations import sequential_name
@@ -82,6 +83,16 @@ def test_what_has_expired_is_hidden_at_any_later_time(bench: Bench) -> None:
     assert bench.keys(U64) == []
     assert bench.machine.list_range("", None, None, 5, U64) == []
     assert bench.machine.key_count == 1, "an idle cluster sweeps nothing"
+
+
+def test_a_tree_is_evaluated_down_to_its_limit(bench: Bench) -> None:
+    tree = c.Expression(c.Combine.AND, (), ())
+    for _ in range(EXPRESSION_DEPTH_MAX - 1):
+        tree = c.Expression(c.Combine.AND, (tree,), ())
+    assert bench.apply(c.BranchTransaction((c.Branch(tree, ()),))) == (c.BranchTransactionReply(0, ()),)
+    deeper = c.Expression(c.Combine.AND, (tree,), ())
+    (reply,) = bench.apply(c.BranchTransaction((c.Branch(deeper, ()),)))
+    assert reply == c.ErrorReply(f"the boolean tree is nested more than {EXPRESSION_DEPTH_MAX} levels")
 
 
 def test_sequential_names() -> None:

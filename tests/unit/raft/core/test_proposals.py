@@ -10,7 +10,12 @@ from metasrv.model.codec import encode_command
 from metasrv.model.commands import FeatureReply, MatchKind, MatchSeq, Operation, Reply, Upsert
 from metasrv.model.entries import RegularEntry, decode_entry
 from metasrv.model.errors import NotDoneError, NotLeaderError, OverloadedError, StoppingError, UnknownOutcomeError
-from metasrv.model.limits import ENTRY_COMMANDS_MAX, ENTRY_SIZE_BYTES_TARGET, PROPOSALS_WAITING_MAX
+from metasrv.model.limits import (
+    ENTRY_COMMANDS_MAX,
+    ENTRY_SIZE_BYTES_TARGET,
+    PROPOSALS_WAITING_BYTES_MAX,
+    PROPOSALS_WAITING_MAX,
+)
 from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
 from metasrv.raft.core.proposals import PACE_SECONDS_MAX, PAUSE_SECONDS, Proposals
 
@@ -166,6 +171,12 @@ async def test_an_entry_ends_at_its_limits() -> None:
     for _ in range(2):
         _submit(proposals, _put("big", ENTRY_SIZE_BYTES_TARGET))
     assert len(_enter(proposals, 3, 1).commands) == 1  # one command alone may be larger
+    proposals.take_batch(1000)
+    around = len(encode_command(_put("half", 2**16))) - 2**16
+    for past, together in ((0, 2), (1, 1)):
+        for extra in (0, past):
+            _submit(proposals, _put("half", ENTRY_SIZE_BYTES_TARGET // 2 - around + extra))
+        assert len(_enter(proposals, 5 + past, 1).commands) == together
 
 
 async def test_the_queue_is_bounded() -> None:
@@ -174,6 +185,17 @@ async def test_the_queue_is_bounded() -> None:
         _submit(proposals, _put(str(i)))
     with pytest.raises(OverloadedError, match=str(PROPOSALS_WAITING_MAX)):
         _submit(proposals, _put("one more"))
+
+
+async def test_the_size_of_what_waits_is_bounded() -> None:
+    proposals = Proposals(1)
+    encoded = bytes(PROPOSALS_WAITING_BYTES_MAX // 8)
+    for _ in range(8):
+        proposals.submit(_put("large"), encoded, 1.0, 10.0)
+    with pytest.raises(OverloadedError, match=str(PROPOSALS_WAITING_BYTES_MAX)):
+        proposals.submit(_put("small"), b"x", 1.0, 10.0)
+    proposals.take_batch(1000)
+    proposals.submit(_put("small"), b"x", 1.0, 10.0)
 
 
 async def test_a_write_in_the_log_outlives_its_leader_for_a_moment_only() -> None:

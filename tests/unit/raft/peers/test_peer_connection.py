@@ -22,6 +22,7 @@ from metasrv.model.limits import (
     HELLO_SIZE_BYTES_MAX,
     MIB,
     PEER_BUFFER_HIGH_BYTES,
+    PEER_BUFFER_LOW_BYTES,
     PEER_FRAME_SIZE_BYTES_MAX,
     REQUESTS_IN_FLIGHT_PER_PEER_MAX,
 )
@@ -548,6 +549,18 @@ async def test_a_slow_peer_pauses_its_dialler_and_resumes_it() -> None:
     await pair.stream.pump(MIB)
     assert not pair.dialler.paused
     assert pair.dialler_owner.told == ["established", "paused", "resumed"]
+
+
+async def test_a_paused_dialler_resumes_at_the_low_mark_and_not_before() -> None:
+    pair = Pair(OPEN, OPEN)
+    await pair.ready()
+    while not pair.dialler.paused:
+        pair.dialler.send_raft(bytes(MIB))
+    pair.stream.left.take(pair.dialler.buffered_bytes - PEER_BUFFER_LOW_BYTES - 1)
+    assert pair.dialler.buffered_bytes == PEER_BUFFER_LOW_BYTES + 1
+    assert pair.dialler.paused
+    pair.stream.left.take(1)
+    assert not pair.dialler.paused
 
 
 async def test_a_peer_that_does_not_read_its_answers_is_not_read_from() -> None:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from metasrv.model.limits import PEER_CONNECTIONS_MAX
+from metasrv.model.limits import LOGGED_SUBJECTS_MAX, PEER_CONNECTIONS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.peers.accepted_connection import AcceptedConnection
@@ -15,7 +15,7 @@ from metasrv.raft.peers.dialled_connection import DialledConnection
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
 from metasrv.raft.peers.listener import PeerListener
 from metasrv.raft.peers.peer_handler import OneShotHandler
-from metasrv.raft.peers.quiet_log import REPEAT_AFTER_SECONDS, SUBJECTS_MAX, QuietLog
+from metasrv.raft.peers.quiet_log import REPEAT_AFTER_SECONDS, QuietLog
 from metasrv.raft.peers.security import PeerSecurity
 from metasrv.testing.hand_clock import HandClock
 from metasrv.testing.memory_stream import MemoryStream, MemoryTransport
@@ -233,9 +233,9 @@ def test_recovery_is_written_unless_the_fault_comes_and_goes(caplog: pytest.LogC
 
 def test_the_memory_of_faults_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     log = QuietLog(logging.getLogger("test"), HandClock())
-    for subject in range(SUBJECTS_MAX + 1):
+    for subject in range(LOGGED_SUBJECTS_MAX + 1):
         log.warn(subject, "fault")
-    assert len(log._last) == SUBJECTS_MAX
-    log.warn(SUBJECTS_MAX, "fault")
+    assert len(log._last) == LOGGED_SUBJECTS_MAX
+    log.warn(LOGGED_SUBJECTS_MAX, "fault")
     log.warn(0, "fault")
-    assert len(caplog.messages) == SUBJECTS_MAX + 2
+    assert len(caplog.messages) == LOGGED_SUBJECTS_MAX + 2

@@ -12,13 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasrv.model.errors import AuthenticationError, ConfigError, FrameError, PeerError
-from metasrv.model.limits import HELLO_SIZE_BYTES_MAX
+from metasrv.model.limits import HELLO_SIZE_BYTES_MAX, IDENTITY_TEXT_CHARACTERS_MAX, REFUSAL_CHARACTERS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.model.wire import pack, unpack
 from metasrv.raft.peers.handshake import (
-    IDENTITY_TEXT_CHARACTERS_MAX,
     PROTOCOL_VERSION,
-    REFUSAL_CHARACTERS_MAX,
     AcceptorHandshake,
     Agreement,
     DiallerHandshake,

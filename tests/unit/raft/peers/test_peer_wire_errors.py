@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasrv.model import errors
+from metasrv.model.limits import ERROR_TEXT_CHARACTERS_MAX
 from metasrv.model.wire import pack
-from metasrv.raft.peers.wire_errors import ERROR_TEXT_CHARACTERS_MAX, decode_error, encode_error
+from metasrv.raft.peers.wire_errors import decode_error, encode_error
 
 EXAMPLES = [
     errors.InvalidRequestError("the key is empty"),
