@@ -34,7 +34,7 @@ WARM_UP_WRITES = 50
 HAMMER_EVERY = 3
 """In every third round the admin routes, profiles among them, are asked all the while."""
 SERVICE_SECONDS_MAX = 60.0
-"""A cluster that does not serve for so long after its fault was undone is a failure, whatever the machine's load."""
+"""A cluster that does not serve this long after its fault was undone is a failure, whatever the machine's load."""
 LOOKS_AT_REST = 3
 """How often a difference at rest has to show: an entry between two questions is none."""
 SETTINGS = {"snapshot_logs_since_last": 200, "max_applied_log_to_keep": 100}

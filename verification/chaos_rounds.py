@@ -44,7 +44,7 @@ TITLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--rounds", type=int, default=50)
-    parser.add_argument("--minutes", type=float, default=0.0, help="begin no round after so many minutes")
+    parser.add_argument("--minutes", type=float, default=0.0, help="begin no round after this many minutes")
     parser.add_argument("--clients", type=int, default=CLIENTS_DEFAULT)
     parser.add_argument("--nodes", type=int, default=0, help="by default three, and five in every fourth cluster")
     parser.add_argument("--first-round", type=int, default=0, metavar="SEED", help="number of the first round")

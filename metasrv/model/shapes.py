@@ -70,7 +70,7 @@ class Row(NamedTuple, Generic[T]):
     tag: int
     kind: type[T]
     read: Callable[[Any], T]
-    """Of the fields behind the tag."""
+    """Reads the fields behind the tag."""
     write: Callable[[Any], tuple[Any, ...]]
     """The tag included."""
     plain: bool

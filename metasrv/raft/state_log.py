@@ -84,9 +84,9 @@ class StateLog:
         self._written_bytes = 0.0
         """Estimated, since the last passes began."""
         self._synced_bytes = 0.0
-        """Of them, those before the last sync."""
+        """The part written before the last sync."""
         self._share = 1.0
-        """Of the largest estimate, what the last passes found to have been written."""
+        """The share of the largest estimate that the last passes found to have been written."""
         self._is_new = True
         """The log began anew after the last passes, so that the next ones find only what came since."""
         self._file_size_bytes = machine.file_sizes().log_bytes

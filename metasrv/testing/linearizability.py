@@ -39,8 +39,7 @@ class Violation:
         core = self.core
         start = min(operation.called_at for operation in core.operations)
         lines = [
-            f"key {self.key!r} is not linearizable: "
-            f"{self.culprit} by client {self.culprit.process} cannot be explained.",
+            f"key {self.key!r} is not linearizable: {self.culprit} by client {self.culprit.process} cannot be explained.",
             f"The other answers leave only these values possible: {_values(self.states)}.",
             f"The shortest history that shows it, {len(core.operations)} of {len(self.prefix)} operations; seconds since "
             f"its first call; at that time the value was {_values(core.initial_states)}:",

@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
             node_id = cast(tuple[object, ...], unpack(frame.payload))[HELLO_NODE_ID]
             self.source = node_id if isinstance(node_id, int) else NOBODY
         except (MetasrvError, IndexError, TypeError):
-            self.source = NOBODY  # not one of ours: it goes through, and the node deals with it
+            self.source = NOBODY  # not a frame of metasrv: it goes through, and the node deals with it
         self._known = True
         self._dial_on()
 

@@ -29,7 +29,7 @@ class Hunt:
     """The same history without the defect, which must pass."""
     histories: int
     seconds: float
-    """Of processor time: a busy machine must not make a defect survive."""
+    """Processor time: a busy machine must not make a defect survive."""
 
     @property
     def caught(self) -> bool:

@@ -2,5 +2,5 @@
 
 The consensus, log, state, membership and peer connection code is the product's own. Only the event loop, the clock, the
 byte streams between nodes, the storage threads and the system calls that reach a disk are simulated. Everything derives
-from one seed. verification/simulation/DESIGN.md explains how it works; docs/safety.md says what is checked and how to run it.
+from one seed. verification/simulation/DESIGN.md explains how it works, docs/safety.md what is checked and how to run it.
 """

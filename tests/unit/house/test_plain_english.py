@@ -15,7 +15,16 @@ from tests.support.paths import ROOT
 
 SUFFIXES = frozenset({".json", ".md", ".py", ".service", ".sh", ".svg", ".toml", ".yaml", ".yml"})
 SWEPT = (
-    *("metasrv", "verification", "tests/unit", "tests/support", "tests/cluster", "tests/socket", "tests/sim", "tests/chaos"),
+    *(
+        "metasrv",
+        "verification",
+        "tests/unit",
+        "tests/support",
+        "tests/cluster",
+        "tests/socket",
+        "tests/sim",
+        "tests/chaos",
+    ),
     *("tests/compose", "tests/BUGS.md", "benchmarks", "conf", "deploy", "docker", "docs", "scripts"),
     *(".ci/run", ".pre-commit-config.yaml", "Dockerfile", "Makefile", "docker-compose.yml"),
     *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"),
