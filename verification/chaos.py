@@ -29,7 +29,7 @@ CLIENTS_DEFAULT = 12
 PINNED_EVERY = 2
 """Every other client asks one node only, whatever that node is: the others follow the leader."""
 CLIENT_TIMEOUT_SECONDS = 2.5
-"""Short, so that a round does not wait long for the answers of a node that can not give any."""
+"""Short, so that a round does not wait long for the answers of a node that cannot give any."""
 WARM_UP_WRITES = 50
 HAMMER_EVERY = 3
 """In every third round the admin routes, profiles among them, are asked all the while."""

@@ -59,7 +59,7 @@ def compose_command() -> list[str] | None:
 
 
 def why_no_containers() -> str | None:
-    """Why containers can not be used here; None when they can."""
+    """Why containers cannot be used here; None when they can."""
     if shutil.which("docker") is None:
         return "there is no docker program"
     if not _succeeds("docker", "version"):

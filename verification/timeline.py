@@ -24,7 +24,7 @@ LABEL_CHARACTERS_MAX = 64
 OPEN_WIDTH = 70
 
 COLOURS = {"read": "#4c78a8", "unknown": "#9a9a9a", "culprit": "#d62728", "write": "#3a923a"}
-LEGEND = (("read", "read"), ("write", "change"), ("unknown", "outcome unknown"), ("culprit", "can not be explained"))
+LEGEND = (("read", "read"), ("write", "change"), ("unknown", "outcome unknown"), ("culprit", "cannot be explained"))
 
 
 class _Bar(NamedTuple):

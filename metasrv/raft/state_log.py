@@ -211,5 +211,5 @@ class StateLog:
         self._thread.submit(restart_log, self._machine.path, self._limits.kept, on_done=done)
 
     def _fail(self, error: BaseException | None) -> None:
-        text = f"the state's write-ahead log can not be moved into the state file: {error}"
+        text = f"the state's write-ahead log cannot be moved into the state file: {error}"
         self._failed(error if isinstance(error, FatalError) else StorageError(text))

@@ -1,7 +1,7 @@
 """Linearizability checker: is there one order of the operations that explains every answer?
 
 A history is split by key and each key searched on its own (`search.py`), since a history is linearizable exactly when
-each key's is. Operations of unknown outcome may take effect at any time after their call, or never. What can not be
+each key's is. Operations of unknown outcome may take effect at any time after their call, or never. What cannot be
 explained is cut down to the shortest part that shows it (`shrink.py`) and can be drawn (`timeline.py`).
 
 Pure computing; the time can grow exponentially with the operations that overlap, so load generators keep few clients
@@ -33,14 +33,14 @@ class Violation:
     states: tuple[Hashable, ...]
     """Values the object may have had just before the culprit returned, as far as the others tell."""
     core: Core
-    """The least of the prefix that can not be explained either."""
+    """The least of the prefix that cannot be explained either."""
 
     def __str__(self) -> str:
         core = self.core
         start = min(operation.called_at for operation in core.operations)
         lines = [
             f"key {self.key!r} is not linearizable: "
-            f"{self.culprit} by client {self.culprit.process} can not be explained.",
+            f"{self.culprit} by client {self.culprit.process} cannot be explained.",
             f"The other answers leave only these values possible: {_values(self.states)}.",
             f"The shortest history that shows it, {len(core.operations)} of {len(self.prefix)} operations; seconds since "
             f"its first call; at that time the value was {_values(core.initial_states)}:",

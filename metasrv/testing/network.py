@@ -36,7 +36,7 @@ BACKLOG = 128
 
 
 def why_unavailable() -> str | None:
-    """Why this machine can not have such a network; None when it can."""
+    """Why this machine cannot have such a network; None when it can."""
     if not sys.platform.startswith("linux"):
         return "only Linux answers on every address of 127.0.0.0/8"
     return None

@@ -1,4 +1,4 @@
-"""From a history that can not be explained to the least of it that can not be explained either.
+"""From a history that cannot be explained to the least of it that cannot be explained either.
 
 Every step keeps what it claims: if the smaller history had an explanation, so would have the larger one.
 
@@ -31,7 +31,7 @@ CONTEXT_OPERATIONS = 4
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """A history that can not be explained, from any of the states that it may have begun with."""
+    """A history that cannot be explained, from any of the states that it may have begun with."""
 
     operations: tuple[Operation, ...]
     initial_states: tuple[Hashable, ...]
@@ -91,7 +91,7 @@ class _Shrinker:
         return operations
 
     def _cut_beginning(self, operations: list[Operation]) -> list[Operation]:
-        """Begin at the latest moment of rest from which it still can not be explained; the later, the less is known."""
+        """Begin at the latest moment of rest from which it still cannot be explained; the later, the less is known."""
         last = operations[-CONTEXT_OPERATIONS:][0].called_at
         moments = [moment for moment in _moments_of_rest(operations) if moment < last]
         good, bad = 0, len(moments)

@@ -1,14 +1,32 @@
-"""What holds for every unit test: no socket, no sleep, no process, and an event loop that never waits for a timer."""
+"""What holds for every unit test: no socket, no sleep, no process, and an event loop that never waits for a timer.
+
+Files are in memory where the machine has a place for that: many of these tests sync files, none of them tests a disk.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
+from metasrv.model.limits import MIB
 from tests.support.unit_guard import UnitGuard
 from tests.support.virtual_time import RealTimeLoop, VirtualTimeLoop
+
+MEMORY = Path("/dev/shm")
+MEMORY_SIZE_BYTES_MIN = 512 * MIB
+
+
+def _memory_directory() -> str | None:
+    """Where files are kept in memory; None where there is no room for them, as in most containers."""
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < MEMORY_SIZE_BYTES_MIN:
+        return None
+    return str(MEMORY)
 
 
 def pytest_asyncio_loop_factories(
@@ -24,6 +42,8 @@ def pytest_asyncio_loop_factories(
 @pytest.fixture(autouse=True)
 def only_computes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with monkeypatch.context() as patch:
+        if (memory := _memory_directory()) is not None:
+            patch.setattr(tempfile, "tempdir", memory)
         guard = UnitGuard(patch, may_start_programs=request.node.get_closest_marker("program") is not None)
         RealTimeLoop.slept_seconds = 0.0
         yield
@@ -32,3 +52,10 @@ def only_computes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     assert slept == 0.0, (
         f"the event loop slept {slept:.3f} s until a timer: mark the test `virtual_time`, or wait for an event instead"
     )
+
+
+@pytest.fixture
+def tmp_path(only_computes: None) -> Iterator[Path]:
+    """A directory of the test's own, removed behind it."""
+    with tempfile.TemporaryDirectory(prefix="metasrv-unit-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)

@@ -69,7 +69,7 @@ def _watch_event_lost() -> list[Replacement]:
 
 
 STATE_MUTANTS = (
-    Mutant("apply raises", "a command that can not be applied raises in apply (D7)", _apply_raises),
+    Mutant("apply raises", "a command that cannot be applied raises in apply (D7)", _apply_raises),
     Mutant("time of the local clock", "entries take effect at the node's own time", _time_is_local),
     Mutant("expiry by the local clock", "the node's own clock decides what has expired", _sweep_by_local_clock),
     Mutant("watch event lost", "the last change of an entry is not told to watchers", _watch_event_lost),

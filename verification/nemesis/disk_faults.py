@@ -116,7 +116,7 @@ def _why_no_small_file_system() -> str | None:
         ready = b"" if holder.stdout is None else holder.stdout.readline()
         holder.kill()
         holder.communicate()
-    return None if ready == b"ready\n" else "a file system can not be mounted in a namespace of its own without root"
+    return None if ready == b"ready\n" else "a file system cannot be mounted in a namespace of its own without root"
 
 
 async def _keep_full(ballast: Path, left_bytes: int) -> None:

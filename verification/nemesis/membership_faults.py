@@ -96,7 +96,7 @@ async def kill_while_joining(cluster: ProcessCluster, source: random.Random) -> 
 
 
 async def transfer_leadership(cluster: ProcessCluster, source: random.Random) -> None:
-    """Several hand-overs in a row, some to a node that can not take it."""
+    """Several hand-overs in a row, some to a node that cannot take it."""
     for _ in range(4):
         leader = await cluster.wait_for_leader()
         target = source.choice([*sorted(cluster.nodes), 99])

@@ -1,7 +1,7 @@
 """`python -m verification.simulation`: many histories, or one again.
 
 --histories 100000 --seed 1 --workers 2      figures at the end; exit code 1 when anything was violated
---replay 4711 [--changes JSON] [--trace]     one history, with its plan and, if wanted, all that happened
+--replay 4711 [--changes JSON] [--trace]     one history, with its plan and, with --trace, every event
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def say(text: str) -> None:
 
 
 def tell_failure(outcome: Outcome) -> None:
-    """The seed, what was violated, how to replay it, and a smaller plan that fails too."""
+    """Print the seed, what was violated, how to replay it, and a smaller plan that fails too."""
     say(f"\nVIOLATION in seed {outcome.plan.seed}; replay: {COMMAND} --replay {outcome.plan.seed} --trace")
     for violation in outcome.violations:
         say(f"  {violation}")
@@ -73,11 +73,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--histories", type=int, default=2_000, help="how many (default: 2000)")
     parser.add_argument("--seed", type=int, default=1, help="the first of consecutive seeds (default: 1)")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so many seconds of real time")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this many seconds of real time")
     parser.add_argument("--quiet", action="store_true", help="no progress, only failures and figures")
     parser.add_argument("--replay", type=int, metavar="SEED", help="run one history again")
-    parser.add_argument("--changes", help="with --replay: what a smaller plan keeps, as a failure printed it")
-    parser.add_argument("--trace", action="store_true", help="with --replay: print everything that happened")
+    parser.add_argument("--changes", help="with --replay: what a smaller plan keeps, as printed with a failure")
+    parser.add_argument("--trace", action="store_true", help="with --replay: print every event")
     given = parser.parse_args(arguments)
     with silenced_logs():
         if given.replay is not None:

@@ -1,7 +1,7 @@
 """Clients of the simulated cluster: what they ask, through which node, and what they were told.
 
 Each client works on its own record log, and shares registers and counters with the others. Every write has a value of
-its own, so that a lost, a doubled and an invented one all show. Runs in the world's loop.
+its own, so that lost, doubled and invented writes all show. Runs in the world's loop.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLIENT_TIMEOUT_SECONDS = 2.0
 """A client waits a little longer than the node does."""
 BACK_OFF_SECONDS = 0.05
 _UNKNOWN_PER_KEY_MAX = 2
-"""After so many a key is left alone: each doubles what the checker has to try."""
+"""Unknown outcomes after which a key is no longer used: each doubles what the checker has to try."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Told:
 
 
 class Clients:
-    """`count` clients that each do `operations` things, `pause_seconds` apart in the mean."""
+    """`count` clients; each does `operations` operations with a mean pause of `pause_seconds`."""
 
     def __init__(self, cluster: SimulatedCluster, seed: str, count: int, operations: int, pause_seconds: float) -> None:
         self.told = Told()
@@ -59,7 +59,7 @@ class Clients:
         self._extra: list[asyncio.Task[None]] = []
 
     async def run(self) -> None:
-        """Return when all clients are through, or were told to stop."""
+        """Return when all clients have finished or were told to stop."""
         await asyncio.gather(*(self._client(number) for number in range(self._count)))
         while not self._stopping or self._extra:
             extra, self._extra = self._extra, []
@@ -75,7 +75,7 @@ class Clients:
         self._stopped.set()
 
     def probe(self, reads_from: int, writes_to: int) -> None:
-        """One client more writes through one node and another reads the same register through another."""
+        """An extra client writes through one node, and another reads the same register through a different node."""
         self._probes += 1
         serial = self._probes
         if serial % 4 == 1:
@@ -84,7 +84,7 @@ class Clients:
         self._besides(501, self.read(501, reads_from, self._key("register", 0)))
 
     def write(self, node_id: int) -> None:
-        """One client more writes through a node, now, and waits for the answer as long as it takes."""
+        """An extra client writes through a node now and waits for the answer, however long that takes."""
         self._probes += 1
         tag = f"log/502/{self._probes}"
         command = c.Transaction((), (), (c.Put(tag, b"1"),), ())
@@ -100,7 +100,7 @@ class Clients:
         self._extra.append(asyncio.create_task(one()))
 
     def keys_used(self) -> list[tuple[str, str]]:
-        """Kind and name of every key that was used in its last epoch."""
+        """Kind and current name of every key that was used."""
         return [(name.split("/")[0], f"{name}/{epoch}") for name, epoch in sorted(self._epochs.items())]
 
     async def _client(self, number: int) -> None:
@@ -194,7 +194,7 @@ class Clients:
         await self._tagged(client, node_id, key, "add", delta, tag, c.Transaction((), (), operations, ()), after)
 
     async def _lease(self, node_id: int, number: int, ttl_ms: int) -> None:
-        """A record that expires: when it does is for every node to agree on, whatever its clock says."""
+        """Write a record that expires; all nodes must agree when, whatever their clocks say."""
 
         async def call(process: Process) -> object:
             command = c.Upsert(f"lease/{number}", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"1", ttl_ms=ttl_ms)
@@ -214,10 +214,10 @@ class Clients:
 
         reply = await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
         if not isinstance(reply, c.ErrorReply):
-            self._cluster.witness.violation(f"a command that can not be applied was answered with {reply}")
+            self._cluster.witness.violation(f"a command that cannot be applied was answered with {reply}")
 
     async def mark(self, node_id: int) -> None:
-        """A write that matters to nobody, to see whether the node takes one. Raises NotDoneError, UnknownOutcomeError."""
+        """Write a record nobody reads: does the node accept writes? Raises NotDoneError, UnknownOutcomeError."""
 
         async def call(process: Process) -> object:
             command = c.Upsert("mark", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"1")

@@ -31,7 +31,7 @@ from verification.simulation.world import Wire
 T = TypeVar("T")
 
 START_SECONDS = 1000.0
-"""As on a machine that has been up for a while: the engine takes a zero for never."""
+"""Not zero, which the engine takes for "never": as on a machine that has been up for a while."""
 EPOCH_MS = 1_700_000_000_000
 CLIENT_MACHINE = 0
 
@@ -57,7 +57,7 @@ class Trace:
 
 
 class SimulatedCluster:
-    """See the module. `images` are the disks of the first machines."""
+    """The world of one history: machines, network, time and witness."""
 
     def __init__(self, seed: str, base: str, tuning: Tuning, wire: Wire, *, keep_trace: bool = False) -> None:
         self.base = base
@@ -85,7 +85,7 @@ class SimulatedCluster:
         return self.invariants
 
     def note(self, text: str) -> None:
-        """A line of the trace, without the name of this run's directory."""
+        """Add a line to the trace, without the name of this run's directory."""
         self.trace.add(f"{self.scheduler.now - START_SECONDS:.6f} {text.replace(self.base, '')}")
 
     def _note_message(self, from_id: int, to_id: int, payload: bytes) -> None:
@@ -105,7 +105,7 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ time
 
     def run(self, awaitable: Awaitable[T], seconds_max: float) -> T:
-        """Let the world go on until the awaitable is done; raises TimeoutError when it is not in time."""
+        """Run the world until the awaitable is done; raises TimeoutError after `seconds_max` of simulated time."""
 
         async def body() -> T:
             return await awaitable
@@ -116,7 +116,7 @@ class SimulatedCluster:
         finally:
             forget_running_loop()
         if not in_time:
-            raise TimeoutError(f"it is not over after {seconds_max} simulated seconds")
+            raise TimeoutError(f"not over after {seconds_max} simulated seconds")
         return task.result()
 
     async def until(self, condition: Callable[[], bool], every_seconds: float = 0.02) -> None:
@@ -133,7 +133,8 @@ class SimulatedCluster:
     ) -> T:
         """Have a node serve one call, as over gRPC.
 
-        Raises NotDoneError when it never arrived, UnknownOutcomeError when no answer came, otherwise what it raised.
+        Raises NotDoneError when it never arrived, UnknownOutcomeError when no answer came, otherwise what the call
+        raised. An error that is no RequestError is a violation.
         """
         network, scheduler = self.network, self.scheduler
         machine = self.machines[node_id]
@@ -147,7 +148,7 @@ class SimulatedCluster:
             if task.cancelled():
                 scheduler.after(0.0, lost, "it was cancelled")
                 return
-            task.exception()  # seen, also when the answer comes too late for anybody
+            task.exception()  # mark it as seen: nobody may be waiting any more
             scheduler.after(network.delay(node_id, CLIENT_MACHINE), arrive, task)
 
         def arrive(task: asyncio.Task[T]) -> None:
@@ -183,7 +184,7 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ looking
 
     def processes(self) -> list[Process]:
-        """Of all running nodes, by node id."""
+        """The processes of all running nodes, by node id."""
         return [m.process for _, m in sorted(self.machines.items()) if m.process is not None]
 
     def leader(self) -> Process | None:
@@ -192,7 +193,7 @@ class SimulatedCluster:
         return max(leading, key=lambda p: p.consensus.replica.engine.term(), default=None)
 
     def voters(self) -> list[int]:
-        """Of the newest membership that any running node has in its log."""
+        """The voters of the newest membership that any running node has applied."""
         newest: tuple[int, list[int]] = (-1, [])
         for process in self.processes():
             state = process.data.machine

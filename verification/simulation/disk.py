@@ -1,11 +1,12 @@
-"""A machine's disk: real files on a memory file system, and what would be left of them after a power loss.
+"""A machine's disk: real files on a memory file system, and what a power loss would leave of them.
 
-Files are known by inode, names by what the directories say. A name is durable once a directory was synced after it
-was made (as on a journalling file system, which commits everything before as well); content is durable as of the last
-sync of the file. Two kinds of files are synced inside SQLite, where nobody sees it: the raft log, each of whose
-transactions ends with a sync, and the state's database file, which only checkpoints write to. Those count as durable as
-they are, and what a power loss in the middle of a transaction leaves is made from the file before and after it. A
-state file that was not made by SQLite but renamed into place, as a snapshot is, counts only once it was synced.
+Files are identified by inode. A name is durable once any directory was synced after the name was made: a journalling
+file system commits everything before as well. Content is durable as of the file's last sync.
+
+Two kinds of files are synced inside SQLite, where the model cannot see it: the raft log, whose transactions each end with
+a sync, and the state's database file, which only checkpoints write to. Both count as durable at any time; what a power
+loss in the middle of a transaction leaves is made from the file before and after it. A state file that was renamed into
+place, as a snapshot is, counts only once it was synced.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import random
 from collections.abc import Callable
 
 Image = dict[str, bytes]
-"""Relative path to content: all that a machine keeps while nothing runs on it."""
+"""Relative path to content: what a machine's disk holds while nothing runs on it."""
 
 _PAGE_SIZE_BYTES = 512
 _WAL_HEADER_SIZE_BYTES = 32
@@ -34,27 +35,27 @@ class Disk:
     def __init__(self, root: str) -> None:
         self.root = root
         self._content: dict[int, bytes] = {}
-        """What is durable of each inode that was synced, or that was always durable when it lost its name."""
+        """Durable content by inode: of files that were synced, and of always durable files that lost their name."""
         self._names: list[dict[str, int]] = [{}]
         """The durable names, then every later state of the names, oldest first."""
         self._taken_away: set[int] = set()
-        """Inodes that lost a name by a system call of the product's own."""
+        """Inodes that lost a name by a system call of the product, not of SQLite."""
 
     # ------------------------------------------------------------------ the system calls that matter
 
     def file_synced(self, path: str) -> None:
         self._content[os.stat(path).st_ino] = _read(path)
         if path.endswith(f"{_STATE_FILE}-wal"):
-            # The state's write-ahead log is synced to be moved into the state file, which SQLite then syncs.
+            # A checkpoint follows: it copies the write-ahead log into the state file, which SQLite then syncs.
             self._content.setdefault(os.stat(path.removesuffix("-wal")).st_ino, b"")
 
     def directory_synced(self) -> None:
         self._names = [self._scan()]
 
     def before_name_change(self, path: str, source: str | None = None) -> None:
-        """`path` is about to be unlinked, or replaced by `source`: an earlier name state may still bring it back."""
+        """`path` is about to be unlinked, or replaced by `source`: a power loss may still bring it back."""
         if source is not None and source.endswith(_STATE_DRAFT):
-            self.file_synced(source)  # by SQLite, with the transaction that filled it
+            self.file_synced(source)  # SQLite synced it with the transaction that filled it
         if os.path.exists(path):
             self._taken_away.add(os.stat(path).st_ino)
         if path.endswith(_ALWAYS_DURABLE) and os.path.exists(path):
@@ -76,7 +77,7 @@ class Disk:
         return {path: _read(os.path.join(self.root, path)) for path in self._scan()}
 
     def image_after_power_loss(self, source: random.Random) -> Image:
-        """What was synced, and of the rest whatever `source` decides."""
+        """What was synced, and as much of the rest as `source` decides."""
         current = self._scan()
         names = dict(source.choice([*self._names, current]))
         names.update((path, inode) for path, inode in current.items() if _LOG_FILES in path)
@@ -85,7 +86,7 @@ class Disk:
             live = current.get(path) == inode
             durable = self._content.get(inode, b"")
             if not live:
-                # A log that SQLite removed when it closed had all been copied into the database, and synced.
+                # When SQLite removes its log on closing, all of it has been copied into the database and synced.
                 if not path.endswith("-wal") or inode in self._taken_away:
                     image[path] = durable
                 continue
@@ -103,7 +104,7 @@ class Disk:
         return image
 
     def _scan(self) -> dict[str, int]:
-        """Every file's inode by its path, but not what is rebuilt at each start."""
+        """Every file's inode by its path, except for files that are rebuilt at each start."""
         found: dict[str, int] = {}
         directories = [("", self.root)]
         while directories:
@@ -121,7 +122,7 @@ class Disk:
 
 
 def survivors(before: bytes, after: bytes, source: random.Random) -> bytes:
-    """A file of which only `before` was synced: nothing of the rest, a prefix of it, or any sectors."""
+    """What is left of a file of which only `before` was synced: no change, a prefix of the changes, or any sectors."""
     fate = source.random()
     if before == after or fate < 0.4:
         return before
@@ -132,7 +133,7 @@ def survivors(before: bytes, after: bytes, source: random.Random) -> bytes:
 
 
 def wal_survivors(before: bytes, after: bytes, source: random.Random) -> bytes:
-    """SQLite syncs the header of a write-ahead log that begins anew before it writes the first frame."""
+    """As `survivors`; SQLite syncs a new header of a write-ahead log before it writes the first frame."""
     begun = after[:_WAL_HEADER_SIZE_BYTES] + before[_WAL_HEADER_SIZE_BYTES:]
     return survivors(begun, after, source)
 
@@ -150,7 +151,7 @@ def mixed(before: bytes, after: bytes, source: random.Random, block_size_bytes: 
 
 
 def torn_write(root: str, run: Callable[[], object], source: random.Random) -> None:
-    """Run one write of the raft log and leave its write-ahead log as a power loss in the middle of it would."""
+    """Run one write of the raft log; leave the files as a power loss in the middle of it would."""
     path = os.path.join(root, "df_meta/V004/log/raft.db-wal")
     mark = os.path.join(root, "df_meta/V004/log/raft.db-mark")
     before, mark_before = _read(path) if os.path.exists(path) else b"", _read(mark)

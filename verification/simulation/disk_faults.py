@@ -13,7 +13,7 @@ _SETTLE_SECONDS = 0.6
 
 
 async def slow_syncs(nemesis: Nemesis, source: random.Random) -> None:
-    """Each write takes long, at worst for longer than an election."""
+    """Each write takes long, at worst longer than an election."""
     machine = source.choice((nemesis.any, nemesis.leader))(source)
     seconds = source.choice((0.02, 0.1, 0.3, 1.0))
     machine.faults.slow_seconds = seconds
@@ -21,7 +21,7 @@ async def slow_syncs(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def syncs_fail(nemesis: Nemesis, source: random.Random) -> None:
-    """A write is refused, or reported as failed although it was done: the node stops, and is started again."""
+    """A write is refused, or done but reported as failed: the node stops and is started again."""
     await _failing(nemesis, source, source.choice(("refused", "failed late")))
 
 
@@ -73,7 +73,7 @@ async def damage_files(nemesis: Nemesis, source: random.Random) -> None:
 
 
 def damaged(image: Image, older: Image, foreign: Image, source: random.Random, note: Callable[[str], None]) -> Image:
-    """One file of an image spoilt."""
+    """An image with one file damaged."""
     path = source.choice(sorted(image))
     content = bytearray(image[path])
     result = dict(image)

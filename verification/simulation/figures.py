@@ -1,4 +1,4 @@
-"""What a run of many histories adds up to, as figures."""
+"""The figures of a run of many histories."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Figures:
         self.sizes[outcome.plan.size] += 1
 
     def lines(self, elapsed_seconds: float) -> list[str]:
-        """For people."""
+        """The figures as text, one a line."""
         rate = self.histories * 60 / elapsed_seconds if elapsed_seconds else 0.0
         sizes = ", ".join(f"{count} of {size} nodes" for size, count in sorted(self.sizes.items()))
         lines = [

@@ -1,7 +1,7 @@
-"""Clusters that are formed already: the disks of one to seven nodes after they found together, made once per size.
+"""Disks of clusters that are formed already, of one to seven nodes, made once per size.
 
-Forming a cluster takes longer than most histories do afterwards, so most begin with a copy of these disks. They are made
-by the product itself: one node is started alone and the others join it.
+Forming a cluster takes longer than most histories, so most begin with a copy of these disks. The product makes them: one
+node is started alone and the others join it.
 """
 
 from __future__ import annotations

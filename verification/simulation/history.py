@@ -1,4 +1,4 @@
-"""One history from its plan to its verdict: load and faults, healing, progress, and what clients may hold against it."""
+"""One history from its plan to its verdict: load and faults, healing, progress, and what its clients were told."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from verification.simulation.plan import FAULTS, Plan
 from verification.simulation.watching import END_KEY, FIRST_KEY, Watching
 
 HEAL_SECONDS_MAX = 30.0
-"""Within so much simulated time after the last fault everything must be well."""
+"""Simulated time after the last fault within which every member must serve again."""
 CHECK_STEPS_MAX = 500_000
 _SPREAD_SECONDS_MAX = 0.1
 """Time for followers to hear of the last commit."""
 SETTLE_SECONDS_MAX = 3.0
-"""Once nobody asks any more, every node has answered within so much: the longest timeout, and a pause."""
+"""Time within which every node has answered once no requests come: the longest timeout, and a pause."""
 _LOOK_SECONDS = 0.01
 
 
@@ -45,10 +45,10 @@ class Outcome:
     not_done: int
     reads: int
     undecided: int
-    """Keys whose check was given up."""
+    """Keys whose check took too many steps and was given up."""
     faults: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)
-    """What happened besides."""
+    """Other events, by name."""
     trace: list[str] | None = None
 
 
@@ -129,7 +129,7 @@ class _History:
         await self._read_everything()
 
     async def _until_well(self, deadline: float) -> str:
-        """Empty once every member serves and holds the same; otherwise what was still wrong at the deadline."""
+        """Wait until every member serves and holds the same; at the deadline, what is still wrong."""
         while True:
             problem = await self._problem()
             if not problem or self._cluster.witness.violations:
@@ -167,7 +167,7 @@ class _History:
         return process is not None and process.data.machine.last_applied.index >= index
 
     async def _read_everything(self) -> None:
-        """Every key, through one member after the other: these reads are part of the history that is judged."""
+        """Read every key, through one member after the other; the reads are part of the history that is checked."""
         cluster = self._cluster
         members = self._voters()
         for (kind, key), node_id in zip(self._clients.keys_used(), cycle(members), strict=False):
@@ -178,15 +178,15 @@ class _History:
                     await self._clients.read_counter(1000 + node_id, node_id, key)
             except (NotDoneError, UnknownOutcomeError) as error:
                 if self._was_removed(node_id):
-                    continue  # a fault had asked for it, and it took effect only now
+                    continue  # a fault asked for its removal, which took effect only now
                 cluster.witness.violation(f"a healed cluster does not answer through node {node_id}: {error}")
                 return
-        await asyncio.sleep(_LOOK_SECONDS)  # watchers hear a turn of their loop later
+        await asyncio.sleep(_LOOK_SECONDS)  # watchers are told in the next turn of their loop
         self._compare_nodes([node_id for node_id in members if not self._was_removed(node_id)])
         await self._until_settled()
 
     async def _until_settled(self) -> None:
-        """Every proposal ends, also one whose entry was taken back (D15); logs can be purged, and files are short."""
+        """Wait until no proposal is left (D15), logs can be purged, and the files of the state are short."""
         cluster = self._cluster
         deadline = cluster.scheduler.now + SETTLE_SECONDS_MAX
         while True:
@@ -206,24 +206,24 @@ class _History:
                 if owing:
                     cluster.witness.violation(f"writes that nobody answered, by node: {owing}")
                 if holding:
-                    cluster.witness.violation(f"logs that can not be purged behind an entry, by node: {holding}")
+                    cluster.witness.violation(f"logs that cannot be purged behind an entry, by node: {holding}")
                 if long:
                     cluster.witness.violation(f"write-ahead logs of the state that stay long, by node: {long}")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _voters(self) -> list[int]:
-        """As the leader knows them at the moment."""
+        """The voters as the leader knows them now; empty without a leader."""
         leader = self._cluster.leader()
         return [] if leader is None else sorted(leader.data.machine.membership.voters)
 
     def _was_removed(self, node_id: int) -> bool:
-        """Whether a leader says so; without one nobody was."""
+        """Whether the leader no longer counts the node as a voter; False without a leader."""
         voters = self._voters()
         return bool(voters) and node_id not in voters
 
     def _compare_nodes(self, members: list[int]) -> None:
-        """All hold the same records at the same index, and each watch stream has told them."""
+        """Check that all hold the same records at the same index, and that each watch stream has told them."""
         cluster = self._cluster
         dumps: dict[int, tuple[int, list[object]]] = {}
         for node_id in members:

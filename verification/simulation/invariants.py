@@ -1,7 +1,7 @@
 """What must hold after every step of every node, whatever happens.
 
 Sees each process's engine, log and state after each of its steps, each entry as it takes effect, and each start. The
-first node that commits or applies an index says what is there; every other must agree for ever.
+first node that commits or applies an index decides what is there; every other must agree forever.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from verification.simulation.machine import Process
 from verification.simulation.promises import Promises
 
 VIOLATIONS_MAX = 20
-"""A broken cluster breaks everything after it; the first ones tell why."""
+"""Enough: the first violations tell why, the rest are their consequences."""
 TAG_PREFIX = "log/"
-"""Records that clients write once, each with a value of its own."""
+"""Prefix of the records that clients write once each, to find out how often a write took effect."""
 
 
 class _Position(NamedTuple):
@@ -53,13 +53,13 @@ class Invariants:
     def __init__(self) -> None:
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
-        """What happened, for figures: a run that never meets a snapshot proves nothing about them."""
+        """Events by name, for figures: a run without a snapshot proves nothing about snapshots."""
         self.leaders: dict[int, int] = {}
         """Who led each term."""
         self.committed: dict[int, tuple[int, bytes]] = {}
         """Term and content of every committed entry, by index."""
         self._committed_in: dict[int, int] = {}
-        """The term in which each was first known to be committed."""
+        """The term in which each entry was first seen to be committed."""
         self.highest_commit = 0
         self.effects: dict[int, _Effect] = {}
         self.executed: dict[str, int] = {}
@@ -156,7 +156,7 @@ class Invariants:
             self.violation(f"{name}: the log begins at {now.first}, but only {now.applied} is applied")
         newest = replica.snapshots.newest
         if newest is not None and newest.log_id.index > self.highest_commit:
-            # A power loss can take the state back behind a snapshot file of it, never behind what is committed.
+            # A snapshot may be ahead of its node's state after a power loss, but never of what is committed.
             self.violation(f"{name}: a snapshot up to {newest.log_id} is ahead of what is committed")
         if before is None or now.commit > before.commit:
             self._learn_committed(process, now.first if before is None else before.commit + 1, now.commit)
@@ -175,9 +175,9 @@ class Invariants:
             self.violation(f"{name}: its vote of term {now.term} went from node {before.vote} to {now.vote}")
 
     def _check_leader_complete(self, process: Process, name: str) -> None:
-        """Whoever leads has every entry that was committed in an earlier term (Raft figure 3).
+        """Check that a leader has every entry that was committed in an earlier term (Raft, figure 3).
 
-        Late votes can still make a leader of a term that is over; it knows nothing of what came after.
+        Late votes can still elect a leader of a term that is over; it need not know what was committed after it.
         """
         store = process.consensus.replica.store
         for index in range(max(store.first_index, 1), self.highest_commit + 1):

@@ -1,7 +1,7 @@
-"""What a leader counts must be there: part of `invariants.py`.
+"""Invariants of leaders; part of `invariants.py`.
 
-* it counts for a follower only what the follower's log holds, and only acknowledgements of its own term (D9);
-* it adds a membership change only when the one before it and its own first entry are committed (D6).
+* A leader counts for a follower only what the follower's log holds, and only acknowledgements of its own term (D9).
+* It adds a membership change only when the change before it and its own first entry are committed (D6).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each process has a loop of its own, so that it can be killed (nothing of it ever runs again), paused (everything waits)
 and given a clock that runs too fast or too slow. There are no sockets, no threads and no waiting: the scheduler jumps
-from event to event. Only what the consensus code uses is there.
+from event to event. Only the methods that the product uses exist.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ class ProcessKilled(BaseException):
 if TYPE_CHECKING:
     _Base = asyncio.BaseEventLoop
 else:
-    _Base = asyncio.AbstractEventLoop  # nothing of the base is wanted, but it spells out what is not implemented
+    _Base = asyncio.AbstractEventLoop  # the base only says which methods are not implemented
 
 
 class _Present:
-    """Whose turn it is. Not an attribute of the loop's class: changing a class empties the interpreter's caches of it."""
+    """Which process runs now. Not an attribute of the loop's class: changing a class empties the interpreter's caches."""
 
     __slots__ = ("loop", "told")
 
     def __init__(self) -> None:
         self.loop: SimulatedLoop | None = None
         self.told: SimulatedLoop | None = None
-        """What asyncio takes for the running loop; left as it is between events, since telling it costs a system call."""
+        """What asyncio was told is the running loop; left alone between events, as telling it costs a system call."""
 
 
 _PRESENT = _Present()
 
 
 def running_loop() -> SimulatedLoop | None:
-    """The loop whose process is at work at this moment."""
+    """The loop of the process that runs now."""
     return _PRESENT.loop
 
 
 class SimulatedHandle(asyncio.TimerHandle):
-    """What is to be called. Without the context of whoever asks for it: nothing that is simulated uses any."""
+    """A callback that waits for its turn. Carries no context variables: nothing simulated uses them."""
 
     __slots__ = ()
 
@@ -77,9 +77,9 @@ class SimulatedLoop(_Base):
         self.dead = False
         self.paused = False
         self.steps_left: int | None = None
-        """Persist steps until the process is killed in the middle of one."""
+        """Persist steps that are left until the process is killed in the middle of one; None for no limit."""
         self.on_last_step: Callable[[str], None] = lambda _name: None
-        """Kills it; what it was doing is unwound afterwards."""
+        """Kills the process; its stack is unwound afterwards."""
 
     # ------------------------------------------------------------------ life
 
@@ -102,13 +102,13 @@ class SimulatedLoop(_Base):
         self.paused = True
 
     def resume(self) -> None:
-        """Go on: timers that came due meanwhile run now, in order."""
+        """Go on; timers that came due meanwhile run now, in order."""
         if self.paused:
             self.paused = False
             self._arm()
 
     def enter(self, function: Callable[[], Any]) -> Any:
-        """Call a function as if this process did so."""
+        """Call a function as this process."""
         present = _PRESENT
         outer, outer_told, outer_loop = present.loop, present.told, events._get_running_loop()
         present.loop = present.told = self
@@ -146,7 +146,7 @@ class SimulatedLoop(_Base):
         if not self.dead:
             due = when / self._rate
             while due * self._rate < when:
-                # Rounded down: a timer that is early finds that its time has not come, for ever.
+                # A timer that is early by a rounding error would be set again for the same moment, forever.
                 due = math.nextafter(due, math.inf)
             self._scheduler.at(due, self._timer_due, timer)
         return timer
@@ -193,7 +193,7 @@ class SimulatedLoop(_Base):
             self._run_ready()
 
     def _run_ready(self) -> None:
-        """Run what is ready now; what that makes ready runs in the next turn, as in asyncio."""
+        """Run the callbacks that are ready now; those that they add run in the next turn, as in asyncio."""
         present = _PRESENT
         present.loop = self
         if present.told is not self:
@@ -224,19 +224,19 @@ class SimulatedLoop(_Base):
 
 
 def forget_running_loop() -> None:
-    """No simulated process is at work any more: asyncio is told so too."""
+    """Tell asyncio that no simulated process runs any more."""
     _PRESENT.told = None
     events._set_running_loop(None)
 
 
 class SimulatedClock:
-    """The clocks of whichever process is at work: one object serves all, as the engine keeps its clock in one place."""
+    """The clocks of the process that runs now. One object for all: the engine's module holds a single clock."""
 
     def __init__(self, scheduler: Scheduler, epoch_ms: int) -> None:
         self._scheduler = scheduler
         self._epoch_ms = epoch_ms
         self.wall_offset_ms: dict[SimulatedLoop, int] = {}
-        """How far the wall clocks of some processes are off."""
+        """How far the wall clocks of some processes are wrong."""
 
     def monotonic(self) -> float:
         loop = _PRESENT.loop

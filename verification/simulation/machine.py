@@ -1,7 +1,7 @@
-"""A machine of the simulated cluster: its disk, and the metasrv process that runs on it, lives, dies and starts again.
+"""A machine of the simulated cluster: its disk, and the metasrv process that starts, runs and dies on it.
 
-The process is composed as `metasrv.node.meta_node` composes it, from the same parts. Everything that can happen to a
-process or to its disk is a method here; when it happens is the nemesis's business.
+The process is composed from the same parts as in `metasrv.node.meta_node`. Everything that can happen to a process or to
+its disk is a method here; the nemesis decides when it happens.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Process:
     joined: bool = False
     ending: bool = False
     on_death: list[Callable[[], None]] = field(default_factory=list)
-    """Clients whose calls are under way."""
+    """Called when the process dies: clients whose calls are under way."""
 
     @property
     def alive(self) -> bool:
@@ -112,9 +112,9 @@ class Machine:
         self.damaged = False
         """Its files were damaged on purpose: it may refuse to start or stop later, but never answer wrongly."""
         self.faulty = False
-        """Its disk was made to fail, so that a stop of the node is in order."""
+        """Its disk was made to fail, so the node is allowed to stop."""
         self.removed = False
-        """It is no member any more and stays down."""
+        """It has left the cluster and stays down."""
         self.rate = 1.0
         self.wall_offset_ms = 0
         self.joins: tuple[int, ...] = ()
@@ -134,7 +134,7 @@ class Machine:
     def start(self, *, steps_left: int | None = None) -> bool:
         """Start a process on what the disk holds; False when it refused to start.
 
-        With `steps_left` it dies after so many steps that make something durable, opening its files included.
+        With `steps_left` it dies after this many steps that make something durable, including those of opening its files.
         """
         if self.process is not None:
             return True
@@ -173,7 +173,7 @@ class Machine:
         except ProcessKilled:
             return False
         except Exception as error:  # the product promises a FatalError, whatever is wrong with its files
-            world.witness.violation(f"node {self.node_id} can not start: {type(error).__name__}: {error}")
+            world.witness.violation(f"node {self.node_id} cannot start: {type(error).__name__}: {error}")
             loop.kill()
             return False
         self.process = process = self._compose(loop, disk, data)
@@ -251,7 +251,7 @@ class Machine:
     # ------------------------------------------------------------------ ending
 
     def kill(self, *, power_lost: bool = False) -> None:
-        """The process dies this instant; with the power goes what was not synced."""
+        """The process dies at once; if the power is lost as well, so is what was not synced."""
         process = self.process
         if process is None:
             return
@@ -264,14 +264,14 @@ class Machine:
         self._gone(process, power_lost)
 
     def _die_in_job(self, process: Process, job: Callable[[], object], *, torn: bool) -> None:
-        """The log was being written: some of it, or all of it, has reached the file although nobody heard of it."""
+        """Die in the middle of a log write: some or all of it has reached the file, and nobody was told."""
         process.loop.steps_left = None
 
         def run() -> None:
             try:
                 job()
             except MetasrvError:
-                return  # an earlier fault had made the writer dead: then this job writes nothing
+                return  # an earlier fault has disabled the writer, so this job writes nothing
 
         self.world.witness.count("deaths in a log write")
         if torn:
@@ -292,7 +292,7 @@ class Machine:
         process.loop.enter(lambda: _let_go(process))
 
     def empty(self) -> None:
-        """The disk of a stopped machine is swapped for an empty one."""
+        """Swap the disk of a stopped machine for an empty one."""
         if self.process is not None:
             raise AssertionError(f"node {self.node_id} runs: its disk cannot be swapped")
         self.image = None
@@ -301,7 +301,7 @@ class Machine:
         self.world.witness.emptied(self.node_id)
 
     def abandon(self) -> None:
-        """The history is over: let go of everything."""
+        """Release everything at the end of the history."""
         process, self.process = self.process, None
         if process is not None:
             process.loop.kill()
@@ -324,7 +324,7 @@ class Machine:
         self._exit(process, None)
 
     def _exit(self, process: Process, error: FatalError | None) -> None:
-        """The process ends by itself; its files are closed in order."""
+        """The process ends by itself and closes its files first."""
         if self.process is not process:
             return
         try:
@@ -362,17 +362,18 @@ class Machine:
         self.kill(power_lost=self.world.source.random() < 0.5)
 
     def _loop_failed(self, text: str) -> None:
-        self.world.witness.violation(f"node {self.node_id}: an error nobody handled: {text}")
+        self.world.witness.violation(f"node {self.node_id}: an unhandled error: {text}")
 
 
 def _let_go(process: Process) -> None:
-    """Give back files and descriptors of a dead process; what its files hold was copied before.
+    """Remove the files of a dead process and close its descriptors; the contents were copied before.
 
-    Files first: SQLite then sees that there is nothing to copy its write-ahead log to, and nobody would read it.
+    Files go first: SQLite then copies no write-ahead log into a database that nobody will read.
     """
     shutil.rmtree(process.disk.root, ignore_errors=True)
-    for close in (process.data.machine.close, process.data.writer.close, process.data.directory.close):
+    snapshots = process.consensus.replica.snapshots
+    for close in (snapshots.close, process.data.machine.close, process.data.writer.close, process.data.directory.close):
         try:
             close()
         except (FatalError, OSError):
-            continue  # it was closed, or its disk was failing: nobody looks at these files again
+            continue  # already closed, or on a failing disk: these files are not used again

@@ -1,4 +1,4 @@
-"""Changes of membership, snapshots and transfers in the middle of everything else."""
+"""Faults of operation: membership changes, snapshots and leadership transfers at bad times."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from verification.simulation.nemesis import Inflict, Nemesis
 _ATTEMPTS = 6
 _TIMEOUT_MS = 1_000
 _PATIENCE_SECONDS = 1.5
-"""A removed node that comes back with its old disk may not know that it was removed: then the operator empties it."""
+"""Time for a removed node to be admitted with its old disk; then the operator gives it an empty one."""
 
 
 async def _ask_somebody(nemesis: Nemesis, source: random.Random, call: Callable[[Process], Awaitable[object]]) -> bool:
-    """Ask one node after the other until one says it is done."""
+    """Ask random nodes until one says that it is done."""
     for _ in range(_ATTEMPTS):
         node_id = nemesis.any(source).node_id
         try:
@@ -41,7 +41,7 @@ async def _leave(nemesis: Nemesis, source: random.Random, node_id: int) -> bool:
 
 
 def _begin_change(nemesis: Nemesis) -> bool:
-    """Changes are made one after the other, and not while a disk is lost: the operator looks before acting."""
+    """Claim the right to change members: one change at a time, and none while a disk is lost."""
     if nemesis.changing_members or nemesis.lost:
         return False
     nemesis.changing_members = True
@@ -77,7 +77,7 @@ async def remove_follower(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def remove_leader(nemesis: Nemesis, source: random.Random) -> None:
-    """Leadership is handed over first, as the leader can not remove itself."""
+    """Leadership is handed over first, as a leader cannot remove itself."""
     if not _begin_change(nemesis):
         return
     machine = nemesis.leader(source)
@@ -173,7 +173,7 @@ async def snapshots_in_a_loop(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def lagging_follower(nemesis: Nemesis, source: random.Random) -> None:
-    """A follower misses so much that the log of the others no longer reaches back to it; snapshots are taken too."""
+    """A follower misses so many entries that the logs of the others begin after its own ends."""
     machine = nemesis.follower(source)
     others = [i for i in nemesis.cluster.machines if i != machine.node_id]
     network = nemesis.cluster.network

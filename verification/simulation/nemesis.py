@@ -1,8 +1,8 @@
 """Inflicts the faults of a plan on a simulated cluster, and heals it afterwards.
 
-Each fault is a coroutine that does harm, waits and undoes it; each has a random source of its own, so that leaving one
-out of a plan changes nothing else of it. Also the operator of the cluster: whatever stopped by itself is started again,
-and a node whose files were refused is replaced by an empty one that joins.
+Each fault is a coroutine that does harm, waits and undoes it. Each has its own random source, so that leaving one out
+does not change the others. Also acts as the cluster's operator: starts what stopped by itself, and replaces a node
+whose files were refused by an empty one that joins.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Inflict = Callable[["Nemesis", random.Random], Awaitable[None]]
 
 
 class Nemesis:
-    """What faults work with."""
+    """What a fault may use: the cluster, choices of machines, extra clients, and rules about lost disks."""
 
     def __init__(self, cluster: SimulatedCluster, seed: str, kinds: dict[str, Inflict]) -> None:
         self.cluster = cluster
@@ -69,7 +69,7 @@ class Nemesis:
         await self._kinds[fault.kind](self, source)
 
     async def heal(self) -> None:
-        """End every fault; every machine that should run does so, or will soon."""
+        """End every fault and start every machine that should run."""
         self._healing = True
         for task in self._tasks:
             task.cancel()
@@ -83,7 +83,7 @@ class Nemesis:
             self.mend(machine)
 
     def mend(self, machine: Machine) -> None:
-        """The machine's disk is good again, and its process runs."""
+        """Make the machine's disk good again, and have its process run."""
         faults = machine.faults
         faults.slow_until = 0.0
         faults.errors.clear()
@@ -97,7 +97,7 @@ class Nemesis:
     # ------------------------------------------------------------------ the operator
 
     def look_after(self, machine: Machine) -> None:
-        """Whatever ends by itself is started again."""
+        """Start the machine again whenever its process ends by itself."""
         machine.on_exit = lambda error: self._ended(machine, error)
 
     def _ended(self, machine: Machine, error: FatalError | None) -> None:
@@ -111,7 +111,7 @@ class Nemesis:
             machine.start()
 
     def _replace(self, machine: Machine) -> None:
-        """Its files are of no use: it starts on an empty disk and joins as a new member."""
+        """Give the machine an empty disk, with which it joins as a new member: its files are useless."""
         self.cluster.note(f"node {machine.node_id} gets an empty disk")
         machine.empty()
         self.watch_for(machine)
@@ -130,14 +130,14 @@ class Nemesis:
     def may_lose_disk(self) -> bool:
         """Whether the files of one node may be destroyed without losing what was acknowledged.
 
-        Files that were damaged before may prove useless at any later time, also when the node has started on them.
+        Damaged files may prove useless at any later time, even when the node has started on them.
         """
         if any(machine.damaged for machine in self.cluster.machines.values()):
             return False
         return not self.lost and not self.changing_members and len(self.cluster.voters()) >= 3
 
     def wipe(self, machine: Machine) -> None:
-        """The node's disk is replaced by an empty one while it is down."""
+        """Kill the node and replace its disk by an empty one."""
         machine.kill()
         self._replace(machine)
 

@@ -1,8 +1,8 @@
 """The virtual network: connections between machines, with latency, and every fault a network has.
 
 A connection keeps its order and loses nothing while it lives, as TCP does: a lost packet is a delay, and a cut path
-holds everything back until it heals or the sender gives up. `wild` breaks that on purpose: raft messages are dropped,
-doubled and reordered, which consensus must survive as well. Knows bytes and machines, not what is said.
+holds everything back until it is mended or the sender gives up. `wild` breaks that on purpose: messages are dropped,
+doubled and reordered. Carries callbacks from one end to the other; knows machines and connections, not contents.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from metasrv.model.types import Endpoint
 from verification.simulation.scheduler import Scheduler
 
 UNACKNOWLEDGED_SECONDS_MAX = 3.0
-"""As `connection.UNACKNOWLEDGED_MS_MAX`: a connection whose bytes nobody takes is given up."""
+"""After this, a connection whose bytes are not acknowledged is given up; as `connection.UNACKNOWLEDGED_MS_MAX`."""
 RETRANSMISSION_SECONDS = 0.2
-"""A lost packet is sent again after this; what a cut path held back, within twice as long after it was mended."""
+"""A lost packet is sent again after this; packets held back by a cut path, within twice this after it is mended."""
 ORDERLY_DEATH_SHARE = 0.5
 """Connections of a killed process whose kernel still delivers what was sent; the others are reset."""
 CLOSED = "the other side closed the connection"
 KEEPALIVE_SECONDS = 5.0
-"""An idle connection is looked after so often, as in `connection.py`."""
+"""How often an idle connection is probed; as in `connection.py`."""
 
 
 class End(Protocol):
@@ -43,7 +43,7 @@ class End(Protocol):
 
 @dataclass(slots=True)
 class Weather:
-    """How the network is at the moment."""
+    """Delays, losses and damage on all paths."""
 
     latency_seconds: float = 0.0004
     jitter_seconds: float = 0.0006
@@ -54,7 +54,7 @@ class Weather:
     damage: float = 0.0
     """Share of packets of a byte stream that arrive changed, twice, too late or not at all, unnoticed by TCP."""
     breaks: float = 0.0
-    """Share of packets of a byte stream behind some byte of which the connection is reset."""
+    """Share of writes to a byte stream of which only the first bytes arrive before the connection is reset."""
     unresolved: float = 0.0
     """Share of look-ups of a host name that fail or are never answered."""
 
@@ -86,7 +86,7 @@ class Network:
         self.source = source
         self.weather = Weather()
         self._weathers: list[Weather] = []
-        """All that faults have asked for and not yet ended; the last one holds."""
+        """The weather of every fault that is not over; the last one holds."""
         self.slow_paths: dict[tuple[int, int], float] = {}
         """Extra seconds on some directed paths."""
         self._cut: set[tuple[int, int]] = set()
@@ -96,7 +96,7 @@ class Network:
         self._listeners: dict[Endpoint, End] = {}
         self._connections: dict[int, Connection] = {}
         self.incomplete: dict[Connection, None] = {}
-        """Connections on which bytes were lost, so that somebody may wait for them for ever."""
+        """Connections on which bytes were lost: somebody may wait for these forever."""
         self._numbers = 0
         self.messages = 0
         self.counts: Counter[str] = Counter()
@@ -109,7 +109,7 @@ class Network:
     # ------------------------------------------------------------------ paths
 
     def cut(self, from_machine: int, to_machine: int) -> None:
-        """Nothing gets through in this direction."""
+        """Let nothing through in this direction."""
         self._cut.add((from_machine, to_machine))
 
     def mend(self, from_machine: int, to_machine: int) -> None:
@@ -126,7 +126,7 @@ class Network:
 
     @contextmanager
     def under(self, weather: Weather) -> Iterator[None]:
-        """Have this weather until the end of the block, or another's that begins later."""
+        """Have this weather until the end of the block, unless another begins later."""
         self._weathers.append(weather)
         self.weather = weather
         try:
@@ -136,7 +136,7 @@ class Network:
             self.weather = self._weathers[-1] if self._weathers else Weather()
 
     def power(self, machine: int, on: bool) -> None:
-        """A machine without power answers nothing, not even with a reset."""
+        """Switch a machine on or off; without power it does not even answer with a reset."""
         if on:
             self._dark.discard(machine)
         else:
@@ -183,7 +183,7 @@ class Network:
     # ------------------------------------------------------------------ what travels
 
     def send(self, connection: Connection, side: int, deliver: Callable[[], None], *, raft: bool = False) -> None:
-        """Have `deliver` called at the other side, unless the connection breaks before."""
+        """Call `deliver` when this arrives at the other side, unless the connection breaks before."""
         if not connection.open[side]:
             return
         self.messages += 1
@@ -214,7 +214,7 @@ class Network:
         deliver()
 
     def _answer_reset(self, connection: Connection, side: int) -> None:
-        """Bytes came for a connection that is no more: the machine says so, if it has power and a way back."""
+        """Bytes arrived for a connection that is gone: its machine says so, if it has power and a way back."""
         sender, receiver = connection.ends[side], connection.ends[1 - side]
         if receiver.machine in self._dark or self.is_cut(receiver.machine, sender.machine):
             self._give_up_later(connection, side)
@@ -231,11 +231,13 @@ class Network:
             connection.giving_up[side] = False
             stalled, receiver = connection.stalled[side], connection.ends[1 - side]
             if stalled and self.scheduler.now - connection.stalled_at[side] < UNACKNOWLEDGED_SECONDS_MAX * 0.99:
-                self._give_up_later(connection, side)  # what was held back before has arrived meanwhile
+                self._give_up_later(
+                    connection, side
+                )  # this has been held back for less: the earlier packets have arrived meanwhile
             elif connection.open[side]:
                 if stalled or not receiver.alive or not connection.open[1 - side]:
                     self.close(connection, side, "nobody acknowledged what was sent")
-            elif stalled:  # its process let go of it long ago; the other side has to find out by itself
+            elif stalled:  # its process closed it long ago; the other side has to find out by itself
                 stalled.clear()
                 self._probe_later(connection, 1 - side)
 
@@ -243,7 +245,7 @@ class Network:
         self.scheduler.at(since + UNACKNOWLEDGED_SECONDS_MAX, give_up)
 
     def _flush(self) -> None:
-        """Paths were mended: what was held back on them goes on."""
+        """Paths were mended: send what was held back on them again, after a while."""
         for connection in list(self._connections.values()):
             for side in (0, 1):
                 sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
@@ -253,7 +255,7 @@ class Network:
                     self.scheduler.after(seconds, self._release, connection, side)
 
     def _release(self, connection: Connection, side: int) -> None:
-        """What was held back arrives, before all that was sent after it: that waits behind it until now."""
+        """Deliver what was held back, and what has queued behind it since."""
         connection.releasing[side] = False
         held = connection.stalled[side]
         sender, receiver = connection.ends[side].machine, connection.ends[1 - side].machine
@@ -267,7 +269,7 @@ class Network:
     # ------------------------------------------------------------------ endings
 
     def close(self, connection: Connection, side: int, reason: str) -> None:
-        """One side lets go; the other hears of it when the path and the power allow."""
+        """Close one side; the other hears of it when path and power allow, perhaps before what is under way."""
         if not connection.open[side]:
             return
         connection.open[side] = False
@@ -278,7 +280,7 @@ class Network:
         self._tell_other(connection, side)
 
     def finish(self, connection: Connection, side: int) -> None:
-        """One side lets go in order: what it has sent arrives, and then the end."""
+        """Close one side in order: what it has sent arrives first, and then the end."""
         if not connection.open[side]:
             return
         other = 1 - side
@@ -311,7 +313,7 @@ class Network:
                 self.reset(connection)
 
     def reset_incomplete(self) -> None:
-        """Whatever stands in the way and lost bytes lets go of the connections at last."""
+        """End the connections on which bytes were lost, as a middle box would that lost them."""
         incomplete, self.incomplete = self.incomplete, {}
         for connection in incomplete:
             self.reset(connection)
@@ -323,7 +325,7 @@ class Network:
             self.close(connection, side, "it was reset on the way")
 
     def process_ended(self, end: End, *, power_lost: bool) -> None:
-        """Its connections are gone with it; the kernel tells the others, unless it has lost its power too."""
+        """Close the connections of a dead process; its kernel tells the others, unless the power is lost as well."""
         for endpoint, listener in list(self._listeners.items()):
             if listener is end:
                 del self._listeners[endpoint]
@@ -344,7 +346,7 @@ class Network:
                     self._tell_other(connection, side)
 
     def _probe_later(self, connection: Connection, side: int) -> None:
-        """Nobody said that the other side is gone: the keep-alive finds out."""
+        """Probe an idle connection later: nobody has said that its other side is gone."""
 
         def probe() -> None:
             if connection.open[side]:

@@ -35,7 +35,7 @@ def _nodes(nemesis: Nemesis) -> list[int]:
 
 
 async def isolate_leader(nemesis: Nemesis, source: random.Random) -> None:
-    """Its clients still reach it: the stale read that must not happen."""
+    """Cut the leader off; clients still reach it, and must not read stale values."""
     await _cut(nemesis, source, _between([nemesis.leader(source).node_id], _nodes(nemesis)))
 
 
@@ -50,7 +50,7 @@ async def split(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def bridge(nemesis: Nemesis, source: random.Random) -> None:
-    """Two halves that only one node hears both of."""
+    """Split the cluster into two halves that only one node can reach both of."""
     nodes = _nodes(nemesis)
     source.shuffle(nodes)
     middle = len(nodes) // 2
@@ -58,7 +58,7 @@ async def bridge(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def ring(nemesis: Nemesis, source: random.Random) -> None:
-    """Each node hears only its two neighbours."""
+    """Let each node reach only two others."""
     nodes = _nodes(nemesis)
     source.shuffle(nodes)
     near = {frozenset((nodes[i], nodes[i - 1])) for i in range(len(nodes))}
@@ -66,7 +66,7 @@ async def ring(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def one_way(nemesis: Nemesis, source: random.Random) -> None:
-    """One node is heard but hears nothing, or the other way round."""
+    """One node can send but not receive, or the other way round."""
     node_id = source.choice((nemesis.any, nemesis.leader))(source).node_id
     others = [i for i in _nodes(nemesis) if i != node_id]
     hears = source.random() < 0.5
@@ -79,16 +79,16 @@ async def random_paths(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def deaf_leader(nemesis: Nemesis, source: random.Random) -> None:
-    """Answers to the leader are under way for long; then nobody hears it any more, but it still gets old answers.
+    """Delay the answers to the leader, then cut what it sends: it still receives old answers while another is elected.
 
-    So it believes in itself while another is elected: what it reads without asking anew is stale.
+    What it reads without asking the others again is stale.
     """
     leader = nemesis.leader(source).node_id
     network = nemesis.cluster.network
     others = [i for i in _nodes(nemesis) if i != leader]
     try:
         for step in range(14):
-            # Little by little: answers that stay away for an election's time depose the leader.
+            # Delays grow step by step: a leader without answers for an election timeout steps down.
             for i in others:
                 network.slow_paths[i, leader] = 0.06 * step
             await asyncio.sleep(0.06)
@@ -118,7 +118,7 @@ async def flapping(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def break_connections(nemesis: Nemesis, source: random.Random) -> None:
-    """Connections are reset again and again: what was under way is lost, what comes after is sent anew."""
+    """Reset connections again and again: what is under way is lost."""
     for _ in range(source.randint(1, 6)):
         nemesis.cluster.network.break_some(source)
         await asyncio.sleep(0.2 * source.random())
@@ -137,7 +137,7 @@ async def slow_paths(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def under_weather(nemesis: Nemesis, source: random.Random, weather: Weather) -> None:
-    """Have a kind of weather for a while."""
+    """Have this weather for a while."""
     with nemesis.cluster.network.under(weather):
         await asyncio.sleep(0.3 + source.random())
 
@@ -151,7 +151,7 @@ async def loss(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def wild(nemesis: Nemesis, source: random.Random) -> None:
-    """Raft messages are dropped, doubled and reordered, worse than any connection of ours does."""
+    """Drop, double and reorder raft messages, which no connection does."""
     await under_weather(nemesis, source, Weather(wild=source.choice((0.05, 0.2, 0.5))))
 
 

@@ -1,6 +1,6 @@
-"""Courses of events in which a node is overtaken by the others: its log ends elsewhere, or before theirs begins.
+"""Sequences of faults in which the others overtake a node: its log differs from theirs, or ends before they begin.
 
-Each step of them is among the other faults as well, but hardly ever in this order and in time.
+The steps are also faults of their own, but by chance they hardly ever happen in this order and in time.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _PAUSE_SECONDS = 0.02
 """Between writes: each becomes an entry of its own."""
 _INSTALL_LOOKS = 1_500
 _INSTALL_LOOK_SECONDS = 0.0005
-"""The state is synced anew a moment after a snapshot was put in place."""
+"""Short: the state is synced again soon after a snapshot was put in place."""
 
 
 @contextmanager
 def cut_off(nemesis: Nemesis, node_id: int) -> Iterator[None]:
-    """Nothing gets to the node or from it, except clients."""
+    """Cut all paths between the node and the others; clients still reach it."""
     network = nemesis.cluster.network
     paths = [path for i in sorted(nemesis.cluster.machines) if i != node_id for path in ((i, node_id), (node_id, i))]
     for path in paths:
@@ -45,9 +45,9 @@ def _others(nemesis: Nemesis, node_id: int) -> list[int]:
 
 
 async def overtaken_leader(nemesis: Nemesis, source: random.Random) -> None:
-    """A leader that is cut off has entries that nobody gets; when it is back, others stand in their place.
+    """A leader that is cut off adds entries that no other node gets, and finds others in their place when it is back.
 
-    Or its log ends before that of the others begins, and it gets a snapshot (D1).
+    Or the others' logs begin after its own ends, and it gets a snapshot (D1).
     """
     leader = nemesis.leader(source)
     others = _others(nemesis, leader.node_id)
@@ -60,7 +60,7 @@ async def overtaken_leader(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def candidate_that_lags(nemesis: Nemesis, source: random.Random) -> None:
-    """The leader is gone in the moment in which a node comes back that lacks what was committed meanwhile."""
+    """A node that lacks committed entries comes back at the moment in which the leader goes."""
     leader = nemesis.leader(source)
     candidate = nemesis.cluster.machines[source.choice(_others(nemesis, leader.node_id))]
     with cut_off(nemesis, candidate.node_id):
@@ -71,7 +71,7 @@ async def candidate_that_lags(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def power_loss_after_snapshot(nemesis: Nemesis, source: random.Random) -> None:
-    """A node that was too far behind gets a snapshot, puts it in place, and loses its power right then."""
+    """A node that lags behind gets a snapshot, puts it in place, and loses its power right then."""
     machine = nemesis.follower(source)
     leader = nemesis.leader(source)
     if machine is leader:
@@ -93,9 +93,9 @@ async def power_loss_after_snapshot(nemesis: Nemesis, source: random.Random) -> 
 
 
 async def answers_that_lag(nemesis: Nemesis, source: random.Random) -> None:
-    """Entries to one follower, and its answers, are under way for long, while the others commit and purge.
+    """Delay entries to one follower and its answers, while the others commit and purge.
 
-    The leader takes the follower for further behind than it is, and may send it a snapshot of what it has (S12).
+    The leader takes the follower to be further behind than it is, and may send it a snapshot that it does not need (S12).
     """
     leader, follower = nemesis.leader(source), nemesis.follower(source)
     network = nemesis.cluster.network

@@ -1,7 +1,7 @@
-"""What a seed stands for: cluster, configuration, load and faults of one history.
+"""The plan of a seed: cluster, configuration, load and faults of one history.
 
-A plan is a value: it can be shortened (`shrink.py`) and run again. Each part is drawn from a source of its own, so that a
-shorter plan keeps everything else.
+A plan is a value that can be shortened (`shrink.py`) and run again. Each part is drawn from its own random source, so
+that a shorter plan leaves the rest unchanged.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ FAULTS: dict[str, Inflict] = {
 }
 
 FORMATION_SHARE = 0.03
-"""Histories that begin with empty disks; the others begin with a cluster that was formed before."""
-
-
+"""Share of histories that begin with empty disks; the others begin with a cluster that is formed already."""
 LONG_SHARE = 0.02
+"""Share of histories that last several seconds and have many faults."""
 _DRAWN_APART = ("answers that lag", *WIRE_FAULTS)
-"""Kinds that came later: drawn from a source of their own, so that a seed's other faults are still those it had."""
+"""Kinds added later. They are drawn from a source of their own, so that the other faults of a seed stay the same."""
 _BUFFERS = ((256, 512), (4_096, 16_384), (1_048_576, None))
-"""Bytes that the systems hold of a connection, and bytes that may wait besides: the small ones let connections pause."""
+"""Bytes of a connection that the systems hold, and bytes that may wait besides; small ones make connections pause."""
 _APART_FROM = 100
-"""The number of a history's first fault of these."""
+"""The number of the first of these faults in a plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +48,16 @@ class Plan:
     seed: int
     size: int
     forms: bool
-    """The cluster is formed under load and faults."""
+    """Whether the cluster is formed under load and faults."""
     tuning: Tuning
     wire: Wire
     seconds: float
     """Length of the part with faults."""
     clients: int
     operations: int
-    """Of each client."""
+    """Operations of each client."""
     pause_seconds: float
-    """Between a client's operations, in the mean."""
+    """Mean pause between a client's operations."""
     faults: tuple[PlannedFault, ...]
 
     def __str__(self) -> str:
@@ -90,7 +89,7 @@ def make_plan(seed: int) -> Plan:
     wire = _wire(wire_source)
     drawn = _faults(random.Random(f"{seed}/faults"), count, seconds) + _faults_apart(wire_source, seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
-    # This fault takes its time.
+    # Longer for a fault that needs the time.
     seconds = max([seconds, *(fault.at_seconds + 1.8 for fault in faults if fault.kind == "deaf leader")])
     forms = source.random() < FORMATION_SHARE
     return Plan(seed, size, forms, tuning, wire, seconds, clients, operations, pause_seconds, faults)
@@ -107,7 +106,7 @@ def _wire(source: random.Random) -> Wire:
 
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
-    """Kinds at times; often one kind several times, since faults that meet their like find other things."""
+    """Random kinds at random times; often one kind several times, as faults of one kind find more together."""
     kinds = sorted(FAULTS.keys() - set(_DRAWN_APART))
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]

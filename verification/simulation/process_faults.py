@@ -13,7 +13,7 @@ _PICKLE_BOMB = b"\x80\x04cos\nsystem\n(S'exit 1'\ntR."
 
 
 async def _down(machines: Sequence[Machine], source: random.Random, *, power_lost: bool) -> None:
-    """Kill them together, start each again a while later."""
+    """Kill machines together and start each again a while later."""
     for machine in machines:
         machine.kill(power_lost=power_lost)
     for machine in source.sample(machines, len(machines)):
@@ -64,7 +64,7 @@ async def power_all(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def kill_at_persist_step(nemesis: Nemesis, source: random.Random) -> None:
-    """Let a process die in the middle of making something durable, some steps from now; also while it starts."""
+    """Have a process die in the middle of making something durable, some steps from now; also while it starts."""
     machine = source.choice((nemesis.any, nemesis.leader, nemesis.follower))(source)
     for _ in range(source.randint(1, 3)):
         steps = source.choice((0, 1, 2, 3, 5, 8, 13, 30))
@@ -105,12 +105,12 @@ async def _pause(machines: Sequence[Machine], source: random.Random) -> None:
 
 
 async def restart_orderly(nemesis: Nemesis, source: random.Random) -> None:
-    """SIGTERM; the operator starts it again."""
+    """Stop a node as SIGTERM does; the operator starts it again."""
     source.choice((nemesis.any, nemesis.leader))(source).stop()
 
 
 async def clock_jump(nemesis: Nemesis, source: random.Random) -> None:
-    """The wall clock of one node is set an hour, a day or a second off."""
+    """Set the wall clock of one node wrong by a second, an hour or a day."""
     machine = nemesis.any(source)
     machine.wall_offset_ms = source.choice((-1, 1)) * source.choice((1_000, 3_600_000, 86_400_000))
     if machine.process is not None:
@@ -125,7 +125,7 @@ async def clock_drift(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def hostile_bytes(nemesis: Nemesis, source: random.Random) -> None:
-    """What is no message comes to the raft port, as if from a member."""
+    """Give a node payloads that are no raft messages, as if a member had sent them."""
     process = nemesis.any(source).process
     if process is None:
         return

@@ -1,7 +1,7 @@
-"""What a node has promised: nothing leaves it that its disk does not hold, and a restart finds what was promised.
+"""What nodes promise: no message says more than the sender's disk holds, and a restart finds what was promised.
 
-Invariant 1, seen from outside: the log writes that were executed say what is durable, the messages that leave say what
-is promised, and each start says what is left. Knows nothing of why.
+Checks invariant 1 from outside: executed log writes show what is durable, messages that leave show what is promised, and
+each start shows what is left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Durable(NamedTuple):
 
 
 class Promises:
-    """By node id; `violated` hears of what is wrong."""
+    """The promises of all nodes, by node id; `violated` is called with each sentence about a broken one."""
 
     def __init__(self, violated: Callable[[str], None]) -> None:
         self._violated = violated
@@ -61,7 +61,7 @@ class Promises:
         self._durable[node_id] = Durable(term, vote, pending.last_index)
 
     def installed(self, node_id: int, index: int) -> None:
-        """A snapshot took the state's place, durably; the log follows it, at the next start if need be."""
+        """A snapshot has durably replaced the state; the log follows, at the latest at the next start."""
         self._durable[node_id] = self._durable[node_id]._replace(last_index=index)
 
     def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
@@ -79,7 +79,7 @@ class Promises:
 
 
 def _unkept(message: Message, to_id: int, own_id: int, durable: Durable) -> str:
-    """What the message says that the disk does not."""
+    """What the disk holds instead of what the message says; empty when they agree."""
     match message:
         case VoteGranted(term) if not _holds_vote(durable, term, to_id):
             return f"its disk holds term and vote {durable[:2]}"
@@ -93,5 +93,5 @@ def _unkept(message: Message, to_id: int, own_id: int, durable: Durable) -> str:
 
 
 def _holds_vote(durable: Durable, term: int, node_id: int) -> bool:
-    """A disk that holds a later term keeps every earlier vote: the node never votes in that term again."""
+    """Whether the node can never vote otherwise in this term; also true once its disk holds a later term."""
     return durable.term > term or (durable.term == term and durable.vote == str(node_id))

@@ -1,6 +1,6 @@
-"""Many histories, in as many processes as there are to be workers.
+"""Many histories in several worker processes.
 
-A module of its own because new processes import it by name, which they can not do with a program's main module.
+A module of its own because workers import it by name, which they cannot do with a program's main module.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from verification.simulation.history import Outcome, run_history
 from verification.simulation.plan import make_plan
 
 CHUNK = 25
-"""Histories of one task of a worker."""
+"""Histories that a worker runs before it reports."""
 
 
 def end_with_parent() -> None:
-    """In a worker: a parent that was killed leaves nobody to ask for more, or to end this process."""
+    """In a worker: end when the parent does, even if it was killed."""
     parent = parent_process()
     if parent is None:
         return
@@ -33,13 +33,13 @@ def end_with_parent() -> None:
 
 
 def run_seeds(first: int, count: int) -> list[Outcome]:
-    """In a worker: histories of consecutive seeds."""
+    """In a worker: run histories of consecutive seeds."""
     with silenced_logs():
         return [run_history(make_plan(seed)) for seed in range(first, first + count)]
 
 
 def run_many(first_seed: int, histories: int, workers: int, chunk_size: int = CHUNK) -> Iterator[Outcome]:
-    """Outcomes as they come; all of them, unless the caller stops."""
+    """The outcomes of all histories, as they come."""
     end = first_seed + histories
     chunks = ((seed, min(chunk_size, end - seed)) for seed in range(first_seed, end, chunk_size))
     if workers <= 1:

@@ -1,4 +1,4 @@
-"""Virtual time: everything that happens in a simulation happens in one queue, in the order of its time.
+"""Virtual time: one queue holds everything that will happen in a simulation, in the order of its time.
 
 Events of the same time run in the order in which they were scheduled. Knows nothing of processes or networks.
 """
@@ -13,7 +13,7 @@ from typing import Any
 Action = Callable[..., Any]
 
 EVENTS_MAX = 5_000_000
-"""Of one simulation, some hundred times the usual: past it something goes round and round, and time may stand still."""
+"""Events of one simulation, some hundred times the usual; past it something loops, perhaps without time passing."""
 
 
 class Scheduler:
@@ -22,15 +22,15 @@ class Scheduler:
     def __init__(self) -> None:
         self.now = 0.0
         self.events = 0
-        """Events that have happened."""
+        """Number of events so far."""
         self._queue: list[tuple[float, int, Action, tuple[Any, ...]]] = []
-        """What happens later than now, as a heap."""
+        """Events of later times, as a heap."""
         self._present: deque[tuple[Action, tuple[Any, ...]]] = deque()
-        """What happens now: most events are of this kind, and in the order in which they come."""
+        """Events of this moment, in the order in which they were added; most events are of this kind."""
         self._sequence = 0
 
     def at(self, when: float, action: Action, *args: Any) -> None:
-        """Have `action` called at a time; a time in the past is the present."""
+        """Call `action` at a time; a time in the past means now."""
         if when <= self.now:
             self._present.append((action, args))
             return
@@ -41,10 +41,10 @@ class Scheduler:
         self.at(self.now + seconds, action, *args)
 
     def run(self, until: float, stopped: Callable[[], bool]) -> bool:
-        """Let events happen until `stopped`; False when time `until` or `EVENTS_MAX` came first, or nothing is due."""
+        """Run events until `stopped`; False when time `until` or `EVENTS_MAX` came first, or no event is left."""
         queue, present, pop = self._queue, self._present, heapq.heappop
         while not stopped():
-            # What is in the heap for this moment was scheduled before this moment came.
+            # Events in the heap for this moment were scheduled before those in `present`.
             if queue and queue[0][0] <= self.now:
                 _, _, action, args = pop(queue)
             elif present:

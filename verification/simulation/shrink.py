@@ -1,7 +1,7 @@
-"""Makes a failing plan smaller: fewer faults, less load, less time, as long as it still fails.
+"""Makes a failing plan smaller: fewer faults, less load, less time, while it still fails.
 
-Leaving one thing out shifts the chances of what comes after, so a smaller plan may fail in another way; any violation
-counts. The result replays from its text form.
+Leaving something out changes what happens afterwards, so a smaller plan may fail in another way; any violation counts.
+The result can be replayed from its text form.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def shrink(outcome: Outcome, run: Callable[[Plan], Outcome] = run_history) -> Ou
 
 
 def _smaller(plan: Plan) -> Iterator[Plan]:
-    """Plans with something left out, the boldest first."""
+    """Plans with something left out, the largest cuts first."""
     faults = plan.faults
     if len(faults) > 3:
         half = len(faults) // 2
@@ -52,7 +52,7 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
 
 
 def encode_changes(plan: Plan) -> str:
-    """What was left out of the seed's own plan, for a command line."""
+    """What a plan keeps of its seed's own plan, for a command line."""
     return json.dumps(
         {
             "faults": [fault.number for fault in plan.faults],
@@ -65,7 +65,7 @@ def encode_changes(plan: Plan) -> str:
 
 
 def decode_changes(seed: int, text: str) -> Plan:
-    """The inverse: the seed's plan with only these faults, this time and this load. Raises ValueError, KeyError."""
+    """The seed's plan with only what `encode_changes` kept. Raises ValueError, KeyError."""
     changes, plan = json.loads(text), make_plan(seed)
     kept = set(changes["faults"])
     return replace(

@@ -1,7 +1,7 @@
-"""The storage threads of a simulated process: work is done one after the other, each after some virtual time.
+"""The storage threads of a simulated process: jobs are done one after the other, each after some virtual time.
 
-A job runs when its time is over, so a process that dies before that has written nothing, and a paused one does not
-write. Faults that wait in `faults` hit the next jobs: slow, refused, failed although done, a disk that is full.
+A job runs at the end of its time, so a process that dies before has written nothing, and a paused one does not write.
+Faults in `DiskFaults` hit the next jobs: slow, refused, done but reported as failed, or on a full disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DiskFaults:
     errors: deque[str] = field(default_factory=deque)
     """What happens to the next jobs: `refused`, `failed late` or `full`."""
     state_full: int = 0
-    """So many of the next entries find the disk full when they are applied."""
+    """How many of the next entries find the disk full when they are applied."""
 
 
 class SimulatedStorage:
@@ -46,7 +46,7 @@ class SimulatedStorage:
         after_each: Callable[[], None] | None = None,
         executed: Callable[[tuple[Any, ...]], None] | None = None,
     ) -> None:
-        """`executed` hears of the arguments of each job that did its work."""
+        """`executed` is called with the arguments of each job that did its work."""
         self._loop = loop
         self._faults = faults
         self._seconds = seconds
@@ -90,7 +90,7 @@ class SimulatedStorage:
             await self._stopped
 
     def pending_job(self) -> Callable[[], object] | None:
-        """The job that is under way, for a death in the middle of it."""
+        """The job under way, if any, so that the process can die in the middle of it."""
         if not self._jobs or self._executing:
             return None
         function, args, _ = self._jobs[0]
@@ -134,7 +134,7 @@ class SimulatedStorage:
 
 
 def on_full_disk(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    """Run a job while no file can grow past what a small limit allows: writes come out short, as on a full disk."""
+    """Run a job under a small limit for the size of files: writes come out short, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_DISK_FILE_SIZE_BYTES, hard))
     try:

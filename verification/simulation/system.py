@@ -1,8 +1,8 @@
-"""The operating system under simulated processes: the calls that make files durable, and randomness.
+"""The operating system under simulated processes: system calls that make files durable, and randomness.
 
-While a simulation runs, these functions of `os` are replaced: each tells the disk model what became durable, and each is
-a step at which a process can be killed. The calls still do their work on the real files, except syncs, which a memory
-file system does not need. Random numbers that the product takes from the system come from the seed.
+While a simulation runs, these functions of `os` are replaced. Each tells the disk model what became durable, and is a
+step at which a process can be killed. The calls still work on the real files, except for syncs, which a memory file
+system does not need. Random numbers that the product takes from the system come from the seed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SimulatedSystem:
         self.step(f"after {what}")
 
     def connect(self, real: Callable[..., sqlite3.Connection], path: str, **options: Any) -> sqlite3.Connection:
-        """SQLite keeps locks and its shared memory to this process: there is no other, and each lock is a system call."""
+        """Open without file locks, which cost a system call each: no other process uses these files."""
         if self.disk_of(path) is None:
             return real(path, **options)
         return real(f"file:{quote(path)}?vfs=unix-excl", uri=True, **options)

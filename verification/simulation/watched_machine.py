@@ -1,6 +1,6 @@
-"""The product's state machine with a watcher that sees each entry take effect, and a disk that can be full.
+"""The product's state machine, with a witness of each applied entry and a disk that can be full.
 
-Adds nothing to what is applied. Runs where the state machine runs.
+Does not change what is applied. Runs where the state machine runs.
 """
 
 from __future__ import annotations

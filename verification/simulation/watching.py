@@ -1,7 +1,7 @@
-"""Watchers on every node: each stream must tell every change, once, in the order of the log.
+"""Watchers on every node: each stream must tell every change once, in the order of the log.
 
-A stream begins with all records as they are; from then on each event must continue the one before it: its previous
-record is the one last told for the key, and sequence numbers only grow. Runs in the loop of the node it watches.
+A stream begins with all records. From then on the previous record of each event must be the one last told for the key,
+and sequence numbers only grow. Runs in the loop of the node it watches.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Watching:
 
     def __init__(self, process: Process) -> None:
         self.records: dict[str, SeqV] = {}
-        """What its stream says is there."""
+        """The records as its stream has told them."""
         self.complete = False
-        """The initial records have all come."""
+        """Whether all initial records have come."""
         self.events = 0
         self._process = process
         self._last_seq = 0

@@ -1,4 +1,4 @@
-"""What the machines of a simulated world share, and who watches them; and the configuration of their nodes.
+"""What the machines of a simulated world share: the world, its witness, and the configuration of their nodes.
 
 Protocols and values only: `cluster.py` is the world, `invariants.py` the witness. `P` is `machine.Process`, which this
 module does not import because it stands above.
@@ -58,21 +58,21 @@ class Witness(Protocol[P_contra]):
     def violation(self, text: str) -> None: ...
 
     def count(self, what: str) -> None:
-        """Something worth a figure happened."""
+        """Count an event for the figures."""
         ...
 
     def opened(self, process: P_contra) -> None: ...
 
     def written(self, node_id: int, pending: PendingWrite) -> None:
-        """A write of its raft log was executed and synced."""
+        """A write of a node's raft log was executed and synced."""
         ...
 
     def sending(self, node_id: int, to_id: int, payload: bytes) -> None:
-        """A raft message leaves it."""
+        """A raft message leaves node `node_id`."""
         ...
 
     def received(self, node_id: int, life: int, from_id: int, generation: int, payload: bytes) -> None:
-        """A raft message came to it, before anything is done with it."""
+        """A raft message has arrived at node `node_id` and was not yet looked at."""
         ...
 
     def ended(self, process: P_contra) -> None: ...

@@ -82,7 +82,7 @@ class StockStore(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
             self.records[command.key] = b"1"
             return c.TransactionReply(True, (), "")
         if not isinstance(command, c.Transaction):
-            return c.ErrorReply("it can not be applied")
+            return c.ErrorReply("it cannot be applied")
         success = all(self._holds(condition) for condition in command.conditions)
         operations = command.if_then if success else command.else_then
         return c.TransactionReply(success, tuple(r for o in operations for r in self._run(o)), "")

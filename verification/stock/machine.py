@@ -169,7 +169,7 @@ class StockMachine:
 
     def _refused(self, loop: SimulatedLoop, error: Exception) -> bool:
         self.refusals += 1
-        self.world.note(f"node {self.node_id} can not start: {type(error).__name__}: {error}")
+        self.world.note(f"node {self.node_id} cannot start: {type(error).__name__}: {error}")
         loop.kill()
         self.on_exit(StorageError(str(error)))
         return False

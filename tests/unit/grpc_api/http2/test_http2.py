@@ -167,7 +167,7 @@ class Peer:
         transport: Any = self.transport
         self.connection.connection_made(transport)
         self.encoder = Encoder()
-        self.decoder = Decoder()
+        self.decoder: Any = Decoder()  # its types say bytes, and it gives texts
         if greeted:
             self.send(f.PREFACE + f.settings({}))
             self.frames()
