@@ -208,7 +208,7 @@ class RaftStatus:
     state_size_bytes: int
     """Database and write-ahead log together."""
     state_log_size_bytes: int
-    """The part that is the write-ahead log."""
+    """The write-ahead log alone."""
     snapshot: SnapshotStatus
     fatal: str | None
     """The sentence with which the engine stopped, if it did."""
