@@ -115,12 +115,11 @@ class Proposals:
         if now < self._next_deadline:
             return
         self._next_deadline = _NEVER
+        error = UnknownOutcomeError("the write is in the log but was not committed in time; it may still take effect")
         for batch in self._in_flight.values():
-            self._expire(
-                batch.proposals,
-                now,
-                UnknownOutcomeError("the write is in the log but was not committed in time; it may still take effect"),
-            )
+            self._expire(batch.proposals, now, error)
+        # Nobody waits for these any more, and their entry may have left this log: then nothing would be applied there.
+        self._drop([i for i, batch in self._in_flight.items() if all(p.future.done() for p in batch.proposals)], error)
         # They stay in the queue, where `take_batch` skips them.
         self._expire(
             self._waiting, now, NotDoneError("the write was not taken into the log in time; it was not executed")

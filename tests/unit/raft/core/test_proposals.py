@@ -151,6 +151,23 @@ async def test_a_proposal_in_the_log_whose_deadline_passed_is_open() -> None:
     assert proposals.failed == 2
 
 
+async def test_a_write_that_was_answered_at_its_deadline_is_no_longer_pending() -> None:
+    """Another leader may have taken its entry out of the log: then nothing is ever applied at its index (S13)."""
+    proposals = Proposals(1)
+    early, late = _submit(proposals, _put("a"), 1.0, 1.0), _submit(proposals, _put("b"), 1.0, 2.0)
+    _enter(proposals, 7, 2)
+    proposals.expire(2.5, leads=True)
+    assert early.done()
+    assert not late.done()
+    assert proposals.pending() == 2
+    proposals.expire(3.5, leads=True)
+    with pytest.raises(UnknownOutcomeError):
+        late.result()
+    assert proposals.pending() == 0
+    proposals.applied(7, 2, 1000, (FeatureReply(()), FeatureReply(())))
+    assert proposals.failed == 2
+
+
 async def test_time_never_goes_back() -> None:
     proposals = Proposals(1)
     _submit(proposals, _put("a"))
