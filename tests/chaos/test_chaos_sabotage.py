@@ -98,7 +98,7 @@ async def test_stale_reads_are_noticed(start_cluster: StartCluster, harm: Harm, 
     assert stale.culprit.name in ("read", "read_all")
     assert len(stale.core.operations) < 30
     (tmp_path / "violation.html").write_text(timeline_html(stale))
-    assert "can not be explained" in str(stale)
+    assert "cannot be explained" in str(stale)
 
 
 async def test_lost_writes_are_noticed(start_cluster: StartCluster) -> None:

@@ -1,4 +1,4 @@
-"""Defects of what entries do to the state."""
+"""Defects of applying entries to the state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _time_is_local() -> list[Replacement]:
 
 
 def _sweep_by_local_clock() -> list[Replacement]:
-    """Only what is expired is decided by the local clock; what is stored is the log's time."""
+    """The local clock decides only what has expired; the log's time is stored."""
     real_sweep, real_apply = EntryEffects.sweep, StateMachine._apply_commands
     now: list[int | None] = [None]
 
@@ -69,7 +69,7 @@ def _watch_event_lost() -> list[Replacement]:
 
 
 STATE_MUTANTS = (
-    Mutant("apply raises", "a command that can not be applied raises in apply (D7)", _apply_raises),
+    Mutant("apply raises", "a command that cannot be applied raises in apply (D7)", _apply_raises),
     Mutant("time of the local clock", "entries take effect at the node's own time", _time_is_local),
     Mutant("expiry by the local clock", "the node's own clock decides what has expired", _sweep_by_local_clock),
     Mutant("watch event lost", "the last change of an entry is not told to watchers", _watch_event_lost),

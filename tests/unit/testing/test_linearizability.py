@@ -246,7 +246,7 @@ def test_stale_read_is_found_and_explained() -> None:
     assert violation.prefix == tuple(history[:4])
     assert violation.states == ("b",)
     text = str(violation)
-    assert "read() -> 'a' by client 2 can not be explained" in text
+    assert "read() -> 'a' by client 2 cannot be explained" in text
     assert "only these values possible: 'b'" in text
     assert text.endswith("<-- impossible")
 
