@@ -29,7 +29,7 @@ WAIT_SECONDS = 90.0
 POLL_SECONDS = 0.1
 ANSWER_SECONDS = 2.0
 CLIENT_TIMEOUT_MS = 2_000
-"""Of one call: a client that asks a paused node gives it up after this."""
+"""For one call: a client that asks a paused node gives it up after this."""
 IDS_MAX = 5
 """Nodes that docker-compose.yml knows; the fourth and the fifth belong to its profile `five`."""
 LOOPBACK = "127.0.0.1"
@@ -59,7 +59,7 @@ def compose_command() -> list[str] | None:
 
 
 def why_no_containers() -> str | None:
-    """Why containers can not be used here; None when they can."""
+    """Why containers cannot be used here; None when they can."""
     if shutil.which("docker") is None:
         return "there is no docker program"
     if not _succeeds("docker", "version"):

@@ -48,7 +48,7 @@ class Endurance:
         """Calls that succeeded, by kind; `refused` are those that did not."""
 
     async def run(self, seconds: float) -> None:
-        """Load the cluster and watch it for so long."""
+        """Load the cluster and watch it for that time."""
         workers = [self._write(number) for number in range(WRITERS)]
         workers += [self._read(number) for number in range(READERS)]
         workers += [self._export(), self._watch(), self._snapshot()]

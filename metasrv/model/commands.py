@@ -2,7 +2,7 @@
 
 A command says what to do and carries no time: the log entry that holds it does (invariant 2). Every
 command has exactly one reply type. Named tuples because the hot path packs them as they are.
-This module knows neither their encoding (`codec.py`) nor their meaning (`state/`).
+Knows neither their encoding (`command_table.py`) nor their meaning (`state/command_rules.py`).
 """
 
 from __future__ import annotations
@@ -265,9 +265,9 @@ class SecretReply(NamedTuple):
 
 
 class ErrorReply(NamedTuple):
-    """The command was in the log but says something impossible; nothing was changed.
+    """The command is in the log but asks for something impossible; nothing was changed.
 
-    Checks before the proposal make this unreachable for honest clients; it exists because `apply` is total.
+    Validation before the proposal keeps clients from ever seeing it; it exists because `apply` is total.
     """
 
     text: str

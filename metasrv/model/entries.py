@@ -57,7 +57,7 @@ _packer = msgpack.Packer(use_bin_type=True)
 
 
 def encode_regular_entry(time_ms: int, leader_id: int, commands: Sequence[bytes]) -> bytes:
-    """One log entry of several commands that are already encoded; they are embedded without a copy of their tree."""
+    """One log entry of commands that are already encoded; their bytes are embedded as they are."""
     header = b"\x93" + pack(time_ms) + pack(leader_id) + _packer.pack_array_header(len(commands))
     return b"".join((_PREFIX_REGULAR, header, *commands))
 

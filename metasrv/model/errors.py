@@ -1,7 +1,7 @@
 """The one exception tree of metasrv.
 
 Knows nothing of the rest of the package. Every error that an operator or a client may read is a class
-here, and its text is one plain sentence. Services map classes to status codes; they never parse texts.
+here, and its text is one plain sentence. Services map classes to status codes.
 
 Three kinds of failed requests are kept apart, because what a caller may do next differs
 (invariant 4): `NotDoneError` (certainly not executed, safe to retry), `UnknownOutcomeError` (may have
@@ -66,7 +66,7 @@ class DataDamagedError(FatalError):
 
 
 class BindError(FatalError):
-    """A listener could not be opened (address in use, not ours, not permitted)."""
+    """A listener could not be opened: the address is in use, not of this machine, or not permitted."""
 
     exit_code = 7
 
@@ -78,7 +78,7 @@ class StorageError(FatalError):
 
 
 class InvariantError(FatalError):
-    """A condition that can not happen did; the node stops rather than go on with a wrong state."""
+    """A condition that cannot happen did; the node stops rather than go on with a wrong state."""
 
     exit_code = 9
 
@@ -176,7 +176,7 @@ class PeerError(MetasrvError):
 
 
 class FrameError(PeerError):
-    """Bytes from a peer are not a frame of ours; the connection is closed."""
+    """Bytes from a peer are not a frame of the peer protocol; the connection is closed."""
 
 
 class AuthenticationError(PeerError):

@@ -48,15 +48,15 @@ LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
 
 # State ------------------------------------------------------------------------------------------
 STATE_LOG_SIZE_BYTES_TARGET = 16 * MIB
-"""The state's write-ahead log is moved into the state file, and begins anew, when so much was written to it."""
+"""The state's write-ahead log is moved into the state file, and begins anew, when this much was written to it."""
 STATE_LOG_UNSYNCED_SIZE_BYTES_MAX = 2 * MIB
-"""It is synced when so much was written: one large sync would hold up the raft log's, which clients wait for."""
+"""It is synced each time this much was written: one large sync would delay the raft log's, which clients wait for."""
 STATE_LOG_SIZE_BYTES_KEPT = 2 * STATE_LOG_SIZE_BYTES_TARGET
 """It is overwritten in place, which syncs faster than a growing file; a longer one is cut, piece by piece."""
 STATE_LOG_PINNED_SIZE_BYTES_MAX = 256 * MIB
 """Size of that log, beside that of the state file, at which the views that keep it from beginning anew are lost."""
 STATE_LOG_COPY_FACTOR = 4
-"""Copying a large state takes long: while a snapshot is written the log may be so many times the state file larger."""
+"""While a snapshot of a large state is written, that log may grow further, by this many times the state file."""
 
 # Peers ------------------------------------------------------------------------------------------
 PEER_FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
@@ -98,13 +98,13 @@ SNAPSHOT_CHUNK_SIZE_BYTES_MAX = 1 * MIB
 GRPC_CALLS_MAX = 40_000
 """Calls that one node serves at the same time, watch streams among them."""
 GRPC_STREAMS_PER_CONNECTION_MAX = 4_096
-"""Streaming calls under way on one connection, so that one client can not use up what all of them share."""
+"""Streaming calls under way on one connection, so that one client cannot use up what all clients share."""
 GRPC_CONNECTIONS_MAX = 20_000
-"""Connections of clients; fewer where the process may not open so many (`open_files.client_connections_max`)."""
+"""Connections of clients; fewer where the process may open fewer files (`open_files.client_connections_max`)."""
 GRPC_CALLS_PER_CONNECTION_MAX = 8_192
 """Calls of any kind under way on one connection; announced to clients, which let further ones wait."""
 GRPC_HELD_SIZE_BYTES_MAX = 512 * MIB
-"""Of all clients: requests that have not arrived whole, and answers that wait until they are taken."""
+"""Requests of all clients that have not arrived whole, and answers that wait until a client takes them."""
 GRPC_READERS_MAX = 16
 """Large reads (long lists, exports) that one node serves at the same time; each pins the state of its instant."""
 GRPC_PAGE_SECONDS_MAX = 60
@@ -130,7 +130,7 @@ ADMIN_BODY_SIZE_BYTES_MAX = 1 * MIB
 ADMIN_CONNECTIONS_MAX = 512
 """Concurrent admin connections; requests on further ones are answered 503."""
 ADMIN_CONNECTIONS_REFUSED_MAX = 64
-"""Connections past those that get this answer; more are closed at once."""
+"""Connections past that limit which get this answer; further ones are closed at once."""
 ADMIN_REQUEST_SECONDS_MAX = 20.0
 """From the connection, or the first byte of a further request, to the end of the request's head."""
 ADMIN_KEEP_ALIVE_SECONDS_MAX = 20
@@ -150,9 +150,9 @@ METRICS_LABELS_MAX = 256
 
 # Descriptors ------------------------------------------------------------------------------------
 OPEN_FILES_WANTED = 65_536
-"""Files and connections that this process asks the system for; it lives with less."""
+"""Files and connections that this process asks the system for; it also runs with fewer."""
 OPEN_FILES_RESERVED = 1_024
-"""Of them, what clients of the gRPC port do not get: for peers, the admin API, the log, the state and snapshots."""
+"""The part of them that gRPC clients do not get: for peers, the admin API, the log, the state and snapshots."""
 
 # Logging ----------------------------------------------------------------------------------------
 LOG_QUEUE_RECORDS_MAX = 16_384

@@ -70,9 +70,9 @@ class Row(NamedTuple, Generic[T]):
     tag: int
     kind: type[T]
     read: Callable[[Any], T]
-    """Of the fields behind the tag."""
+    """Takes the fields that follow the tag."""
     write: Callable[[Any], tuple[Any, ...]]
-    """The tag included."""
+    """Gives the tag and the fields."""
     plain: bool
     """Whether msgpack packs every field as it is."""
 

@@ -1,4 +1,4 @@
-"""Value types that every layer speaks: nodes, log ids, records, the status of one instant.
+"""Value types that every layer uses: nodes, log ids, records, the status of one instant.
 
 Immutable, without behaviour beyond their text forms. Knows nothing of
 Raft engines, SQLite, HTTP or gRPC.
@@ -133,7 +133,7 @@ class RaftState(StrEnum):
 
 
 class PeerProgress(NamedTuple):
-    """How far a peer is, as the leader knows it; and how the connection to it fares on any node."""
+    """How far a peer is, as the leader knows it, and the state of the connection to it, on any node."""
 
     node_id: int
     match_log_id: LogId | None
@@ -157,7 +157,7 @@ class RaftLogStatus(NamedTuple):
 
 
 class SnapshotStatus(NamedTuple):
-    """The last point at which the state was put on disk as a whole."""
+    """The newest snapshot, and whether one is being written or received."""
 
     last_log_id: LogId | None
     key_count: int
@@ -171,7 +171,7 @@ class SnapshotStatus(NamedTuple):
     installing: bool
     """A snapshot from the leader is being received or checked."""
     path: str | None = None
-    """The newest snapshot file that was written or found sound here."""
+    """The newest snapshot file that this node wrote or found to be sound."""
     files_size_bytes: int = 0
     """All snapshot files, and those that are being written or received."""
 
@@ -208,7 +208,7 @@ class RaftStatus:
     state_size_bytes: int
     """Database and write-ahead log together."""
     state_log_size_bytes: int
-    """Of them, the write-ahead log."""
+    """The write-ahead log alone."""
     snapshot: SnapshotStatus
     fatal: str | None
     """The sentence with which the engine stopped, if it did."""
@@ -249,7 +249,7 @@ class RaftStatus:
         }
 
     def registered_or_member(self, node_id: int, member: Member) -> Node:
-        """The registered node, or what the membership alone says of one not yet registered."""
+        """The registered node, or what the membership says about a node that is not registered yet."""
         return self.nodes.get(node_id) or Node(node_id, member.endpoint, "", None)
 
     def voter_nodes(self) -> list[Node]:

@@ -1,7 +1,7 @@
 """The leaves of every encoding: msgpack in and out, and checks of what came in.
 
-Never pickle (invariant 7). Decoders build their own types from the trees that `unpack` returns, leaf by leaf, and
-raise `TypeError` for a leaf of the wrong kind; they turn that into `CodecError` at their edge. Runs anywhere.
+Never pickle (invariant 7). Decoders build their own types from the trees that `unpack` returns, leaf by leaf. A leaf of
+the wrong kind raises `TypeError`, which decoders turn into `CodecError`. Runs anywhere.
 """
 
 from __future__ import annotations

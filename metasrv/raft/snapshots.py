@@ -143,7 +143,7 @@ class Snapshots:
         return [os.path.join(self._directory, name) for name in sorted(names, key=_position_of)]
 
     def files_size_bytes(self) -> int:
-        """Of all snapshot files, and of those that are being written or received."""
+        """Bytes of all snapshot files, and of those that are being written or received."""
         with os.scandir(self._directory) as entries:
             return sum(_size_of(entry) for entry in entries)
 

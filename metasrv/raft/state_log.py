@@ -84,9 +84,9 @@ class StateLog:
         self._written_bytes = 0.0
         """Estimated, since the last passes began."""
         self._synced_bytes = 0.0
-        """Of them, those before the last sync."""
+        """The part written before the last sync."""
         self._share = 1.0
-        """Of the largest estimate, what the last passes found to have been written."""
+        """The share of the largest estimate that the last passes found to have been written."""
         self._is_new = True
         """The log began anew after the last passes, so that the next ones find only what came since."""
         self._file_size_bytes = machine.file_sizes().log_bytes
@@ -211,5 +211,5 @@ class StateLog:
         self._thread.submit(restart_log, self._machine.path, self._limits.kept, on_done=done)
 
     def _fail(self, error: BaseException | None) -> None:
-        text = f"the state's write-ahead log can not be moved into the state file: {error}"
+        text = f"the state's write-ahead log cannot be moved into the state file: {error}"
         self._failed(error if isinstance(error, FatalError) else StorageError(text))

@@ -1,8 +1,8 @@
-"""The loop's connection to the state file, with the records of late in memory.
+"""The loop's connection to the state file, which caches recently used records in memory.
 
-A write needs the record it replaces, and clients read what they have just written: both cost a tenth from memory.
-Coherent because the loop's connection is the only one that writes; whatever does not name its keys, and every
-rollback, forgets the whole cache. Runs on the event loop.
+A write needs the record it replaces, and clients read what they have just written; from memory either costs a tenth.
+Coherent because the loop's connection is the only one that writes. A change that does not name its keys, and every
+rollback, clears the cache. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ CACHE_SIZE_BYTES_MAX = 8 * 1024 * 1024
 CACHED_RECORD_SIZE_BYTES_MAX = 64 * 1024
 """A larger value is read from the file each time."""
 _ENTRY_SIZE_BYTES = 300
-"""What a record costs beside its key and value."""
+"""What a record takes beside its key and value."""
 
 
 class CachedStore(Store):
-    """A store that remembers records, and that a key has none.
+    """A store that remembers records, and which keys have no record.
 
-    Two generations: when the young one is half of the budget it becomes the old one, and the old one is dropped. What
-    is used moves to the young one, so what is in use stays.
+    Two generations: when the young one has filled half of the budget it becomes the old one, and the old one is dropped.
+    A record that is used moves to the young one, so records in use stay.
     """
 
     __slots__ = ("_old", "_young", "_young_size_bytes")

@@ -1,4 +1,4 @@
-"""Checks of a state or snapshot file that SQLite itself does not make when it opens one (invariant 9).
+"""Checks of a state or snapshot file that SQLite does not make when it opens the file (invariant 9).
 
 Only for files that no connection of this process has open: closing a descriptor of a SQLite file drops the locks
 that the process holds on it. Runs before the loop's work begins, or in a helper thread.
@@ -18,17 +18,17 @@ ADVICE = (
 )
 _MAGIC = b"SQLite format 3\0"
 _WAL_MAGICS = (0x377F0682, 0x377F0683)
-_WAL_HEADER_SIZE = 32
-_FRAME_HEADER_SIZE = 24
+_WAL_HEADER_SIZE_BYTES = 32
+WAL_FRAME_HEADER_SIZE_BYTES = 24
 
 
 def damaged(path: str, where: str, what: str) -> DataDamagedError:
-    """The error with the usual advice."""
+    """A DataDamagedError with the usual advice."""
     return DataDamagedError(path, where, what, ADVICE)
 
 
 def check_file(path: str) -> None:
-    """Raise DataDamagedError when `path` is empty, no SQLite file, or shorter than it says."""
+    """Raise DataDamagedError when `path` is empty, not a SQLite file, or shorter than its header says."""
     size_bytes = os.stat(path).st_size
     if size_bytes == 0:
         raise damaged(path, "byte 0", "the file is empty")
@@ -68,10 +68,10 @@ def _pages_of_wal(path: str, page_size: int) -> Iterator[int]:
 
 
 def _frames(file: BinaryIO, page_size: int) -> Iterator[int]:
-    header = file.read(_WAL_HEADER_SIZE)
-    if len(header) < _WAL_HEADER_SIZE or int.from_bytes(header[:4], "big") not in _WAL_MAGICS:
+    header = file.read(_WAL_HEADER_SIZE_BYTES)
+    if len(header) < _WAL_HEADER_SIZE_BYTES or int.from_bytes(header[:4], "big") not in _WAL_MAGICS:
         return
     salts = header[16:24]
-    while len(frame := file.read(_FRAME_HEADER_SIZE)) == _FRAME_HEADER_SIZE and frame[8:16] == salts:
+    while len(frame := file.read(WAL_FRAME_HEADER_SIZE_BYTES)) == WAL_FRAME_HEADER_SIZE_BYTES and frame[8:16] == salts:
         yield int.from_bytes(frame[:4], "big")
         file.seek(page_size, os.SEEK_CUR)

@@ -5,10 +5,10 @@ durable. Nothing here opens the state file's own descriptor outside SQLite: clos
 loop's connection. The write-ahead log carries no locks.
 
 SQLite starts the write-ahead log over only when a writer begins, no reader is on an older instant, and every frame has
-been moved at that very moment. While the loop goes on writing that moment never comes: each pass moves all that it saw,
-and a frame has been added meanwhile. So there are two steps. `checkpoint` moves what is there, beside the writer.
-`restart_log` moves the few frames that came meanwhile and begins the log anew; the loop leaves the file alone while it
-runs, and does something else (`raft/state_log.py`).
+been moved at that very moment. While the loop keeps writing that moment never comes: each pass moves all that it saw,
+but a frame has been added meanwhile. So there are two steps. `checkpoint` moves what is there, beside the writer.
+`restart_log` moves the few frames that came meanwhile and begins the log anew; the loop does not touch the file while it
+runs (`raft/state_log.py`).
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from typing import NamedTuple
 from metasrv.model.errors import StorageError
 from metasrv.model.limits import STATE_LOG_SIZE_BYTES_KEPT
 from metasrv.process.operating_system import sync_data
+from metasrv.state.damage import WAL_FRAME_HEADER_SIZE_BYTES
 from metasrv.state.format import FORMAT_VERSION
 from metasrv.state.store import FILE_SWAP, connect, fault, sync_directory
 
 SHORTEN_STEP_SIZE_BYTES = 8 * 1024 * 1024
-"""Freed at once: a file system takes about a third of a millisecond for each MiB, and the next entry waits for it."""
-_FRAME_HEADER_SIZE_BYTES = 24
+"""Freed in one step. A file system takes about a third of a millisecond for each MiB, and the next entry waits for it."""
 
 
 class LogPasses(NamedTuple):
-    """What `checkpoint` found in the write-ahead log, and moved."""
+    """What `checkpoint` found in the write-ahead log, and what it moved."""
 
     frames: int
-    """Since the log last began anew, in the eyes of the last pass."""
+    """In the log since it last began anew, as the last pass saw it."""
     moved: int
-    """Of them, those that are in the state file and synced; fewer only when a reader is on an older instant."""
+    """How many of these are in the state file and synced; fewer only when a reader is on an older instant."""
     size_bytes: int
     """The frames on disk; the file may be longer, with remains of what was there before."""
     seconds: float
-    """Duration of the last pass, which had little to move: about that of a restart."""
+    """Duration of the last pass, which had little to move; a restart takes about as long."""
 
 
 class LogRestart(NamedTuple):
@@ -81,7 +81,7 @@ def checkpoint(path: str) -> LogPasses:
     The second pass moves what was written during the first, so that little is left for `restart_log`.
     Raises StorageError or DataDamagedError.
     """
-    sync_log(path)  # the own syncs of the passes, each with a lock in hand, then find little left
+    sync_log(path)  # the passes sync while they hold a lock: leave little for that
     with _helper_connection(path) as connection:
         frames, moved = _pass(connection, "PASSIVE")
         started = time.perf_counter()
@@ -89,7 +89,7 @@ def checkpoint(path: str) -> LogPasses:
             frames, moved = _pass(connection, "PASSIVE")
         seconds = time.perf_counter() - started
         (page_size,) = connection.execute("PRAGMA page_size").fetchone()
-    return LogPasses(frames, moved, frames * (page_size + _FRAME_HEADER_SIZE_BYTES), seconds)
+    return LogPasses(frames, moved, frames * (page_size + WAL_FRAME_HEADER_SIZE_BYTES), seconds)
 
 
 def restart_log(path: str, size_bytes_kept: int = STATE_LOG_SIZE_BYTES_KEPT) -> LogRestart:
@@ -102,19 +102,19 @@ def restart_log(path: str, size_bytes_kept: int = STATE_LOG_SIZE_BYTES_KEPT) -> 
         connection.execute("PRAGMA busy_timeout = 0")
         busy, _, _ = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
         if not busy:
-            # The first frame of the new log. Whoever writes it syncs the file, so that must not be the loop; and while
-            # it is not moved, the loop's next frame is not the first of yet another log.
+            # This writes the first frame of the new log. Whoever does that syncs the file, so it must not be the loop.
+            # While this frame is not moved, the loop's next frame cannot be the first of yet another log.
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             _shorten(connection, f"{path}-wal", size_bytes_kept)
         return LogRestart(not busy, os.stat(f"{path}-wal").st_size)
 
 
 def _shorten(connection: sqlite3.Connection, wal_path: str, size_bytes_kept: int) -> None:
-    """Cut a piece off the end of a write-ahead log that has just begun anew: nothing but remains is there."""
+    """Cut a piece off the end of a write-ahead log that has just begun anew; only remains of the old log are there."""
     size_bytes = os.stat(wal_path).st_size
     if size_bytes <= size_bytes_kept:
         return
-    connection.execute("BEGIN IMMEDIATE")  # whatever happens: nobody writes while the file gets shorter
+    connection.execute("BEGIN IMMEDIATE")  # nobody may write while the file gets shorter
     try:
         os.truncate(wal_path, max(size_bytes_kept, size_bytes - SHORTEN_STEP_SIZE_BYTES))
     finally:
@@ -123,7 +123,7 @@ def _shorten(connection: sqlite3.Connection, wal_path: str, size_bytes_kept: int
 
 @contextmanager
 def _helper_connection(path: str) -> Iterator[sqlite3.Connection]:
-    """A connection for one call, and SQLite's faults in the house's words."""
+    """A connection for one call; SQLite's errors become StorageError or DataDamagedError."""
     connection: sqlite3.Connection | None = None
     try:
         with FILE_SWAP:

@@ -1,8 +1,8 @@
 """What one log entry does to the records while its transaction is open (docs/contract/grpc.md sections d.1 to d.4).
 
-Sequence numbers, expiry, counters and watch events are kept here, so that the rules of commands in `transaction.py`
-stay free of them. Nothing here is visible outside before the entry commits; the machine takes the new scalars over
-then and drops this object otherwise. Runs on the event loop.
+Sequence numbers, expiry, counters and watch events are kept here, so that the rules of commands need not care about
+them. Nothing is visible outside before the entry commits: only then does the machine take over the new scalars. Runs on
+the event loop.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Change = tuple[str, SeqV | None, SeqV | None]
 
 
 class RefusedCommandError(Exception):
-    """A command says something impossible; the entry is applied again without it."""
+    """A command asks for something impossible; the entry is applied again without it."""
 
 
 class EntryEffects:
-    """The open transaction of one entry at log time `time_ms`; `watched` asks for change events."""
+    """The open transaction of one entry at log time `time_ms`; `watched`: whether to collect change events."""
 
     __slots__ = (
         "_reply_size_bytes",
@@ -52,7 +52,7 @@ class EntryEffects:
         return Applied(log_id, self.time_ms, self.seq, self.key_count, self.expire_count)
 
     def read(self, key: str) -> SeqV | None:
-        """The record as the operations so far left it."""
+        """The record as the earlier operations of this entry left it."""
         record = self.store.read(key)
         if record is not None:
             self._reply_size_bytes += len(record.data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metasrv.model.types import I64_MAX, U64_MAX
+from metasrv.model.types import I64_MAX, U64_MAX, SeqV
 
 MILLISECONDS_ABOVE = 100_000_000_000
 """An absolute expiry above this is in milliseconds, one at or below it in seconds."""
@@ -25,3 +25,8 @@ def expire_ms_of(expire_at: int) -> int:
 def is_expired(expire_at: int | None, now_ms: int) -> bool:
     """Strictly before `now_ms`; a record that expires this very millisecond is alive."""
     return expire_at is not None and expire_ms_of(expire_at) < min(now_ms, TIME_MS_MAX)
+
+
+def has_expired(record: SeqV, now_ms: int) -> bool:
+    """Whether a read at `now_ms` hides the record; the sweep of a later entry deletes it."""
+    return record.meta is not None and is_expired(record.meta.expire_at, now_ms)

@@ -1,8 +1,7 @@
-"""What stands in the state file: schema, constants and the checksums of what is stored.
+"""The content of the state file: schema, constants and checksums (docs/file-formats.md).
 
-One SQLite file holds the whole replicated state. Anybody may look into it with `sqlite3`; scalar values are
-msgpack behind a CRC so that a flipped bit is noticed when it is read. Knows nothing of Raft or of commands.
-Pure functions; runs anywhere.
+One SQLite file holds the whole replicated state. Scalar values are msgpack behind a CRC, so that a flipped bit is
+noticed when it is read. Knows nothing of Raft or of commands. Pure functions; runs anywhere.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ META_TAIL = "tail"
 
 
 class Applied(NamedTuple):
-    """Every scalar that an entry changes, in one row: one update an entry."""
+    """Every scalar that an entry changes, in one row, so that an entry needs one update for them."""
 
     log_id: LogId = LogId()
     time_ms: int = 0
@@ -72,7 +71,7 @@ def unseal(data: Any) -> Any:
 
 
 def record_checksum(key: str, seq: int, expire_at: int | None, proposed_at_ms: int, data: bytes) -> int:
-    """CRC-32 over everything a record says."""
+    """CRC-32 over a whole record."""
     scalars = seq ^ proposed_at_ms ^ ((expire_at or 0) << 7)
     return crc32(data, crc32(key.encode(), (scalars ^ (scalars >> 32)) & 0xFFFFFFFF))
 

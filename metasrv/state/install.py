@@ -1,16 +1,16 @@
-"""Putting a verified snapshot file in the place of the state file, safe against a crash at any point.
+"""Puts a verified snapshot file in the place of the state file, safe against a crash at any point.
 
-The order, and what the next start finds after a crash behind each step:
+The steps, and what the next start finds after a crash following each:
 
 1. mark the snapshot file as one with a write-ahead log,   the old state
    sync it
 2. rename it to `<state>.install`, sync the directory      the decision: the new state, once 3-5 are done again
-3. remove `<state>-wal`, `-shm` and `-journal`, sync       as 2. They belong to the old file, and SQLite would play
-                                                           the old write-ahead log into the new file
+3. remove `<state>-wal`, `-shm` and `-journal`, sync       as after 2. They belong to the old file, and SQLite would
+                                                           play the old write-ahead log into the new file
 4. rename `<state>.install` to `<state>`                   the new state
 5. sync the directory
 
-`finish_install` does 3-5 and is the first thing a start does. Old connections of this process keep their unlinked
+`finish_install` does steps 3 to 5; a start calls it first of all. Old connections of this process keep their unlinked
 files; SQLite sees that the file has moved and neither checkpoints nor removes anything when they close. They must
 be closed only after step 4, or closing would move a large write-ahead log on the event loop. Freeing the old files'
 blocks takes a file system a tenth of a second for 100 MiB; `OldFiles` has that done by a thread of its own.
@@ -43,7 +43,7 @@ class OldFiles:
             try:
                 self._descriptors.append(os.open(path, os.O_RDONLY))
             except OSError:
-                continue  # not there: then there is nothing to free
+                continue  # no such file, so nothing to free
 
     def dispose(self) -> None:
         """Free the blocks in the background; every connection to the old files must be closed by now."""
@@ -56,7 +56,7 @@ class OldFiles:
 
 
 def begin_install(snapshot_path: str, state_path: str) -> None:
-    """Steps 1 and 2. The snapshot file is used up. Raises StorageError; nothing has changed then."""
+    """Steps 1 and 2; the snapshot file is moved away. Raises StorageError, and then nothing has changed."""
     try:
         descriptor = os.open(snapshot_path, os.O_RDWR)
         try:
@@ -72,7 +72,7 @@ def begin_install(snapshot_path: str, state_path: str) -> None:
 
 
 def finish_install(state_path: str) -> bool:
-    """Steps 3 to 5, if an installation was decided; whether one was. Raises StorageError."""
+    """Steps 3 to 5 if an installation was decided; returns whether it was. Raises StorageError."""
     try:
         if not os.path.exists(_pending(state_path)):
             return False

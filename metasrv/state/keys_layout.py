@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 def keys_layout(pages: Iterable[Sequence[str]], depth: int | None = None) -> Iterator[list[tuple[str, int]]]:
     """(directory, key count) for every directory of the keys, which come in pages and in ascending order.
 
-    A key's last `/` segment is its name; what is before it are its directories. A directory is emitted when the walk
-    leaves it, the deepest first; `depth` keeps directories of at most so many segments. The last item is ("", total).
-    One list, perhaps an empty one, for every page, so that who reads a large store can pause in between; then the rest.
+    The last `/` segment of a key is its name; the segments before it are its directories. A directory is emitted when the
+    walk leaves it, the deepest first; `depth` keeps those of at most `depth` segments. The last item is ("", total).
+    Each page gives one list, perhaps empty, so that the caller can pause between pages; a last list has the rest.
     """
     segments: list[str] = []
     counts: list[int] = []

@@ -1,7 +1,7 @@
 """The replicated state machine: log entries in, replies out, everything on one SQLite file (invariants 2 and 3).
 
 `apply_entry` is the only way the state changes. One entry is one SQLite transaction that also stores the entry's
-position, so replay after a crash goes on exactly behind what is there. Reads no clock and no randomness: the same
+position, so replay after a crash continues exactly after what is there. Reads no clock and no randomness: the same
 entries give the same state on every node. Knows nothing of Raft beyond log positions. Runs on the event loop.
 """
 
@@ -20,7 +20,7 @@ from metasrv.state.cached_store import CachedStore
 from metasrv.state.command_rules import apply_command
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.effects import EntryEffects, RefusedCommandError
-from metasrv.state.expiry import TIME_MS_MAX, is_expired
+from metasrv.state.expiry import TIME_MS_MAX, has_expired
 from metasrv.state.format import (
     META_APPLIED,
     META_CLUSTER_ID,
@@ -57,7 +57,7 @@ class StateFileSizes(NamedTuple):
 
 
 class _CommandFault(Exception):  # noqa: N818 - never leaves this module
-    """The command at `position` can not be applied; the entry is applied again without it."""
+    """The command at `position` cannot be applied; the entry is applied again without it."""
 
     def __init__(self, position: int, text: str) -> None:
         super().__init__(text)
@@ -66,7 +66,7 @@ class _CommandFault(Exception):  # noqa: N818 - never leaves this module
 
 
 class StateMachine:
-    """The whole replicated state of one node; see `open`. The attributes are what the last commit left."""
+    """The whole replicated state of one node; made by `open`. Attributes show what the last commit left."""
 
     def __init__(self, path: str, store: Store) -> None:
         self._path = path
@@ -159,13 +159,13 @@ class StateMachine:
     def apply_entry(self, log_id: LogId, entry: Entry) -> tuple[c.Reply, ...]:
         """Apply one committed entry: all its effects and its position, or nothing.
 
-        Returns one reply a command. A command that says something impossible is answered with ErrorReply and changes
-        nothing. Raises InvariantError when `log_id` is not the next position, StorageError when the disk refuses
+        Returns one reply for each command. A command that asks for something impossible is answered with ErrorReply and
+        changes nothing. Raises InvariantError when `log_id` is not the next position, StorageError when the disk refuses
         (the transaction is rolled back), DataDamagedError when a record that is needed proves damaged.
         """
         last = self._applied.log_id
         if log_id.index != last.index + 1 or log_id.term < last.term:
-            raise InvariantError(f"entry {log_id} can not be applied after {last}: it is not the next one")
+            raise InvariantError(f"entry {log_id} cannot be applied after {last}: it is not the next one")
         refused: dict[int, str] = {}
         try:
             while True:
@@ -230,7 +230,7 @@ class StateMachine:
             return _unless_expired(self._store.read(key), now_ms)
 
     def get_many(self, keys: Iterable[str], now_ms: int) -> list[SeqV | None]:
-        """One item a key, in the order asked for, duplicates repeated."""
+        """One item for each key, in the order asked for, duplicates repeated."""
         with self._store.faults():
             read = self._store.read
             return [_unless_expired(read(key), now_ms) for key in keys]
@@ -245,7 +245,7 @@ class StateMachine:
     ) -> list[tuple[str, SeqV]]:
         """A page of [start, end) after `after_key`; shorter than `page_size` only at the end.
 
-        Pages read between entries are not one instant; `open_reader` is.
+        Pages that are read with entries in between show different instants; `open_reader` gives a single one.
         """
         with self._store.faults():
             return self._store.scan(start, end, after_key, page_size, now_ms)
@@ -275,7 +275,7 @@ class StateMachine:
     def install(self, path: str) -> SnapshotTail:
         """Replace the whole state by a verified snapshot file, which is used up; returns the tail it carries.
 
-        Takes a few milliseconds whatever the size. All watches end with WatchReset. Raises InvariantError for a
+        Takes a few milliseconds, whatever the size. All watches end with WatchReset. Raises InvariantError for a
         snapshot that is not newer than the state, StorageError when the disk refuses.
         """
         old = self._store
@@ -306,7 +306,7 @@ class StateMachine:
         return tail if tail_fits(tail, self._applied.log_id) else None
 
     def _check_when_small(self) -> None:
-        """Walk the whole file when that takes a fraction of a second; larger ones prove themselves as they are read."""
+        """Walk the whole file if that takes a fraction of a second; records of a larger one are checked when read."""
         if sum(self.file_sizes()) > FULL_CHECK_SIZE_BYTES_MAX:
             return
         try:
@@ -371,10 +371,8 @@ def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> 
         raise
     except Exception as error:
         # `apply` is total (invariant 2). The same command fails in the same way on every node.
-        raise _CommandFault(position, f"the command can not be applied: {type(error).__name__}") from error
+        raise _CommandFault(position, f"the command cannot be applied: {type(error).__name__}") from error
 
 
 def _unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:
-    if record is None or record.meta is None or not is_expired(record.meta.expire_at, now_ms):
-        return record
-    return None
+    return None if record is None or has_expired(record, now_ms) else record

@@ -26,7 +26,7 @@ _COUNTER = re.compile(rb"[ \t\n\r]*(0|[1-9][0-9]{0,19})[ \t\n\r]*")
 def apply_operations(
     effects: EntryEffects, operations: tuple[c.TransactionOperation, ...]
 ) -> tuple[c.OperationResponse, ...]:
-    """Run them in order, each on what those before it left; one response an operation."""
+    """Run the operations in order, each on what those before it left; returns a response for each."""
     return tuple([_APPLY[type(operation)](effects, operation) for operation in operations])
 
 

@@ -1,7 +1,7 @@
-"""A second, read-only connection that sees one committed instant of the state, whatever happens meanwhile.
+"""A second, read-only connection that shows one committed instant of the state, whatever is written meanwhile.
 
-Opened on the event loop between two entries, then used by one thread at a time (a helper thread, as a rule) and
-closed by whoever asked for it. While it is open the write-ahead log cannot start over, so a view that pins too much of
+Opened on the event loop between two entries, then used by one thread at a time (usually a helper thread) and closed by
+whoever opened it. While it is open the write-ahead log cannot start over, so a view that pins too much of
 it is revoked (`views.py`, `raft/state_log.py`): its next read raises ViewLostError.
 """
 
@@ -15,7 +15,7 @@ from types import TracebackType
 
 from metasrv.model.errors import ViewLostError
 from metasrv.model.types import LogId, Membership, SeqV
-from metasrv.state.expiry import TIME_MS_MAX, is_expired
+from metasrv.state.expiry import has_expired
 from metasrv.state.format import META_CLUSTER_ID, META_MEMBERSHIP, membership_in, unseal
 from metasrv.state.registry import load_registry
 from metasrv.state.store import Store, connect, fault
@@ -25,7 +25,7 @@ READER_PAGE_RECORDS = 512
 
 
 class StateReader:
-    """One consistent snapshot of the whole state. A context manager."""
+    """A view of the whole state at one instant. A context manager."""
 
     def __init__(self, path: str, views: Views | None = None) -> None:
         """Pin the present state of the file, until `views` revokes it; raises StorageError or DataDamagedError."""
@@ -71,13 +71,13 @@ class StateReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the instant; safe to call again, and from another thread than the one that read."""
+        """Release the instant; safe to call again, and from another thread than the one that read."""
         self._store.close()
         if self._views is not None:
             self._views.closed(self)
 
     def revoke(self, reason: str) -> None:
-        """Let go of the instant now, or at the end of the read under way; later reads raise ViewLostError(`reason`)."""
+        """Release the instant now, or at the end of the read under way; later reads raise ViewLostError(`reason`)."""
         self._lost = self._lost or reason
         if self._reading_now.acquire(blocking=False):
             try:
@@ -105,7 +105,7 @@ class StateReader:
         """One record; `now_ms` hides it when it has expired by then."""
         with self._reading():
             record = self._store.read(key)
-        return None if record is None or (now_ms is not None and _hidden(record, now_ms)) else record
+        return None if record is None or (now_ms is not None and has_expired(record, now_ms)) else record
 
     def list_range(
         self, start: str, end: str | None, after_key: str | None, page_size: int, now_ms: int | None
@@ -129,7 +129,7 @@ class StateReader:
                 page, last = self._store.scan_page(start, end, after, page_records)
             if page:
                 after = page[-1][0]
-                yield page if now_ms is None else [item for item in page if not _hidden(item[1], now_ms)]
+                yield page if now_ms is None else [item for item in page if not has_expired(item[1], now_ms)]
 
     def records(self, page_records: int = READER_PAGE_RECORDS) -> Iterator[tuple[str, SeqV]]:
         """Every record in key order, expired or not; read `page_records` at a time."""
@@ -160,7 +160,3 @@ def read_membership(store: Store) -> tuple[LogId, Membership]:
 def read_cluster_id(store: Store) -> str | None:
     data = store.meta(META_CLUSTER_ID)
     return None if data is None else str(store.parsed("meta cluster_id", unseal, data))
-
-
-def _hidden(record: SeqV, now_ms: int) -> bool:
-    return record.meta is not None and is_expired(record.meta.expire_at, min(now_ms, TIME_MS_MAX))

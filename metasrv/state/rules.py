@@ -1,7 +1,7 @@
-"""A rule: how a command, or an operation of a transaction, is validated and applied; and the check that each has one.
+"""Rules: how a command, or an operation of a transaction, is validated and applied; and the check that each has a rule.
 
-Two tables are made of rules: `command_rules.py` and `operations.py`. Their rows name the types of
-`model/command_table.py`, so the type checker compares what a rule takes and answers with what is declared there.
+`command_rules.py` and `operations.py` are tables of rules. A rule names its row in `model/command_table.py`, so the type
+checker compares what the rule takes and answers with what is declared there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Snapshot files: a copy of the state at one instant, written, checked and read in a helper thread.
 
 A snapshot is a state file in one piece (no write-ahead log) that also carries the log's last two entries, so that
-the engine can go on from it. Never touches the loop's connection.
+the engine can continue from it. Never touches the loop's connection.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from metasrv.model.types import LogId
 from metasrv.process.operating_system import sync_file
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail_out
-from metasrv.state.reader import read_cluster_id, read_membership
+from metasrv.state.reader import READER_PAGE_RECORDS, read_cluster_id, read_membership
 from metasrv.state.registry import load_registry
 from metasrv.state.store import FILE_SWAP, Store, check_schema, connect, fault, sync_directory
 
@@ -108,7 +108,7 @@ class SnapshotWriter:
             store.connection.backup(copy, pages=_COPY_PAGES, sleep=0.01, progress=self._check_log)
         finally:
             copy.close()
-            self.close()  # the rest needs the copy only, and the write-ahead log can begin anew
+            self.close()  # the rest needs only the copy; the write-ahead log may begin anew
         # The copied header says WAL; reopened, the file can be turned into one in a single piece.
         copy = sqlite3.connect(draft, isolation_level=None)
         try:
@@ -121,7 +121,7 @@ class SnapshotWriter:
             copy.close()
 
     def _check_log(self, _status: int, _remaining: int, _total: int) -> None:
-        """Between two pieces of the copy: a disk that copies far slower than it is written to must not fill up."""
+        """Called between two pieces of the copy: a copy that is far slower than the writes must not fill the disk."""
         log_size_bytes = os.stat(f"{self._state_path}-wal").st_size
         limit = STATE_LOG_PINNED_SIZE_BYTES_MAX + STATE_LOG_COPY_FACTOR * os.stat(self._state_path).st_size
         if log_size_bytes > limit:
@@ -132,9 +132,9 @@ class SnapshotWriter:
 
 
 def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None = None) -> SnapshotInfo:
-    """Check a snapshot file from end to end, as slowly as that is; raises DataDamagedError naming what is wrong.
+    """Check a snapshot file from end to end, which is slow; raises DataDamagedError naming what is wrong.
 
-    `sha256` and `cluster_id` are compared when given. Raises StorageError when the file can not be read.
+    `sha256` and `cluster_id` are compared when given. Raises StorageError when the file cannot be read.
     """
     try:
         check_file(path)
@@ -153,7 +153,7 @@ def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None
             raise damaged(path, "inside the file", f"SQLite's integrity check says: {problem}")
         applied = _check_content(path, store, cluster_id)
         if sha256 is None:
-            # What came with its digest is what the sender read with this very check, record by record.
+            # With a digest this is not needed: the sender's copy was read record by record with these checks.
             _check_records(store)
     except sqlite3.Error as error:
         raise fault(path, error) from error
@@ -209,7 +209,7 @@ def _check_records(store: Store) -> None:
     after: str | None = None
     last = False
     while not last:
-        page, last = store.scan_page("", None, after, 512)
+        page, last = store.scan_page("", None, after, READER_PAGE_RECORDS)
         after = page[-1][0] if page else after
 
 

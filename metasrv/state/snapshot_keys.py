@@ -1,7 +1,7 @@
 """The keys of a finished snapshot file, in order.
 
-Nobody writes to such a file, but a newer snapshot or an operator may remove it at any time; once it is open that no
-longer matters. Opened, read and closed in helper threads, by one at a time.
+Nobody writes to such a file, but a newer snapshot or an operator may remove it at any time; once it is open that does
+not matter. Opened, read and closed in helper threads, by one at a time.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class SnapshotKeys:
         self._store: Store | None = None
 
     def close(self) -> None:
-        """Let go of the file; safe to call again."""
+        """Close the file; safe to call again."""
         if self._store is not None:
             self._store.close()
             self._store = None
 
     def open(self) -> bool:
-        """False when the file is no longer there; raises DataDamagedError or StorageError when it can not be used."""
+        """False when the file is no longer there; raises DataDamagedError or StorageError when it cannot be used."""
         try:
             self._store = open_snapshot(self._path, shared=True)
             check_schema(self._path, self._store.connection)

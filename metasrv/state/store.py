@@ -1,8 +1,8 @@
 """One connection to the state file: its tables as typed reads and writes.
 
-Knows rows, not rules: what a command means stands in `transaction.py`. A connection belongs to the thread that uses
-it; the loop's one writes, every other only reads. SQLite's faults leave here as sqlite3 errors inside an entry and
-as `StorageError` or `DataDamagedError` everywhere else.
+Knows rows, not rules: `command_rules.py` says what a command means. A connection belongs to the thread that uses it. The
+loop's connection writes, all others only read. SQLite's errors leave this module as they are inside an entry, and as
+`StorageError` or `DataDamagedError` everywhere else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from metasrv.state.format import (
 )
 
 BUSY_TIMEOUT_SECONDS = 10.0
-"""How long a write waits for a checkpoint that holds the write lock; reached only on a dying disk."""
+"""How long a write waits for a checkpoint that holds the write lock; only a failing disk takes as long."""
 PAGE_SIZE_BYTES_TARGET = 1024 * 1024
 """Values of one page of a scan, unless its first record alone is larger."""
 CACHE_SIZE_KIB = 64 * 1024
@@ -50,12 +50,12 @@ _COUNT_TO = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? AND key < ? L
 _DELETE_EXPIRED = "DELETE FROM kv WHERE expire_ms < ?"
 _EXPIRED = f"SELECT key, {_RECORD} FROM kv WHERE expire_ms < ? ORDER BY expire_ms, seq"  # noqa: S608
 _NO_TEXT = "Could not decode to UTF-8"
-"""How Python's own error begins when a text column holds other bytes; it has no name."""
+"""How Python's error begins when a text column holds bytes that are not UTF-8; the error has no name of its own."""
 _SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
 
 
 class Store:
-    """Reads and writes of one open state file; see `open_store`."""
+    """Reads and writes of one open state file."""
 
     __slots__ = ("connection", "execute", "path")
 
@@ -67,7 +67,7 @@ class Store:
         self.forget()
 
     def forget(self) -> None:
-        """Drop what is remembered of the file; a plain store remembers nothing."""
+        """Clear the cache; a plain store has none."""
 
     def close(self) -> None:
         self.connection.close()
@@ -88,7 +88,7 @@ class Store:
 
     @contextmanager
     def faults(self) -> Iterator[None]:
-        """Turn SQLite's errors into the house's."""
+        """Turn SQLite's errors into StorageError or DataDamagedError."""
         try:
             yield
         except sqlite3.Error as error:
@@ -146,7 +146,7 @@ class Store:
     def scan_page(
         self, start: str, end: str | None, after_key: str | None, limit: int
     ) -> tuple[list[tuple[str, SeqV]], bool]:
-        """As `scan`, nothing hidden, but the page ends early when it grows large; and whether it is the last one."""
+        """As `scan` with nothing hidden, but a page ends early when it grows large; also whether it is the last page."""
         condition, parameters = _range("key >= ?", start, end)
         if after_key is not None:
             condition, parameters = _range("key > ?", after_key, end)
@@ -195,7 +195,7 @@ class Store:
         return [(int(row[0]), int(row[1]), row[2]) for row in self.execute(query, parameters)]
 
     def _records(self, rows: Iterable[Any]) -> list[tuple[str, SeqV]]:
-        """`_record` for many rows: lists are long, so the usual case is spelled out here."""
+        """`_record` for many rows; the usual case is spelled out, because lists are long."""
         records: list[tuple[str, SeqV]] = []
         for row in rows:
             key, seq, expire_at, proposed_at_ms, checksum, data = row
@@ -257,7 +257,7 @@ def fault(path: str, error: sqlite3.Error) -> DataDamagedError | StorageError:
 def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: bool = False) -> sqlite3.Connection:
     """A connection in explicit-transaction mode; `shared` when one thread opens it and another uses it.
 
-    The first statement reads the schema. Raises DataDamagedError when SQLite's complaint about it is no text.
+    The first statement reads the schema. Raises DataDamagedError when SQLite's message about it is not valid text.
     """
     connection = sqlite3.connect(
         path,
@@ -270,7 +270,7 @@ def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: b
         connection.execute(f"PRAGMA cache_size = -{cache_size_kib}")
     except UnicodeDecodeError as error:
         connection.close()
-        raise damaged(path, "schema", "SQLite can not read it and quotes bytes that are no text") from error
+        raise damaged(path, "schema", "SQLite cannot read it and quotes bytes that are not text") from error
     connection.execute("PRAGMA secure_delete = OFF")
     # Nobody else may checkpoint: it would sync on the event loop.
     connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -282,7 +282,7 @@ def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: b
 FILE_SWAP = threading.Lock()
 """Held while a helper thread opens the state file, and while the loop puts another file in its place.
 
-The one lock of this package. A connection that opened between the removal of the old write-ahead log and the rename of
+A connection that opened between the removal of the old write-ahead log and the rename of
 the new file would share the new file's log while it reads the old one.
 """
 
@@ -310,7 +310,7 @@ def create_file(path: str) -> None:
 
 
 def check_schema(path: str, connection: sqlite3.Connection) -> None:
-    """Raise DataDamagedError unless the file is ours and of this version."""
+    """Raise DataDamagedError unless metasrv wrote the file, in this format."""
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
     if application_id != APPLICATION_ID:
         raise damaged(path, "application id", "this SQLite file was not written by metasrv")

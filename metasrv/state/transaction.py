@@ -62,7 +62,7 @@ def validate_branch_transaction(command: c.BranchTransaction) -> None:
 
 
 def apply_branch_transaction(effects: EntryEffects, command: c.BranchTransaction) -> c.BranchTransactionReply:
-    """Run the first branch that holds; none is no error."""
+    """Run the first branch that holds; it is not an error when none does."""
     for position, branch in enumerate(command.branches):
         if branch.predicate is None or _holds(effects, branch.predicate, 1):
             return c.BranchTransactionReply(position, apply_operations(effects, branch.operations))
@@ -73,7 +73,7 @@ def apply_branch_transaction(effects: EntryEffects, command: c.BranchTransaction
 
 
 def _holds(effects: EntryEffects, expression: c.Expression, depth: int) -> bool:
-    """AND and OR of nothing are both true; children are the expressions, then the conditions."""
+    """Whether the tree holds. AND and OR of nothing are true; children are the expressions, then the conditions."""
     if depth > EXPRESSION_DEPTH_MAX:
         raise RefusedCommandError(f"the boolean tree is nested more than {EXPRESSION_DEPTH_MAX} levels")
     if not expression.expressions and not expression.conditions:

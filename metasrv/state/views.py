@@ -1,4 +1,4 @@
-"""Which views of the state are open, so that none can keep the write-ahead log from starting over for ever.
+"""Which views of the state are open, so that none can keep the write-ahead log from starting over forever.
 
 Views are opened and revoked on the event loop and closed by any thread; adding to the set, taking from it and copying it
 are single steps of the interpreter. Knows nothing of who reads, or why.
@@ -13,7 +13,7 @@ class Revocable(Protocol):
     """An open view."""
 
     def revoke(self, reason: str) -> None:
-        """End it soon, whoever is using it: its next read raises ViewLostError with this text. Again is no harm."""
+        """End the view soon, whoever uses it: its next read raises ViewLostError with this text. May be called again."""
         ...
 
 
@@ -23,7 +23,7 @@ class Views:
     def __init__(self) -> None:
         self._open: set[Revocable] = set()
         self.hurry = False
-        """The log has grown a good part of the way to its limit: whoever rests between reads had better not."""
+        """The log has grown a good part of the way to its limit: reads should no longer pause between pages."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -35,7 +35,7 @@ class Views:
         self._open.discard(view)
 
     def revoke(self, reason: str) -> int:
-        """Revoke all of them; returns how many. One that is in the middle of a read ends after it."""
+        """Revoke all of them; returns how many. A view that is being read ends after that read."""
         views = list(self._open)
         for view in views:
             view.revoke(reason)

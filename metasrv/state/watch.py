@@ -1,4 +1,4 @@
-"""Watch streams: who hears of which change, in which order, and what a slow reader costs.
+"""Watch streams: who is told of which change, in which order, and what a slow reader costs.
 
 docs/contract/grpc.md section d.7 has the rules. The machine publishes the changes of an entry after its commit; every
 watcher has its own bounded queue, so a slow one ends alone. Knows neither gRPC nor SQLite: the records for an initial
@@ -30,7 +30,7 @@ the last. A page may be shorter than asked for when its records are large."""
 
 
 class WatcherOverflow(RequestError):  # noqa: N818 - named for what happened, like the stream's end it is
-    """The watcher read too slowly; its stream ends and the client starts anew."""
+    """The watcher read too slowly; its stream ends, and the client starts anew."""
 
 
 class WatchReset(RequestError):  # noqa: N818
@@ -62,7 +62,7 @@ class _Flush:
     """The records of a range as they were at one instant, read page by page while the state goes on changing.
 
     A record that changes before its page was read is kept as it was (copy on write), so the flush is atomic with the
-    registration without holding a read transaction open for as long as a slow client likes.
+    registration, and no read transaction stays open while a slow client reads.
     """
 
     def __init__(self, read_page: ReadPage, start: str, end: str | None) -> None:
@@ -75,7 +75,7 @@ class _Flush:
         self.kept_size_bytes = 0
 
     def keep(self, key: str, prev: SeqV | None) -> None:
-        """Remember what the flush must still show of `key`."""
+        """Remember the record that the flush must still show for `key`."""
         if key in self._kept or (self._after is not None and key <= self._after):
             return
         self._kept[key] = prev
@@ -127,8 +127,8 @@ class Watcher:
             if self._closed:
                 return []
             if self._flush is not None:
-                # A long flush to a fast reader must not keep the loop to itself. Yield before the page is read: a
-                # reader that is cancelled here has lost nothing.
+                # A long flush to a fast reader must not occupy the loop. Yield before the page is read: a reader that is
+                # cancelled here has lost nothing.
                 await asyncio.sleep(0)
                 items = [] if self._flush is None else self._flush_page(self._flush)
                 if items:
@@ -198,7 +198,7 @@ class Watcher:
         self._drop()
 
     def _drop(self) -> None:
-        """What waits is of no use to a client that must start anew."""
+        """Drop what waits: it is useless to a client that must start anew."""
         self._flush = None
         self._queue.clear()
         self._iterated.clear()
@@ -248,7 +248,7 @@ class WatchHub:
         return watcher
 
     def publish(self, changes: Iterable[tuple[str, SeqV | None, SeqV | None]]) -> None:
-        """Tell everybody concerned, in order; a change that left a record as it was is none."""
+        """Tell every watcher concerned, in order. A change that left a record as it was is not told."""
         for key, prev, current in changes:
             if prev == current:
                 continue

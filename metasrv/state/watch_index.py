@@ -1,6 +1,6 @@
 """Which watched ranges contain a key: an interval treap.
 
-A change must not cost more because many watch other keys. The tree is ordered
+A change must not cost more because others watch other keys. The tree is ordered
 by (start, end), every node knows the largest end below it, and random priorities keep it shallow, so that a
 lookup visits O(log n) nodes and those that match. Pure data structure; runs on the event loop.
 """
@@ -62,7 +62,7 @@ class RangeIndex(Generic[Subscriber]):
             self._root = _remove(self._root, node)
 
     def find(self, key: str) -> list[Subscriber]:
-        """Everybody whose range contains `key`."""
+        """All subscribers whose range contains `key`."""
         found: list[Subscriber] = []
         stack = [self._root]
         while stack:

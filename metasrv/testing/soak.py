@@ -27,7 +27,7 @@ from metasrv.testing.store import ClientStore, PinnedStore, Store
 from metasrv.testing.workload import LOG_PREFIX, Record, Workload, verdict
 
 TIMEOUT_MS = 2_000
-"""Of one call: a client that asks a hung node gives it up after this."""
+"""For one call: a client that asks a hung node gives it up after this."""
 PINNED_EVERY = 4
 """Every fourth client asks one node only, whatever that node is: the others follow the leader."""
 VERDICT_SECONDS = 120.0

@@ -147,7 +147,7 @@ async def test_without_a_way_to_the_leader_the_follower_that_forwards_stays(star
         for number in range(20):
             await client.upsert(str(number), b"1")
         failed = client._caller._connections["localhost:0"]
-        assert failed.handshakes == 1, "an address that can not be dialled costs one call a delay, not each"
+        assert failed.handshakes == 1, "an address that cannot be dialled costs one call a delay, not each"
         with pytest.raises(NotDoneError, match="not leader"):
             await client.branch_transaction(pb.KvTransactionRequest())
 

@@ -22,7 +22,7 @@ def rules() -> list[dict[str, Any]]:
 
 
 def dashboard_expressions() -> list[str]:
-    """Of every panel and annotation."""
+    """The expressions of every panel and annotation."""
     found = []
     for path in DASHBOARDS:
         dashboard = json.loads(path.read_text())
@@ -32,7 +32,7 @@ def dashboard_expressions() -> list[str]:
 
 
 def metric_names() -> set[str]:
-    """Every metric of ours that a rule, a panel or a variable names."""
+    """Every metric of metasrv that a rule, a panel or a variable names."""
     texts = [rule["expr"] for rule in rules()] + dashboard_expressions()
     for path in DASHBOARDS:
         variables = json.loads(path.read_text())["templating"]["list"]

@@ -61,7 +61,7 @@ class WatchedHandler:
         self._loop = loop
         self._handler = handler
         self._generations: dict[int, int] = {}
-        """Of each peer, that of the connection on which its delayed messages still count."""
+        """For each peer, the generation of the connection on which its delayed messages still count."""
         self.peer_connected = handler.peer_connected
         self.peer_disconnected = handler.peer_disconnected
         self.request_received = handler.request_received

@@ -94,9 +94,9 @@ class SnapshotChunk(NamedTuple):
     transfer_id: str
     offset_bytes: int
     size_bytes: int
-    """Of the whole file."""
+    """The whole file's size."""
     sha256: str
-    """Of the whole file, hexadecimal."""
+    """The whole file's digest, hexadecimal."""
     data: bytes
 
 
