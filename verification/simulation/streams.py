@@ -58,7 +58,7 @@ class SimulatedStream(MemoryTransport):
         super().set_write_buffer_limits(high, low)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self.is_closing():
+        if self.is_closing() or not data:  # as asyncio's own: nothing is sent for no bytes
             return
         if not self.outgoing and self._room > 0:
             sent = bytes(data[: self._room])

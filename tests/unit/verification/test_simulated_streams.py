@@ -336,3 +336,13 @@ def test_a_break_delivers_some_bytes_and_then_resets(world: World) -> None:
     assert (b"0123456789" * 10).startswith(accepted.got)
     assert len(accepted.got) < 100
     assert [type(error) for error in accepted.lost] == [ConnectionResetError]
+
+
+def test_no_bytes_are_no_write(world: World) -> None:
+    """A caller that says nothing must not break what breaks at a byte."""
+    accepted = world.connect()
+    world.network.weather = Weather(breaks=1.0)
+    world.dialled.stream.write(b"")
+    world.wait(0.1)
+    assert accepted.got == b""
+    assert accepted.lost == []
