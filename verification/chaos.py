@@ -1,8 +1,8 @@
 """Rounds of faults on real processes under load, each with its verdict: the engine of `make chaos`.
 
-A round starts clients and watchers on all nodes, inflicts one fault, stops the clients, and checks what they were told
-against a sequential model, against what is stored, and against what every node holds and every watch told. Runs on an
-event loop; prints nothing.
+A round starts clients and watchers on all nodes, inflicts one fault and stops the clients. Then it checks what they
+were told against a sequential model, against what is stored, and against what every node holds and every watch told.
+Runs on an event loop; prints nothing.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from verification.watching import FIRST_KEY, LAST_KEY, WatchRecorder
 
 CLIENTS_DEFAULT = 12
 PINNED_EVERY = 2
-"""Every other client asks one node only, whatever that node is: the others follow the leader."""
+"""Every second client asks one node only, whether it leads or not; the others follow the leader."""
 CLIENT_TIMEOUT_SECONDS = 2.5
-"""Short, so that a round does not wait long for the answers of a node that cannot give any."""
+"""Short, so that a round does not wait long for a node that cannot answer."""
 WARM_UP_WRITES = 50
 HAMMER_EVERY = 3
-"""In every third round the admin routes, profiles among them, are asked all the while."""
+"""In every third round the admin routes, including profiles, are asked without a pause."""
 SERVICE_SECONDS_MAX = 60.0
-"""A cluster that does not serve this long after its fault was undone is a failure, whatever the machine's load."""
+"""A cluster must serve within this time after its fault was undone, whatever the machine's load."""
 LOOKS_AT_REST = 3
-"""How often a difference at rest has to show: an entry between two questions is none."""
+"""How often a difference at rest has to show: one entry between two questions is not a difference."""
 SETTINGS = {"snapshot_logs_since_last": 200, "max_applied_log_to_keep": 100}
-"""Low, so that faults meet purges and snapshots."""
+"""Low, so that faults hit purges and snapshots."""
 
 
 @dataclass(slots=True)
@@ -52,11 +52,11 @@ class Round:
     record: Record = field(default_factory=Record)
     streams: Sequence[WatchedStream] = ()
     violations: Sequence[Violation] = ()
-    """Histories that no order explains."""
+    """Keys whose history is not linearizable."""
     problems: list[str] = field(default_factory=list)
-    """Every broken promise, those of `violations` among them."""
+    """Every broken promise, including those in `violations`."""
     failure: str | None = None
-    """Why the round could not be finished: no service in time, a node that ended by itself, a fault without effect."""
+    """Why the round could not be finished: no service in time, a node ended by itself, or the fault had no effect."""
     unavailable_s: float = 0.0
     """The longest time without an acknowledged write."""
     seconds: float = 0.0
@@ -94,7 +94,7 @@ async def run_round(
     *,
     open_stores: OpenStores = open_stores,
 ) -> Round:
-    """One fault under load on a whole cluster, which is whole again afterwards unless the round has a failure."""
+    """Inflict one fault under load on a healthy cluster, which is healthy again afterwards unless the round failed."""
     source = random.Random(f"{fault.name}/{seed}")
     one = Round(fault.name, seed, len(cluster.nodes), clients)
     begun_at = time.monotonic()
@@ -125,7 +125,7 @@ async def run_round(
 
 
 async def find_problems(cluster: ProcessCluster, record: Record, name: str = "") -> list[str]:
-    """The verdict on a workload without watchers, and whether every node holds the same afterwards."""
+    """Judge a workload without watchers, and whether all nodes hold the same afterwards."""
     await cluster.wait_until_equal(SERVICE_SECONDS_MAX)
     exports = await exports_at_rest({i: node.grpc for i, node in cluster.nodes.items()}, SERVICE_SECONDS_MAX)
     problems = differences(exports)

@@ -26,9 +26,9 @@ from verification.evidence import replay_command, write_evidence
 from verification.nemesis import FAULTS, Fault, faults_named
 
 ROUNDS_PER_CLUSTER = 24
-"""Then a fresh cluster, so that files and histories stay small."""
+"""Rounds after which a new cluster is made, so that files and histories stay small."""
 SIZES = (3, 3, 3, 5)
-"""Nodes of one cluster after the other, unless `--nodes` says."""
+"""Sizes of consecutive clusters, unless `--nodes` is given."""
 TITLES = (
     "fault",
     "rounds",
@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=CLIENTS_DEFAULT)
     parser.add_argument("--nodes", type=int, default=0, help="by default three, and five in every fourth cluster")
     parser.add_argument("--first-round", type=int, default=0, metavar="SEED", help="number of the first round")
-    parser.add_argument("--fault", action="append", default=[], metavar="NAME", help="only faults whose name has this")
+    parser.add_argument(
+        "--fault", action="append", default=[], metavar="NAME", help="only faults whose name contains this"
+    )
     parser.add_argument("--evidence", type=Path, default=Path("chaos-evidence"), metavar="DIRECTORY")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append one JSON line a round")
     parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the table of recorded rounds")
@@ -64,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def usable(faults: Iterable[Fault]) -> list[Fault]:
-    """Those that this machine can inflict; says why of the others."""
+    """The faults that this machine can inflict; prints why not for the others."""
     possible = []
     for fault in faults:
         reason = fault.why_impossible()
@@ -76,7 +78,7 @@ def usable(faults: Iterable[Fault]) -> list[Fault]:
 
 
 def fault_of_round(faults: Sequence[Fault], number: int) -> Fault:
-    """Every fault once in as many rounds as there are faults, in another order each time."""
+    """Every fault once before any comes again, in another order each time."""
     cycle, place = divmod(number, len(faults))
     order = random.Random(cycle).sample(faults, len(faults))
     return order[place]

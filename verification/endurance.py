@@ -77,7 +77,7 @@ class Endurance:
     # ------------------------------------------------------------------ the load
 
     async def _repeat(self, kind: Callable[[], str], call: Callable[[str], Awaitable[object]]) -> None:
-        """One call after the other, for ever; what a busy cluster refuses is counted."""
+        """One call after the other, forever; what a busy cluster refuses is counted."""
         while True:
             name = kind()
             try:

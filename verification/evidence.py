@@ -1,4 +1,4 @@
-"""What a bad round leaves behind for the one who looks into it: history, pictures, watches, the nodes' words.
+"""What a bad round leaves behind for its investigation: history, pictures, watches, the nodes' output.
 
 Writes files; knows nothing of how they came about.
 """
@@ -16,13 +16,13 @@ from verification.timeline import timeline_html
 
 
 def replay_command(one: Round) -> str:
-    """The command that inflicts the same fault, with the same choices, again."""
+    """The command that inflicts the same fault again, with the same choices."""
     arguments = f'--first-round {one.seed} --fault "{one.fault}" --nodes {one.nodes} --clients {one.clients}'
     return f"make chaos ROUNDS=1 ARGS='{arguments}'"
 
 
 def write_evidence(directory: Path, one: Round, cluster: ProcessCluster) -> Path:
-    """Everything known about a round, in a directory of its own; returns it."""
+    """Write everything known about a round into a new directory; returns it."""
     target = directory / f"round-{one.seed}-{''.join(c if c.isalnum() else '-' for c in one.fault)}"
     target.mkdir(parents=True, exist_ok=True)
     summary = [f"fault: {one.fault}", f"again: {replay_command(one)}", f"nodes' files: {cluster.directory}"]

@@ -57,7 +57,7 @@ def _resident_bytes(process_id: int) -> int:
 def growths(samples: Sequence[Footprint], limits: Mapping[str, int]) -> list[Growth]:
     """The verdict on each thing in the samples, taken at equal intervals under a steady load on a bounded set of keys.
 
-    What grows for ever is in the last third larger than in the second by more than what chance does. `limits` are
+    What grows forever is in the last third larger than in the second by more than what chance does. `limits` are
     absolute bounds for some.
     """
     if len(samples) < 6:

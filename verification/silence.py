@@ -1,6 +1,6 @@
-"""Log lines left out while many nodes run in one process: what matters of them is in the verdict.
+"""No log lines while many nodes run in one process: what matters is in the verdict.
 
-Restores what was before, because tests run such programs in their own process.
+Restores the previous settings, because tests run such programs in their own process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def silenced_logs() -> Iterator[None]:
-    """No log line of any level inside the block."""
+    """Suppress all log lines inside the block."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

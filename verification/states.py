@@ -22,7 +22,7 @@ EXPORT_SECONDS_MAX = 30.0
 LINES_PER_MESSAGE = 1024
 DIFFERENCE_LINES_MAX = 12
 _OWN = '"NodeId"'
-"""Marks the one line in which each node names itself."""
+"""What marks the line in which a node names itself."""
 
 
 class NotAtRestError(AssertionError):
@@ -62,12 +62,12 @@ async def exports_at_rest(endpoints: Mapping[int, Endpoint], timeout_s: float) -
 
 
 def applied_line(lines: list[str]) -> str:
-    """The line that says up to which entry a state goes."""
+    """The line that names a state's last applied entry."""
     return next((line for line in lines if '"LastApplied"' in line), "nothing applied")
 
 
 def differences(exports: Mapping[int, list[str]]) -> list[str]:
-    """What the states of the nodes differ in, one text a node; empty when they are equal to the byte."""
+    """How the states of the nodes differ, one text a node; empty when they are equal to the byte."""
     problems = []
     (first_id, first), *others = exports.items()
     for node_id, lines in others:

@@ -1,7 +1,7 @@
 """A violation as a picture: one row a client, one bar an operation, time from left to right.
 
-A self-contained SVG, or an HTML page with the explanation below it; no script, no font, nothing from elsewhere. Time is
-drawn in steps from one call or return to the next, because real gaps differ a thousandfold; the axis says the seconds.
+A self-contained SVG, or an HTML page with the explanation below it: no script, no font, nothing from elsewhere. Time
+advances one step from each call or return to the next, because real gaps differ a thousandfold; the axis shows seconds.
 Pure computing.
 """
 
@@ -33,7 +33,7 @@ class _Bar(NamedTuple):
     row: int
     first: int
     last: int | None
-    """Numbers of the moments at which it begins and ends; None: it never did."""
+    """Numbers of the moments at which it begins and ends; None if it never ended."""
     label: str
 
 
@@ -90,7 +90,7 @@ def _bar(one: Operation, culprit: Operation, clients: Sequence[int], moments: Se
 
 
 def _positions(bars: Sequence[_Bar], count: int) -> list[float]:
-    """Where each moment is drawn: far enough apart for every label to fit over its bar."""
+    """The x position of each moment, far enough apart for every label to fit over its bar."""
     widths = [float(STEP_WIDTH_MIN)] * (count - 1)
     for bar in sorted(bars, key=lambda bar: (bar.last is None, bar.last or 0)):
         end = count - 1 if bar.last is None else bar.last

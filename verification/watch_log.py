@@ -1,7 +1,7 @@
-"""What watch streams told, and whether that can be true: order, gaps, duplicates, and agreement between nodes.
+"""What watch streams told, and checks of it: order, gaps, duplicates, and agreement between nodes.
 
-Every write takes the next sequence number, so a stream over all keys has to show each number once, in order; deletes
-take none and show by the record they end. Values only; knows neither clients nor nodes.
+Every write takes the next sequence number, so a stream over all keys must show each number once, in order. A delete takes
+none; it is recognized by the record that it ends. Values only; knows neither clients nor nodes.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class WatchedStream:
     node_id: int
     existing_records: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     flushed: bool = False
-    """The marker after the existing records came."""
+    """Whether the marker after the existing records has come."""
     changes: list[Change] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
-    """What was wrong with the sequence of messages itself."""
+    """What was wrong with the order of the messages."""
     end: str | None = None
     """Why it ended; None while it is open."""
     is_recorded: bool = False
@@ -79,7 +79,7 @@ class WatchedStream:
 
 
 def replay(stream: WatchedStream) -> tuple[dict[str, tuple[int, bytes]], list[str]]:
-    """The records as the stream leaves them, and what contradicts itself on the way."""
+    """The records at the end of the stream, and its contradictions on the way."""
     records = dict(stream.existing_records)
     problems = list(stream.faults)
     last_seq = max((seq for seq, _ in records.values()), default=None)
@@ -101,7 +101,7 @@ def replay(stream: WatchedStream) -> tuple[dict[str, tuple[int, bytes]], list[st
 
 
 def disagreements(streams: Iterable[WatchedStream]) -> list[str]:
-    """Changes that two streams tell in different orders, or that one of them leaves out between two others."""
+    """Changes that two streams tell in different orders, or that one of them leaves out."""
     following: dict[Change, tuple[Change, int]] = {}
     problems = []
     for stream in streams:
@@ -118,7 +118,7 @@ def wrong_watches(
 ) -> list[str]:
     """Everything that is wrong with the streams of a run.
 
-    `final` is the state at the end, `complete` the nodes whose latest stream has to have led to it.
+    `final` is the state at the end, `complete` the nodes whose latest stream must have led to it.
     """
     problems = []
     latest = {stream.node_id: stream for stream in streams}

@@ -1,7 +1,7 @@
 """Watch streams of real nodes, recorded while faults strike.
 
-One stream of everything a node applies, opened again, with a flush of what exists, whenever it ends. What the streams
-say is judged by `watch_log.py`. Runs on an event loop.
+One stream of everything a node applies. When it ends it is opened again, with a flush of what exists. `watch_log.py`
+judges what the streams told. Runs on an event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from verification.watch_log import Change, WatchedStream
 
 FIRST_KEY = " "
 LAST_KEY = "~"
-"""Every key that a workload uses lies between these two."""
+"""All keys of a workload lie between these two."""
 REOPEN_SECONDS = 0.1
 
 
@@ -58,7 +58,7 @@ class WatchRecorder:
         return mine[-1] if mine and mine[-1].is_open else None
 
     async def wait_for(self, node_ids: list[int], key: str, timeout_s: float) -> list[int]:
-        """Until the open stream of each node has told of `key`; the nodes that have not within the time."""
+        """Wait until the open stream of each node has told of `key`; returns the nodes whose stream has not in time."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         while True:

@@ -24,7 +24,7 @@ UNKNOWN_OUTCOME: Final[Literal[_UnknownOutcome.UNKNOWN_OUTCOME]] = _UnknownOutco
 class Operation:
     """One call on one key.
 
-    An operation that certainly did not happen is left out of a history; one that may have happened has
+    An operation that certainly did not happen is not in a history; one that may have happened has the
     `output` UNKNOWN_OUTCOME and no `returned_at`.
     """
 
@@ -51,7 +51,7 @@ class Operation:
 
 
 def by_key(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
-    """Histories of single keys: a history is linearizable when each of these is."""
+    """Split a history by key: it is linearizable when the history of each key is."""
     histories: dict[str, list[Operation]] = {}
     for operation in operations:
         histories.setdefault(operation.key, []).append(operation)
@@ -59,7 +59,7 @@ def by_key(operations: Iterable[Operation]) -> dict[str, list[Operation]]:
 
 
 def to_lines(operations: Iterable[Operation]) -> Iterator[str]:
-    """One JSON object an operation; arguments and outputs have to be made of plain values and tuples."""
+    """One JSON object an operation; arguments and outputs must be made of plain values and tuples."""
     for one in operations:
         output = one.output if one.output is not UNKNOWN_OUTCOME else {"unknown": True}
         fields = (one.process, one.key, one.name, one.argument, output, one.called_at, one.returned_at)
@@ -67,7 +67,7 @@ def to_lines(operations: Iterable[Operation]) -> Iterator[str]:
 
 
 def from_lines(lines: Iterable[str]) -> list[Operation]:
-    """The operations again; lists become tuples, as they were."""
+    """The inverse; lists become tuples again."""
     operations = []
     for line in lines:
         fields = json.loads(line)

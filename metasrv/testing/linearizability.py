@@ -1,11 +1,11 @@
 """Linearizability checker: is there one order of the operations that explains every answer?
 
 A history is split by key and each key searched on its own (`search.py`), since a history is linearizable exactly when
-each key's is. Operations of unknown outcome may take effect at any time after their call, or never. What cannot be
-explained is cut down to the shortest part that shows it (`shrink.py`) and can be drawn (`timeline.py`).
+each key's is. Operations of unknown outcome may take effect at any time after their call, or never. A history without
+an explanation is cut down to the shortest part that has none (`shrink.py`).
 
-Pure computing; the time can grow exponentially with the operations that overlap, so load generators keep few clients
-on one key, and few unknown outcomes on it.
+Pure computing. The time can grow exponentially with the operations that overlap, so load generators use few clients for
+one key, and leave a key after few unknown outcomes.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ __all__ = ["SearchTooLongError", "Violation", "check", "explain", "is_linearizab
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A key whose history no sequential order explains."""
+    """A key whose history is not linearizable."""
 
     key: str
     prefix: tuple[Operation, ...]
-    """The shortest part, ordered by return, that is already wrong; operations then still open are unknown in it."""
+    """The shortest beginning, in order of returns, that is wrong; operations then open count as unknown."""
     culprit: Operation
-    """Its last answer: everything before can be explained."""
+    """Its last answer; everything before it can be explained."""
     states: tuple[Hashable, ...]
-    """Values the object may have had just before the culprit returned, as far as the others tell."""
+    """Values the object may have had just before the culprit returned, by the other answers."""
     core: Core
-    """The least of the prefix that cannot be explained either."""
+    """The smallest part of the prefix that cannot be explained either."""
 
     def __str__(self) -> str:
         core = self.core
@@ -71,7 +71,7 @@ def is_linearizable(history: Sequence[Operation], model: Model, *, steps_max: in
 
 
 def explain(key: str, history: Sequence[Operation], model: Model, *, steps_max: int = STEPS_MAX_DEFAULT) -> Violation:
-    """The shortest wrong prefix of a history that is not linearizable, and the least of it that is wrong.
+    """The shortest wrong prefix of a history that is not linearizable, and the smallest wrong part of it.
 
     A prefix of a linearizable history is linearizable, so the length is found by halving.
     """

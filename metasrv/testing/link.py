@@ -1,8 +1,8 @@
-"""One directed link of a breakable network: what may go wrong on it, and the pipes whose bytes suffer it.
+"""One directed link of a breakable network: its faults, and the pipes whose bytes they hit.
 
-A TCP connection never loses or reorders bytes by itself, so loss shows as lateness, as it does to a real node; bytes
-that vanish, change or appear are the work of a broken middle box, and the nodes have to notice. Runs on the test's
-event loop; knows nothing of what the bytes mean.
+A TCP connection does not lose or reorder bytes by itself, so a lost packet shows as a delay, as for a real node. Bytes
+that vanish, change or appear are the work of a broken middle box, and the nodes must notice. Runs on the test's event
+loop; knows nothing of what the bytes mean.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from dataclasses import dataclass
 from typing import Protocol
 
 QUEUED_BYTES_MAX = 4 * 1024 * 1024
-"""More than this on its way stops the sender."""
+"""The sender is stopped while more than this is under way."""
 RETRANSMISSION_SECONDS = 0.2
-"""What a lost packet costs: the least time after which systems send it again."""
+"""Delay of a lost packet: the least time after which systems send it again."""
 GARBAGE_BYTES_MAX = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class LinkFault:
-    """What is wrong with a directed link. Shares are of chunks, that is, of what arrived together."""
+    """What is wrong with a directed link. Shares are of chunks; a chunk is what arrived together."""
 
     held: bool = False
-    """Nothing passes until the link is healed; then it arrives, late."""
+    """Hold everything back until the link is healed; then it arrives late."""
     swallows: bool = False
-    """Bytes are taken and never arrive."""
+    """Take bytes and never deliver them."""
     refuse: bool = False
-    """New connections are reset."""
+    """Reset new connections."""
     delay_s: float = 0.0
     jitter_s: float = 0.0
-    """Up to so much more, another time for each chunk; the order stays."""
+    """Up to this much more, chosen for each chunk; the order stays."""
     bytes_per_second: int | None = None
     loss: float = 0.0
     """Share that arrives one retransmission later."""
     corrupt: float = 0.0
     """Share in which one bit is flipped."""
     shorten: float = 0.0
-    """Share of which a part is missing."""
+    """Share that loses a part."""
     garbage: float = 0.0
-    """Share after which random bytes follow."""
+    """Share that is followed by random bytes."""
     cut: float = 0.0
     """Share of which only a part arrives, and then a reset."""
 
@@ -80,7 +80,7 @@ class Link:
             self.passing.set()
 
     def strikes_with(self, share: float, kind: str) -> bool:
-        """Whether harm of a kind comes to this chunk; counted."""
+        """Whether this kind of harm hits the chunk; counts it."""
         if share <= 0 or self.random.random() >= share:
             return False
         self.strikes[kind] += 1
@@ -119,7 +119,7 @@ class Pipe:
         self._queue(self._harmed(data))
 
     def set_target_full(self, full: bool) -> None:
-        """The target's buffer is full, or is no longer."""
+        """The target's buffer is full, or no longer."""
         self._target_full = full
         self._adjust()
 

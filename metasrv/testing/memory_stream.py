@@ -1,4 +1,4 @@
-"""A byte stream between two asyncio protocols, in memory and by hand: bytes move only when the test says so.
+"""A byte stream between two asyncio protocols in memory, by hand: bytes move only when the test says so.
 
 Knows nothing of what the bytes mean. Runs on the test's event loop.
 """
@@ -83,7 +83,7 @@ class MemoryTransport(asyncio.Transport):
             self._protocol.data_received(data)
 
     def lose(self, error: Exception | None = None) -> None:
-        """This end's connection is gone; tells its protocol once."""
+        """This end's connection is gone; tells its protocol, once."""
         if not self.lost:
             self._closing = self.lost = True
             self._protocol.connection_lost(error)
@@ -99,7 +99,7 @@ class MemoryStream:
         right.connection_made(self.right)
 
     async def pump(self, chunk_size_bytes: int | None = None) -> None:
-        """Deliver everything in both directions, in chunks, and the end of the stream once an end has closed."""
+        """Deliver everything in both directions, in chunks, and then the end of the stream if an end has closed."""
         quiet = 0
         while quiet < 3:
             moved = self._move(self.left, self.right, chunk_size_bytes) + self._move(
@@ -117,7 +117,7 @@ class MemoryStream:
         return len(data)
 
     def _spread_end(self) -> int:
-        """An end that closed, with nothing left to deliver, is lost, and so is the other."""
+        """End both sides once one has closed and nothing is left to deliver from it."""
         ended = [end for end in (self.left, self.right) if end.is_closing() and not end.outgoing]
         if not ended or (self.left.lost and self.right.lost):
             return 0

@@ -1,7 +1,7 @@
-"""Sequential specifications for the linearizability checker: what one copy on one machine would answer.
+"""Sequential specifications for the linearizability checker: what a single copy would answer.
 
-A model is a pure function from state and operation to the next state, or to `IMPOSSIBLE` when a sequential object
-could not have given that output. States are hashable. An operation of unknown outcome has no output to compare.
+A model is a pure function from state and operation to the next state, or to `IMPOSSIBLE` when a sequential object cannot
+give that output. States are hashable. The output of an unknown outcome is not compared.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Step(NamedTuple):
 
 
 class Guarded(NamedTuple):
-    """Do `then` when every condition (key, expected value) holds, else do `otherwise`; all of it at one instant."""
+    """Do `then` if every condition (key, expected value) holds, else `otherwise`, at one instant."""
 
     conditions: tuple[tuple[str, str | None], ...]
     then: tuple[Step, ...]
@@ -94,7 +94,7 @@ class Guarded(NamedTuple):
 class TransactionModel:
     """`transaction`(Guarded) -> (whether the conditions held, one answer a step); `read_all`(keys) -> values.
 
-    One object is a group of keys; it is the group that a history is split by. The state is its sorted items.
+    One object is a group of keys, and a history is split by groups. The state is the group's sorted items.
     """
 
     initial: Hashable = ()
@@ -130,7 +130,7 @@ def _take(values: dict[str, str], step: Sequence[str | None]) -> str | None:
 
 
 def leaves_state(model: Model, operation: Operation) -> bool:
-    """Whether an operation with this answer certainly left the object as it was: then others can do without it.
+    """Whether an operation with this answer certainly did not change the object, so that others do not need it.
 
     True for reads and for what was refused; False for an unknown outcome and for every model not known here.
     """

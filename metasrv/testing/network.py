@@ -1,8 +1,8 @@
 """A network between real nodes that a test can break, one directed link at a time.
 
 Every node listens on 127.0.0.1 and advertises another loopback address with the same ports, where proxies of this
-network listen. Which node dials is read from the HELLO that every peer connection begins with, so both directions of
-every pair are told apart without any help from the nodes. Whoever dials the gRPC port is a client. Runs on the test's
+network listen. Which node dials is read from the HELLO that every peer connection begins with, so each direction
+of each pair can be told apart without help from the nodes. Callers of the gRPC port are clients. Runs on the test's
 event loop; knows nothing of Raft.
 """
 
@@ -55,11 +55,11 @@ class Target:
     endpoint: Endpoint
     """Where it listens."""
     for_peers: bool
-    """Those who dial say who they are."""
+    """Whether callers say who they are."""
 
 
 class Network:
-    """All links between the nodes that were added."""
+    """The links between all nodes that were added."""
 
     def __init__(self, seed: int = 0) -> None:
         self.strikes: Counter[str] = Counter()
@@ -83,7 +83,7 @@ class Network:
         return await asyncio.get_running_loop().create_server(lambda: Connection(self, target), sock=listening)
 
     async def remove(self, node_id: int) -> None:
-        """Close the ways to a node."""
+        """Close the proxies of a node."""
         for server in self._servers.pop(node_id, []):
             server.close()
         self.reset(lambda _source, target: target == node_id)
@@ -107,7 +107,7 @@ class Network:
             self.link(source, target).set_fault(fault)
 
     def heal(self) -> None:
-        """Sound links everywhere. What was held back arrives now; connections that are half open end."""
+        """Make all links sound. What was held back arrives now; half-open connections end."""
         for link in self._links.values():
             link.set_fault(SOUND)
         for connection in list(self._connections):
@@ -122,7 +122,7 @@ class Network:
         return len(chosen)
 
     def half_open(self, source: int, target: int) -> int:
-        """Connections that `source` dialled end for `target` only; `source` goes on sending into nothing. How many."""
+        """End connections that `source` dialled, for `target` only: `source` goes on sending into the void. How many."""
         chosen = [one for one in self._connections if (one.source, one.target.node_id) == (source, target)]
         for connection in chosen:
             connection.open_half()
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
             node_id = cast(tuple[object, ...], unpack(frame.payload))[HELLO_NODE_ID]
             self.source = node_id if isinstance(node_id, int) else NOBODY
         except (MetasrvError, IndexError, TypeError):
-            self.source = NOBODY  # not a frame of metasrv: it goes through, and the node deals with it
+            self.source = NOBODY  # not a peer: it goes through, and the node deals with it
         self._known = True
         self._dial_on()
 
@@ -261,7 +261,7 @@ class Connection(asyncio.Protocol):
             self._back.feed(data)
 
     def far_lost(self) -> None:
-        """The target ended its side: so does the dialler's, unless nobody is to tell it."""
+        """The target ended its side: end the dialler's too, unless it is not to be told."""
         if not self.half_open and self._near is not None:
             _abort(self._near)
 
@@ -271,7 +271,7 @@ class Connection(asyncio.Protocol):
 
 
 def _abort(transport: asyncio.Transport) -> None:
-    """Close without the niceties: the other side sees a reset, as from a machine that lost its memory of it."""
+    """Close with a reset, as a machine does that knows nothing of the connection."""
     if transport.is_closing():
         return
     peer_socket = transport.get_extra_info("socket")

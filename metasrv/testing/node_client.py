@@ -1,4 +1,4 @@
-"""A gRPC client that is pinned to one node: no retry, no redirect, no hidden second try.
+"""A gRPC client for exactly one node: no retry and no redirect.
 
 Tests use it to ask exactly one node and to see exactly what it answers; applications use `metasrv.client`. Keeps to
 what any foreign client knows: the protobuf messages, the handshake and the token header (docs/contract/grpc.md
@@ -37,7 +37,7 @@ class NodeClient:
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
             ("grpc.enable_http_proxy", 0),
-            # Channels to one address share its back-off otherwise: a new one to a node that is back would still fail.
+            # Otherwise channels to one address share a back-off: a new one to a node that is back would still fail.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self._channel = grpc.aio.insecure_channel(str(self.endpoint), options=options)

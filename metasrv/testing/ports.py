@@ -1,4 +1,4 @@
-"""Ports for test nodes that nobody else takes, also not while a node is down.
+"""Ports for test nodes that nothing else takes, even while a node is down.
 
 A port is taken from below the kernel's ephemeral range, so that no outgoing connection gets it, and stays locked by a
 file in the temporary directory until it is given back, so that parallel test processes never choose the same one.
@@ -30,7 +30,7 @@ class PortReservation:
         self._random = random.Random(os.urandom(8))  # noqa: S311 - a spread, not a secret
 
     def take(self) -> int:
-        """A free port, now ours."""
+        """Lock a free port; returns it."""
         for _ in range(ATTEMPTS_MAX):
             port = self._random.randint(PORT_MIN, PORT_MAX)
             if port in self._locks or not self._lock(port):

@@ -1,4 +1,4 @@
-"""A cluster of real nodes as child processes, for tests: ports, files, signals, and what the nodes say.
+"""A cluster of real nodes as child processes, for tests: ports, files, signals, output.
 
 Every process is ended with the cluster, with the test program, and (where setpriv exists) by the kernel when the test
 program is killed. Used from one event loop; only short steps block it. Knows a node's outside only: its
@@ -47,7 +47,7 @@ def _kill_leftovers() -> None:
 
 
 class DeadlineError(AssertionError):
-    """Something awaited did not come true; the text says what the nodes say instead."""
+    """A condition was not met in time; the text quotes the nodes."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class ProcessNode:
     raft: Endpoint
     grpc_listens: Endpoint
     advertised_host: str = HOST
-    """Where peers and clients dial it: HOST, or the way through a breakable network."""
+    """Where peers and clients dial it: HOST, or an address of a breakable network."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Keys of `[raft_config]`."""
     process: subprocess.Popen[bytes] | None = None
@@ -126,7 +126,7 @@ class ProcessCluster:
     """`async with ProcessCluster(3) as cluster:`; nodes have ids 1 to `size` and are started by `start` or `boot`.
 
     Node 1 is configured `single`, the others `join` all earlier ones. `settings` goes into every `[raft_config]`.
-    With a `network` the nodes reach each other through it only; whoever opened it closes it.
+    With a `network` the nodes reach each other only through it; its opener closes it.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class ProcessCluster:
         return await self.wait_for_leader(members=len(self.nodes))
 
     async def open_network(self) -> None:
-        """Open the way to every node that has none yet."""
+        """Add every node that is not yet in the network."""
         if self.network is not None:
             for node in self.nodes.values():
                 await self.network.add(node.node_id, node.raft, node.grpc_listens)

@@ -1,13 +1,13 @@
 """The search for one order of operations that explains every answer.
 
 Wing and Gong's search with Lowe's memory of (done set, state) pairs, over a linked list of calls and returns that is
-taken apart and put together again, as Porcupine does it. Three observations keep it short; each leaves an order to be
-found whenever there is one, and every state that orders can end in:
+taken apart and put together again, as Porcupine does it. Three rules keep it short. None hides an order
+when there is one, or a state in which orders can end:
 
-- A read that can come next and fits goes first, and nothing else is tried in its place: it changes nothing for others.
+- A read that can come next and fits is placed at once, and nothing is tried in its place: it changes nothing.
 - An operation of unknown outcome is tried last, and only right before one whose effect or answer it changes. If it
-  changes nothing for the next one, an order without it does as well.
-- Of several unknown operations that do the same, the one that was called first is taken first.
+  changes nothing for the next operation, an order without it will do.
+- Among unknown operations that do the same, the one that was called first is taken first.
 
 Pure computing. The time can still grow exponentially with the operations that overlap.
 """
@@ -25,11 +25,11 @@ _NOTHING = object()
 
 
 class SearchTooLongError(Exception):
-    """The search was given up; nothing is known about the history."""
+    """The search took too many steps; nothing is known about the history."""
 
 
 class _Event:
-    """A call or a return in a linked list of what is not yet placed."""
+    """A call or a return in the linked list of events that are not yet placed."""
 
     __slots__ = ("at", "index", "is_call", "is_known", "next", "previous", "return_event")
 
@@ -128,7 +128,7 @@ class Search:
                 done, state, without = key
                 _lift(event)
                 event, forced = self._first(state)
-            elif placed:  # nothing can come next: take the last placed one back
+            elif placed:  # nothing can come next: take the last placed operation back
                 event, state, without, forced = placed.pop()
                 done &= ~(1 << event.index)
                 _unlift(event)

@@ -1,13 +1,12 @@
-"""From a history that cannot be explained to the least of it that cannot be explained either.
+"""Cuts a history that cannot be explained down to a small part that cannot be explained either.
 
-Every step keeps what it claims: if the smaller history had an explanation, so would have the larger one.
+Every step is sound: if the smaller history had an explanation, the larger one would have one too.
 
-- A beginning after which nothing is open may be replaced by the values that it can have led to. Operations of unknown
-  outcome stay, as if they had not happened: that allows more, never less.
-- An operation that leaves the value as it is may be left out (`leaves_state`).
-- A register's value that nobody expected may be left out with everything that wrote or read it: what came after it
-  follows just as well on what came before it. A failed compare-and-set may have failed because of that value, so none
-  may be left.
+- A beginning after which no call is open may be replaced by the values that it can have led to. Its operations of
+  unknown outcome stay, as if they had not happened yet, which only allows more orders.
+- An operation that does not change the value may be left out (`leaves_state`).
+- A value of a register that no compare-and-set expected may be left out with all its writes and reads: what came after
+  it can follow what came before it. A failed compare-and-set may have failed because of the value, so there must be none.
 
 Pure computing.
 """
@@ -24,21 +23,21 @@ from metasrv.testing.models import Model, RegisterModel, leaves_state
 from metasrv.testing.search import Search, SearchTooLongError
 
 WHOLE_OPERATIONS_MAX = 12
-"""A core that is no longer than this is shown from the beginning of the history."""
+"""A part that is no longer than this is shown from the beginning of the history."""
 CONTEXT_OPERATIONS = 4
-"""So many operations are shown at least, though fewer would do: they say how the value came about."""
+"""Operations that are shown at least, even if fewer suffice: they show how the value came about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """A history that cannot be explained, from any of the states that it may have begun with."""
+    """A history that cannot be explained from any state in which it may have begun."""
 
     operations: tuple[Operation, ...]
     initial_states: tuple[Hashable, ...]
 
 
 def shrink(prefix: Sequence[Operation], culprit: Operation, model: Model, steps_max: int) -> Core:
-    """The core of a prefix that can be explained up to, but not with, its last answer."""
+    """The small part of a prefix that can be explained without its last answer, but not with it."""
     return _Shrinker(model, steps_max).run(prefix, culprit)
 
 
@@ -49,7 +48,7 @@ class _Shrinker:
         self._initial: tuple[Hashable, ...] = (model.initial,)
 
     def run(self, prefix: Sequence[Operation], culprit: Operation) -> Core:
-        """A whole history says more than the end of one, so its beginning is only cut off when it stays long."""
+        """The part from the beginning, or from a later moment if that would be long: a whole history says more."""
         operations = self._leave_out(sorted(prefix, key=lambda one: one.called_at), culprit)
         if len(operations) > WHOLE_OPERATIONS_MAX:
             operations = self._leave_out(self._cut_beginning(operations), culprit)
@@ -66,7 +65,7 @@ class _Shrinker:
         return operations
 
     def _is_wrong(self, operations: Sequence[Operation]) -> bool:
-        """Certainly not explicable, whichever state it began with."""
+        """Whether it certainly cannot be explained, whichever state it began in."""
         try:
             return not any(
                 Search(operations, self._model, initial=state, steps_max=self._steps_max).run() for state in self._initial
@@ -75,7 +74,7 @@ class _Shrinker:
             return False
 
     def _without(self, operations: list[Operation], groups: list[list[Operation]]) -> list[Operation]:
-        """Leave out as many groups as can be: all, halves, quarters, and so on."""
+        """Leave out as many groups as possible: all, halves, quarters, and so on."""
         size = len(groups)
         while size >= 1:
             start = 0
@@ -91,7 +90,7 @@ class _Shrinker:
         return operations
 
     def _cut_beginning(self, operations: list[Operation]) -> list[Operation]:
-        """Begin at the latest moment of rest from which it still cannot be explained; the later, the less is known."""
+        """Begin at the latest moment of rest from which it still cannot be explained."""
         last = operations[-CONTEXT_OPERATIONS:][0].called_at
         moments = [moment for moment in _moments_of_rest(operations) if moment < last]
         good, bad = 0, len(moments)
@@ -106,7 +105,7 @@ class _Shrinker:
         return best
 
     def _from(self, operations: list[Operation], moment: float) -> list[Operation] | None:
-        """What is left from `moment` on, if it is wrong; takes over the states it begins with."""
+        """What is left from `moment` on, if that is wrong, with the states in which it can begin."""
         beginning = [one for one in operations if one.called_at <= moment]
         rest = [one for one in operations if one.called_at > moment or not one.is_known]
         search = Search(beginning, self._model, steps_max=self._steps_max, every_state=True)
@@ -135,7 +134,7 @@ def _moments_of_rest(operations: Sequence[Operation]) -> Iterator[float]:
 def _unexpected_values(
     operations: Sequence[Operation], culprit: Operation, initial: Sequence[Hashable]
 ) -> Iterator[list[Operation]]:
-    """Groups of register operations that stand for a value which nobody expected."""
+    """Groups of register operations, each for a value that no compare-and-set expected."""
     setters: dict[Hashable, list[Operation]] = defaultdict(list)
     readers: dict[Hashable, list[Operation]] = defaultdict(list)
     expected: set[Hashable] = set(initial)

@@ -34,7 +34,7 @@ TIMEOUT_SECONDS_DEFAULT = 5.0
 
 
 class Written(NamedTuple):
-    """An acknowledged write: its place in the order of all writes, and when the client waited for it."""
+    """An acknowledged write: its place in the order of all writes, and the time its client waited."""
 
     key: str
     seq: int
@@ -46,7 +46,7 @@ class Store(Protocol):
     """A key-value store as a load generator sees it; an absent value is None."""
 
     written: list[Written]
-    """Every acknowledged write so far, where the store tells sequence numbers."""
+    """Every acknowledged write so far, if the store tells sequence numbers."""
 
     async def read(self, key: str) -> str | None: ...
 
@@ -67,7 +67,7 @@ class Store(Protocol):
         ...
 
     async def append(self, prefix: str, value: str) -> str:
-        """Store under the next key of a sequence; returns the key. Executed twice, it would store two records."""
+        """Store under the next key of a sequence; returns the key. Doing it twice stores two records."""
         ...
 
     async def transact(self, guarded: Guarded) -> tuple[bool, tuple[str | None, ...]]:
@@ -76,7 +76,7 @@ class Store(Protocol):
 
 
 class _TransactionStore:
-    """The operations as transactions; how one is sent is the subclass's."""
+    """The operations as transactions; a subclass says how to send one."""
 
     def __init__(self) -> None:
         self.written: list[Written] = []
@@ -151,7 +151,7 @@ class ClientStore(_TransactionStore):
 
 
 class PinnedStore(_TransactionStore):
-    """Asks one node only, whatever it is, and tries nothing twice. An async context manager."""
+    """Asks one node only, whether it leads or not, and tries nothing twice. An async context manager."""
 
     STALE: Final = ((m.READ_METADATA_KEY, m.STALE_READ),)
     read_metadata: tuple[tuple[str, str], ...] = ()
@@ -196,7 +196,7 @@ class PinnedStore(_TransactionStore):
 
 
 def _plain(error: CallFailedError) -> Exception:
-    """What a failure means; a load generator sends nothing impossible, so such an answer is a defect."""
+    """The outcome that a failure means; "invalid" is a defect, as a load generator sends nothing invalid."""
     meaning = error.outcome.error
     if isinstance(meaning, InvalidRequestError):
         return AssertionError(f"a correct request was called invalid: {meaning}")

@@ -1,9 +1,8 @@
 """Writers and readers that remember what they were told, and the verdict on what they find afterwards.
 
-Each client appends to a log of its own (a lost, a doubled and an invented record all show), and works with a few
-neighbours on a register, a counter and a group of keys under transactions, whose histories go through the
-linearizability checker. Leases that expire by themselves make the state move between the writes. Runs on an event loop;
-knows stores, not nodes.
+Each client appends to its own log, where lost, doubled and invented records show. With a few neighbours it works on a
+register, a counter and a group of keys under transactions; their histories go through the linearizability checker. Leases
+that expire change the state between the writes. Runs on an event loop; knows stores, not nodes.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from metasrv.testing.models import CounterModel, Guarded, Model, RegisterModel, 
 from metasrv.testing.store import Store, Written
 
 CLIENTS_PER_KEY = 4
-"""Clients that share a register, a counter and a group; more would make the check expensive."""
+"""Clients that share a register, a counter and a group; more make the check expensive."""
 KEYS_PER_GROUP = 3
 LEASE_MS_MIN = 200
 LEASE_MS_MAX = 1_500
 OPERATIONS_PER_KEY_MAX = 400
-"""After so many operations, or an unknown outcome, a group goes on with a fresh key."""
+"""Operations after which clients go on with a new key, as they do after an unknown outcome."""
 BACK_OFF_SECONDS = 0.02
 LOG_PREFIX = "log/"
 READS = frozenset({"read", "read_all"})
 
 MODELS: dict[str, Model] = {"register": RegisterModel(), "counter": CounterModel(), "group": TransactionModel()}
-"""Which object a key names, by its first part."""
+"""The kind of object that a key names, by its first part."""
 
 Answer = TypeVar("Answer")
 
@@ -45,7 +44,7 @@ class Record:
     """What all clients of a workload did and were told."""
 
     operations: list[Operation] = field(default_factory=list)
-    """On registers, counters and groups."""
+    """Operations on registers, counters and groups."""
     appended: set[str] = field(default_factory=set)
     """Acknowledged log records."""
     perhaps_appended: set[str] = field(default_factory=set)
@@ -53,7 +52,7 @@ class Record:
     acknowledged_at: list[float] = field(default_factory=list)
     """Monotonic seconds of every acknowledged write."""
     written: list[Written] = field(default_factory=list)
-    """Acknowledged writes with their sequence numbers, in no order."""
+    """Acknowledged writes with their sequence numbers, in any order."""
     leases: int = 0
     unknown: int = 0
     refused: int = 0
@@ -98,7 +97,7 @@ class Workload:
         self.record.written = [one for store in self._stores for one in store.written]
 
     async def wait_for_writes(self, count: int, timeout_s: float = 30.0) -> None:
-        """Until `count` more writes were acknowledged; AssertionError at the deadline."""
+        """Wait until `count` more writes are acknowledged; AssertionError at the deadline."""
         target = len(self.record.acknowledged_at) + count
         deadline = time.monotonic() + timeout_s
         while len(self.record.acknowledged_at) < target:
@@ -191,14 +190,14 @@ class Workload:
         return f"{name}/{self._epochs[name]}"
 
     async def _record(self, number: int, key: str, name: str, argument: object, call: Awaitable[Answer]) -> Answer:
-        """Await a call and put it into the history, unless it certainly did nothing."""
+        """Await a call and add it to the history, unless it certainly did nothing."""
         called_at = time.monotonic()
         try:
             output = await call
         except UnknownOutcomeError:
             self.record.operations.append(Operation(number, key, name, argument, UNKNOWN_OUTCOME, called_at, None))
             base = key.rpartition("/")[0]
-            self._used[base] = OPERATIONS_PER_KEY_MAX  # the group leaves this key: unknowns make the check slow
+            self._used[base] = OPERATIONS_PER_KEY_MAX  # go on with a new key: unknown outcomes make the check slow
             raise
         returned_at = time.monotonic()
         self.record.operations.append(Operation(number, key, name, argument, output, called_at, returned_at))
@@ -226,7 +225,7 @@ def wrong_logs(record: Record, stored_logs: Mapping[str, bytes]) -> list[str]:
 
 
 def wrong_histories(operations: Sequence[Operation]) -> list[Violation]:
-    """Keys whose answers no order explains."""
+    """Keys whose history is not linearizable."""
     histories: dict[str, list[Operation]] = {}
     for operation in operations:
         histories.setdefault(operation.key.partition("/")[0], []).append(operation)
@@ -234,9 +233,9 @@ def wrong_histories(operations: Sequence[Operation]) -> list[Violation]:
 
 
 def wrong_order(written: Sequence[Written]) -> list[str]:
-    """Acknowledged writes, of any keys, whose sequence numbers contradict the clients' clocks or each other.
+    """Acknowledged writes whose sequence numbers contradict the clients' clocks or each other.
 
-    A write that was acknowledged before another was sent has the smaller number.
+    A write that was acknowledged before another was sent must have the smaller number.
     """
     problems = []
     earliest: Written | None = None

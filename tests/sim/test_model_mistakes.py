@@ -78,7 +78,7 @@ def test_a_node_with_damaged_files_counts_as_a_disk_that_may_be_lost(cluster: Si
 
 
 def test_timers_of_clocks_that_run_wrong_are_never_early() -> None:
-    """A timer that is early by a rounding error is set again for the same moment, for ever."""
+    """A timer that is early by a rounding error is set again for the same moment, forever."""
     scheduler = Scheduler()
     source = random.Random(7)
     late: list[float] = []

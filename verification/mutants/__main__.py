@@ -21,7 +21,7 @@ from verification.simulation.history import run_history
 COMMAND = "python -m verification.mutants"
 _SHOWN_MAX = 150
 _MADE_UP_DIRECTORY = re.compile(r"\S*/metasrv-sim-[^/]*")
-"""Where the disks of a history were; gone when it is over."""
+"""The directory of a history's disks, which is gone when it is over."""
 
 
 def say(text: str) -> None:
@@ -30,7 +30,7 @@ def say(text: str) -> None:
 
 
 def row(found: Hunt) -> str:
-    """For the table: Markdown, so that it can go into the documentation as it is."""
+    """A row of the table, in Markdown, for the documentation."""
     outcome, name = found.outcome, found.mutant.name
     if outcome is None:
         caught, seed, control = "NOT CAUGHT", "", ""
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first of consecutive seeds (default: 1)")
     parser.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="seconds for each (default: 60)")
     parser.add_argument("--replay", type=int, metavar="SEED", help="one history with one defect, then without it")
-    parser.add_argument("--trace", action="store_true", help="with --replay: print everything that happened")
+    parser.add_argument("--trace", action="store_true", help="with --replay: print every event")
     given = parser.parse_args(arguments)
     with silenced_logs():
         names = given.only or list(MUTANTS)

@@ -40,7 +40,7 @@ def _commits_tail_during_snapshot() -> list[Replacement]:
 
 
 def _appends_during_snapshot() -> list[Replacement]:
-    """The stock follower matches nothing it was not asked to match, but takes entries while a snapshot comes."""
+    """A follower takes the leader's commit index as its own, whatever entries it holds."""
     real = Guards._append
 
     def append(self: Guards, node_id: int, message: AppendEntries) -> None:
@@ -80,7 +80,7 @@ def _every_append_truncates() -> list[Replacement]:
 
 
 def _every_append_truncates_unguarded() -> list[Replacement]:
-    """The log itself refuses to cut off what is committed and stops the node: what it would come to otherwise."""
+    """Without the log's own guard, which refuses to cut off what is committed and stops the node."""
     real = LogStore.deleteEntriesFrom
 
     def delete(self: LogStore, position: int) -> None:
@@ -175,7 +175,7 @@ def _in_log_said_not_done() -> list[Replacement]:
 
 
 def _answers_of_another_term() -> list[Replacement]:
-    """Whatever is committed at an index answers the proposals that were put there, whoever's it is."""
+    """Whatever is committed at an index answers the proposals that were put there, even another leader's entry."""
     real = Proposals.applied
 
     def applied(self: Proposals, index: int, term: int, time_ms: int, replies: tuple[Reply, ...]) -> None:
@@ -189,7 +189,7 @@ def _answers_of_another_term() -> list[Replacement]:
 
 
 def _taken_back_forgotten() -> list[Replacement]:
-    """A leader that lost its entry and leads again puts another batch in its place, and forgets the first (S11)."""
+    """A leader that lost an entry and leads again puts another batch in its place and forgets the first (S11)."""
 
     def entered(self: Proposals, index: int, term: int, entry: Any, proposals: Any) -> None:
         self._in_flight.pop(index, None)

@@ -1,6 +1,6 @@
 """Runs histories with a planted defect until the simulator notices.
 
-The disks of clusters that are formed already are made without the defect, so that it shows where it is looked for.
+The disks of formed clusters are made without the defect, so that it shows only in the history.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from verification.simulation.plan import Plan, make_plan
 BUDGET_SECONDS = 60.0
 _SECONDS_MIN = 2.5
 _EARLIER = 0.6
-"""Faults that begin so much earlier in their history are over before it ends."""
+"""Faults begin within this share of a history, so that they are over before it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Hunt:
 
     @property
     def caught(self) -> bool:
-        """Noticed, and nothing is noticed without the defect."""
+        """Whether the defect was noticed, and nothing was without it."""
         return self.outcome is not None and self.control is not None and not self.control.violations
 
 
@@ -54,14 +54,14 @@ def plan_for(mutant: Mutant, seed: int) -> Plan:
 
 
 def run_with(mutant: Mutant, plan: Plan, *, keep_trace: bool = False) -> Outcome:
-    """One history with the defect planted."""
+    """Run one history with the defect planted."""
     formed_images(plan.size)
     with mutant.planted():
         return run_history(plan, keep_trace=keep_trace)
 
 
 def hunt(mutant: Mutant, first_seed: int, budget_seconds: float = BUDGET_SECONDS) -> Hunt:
-    """Consecutive seeds until one shows a violation or the time is over."""
+    """Try consecutive seeds until one shows a violation or the time is over."""
     for size in (3, 5, 7):
         formed_images(size)
     started, histories = time.process_time(), 0

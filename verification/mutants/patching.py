@@ -1,6 +1,6 @@
-"""What a mutant is, and how it takes the place of the product's code for a while.
+"""What a mutant is, and how it replaces product code for a while.
 
-Knows nothing of what is replaced. Runs anywhere; not for several threads at once.
+Knows nothing of what is replaced. Not for several threads at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Replacement = tuple[Any, str, Any]
-"""Where, what, and what stands there instead."""
+"""A module or class, the name of an attribute, and its replacement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,11 @@ class Mutant:
     """What is wrong, in a sentence; a number such as D1 is one of docs/defects.md."""
     replacements: Callable[[], list[Replacement]]
     favours: tuple[str, ...] = ()
-    """Fault kinds in which a rare defect shows: its histories have these and no others."""
+    """Fault kinds that show a rare defect: its histories have only these."""
 
     @contextmanager
     def planted(self) -> Iterator[None]:
-        """Every process that starts and runs within the block has the defect."""
+        """Plant the defect in every process that runs within the block."""
         saved: list[Replacement] = []
         try:
             for place, name, instead in self.replacements():

@@ -1,4 +1,4 @@
-"""Defects of what entries do to the state."""
+"""Defects of applying entries to the state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _time_is_local() -> list[Replacement]:
 
 
 def _sweep_by_local_clock() -> list[Replacement]:
-    """Only what is expired is decided by the local clock; what is stored is the log's time."""
+    """The local clock decides only what has expired; the log's time is stored."""
     real_sweep, real_apply = EntryEffects.sweep, StateMachine._apply_commands
     now: list[int | None] = [None]
 

@@ -1,4 +1,4 @@
-"""Defects of what is written, when, and what is read again after a restart."""
+"""Defects of what is written and when, and of what is read after a restart."""
 
 from __future__ import annotations
 

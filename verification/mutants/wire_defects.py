@@ -40,7 +40,7 @@ def _broken_request_said_not_sent() -> list[Replacement]:
 
 
 def _frame_position_not_checked() -> list[Replacement]:
-    """A frame that comes twice is as good as one that comes once."""
+    """The tag of every frame is as that of the first one, so that repeated and lost frames pass."""
     replacements: list[Replacement] = []
     for integrity in (ChecksumIntegrity, KeyedIntegrity):
         real = integrity.tag

@@ -1,6 +1,6 @@
 """Faults for clusters of real processes: kills, pauses, a broken network, full disks, members that change.
 
-Each fault harms a cluster while a workload runs, undoes the harm, and returns. The one who calls it measures.
+Each fault harms a cluster while a workload runs, undoes the harm, and returns. The caller measures.
 """
 
 from verification.nemesis.catalogue import FAULTS, faults_named, inflict

@@ -1,4 +1,4 @@
-"""All faults by name, and how one is inflicted. Runs on an event loop."""
+"""All faults by name, and how to inflict one. Runs on an event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def faults_named(parts: Sequence[str]) -> list[Fault]:
 async def inflict(
     fault: Fault, cluster: ProcessCluster, source: random.Random, timeout_s: float = DEADLINE_SECONDS
 ) -> None:
-    """One fault, then wait until every node runs and agrees on a leader."""
+    """Inflict one fault, then wait until every node runs and all agree on a leader."""
     try:
         await fault.harm(cluster, source)
     finally:

@@ -1,6 +1,6 @@
-"""Disks that are full: a limit on file sizes set on a running node, and a small file system of its own.
+"""Full disks: a limit on the file sizes of a running node, and a small file system for one node.
 
-A node whose disk refuses a write has to stop with a sentence and exit code 8, and to come back whole once there is room
+A node whose disk refuses a write must stop with a sentence and exit code 8, and come back complete once there is room
 (invariant 9). Runs on an event loop.
 """
 
@@ -23,16 +23,16 @@ from verification.nemesis.fault import Fault, any_node
 
 LIMIT_BYTES_MIN = 256 * 1024
 CONSOLE_SPARE_BYTES = 64 * 1024
-"""The console file falls under the limit too; the last words have to fit."""
+"""Added to the limit: the console file falls under it too, and the last log lines must fit."""
 STRIKE_SECONDS_MAX = 15.0
 ROOM_BYTES = 2 * 1024 * 1024
-"""What the small file system has besides the node's files."""
+"""Room that the small file system has besides the node's files."""
 LEFT_BYTES_MAX = 512 * 1024
 RESTART_SECONDS = 3.0
 
 
 async def limit_file_size(cluster: ProcessCluster, source: random.Random) -> None:
-    """No file of a node may grow past a size that its log is about to reach."""
+    """Limit the file sizes of a node to what its log is about to reach."""
     node = cluster.nodes[await any_node(cluster, source)]
     if node.process is None:
         raise AssertionError(f"node {node.node_id} was never started")
@@ -45,7 +45,7 @@ async def limit_file_size(cluster: ProcessCluster, source: random.Random) -> Non
 
 
 async def fill_file_system(cluster: ProcessCluster, source: random.Random) -> None:
-    """A node on a file system that fills up, that is started again while it is full, and then has room again."""
+    """Fill the file system of a node, start the node while it is full, then make room again."""
     node = cluster.nodes[await any_node(cluster, source)]
     await cluster.kill(node.node_id)
     async with _small_file_system(node) as (wrapper, inside):
@@ -108,7 +108,7 @@ def _hold_namespace(directory: Path, size_bytes: int) -> subprocess.Popen[bytes]
 
 @functools.cache
 def _why_no_small_file_system() -> str | None:
-    """Tries it once."""
+    """Why this machine cannot do it, found out by trying once; None when it can."""
     if shutil.which("unshare") is None or shutil.which("nsenter") is None:
         return "unshare and nsenter are not installed"
     with tempfile.TemporaryDirectory(prefix="metasrv-disk-") as directory:
@@ -120,7 +120,7 @@ def _why_no_small_file_system() -> str | None:
 
 
 async def _keep_full(ballast: Path, left_bytes: int) -> None:
-    """Take all room but so much, and again whatever the node gives back when it cuts a file short."""
+    """Take all room except for `left_bytes`, and again what the node gives back when it shortens a file."""
     while True:
         with ballast.open("ab", buffering=0) as file:
             missing = shutil.disk_usage(ballast).free - left_bytes

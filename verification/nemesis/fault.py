@@ -1,4 +1,4 @@
-"""What a fault is, and the little that all kinds of them need.
+"""What a fault is, and what all kinds of faults need.
 
 Knows the process cluster only from outside. Runs on an event loop.
 """
@@ -29,7 +29,7 @@ class Fault:
     name: str
     harm: Harm
     why_impossible: Callable[[], str | None] = _possible
-    """What this machine lacks for it; None when it can be had."""
+    """What this machine lacks for it; None when nothing."""
 
 
 async def any_follower(cluster: ProcessCluster, source: random.Random) -> int:
@@ -38,7 +38,7 @@ async def any_follower(cluster: ProcessCluster, source: random.Random) -> int:
 
 
 async def any_node(cluster: ProcessCluster, source: random.Random) -> int:
-    """The leader half of the time, since most can go wrong there."""
+    """A random node; the leader half of the time, since most can go wrong there."""
     leader = await cluster.wait_for_leader()
     return leader if source.random() < 0.5 else await any_follower(cluster, source)
 
@@ -50,7 +50,7 @@ def network_of(cluster: ProcessCluster) -> Network:
 
 
 async def ask(cluster: ProcessCluster, node_id: int, path: str, timeout_s: float = 5.0) -> int:
-    """The code of an admin answer; 0 when the node does not answer, which a fault may bring about."""
+    """The status code of an admin answer; 0 when the node does not answer, as a fault may cause."""
     try:
         code, _ = await cluster.admin(node_id, path, timeout_s)
     except OSError:

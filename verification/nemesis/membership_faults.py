@@ -42,7 +42,7 @@ async def leave(cluster: ProcessCluster, node_id: int) -> None:
 
 
 async def replace_same_id(cluster: ProcessCluster, source: random.Random) -> None:
-    """A node loses its disk and comes back empty under its id; half of the time it was removed before."""
+    """A node loses its disk and comes back empty under its id; half of the time it is removed before."""
     victim = await any_node(cluster, source)
     await cluster.kill(victim)
     if source.random() < 0.5:
@@ -54,7 +54,7 @@ async def replace_same_id(cluster: ProcessCluster, source: random.Random) -> Non
 
 
 async def replace_other_id(cluster: ProcessCluster, source: random.Random) -> None:
-    """A node dies for good; an empty one with a new id takes its place, before or after the old one has left."""
+    """A node dies for good; an empty one with a new id takes its place, before or after the old one leaves."""
     victim = await any_node(cluster, source)
     await cluster.kill(victim)
     await cluster.wait_for_leader(other_than=victim)
@@ -81,7 +81,7 @@ async def leave_alive(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def kill_while_joining(cluster: ProcessCluster, source: random.Random) -> None:
-    """A node that joins is killed on the way, twice, once with what it had; the leader may die meanwhile."""
+    """Kill a joining node twice, once keeping its data; the leader may die meanwhile."""
     victim = await any_follower(cluster, source)
     await cluster.kill(victim)
     cluster.rejoin_from_scratch(victim)

@@ -1,6 +1,6 @@
 """Links that hold back, delay, lose, cut, garble; splits of every shape; strangers on the raft port.
 
-Each fault insists that it struck: harm that never met a byte proves nothing. Runs on an event loop.
+Each fault checks that it took effect: harm that no byte met proves nothing. Runs on an event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HELD = LinkFault(held=True)
 SECONDS_MIN = 1.0
 SECONDS_MAX = 3.5
 STRIKE_SECONDS_MAX = 10.0
-"""Harm by chance goes on until it has struck, but no longer than this."""
+"""Random harm goes on until it has hit something, but no longer than this."""
 
 Pairs = list[tuple[int, int]]
 
@@ -47,7 +47,7 @@ async def isolate_follower(cluster: ProcessCluster, source: random.Random) -> No
 
 
 async def isolate_everybody(cluster: ProcessCluster, source: random.Random) -> None:
-    """Nobody hears anybody: no quorum anywhere."""
+    """Cut every link: no quorum anywhere."""
     await _hold(cluster, all_pairs(cluster), source)
 
 
@@ -61,25 +61,25 @@ async def split(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def bridge(cluster: ProcessCluster, source: random.Random) -> None:
-    """The leader and one follower do not hear each other; all the others hear both."""
+    """Cut the link between the leader and one follower; the others reach both."""
     leader = await cluster.wait_for_leader()
     await _hold(cluster, between([leader], [await any_follower(cluster, source)]), source)
 
 
 async def leader_is_deaf(cluster: ProcessCluster, source: random.Random) -> None:
-    """One way: everybody hears the leader, it hears nobody."""
+    """One way: the leader can send but not receive."""
     leader = await cluster.wait_for_leader()
     await _hold(cluster, [pair for pair in all_pairs(cluster) if pair[1] == leader], source)
 
 
 async def leader_is_mute(cluster: ProcessCluster, source: random.Random) -> None:
-    """One way: the leader hears everybody, nobody hears it."""
+    """One way: the leader can receive but not send."""
     leader = await cluster.wait_for_leader()
     await _hold(cluster, [pair for pair in all_pairs(cluster) if pair[0] == leader], source)
 
 
 async def flapping(cluster: ProcessCluster, source: random.Random) -> None:
-    """Links come and go, another set of directions each time."""
+    """Cut and heal links again and again, other directions each time."""
     network = network_of(cluster)
     for _ in range(8):
         pairs = all_pairs(cluster)
@@ -90,7 +90,7 @@ async def flapping(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def reset_all(cluster: ProcessCluster, source: random.Random) -> None:
-    """Every connection between nodes is reset, again and again; sometimes new ones are refused for a while."""
+    """Reset every connection between nodes again and again; sometimes refuse new ones for a while."""
     network = network_of(cluster)
     for _ in range(5):
         if source.random() < 0.5:
@@ -103,7 +103,7 @@ async def reset_all(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def half_open(cluster: ProcessCluster, source: random.Random) -> None:
-    """Connections end on one side only; the other goes on sending into nothing."""
+    """End connections on one side only; the other goes on sending into the void."""
     network = network_of(cluster)
     leader = await cluster.wait_for_leader()
     follower = await any_follower(cluster, source)
@@ -146,7 +146,7 @@ async def flip_bits(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def drop_bytes(cluster: ProcessCluster, source: random.Random) -> None:
-    """Pieces of the stream vanish although nothing is reset."""
+    """Drop pieces of streams without a reset."""
     await _for_a_while(cluster, LinkFault(shorten=source.choice([0.002, 0.02])), source, "bytes missing")
 
 
@@ -198,7 +198,7 @@ async def hostile_strangers(cluster: ProcessCluster, source: random.Random) -> N
 
 
 async def _intrude(cluster: ProcessCluster, node_id: int, payload: bytes) -> bool:
-    """Connect, say `payload`, and wait until the node ends it or a moment has passed; whether it connected."""
+    """Connect, send `payload`, and wait until the node ends it or a moment has passed; whether it connected."""
     endpoint = cluster.nodes[node_id].raft
     try:
         reader, writer = await asyncio.open_connection(endpoint.addr, endpoint.port)
@@ -214,7 +214,7 @@ async def _intrude(cluster: ProcessCluster, node_id: int, payload: bytes) -> boo
 
 
 async def _hold(cluster: ProcessCluster, pairs: Pairs, source: random.Random) -> None:
-    """Hold these links back for a while; what was held arrives afterwards, or its connections are reset."""
+    """Hold these links back for a while; what was held back arrives afterwards, or the connections are reset."""
     network = network_of(cluster)
     before = network.strikes["held back"]
     network.harm(HELD, pairs)
@@ -239,7 +239,7 @@ async def _until_struck(cluster: ProcessCluster, source: random.Random, kind: st
     deadline = asyncio.get_running_loop().time() + STRIKE_SECONDS_MAX
     while network.strikes[kind] == before:
         if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"harm of the kind {kind!r} never met a byte")
+            raise AssertionError(f"harm of the kind {kind!r} hit no byte")
         await asyncio.sleep(0.05)
     network.heal()
 

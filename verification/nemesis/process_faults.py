@@ -28,7 +28,7 @@ async def kill_follower(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def kill_random_again_and_again(cluster: ProcessCluster, source: random.Random) -> None:
-    """Any node dies and is back at once, several times in a row, before the cluster has come to rest."""
+    """Kill and restart random nodes at once, several times in a row, before the cluster has come to rest."""
     for _ in range(4):
         victim = source.choice(sorted(cluster.nodes))
         await cluster.kill(victim)
@@ -55,7 +55,7 @@ async def kill_all(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def kill_all_in_turn(cluster: ProcessCluster, source: random.Random) -> None:
-    """Node after node dies while the one before starts: nobody remembers anything but from the disk."""
+    """Kill each node while the one before it starts: nothing is remembered except on disk."""
     for node_id in source.sample(sorted(cluster.nodes), len(cluster.nodes)):
         await cluster.kill(node_id)
         cluster.start(node_id)
@@ -74,7 +74,7 @@ async def kill_while_starting(cluster: ProcessCluster, source: random.Random) ->
 
 
 async def lag_behind(cluster: ProcessCluster, source: random.Random) -> None:
-    """A follower misses so much that it needs a snapshot, and is killed while it is sent."""
+    """Make a follower lag until it needs a snapshot, and kill it while the snapshot is sent."""
     follower = await any_follower(cluster, source)
     await cluster.kill(follower)
     await asyncio.sleep(2 * HOLD_SECONDS)
@@ -85,7 +85,7 @@ async def lag_behind(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def pause_leader(cluster: ProcessCluster, source: random.Random) -> None:
-    """SIGSTOP to the leader, often longer than an election takes: the finder of stale reads."""
+    """SIGSTOP to the leader, often longer than an election takes: finds stale reads."""
     await _pause(cluster, await cluster.wait_for_leader(), source.uniform(PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX))
 
 
@@ -105,7 +105,7 @@ async def pause_all(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def pause_again_and_again(cluster: ProcessCluster, source: random.Random) -> None:
-    """Any node stops for about as long as an election takes, many times: leaders that just were."""
+    """Stop random nodes for about as long as an election takes, many times: leadership moves while they stand still."""
     for _ in range(6):
         await _pause(cluster, await any_node(cluster, source), source.uniform(0.3, 0.9))
 

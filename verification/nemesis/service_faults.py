@@ -1,4 +1,4 @@
-"""What an operator may do at a bad moment, and several harms at once. Runs on an event loop."""
+"""What an operator may do at a bad moment, and several faults at once. Runs on an event loop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def hammer_admin(cluster: ProcessCluster, source: random.Random) -> None:
 
 
 async def hammer_forever(cluster: ProcessCluster, source: random.Random) -> None:
-    """The same while another fault strikes, on whatever nodes there are, until it is cancelled."""
+    """The same during another fault, on all nodes there are, until it is cancelled."""
     while True:
         node_id = source.choice(sorted(cluster.nodes))
         await ask(cluster, node_id, source.choice(ROUTES), PROFILE_TIMEOUT_SECONDS)

@@ -31,7 +31,7 @@ _STAY_SECONDS = 0.05
 async def damaged_bytes(nemesis: Nemesis, source: random.Random) -> None:
     """Packets arrive changed, shortened, twice, late or not at all, and the other side's TCP notices nothing.
 
-    Who waits for bytes that are missing is not left waiting for ever: such connections are reset at the end.
+    Somebody may wait for missing bytes forever, so connections that lost some are reset at the end.
     """
     try:
         await under_weather(nemesis, source, Weather(damage=source.choice((0.01, 0.05, 0.3))))

@@ -1,1 +1,1 @@
-"""Plain pysyncobj through the same simulated faults, to compare honestly with what metasrv makes of it."""
+"""Plain pysyncobj under the same simulated faults, to compare it honestly with metasrv."""

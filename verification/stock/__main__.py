@@ -1,4 +1,4 @@
-"""`python -m verification.stock`: plain pysyncobj and metasrv through the same seeds, one fault kind after the other.
+"""`python -m verification.stock`: plain pysyncobj and metasrv with the same seeds, one fault kind after the other.
 
 [--histories 40] [--seed 1] [--kinds KIND ...] [--batch] [--without-own]     a table
 --replay SEED --kinds KIND [--batch] [--own] [--trace]                       one history again
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--without-own", action="store_true", help="plain pysyncobj only")
     parser.add_argument("--replay", type=int, metavar="SEED", help="one history of plain pysyncobj again")
     parser.add_argument("--own", action="store_true", help="with --replay: metasrv's history of that seed instead")
-    parser.add_argument("--trace", action="store_true", help="with --replay: print everything that happened")
+    parser.add_argument("--trace", action="store_true", help="with --replay: print every event")
     given = parser.parse_args(arguments)
     with silenced_logs():
         if given.replay is not None:

@@ -1,7 +1,8 @@
-"""A replicated store as a user of plain pysyncobj writes one: elections, journal, dump and acknowledgements are its own.
+"""A replicated store as a user of plain pysyncobj would write it.
 
-The journal file and the dump are on, as its documentation advises for data that must survive. Only three things are not
-pysyncobj's own: the network and the clock are the simulator's, and dumps are written at once instead of by a fork.
+The journal file and the dump are on, as its documentation advises for data that must survive. Elections, journal, dump
+and acknowledgements are pysyncobj's own. Only the network and the clock are simulated, and dumps are written at once
+instead of by a fork.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from metasrv.raft.core.translation import engine_node
 TICK_SECONDS = 0.05
 """The documented default of autoTickPeriod."""
 _CLOCK_STEP_SECONDS = 0.001
-"""Each look at the clock takes a little, or loops that are bounded by time would never end in virtual time."""
+"""Time that each look at the clock takes; without it, loops bounded by time would never end in virtual time."""
 
 REFUSED = (FAIL_REASON.QUEUE_FULL, FAIL_REASON.MISSING_LEADER, FAIL_REASON.REQUEST_DENIED)
-"""Certainly not executed; every other reason but success leaves the outcome open."""
+"""Reasons that mean certainly not executed; any other one except for success leaves the outcome open."""
 SUCCESS = FAIL_REASON.SUCCESS
 
 
 @dataclass(frozen=True, slots=True)
 class StockSettings:
-    """What of pysyncobj's configuration the comparison sets; everything else is its default."""
+    """The settings of pysyncobj that the comparison changes; the others keep their defaults."""
 
     use_batch: bool
     """appendEntriesUseBatch: True by default; False is what its documentation advises for low latency."""

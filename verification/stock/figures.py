@@ -1,4 +1,4 @@
-"""What many histories of one fault kind add up to, for plain pysyncobj and for metasrv."""
+"""The figures of many histories of one fault kind, for plain pysyncobj and for metasrv."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StockFigures:
 
 @dataclass(slots=True)
 class OwnFigures:
-    """The same for metasrv: a violation is anything of the simulator's invariants."""
+    """The same for metasrv; a violation is one of any of the simulator's invariants."""
 
     kind: str
     histories: int = 0

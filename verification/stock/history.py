@@ -28,7 +28,7 @@ from verification.stock.machine import StockMachine, StockProcess
 
 _FORM_SECONDS_MAX = 60.0
 _WARM_UP_WRITES = 12
-"""A cluster that has been written to before: there is something to dump."""
+"""Writes before the history begins, so that there is something to dump."""
 
 
 class StockCluster(SimulatedCluster):
@@ -55,7 +55,7 @@ class StockCluster(SimulatedCluster):
 
 
 class StockClients(Clients):
-    """Reads go to whom the asked node takes for the leader."""
+    """Clients whose reads go to the node that the asked node takes for the leader."""
 
     async def read(self, client: int, node_id: int, key: str) -> str | None:
         return await super().read(client, self._leader_of(node_id), key)
@@ -124,11 +124,11 @@ class StockOutcome:
     doubled: list[str] = field(default_factory=list)
     """Tags of writes that took effect more than once."""
     denied: list[str] = field(default_factory=list)
-    """Tags of writes that were said not to be done, and are there."""
+    """Tags of writes that were reported as not done, and are there."""
     not_linearizable: bool = False
     """Some read or answer contradicts the others, although no write was lost or doubled."""
     stuck: str = ""
-    """Why the healed cluster does not go on."""
+    """Why the healed cluster makes no progress."""
     diverged: bool = False
     """Nodes that have applied the same entries hold different records."""
     refusals: int = 0
@@ -215,7 +215,7 @@ class _StockHistory:
                 return
 
     async def _problem(self) -> str:
-        """Empty once every node takes writes and has applied what the leader has."""
+        """Why not every node takes writes and has applied what the leader has; empty when all do."""
         for machine in self._cluster.stock():
             try:
                 await self._clients.mark(machine.node_id)
@@ -238,7 +238,7 @@ class _StockHistory:
                     else:
                         await self._clients.read_counter(1000 + node_id, node_id, key)
                 except (NotDoneError, UnknownOutcomeError):
-                    continue  # the leader changed meanwhile: its writes were looked at anyhow
+                    continue  # the leader changed meanwhile; the writes are checked anyway
 
     # ------------------------------------------------------------------ the verdict
 
@@ -267,5 +267,5 @@ class _StockHistory:
                 if check(operations, model, steps_max=CHECK_STEPS_MAX):
                     return True
             except SearchTooLongError:
-                continue  # not decided is not held against it
+                continue  # a key that is not decided does not count against it
         return False

@@ -1,8 +1,8 @@
-"""A machine that runs a plain pysyncobj node: what the nemesis and the clients need of one.
+"""A machine that runs a plain pysyncobj node, with the interface that the nemesis and the clients need.
 
-Nothing is ever synced: with the power goes whatever the kernel had not written by itself. Files that were renamed over
-others are whole, as ext4 makes them by default; the journal, a memory map, has any of its pages. In the seconds that a
-history takes the kernel writes nothing back on its own.
+Nothing is ever synced, so a power loss takes whatever the kernel has not written by itself: in the seconds of a history,
+nothing. Files that were renamed over others are whole, as on ext4 with its defaults; of the journal, a memory map, any
+pages may be missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from verification.stock.engine import REFUSED, SUCCESS, TICK_SECONDS, StockSetti
 from verification.stock.transport import StockTransport
 
 TICK_COST_SECONDS = 0.001
-"""What a tick costs; some states of a damaged cluster make one tick lead to the next without end."""
+"""Time that a tick takes: in some states of a damaged cluster each tick causes the next."""
 _PAGE_SIZE_BYTES = 4096
 _JOURNAL = "journal"
 
@@ -61,7 +61,7 @@ class StockProcess:
         return SimpleNamespace(machine=self.engine)
 
     async def read_barrier(self, _timeout_ms: int) -> None:
-        """The safest read of plain pysyncobj without a log entry: on the node that takes itself for the leader."""
+        """The safest read of plain pysyncobj without a log entry: from the node that believes that it leads."""
         if not self.engine.leads():
             raise NotDoneError("this node does not lead")
 
@@ -89,7 +89,7 @@ class StockProcess:
     def start(self) -> None:
         self.transport.arrived = self.tick_soon
         self.transport.start()
-        # Nodes do not start in the same moment, nor tick in step: their elections would be tied for ever.
+        # Nodes do not start or tick at the same moment: their elections would be tied forever.
         self.loop.call_later(TICK_SECONDS * self.machine.world.source.random(), self._on_timer)
 
     def _on_timer(self) -> None:
@@ -97,7 +97,7 @@ class StockProcess:
         self.tick()
 
     def tick_soon(self) -> None:
-        """Something arrived: what arrives in the next moment is taken by the same tick."""
+        """Something arrived: tick in a moment, for all that arrives until then."""
         if not self._tick_due:
             self._tick_due = True
             self.loop.call_later(TICK_COST_SECONDS, self._tick_for_arrival)
@@ -107,7 +107,7 @@ class StockProcess:
         self.tick()
 
     def tick(self) -> None:
-        """As its own thread does: an exception is logged, and the next tick tries again."""
+        """Tick as pysyncobj's own thread does: an exception is logged, and the next tick tries again."""
         try:
             self.engine.doTick(0.0)
         except ProcessKilled:
@@ -194,7 +194,7 @@ class StockMachine:
         process.engine.close_files()
 
     def _after_power_loss(self, process: StockProcess) -> Image:
-        """Renamed files are whole, old or new; of the journal any page may be the one of the start."""
+        """What is left: renamed files are whole, old or new; any page of the journal may be as at the start."""
         source, now, before = self.world.source, process.disk.image(), process.at_start
         image: Image = {}
         for path in sorted({*now, *before}):
@@ -210,7 +210,7 @@ class StockMachine:
         return image
 
     def stop(self) -> None:
-        """pysyncobj has no orderly stop but the end of the process."""
+        """End the process: pysyncobj has no other orderly stop."""
         process = self.process
         if process is not None and not process.ending:
             process.ending = True

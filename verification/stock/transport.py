@@ -1,7 +1,7 @@
 """pysyncobj's transport over the virtual network, with the behaviour of its TCP transport.
 
-One connection for each pair, dialled by the node with the greater address, dialled again after a while, given up when
-nothing came for `connectionTimeout`. What is sent without a connection is lost. No term, no generation, no handshake but
+The node with the greater address dials, again after a while, and gives a connection up when nothing came for
+`connectionTimeout`. What is sent without a connection is lost. There are no terms and no generations; the handshake is
 the sender's name.
 """
 
@@ -21,7 +21,7 @@ from verification.simulation.network import Connection, Network
 CONNECTION_TIMEOUT_SECONDS = 3.5
 """pysyncobj's default."""
 RETRY_SECONDS = 0.2
-"""Its default of connectionRetryTime is 5 s, longer than most histories: this one is in its favour."""
+"""In pysyncobj's favour: its default of connectionRetryTime, 5 s, is longer than most histories."""
 CONNECT_TIMEOUT_SECONDS = 1.0
 
 
@@ -66,7 +66,7 @@ class StockTransport(Transport):  # type: ignore[misc]  # pysyncobj is untyped
         connection, side = found
         other = connection.ends[1 - side]
         assert isinstance(other, StockTransport)
-        # As with metasrv, only messages between engines meet what no TCP connection does, never requests.
+        # As with metasrv, only messages between engines are dropped, doubled and reordered, never requests.
         raft = not str(message["type"]).startswith("apply_command")
         self._network.send(connection, side, lambda: other.take(connection, message), raft=raft)
         return True
@@ -99,7 +99,7 @@ class StockTransport(Transport):  # type: ignore[misc]  # pysyncobj is untyped
         self.loop.call_soon(self.introduced, connection)
 
     def introduced(self, connection: Connection) -> None:
-        """The dialler said who it is; an older connection of it is forgotten."""
+        """The dialler said who it is: forget an older connection of it."""
         dialler = connection.ends[0].machine
         older = self._connections.get(dialler)
         self._connections[dialler] = (connection, 1)
