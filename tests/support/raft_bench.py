@@ -7,13 +7,13 @@ from pathlib import Path
 
 from metasrv.model.entries import encode_membership_entry, encode_noop_entry, encode_regular_entry
 from metasrv.model.types import Endpoint, Member, Membership
-from metasrv.process.clock import Clock, SystemClock
 from metasrv.raft.core.engine import Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.messages import AppendEntries, Message, SnapshotChunk
 from metasrv.raft.core.reads import ReadIndex
 from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.store import LogStore
+from metasrv.testing.hand_clock import HandClock
 
 FIRST_ENTRY: LogEntry = (b"\x01", 1, 0)
 
@@ -53,6 +53,7 @@ class Bench:
     engine: Engine
     guards: Guards
     reads: ReadIndex
+    clock: HandClock
     sent: list[tuple[int, Message]] = field(default_factory=list)
     applied: list[tuple[bytes, int, int]] = field(default_factory=list)
     receiving: bool = False
@@ -77,16 +78,17 @@ def make_bench(
     entries: list[LogEntry] | None = None,
     applied_index: int = 1,
     term: int = 0,
-    clock: Clock | None = None,
+    clock: HandClock | None = None,
 ) -> Bench:
     store = LogStore.open(str(directory / "raft.db"), create_entries=[FIRST_ENTRY, *(entries or [])])
     store.take_pending()
     if term:
         store.setCurrentTerm(term, None)
+    clock = clock or HandClock()
     bench: Bench
     reads = ReadIndex(own_id)
     engine = Engine(
-        clock=clock or SystemClock(),
+        clock=clock,
         node_id=own_id,
         store=store,
         membership=membership(*voters),
@@ -109,7 +111,7 @@ def make_bench(
         snapshot_expected=lambda _term: bench.receiving,
         election_timeout_min_seconds=0.4,
     )
-    bench = Bench(store, engine, guards, reads, reachable=set(voters) - {own_id})
+    bench = Bench(store, engine, guards, reads, clock, reachable=set(voters) - {own_id})
     return bench
 
 

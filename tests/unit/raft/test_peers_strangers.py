@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from metasrv.model.types import Endpoint, Node
-from metasrv.process.clock import SystemClock
 from metasrv.raft.core.messages import (
     AppendEntries,
     AppendReply,
@@ -34,6 +33,7 @@ from metasrv.raft.observer import SilentObserver
 from metasrv.raft.peer_set import Peers
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity
 from metasrv.raft.peers.security import PeerSecurity
+from metasrv.testing.hand_clock import HandClock
 from tests.support.raft_bench import change, make_bench, member, membership
 
 REQUESTS: list[Message] = [
@@ -89,7 +89,7 @@ class Bench:
         self.transport, self.driver = FakeTransport(), FakeDriver()
         local = LocalIdentity(2, "directory-2", Endpoint("127.0.0.1", 28102), "cluster")
         make_transport: Any = lambda *_: self.transport  # noqa: E731
-        self.peers = Peers(local, PeerSecurity(), SilentObserver(), SystemClock(), answer_nothing, make_transport)
+        self.peers = Peers(local, PeerSecurity(), SilentObserver(), HandClock(), answer_nothing, make_transport)
         nodes = {1: Node(1, member(1).endpoint, "", None)}
         parts: Any = (self.driver, bench.engine, bench.guards, SimpleNamespace(), SimpleNamespace(nodes=nodes))
         self.peers.attach(*parts)

@@ -16,13 +16,13 @@ from metasrv.model.entries import RegularEntry
 from metasrv.model.errors import ChangeInProgressError, NotLeaderError, TooLargeError, UnknownOutcomeError
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint, LogId, Node
-from metasrv.process.clock import SystemClock
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.messages import AppendReply, LeaderPing
 from metasrv.raft.log.format import INDEX, TERM
 from metasrv.raft.membership import _POLL_SECONDS as CATCH_UP_POLL_SECONDS
 from metasrv.raft.membership import MembershipChanges
 from metasrv.state import command_rules
+from metasrv.testing.hand_clock import HandClock
 from tests.support.raft_bench import Bench, elect, make_bench, member, membership, noop
 from tests.support.raft_stock import stock_engine
 from tests.support.state_bench import NOW_MS
@@ -44,7 +44,7 @@ class _Changes:
         """What a process that came back to lead has: nothing remembered of earlier changes."""
         return MembershipChanges(
             node_id=2,
-            clock=SystemClock(),
+            clock=HandClock(),
             engine=self.bench.engine,
             store=self.bench.store,
             free=self._free,

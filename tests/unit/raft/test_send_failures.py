@@ -8,18 +8,18 @@ from typing import Any
 
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
-from metasrv.process.clock import SystemClock
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.messages import TimeoutNow
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.peers.peer_handler import OneShotHandler
 from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport
+from metasrv.testing.hand_clock import HandClock
 from tests.support.raft_bench import make_bench
 
 
 def test_a_message_that_cannot_be_sent_is_counted_once(tmp_path: Path) -> None:
     async def body() -> None:
-        bench, metrics, clock = make_bench(tmp_path), MetricsRegistry("0", "0"), SystemClock()
+        bench, metrics, clock = make_bench(tmp_path), MetricsRegistry("0", "0"), HandClock()
         identity = LocalIdentity(2, "directory-2", Endpoint("127.0.0.1", 28102), None)
         transport = PeerTransport(identity, PeerSecurity(), OneShotHandler(), metrics, clock)
         unused: Any = None  # nothing is written in this step

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from metasrv.process.clock import SystemClock
 from metasrv.raft.log.storage_thread import InlineStorage
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.snapshots import Snapshots
+from metasrv.testing.hand_clock import HandClock
 
 
 def snapshots_in(directory: Path) -> Snapshots:
@@ -16,7 +16,7 @@ def snapshots_in(directory: Path) -> Snapshots:
         directory=str(directory),
         state_path=str(directory / "state.db"),
         thread=InlineStorage(lambda done: done()),
-        clock=SystemClock(),
+        clock=HandClock(),
         observer=SilentObserver(),
         cluster_id=lambda: None,
         tail_at=lambda _index: None,

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from metasrv.process.clock import SystemClock
 from metasrv.raft.core.messages import SnapshotChunk
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.snapshots import INCOMING_NAME, Snapshots
 from metasrv.state.machine import StateMachine
+from metasrv.testing.hand_clock import HandClock
 
 
 class SlowThread:
@@ -43,7 +43,7 @@ def snapshots_of(directory: Path, thread: SlowThread) -> Snapshots:
         directory=str(directory),
         state_path=str(directory / "state.db"),
         thread=cast(Storage, thread),
-        clock=SystemClock(),
+        clock=HandClock(),
         observer=SilentObserver(),
         cluster_id=lambda: None,
         tail_at=lambda index: ((b"\x01", index - 1, 1), (b"\x01", index, 1)),

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from metasrv.process.clock import SystemClock
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.messages import AppendReply, Message, decode_message, encode_message
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.observer import SilentObserver
+from metasrv.testing.hand_clock import HandClock
 from tests.support.raft_bench import Bench, make_bench, noop, regular
 
 
@@ -38,7 +38,7 @@ def driver_of(bench: Bench, thread: NoThread, sent: list[tuple[int, Message]]) -
 
     writer: Any = type("Writer", (), {"write": None})
     driver = Driver(
-        clock=SystemClock(),
+        clock=HandClock(),
         store=bench.store,
         writer=writer,
         thread=thread,

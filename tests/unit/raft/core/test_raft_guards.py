@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -130,9 +129,9 @@ def test_d13_stock_is_deposed_by_any_vote_request_of_a_higher_term() -> None:
 
 def test_d13_a_leader_with_a_quorum_ignores_vote_requests(tmp_path: Path) -> None:
     bench = make_bench(tmp_path)
-    elect(bench, time.monotonic())
+    elect(bench, bench.clock.monotonic())
     term = bench.engine.term()
-    bench.guards.incoming(3, RequestVote(term + 5, 99, term + 4, False), time.monotonic())
+    bench.guards.incoming(3, RequestVote(term + 5, 99, term + 4, False), bench.clock.monotonic())
     assert (bench.engine.role(), bench.engine.term()) == (LEADER, term)
 
 
@@ -158,7 +157,7 @@ def test_a_transfer_is_voted_for_although_the_leader_lives(tmp_path: Path) -> No
 def test_no_campaign_and_no_new_term_without_a_majority_in_reach(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, term=4)
     bench.reachable = set()
-    now = time.monotonic() + 5
+    now = bench.clock.monotonic() + 5
     for step in range(50):
         bench.guards.before_tick(now + step * 0.1)
         bench.engine.doTick(0)
@@ -169,7 +168,7 @@ def test_no_campaign_and_no_new_term_without_a_majority_in_reach(tmp_path: Path)
 def test_a_campaign_follows_a_majority_of_pre_votes(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, term=4)
     bench.engine.peer_ready(1, True)
-    now = time.monotonic() + 5
+    now = bench.clock.monotonic() + 5
     bench.guards.before_tick(now)
     assert bench.take() == [(1, PreVote(5, 1, 0)), (3, PreVote(5, 1, 0))]
     bench.guards.incoming(7, PreVoteGranted(5), now)  # no voter
@@ -186,7 +185,7 @@ def test_a_campaign_follows_a_majority_of_pre_votes(tmp_path: Path) -> None:
 
 def test_a_pause_of_this_process_is_not_the_leaders_silence(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, term=4)
-    now = time.monotonic()
+    now = bench.clock.monotonic()
     bench.guards.before_tick(now)
     bench.guards.before_tick(now + 30.0)  # nothing ran in between
     assert bench.take() == []
@@ -228,9 +227,9 @@ def test_messages_of_an_older_term_are_answered_with_the_newer_one(tmp_path: Pat
 
 def test_a_leader_that_hears_of_a_higher_term_steps_down_without_voting(tmp_path: Path) -> None:
     bench = make_bench(tmp_path)
-    elect(bench, time.monotonic())
+    elect(bench, bench.clock.monotonic())
     term = bench.engine.term()
-    bench.guards.incoming(3, HigherTerm(term + 3), time.monotonic())
+    bench.guards.incoming(3, HigherTerm(term + 3), bench.clock.monotonic())
     assert (bench.engine.role(), bench.engine.term()) == (FOLLOWER, term + 3)
     assert bench.store.getVotedForNodeId() is None
     assert bench.take() == []
@@ -244,7 +243,7 @@ def test_transfer_campaigns_at_once_and_says_so(tmp_path: Path) -> None:
     assert not bench.engine.transfer_asked()
     bench.guards.incoming(1, TimeoutNow(1), 1.0)
     bench.engine.peer_ready(1, True)
-    bench.guards.before_tick(time.monotonic())
+    bench.guards.before_tick(bench.clock.monotonic())
     bench.engine.doTick(0)
     assert RequestVote(2, 1, 0, True) in [message for _, message in bench.take()]
 
@@ -254,7 +253,7 @@ def test_transfer_campaigns_at_once_and_says_so(tmp_path: Path) -> None:
 
 def test_d14_a_leader_without_answers_knows_that_it_has_no_quorum(tmp_path: Path) -> None:
     bench = make_bench(tmp_path)
-    now = time.monotonic()
+    now = bench.clock.monotonic()
     elect(bench, now)
     assert bench.guards.leads_with_quorum(now)
     assert not bench.guards.leads_with_quorum(now + 0.5)
@@ -263,7 +262,7 @@ def test_d14_a_leader_without_answers_knows_that_it_has_no_quorum(tmp_path: Path
 @pytest.mark.parametrize("answering", [1, 3])
 def test_one_answer_of_three_voters_is_a_quorum(tmp_path: Path, answering: int) -> None:
     bench = make_bench(tmp_path)
-    elect(bench, time.monotonic())
-    later = time.monotonic() + 0.5
+    elect(bench, bench.clock.monotonic())
+    later = bench.clock.monotonic() + 0.5
     bench.guards.incoming(answering, LeaderSeen(bench.engine.term(), 0), later)
     assert bench.guards.leads_with_quorum(later + 0.1)

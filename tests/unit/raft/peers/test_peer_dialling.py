@@ -9,11 +9,11 @@ import pytest
 
 from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.types import Endpoint
-from metasrv.process.clock import SystemClock
 from metasrv.raft.peers import dialling
 from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.dialling import PeerLink
 from metasrv.raft.peers.handshake import RemoteIdentity
+from metasrv.testing.hand_clock import HandClock
 
 
 class _NobodyAnswers:
@@ -55,7 +55,7 @@ async def test_a_peer_that_was_heard_of_is_dialled_at_once(monkeypatch: pytest.M
     monkeypatch.setattr(dialling, "REDIAL_DELAY_MS_MAX", 3_600_000)
     monkeypatch.setattr(dialling, "HURRIED_DELAY_MS", 0)
     dialler, events = _NobodyAnswers(), _Reasons()
-    link = PeerLink(2, Endpoint("127.0.0.1", 1), dialler, events, SystemClock())  # type: ignore[arg-type]
+    link = PeerLink(2, Endpoint("127.0.0.1", 1), dialler, events, HandClock())  # type: ignore[arg-type]
     await dialler.attempts.get()
     for _ in range(3):
         for _ in range(5):  # the attempt fails, and the link settles down for an hour
