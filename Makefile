@@ -35,23 +35,23 @@ test: $(STAMP) ## Run all tests but those with containers; about 8 min (ARGS="-k
 	@exec $(PYTEST) $(ARGS)
 
 .PHONY: test-unit
-test-unit: $(STAMP) ## Run the tests that only compute; about 40 s
+test-unit: $(STAMP) ## Run the tests that only compute; about 30 s
 	@exec $(PYTEST) tests/unit $(ARGS)
 
 .PHONY: test-socket
-test-socket: $(STAMP) ## Run the tests that open sockets in their own process; about 30 s
+test-socket: $(STAMP) ## Run the tests that open sockets in their own process; about 25 s
 	@exec $(PYTEST) tests/socket $(ARGS)
 
 .PHONY: test-sim
-test-sim: $(STAMP) ## Run the simulator's own tests, with 2,000 histories and the planted defects; about 3 min
+test-sim: $(STAMP) ## Run the simulator's own tests, with 2,000 histories and the planted defects; about 80 s
 	@exec $(PYTEST) tests/sim $(ARGS)
 
 .PHONY: test-cluster
-test-cluster: $(STAMP) ## Run the tests that start real nodes, without breaking them; about 3 min
+test-cluster: $(STAMP) ## Run the tests that start real nodes, without breaking them; about 4 min
 	@exec $(PYTEST) tests/cluster $(ARGS)
 
 .PHONY: test-chaos
-test-chaos: $(STAMP) ## Run twenty rounds of faults on real nodes, and clusters sabotaged on purpose; about 3 min
+test-chaos: $(STAMP) ## Run twenty rounds of faults on real nodes, and clusters sabotaged on purpose; about 80 s
 	@exec $(PYTEST) tests/chaos $(ARGS)
 
 # Needs a Docker engine, and minutes for an image, so `make test` leaves it out. Skipped if no engine answers.
@@ -60,15 +60,15 @@ test-compose: $(STAMP) ## Build the image and test docker-compose.yml with real 
 	@exec $(BIN)/python -m pytest tests/compose -o faulthandler_timeout=600 $(ARGS)
 
 .PHONY: coverage
-coverage: $(STAMP) ## Run the unit and the socket tests, show what they do not reach, and fail below the floor; about 90 s
+coverage: $(STAMP) ## Run the unit and the socket tests, show what they do not reach, and fail below the floor; about 60 s
 	@exec $(PYTEST) tests/unit tests/socket --cov --cov-report=term $(ARGS)
 
 # The unit and the socket tests run under measurement here, and so once.
 .PHONY: check
-check: lint coverage test-sim test-cluster test-chaos ## Everything that must hold: style, types, layering, coverage, tests; about 10 min
+check: lint coverage test-sim test-cluster test-chaos ## Everything that must hold: style, types, layering, coverage, tests; about 8 min
 
 .PHONY: lint
-lint: $(STAMP) ## Style and types only; about 20 s
+lint: $(STAMP) ## Style and types only; about 10 s
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

@@ -9,13 +9,12 @@ import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
 from metasrv.model.errors import (
     BindError,
@@ -34,10 +33,13 @@ from metasrv.raft.peers.frames import PAYLOAD_SIZE_BYTES_MAX
 from metasrv.raft.peers.peer_handler import OneShotHandler
 from metasrv.raft.peers.security import tls_contexts
 from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport, RemoteIdentity
+from metasrv.testing.ports import PortReservation
 from tests.support.waiting import until
 
-# The fixture is the only way that every allowed release of pytest-asyncio has to choose the loop of one module.
-pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture is deprecated")
+LOOPS = ["asyncio", "uvloop"]
+"""Nodes run on uvloop, other users of the transport may not: both count."""
+
+pytestmark = pytest.mark.asyncio(loop_factories=LOOPS)
 
 HOST = "127.0.0.1"
 NOWHERE = Endpoint(HOST, 1)
@@ -164,10 +166,12 @@ class Cluster:
         return a, b
 
 
-@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    """Nodes run on uvloop, other users of the transport may not: both count."""
-    return uvloop.EventLoopPolicy() if request.param == "uvloop" else asyncio.DefaultEventLoopPolicy()
+@pytest.fixture
+def reserved_ports() -> Iterator[PortReservation]:
+    """Ports that nobody else gets, also while nobody listens on them."""
+    reservation = PortReservation()
+    yield reservation
+    reservation.release()
 
 
 @pytest.fixture
@@ -176,6 +180,11 @@ async def cluster() -> AsyncIterator[Cluster]:
     yield cluster
     for node in cluster.nodes:
         await node.transport.close()
+
+
+async def test_each_test_runs_on_the_loop_that_its_name_says(request: pytest.FixtureRequest) -> None:
+    assert type(asyncio.get_running_loop()).__module__.partition(".")[0] == request.node.callspec.id
+    assert request.node.callspec.id in LOOPS
 
 
 # ----------------------------------------------------------------------------- messages
@@ -244,12 +253,9 @@ async def test_one_way_connectivity_is_seen_as_such(cluster: Any) -> None:
 
 
 async def test_a_peer_that_starts_later_is_found_and_one_that_restarts_is_found_again(
-    cluster: Any, caplog: pytest.LogCaptureFixture
+    cluster: Any, caplog: pytest.LogCaptureFixture, reserved_ports: PortReservation
 ) -> None:
-    probe = socket.socket()
-    probe.bind((HOST, 0))
-    port = probe.getsockname()[1]
-    probe.close()
+    port = reserved_ports.take()
     a = await cluster.add(1)
     a.transport.set_peers({2: Endpoint(HOST, port)})
     await until(lambda: a.counts.totals["connect_failed"] >= 3)
