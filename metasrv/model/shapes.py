@@ -53,7 +53,7 @@ def sequence(shape: Shape[T]) -> Shape[tuple[T, ...]]:
     read, write = shape
     return Shape(
         lambda tree: tuple(map(read, tree)),
-        None if write is None else lambda values: [write(value) for value in values],
+        None if write is None else lambda values: values and [write(value) for value in values],
     )
 
 
@@ -115,7 +115,8 @@ def tagged_sequence(rows: Sequence[Row[Any]]) -> Shape[tuple[Any, ...]]:
     tag_of = {each.kind: each.tag for each in rows}
     return Shape(
         lambda tree: tuple(map(read, tree)),
-        lambda values: [(tag_of[type(value)], *value) for value in values],
+        # Most transactions have empty groups; they are packed as they are.
+        lambda values: values and [(tag_of[type(value)], *value) for value in values],
     )
 
 

@@ -138,7 +138,8 @@ def _validate_parts(
         _validate_count("operations and conditions", count)
         expressions += [(child, depth + 1) for child in expression.expressions]
         _validate_conditions(expression.conditions)
-    _validate_conditions(conditions)
+    if conditions:
+        _validate_conditions(conditions)
     for operations in (*groups, *(branch.operations for branch in branches)):
         for operation in operations:
             OPERATION_VALIDATORS[type(operation)](operation)

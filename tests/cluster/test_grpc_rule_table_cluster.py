@@ -135,34 +135,36 @@ def test_a_list_of_everything_is_in_order(wire: Wire, key: str) -> None:
 
 def test_get_many_answers_while_its_input_is_open(wire: Wire, key: str) -> None:
     wire.put(key)
-    wire.kv_get_many(key)  # finds the leader
-    leader = next(iter(wire._leaders.values()), wire)
-    answered: list[bytes] = []
 
-    def requests() -> Iterator[pb.KvGetManyRequest]:
-        for _ in range(3):
-            yield pb.KvGetManyRequest(key=key)
-            deadline = time.monotonic() + 5
-            while len(answered) == sent[0] and time.monotonic() < deadline:
-                time.sleep(0.002)
-            assert len(answered) == sent[0] + 1, "no answer before the next request"
-            sent[0] += 1
+    def ask(leader: Wire) -> list[bytes]:
+        answered: list[bytes] = []
 
-    sent = [0]
-    for item in leader.stub.KvGetMany(requests(), metadata=leader.token, timeout=10):
-        answered.append(item.value.data)
-    assert answered == [b"v"] * 3
+        def requests() -> Iterator[pb.KvGetManyRequest]:
+            for number in range(3):
+                yield pb.KvGetManyRequest(key=key)
+                deadline = time.monotonic() + 5
+                while len(answered) == number and time.monotonic() < deadline:
+                    time.sleep(0.002)
+                assert len(answered) == number + 1, "no answer before the next request"
+
+        for item in leader.stub.KvGetMany(requests(), metadata=leader.token, timeout=10):
+            answered.append(item.value.data)
+        return answered
+
+    assert wire.at_leader(ask) == [b"v"] * 3
 
 
 def test_an_input_that_breaks_ends_the_output(wire: Wire, key: str) -> None:
-    wire.kv_get_many(key)
-    leader = next(iter(wire._leaders.values()), wire)
-    raw = leader.channel.stream_stream("/meta.MetaService/KvGetMany")
-    call = raw(iter([pb.KvGetManyRequest(key=key).SerializeToString(), b"\xff\xff"]), metadata=leader.token, timeout=5)
-    assert pb.StreamItem.FromString(next(call)).key == key
-    with pytest.raises(grpc.RpcError) as caught:
-        next(call)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    def ask(leader: Wire) -> grpc.RpcError:
+        raw = leader.channel.stream_stream("/meta.MetaService/KvGetMany")
+        sent = iter([pb.KvGetManyRequest(key=key).SerializeToString(), b"\xff\xff"])
+        call = raw(sent, metadata=leader.token, timeout=5)
+        assert pb.StreamItem.FromString(next(call)).key == key
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call)
+        return caught.value
+
+    assert wire.at_leader(ask).code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 # ----------------------------------------------------------------------------- watches

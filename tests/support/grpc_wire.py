@@ -68,7 +68,7 @@ class Wire:
 
     def kv_transaction(self, *branches: pb.ConditionalOperation) -> pb.KvTransactionReply:
         request = pb.KvTransactionRequest(branches=branches)
-        reply: pb.KvTransactionReply = self._at_leader(
+        reply: pb.KvTransactionReply = self.at_leader(
             lambda wire: wire.stub.KvTransaction(request, metadata=wire.token, timeout=TIMEOUT_SECONDS)
         )
         return reply
@@ -130,7 +130,7 @@ class Wire:
 
     def kv_list(self, prefix: str, limit: int | None = None) -> list[pb.StreamItem]:
         request = pb.KvListRequest(prefix=prefix, limit=limit)
-        items: list[pb.StreamItem] = self._at_leader(
+        items: list[pb.StreamItem] = self.at_leader(
             lambda wire: list(wire.stub.KvList(request, metadata=wire.token, timeout=TIMEOUT_SECONDS))
         )
         return items
@@ -140,7 +140,7 @@ class Wire:
             requests = iter([pb.KvGetManyRequest(key=key) for key in keys])
             return list(wire.stub.KvGetMany(requests, metadata=wire.token, timeout=TIMEOUT_SECONDS))
 
-        items: list[pb.StreamItem] = self._at_leader(ask)
+        items: list[pb.StreamItem] = self.at_leader(ask)
         return items
 
     # ------------------------------------------------------------------------- streams
@@ -171,7 +171,8 @@ class Wire:
 
     # ------------------------------------------------------------------------- leaders
 
-    def _at_leader(self, ask: Callable[[Wire], Any]) -> Any:
+    def at_leader(self, ask: Callable[[Wire], Any]) -> Any:
+        """What `ask` returns of the wire to the leader; asked again elsewhere when a node says that it does not lead."""
         wire = self
         for _ in range(20):
             try:
@@ -182,7 +183,9 @@ class Wire:
                 if error.details() != "not leader":
                     raise
                 address = dict(error.trailing_metadata())[LEADER_HEADER]
-                wire = self._leaders.setdefault(address, Wire(address))
+                if address not in self._leaders:
+                    self._leaders[address] = Wire(address)
+                wire = self._leaders[address]
         raise AssertionError("no node says that it is the leader")
 
 
