@@ -1,4 +1,4 @@
-"""The breakable network with real sockets: who dials is told apart, and each direction breaks by itself."""
+"""The breakable network with real sockets: it knows who dials, and each direction breaks by itself."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def echo() -> AsyncIterator[Echo]:
 
 
 async def call(endpoint: Endpoint, data: bytes, timeout_s: float = 5.0) -> bytes:
-    """Send, and read as much again; what came until then when the connection ends or the time is over."""
+    """Send, and read as many bytes; less when the connection ends or the time is over."""
     reader, writer = await asyncio.open_connection(endpoint.addr, endpoint.port)
     got = b""
     with closing(writer):

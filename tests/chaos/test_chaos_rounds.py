@@ -1,4 +1,4 @@
-"""Twenty rounds over all families of faults, with the same code and the same checks as the long `make chaos`."""
+"""Twenty rounds over all families of faults, with the code and the checks of the long `make chaos`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clusters that are made to break their promises: the nemesis has to notice, or its silence proves nothing."""
+"""Clusters that are made to break their promises: the checks must notice, or their silence proves nothing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def opened(kind: type[PinnedStore]) -> OpenStores:
 
 
 async def roll_back_disks(cluster: ProcessCluster, source: random.Random) -> None:
-    """All nodes lose power, and their disks what was synced lately: an old copy of each takes its place."""
+    """All nodes lose power, and their disks the latest syncs: each is replaced by an older copy."""
     copies = {node_id: node.directory / "older" for node_id, node in cluster.nodes.items()}
     await cluster.kill(*cluster.nodes)
     for node_id, copy in copies.items():

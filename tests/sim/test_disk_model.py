@@ -1,4 +1,4 @@
-"""The model of a disk: what is left of a write-ahead log that SQLite has taken away itself."""
+"""The model of a disk: what is left of a write-ahead log that SQLite has removed itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from verification.simulation.disk import Disk
 
 @pytest.mark.parametrize("name", ["log/raft.db-wal", "state/state.db-wal"])
 def test_a_log_that_sqlite_removed_does_not_come_back_as_it_was_long_ago(tmp_path: Path, name: str) -> None:
-    """It removes it when it has copied all of it into the database: the log of long ago would undo what came after."""
+    """SQLite removes it once all of it is in the database: an old log would undo what came after."""
     path = tmp_path / name
     path.parent.mkdir()
     path.write_bytes(b"long ago")

@@ -1,6 +1,6 @@
-"""What the simulator itself once did wrong: correct behaviour was called a violation, or a history had no end.
+"""Mistakes that the simulator itself once made: correct behaviour was called a violation, or a history had no end.
 
-Each was found as one history in ten thousand or more; here the rule that was missing is tested by itself.
+Each showed in one of ten thousand histories or more; here the rule that was missing is tested by itself.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_a_history_in_which_time_stands_still_has_an_end(monkeypatch: pytest.Mon
 
 
 def test_a_call_that_fails_in_a_way_nobody_promised_is_a_violation(cluster: SimulatedCluster) -> None:
-    """It was an error of the whole run, which named no seed."""
+    """It ended the whole run, without naming the seed."""
 
     async def broken(_process: Process) -> None:
         await asyncio.sleep(0)

@@ -11,19 +11,19 @@ from collections.abc import Callable
 
 
 class Deliveries:
-    """`violated` hears of what is wrong."""
+    """`violated` is called with each sentence about a broken promise."""
 
     def __init__(self, violated: Callable[[str], None]) -> None:
         self._violated = violated
         self._under_way: defaultdict[tuple[int, int], deque[bytes]] = defaultdict(deque)
-        """Messages by sender and receiver, that were sent and not yet seen to arrive or to be lost."""
+        """Messages by sender and receiver that were sent and have not arrived; those before an arrival were lost."""
         self._generations: dict[tuple[int, int, int], int] = {}
 
     def sent(self, from_id: int, to_id: int, payload: bytes) -> None:
         self._under_way[from_id, to_id].append(payload)
 
     def received(self, node_id: int, life: int, from_id: int, generation: int, payload: bytes) -> None:
-        """`life` tells the processes of a node apart: each counts the generations anew."""
+        """`life` is the number of the node's process: each process counts generations anew."""
         before = self._generations.get((node_id, life, from_id), 0)
         self._generations[node_id, life, from_id] = generation
         if generation < before:

@@ -22,7 +22,7 @@ UNACKNOWLEDGED_SECONDS_MAX = 3.0
 RETRANSMISSION_SECONDS = 0.2
 """A lost packet is sent again after this; packets held back by a cut path, within twice this after it is mended."""
 ORDERLY_DEATH_SHARE = 0.5
-"""Connections of a killed process whose kernel still delivers what was sent; the others are reset."""
+"""Share of a killed process's connections whose kernel still delivers what was sent; the others are reset."""
 CLOSED = "the other side closed the connection"
 KEEPALIVE_SECONDS = 5.0
 """How often an idle connection is probed; as in `connection.py`."""

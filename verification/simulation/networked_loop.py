@@ -1,4 +1,4 @@
-"""A simulated process's event loop with the network calls that the peer connections make of asyncio.
+"""A simulated process's event loop with the network methods of asyncio that peer connections call.
 
 Host names, connecting and listening lead to the process's streams. TLS is not simulated.
 """
@@ -34,7 +34,7 @@ class NetworkedLoop(SimulatedLoop):
         protocol = protocol_factory()
         stream.start(protocol)
         try:
-            await asyncio.sleep(0)  # as asyncio, which returns once the protocol has been told
+            await asyncio.sleep(0)  # asyncio too returns after `connection_made`
         except asyncio.CancelledError:
             stream.close()
             raise
@@ -50,7 +50,7 @@ class NetworkedLoop(SimulatedLoop):
 
 
 class ListeningSocket:
-    """What the product binds: knows its address, and nothing else."""
+    """What the product binds; knows only its address."""
 
     def __init__(self, address: tuple[Any, ...]) -> None:
         self._address = address
@@ -60,12 +60,12 @@ class ListeningSocket:
 
 
 def listening_socket(_family: int, address: tuple[Any, ...], _backlog: int) -> socket.socket:
-    """In the place of `metasrv.process.listening_socket`: every address is free."""
+    """Replaces `metasrv.process.listening_socket`: every address is free."""
     return cast(socket.socket, ListeningSocket(address))
 
 
 class SimulatedServer:
-    """What the product uses of `asyncio.Server`."""
+    """The methods of `asyncio.Server` that the product uses."""
 
     def __init__(self, streams: Streams, sock: socket.socket) -> None:
         self.sockets = (sock,)
@@ -76,7 +76,7 @@ class SimulatedServer:
         self._streams.unlisten(Endpoint(host, port))
 
     async def wait_closed(self) -> None:
-        """Nothing is left to wait for: asyncio waits for the connections, which the product has closed before."""
+        """Return at once: asyncio waits for connections, which the product has closed before."""
 
 
 def _without_tls(context: Any) -> None:

@@ -7,20 +7,20 @@ from metasrv.raft.peers.security import PeerSecurity
 _OLD, _NEW = b"the simulated cluster's secret", b"the secret that takes its place"
 
 SECURITIES = ("no secret", "one secret", "secret changes", "secret rolled out")
-"""All nodes hold the same or none; some prove with a new one already; some hold none yet, and none is demanded."""
+"""None has a secret; all have the same; half of them prove a new one already; half have none and none is demanded."""
 STRANGER_INCARNATION = "a stranger"
-"""In the identity of every stranger: shows which node has admitted one."""
+"""The incarnation of every stranger, so that a node that admits one is found out."""
 OTHER_CLUSTER = "another cluster"
-"""What strangers say that they belong to, where no secret is demanded of them."""
+"""The cluster that strangers name where no secret is demanded."""
 
 
 def demands_proof(name: str) -> bool:
-    """Whether nodes let nobody in who does not prove a secret."""
+    """Whether nodes admit only callers that prove a secret."""
     return name in ("one secret", "secret changes")
 
 
 def lets_strangers_in(name: str, cluster_id: str | None) -> bool:
-    """Whether a node of that cluster, or of none yet, has no means to tell a stranger."""
+    """Whether a node that belongs to `cluster_id` cannot tell a stranger: it has not joined and demands no proof."""
     return cluster_id is None and not demands_proof(name)
 
 

@@ -1,8 +1,8 @@
 """The byte streams of one simulated process, as its event loop shows them to the product's peer connections.
 
 Does what the operating system and asyncio do for a socket: connects, with repeats, and accepts; takes what fits in the
-system's buffer and keeps the rest; hands over what arrived in pieces that have nothing to do with frames; tells of the
-end after everything that came before it. Knows bytes, not what they mean. Delays, cut paths and resets are the network's.
+system's buffer and keeps the rest; delivers what has arrived, in pieces unrelated to frames; reports the end after
+everything before it. Knows bytes, not what they mean. Delays, cut paths and resets come from the network.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ class SimulatedStream(MemoryTransport):
         self._connection = connection
         self._side = side
         self._room = streams.wire.buffer_bytes
-        """Bytes that the system still takes."""
+        """Bytes that the system's buffer has room for."""
         self._arrived: list[bytes] = []
         self._ended = False
-        """The other side let go; told once everything that arrived was read."""
+        """Whether the other side has closed; the protocol is told once it has read everything."""
         self._error: Exception | None = None
         self._started = False
         self._read_due = False
         self._transmit_due = False
         self._finished = False
         self._late: bytes | None = None
-        """Bytes that a damaged network delivers behind the next ones."""
+        """Bytes that the damaged network will deliver after the next ones."""
 
     # ------------------------------------------------------------------ called by the protocol
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        """The history's own limit, when it is lower: so that a connection pauses before there are megabytes."""
+        """Use the history's own limit if it is lower, so that connections pause before megabytes wait."""
         limit = self._streams.wire.unsent_bytes_high
         if limit is not None and high is not None and limit < high:
             high, low = limit, limit // 4
@@ -117,7 +117,7 @@ class SimulatedStream(MemoryTransport):
             self.receive(data)
         if self._ended and not self.is_closing() and self.reading:
             self._protocol.eof_received()
-            self.outgoing.clear()  # nobody takes it any more: the other side let go of both directions
+            self.outgoing.clear()  # nobody will read it: the other side has closed both directions
             self.close()
 
     def _transmit(self) -> None:
@@ -140,13 +140,13 @@ class SimulatedStream(MemoryTransport):
     # ------------------------------------------------------------------ the system
 
     def arrived(self, data: bytes) -> None:
-        """Bytes came for this end: the process reads them when it has its turn."""
+        """Bytes came for this end; the process reads them in its next turn."""
         if data:
             self._arrived.append(data)
             self._read_soon()
 
     def taken(self, size_bytes: int) -> None:
-        """The other process has read so much."""
+        """The other process has read this many bytes."""
         self._room += size_bytes
         if self.outgoing and not self._transmit_due:
             self._transmit_due = True
@@ -179,7 +179,7 @@ class SimulatedStream(MemoryTransport):
             network.send(self._connection, self._side, partial(network.reset, self._connection))
 
     def _damage(self, pieces: list[bytes]) -> list[bytes]:
-        """What a network that damages bytes makes of some."""
+        """What the damaged network delivers instead of these pieces."""
         source, share = self._streams.source, self._streams.network.weather.damage
         result: list[bytes] = []
         for piece in pieces:
@@ -201,7 +201,7 @@ class SimulatedStream(MemoryTransport):
 
 
 def damaged(data: bytes, what: str, source: random.Random) -> list[bytes]:
-    """Bytes as they arrive after one thing has happened to them; half the time at their start, where lengths are."""
+    """Bytes with one kind of damage; half the time near their start, where frames have their lengths."""
     at = source.randrange(min(len(data), source.choice((8, len(data)))))
     match what:
         case "flip":
@@ -216,7 +216,7 @@ def damaged(data: bytes, what: str, source: random.Random) -> list[bytes]:
 
 
 class _Attempt:
-    """A process wants a connection. `over` once the network has decided."""
+    """An attempt to connect. `over` once the network has decided or the process gave up."""
 
     def __init__(self, endpoint: Endpoint, answered: asyncio.Future[SimulatedStream]) -> None:
         self.endpoint = endpoint
@@ -272,7 +272,7 @@ class Streams:
         self.network.unlisten(endpoint, self)
 
     def accept(self, endpoint: Endpoint, stream: SimulatedStream) -> None:
-        """A connection is complete; the process takes it when it has its turn."""
+        """A connection is established; the process accepts it in its next turn."""
         self.loop.call_soon(self._accept, endpoint, stream)
 
     def _accept(self, endpoint: Endpoint, stream: SimulatedStream) -> None:
@@ -285,7 +285,7 @@ class Streams:
     # ------------------------------------------------------------------ dialling
 
     async def connect(self, endpoint: Endpoint) -> SimulatedStream:
-        """A stream that has not begun. Raises ConnectionRefusedError; never returns while nobody answers."""
+        """A stream that is not started yet. Raises ConnectionRefusedError; never returns while nobody answers."""
         attempt = _Attempt(endpoint, self.loop.create_future())
         self._knock(attempt, CONNECT_REPEAT_SECONDS)
         try:
@@ -301,7 +301,7 @@ class Streams:
             return
         network, scheduler = self.network, self.network.scheduler
         home = network.home(attempt.endpoint)
-        if home is None:  # nobody has listened there in this history
+        if home is None:  # nobody has ever listened there
             self.loop.call_soon(attempt.refuse)
             return
         scheduler.after(network.delay(self.machine, home), self._knocked, attempt, home)
@@ -337,19 +337,19 @@ class Streams:
     # ------------------------------------------------------------------ for the streams
 
     def split(self, data: bytes) -> list[bytes]:
-        """What was written at once, in the pieces in which it arrives."""
+        """The pieces in which one write arrives."""
         if len(data) < 2 or self.source.random() >= self.wire.splits:
             return [data]
         at = self.source.randrange(1, len(data))
         return [data[:at], data[at:]]
 
     def note(self, connection: Connection, side: int, data: bytes) -> None:
-        """A packet for the trace, when the whole trace is wanted."""
+        """Note a packet in the trace, when the whole trace is wanted."""
         if self.network.note_packet is not None:
             self.network.note_packet(connection.number, side, data)
 
     def finish(self, connection: Connection, side: int) -> None:
-        """A stream was closed by its process; one that is dead says nothing any more."""
+        """Close a stream in order, for its process; a dead process sends nothing any more."""
         self._open.pop((connection.number, side), None)
         if self.alive:
             self.network.finish(connection, side)

@@ -1,8 +1,9 @@
 """The product's own peer transport in a simulated process, with a witness at both of its ends.
 
-Frames, handshakes, dialling, flow control and requests are `metasrv.raft.peers`'s, over the streams of a simulated
-network. Added are the witness, who hears of each raft message that leaves or arrives, and what no byte stream can do to
-messages: `wild` weather drops, doubles and delays them after they have arrived, which consensus must survive as well.
+Frames, handshakes, dialling, flow control and requests come from `metasrv.raft.peers`; they use the streams of a
+simulated network. This module adds two things. The witness hears of each raft message that leaves or arrives. And
+`wild` weather drops, doubles and delays messages after they have arrived, which no byte stream does and consensus must
+survive.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from verification.simulation.world import World
 
 
 class SimulatedTransport(PeerTransport):
-    """The real one; `world` hears of what is sent."""
+    """The real transport; tells the world's witness what is sent."""
 
     def __init__(
         self,
@@ -95,6 +96,6 @@ class WatchedHandler:
             scheduler.after(late, self._loop.call_soon, self._delayed, node_id, generation, payload)
 
     def _delayed(self, node_id: int, generation: int, payload: bytes) -> None:
-        """A message whose connection is gone is lost with it, as any other."""
+        """A delayed message is lost if its connection is gone, as any other."""
         if self._generations.get(node_id) == generation:
             self._handler.message_received(node_id, generation, payload)

@@ -1,6 +1,6 @@
 """Faults of the byte streams between nodes, which frames, checks and handshakes must turn into broken connections.
 
-TCP's own checksum lets about one damaged packet in 65,000 pass, and what stands in the middle of a path may do anything.
+TCP's checksum lets about one damaged packet in 65,000 pass, and a middle box may do anything.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _STAY_SECONDS = 0.05
 
 
 async def damaged_bytes(nemesis: Nemesis, source: random.Random) -> None:
-    """Packets arrive changed, shortened, twice, late or not at all, and the other side's TCP notices nothing.
+    """Packets arrive changed, shortened, twice, late or not at all, unnoticed by TCP.
 
     Somebody may wait for missing bytes forever, so connections that lost some are reset at the end.
     """
@@ -40,7 +40,7 @@ async def damaged_bytes(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def breaks_within_frames(nemesis: Nemesis, source: random.Random) -> None:
-    """Connections are reset behind any byte, also of a handshake."""
+    """Connections are reset after any byte, even of a handshake."""
     await under_weather(nemesis, source, Weather(breaks=source.choice((0.01, 0.05, 0.2))))
 
 
@@ -54,7 +54,7 @@ async def names_not_resolved(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def restart_behind_a_cut(nemesis: Nemesis, source: random.Random) -> None:
-    """A node is cut off, killed and started again: what it sent before may arrive behind what it sends then."""
+    """A node is cut off, killed and started again; what it sent before may arrive after what it sends then."""
     machine = nemesis.any(source)
     with cut_off(nemesis, machine.node_id):
         await asyncio.sleep(0.2 + 0.4 * source.random())
@@ -75,7 +75,7 @@ async def strangers(nemesis: Nemesis, source: random.Random) -> None:
 
 
 class _Stranger:
-    """A caller who is no node of the cluster. Implements ConnectionEvents for what it pretends to be."""
+    """A caller that is not a node of the cluster. Implements ConnectionEvents."""
 
     def __init__(self, nemesis: Nemesis, source: random.Random) -> None:
         cluster = nemesis.cluster
@@ -84,7 +84,7 @@ class _Stranger:
         self._streams = Streams(cluster.network, _STRANGER_MACHINE, cluster.loop, Wire(), source)
 
     async def says_anything(self, endpoint: Endpoint) -> None:
-        """No frames, or such as announce gigabytes."""
+        """Send bytes that are no frames, or frames that announce gigabytes."""
         source = self._source
         await self._with_stream(
             endpoint,
@@ -109,7 +109,7 @@ class _Stranger:
             stream.close()
 
     async def pretends(self, endpoint: Endpoint) -> None:
-        """Speaks the protocol as a member of the cluster would, but for the secret or the cluster's name."""
+        """Speak the protocol as a member would, except for the secret or the cluster's name."""
         source, cluster = self._source, self._nemesis.cluster
         node_id = source.choice(sorted(cluster.machines))
         cluster_id = source.choice((None, OTHER_CLUSTER)) if demands_proof(cluster.wire.security) else OTHER_CLUSTER

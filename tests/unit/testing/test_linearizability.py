@@ -467,7 +467,7 @@ def test_a_bad_history_without_its_last_answer_is_good(what: str) -> None:
 
 
 def test_the_core_is_the_shortest_history_that_shows_it() -> None:
-    """Hundreds of innocent operations stand before and between the three that matter."""
+    """Hundreds of correct operations stand before and between the three that matter."""
     source, clock = random.Random(7), 0.0
     history: list[Operation] = []
 

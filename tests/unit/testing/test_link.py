@@ -1,4 +1,4 @@
-"""Pipes of a breakable network over streams in memory: sound links change nothing, harm is done and counted."""
+"""Pipes of a breakable network over streams in memory: sound links change nothing, and harm is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The judgement on watch streams: what is right passes, and a gap, a duplicate, a wrong order and a lie are found."""
+"""The checks of watch streams: correct ones pass; a gap, a duplicate, a wrong order and a false change are found."""
 
 from __future__ import annotations
 
