@@ -77,15 +77,20 @@ class MembershipChanges:
         validate_command(registration)
         if self._lock.locked():
             raise ChangeInProgressError
+        deadline = self._clock.monotonic() + timeout_ms / 1000
         async with self._lock:
-            deadline = self._clock.monotonic() + timeout_ms / 1000
             await self._remove_other_directory(node_id, wanted, deadline)
             if self._engine.membership().member(node_id) is None:
                 await self._propose(registration, self._left_ms(deadline))
                 await self._change(lambda now: _with_learner(now, node_id, wanted), deadline)
                 logger.info("node %d joined as a learner, at %s", node_id, request.node.endpoint)
-            if not request.learner and node_id not in self._engine.membership().voters:
-                await self._catch_up(node_id, deadline)
+        if request.learner:
+            return
+        # Without the lock: a node that cannot be reached must hold up no other change, least of all its own removal.
+        await self._catch_up(node_id, wanted, deadline)
+        async with self._lock:
+            self._require_member(node_id, wanted)
+            if node_id not in self._engine.membership().voters:
                 await self._change(lambda now: _promoted(now, node_id), deadline)
                 logger.info("node %d votes from now on", node_id)
 
@@ -122,14 +127,17 @@ class MembershipChanges:
             logger.warning("node %d comes back with a new data directory; its old membership is removed first", node_id)
             await self._change(lambda now: _without(now, node_id), deadline)
 
-    async def _catch_up(self, node_id: int, deadline: float) -> None:
+    async def _catch_up(self, node_id: int, wanted: Member, deadline: float) -> None:
         """Wait until the learner has nearly all of the log, and in any case the entry that made it a member.
+
+        Ends with MembershipError when it is removed, or admitted with another directory, meanwhile.
 
         A node votes only once it knows that it is a member. If it counted as a voter before, and the leader then stepped
         down, a small cluster would wait for its vote for ever.
         """
         while True:
             self._require_leader()
+            self._require_member(node_id, wanted)
             known = max(self._engine.noop_index(), self._last_change_index)
             if self._engine.match_index(node_id) >= max(self._store.last_index - CATCH_UP_LAG_ENTRIES, known):
                 return
@@ -178,6 +186,14 @@ class MembershipChanges:
     def _require_leader(self) -> None:
         if self._engine.role() != LEADER:
             raise NotLeaderError(self._leader_id())
+
+    def _require_member(self, node_id: int, wanted: Member) -> None:
+        member = self._engine.membership().member(node_id)
+        if member is None or member.incarnation != wanted.incarnation:
+            raise MembershipError(
+                f"node {node_id} was removed while it caught up, or admitted with another data directory;"
+                " it may ask again"
+            )
 
     def _left_ms(self, deadline: float) -> int:
         return max(1, int((deadline - self._clock.monotonic()) * 1000))

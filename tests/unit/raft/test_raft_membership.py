@@ -13,7 +13,13 @@ from pysyncobj.node import Node as EngineNode
 from metasrv.consensus import JoinRequest
 from metasrv.model import commands as c
 from metasrv.model.entries import RegularEntry
-from metasrv.model.errors import ChangeInProgressError, NotLeaderError, TooLargeError, UnknownOutcomeError
+from metasrv.model.errors import (
+    ChangeInProgressError,
+    MembershipError,
+    NotLeaderError,
+    TooLargeError,
+    UnknownOutcomeError,
+)
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.raft.core.engine import LEADER
@@ -192,6 +198,54 @@ async def test_a_learner_that_has_acknowledged_nothing_does_not_vote_also_while_
     await _until(lambda: 4 in engine.membership().voters)
     leading.applied = bench.store.last_index
     await joining
+
+
+def _join(leading: _Changes, node_id: int, directory: str) -> asyncio.Task[None]:
+    node = Node(node_id, member(node_id).endpoint, "", None)
+    return asyncio.create_task(leading.changes.join(JoinRequest(node, directory, False), 5_000))
+
+
+async def _learns(leading: _Changes, node_id: int, directory: str) -> None:
+    """Apply changes until the node is a learner with this directory."""
+
+    def is_learner() -> bool:
+        leading.applied = leading.bench.store.last_index
+        learner = leading.bench.engine.membership().learners.get(node_id)
+        return learner is not None and learner.incarnation == directory
+
+    await _until(is_learner)
+    leading.applied = leading.bench.store.last_index
+    for _ in range(3):  # until the change has seen that it is applied
+        await asyncio.sleep(CATCH_UP_POLL_SECONDS)
+
+
+async def test_a_node_that_never_catches_up_holds_up_no_other_change_and_can_be_removed(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    unreachable = _join(leading, 4, "directory-4")
+    await _learns(leading, 4, "directory-4")
+    other = _join(leading, 5, "directory-5")
+    await _learns(leading, 5, "directory-5")
+
+    leaving = asyncio.create_task(leading.changes.leave(4, 5_000))
+    await _until(lambda: 4 not in leading.bench.engine.membership())
+    leading.applied = leading.bench.store.last_index
+    await leaving
+    with pytest.raises(MembershipError, match="node 4 was removed while it caught up"):
+        await unreachable
+    assert not other.done()
+    other.cancel()
+
+
+async def test_a_node_that_lost_its_disk_while_it_caught_up_is_admitted_with_the_new_directory(tmp_path: Path) -> None:
+    """The one that asked before is gone, and nobody would end its wait (S14)."""
+    leading = _leading(tmp_path)
+    lost = _join(leading, 4, "directory-4")
+    await _learns(leading, 4, "directory-4")
+    again = _join(leading, 4, "another directory")
+    await _learns(leading, 4, "another directory")
+    with pytest.raises(MembershipError, match="or admitted with another data directory"):
+        await lost
+    again.cancel()
 
 
 async def _until(condition: Callable[[], bool]) -> None:
