@@ -8,6 +8,7 @@ from event to event. Only the methods that the product uses exist.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 from asyncio import events
 from collections import deque
@@ -87,6 +88,10 @@ class SimulatedLoop(_Base):
         """Nothing of this process runs from now on."""
         self.dead = True
         self._ready.clear()
+        for task in asyncio.all_tasks(self):
+            coroutine = task.get_coro()
+            if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                coroutine.close()  # Python warns of one that never began
 
     def persist_step(self, name: str) -> None:
         """The process does something to its disk: raises ProcessKilled when this was its last step."""
