@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-from metasrv.grpc_api import kv_json
+from metasrv.grpc_api import kv_json, kv_json_slices
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.get_many import answer_at_one_instant
@@ -59,7 +59,7 @@ class KvMethods:
         if metadata:
             await call.send_initial_metadata(metadata)
         if type(reply) is TransactionReply:
-            return transaction_reply(reply)
+            return await transaction_reply(reply)
         raise _unexpected(reply)
 
     async def kv_transaction(self, request: pb.KvTransactionRequest, call: Call) -> pb.KvTransactionReply:
@@ -68,19 +68,19 @@ class KvMethods:
         validate_command(command)
         reply = await self._consensus.propose_local(command, timeout_ms_of(call))
         if type(reply) is BranchTransactionReply:
-            return branch_transaction_reply(reply)
+            return await branch_transaction_reply(reply)
         raise _unexpected(reply)
 
     async def kv_api(self, request: pb.RaftRequest, call: Call) -> pb.RaftReply:
         """KvApi: UpsertKV in JSON; a follower forwards without naming the leader."""
         try:
-            command = kv_json.parse_write(request.data)
+            command = await kv_json_slices.parse_write(request.data)
         except InvalidRequestError as error:  # as docs/contract/grpc.md section c has it for this method
             raise StatusError(StatusCode.INTERNAL, str(error)) from error
         validate_command(command)
         reply = await self._consensus.propose(command, timeout_ms_of(call))
         if type(reply) is UpsertReply:
-            return pb.RaftReply(data=kv_json.upsert_reply_text(reply))
+            return pb.RaftReply(data=await kv_json_slices.upsert_reply_text(reply))
         raise _unexpected(reply)
 
     # ------------------------------------------------------------------------- reads

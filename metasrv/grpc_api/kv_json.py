@@ -7,6 +7,8 @@ raises InvalidRequestError with a sentence that names the part. Pure; runs on th
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from metasrv.model import commands as c
@@ -33,9 +35,12 @@ ReadRequest = GetKeys | ListPrefix
 # ----------------------------------------------------------------------------- requests
 
 
-def parse_write(text: str) -> c.Upsert:
-    """The command of a KvApi request; raises InvalidRequestError."""
-    name, body = _variant(_parse(text), "request")
+def parse_write(text: str, byte_strings: Mapping[str, bytes] = MappingProxyType({})) -> c.Upsert:
+    """The command of a KvApi request; raises InvalidRequestError.
+
+    `byte_strings`: what certain fractions in the text stand for (`kv_json_slices.py`).
+    """
+    name, body = _variant(_parse(text, byte_strings), "request")
     if name != "UpsertKV":
         raise InvalidRequestError(f"KvApi knows UpsertKV only, not {name!r}")
     fields = _object(body, "UpsertKV")
@@ -59,8 +64,10 @@ def parse_read(text: str) -> ReadRequest:
     raise InvalidRequestError(f"KvReadV1 knows GetKV, MGetKV and ListKV only, not {name!r}")
 
 
-def _parse(text: str) -> Any:
+def _parse(text: str, byte_strings: Mapping[str, bytes] = MappingProxyType({})) -> Any:
     try:
+        if byte_strings:
+            return json.loads(text, parse_float=lambda number: byte_strings.get(number, 0.0))
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the request is not JSON: {error}") from error
@@ -101,7 +108,10 @@ def _unsigned_or_none(value: Any, what: str) -> int | None:
     return None if value is None else _unsigned(value, what)
 
 
-def _byte_string(value: Any, what: str) -> bytes:
+def byte_string(value: Any, what: str) -> bytes:
+    """The bytes of a parsed array of numbers; raises InvalidRequestError."""
+    if type(value) is bytes:  # cut out of the text before
+        return value
     if type(value) is not list:
         raise InvalidRequestError(f"'{what}' is not an array of bytes")
     if any(type(item) is not int for item in value):
@@ -126,7 +136,7 @@ def _match_seq(value: Any) -> c.MatchSeq:
 def _operation(value: Any) -> tuple[c.Operation, bytes]:
     name, body = _variant(value, "value")
     if name == "Update":
-        return c.Operation.UPDATE, _byte_string(body, "Update")
+        return c.Operation.UPDATE, byte_string(body, "Update")
     if name == "Delete" and body is None:
         return c.Operation.DELETE, b""
     if name == "AsIs" and body is None:
