@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, NoReturn
 
 from metasrv.model import commands as c
@@ -36,9 +38,12 @@ ReadRequest = GetKeys | ListPrefix
 # ----------------------------------------------------------------------------- requests
 
 
-def parse_write(text: str) -> c.Upsert:
-    """The command of a KvApi request; raises InvalidRequestError."""
-    name, body = _variant(_parse(text), "request")
+def parse_write(text: str, byte_strings: Mapping[str, bytes] = MappingProxyType({})) -> c.Upsert:
+    """The command of a KvApi request; raises InvalidRequestError.
+
+    `byte_strings`: what certain fractions in the text stand for (`kv_json_slices.py`).
+    """
+    name, body = _variant(_parse(text, byte_strings), "request")
     if name != "UpsertKV":
         raise InvalidRequestError(f"KvApi knows UpsertKV only, not {name!r}")
     key, seq, value, value_meta = _struct(body, name, "key", "seq", "value", "value_meta")
@@ -87,21 +92,33 @@ def _number(text: str) -> int | float:
 
 _MINUS_ZERO = re.compile(r"-0(?![0-9.eE])")
 _INTEGER_CHARACTERS_MAX = len(str(U64_MAX))
-_decode = json.JSONDecoder(object_pairs_hook=_Members, parse_constant=_refuse_constant).decode
-_decode_numbers = json.JSONDecoder(object_pairs_hook=_Members, parse_constant=_refuse_constant, parse_int=_number).decode
-"""Takes a call for each number, so it reads only texts that may hold one that needs it."""
 
 
-def _parse(text: str) -> Any:
+def _decoders(parse_float: Callable[[str], Any]) -> tuple[Callable[[str], Any], Callable[[str], Any]]:
+    """The second takes a call for each number, so it reads only texts that may hold one that needs it."""
+    plain = json.JSONDecoder(object_pairs_hook=_Members, parse_constant=_refuse_constant, parse_float=parse_float)
+    numbers = json.JSONDecoder(
+        object_pairs_hook=_Members, parse_constant=_refuse_constant, parse_float=parse_float, parse_int=_number
+    )
+    return plain.decode, numbers.decode
+
+
+_DECODERS = _decoders(float)
+
+
+def _parse(text: str, byte_strings: Mapping[str, bytes] = MappingProxyType({})) -> Any:
+    decode, decode_numbers = _DECODERS
+    if byte_strings:
+        decode, decode_numbers = _decoders(lambda number: byte_strings.get(number, 0.0))
     try:
         if _MINUS_ZERO.search(text):
-            return _decode_numbers(text)
+            return decode_numbers(text)
         try:
-            return _decode(text)
+            return decode(text)
         except json.JSONDecodeError:
             raise
         except ValueError:  # Python reads no integer of thousands of digits
-            return _decode_numbers(text)
+            return decode_numbers(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the request is not JSON: {error}") from error
 
@@ -151,7 +168,10 @@ def _unsigned_or_none(value: Any, what: str) -> int | None:
     return None if value is None else _unsigned(value, what)
 
 
-def _byte_string(value: Any, what: str) -> bytes:
+def byte_string(value: Any, what: str) -> bytes:
+    """The bytes of a parsed array of numbers; raises InvalidRequestError."""
+    if type(value) is bytes:  # cut out of the text before
+        return value
     if type(value) is not list:
         raise InvalidRequestError(f"'{what}' is not an array of bytes")
     if any(type(item) is not int for item in value):
@@ -176,7 +196,7 @@ def _match_seq(value: Any) -> c.MatchSeq:
 def _operation(value: Any) -> tuple[c.Operation, bytes]:
     name, body = _variant(value, "value")
     if name == "Update":
-        return c.Operation.UPDATE, _byte_string(body, "Update")
+        return c.Operation.UPDATE, byte_string(body, "Update")
     if name == "Delete" and body is None:
         return c.Operation.DELETE, b""
     if name == "AsIs" and body is None:

@@ -35,6 +35,7 @@ from metasrv.state.format import (
     tail_in,
 )
 from metasrv.state.install import OldFiles, begin_install, finish_install
+from metasrv.state.instants import Instant, Instants
 from metasrv.state.reader import StateReader, read_cluster_id, read_membership
 from metasrv.state.registry import Registry, load_registry
 from metasrv.state.snapshot import tail_fits
@@ -78,6 +79,7 @@ class StateMachine:
         self.cluster_id: str | None = None
         self.watches = WatchHub(self._read_watch_page)
         self.views = Views()
+        self.instants = Instants(self.get)
         self._load()
 
     @classmethod
@@ -181,7 +183,8 @@ class StateMachine:
     def _apply_commands(self, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[c.Reply, ...]:
         store = self._store
         time_ms = min(max(entry.time_ms, self._applied.time_ms), TIME_MS_MAX)
-        effects = EntryEffects(store, self._applied, self._registry, time_ms, self.watches.count > 0)
+        followed = self.watches.count > 0 or len(self.instants) > 0
+        effects = EntryEffects(store, self._applied, self._registry, time_ms, followed)
         replies: list[c.Reply] = []
         store.begin()
         try:
@@ -201,6 +204,7 @@ class StateMachine:
             raise
         self._applied = applied
         self._registry = effects.registry
+        self.instants.changed(log_id.index, effects.changes)
         if effects.changes:
             self.watches.publish(effects.changes)
         return tuple(replies)
@@ -254,6 +258,10 @@ class StateMachine:
         """A read-only view pinned to this instant, for a helper thread; the caller closes it."""
         return StateReader(self._path, self.views)
 
+    def open_instant(self) -> Instant:
+        """The records of this instant, for some reads on the loop; costs next to nothing. The caller closes it."""
+        return self.instants.open(self.last_applied.index)
+
     def _read_watch_page(
         self, start: str, end: str | None, after_key: str | None, limit: int
     ) -> tuple[list[tuple[str, SeqV]], bool]:
@@ -290,7 +298,9 @@ class StateMachine:
                 self._load()
             except sqlite3.Error as error:
                 raise fault(self._path, error) from error
-        self.watches.reset("the state was replaced by a snapshot from the leader")
+        reason = "the state was replaced by a snapshot from the leader"
+        self.watches.reset(reason)
+        self.instants.lose_all(f"{reason}; read again")
         tail = self.installed_tail()
         if tail is None:
             raise damaged(self._path, "meta tail", "the installed snapshot carries no end of the log")

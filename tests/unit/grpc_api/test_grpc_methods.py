@@ -263,16 +263,6 @@ async def test_reads_wait_for_the_barrier_unless_they_may_be_stale(bench: Method
     assert bench.consensus.barriers == before + 1
 
 
-async def test_get_many_answers_while_the_input_is_open(bench: MethodBench) -> None:
-    await bench.put("a", b"1")
-    requests = [pb.KvGetManyRequest(key=key) for key in ("a", "b", "a")]
-    call = await bench.call(m.KV_GET_MANY, list(requests))
-    items = [pb.StreamItem.FromString(data) for data in call.sent]
-    assert [(item.key, item.HasField("value")) for item in items] == [("a", True), ("b", False), ("a", True)]
-    broken = await refusal(bench, m.KV_GET_MANY, [requests[0], b"\xff"])
-    assert broken.code is Code.INVALID_ARGUMENT
-
-
 async def test_large_reads_are_bounded_in_number(bench: MethodBench) -> None:
     opened = [bench.service._readers.open() for _ in range(GRPC_READERS_MAX)]
     refused = await refusal(bench, m.EXPORT, pb.Empty())
