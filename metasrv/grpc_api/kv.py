@@ -119,15 +119,23 @@ class KvMethods:
 
         keys = (request.key async for request in requests)
         try:
-            await answer_at_one_instant(self._machine, keys, self._clock.wall_ms(), send)
+            await answer_at_one_instant(self._machine, keys, self._expired_before_ms(stream), send)
         finally:
             self._metrics.stream_items("mget", count)
+
+    def _expired_before_ms(self, stream: Stream) -> int:
+        """The time by which a read hides what has expired.
+
+        A linearizable read hides nothing: the log has deleted what had expired by the leader's time. Only a stale read
+        asks this node's clock, because nobody may have deleted anything for long.
+        """
+        return self._clock.wall_ms() if wants_stale_read(stream.call) else 0
 
     async def _send_keys(self, keys: list[str], stream: Stream) -> int:
         """One item per requested key, in order; all from one snapshot."""
         for key in keys:
             validate_key(key)
-        now_ms = self._clock.wall_ms()
+        now_ms = self._expired_before_ms(stream)
         records = self._inline_keys(keys, now_ms)
         if records is not None:
             for key, record in zip(keys, records, strict=True):
@@ -157,7 +165,7 @@ class KvMethods:
     async def _send_list(self, prefix: str, limit: int | None, stream: Stream) -> None:
         """Every record under `prefix` in key order, at most `limit`; all from one snapshot."""
         validate_key(prefix, "the prefix")
-        now_ms = self._clock.wall_ms()
+        now_ms = self._expired_before_ms(stream)
         sent = 0
         try:
             records = self._inline_list(prefix, limit, now_ms)

@@ -74,6 +74,8 @@ class StateMachine:
         self._store = store
         self._applied = Applied()
         self._registry = Registry()
+        self._expiry_floor_ms = 0
+        """No record expires before this; it may be too early, never too late."""
         self.membership_log_id = LogId()
         self.membership = Membership()
         self.cluster_id: str | None = None
@@ -205,6 +207,8 @@ class StateMachine:
         self._applied = applied
         self._registry = effects.registry
         self.instants.changed(log_id.index, effects.changes)
+        if effects.earliest_expire_ms is not None:
+            self._expiry_floor_ms = min(self._expiry_floor_ms, effects.earliest_expire_ms)
         if effects.changes:
             self.watches.publish(effects.changes)
         return tuple(replies)
@@ -227,6 +231,15 @@ class StateMachine:
         return ()
 
     # ------------------------------------------------------------------------- reading
+
+    def expires_before(self, time_ms: int) -> bool:
+        """Whether an entry of log time `time_ms` would delete something that has expired; mostly answered from memory."""
+        if not self._applied.expire_count or self._expiry_floor_ms >= time_ms:
+            return False
+        with self._store.faults():
+            earliest_ms = self._store.earliest_expire_ms()
+        self._expiry_floor_ms = TIME_MS_MAX if earliest_ms is None else earliest_ms
+        return self._expiry_floor_ms < min(time_ms, TIME_MS_MAX)
 
     def get(self, key: str, now_ms: int) -> SeqV | None:
         """The record, unless it has expired by `now_ms`."""
@@ -336,6 +349,7 @@ class StateMachine:
         try:
             check_schema(self._path, store.connection)
             self._applied = store.applied()
+            self._expiry_floor_ms = 0
             self._registry = load_registry(store)
             self.membership_log_id, self.membership = read_membership(store)
             self.cluster_id = read_cluster_id(store)

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -243,6 +244,20 @@ async def test_lists_of_large_values_are_read_outside_of_the_loop(bench: MethodB
     assert [len(item.value.data) for item in items] == [600_000] * count
     wanted = [f"large/{i:02}" for i in range(count)]
     assert [item.key for item in await bench.read({"MGetKV": {"keys": wanted}})] == wanted
+
+
+async def test_the_clock_of_the_node_that_answers_plays_no_part(
+    bench: MethodBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node's clock is two minutes ahead of the leader's, which has deleted nothing yet."""
+    await bench.put("soon", b"1", expire_at=bench.context.clock.wall_ms() + 5_000)
+    monkeypatch.setattr(bench.consensus, "read_barrier", AsyncMock())
+    bench.clock.advance(120)
+    assert [item.key for item in await bench.read({"ListKV": {"prefix": ""}})] == ["soon"]
+    (soon,) = await bench.read({"MGetKV": {"keys": ["soon"]}})
+    assert soon.HasField("value")
+    (stale,) = await bench.read({"MGetKV": {"keys": ["soon"]}}, ("x-metasrv-read", "stale"))
+    assert not stale.HasField("value"), "a stale read knows no other clock"
 
 
 async def test_expired_records_are_hidden(bench: MethodBench) -> None:
