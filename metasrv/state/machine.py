@@ -230,8 +230,6 @@ class StateMachine:
             self.membership_log_id, self.membership = log_id, entry.after
         return ()
 
-    # ------------------------------------------------------------------------- reading
-
     def expires_before(self, time_ms: int) -> bool:
         """Whether an entry of log time `time_ms` would delete something that has expired; mostly answered from memory."""
         if not self._applied.expire_count or self._expiry_floor_ms >= time_ms:
@@ -280,8 +278,6 @@ class StateMachine:
     ) -> tuple[list[tuple[str, SeqV]], bool]:
         with self._store.faults():
             return self._store.scan_page(start, end, after_key, limit)
-
-    # ------------------------------------------------------------------------- identity and snapshots
 
     def set_cluster_id(self, cluster_id: str) -> None:
         """Remember which cluster this state belongs to. Raises InvariantError when it already belongs to another."""
