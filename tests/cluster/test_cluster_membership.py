@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from metasrv.model.errors import JoinError
+from metasrv.model.errors import JoinError, LeaveError
 from metasrv.testing.processes import ProcessCluster
+from tests.conftest import StartCluster
 
 
-def leave(leave_id: int, *via: str) -> subprocess.CompletedProcess[str]:
+def leave(leave_id: int, *via: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "metasrv.cli.server", "--leave-id", str(leave_id)]
     for address in via:
         command += ["--leave-via", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    given = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=given)
 
 
 def names(nodes: list[dict[str, object]]) -> list[str]:
@@ -141,3 +144,17 @@ async def test_a_second_process_with_the_id_of_a_healthy_member_is_refused_until
     )
     await cluster.wait_for_leader(members=3)
     await cluster.wait_until_equal()
+
+
+async def test_a_cluster_with_a_raft_secret_removes_a_node_only_for_who_has_it(start_cluster: StartCluster) -> None:
+    cluster: ProcessCluster = start_cluster(3, settings={"raft_secret": "one secret"})
+    leader = await cluster.boot()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    via = str(cluster.nodes[staying].raft)
+    refused = leave(leaving, via)
+    assert refused.returncode == LeaveError.exit_code
+    assert "this node demands the shared secret (raft_secret) and the caller proved none" in refused.stderr
+    assert leave(leaving, via, METASRV_RAFT_SECRET="one secret").returncode == 0
+    status = await cluster.status(leader)
+    assert status is not None
+    assert str(leaving) not in names(status["voters"])
