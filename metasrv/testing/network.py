@@ -33,6 +33,8 @@ NOBODY = -1
 """Source of a peer connection whose HELLO names no node."""
 CONNECT_SECONDS_MAX = 2.0
 BACKLOG = 128
+ACCEPT_TURNS = 3
+"""Turns of asyncio's loop from the end of `accept` until the protocol is told of its connection, and one to spare."""
 
 
 def why_unavailable() -> str | None:
@@ -70,6 +72,7 @@ class Network:
         self._connections: set[Connection] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
+        self._closed = False
 
     async def add(self, node_id: int, raft: Endpoint, grpc: Endpoint) -> None:
         """Open the ways to a node that listens there; `advertised_host` leads to the same ports from now on."""
@@ -90,8 +93,11 @@ class Network:
 
     async def close(self) -> None:
         """Close everything, and give cut connections the loop's next turns to end."""
+        self._closed = True
         for node_id in list(self._servers):
             await self.remove(node_id)
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)  # connections that were accepted are told to their protocol only now
         self.reset()
         await self._quiet.wait()
 
@@ -134,6 +140,8 @@ class Network:
     def begun(self, connection: Connection) -> None:
         self._connections.add(connection)
         self._quiet.clear()
+        if self._closed:
+            asyncio.get_running_loop().call_soon(connection.reset)
 
     def ended(self, connection: Connection) -> None:
         self._connections.discard(connection)
