@@ -33,7 +33,7 @@ NOBODY = -1
 """Source of a peer connection whose HELLO names no node."""
 CONNECT_SECONDS_MAX = 2.0
 BACKLOG = 128
-ACCEPT_TURNS = 3
+ACCEPT_TURNS = 4
 """Turns of asyncio's loop from the end of `accept` until the protocol is told of its connection, and one to spare."""
 
 
@@ -72,7 +72,6 @@ class Network:
         self._connections: set[Connection] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._closed = False
 
     async def add(self, node_id: int, raft: Endpoint, grpc: Endpoint) -> None:
         """Open the ways to a node that listens there; `advertised_host` leads to the same ports from now on."""
@@ -87,17 +86,20 @@ class Network:
 
     async def remove(self, node_id: int) -> None:
         """Close the proxies of a node."""
-        for server in self._servers.pop(node_id, []):
+        servers = self._servers.pop(node_id, [])
+        for listening in (one for server in servers for one in server.sockets):
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        # A server that closes forgets the connections that it has accepted and not yet handed out; their sockets stay open.
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        for server in servers:
             server.close()
         self.reset(lambda _source, target: target == node_id)
 
     async def close(self) -> None:
         """Close everything, and give cut connections the loop's next turns to end."""
-        self._closed = True
         for node_id in list(self._servers):
             await self.remove(node_id)
-        for _ in range(ACCEPT_TURNS):
-            await asyncio.sleep(0)  # connections that were accepted are told to their protocol only now
         self.reset()
         await self._quiet.wait()
 
@@ -140,8 +142,6 @@ class Network:
     def begun(self, connection: Connection) -> None:
         self._connections.add(connection)
         self._quiet.clear()
-        if self._closed:
-            asyncio.get_running_loop().call_soon(connection.reset)
 
     def ended(self, connection: Connection) -> None:
         self._connections.discard(connection)
