@@ -89,7 +89,7 @@ class Network:
         servers = self._servers.pop(node_id, [])
         for listening in (one for server in servers for one in server.sockets):
             asyncio.get_running_loop().remove_reader(listening.fileno())
-        # A server that closes forgets the connections that it has accepted and not yet handed out; their sockets stay open.
+        # A server that closes forgets the connections that it has just accepted; their sockets stay open.
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         for server in servers:

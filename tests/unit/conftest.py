@@ -41,7 +41,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(autouse=True)
 def only_computes(request: pytest.FixtureRequest) -> Iterator[None]:
-    # Not on the fixture `monkeypatch`: that one is undone after the guard, and would put it back for the tests that follow.
+    # Not on the fixture `monkeypatch`: that one is undone after the guard, and would put it back for later tests.
     with pytest.MonkeyPatch.context() as patch:
         if (memory := _memory_directory()) is not None:
             patch.setattr(tempfile, "tempdir", memory)
