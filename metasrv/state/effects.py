@@ -77,7 +77,7 @@ class EntryEffects:
                 self.remove(key, prev)
             return None
         current = SeqV(self.seq, data, KVMeta(expire_at, self.time_ms))
-        self.store.put(key, current)
+        self.store.put(key, current, prev)
         self.key_count += prev is None
         self.expire_count += (expire_at is not None) - had_expiry
         if self.watched:
@@ -86,7 +86,7 @@ class EntryEffects:
 
     def remove(self, key: str, prev: SeqV) -> None:
         """Delete a record that exists."""
-        self.store.delete(key)
+        self.store.delete(key, prev)
         self.key_count -= 1
         self.expire_count -= prev.meta is not None and prev.meta.expire_at is not None
         if self.watched:
