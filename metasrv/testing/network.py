@@ -33,6 +33,8 @@ NOBODY = -1
 """Source of a peer connection whose HELLO names no node."""
 CONNECT_SECONDS_MAX = 2.0
 BACKLOG = 128
+ACCEPT_TURNS = 4
+"""Turns of asyncio's loop from the end of `accept` until the protocol is told of its connection, and one to spare."""
 
 
 def why_unavailable() -> str | None:
@@ -84,7 +86,13 @@ class Network:
 
     async def remove(self, node_id: int) -> None:
         """Close the proxies of a node."""
-        for server in self._servers.pop(node_id, []):
+        servers = self._servers.pop(node_id, [])
+        for listening in (one for server in servers for one in server.sockets):
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        # A server that closes forgets the connections that it has just accepted; their sockets stay open.
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
+        for server in servers:
             server.close()
         self.reset(lambda _source, target: target == node_id)
 

@@ -9,13 +9,13 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from metasrv.model.limits import MIB
-from tests.support.unit_guard import UnitGuard
+from tests.support.unit_guard import UnitGuard, names_left
 from tests.support.virtual_time import RealTimeLoop, VirtualTimeLoop
 
 MEMORY = Path("/dev/shm")
@@ -40,8 +40,9 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture(autouse=True)
-def only_computes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
+def only_computes(request: pytest.FixtureRequest) -> Iterator[None]:
+    # Not on the fixture `monkeypatch`: that one is undone after the guard, and would put it back for later tests.
+    with pytest.MonkeyPatch.context() as patch:
         if (memory := _memory_directory()) is not None:
             patch.setattr(tempfile, "tempdir", memory)
         guard = UnitGuard(patch, may_start_programs=request.node.get_closest_marker("program") is not None)
@@ -52,6 +53,15 @@ def only_computes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
     assert slept == 0.0, (
         f"the event loop slept {slept:.3f} s until a timer: mark the test `virtual_time`, or wait for an event instead"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Whatever a test patched, nothing of the guard is left for the tests of other folders in this process."""
+    del item
+    yield
+    left = names_left()
+    assert not left, f"the guard of the unit tests is still in place of {', '.join(left)}"
 
 
 @pytest.fixture

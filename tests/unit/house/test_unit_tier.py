@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.paths import TESTS
-from tests.support.unit_guard import UnitGuard
+from tests.support.unit_guard import UnitGuard, names_left
 from tests.support.virtual_time import RealTimeLoop, VirtualTimeLoop
 
 
@@ -52,6 +52,32 @@ def test_the_guard_refuses_with_a_sentence(name: str) -> None:
         assert guard.seen[0].startswith(name.partition(" ")[0])
         with pytest.raises(pytest.fail.Exception, match="a unit test"):
             guard.fail_if_seen()
+
+
+def test_a_test_that_patches_what_the_guard_replaced_leaves_no_guard_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is seen after its end is checked for every unit test; the fixture undoes this patch then."""
+    monkeypatch.setattr(time, "sleep", lambda _seconds: None)
+    assert "sleep" not in names_left()
+
+
+def test_the_names_that_a_guard_replaces_are_seen() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        UnitGuard(patch, may_start_programs=False)
+        assert set(names_left()) == {
+            "bind",
+            "connect",
+            "connect_ex",
+            "listen",
+            "sendto",
+            "sendmsg",
+            "getaddrinfo",
+            "sleep",
+        } | {
+            "__init__",
+            "fork",
+            "posix_spawn",
+            "posix_spawnp",
+        }
 
 
 def test_a_pause_for_other_threads_is_no_sleep() -> None:
