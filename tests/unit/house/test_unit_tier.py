@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.paths import TESTS
-from tests.support.unit_guard import UnitGuard, names_left
+from tests.support.unit_guard import PROCESS_FUNCTIONS, SOCKET_METHODS, UnitGuard, names_left
 from tests.support.virtual_time import RealTimeLoop, VirtualTimeLoop
 
 
@@ -63,21 +63,7 @@ def test_a_test_that_patches_what_the_guard_replaced_leaves_no_guard_behind(monk
 def test_the_names_that_a_guard_replaces_are_seen() -> None:
     with pytest.MonkeyPatch.context() as patch:
         UnitGuard(patch, may_start_programs=False)
-        assert set(names_left()) == {
-            "bind",
-            "connect",
-            "connect_ex",
-            "listen",
-            "sendto",
-            "sendmsg",
-            "getaddrinfo",
-            "sleep",
-        } | {
-            "__init__",
-            "fork",
-            "posix_spawn",
-            "posix_spawnp",
-        }
+        assert set(names_left()) == {*SOCKET_METHODS, "getaddrinfo", "sleep", "__init__", *PROCESS_FUNCTIONS}
 
 
 def test_a_pause_for_other_threads_is_no_sleep() -> None:
