@@ -51,6 +51,7 @@ class Consensus(Protocol):
     async def read_barrier(self, timeout_ms: int) -> None:
         """Return when local applied state includes every write acknowledged before the call (invariant 5).
 
+        It then holds nothing that had expired by the leader's log time either, so the reader hides nothing by a clock.
         On a follower it asks the leader for its read index. Raises NotDoneError.
         """
         ...

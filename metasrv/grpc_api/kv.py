@@ -1,17 +1,18 @@
 """The key-value methods: Transaction, KvTransaction, KvApi, KvReadV1, KvList, KvGetMany.
 
 docs/contract/grpc.md sections a to e have the rules. Writes go through consensus and read nothing here; reads wait for a
-read barrier and are then answered from local state: one snapshot for each call, in KvGetMany for each key. Knows no rule
-of the state machine. Runs on the event loop; Transaction and KvReadV1 are the hot path.
+read barrier and are then answered from local state, as it was at one instant for each call. Knows no rule of the state
+machine. Runs on the event loop; Transaction and KvReadV1 are the hot path.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 
-from metasrv.grpc_api import kv_json
+from metasrv.grpc_api import kv_json, kv_json_slices
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
@@ -58,7 +59,7 @@ class KvMethods:
         if metadata:
             await call.send_initial_metadata(metadata)
         if type(reply) is TransactionReply:
-            return transaction_reply(reply)
+            return await transaction_reply(reply)
         raise _unexpected(reply)
 
     async def kv_transaction(self, request: pb.KvTransactionRequest, call: Call) -> pb.KvTransactionReply:
@@ -67,19 +68,19 @@ class KvMethods:
         validate_command(command)
         reply = await self._consensus.propose_local(command, timeout_ms_of(call))
         if type(reply) is BranchTransactionReply:
-            return branch_transaction_reply(reply)
+            return await branch_transaction_reply(reply)
         raise _unexpected(reply)
 
     async def kv_api(self, request: pb.RaftRequest, call: Call) -> pb.RaftReply:
         """KvApi: UpsertKV in JSON; a follower forwards without naming the leader."""
         try:
-            command = kv_json.parse_write(request.data)
+            command = await kv_json_slices.parse_write(request.data)
         except InvalidRequestError as error:  # as docs/contract/grpc.md section c has it for this method
             raise StatusError(StatusCode.INTERNAL, str(error)) from error
         validate_command(command)
         reply = await self._consensus.propose(command, timeout_ms_of(call))
         if type(reply) is UpsertReply:
-            return pb.RaftReply(data=kv_json.upsert_reply_text(reply))
+            return pb.RaftReply(data=await kv_json_slices.upsert_reply_text(reply))
         raise _unexpected(reply)
 
     # ------------------------------------------------------------------------- reads
@@ -105,28 +106,36 @@ class KvMethods:
         await self._send_list(request.prefix, request.limit if request.HasField("limit") else None, stream)
 
     async def kv_get_many(self, requests: AsyncIterator[pb.KvGetManyRequest], stream: Stream) -> None:
-        """KvGetMany: on the leader only; every key is answered while the input is still open."""
-        stale = wants_stale_read(stream.call)
-        if not stale:
-            # Before the first key, too: a client that asks the wrong node learns so at once.
+        """KvGetMany: on the leader only; every key is answered while the input is still open, all from one instant."""
+        if not wants_stale_read(stream.call):
+            # Before the first key: a client that asks the wrong node learns so at once.
             await self._consensus.read_barrier_local(timeout_ms_of(stream.call))
         count = 0
+
+        async def send(key: str, record: SeqV | None) -> None:
+            nonlocal count
+            await stream.send(stream_item(key, record))
+            count += 1
+
+        keys = (request.key async for request in requests)
         try:
-            async for request in requests:
-                validate_key(request.key)
-                if count and not stale:
-                    await self._consensus.read_barrier_local(timeout_ms_of(stream.call))
-                record = self._machine.get(request.key, self._clock.wall_ms())
-                await stream.send(stream_item(request.key, record))
-                count += 1
+            await answer_at_one_instant(self._machine, keys, self._expired_before_ms(stream), send)
         finally:
             self._metrics.stream_items("mget", count)
+
+    def _expired_before_ms(self, stream: Stream) -> int:
+        """The time by which a read hides what has expired.
+
+        A linearizable read hides nothing: the log has deleted what had expired by the leader's time. Only a stale read
+        asks this node's clock, because nobody may have deleted anything for long.
+        """
+        return self._clock.wall_ms() if wants_stale_read(stream.call) else 0
 
     async def _send_keys(self, keys: list[str], stream: Stream) -> int:
         """One item per requested key, in order; all from one snapshot."""
         for key in keys:
             validate_key(key)
-        now_ms = self._clock.wall_ms()
+        now_ms = self._expired_before_ms(stream)
         records = self._inline_keys(keys, now_ms)
         if records is not None:
             for key, record in zip(keys, records, strict=True):
@@ -156,7 +165,7 @@ class KvMethods:
     async def _send_list(self, prefix: str, limit: int | None, stream: Stream) -> None:
         """Every record under `prefix` in key order, at most `limit`; all from one snapshot."""
         validate_key(prefix, "the prefix")
-        now_ms = self._clock.wall_ms()
+        now_ms = self._expired_before_ms(stream)
         sent = 0
         try:
             records = self._inline_list(prefix, limit, now_ms)

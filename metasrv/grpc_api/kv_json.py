@@ -1,13 +1,18 @@
 """The JSON inside RaftRequest and RaftReply (docs/contract/grpc.md section c): serde's externally tagged shapes.
 
-Unknown object keys are ignored, an absent optional equals null, byte strings are arrays of numbers. Anything else
-raises InvalidRequestError with a sentence that names the part. Pure; runs on the event loop.
+Unknown object keys are ignored, an absent optional equals null, byte strings are arrays of numbers. A struct may be an
+array of all its members in order. Anything else raises InvalidRequestError with a sentence that names the part. Pure;
+runs on the event loop.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn
 
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError
@@ -33,35 +38,87 @@ ReadRequest = GetKeys | ListPrefix
 # ----------------------------------------------------------------------------- requests
 
 
-def parse_write(text: str) -> c.Upsert:
-    """The command of a KvApi request; raises InvalidRequestError."""
-    name, body = _variant(_parse(text), "request")
+def parse_write(text: str, byte_strings: Mapping[str, bytes] = MappingProxyType({})) -> c.Upsert:
+    """The command of a KvApi request; raises InvalidRequestError.
+
+    `byte_strings`: what certain fractions in the text stand for (`kv_json_slices.py`).
+    """
+    name, body = _variant(_parse(text, byte_strings), "request")
     if name != "UpsertKV":
         raise InvalidRequestError(f"KvApi knows UpsertKV only, not {name!r}")
-    fields = _object(body, "UpsertKV")
-    operation, value = _operation(fields.get("value"))
-    expire_at, ttl_ms = _meta_spec(fields.get("value_meta"))
-    return c.Upsert(_string(fields.get("key"), "key"), _match_seq(fields.get("seq")), operation, value, expire_at, ttl_ms)
+    key, seq, value, value_meta = _struct(body, name, "key", "seq", "value", "value_meta")
+    operation, data = _operation(value)
+    expire_at, ttl_ms = _meta_spec(value_meta)
+    return c.Upsert(_string(key, "key"), _match_seq(seq), operation, data, expire_at, ttl_ms)
 
 
 def parse_read(text: str) -> ReadRequest:
     """A KvReadV1 request; raises InvalidRequestError."""
     name, body = _variant(_parse(text), "request")
     if name == "MGetKV":
-        keys = _object(body, name).get("keys")
+        [keys] = _struct(body, name, "keys")
         if type(keys) is not list:
             raise InvalidRequestError("'keys' is not an array")
         return GetKeys([_string(key, "keys") for key in keys], True)
     if name == "GetKV":
-        return GetKeys([_string(_object(body, name).get("key"), "key")], False)
+        [key] = _struct(body, name, "key")
+        return GetKeys([_string(key, "key")], False)
     if name == "ListKV":
-        return ListPrefix(_string(_object(body, name).get("prefix"), "prefix"))
+        [prefix] = _struct(body, name, "prefix")
+        return ListPrefix(_string(prefix, "prefix"))
     raise InvalidRequestError(f"KvReadV1 knows GetKV, MGetKV and ListKV only, not {name!r}")
 
 
-def _parse(text: str) -> Any:
+class _Members(dict[str, Any]):
+    """An object as it was written; a name given twice is a mistake only where a struct has a member of that name."""
+
+    repeated: frozenset[str] = frozenset()
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        if len(self) < len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            self.repeated = frozenset(name for name, count in counts.items() if count > 1)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequestError(f"the request is not JSON: {name} is not a number")
+
+
+def _number(text: str) -> int | float:
+    """serde reads `-0`, and what has no place in 64 bits, as a floating point number, which no member is."""
+    return float(text) if text == "-0" or len(text) > _INTEGER_CHARACTERS_MAX else int(text)
+
+
+_MINUS_ZERO = re.compile(r"-0(?![0-9.eE])")
+_INTEGER_CHARACTERS_MAX = len(str(U64_MAX))
+
+
+def _decoders(parse_float: Callable[[str], Any]) -> tuple[Callable[[str], Any], Callable[[str], Any]]:
+    """The second takes a call for each number, so it reads only texts that may hold one that needs it."""
+    plain = json.JSONDecoder(object_pairs_hook=_Members, parse_constant=_refuse_constant, parse_float=parse_float)
+    numbers = json.JSONDecoder(
+        object_pairs_hook=_Members, parse_constant=_refuse_constant, parse_float=parse_float, parse_int=_number
+    )
+    return plain.decode, numbers.decode
+
+
+_DECODERS = _decoders(float)
+
+
+def _parse(text: str, byte_strings: Mapping[str, bytes] = MappingProxyType({})) -> Any:
+    decode, decode_numbers = _DECODERS
+    if byte_strings:
+        decode, decode_numbers = _decoders(lambda number: byte_strings.get(number, 0.0))
     try:
-        return json.loads(text)
+        if _MINUS_ZERO.search(text):
+            return decode_numbers(text)
+        try:
+            return decode(text)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # Python reads no integer of thousands of digits
+            return decode_numbers(text)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError(f"the request is not JSON: {error}") from error
 
@@ -69,15 +126,25 @@ def _parse(text: str) -> Any:
 def _variant(value: Any, what: str) -> tuple[str, Any]:
     if type(value) is str:
         return value, None
-    if type(value) is dict and len(value) == 1:
+    if type(value) is _Members and len(value) == 1 and not value.repeated:
         return next(iter(value.items()))
     raise InvalidRequestError(f"'{what}' is neither a name nor an object with one key")
 
 
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if type(value) is not dict:
+def _struct(value: Any, what: str, *names: str) -> list[Any]:
+    """The members of a struct in the order of `names`, None for an absent one; an array has to hold all of them."""
+    if type(value) is list:
+        if len(value) != len(names):
+            raise InvalidRequestError(f"'{what}' is an array of {len(value)} members, not of {len(names)}")
+        return value
+    if type(value) is not _Members:
         raise InvalidRequestError(f"'{what}' is not an object")
-    return value
+    for name in value:
+        _string(name, f"a name in {what}")
+    for name in names:
+        if name in value.repeated:
+            raise InvalidRequestError(f"'{what}' has '{name}' twice")
+    return [value.get(name) for name in names]
 
 
 def _string(value: Any, what: str) -> str:
@@ -101,7 +168,10 @@ def _unsigned_or_none(value: Any, what: str) -> int | None:
     return None if value is None else _unsigned(value, what)
 
 
-def _byte_string(value: Any, what: str) -> bytes:
+def byte_string(value: Any, what: str) -> bytes:
+    """The bytes of a parsed array of numbers; raises InvalidRequestError."""
+    if type(value) is bytes:  # cut out of the text before
+        return value
     if type(value) is not list:
         raise InvalidRequestError(f"'{what}' is not an array of bytes")
     if any(type(item) is not int for item in value):
@@ -126,7 +196,7 @@ def _match_seq(value: Any) -> c.MatchSeq:
 def _operation(value: Any) -> tuple[c.Operation, bytes]:
     name, body = _variant(value, "value")
     if name == "Update":
-        return c.Operation.UPDATE, _byte_string(body, "Update")
+        return c.Operation.UPDATE, byte_string(body, "Update")
     if name == "Delete" and body is None:
         return c.Operation.DELETE, b""
     if name == "AsIs" and body is None:
@@ -137,10 +207,12 @@ def _operation(value: Any) -> tuple[c.Operation, bytes]:
 def _meta_spec(value: Any) -> tuple[int | None, int | None]:
     if value is None:
         return None, None
-    fields = _object(value, "value_meta")
-    ttl = fields.get("ttl")
-    ttl_ms = None if ttl is None else _unsigned(_object(ttl, "ttl").get("millis"), "millis")
-    return _unsigned_or_none(fields.get("expire_at"), "expire_at"), ttl_ms
+    expire_at, ttl = _struct(value, "value_meta", "expire_at", "ttl")
+    ttl_ms = None
+    if ttl is not None:
+        [millis] = _struct(ttl, "ttl", "millis")
+        ttl_ms = _unsigned(millis, "millis")
+    return _unsigned_or_none(expire_at, "expire_at"), ttl_ms
 
 
 # ----------------------------------------------------------------------------- replies

@@ -5,20 +5,28 @@ Hot path: runs on the event loop once per transaction and once per streamed item
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from metasrv.model import commands as c
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 
+RESPONSES_AT_ONCE = 128
+"""Responses that are put into a message in one step of the loop: about a millisecond."""
 
-def transaction_reply(reply: c.TransactionReply) -> pb.TxnReply:
-    return pb.TxnReply(success=reply.success, responses=_responses(reply.responses), execution_path=reply.execution_path)
+
+async def transaction_reply(reply: c.TransactionReply) -> pb.TxnReply:
+    message = pb.TxnReply(success=reply.success, execution_path=reply.execution_path)
+    await _add_responses(message, reply.responses)
+    return message
 
 
-def branch_transaction_reply(reply: c.BranchTransactionReply) -> pb.KvTransactionReply:
+async def branch_transaction_reply(reply: c.BranchTransactionReply) -> pb.KvTransactionReply:
     # None leaves the optional field unset.
-    return pb.KvTransactionReply(executed_branch=reply.executed_branch, responses=_responses(reply.responses))
+    message = pb.KvTransactionReply(executed_branch=reply.executed_branch)
+    await _add_responses(message, reply.responses)
+    return message
 
 
 def stream_item(key: str, record: SeqV | None) -> bytes:
@@ -39,8 +47,12 @@ def _meta_out(meta: KVMeta | None) -> pb.KVMeta | None:
     return pb.KVMeta(expire_at=meta.expire_at, proposed_at_ms=meta.proposed_at_ms)
 
 
-def _responses(responses: Sequence[c.OperationResponse]) -> list[pb.TxnOpResponse]:
-    return [_response(response) for response in responses]
+async def _add_responses(message: pb.TxnReply | pb.KvTransactionReply, responses: Sequence[c.OperationResponse]) -> None:
+    """Add all of them; the loop turns after each part of a long list."""
+    for start in range(0, len(responses), RESPONSES_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        message.responses.extend([_response(response) for response in responses[start : start + RESPONSES_AT_ONCE]])
 
 
 def _response(response: c.OperationResponse) -> pb.TxnOpResponse:

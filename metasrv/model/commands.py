@@ -151,6 +151,10 @@ class Transaction(NamedTuple):
     else_then: tuple[TransactionOperation, ...]
 
 
+TICK = Transaction((), (), (), ())
+"""Changes nothing by itself. The entry that holds it deletes what has expired, as every entry with a command does."""
+
+
 class BranchTransaction(NamedTuple):
     """KvTransactionRequest. Reply: `BranchTransactionReply`."""
 

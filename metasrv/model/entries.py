@@ -29,6 +29,8 @@ KIND_REGULAR = 0
 KIND_NOOP = 1
 KIND_MEMBERSHIP = 2
 
+_HEAD_SIZE_BYTES_MAX = 16
+"""The head of an array and a number."""
 _PREFIX_REGULAR = bytes((KIND_REGULAR, FORMAT_VERSION))
 _PREFIX_NOOP = bytes((KIND_NOOP, FORMAT_VERSION))
 _PREFIX_MEMBERSHIP = bytes((KIND_MEMBERSHIP, FORMAT_VERSION))
@@ -60,6 +62,19 @@ def encode_regular_entry(time_ms: int, leader_id: int, commands: Sequence[bytes]
     """One log entry of commands that are already encoded; their bytes are embedded as they are."""
     header = b"\x93" + pack(time_ms) + pack(leader_id) + _packer.pack_array_header(len(commands))
     return b"".join((_PREFIX_REGULAR, header, *commands))
+
+
+def time_ms_of(data: bytes) -> int | None:
+    """The log time of an encoded entry, None for those that have none; looks at its head only."""
+    if data[:2] != _PREFIX_REGULAR:
+        return None
+    unpacker = msgpack.Unpacker(max_buffer_size=_HEAD_SIZE_BYTES_MAX)
+    unpacker.feed(memoryview(data)[2 : 2 + _HEAD_SIZE_BYTES_MAX])
+    try:
+        unpacker.read_array_header()
+        return unsigned(unpacker.unpack())
+    except (TypeError, ValueError, msgpack.OutOfData) as error:
+        raise CodecError(f"not a log entry: {error}") from error
 
 
 def encode_noop_entry(leader_id: int) -> bytes:

@@ -57,6 +57,8 @@ STATE_LOG_PINNED_SIZE_BYTES_MAX = 256 * MIB
 """Size of that log, beside that of the state file, at which the views that keep it from beginning anew are lost."""
 STATE_LOG_COPY_FACTOR = 4
 """While a snapshot of a large state is written, that log may grow further, by this many times the state file."""
+INSTANTS_SIZE_BYTES_MAX = 32 * MIB
+"""Records that were replaced while a KvGetMany call still shows them; the oldest calls end where it would be more."""
 
 # Peers ------------------------------------------------------------------------------------------
 PEER_FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
@@ -109,6 +111,8 @@ GRPC_READERS_MAX = 16
 """Large reads (long lists, exports) that one node serves at the same time; each pins the state of its instant."""
 GRPC_PAGE_SECONDS_MAX = 60
 """A client of a large read that takes longer for one page is cut off."""
+GRPC_GET_MANY_SECONDS_MAX = 60
+"""A KvGetMany call that is still open after this time ends: the instant that it shows is given up."""
 EXPORT_CHUNK_LINES_MAX = 4096
 """Lines of one export message, whatever the request says."""
 TOKEN_SIZE_BYTES_MAX = 4096

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 _FIRST_ENTRY = (bytes((KIND_NOOP,)), 1, 0)
 """The engine's own first entry, the same on every node."""
+_FIRST_MEMBERSHIP_TERM = 1
+"""A cluster's first membership is written as by a leader of the first term, so that exports name a real term for it: the
+only voter had nobody to ask. Its first election begins the term after."""
 _ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
 
 
@@ -81,7 +84,7 @@ def _create(
     if bootstrap:
         cluster_id = uuid.uuid4().hex
         first = Membership({identity.node_id: Member(endpoint, identity.incarnation)}, {})
-        entries.append((encode_membership_entry(identity.node_id, Membership(), first), 2, 0))
+        entries.append((encode_membership_entry(identity.node_id, Membership(), first), 2, _FIRST_MEMBERSHIP_TERM))
     store = LogStore.open(directory.log_path, create_entries=entries)
     machine = machine_class.open(directory.state_path)
     machine.apply_entry(LogId(0, 1, 0), NoopEntry(0))

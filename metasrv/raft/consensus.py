@@ -161,15 +161,23 @@ class RaftConsensus:
         await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
 
     async def read_index(self, timeout_ms: int) -> int:
-        """The index that a read must have applied, once a majority has confirmed this leader after the call."""
+        """The index that a read must have applied, once a majority has confirmed this leader after the call.
+
+        It covers the deletion of everything that has expired by the log time of the call, so that no clock of the node
+        that answers has a say in it.
+        """
         self._refuse_if_stopping()
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
+        time_ms = self.replica.log_time.now_ms()
         future = self.replica.reads.register(max(self.replica.engine.commit_index(), self.replica.engine.noop_index()))
         self.replica.driver.wake()
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                return await future
+                index = await future
+                await self.replica.applied.wait(index)
+                await self.replica.ticks.until_swept(time_ms)
+                return max(index, self.replica.applied_index())
         except TimeoutError:
             raise NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms") from None
 

@@ -19,8 +19,10 @@ from metasrv.raft.compaction import Compaction
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.expiry_ticks import ExpiryTicks
 from metasrv.raft.log.format import CONTENT, TERM, LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore, LogWriter
@@ -80,7 +82,8 @@ class Replica:
         self.store = resources.store
         self.clock = resources.clock
         self.history = LeaderHistory()
-        self.proposals = Proposals(self.node_id)
+        self.log_time = LogTime(resources.clock, resources.machine.last_time_ms)
+        self.proposals = Proposals(self.node_id, self.log_time)
         self.reads = ReadIndex(self.node_id)
         self.applied = AppliedWaiters(self.applied_index)
         self._pending_install: SnapshotInfo | None = None
@@ -171,6 +174,14 @@ class Replica:
             hold=self.driver.hold_applying,
             failed=self.driver.fail,
         )
+        self.ticks = ExpiryTicks(
+            clock=given.clock,
+            log_time=self.log_time,
+            machine=given.machine,
+            proposals=self.proposals,
+            driver=self.driver,
+            leads=lambda: self.leader_id() == self.node_id,
+        )
         self._sources = StatusSources(
             node_id=self.node_id,
             clock=given.clock,
@@ -247,9 +258,10 @@ class Replica:
         replies = self.machine.apply_entry(LogId(term, index, decoded.leader_id), decoded)
         if isinstance(decoded, RegularEntry):
             self.resources.observer.batch_applied(self.clock.monotonic() - started, len(replies))
-            self.proposals.applied(index, term, decoded.time_ms, replies)
+            self.log_time.saw(decoded.time_ms)
+            self.proposals.applied(index, term, replies)
         else:
-            self.proposals.applied(index, term, 0, ())
+            self.proposals.applied(index, term, ())
             if isinstance(decoded, MembershipEntry):
                 logger.info("membership is now %s", decoded.after)
         self._state_log.applied(len(content), len(replies))
@@ -266,6 +278,7 @@ class Replica:
             self.snapshots.build(self.machine.last_applied.index)
         self._compaction.consider()
         self._state_log.consider()
+        self.ticks.consider()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""

@@ -28,6 +28,7 @@ class EntryEffects:
     __slots__ = (
         "_reply_size_bytes",
         "changes",
+        "earliest_expire_ms",
         "expire_count",
         "key_count",
         "registry",
@@ -46,6 +47,8 @@ class EntryEffects:
         self.time_ms = time_ms
         self.watched = watched
         self.changes: list[Change] = []
+        self.earliest_expire_ms: int | None = None
+        """The smallest expiry of the records that this entry writes."""
         self._reply_size_bytes = 0
 
     def applied(self, log_id: LogId) -> Applied:
@@ -72,10 +75,14 @@ class EntryEffects:
         self.seq += 1
         expire_at = expire_at_of(expire_at, ttl_ms, self.time_ms)
         had_expiry = prev is not None and prev.meta is not None and prev.meta.expire_at is not None
-        if expire_at is not None and expire_ms_of(expire_at) < self.time_ms:
-            if prev is not None:
-                self.remove(key, prev)
-            return None
+        if expire_at is not None:
+            expire_ms = expire_ms_of(expire_at)
+            if expire_ms < self.time_ms:
+                if prev is not None:
+                    self.remove(key, prev)
+                return None
+            if self.earliest_expire_ms is None or expire_ms < self.earliest_expire_ms:
+                self.earliest_expire_ms = expire_ms
         current = SeqV(self.seq, data, KVMeta(expire_at, self.time_ms))
         self.store.put(key, current)
         self.key_count += prev is None

@@ -35,6 +35,7 @@ from metasrv.state.format import (
     tail_in,
 )
 from metasrv.state.install import OldFiles, begin_install, finish_install
+from metasrv.state.instants import Instant, Instants
 from metasrv.state.reader import StateReader, read_cluster_id, read_membership
 from metasrv.state.registry import Registry, load_registry
 from metasrv.state.snapshot import tail_fits
@@ -73,11 +74,14 @@ class StateMachine:
         self._store = store
         self._applied = Applied()
         self._registry = Registry()
+        self._expiry_floor_ms = 0
+        """No record expires before this; it may be too early, never too late."""
         self.membership_log_id = LogId()
         self.membership = Membership()
         self.cluster_id: str | None = None
         self.watches = WatchHub(self._read_watch_page)
         self.views = Views()
+        self.instants = Instants(self.get)
         self._load()
 
     @classmethod
@@ -181,7 +185,8 @@ class StateMachine:
     def _apply_commands(self, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[c.Reply, ...]:
         store = self._store
         time_ms = min(max(entry.time_ms, self._applied.time_ms), TIME_MS_MAX)
-        effects = EntryEffects(store, self._applied, self._registry, time_ms, self.watches.count > 0)
+        followed = self.watches.count > 0 or len(self.instants) > 0
+        effects = EntryEffects(store, self._applied, self._registry, time_ms, followed)
         replies: list[c.Reply] = []
         store.begin()
         try:
@@ -201,6 +206,9 @@ class StateMachine:
             raise
         self._applied = applied
         self._registry = effects.registry
+        self.instants.changed(log_id.index, effects.changes)
+        if effects.earliest_expire_ms is not None:
+            self._expiry_floor_ms = min(self._expiry_floor_ms, effects.earliest_expire_ms)
         if effects.changes:
             self.watches.publish(effects.changes)
         return tuple(replies)
@@ -222,7 +230,14 @@ class StateMachine:
             self.membership_log_id, self.membership = log_id, entry.after
         return ()
 
-    # ------------------------------------------------------------------------- reading
+    def expires_before(self, time_ms: int) -> bool:
+        """Whether an entry of log time `time_ms` would delete something that has expired; mostly answered from memory."""
+        if not self._applied.expire_count or self._expiry_floor_ms >= time_ms:
+            return False
+        with self._store.faults():
+            earliest_ms = self._store.earliest_expire_ms()
+        self._expiry_floor_ms = TIME_MS_MAX if earliest_ms is None else earliest_ms
+        return self._expiry_floor_ms < min(time_ms, TIME_MS_MAX)
 
     def get(self, key: str, now_ms: int) -> SeqV | None:
         """The record, unless it has expired by `now_ms`."""
@@ -254,13 +269,15 @@ class StateMachine:
         """A read-only view pinned to this instant, for a helper thread; the caller closes it."""
         return StateReader(self._path, self.views)
 
+    def open_instant(self) -> Instant:
+        """The records of this instant, for some reads on the loop; costs next to nothing. The caller closes it."""
+        return self.instants.open(self.last_applied.index)
+
     def _read_watch_page(
         self, start: str, end: str | None, after_key: str | None, limit: int
     ) -> tuple[list[tuple[str, SeqV]], bool]:
         with self._store.faults():
             return self._store.scan_page(start, end, after_key, limit)
-
-    # ------------------------------------------------------------------------- identity and snapshots
 
     def set_cluster_id(self, cluster_id: str) -> None:
         """Remember which cluster this state belongs to. Raises InvariantError when it already belongs to another."""
@@ -290,7 +307,9 @@ class StateMachine:
                 self._load()
             except sqlite3.Error as error:
                 raise fault(self._path, error) from error
-        self.watches.reset("the state was replaced by a snapshot from the leader")
+        reason = "the state was replaced by a snapshot from the leader"
+        self.watches.reset(reason)
+        self.instants.lose_all(f"{reason}; read again")
         tail = self.installed_tail()
         if tail is None:
             raise damaged(self._path, "meta tail", "the installed snapshot carries no end of the log")
@@ -326,6 +345,7 @@ class StateMachine:
         try:
             check_schema(self._path, store.connection)
             self._applied = store.applied()
+            self._expiry_floor_ms = 0
             self._registry = load_registry(store)
             self.membership_log_id, self.membership = read_membership(store)
             self.cluster_id = read_cluster_id(store)

@@ -181,6 +181,11 @@ class Store:
         """Records that expired before `time_ms`, in the order of the sweep."""
         return self._records(self.execute(_EXPIRED, (time_ms,)))
 
+    def earliest_expire_ms(self) -> int | None:
+        """The smallest expiry in the state, None when no record has one."""
+        earliest: int | None = self.execute("SELECT min(expire_ms) FROM kv WHERE expire_ms IS NOT NULL").fetchone()[0]
+        return earliest
+
     def delete_expired(self, time_ms: int) -> int:
         """Delete them; returns how many."""
         return self.execute(_DELETE_EXPIRED, (time_ms,)).rowcount

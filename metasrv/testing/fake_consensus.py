@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metasrv.consensus import JoinRequest, TransferResult
-from metasrv.model.commands import Command, ErrorReply, FeatureReply, Reply, SetFeature
+from metasrv.model.commands import TICK, Command, ErrorReply, FeatureReply, Reply, SetFeature
 from metasrv.model.entries import MembershipEntry, RegularEntry
 from metasrv.model.errors import NotLeaderError
 from metasrv.model.types import LogId, Membership, RaftState, RaftStatus
@@ -111,6 +111,11 @@ class FakeConsensus:
     async def read_barrier(self, timeout_ms: int) -> None:
         assert timeout_ms > 0
         self._ask("read_barrier", timeout_ms)
+        machine, now_ms = self._machine, self._clock.wall_ms()
+        if machine is not None and machine.expires_before(now_ms):
+            last = machine.last_applied
+            log_id = LogId(last.term, last.index + 1, self.current.node_id)
+            machine.apply_entry(log_id, RegularEntry(now_ms, self.current.node_id, (TICK,)))
 
     async def read_barrier_local(self, timeout_ms: int) -> None:
         self._lead()

@@ -57,7 +57,10 @@ class TimedHistory(RuleBasedStateMachine):
 
     @rule(prefix=keys, limit=st.none() | st.integers(0, 4), wanted=st.lists(keys, max_size=4))
     def read(self, prefix: str, limit: int | None, wanted: list[str]) -> None:
-        wire, shown = self.node.wire, dict(sorted(self.model.visible(self.node.time_ms).items()))
+        self.model.events.clear()
+        wire, shown = self.node.wire, dict(sorted(self.model.read(self.node.time_ms).items()))
+        for _, events in self.watched:
+            events += self.model.events
         listed = {key: record for key, record in shown.items() if key.startswith(prefix)}
         assert records_of(wire, prefix) == listed
         first = list(listed.items())[: limit if limit is not None else None]

@@ -115,7 +115,7 @@ class MethodBench:
     async def call(
         self,
         method: m.Method,
-        request: Message | bytes | list[Message],
+        request: Message | bytes | list[Message] | AsyncIterator[Message],
         metadata: tuple[tuple[str, str | bytes], ...] = (),
     ) -> FakeCall:
         """The call afterwards; raises AbortedCall. The reply of a unary method is the last message sent."""
@@ -123,10 +123,9 @@ class MethodBench:
         call = FakeCall((*token, *metadata))
         route = self.service._dispatcher.route(method, self._bodies[method])
         if method.kind is m.Kind.BIDIRECTIONAL:
-            requests = request if isinstance(request, list) else [request]
-            await route.function(_each(requests), call)
+            await route.function(_each(request), call)
             return call
-        assert not isinstance(request, list)
+        assert isinstance(request, (Message, bytes))
         if method.kind is m.Kind.SERVER_STREAM:
             await route.function(_encoded(request), call)
         else:
@@ -153,9 +152,13 @@ class MethodBench:
         self.machine.close()
 
 
-async def _each(requests: Iterable[Message | bytes]) -> AsyncIterator[bytes]:
-    for request in requests:
-        yield _encoded(request)
+async def _each(requests: Message | bytes | list[Message] | AsyncIterator[Message]) -> AsyncIterator[bytes]:
+    if isinstance(requests, AsyncIterator):
+        async for request in requests:
+            yield _encoded(request)
+        return
+    for each in requests if isinstance(requests, list) else [requests]:
+        yield _encoded(each)
 
 
 def _encoded(request: Message | bytes) -> bytes:

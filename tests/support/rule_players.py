@@ -173,7 +173,7 @@ class Player:
 
 
 class MachineTarget:
-    """A state machine without a node around it."""
+    """A state machine without a node around it. Before it is read it applies a tick when one is due, as a leader does."""
 
     def __init__(self, bench: Bench, clock: HandClock) -> None:
         self.clock: HandClock | None = clock
@@ -187,8 +187,13 @@ class MachineTarget:
         (reply,) = self._bench.apply(command, at_ms=self._wall_ms())
         return reply
 
+    def _tick_if_due(self) -> None:
+        if self._bench.machine.expires_before(self._wall_ms()):
+            self.apply(c.TICK)
+
     def lists(self, prefix: str, limit: int | None) -> list[list[tuple[str, SeqV]]]:
-        machine, now_ms = self._bench.machine, self._wall_ms()
+        self._tick_if_due()
+        machine, now_ms = self._bench.machine, 0
         paged: list[tuple[str, SeqV]] = []
         while page := machine.list_range(prefix, None, paged[-1][0] if paged else None, 2, now_ms):
             paged += page
@@ -196,10 +201,12 @@ class MachineTarget:
         return [machine.list_prefix(prefix, limit, now_ms), matching[:limit]]
 
     def gets(self, keys: tuple[str, ...]) -> list[list[SeqV | None]]:
-        machine, now_ms = self._bench.machine, self._wall_ms()
+        self._tick_if_due()
+        machine, now_ms = self._bench.machine, 0
         return [machine.get_many(list(keys), now_ms), [machine.get(key, now_ms) for key in keys]]
 
     def held(self, prefix: str) -> list[str]:
+        self._tick_if_due()
         reader = self._bench.machine.open_reader()
         records = dict(reader.records())
         reader.close()

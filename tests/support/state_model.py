@@ -55,8 +55,14 @@ class Model:
     def drop(self, key: str) -> None:
         self.events.append((key, self.records.pop(key), None))
 
+    def read(self, now_ms: int) -> dict[str, SeqV]:
+        """What a linearizable read shows when the leader's time is this: a tick has swept what is due, if anything is."""
+        if any((expiry := expiry_of(record)) is not None and expiry < now_ms for record in self.records.values()):
+            self.apply(now_ms, (c.TICK,))
+        return dict(self.records)
+
     def visible(self, now_ms: int) -> dict[str, SeqV]:
-        """What reads show at this time: expired records are hidden though they are not yet swept."""
+        """What stale reads show at this time: expired records are hidden though they are not yet swept."""
         return {
             key: record
             for key, record in self.records.items()

@@ -178,12 +178,12 @@ def _answers_of_another_term() -> list[Replacement]:
     """Whatever is committed at an index answers the proposals that were put there, even another leader's entry."""
     real = Proposals.applied
 
-    def applied(self: Proposals, index: int, term: int, time_ms: int, replies: tuple[Reply, ...]) -> None:
+    def applied(self: Proposals, index: int, term: int, replies: tuple[Reply, ...]) -> None:
         batch = self._in_flight.get(index)
         if batch is not None and len(replies) >= len(batch.proposals):
             self._in_flight[index] = batch._replace(term=term)
             replies = replies[: len(batch.proposals)]
-        real(self, index, term, time_ms, replies)
+        real(self, index, term, replies)
 
     return [(Proposals, "applied", applied)]
 

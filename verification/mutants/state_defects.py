@@ -7,10 +7,11 @@ from typing import Any
 
 from metasrv.model.commands import Reply
 from metasrv.model.entries import RegularEntry
-from metasrv.model.types import LogId
+from metasrv.model.types import LogId, SeqV
 from metasrv.state import machine
 from metasrv.state.command_rules import apply_command
 from metasrv.state.effects import EntryEffects
+from metasrv.state.instants import Instants
 from metasrv.state.machine import StateMachine
 from metasrv.state.watch import WatchHub
 from verification.mutants.patching import Mutant, Replacement
@@ -68,9 +69,18 @@ def _watch_event_lost() -> list[Replacement]:
     return [(WatchHub, "publish", publish)]
 
 
+def _reads_of_many_instants() -> list[Replacement]:
+    def read(self: Instants, index: int, key: str, now_ms: int) -> SeqV | None:
+        del index
+        return self._read_present(key, now_ms)
+
+    return [(Instants, "read", read)]
+
+
 STATE_MUTANTS = (
     Mutant("apply raises", "a command that cannot be applied raises in apply (D7)", _apply_raises),
     Mutant("time of the local clock", "entries take effect at the node's own time", _time_is_local),
     Mutant("expiry by the local clock", "the node's own clock decides what has expired", _sweep_by_local_clock),
     Mutant("watch event lost", "the last change of an entry is not told to watchers", _watch_event_lost),
+    Mutant("reads of many instants", "KvGetMany reads each key as it is when it is asked for", _reads_of_many_instants),
 )

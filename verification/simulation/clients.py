@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.model import commands as c
 from metasrv.model.errors import NotDoneError, UnknownOutcomeError
 from metasrv.model.limits import EXPRESSION_DEPTH_MAX
+from metasrv.model.types import SeqV
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
 from verification.simulation.cluster import SimulatedCluster, WrongAnswerError
 from verification.simulation.machine import Process
@@ -39,6 +41,11 @@ class Told:
     perhaps: set[str] = field(default_factory=set)
     not_done: set[str] = field(default_factory=set)
     reads: int = 0
+
+
+def _pair(number: int) -> tuple[str, str]:
+    """Two keys that are written together, and never apart."""
+    return f"pair/{number}/x", f"pair/{number}/y"
 
 
 class Clients:
@@ -119,7 +126,7 @@ class Clients:
         node_id = nodes[source.randrange(len(nodes))]
         key = source.choice((0, 0, 1))
         tag = f"log/{number}/{serial}"
-        match source.randrange(10):
+        match source.randrange(12):
             case 0 | 1:
                 await self.read(number, node_id, self._key("register", key))
             case 2:
@@ -130,6 +137,10 @@ class Clients:
                 await self._lease(node_id, key, source.choice((20, 100, 500)))
             case 9:
                 await self._impossible(node_id)
+            case 10:
+                await self._write_pair(node_id, key, tag)
+            case 11:
+                await self._read_pair(node_id, key, source.choice((0.0, 0.005, 0.05)))
             case 5:
                 await self._swap(number, node_id, self._key("register", key), tag)
             case _:
@@ -215,6 +226,38 @@ class Clients:
         reply = await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
         if not isinstance(reply, c.ErrorReply):
             self._cluster.witness.violation(f"a command that cannot be applied was answered with {reply}")
+
+    async def _write_pair(self, node_id: int, number: int, tag: str) -> None:
+        """Write two records in one transaction."""
+        operations = tuple(c.Put(key, tag.encode()) for key in _pair(number))
+
+        async def call(process: Process) -> object:
+            return await process.consensus.propose(c.Transaction((), (), operations, ()), REQUEST_TIMEOUT_MS)
+
+        await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
+
+    async def _read_pair(self, node_id: int, number: int, seconds_between: float) -> None:
+        """Ask for both records in one KvGetMany call, the second a little later: they must never differ."""
+        found: list[bytes | None] = []
+
+        async def keys() -> AsyncIterator[str]:
+            for key in _pair(number):
+                yield key
+                await asyncio.sleep(seconds_between)
+
+        async def send(_key: str, record: SeqV | None) -> None:
+            found.append(None if record is None else record.data)
+
+        async def call(process: Process) -> None:
+            await process.consensus.read_barrier(REQUEST_TIMEOUT_MS)
+            await answer_at_one_instant(process.data.machine, keys(), 0, send)
+
+        await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
+        self._cluster.witness.count("pairs read")
+        if found[0] != found[1]:
+            self._cluster.witness.violation(
+                f"one call found {found[0]!r} and {found[1]!r} in two records that are written together"
+            )
 
     async def mark(self, node_id: int) -> None:
         """Write a record nobody reads: does the node accept writes? Raises NotDoneError, UnknownOutcomeError."""

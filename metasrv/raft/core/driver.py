@@ -259,6 +259,7 @@ class Driver:
             self._append_times.forget()
         if leads and not self._was_leader:
             self._reads.lead()
+            self._proposals.lead(self._store, self._engine.applied_index())
             logger.info("this node leads in term %d", self._engine.term())
         elif self._was_leader and not leads:
             logger.warning("this node no longer leads, term %d", self._engine.term())
@@ -282,7 +283,7 @@ class Driver:
             if self._pace_timer is None:
                 self._pace_timer = self._loop.call_later(wait, self._on_pace)
             return
-        batch = self._proposals.take_batch(self._clock.wall_ms())
+        batch = self._proposals.take_batch()
         if batch is None:
             return
         content, entry, proposals = batch
@@ -333,8 +334,7 @@ class Driver:
                 broadcast = True
         if broadcast:
             self._broadcast_due = False
-            self._commit_sent = commit
-            self._commit_seen_at = 0.0
+            self._commit_sent, self._commit_seen_at = commit, 0.0
             engine.replicate()
 
     # ------------------------------------------------------------------ disk and wire

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from metasrv.model.commands import Command, Reply
-from metasrv.model.entries import RegularEntry, encode_regular_entry
+from metasrv.model.entries import RegularEntry, encode_regular_entry, time_ms_of
 from metasrv.model.errors import NotDoneError, NotLeaderError, OverloadedError, UnknownOutcomeError
 from metasrv.model.limits import (
     ENTRY_COMMANDS_MAX,
@@ -25,7 +25,10 @@ from metasrv.model.limits import (
     PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX,
 )
+from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
+from metasrv.raft.log.format import CONTENT
+from metasrv.raft.log.store import LogStore
 
 PACE_SECONDS_MAX = 0.01
 """A batch never waits longer for company."""
@@ -50,8 +53,9 @@ class _Batch(NamedTuple):
 class Proposals:
     """One node's proposals: those that wait, and its batches that are in the log but not yet applied."""
 
-    def __init__(self, node_id: int) -> None:
+    def __init__(self, node_id: int, log_time: LogTime) -> None:
         self._own_id = node_id
+        self._log_time = log_time
         self._waiting: deque[_Proposal] = deque()
         self._waiting_bytes = 0
         self._oldest_at = 0.0
@@ -64,7 +68,6 @@ class Proposals:
         self._in_flight_count = 0
         self._callers = 0
         """How many callers propose at present: the most proposals recently pending at once."""
-        self._last_time_ms = 0
         self.failed = 0
         """Proposals that ended in an error, for the metrics."""
 
@@ -134,7 +137,7 @@ class Proposals:
                 self._next_deadline = min(self._next_deadline, proposal.deadline)
         self._fail(overdue, error)
 
-    def take_batch(self, wall_ms: int) -> tuple[bytes, RegularEntry, list[_Proposal]] | None:
+    def take_batch(self) -> tuple[bytes, RegularEntry, list[_Proposal]] | None:
         """The next log entry and whom to answer; abandoned proposals are left out."""
         pending = self.pending()
         if pending < self._callers:  # some callers have left
@@ -153,11 +156,18 @@ class Proposals:
             size_bytes += len(proposal.encoded)
         if not taken:
             return None
-        # Stamped by the leader, never going back (invariant 2).
-        self._last_time_ms = max(self._last_time_ms, wall_ms)
-        content = encode_regular_entry(self._last_time_ms, self._own_id, [p.encoded for p in taken])
-        entry = RegularEntry(self._last_time_ms, self._own_id, tuple(p.command for p in taken))
+        time_ms = self._log_time.now_ms()  # stamped by the leader, never going back (invariant 2)
+        content = encode_regular_entry(time_ms, self._own_id, [p.encoded for p in taken])
+        entry = RegularEntry(time_ms, self._own_id, tuple(p.command for p in taken))
         return content, entry, taken
+
+    def lead(self, log: LogStore, applied_index: int) -> None:
+        """A term of leadership begins: stamp no earlier time than earlier leaders have put into this log."""
+        for index in range(applied_index + 1, log.last_index + 1):
+            entry = log.entry_at(index)
+            time_ms = None if entry is None else time_ms_of(entry[CONTENT])
+            if time_ms is not None:
+                self._log_time.saw(time_ms)
 
     def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal]) -> None:
         """The batch is in this leader's log at `index`.
@@ -175,9 +185,8 @@ class Proposals:
         batch = self._in_flight.get(index)
         return batch.entry if batch is not None and batch.term == term else None
 
-    def applied(self, index: int, term: int, time_ms: int, replies: tuple[Reply, ...]) -> None:
+    def applied(self, index: int, term: int, replies: tuple[Reply, ...]) -> None:
         """The entry at `index` took effect: answer its proposals, by position."""
-        self._last_time_ms = max(self._last_time_ms, time_ms)
         batch = self._in_flight.pop(index, None)
         if batch is None:
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -206,13 +208,13 @@ def test_records_come_back_as_they_went(record: SeqV) -> None:
 
 @given(st.builds(c.TransactionReply, st.booleans(), st.lists(RESPONSES, max_size=4).map(tuple), TEXT))
 def test_replies_come_back_as_they_went(reply: c.TransactionReply) -> None:
-    data = transaction_reply(reply).SerializeToString()
+    data = asyncio.run(transaction_reply(reply)).SerializeToString()
     assert transaction_reply_of(pb.TxnReply.FromString(data)) == reply
 
 
-def test_an_unset_branch_stays_unset() -> None:
-    assert not branch_transaction_reply(c.BranchTransactionReply(None, ())).HasField("executed_branch")
-    assert branch_transaction_reply(c.BranchTransactionReply(0, ())).HasField("executed_branch")
+async def test_an_unset_branch_stays_unset() -> None:
+    assert not (await branch_transaction_reply(c.BranchTransactionReply(None, ()))).HasField("executed_branch")
+    assert (await branch_transaction_reply(c.BranchTransactionReply(0, ()))).HasField("executed_branch")
 
 
 def test_an_unknown_response_is_not_taken_for_a_known_one() -> None:

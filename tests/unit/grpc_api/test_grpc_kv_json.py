@@ -67,6 +67,12 @@ def test_reads() -> None:
         '{"MGetKV":{"keys":"a"}}',
         '{"MGetKV":{"keys":[null]}}',
         '{"ListKV":[]}',
+        '{"ListKV":["a","b"]}',
+        '{"ListKV":{"prefix":"a","prefix":"a"}}',
+        '{"ListKV":{"prefix":"a"},"ListKV":{"prefix":"a"}}',
+        '{"ListKV":{"prefix":"a","later":NaN}}',
+        '{"ListKV":{"prefix":"a","later":-Infinity}}',
+        '{"ListKV":{"prefix":"a","\\ud800":1}}',
         '{"GetKV":{"key":"a"},"ListKV":{"prefix":"b"}}',
         '{"UpsertKV":{}}',
         "[" * 100_000,
@@ -103,6 +109,44 @@ def test_other_reads_are_refused(text: str) -> None:
 def test_other_upserts_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequestError):
         upsert(**fields)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"key":"k","seq":{"Exact":-0},"value":"Delete"}',
+        '{"key":"k","seq":{"GE":-0},"value":"Delete"}',
+        '{"key":"k","seq":"Any","value":{"Update":[1,-0]}}',
+        '{"key":"k","seq":"Any","value":"Delete","value_meta":{"expire_at":-0}}',
+        '{"key":"k","seq":"Any","value":"Delete","value_meta":{"ttl":{"millis":-0}}}',
+        '{"key":"k","seq":{"Exact":1,"Exact":1},"value":"Delete"}',
+        '{"key":"k","key":"k","seq":"Any","value":"Delete"}',
+        '{"key":"k","seq":"Any","value":"Delete","value_meta":{"ttl":{"millis":1,"millis":1}}}',
+        '["k","Any","Delete"]',
+        '["k","Any","Delete",null,null]',
+        '["k","Any","Delete",[7]]',
+        '["k","Any","Delete",[null,[]]]',
+    ],
+)
+def test_what_serde_refuses_is_refused(body: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        parse_write(f'{{"UpsertKV":{body}}}')
+
+
+@pytest.mark.parametrize("ignored", ["-0", "1" * 5000, '{"a":1,"a":2}', '[-0,1e999,"-0"]', '"\\ud800"'])
+def test_what_serde_reads_past_is_read_past(ignored: str) -> None:
+    text = f'{{"ListKV":{{"prefix":"-0","later":{ignored},"later":{ignored}}}}}'
+    assert parse_read(text) == ListPrefix("-0")
+
+
+def test_a_struct_may_be_an_array_of_its_members() -> None:
+    assert parse_write('{"UpsertKV":["k",{"GE":1},{"Update":[7]},[9,[5]]]}') == upsert(
+        seq={"GE": 1}, value={"Update": [7]}, value_meta={"expire_at": 9, "ttl": {"millis": 5}}
+    )
+    assert parse_write('{"UpsertKV":["k","Any","Delete",null]}') == upsert(value="Delete")
+    assert parse_read('{"GetKV":["k"]}') == GetKeys(["k"], False)
+    assert parse_read('{"MGetKV":[["a","b"]]}') == GetKeys(["a", "b"], True)
+    assert parse_read('{"ListKV":["p"]}') == ListPrefix("p")
 
 
 JSON = st.recursive(

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -245,6 +246,20 @@ async def test_lists_of_large_values_are_read_outside_of_the_loop(bench: MethodB
     assert [item.key for item in await bench.read({"MGetKV": {"keys": wanted}})] == wanted
 
 
+async def test_the_clock_of_the_node_that_answers_plays_no_part(
+    bench: MethodBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node's clock is two minutes ahead of the leader's, which has deleted nothing yet."""
+    await bench.put("soon", b"1", expire_at=bench.context.clock.wall_ms() + 5_000)
+    monkeypatch.setattr(bench.consensus, "read_barrier", AsyncMock())
+    bench.clock.advance(120)
+    assert [item.key for item in await bench.read({"ListKV": {"prefix": ""}})] == ["soon"]
+    (soon,) = await bench.read({"MGetKV": {"keys": ["soon"]}})
+    assert soon.HasField("value")
+    (stale,) = await bench.read({"MGetKV": {"keys": ["soon"]}}, ("x-metasrv-read", "stale"))
+    assert not stale.HasField("value"), "a stale read knows no other clock"
+
+
 async def test_expired_records_are_hidden(bench: MethodBench) -> None:
     now_ms = bench.context.clock.wall_ms()
     await bench.put("soon", b"1", expire_at=now_ms + 5_000)
@@ -261,16 +276,6 @@ async def test_reads_wait_for_the_barrier_unless_they_may_be_stale(bench: Method
     assert bench.consensus.barriers == before + 1
     await bench.read({"GetKV": {"key": "a"}}, ("x-metasrv-read", "stale"))
     assert bench.consensus.barriers == before + 1
-
-
-async def test_get_many_answers_while_the_input_is_open(bench: MethodBench) -> None:
-    await bench.put("a", b"1")
-    requests = [pb.KvGetManyRequest(key=key) for key in ("a", "b", "a")]
-    call = await bench.call(m.KV_GET_MANY, list(requests))
-    items = [pb.StreamItem.FromString(data) for data in call.sent]
-    assert [(item.key, item.HasField("value")) for item in items] == [("a", True), ("b", False), ("a", True)]
-    broken = await refusal(bench, m.KV_GET_MANY, [requests[0], b"\xff"])
-    assert broken.code is Code.INVALID_ARGUMENT
 
 
 async def test_large_reads_are_bounded_in_number(bench: MethodBench) -> None:

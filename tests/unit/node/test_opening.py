@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
+from metasrv.grpc_api.export_lines import export_lines
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
 from metasrv.model.entries import RegularEntry, encode_regular_entry
@@ -15,6 +17,7 @@ from metasrv.model.types import Endpoint, LogId
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.log.format import CONTENT, TERM
 from metasrv.raft.replica import membership_in_force
+from metasrv.state.reader import StateReader
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, verify_snapshot
 
 ENDPOINT = Endpoint("localhost", 28103)
@@ -51,6 +54,17 @@ def test_a_first_voter_finds_itself_in_its_log(tmp_path: Path) -> None:
     assert list(membership.voters) == [1]
     assert membership.voters[1].incarnation == data.directory.identity.incarnation
     assert data.directory.identity.cluster_id is not None
+    data.close()
+
+
+def test_an_export_names_the_term_of_the_first_membership(tmp_path: Path) -> None:
+    data = _open(tmp_path)
+    _write(data, 3, 3, apply_to=3)
+    with StateReader(data.directory.state_path) as view:
+        lines = [json.loads(line)[1] for line in export_lines(view, 1)]
+    (stored,) = (line["StateMachineMeta"]["value"]["Membership"] for line in lines if "LastMembership" in str(line))
+    assert stored["log_id"] == {"leader_id": {"term": 1, "node_id": 1}, "index": 2}
+    assert data.store.last_term == 1
     data.close()
 
 

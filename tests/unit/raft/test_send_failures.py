@@ -9,6 +9,7 @@ from typing import Any
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
 from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.messages import TimeoutNow
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.peers.peer_handler import OneShotHandler
@@ -29,7 +30,7 @@ def test_a_message_that_cannot_be_sent_is_counted_once(tmp_path: Path) -> None:
             writer=unused,
             thread=unused,
             reads=bench.reads,
-            proposals=Proposals(2),
+            proposals=Proposals(2, LogTime(bench.clock, 0)),
             observer=metrics,
             send=transport.send,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.messages import AppendReply, Message, decode_message, encode_message
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.observer import SilentObserver
@@ -43,7 +44,7 @@ def driver_of(bench: Bench, thread: NoThread, sent: list[tuple[int, Message]]) -
         writer=writer,
         thread=thread,
         reads=bench.reads,
-        proposals=Proposals(2),
+        proposals=Proposals(2, LogTime(bench.clock, 0)),
         observer=SilentObserver(),
         send=send,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import FeatureReply, MatchKind, MatchSeq, Operation, Reply, Upsert
-from metasrv.model.entries import RegularEntry, decode_entry
+from metasrv.model.entries import RegularEntry, decode_entry, encode_noop_entry, encode_regular_entry
 from metasrv.model.errors import NotDoneError, NotLeaderError, OverloadedError, StoppingError, UnknownOutcomeError
 from metasrv.model.limits import (
     ENTRY_COMMANDS_MAX,
@@ -16,8 +17,15 @@ from metasrv.model.limits import (
     PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX,
 )
+from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
 from metasrv.raft.core.proposals import PACE_SECONDS_MAX, PAUSE_SECONDS, Proposals
+from metasrv.raft.log.store import LogStore
+from metasrv.testing.hand_clock import HandClock
+
+
+def _proposals(clock: HandClock | None = None) -> Proposals:
+    return Proposals(1, LogTime(clock or HandClock(), 0))
 
 
 def _put(key: str, size_bytes: int = 10) -> Upsert:
@@ -30,8 +38,8 @@ def _submit(
     return proposals.submit(command, encode_command(command), now, timeout_seconds)
 
 
-def _enter(proposals: Proposals, index: int, term: int, wall_ms: int = 1000) -> RegularEntry:
-    batch = proposals.take_batch(wall_ms)
+def _enter(proposals: Proposals, index: int, term: int) -> RegularEntry:
+    batch = proposals.take_batch()
     assert batch is not None
     content, entry, taken = batch
     assert decode_entry(content) == entry
@@ -40,22 +48,22 @@ def _enter(proposals: Proposals, index: int, term: int, wall_ms: int = 1000) -> 
 
 
 async def test_replies_go_to_their_proposals_by_position() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     futures = [_submit(proposals, _put(str(i))) for i in range(3)]
     entry = _enter(proposals, 7, 2)
     assert [command.key for command in entry.commands if isinstance(command, Upsert)] == ["0", "1", "2"]
     assert proposals.own_entry(7, 2) is entry
     assert proposals.own_entry(7, 3) is None
-    proposals.applied(7, 2, 1000, tuple(FeatureReply((str(i),)) for i in range(3)))
+    proposals.applied(7, 2, tuple(FeatureReply((str(i),)) for i in range(3)))
     assert [future.result() for future in futures] == [FeatureReply((str(i),)) for i in range(3)]
     assert proposals.pending() == 0
 
 
 async def test_a_batch_that_lost_its_place_was_not_executed() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     future = _submit(proposals, _put("a"))
     _enter(proposals, 7, 2)
-    proposals.applied(7, 3, 1000, ())
+    proposals.applied(7, 3, ())
     with pytest.raises(NotLeaderError):
         future.result()
     assert proposals.failed == 1
@@ -63,7 +71,7 @@ async def test_a_batch_that_lost_its_place_was_not_executed() -> None:
 
 async def test_a_batch_whose_place_a_later_one_of_the_same_node_takes_is_open() -> None:
     """It led, lost its entry to another leader, and leads again before anything at that index was committed."""
-    proposals = Proposals(1)
+    proposals = _proposals()
     first = _submit(proposals, _put("a"))
     _enter(proposals, 7, 2)
     second = _submit(proposals, _put("b"))
@@ -72,13 +80,13 @@ async def test_a_batch_whose_place_a_later_one_of_the_same_node_takes_is_open() 
         first.result()
     assert proposals.own_entry(7, 4) is entry
     assert proposals.pending() == 1
-    proposals.applied(7, 4, 1000, (FeatureReply(("x",)),))
+    proposals.applied(7, 4, (FeatureReply(("x",)),))
     assert second.result() == FeatureReply(("x",))
     assert proposals.pending() == 0
 
 
 async def test_what_waits_when_leadership_ends_was_not_executed_but_what_is_in_the_log_is_open() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     in_log = _submit(proposals, _put("a"))
     _enter(proposals, 7, 2)
     waiting = _submit(proposals, _put("b"))
@@ -89,7 +97,7 @@ async def test_what_waits_when_leadership_ends_was_not_executed_but_what_is_in_t
 
 
 async def test_stop_tells_not_done_from_unknown() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     in_log = _submit(proposals, _put("a"))
     _enter(proposals, 7, 2)
     waiting = _submit(proposals, _put("b"))
@@ -101,7 +109,7 @@ async def test_stop_tells_not_done_from_unknown() -> None:
 
 
 async def test_a_snapshot_over_a_pending_write_leaves_it_unknown() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     covered = _submit(proposals, _put("a"))
     _enter(proposals, 7, 2)
     later = _submit(proposals, _put("b"))
@@ -113,16 +121,16 @@ async def test_a_snapshot_over_a_pending_write_leaves_it_unknown() -> None:
 
 
 async def test_d8_a_caller_that_went_away_changes_nothing_for_the_others() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     gone, stays = _submit(proposals, _put("a")), _submit(proposals, _put("b"))
     _enter(proposals, 7, 2)
     gone.cancel()
-    proposals.applied(7, 2, 1000, (FeatureReply(("a",)), FeatureReply(("b",))))
+    proposals.applied(7, 2, (FeatureReply(("a",)), FeatureReply(("b",))))
     assert stays.result() == FeatureReply(("b",))
 
 
 async def test_a_proposal_whose_deadline_passed_never_enters_the_log() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     overdue, gone = _submit(proposals, _put("a"), 1.0, 0.5), _submit(proposals, _put("b"), 1.0, 0.6)
     gone.cancel()
     proposals.expire(1.499, True)
@@ -131,12 +139,12 @@ async def test_a_proposal_whose_deadline_passed_never_enters_the_log() -> None:
     with pytest.raises(NotDoneError, match="not executed") as caught:
         overdue.result()
     assert not isinstance(caught.value, NotLeaderError)
-    assert proposals.take_batch(1000) is None
+    assert proposals.take_batch() is None
     assert proposals.pending() == 0
 
 
 async def test_a_proposal_in_the_log_whose_deadline_passed_is_open() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     short, long = _submit(proposals, _put("a"), 1.0, 0.5), _submit(proposals, _put("b"), 1.0, 2.0)
     _enter(proposals, 7, 2)
     proposals.expire(1.6, True)
@@ -153,7 +161,7 @@ async def test_a_proposal_in_the_log_whose_deadline_passed_is_open() -> None:
 
 async def test_a_write_that_was_answered_at_its_deadline_is_no_longer_pending() -> None:
     """Another leader may have taken its entry out of the log: then nothing is ever applied at its index (S13)."""
-    proposals = Proposals(1)
+    proposals = _proposals()
     early, late = _submit(proposals, _put("a"), 1.0, 1.0), _submit(proposals, _put("b"), 1.0, 2.0)
     _enter(proposals, 7, 2)
     proposals.expire(2.5, leads=True)
@@ -164,23 +172,25 @@ async def test_a_write_that_was_answered_at_its_deadline_is_no_longer_pending() 
     with pytest.raises(UnknownOutcomeError):
         late.result()
     assert proposals.pending() == 0
-    proposals.applied(7, 2, 1000, (FeatureReply(()), FeatureReply(())))
+    proposals.applied(7, 2, (FeatureReply(()), FeatureReply(())))
     assert proposals.failed == 2
 
 
-async def test_time_never_goes_back() -> None:
-    proposals = Proposals(1)
+async def test_a_leader_goes_on_from_the_times_that_its_log_holds(tmp_path: Path) -> None:
+    """A leader whose clock is behind took entries of an earlier leader into its log, which it has not applied yet."""
+    clock = HandClock(5.0)
+    proposals = _proposals(clock)
+    entries = [(encode_noop_entry(1), 2, 1), (encode_regular_entry(9_000, 1, []), 3, 1), (encode_noop_entry(2), 4, 2)]
+    log = LogStore.open(str(tmp_path / "raft.db"), create_entries=[(b"\x01", 1, 0), *entries])
     _submit(proposals, _put("a"))
-    assert _enter(proposals, 7, 2, wall_ms=5000).time_ms == 5000
+    assert _enter(proposals, 7, 2).time_ms == 5_000
+    proposals.lead(log, applied_index=1)
     _submit(proposals, _put("b"))
-    assert _enter(proposals, 8, 2, wall_ms=4000).time_ms == 5000
-    proposals.applied(9, 3, 9000, ())
-    _submit(proposals, _put("c"))
-    assert _enter(proposals, 10, 3, wall_ms=4000).time_ms == 9000
+    assert _enter(proposals, 8, 2).time_ms == 9_000
 
 
 async def test_an_entry_ends_at_its_limits() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     for i in range(ENTRY_COMMANDS_MAX + 1):
         _submit(proposals, _put(str(i)))
     assert len(_enter(proposals, 1, 1).commands) == ENTRY_COMMANDS_MAX
@@ -188,7 +198,7 @@ async def test_an_entry_ends_at_its_limits() -> None:
     for _ in range(2):
         _submit(proposals, _put("big", ENTRY_SIZE_BYTES_TARGET))
     assert len(_enter(proposals, 3, 1).commands) == 1  # one command alone may be larger
-    proposals.take_batch(1000)
+    proposals.take_batch()
     around = len(encode_command(_put("half", 2**16))) - 2**16
     for past, together in ((0, 2), (1, 1)):
         for extra in (0, past):
@@ -197,7 +207,7 @@ async def test_an_entry_ends_at_its_limits() -> None:
 
 
 async def test_the_queue_is_bounded() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     for i in range(PROPOSALS_WAITING_MAX):
         _submit(proposals, _put(str(i)))
     with pytest.raises(OverloadedError, match=str(PROPOSALS_WAITING_MAX)):
@@ -205,18 +215,18 @@ async def test_the_queue_is_bounded() -> None:
 
 
 async def test_the_size_of_what_waits_is_bounded() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     encoded = bytes(PROPOSALS_WAITING_BYTES_MAX // 8)
     for _ in range(8):
         proposals.submit(_put("large"), encoded, 1.0, 10.0)
     with pytest.raises(OverloadedError, match=str(PROPOSALS_WAITING_BYTES_MAX)):
         proposals.submit(_put("small"), b"x", 1.0, 10.0)
-    proposals.take_batch(1000)
+    proposals.take_batch()
     proposals.submit(_put("small"), b"x", 1.0, 10.0)
 
 
 async def test_a_write_in_the_log_outlives_its_leader_for_a_moment_only() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     future = _submit(proposals, _put("a"))
     _enter(proposals, 7, 2)
     proposals.expire(2.0, False)
@@ -229,21 +239,21 @@ async def test_a_write_in_the_log_outlives_its_leader_for_a_moment_only() -> Non
     with pytest.raises(UnknownOutcomeError, match="no longer leads"):
         future.result()
     assert proposals.pending() == 0
-    proposals.applied(7, 2, 1000, (FeatureReply(()),))  # it took effect after all, and nobody is told twice
+    proposals.applied(7, 2, (FeatureReply(()),))  # it took effect after all, and nobody is told twice
     assert proposals.pending() == 0
 
 
 async def test_a_lone_proposal_leaves_at_once() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     for index in range(7, 10):
         _submit(proposals, _put("a"), now=index)
         assert proposals.seconds_to_wait(index) == 0.0
         _enter(proposals, index, 1)
-        proposals.applied(index, 1, 1000, (FeatureReply(()),))
+        proposals.applied(index, 1, (FeatureReply(()),))
 
 
 async def test_a_batch_leaves_when_its_callers_pause() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     now = 1.0
     for i in range(20):
         _submit(proposals, _put(str(i)), now)
@@ -255,7 +265,7 @@ async def test_a_batch_leaves_when_its_callers_pause() -> None:
 
 
 async def test_a_batch_does_not_wait_for_ever_while_callers_come() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     now = 1.0
     _submit(proposals, _put("first"), now)
     _submit(proposals, _put("second"), now)
@@ -266,24 +276,24 @@ async def test_a_batch_does_not_wait_for_ever_while_callers_come() -> None:
 
 
 async def test_a_full_batch_leaves_at_once() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     for i in range(ENTRY_COMMANDS_MAX):
         _submit(proposals, _put(str(i)), 1.0)
     assert proposals.seconds_to_wait(1.0) == 0.0
 
 
 async def test_one_caller_who_is_left_soon_waits_for_nobody() -> None:
-    proposals = Proposals(1)
+    proposals = _proposals()
     for i in range(40):
         _submit(proposals, _put(str(i)), now=1.0)
     _enter(proposals, 7, 1)
-    proposals.applied(7, 1, 1000, tuple(FeatureReply(()) for _ in range(40)))
+    proposals.applied(7, 1, tuple(FeatureReply(()) for _ in range(40)))
     now, waited = 3.0, []
     for index in range(8, 18):
         _submit(proposals, _put("alone"), now)
         waited.append(proposals.seconds_to_wait(now))
         now += waited[-1] + 1.0
         _enter(proposals, index, 1)
-        proposals.applied(index, 1, 1000, (FeatureReply(()),))
+        proposals.applied(index, 1, (FeatureReply(()),))
     assert waited[0] == pytest.approx(PAUSE_SECONDS)
     assert waited[-1] == 0.0
