@@ -8,6 +8,8 @@ from typing import Any
 from metasrv.model.commands import Reply
 from metasrv.model.entries import RegularEntry
 from metasrv.model.types import LogId, SeqV
+from metasrv.raft.core.log_time import LogTime
+from metasrv.raft.expiry_ticks import ExpiryTicks
 from metasrv.state import machine
 from metasrv.state.command_rules import apply_command
 from metasrv.state.effects import EntryEffects
@@ -60,6 +62,29 @@ def _sweep_by_local_clock() -> list[Replacement]:
     return [(StateMachine, "_apply_commands", apply), (EntryEffects, "sweep", sweep)]
 
 
+def _time_stands_still() -> list[Replacement]:
+    """The larger one of the last time and the wall clock, as it was before R9."""
+
+    def now_ms(self: LogTime) -> int:
+        self._base_ms = max(self._base_ms, self._clock.wall_ms())
+        return self._base_ms
+
+    return [(LogTime, "now_ms", now_ms)]
+
+
+def _reads_by_local_clock() -> list[Replacement]:
+    real = StateMachine.get
+
+    def get(self: StateMachine, key: str, now_ms: int) -> SeqV | None:
+        return real(self, key, _local_now_ms(self) or now_ms)
+
+    return [(StateMachine, "get", get)]
+
+
+def _no_ticks() -> list[Replacement]:
+    return [(ExpiryTicks, "consider", lambda _self: None)]
+
+
 def _watch_event_lost() -> list[Replacement]:
     real = WatchHub.publish
 
@@ -81,6 +106,19 @@ STATE_MUTANTS = (
     Mutant("apply raises", "a command that cannot be applied raises in apply (D7)", _apply_raises),
     Mutant("time of the local clock", "entries take effect at the node's own time", _time_is_local),
     Mutant("expiry by the local clock", "the node's own clock decides what has expired", _sweep_by_local_clock),
+    Mutant(
+        "time stands still",
+        "log time waits for a wall clock that is behind it (R9)",
+        _time_stands_still,
+        favours=("clock jump",),
+    ),
+    Mutant(
+        "reads by the local clock",
+        "a read hides what has expired by the clock of the node that answers (R10)",
+        _reads_by_local_clock,
+        favours=("clock jump",),
+    ),
+    Mutant("no ticks", "an expiry waits for the next write of somebody (R10)", _no_ticks),
     Mutant("watch event lost", "the last change of an entry is not told to watchers", _watch_event_lost),
     Mutant("reads of many instants", "KvGetMany reads each key as it is when it is asked for", _reads_of_many_instants),
 )

@@ -13,6 +13,7 @@ from metasrv.testing.linearizability import SearchTooLongError, check
 from metasrv.testing.models import CounterModel, RegisterModel
 from verification.simulation.clients import Clients, Told
 from verification.simulation.cluster import START_SECONDS, SimulatedCluster, opened
+from verification.simulation.expiry_checks import check_expiry
 from verification.simulation.formation import form, formed_images
 from verification.simulation.machine import STATE_LOG_SIZE_BYTES_MAX, Process
 from verification.simulation.nemesis import Nemesis
@@ -183,6 +184,7 @@ class _History:
                 return
         await asyncio.sleep(_LOOK_SECONDS)  # watchers are told in the next turn of their loop
         self._compare_nodes([node_id for node_id in members if not self._was_removed(node_id)])
+        await check_expiry(cluster, [node_id for node_id in self._voters() if not self._was_removed(node_id)])
         await self._until_settled()
 
     async def _until_settled(self) -> None:

@@ -110,9 +110,9 @@ async def restart_orderly(nemesis: Nemesis, source: random.Random) -> None:
 
 
 async def clock_jump(nemesis: Nemesis, source: random.Random) -> None:
-    """Set the wall clock of one node wrong by a second, an hour or a day."""
+    """Set the wall clock of one node wrong by a second, five minutes, an hour or a day."""
     machine = nemesis.any(source)
-    machine.wall_offset_ms = source.choice((-1, 1)) * source.choice((1_000, 3_600_000, 86_400_000))
+    machine.wall_offset_ms = source.choice((-1, 1)) * source.choice((1_000, 300_000, 3_600_000, 86_400_000))
     if machine.process is not None:
         nemesis.cluster.clock.wall_offset_ms[machine.process.loop] = machine.wall_offset_ms
 

@@ -1,0 +1,60 @@
+"""Expiry at the end of a history: a lease lives for its time and not much longer, whatever the nodes' clocks say by then.
+
+The clocks that faults have set wrong stay wrong. Nobody writes and nobody reads while the lease runs out, so that it is
+the leader's tick that ends it. Runs in the world's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from metasrv.model import commands as c
+from metasrv.model.errors import NotDoneError, UnknownOutcomeError
+from metasrv.model.types import SeqV
+from verification.simulation.cluster import SimulatedCluster
+from verification.simulation.machine import Process
+
+KEY = "last lease"
+TTL_MS = 300
+ALIVE_SECONDS = 0.25
+"""Within this time of its write a lease must be seen; a clock may run 5 % too fast."""
+GONE_SECONDS = 2 * TTL_MS / 1000 / 0.95 + 0.5
+"""After this time it must be gone: log time runs at half speed or more, clocks 5 % too slow, ticks with a pause."""
+_TIMEOUT_MS = 1_500
+_CLIENT_SECONDS = 2.0
+
+
+async def check_expiry(cluster: SimulatedCluster, members: Sequence[int]) -> None:
+    """Write a lease, read it through every member, wait until it must be over, and look at what each has applied."""
+    leader = cluster.leader()
+    if leader is None or not members:
+        return
+    term, written_at = leader.consensus.replica.engine.term(), cluster.scheduler.now
+
+    async def write(process: Process) -> c.Reply:
+        command = c.Upsert(KEY, c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"1", ttl_ms=TTL_MS)
+        return await process.consensus.propose(command, _TIMEOUT_MS)
+
+    async def read(process: Process) -> SeqV | None:
+        await process.consensus.read_barrier(_TIMEOUT_MS)
+        return process.data.machine.get(KEY, 0)
+
+    try:
+        await cluster.ask(members[0], write, _CLIENT_SECONDS)
+        for node_id in members:
+            found = await cluster.ask(node_id, read, _CLIENT_SECONDS)
+            in_time = cluster.scheduler.now - written_at < ALIVE_SECONDS
+            now = cluster.leader()
+            if found is None and in_time and now is leader and now.consensus.replica.engine.term() == term:
+                cluster.witness.violation(f"node {node_id} does not show a lease that has most of its time left")
+    except (NotDoneError, UnknownOutcomeError):
+        return  # a member was removed by a fault that took effect only now
+    await asyncio.sleep(GONE_SECONDS)
+    if cluster.leader() is None:
+        return
+    for node_id in members:
+        process = cluster.machines[node_id].process
+        if process is not None and process.joined and process.data.machine.get(KEY, 0) is not None:
+            cluster.witness.violation(f"node {node_id} keeps a lease of {TTL_MS} ms after {GONE_SECONDS:.2f} s")
+    cluster.witness.count("leases that ended in time")
