@@ -1,9 +1,6 @@
 #!/bin/sh
 # Starts a node in a container. With METASRV_SHARED_DIR, a directory that all nodes of a cluster share (docker-compose.yml
-# mounts a volume there), it also
-#   - makes the raft secret, whichever node comes first, unless METASRV_RAFT_SECRET or the configuration file has one;
-#   - lets the node with METASRV_BEGINS_CLUSTER=true begin the cluster exactly once. If its data is lost later it joins the
-#     other nodes instead of beginning a second cluster beside theirs.
+# mounts a volume there), whichever node comes first makes the raft secret, unless METASRV_RAFT_SECRET has one.
 # Any other command is run as it is: docker run metasrv metactl --help
 set -eu
 
@@ -22,7 +19,6 @@ config | --help | -h | --version | --cmd) exec "$@" ;;
 esac
 
 shared=${METASRV_SHARED_DIR:-}
-data=${METASRV_RAFT_DIR:-/var/lib/metasrv}
 umask 077
 
 # Create a file of one line, complete or not at all, unless it exists: `ln` never replaces.
@@ -41,17 +37,4 @@ if [ -n "$shared" ] && [ -z "${METASRV_RAFT_SECRET:-}" ]; then
     export METASRV_RAFT_SECRET
 fi
 
-if [ -n "$shared" ] && [ "${METASRV_BEGINS_CLUSTER:-false}" = true ]; then
-    if [ -e "$data/began-cluster" ] || [ ! -e "$shared/cluster-began" ]; then
-        # In this order: a crash in between is finished by the next start, with the same data.
-        create_once "$data/began-cluster" "node ${METASRV_ID:-?}"
-        create_once "$shared/cluster-began" "node ${METASRV_ID:-?}"
-        METASRV_SINGLE=true
-        METASRV_JOIN=
-        export METASRV_SINGLE METASRV_JOIN
-    else
-        echo "metasrv-entrypoint: the cluster has begun before but its data is not here; joining ${METASRV_JOIN:-} instead." \
-            "If all nodes' data was removed on purpose, remove the shared volume too." >&2
-    fi
-fi
 exec "$@"

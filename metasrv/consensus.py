@@ -28,6 +28,16 @@ class JoinRequest(NamedTuple):
     learner: bool
 
 
+class Standing(NamedTuple):
+    """Which cluster a node belongs to; what nodes ask each other before one of them begins a cluster."""
+
+    node_id: int
+    cluster_id: str | None
+    """None for a node that has never belonged to any."""
+    begins: bool
+    """It will begin a cluster itself once it knows that there is none."""
+
+
 class Consensus(Protocol):
     """Proposals, linearizable reads, membership, leadership and the status of one instant."""
 

@@ -55,6 +55,7 @@ class RaftLogSchema(Schema):
 class PeerSchema(Schema):
     id: int
     connected: bool
+    other_cluster: str | None = Field(description="The cluster that answers at the peer's address instead of this one.")
     last_contact_ms: int | None = Field(description="Milliseconds since the last message from the peer.")
     match: LogIdSchema | None = Field(description="Last entry it acknowledged; leader only.")
     lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
@@ -108,6 +109,7 @@ class StatusSchema(Schema):
     watchers: int
     started_at_ms: int
     joined: bool
+    waiting_for: str | None = Field(description="What a node that does not yet serve waits for, and for whom.")
     draining: bool
     fatal: str | None
 

@@ -115,6 +115,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "watchers": context.machine.watches.count,
         "started_at_ms": context.started_at_ms,
         "joined": context.joined,
+        "waiting_for": context.waiting_for or None,
         "draining": context.draining,
         "fatal": status.fatal,
     }
@@ -125,6 +126,7 @@ def _peer_view(peer: PeerProgress, status: RaftStatus) -> View:
     return {
         "id": peer.node_id,
         "connected": peer.connected,
+        "other_cluster": peer.other_cluster,
         "last_contact_ms": peer.last_contact_ms,
         "match": optional_log_id_view(peer.match_log_id),
         "lag": max(0, status.last_log_id.index - matched) if status.is_leader else None,

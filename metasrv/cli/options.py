@@ -36,6 +36,8 @@ class Options:
     cmd: str
     """Upstream's `--cmd`: `ver`, `show-config` or another text; empty when not given."""
     flags: FlagValues
+    begin_cluster: bool = False
+    """Begin a cluster although some addresses in `join` do not answer."""
     check_file: str | None = None
     """The file of `config check`."""
 
@@ -66,6 +68,7 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
         config_file=given.get("config_file") or environment.get(CONFIG_FILE_VARIABLE) or None,
         cmd=given.get("cmd", ""),
         flags={path: tuple(value) if isinstance(value, list) else value for path, value in flags.items()},
+        begin_cluster=given.get("begin_cluster", False),
         check_file=given.get("check_file"),
     )
 
@@ -84,6 +87,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"metasrv {__version__}")
     parser.add_argument("--cmd", metavar="COMMAND", help="ver or show-config: print and exit")
+    parser.add_argument(
+        "--begin-cluster",
+        action="store_true",
+        help="for this start only: begin a cluster unless a node in `join` knows one, and do not wait for the silent",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     config = commands.add_parser("config", help="check or show a configuration", allow_abbrev=False)
     actions = config.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
@@ -135,10 +143,15 @@ def _flag_name(argument: str) -> str:
 
 def _unknown_flag(argument: str) -> str:
     flag = _flag_name(argument)
-    offered = [name for name, key in keys_by_flag().items() if not key.ignored] + ["--config-file", "--cmd", "--help"]
+    offered = [name for name, key in keys_by_flag().items() if not key.ignored] + [
+        "--config-file",
+        "--cmd",
+        "--begin-cluster",
+        "--help",
+    ]
     close = difflib.get_close_matches(flag, offered, n=1, cutoff=0.7)
     return f"unknown flag {flag}" + (f"; did you mean {close[0]}?" if close else "")
 
 
-KNOWN_FLAGS = frozenset({"", "--", "--help", "--version", "--config-file", "--cmd", *keys_by_flag()})
+KNOWN_FLAGS = frozenset({"", "--", "--help", "--version", "--config-file", "--cmd", "--begin-cluster", *keys_by_flag()})
 """Everything that may begin with two dashes."""

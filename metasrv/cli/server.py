@@ -24,7 +24,7 @@ from metasrv.model.errors import ConfigError, FatalError
 from metasrv.node.context import NodeContext
 from metasrv.node.health import check_liveness
 from metasrv.node.joining import leave_cluster
-from metasrv.node.meta_node import MetaNode
+from metasrv.node.meta_node import MetaNode, ServiceFactory
 from metasrv.process.build_info import build_commit
 from metasrv.process.clock import SystemClock
 from metasrv.process.logs import start_logging
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if loaded.config.raft_config.is_leave_request:
             uvloop.run(_leave(loaded.config))
             return 0
-        return uvloop.run(_serve(loaded.config))
+        return uvloop.run(_serve(loaded.config, options.begin_cluster))
     except ConfigError as error:
         for problem in error.problems:
             print(f"metasrv: {problem}", file=sys.stderr)
@@ -99,7 +99,7 @@ async def _leave(config: Config) -> None:
     print(f"node {raft.leave_id} left the cluster")
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, begin_cluster: bool) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     logs = start_logging(config.log, config.secret_values())
     manager = ServiceManager.from_environment(os.environ)
@@ -108,7 +108,8 @@ async def _serve(config: Config) -> int:
         open_files = open_files_warning(raise_open_files())
         for sentence in [*start_warnings(config), *([open_files] if open_files else [])]:
             logger.warning("%s", sentence)
-        node = MetaNode(config, build_commit(os.environ), [AdminService, GrpcService])
+        factories: list[ServiceFactory] = [AdminService, GrpcService]
+        node = MetaNode(config, build_commit(os.environ), factories, begin_cluster=begin_cluster)
 
         def on_listening(context: NodeContext) -> None:
             print(banner_text(config, context.listeners), flush=True)

@@ -99,7 +99,8 @@ class RaftConfig(ConfigModel):
     raft_api_port: Port = Field(default=28004, description="Port for peers.")
     raft_dir: str = Field(default="./.databend/meta", min_length=1, description="Directory for log, state and snapshots.")
     single: bool = Field(
-        default=False, description="Begin a cluster of one node; no effect once the node is initialised."
+        default=False,
+        description="Begin a cluster: at once, or with `join` once all of those nodes know of none. No effect with data.",
     )
     join: tuple[str, ...] = Field(default=(), description="Raft addresses `host:port` of members to join through.")
     learner: bool = Field(default=False, description="Join without a vote.")

@@ -58,6 +58,8 @@ def start_mode_text(config: Config) -> str:
     """How this node gets into its cluster."""
     raft = config.raft_config
     if raft.single:
+        if raft.join:
+            return f"single and join: begin a cluster if {', '.join(raft.join)} know of none, else join theirs"
         return "single: begin a cluster of one node if there is none yet"
     role = "learner" if raft.learner else "voter"
     return f"join {', '.join(raft.join)} as a {role} if not yet a member"

@@ -83,7 +83,7 @@ def _hosts_overlap(host: str, other: str) -> bool:
 
 def _check_start_mode(config: Config) -> Iterator[str]:
     raft = config.raft_config
-    if not raft.leave_via and raft.single == bool(raft.join):
+    if not raft.leave_via and not raft.single and not raft.join:
         yield NO_START_MODE
 
 

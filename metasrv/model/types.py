@@ -141,6 +141,8 @@ class PeerProgress(NamedTuple):
     last_contact_ms: int | None
     """Since the last message from the peer; None when there was none."""
     connected: bool
+    other_cluster: str | None = None
+    """The cluster that answers at the peer's address instead of this one."""
 
 
 class RaftLogStatus(NamedTuple):

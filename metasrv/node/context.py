@@ -31,12 +31,18 @@ class NodeContext:
     """Set at the first termination signal: readiness fails and new requests are refused."""
     joined: bool = False
     """Set once this node is registered with the cluster."""
+    waiting_for: str = ""
+    """Before it is registered: what this node waits for, as one sentence; empty when it does not wait."""
     loop_lag_ms: float = 0.0
     """How late the event loop's last heartbeat was."""
     loop_beat_at: float = 0.0
     """Monotonic seconds of that heartbeat."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `admin`, `grpc`; a configured port 0 is resolved here."""
+
+    def set_waiting_for(self, sentence: str) -> None:
+        """Say what this node waits for before it serves."""
+        self.waiting_for = sentence
 
 
 class Service(Protocol):

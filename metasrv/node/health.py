@@ -101,7 +101,8 @@ def _check_engine(status: RaftStatus) -> Check:
 
 def _check_joined(context: NodeContext) -> Check:
     if not context.joined:
-        return Check("joined", False, "this node has not yet joined and registered with the cluster")
+        text = "this node has not yet joined and registered with the cluster"
+        return Check("joined", False, f"{text}: {context.waiting_for}" if context.waiting_for else text)
     return Check("joined", True, "this node is registered with the cluster")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from metasrv.consensus import JoinRequest
 from metasrv.model.commands import AddNode
@@ -46,14 +46,22 @@ async def join_cluster(
     addresses: Sequence[str],
     clock: Clock,
     timeout_ms: int,
+    waiting: Callable[[str], None] = lambda _text: None,
 ) -> None:
-    """Ask each address in turn, again and again, until one lets this node in. Raises JoinError at the deadline."""
+    """Ask each address in turn, again and again, until one lets this node in. Raises JoinError at the deadline.
+
+    `waiting` is told for whom it waits.
+    """
     if not addresses:
         logger.info("Did not join: --join is empty")
         return
     member = machine.membership.voters.get(node.node_id)
     if member is not None and member.incarnation == incarnation:
         logger.info("Did not join: node %d already in cluster", node.node_id)
+        return
+    alone = consensus.status().membership.voters
+    if set(alone) == {node.node_id} and alone[node.node_id].incarnation == incarnation:
+        logger.info("Did not join: node %d is the only member of its cluster", node.node_id)
         return
     request = JoinRequest(node, incarnation, learner)
     targets = [Endpoint.parse(address) for address in addresses if Endpoint.parse(address) != node.endpoint]
@@ -79,6 +87,7 @@ async def join_cluster(
         if why != said:
             logger.warning("waiting to join the cluster: %s", why)
             said = why
+        waiting(why)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

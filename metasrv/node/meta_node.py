@@ -1,6 +1,7 @@
 """The composition root: builds a node, starts it in order, drains it in order, and gives the exit code.
 
-    config → data → raft listener → admin HTTP → gRPC → join → register → serve → (signal) → hand over → drain → close
+    config → data → raft listener → admin HTTP → gRPC → begin or join → register → serve
+           → (signal) → hand over → drain → close
 
 Admin HTTP answers before the node has joined. The listeners are handed in by `cli/server.py`, so that this module knows
 neither FastAPI nor gRPC. Runs on the node's one event loop.
@@ -19,6 +20,7 @@ from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import FatalError, MetasrvError
 from metasrv.model.types import Node
+from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
@@ -43,8 +45,16 @@ class MetaNode:
     """One node of the cluster, from start to exit."""
 
     def __init__(
-        self, config: Config, commit: str, factories: Sequence[ServiceFactory], clock: Clock | None = None
+        self,
+        config: Config,
+        commit: str,
+        factories: Sequence[ServiceFactory],
+        clock: Clock | None = None,
+        *,
+        begin_cluster: bool = False,
     ) -> None:
+        """`begin_cluster`: begin a cluster if no address in `join` knows one, although some do not answer."""
+        self._begin_cluster = begin_cluster
         self._config = config
         self._commit = commit
         self._factories = factories
@@ -70,7 +80,7 @@ class MetaNode:
         raft = self._config.raft_config
         helpers = ThreadPoolExecutor(thread_name_prefix="helper", initializer=show_thread_name)
         asyncio.get_running_loop().set_default_executor(helpers)
-        data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single)
+        data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single and not raft.join)
         try:
             consensus, context = self._build(data)
             beat = asyncio.create_task(self._beat(context), name="loop-beat")
@@ -139,7 +149,7 @@ class MetaNode:
             await asyncio.wait({joining, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if joining.done():
                 await joining
-                context.joined = True
+                context.joined, context.waiting_for = True, ""
                 gc.collect()
                 gc.freeze()  # later collections skip what lives as long as the process
                 self.started(context)
@@ -152,17 +162,40 @@ class MetaNode:
     async def _join(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> None:
         config, raft = self._config, self._config.raft_config
         node = Node(raft.id, raft.raft_advertise_endpoint, config.grpc_api_address, config.grpc_api_advertise_address)
-        await join_cluster(
-            consensus=consensus,
-            machine=data.machine,
-            node=node,
-            incarnation=data.directory.identity.incarnation,
-            learner=raft.learner,
-            addresses=raft.join,
-            clock=self._clock,
-            timeout_ms=raft.wait_leader_timeout,
-        )
+        if not await self._begin(consensus, context, node):
+            await join_cluster(
+                consensus=consensus,
+                machine=data.machine,
+                node=node,
+                incarnation=data.directory.identity.incarnation,
+                learner=raft.learner,
+                addresses=raft.join,
+                clock=self._clock,
+                timeout_ms=raft.wait_leader_timeout,
+                waiting=context.set_waiting_for,
+            )
+        context.set_waiting_for("a leader to register with")
         await register_node(consensus, node, self._clock, raft.wait_leader_timeout)
+
+    async def _begin(self, consensus: RaftConsensus, context: NodeContext, node: Node) -> bool:
+        """Begin a cluster, if this node is to and nobody knows one; whether it did."""
+        raft = self._config.raft_config
+        if not consensus.beginning.possible():
+            if self._begin_cluster:
+                logger.warning(
+                    "--begin-cluster has no effect: this node's data belongs to cluster %s", consensus.cluster_id()
+                )
+            return False
+        if not raft.single and not self._begin_cluster:
+            return False
+        return await begin_or_find(
+            consensus=consensus,
+            node=node,
+            addresses=raft.join,
+            forced=self._begin_cluster,
+            clock=self._clock,
+            waiting=context.set_waiting_for,
+        )
 
     async def _drain(self, consensus: RaftConsensus, context: NodeContext) -> None:
         """Hand leadership over, let requests in flight finish, stop."""

@@ -19,6 +19,7 @@ from metasrv.process.operating_system import sync_directory
 from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES
+from metasrv.raft.replica import membership_in_force
 from metasrv.state.machine import StateMachine
 
 logger = logging.getLogger(__name__)
@@ -108,9 +109,19 @@ def _open(directory: DataDirectory, machine_class: type[StateMachine], log_check
     writer = store.open_writer(log_checkpoint_size_bytes)
     _reconcile(directory, store, writer, machine)
     cluster_id = directory.identity.cluster_id
+    if cluster_id is None and _began_alone(directory, store, machine):
+        cluster_id = uuid.uuid4().hex  # the last stop came between the first entry and the cluster's name
+        directory.set_cluster_id(cluster_id)
     if cluster_id is not None and machine.cluster_id is None:
         machine.set_cluster_id(cluster_id)
     return OpenedData(directory, store, writer, machine)
+
+
+def _began_alone(directory: DataDirectory, store: LogStore, machine: StateMachine) -> bool:
+    """Whether this node, with this directory, is the only member of a cluster that it began."""
+    membership = membership_in_force(store, machine)
+    own = membership.voters.get(directory.identity.node_id)
+    return len(membership.voters) == 1 and own is not None and own.incarnation == directory.identity.incarnation
 
 
 def _reconcile(directory: DataDirectory, store: LogStore, writer: LogWriter, machine: StateMachine) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from metasrv.consensus import JoinRequest, TransferResult
+from metasrv.consensus import JoinRequest, Standing, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -22,6 +22,7 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.types import Endpoint, RaftStatus
+from metasrv.raft.beginning import Beginning
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.membership import MembershipChanges
@@ -43,6 +44,7 @@ class RaftConsensus:
         self._clock = resources.clock
         self._patience = Patience(replica.leader_id)
         self.forwarding = Forwarding(replica.peers.transport)
+        self.beginning = Beginning(replica, self.adopt_cluster)
         self._answering = Answering(self, self, self.forwarding)
         self._membership = MembershipChanges(
             node_id=self.node_id,
@@ -216,6 +218,10 @@ class RaftConsensus:
     def cluster_id(self) -> str | None:
         """The cluster that this node belongs to, None before it has joined one."""
         return self.replica.resources.directory.identity.cluster_id
+
+    def standing(self) -> Standing:
+        """The cluster that this node belongs to, and whether it is about to begin one."""
+        return self.beginning.standing()
 
     def adopt_cluster(self, cluster_id: str) -> None:
         """This node is about to join `cluster_id`: from now on it refuses nodes of other clusters."""

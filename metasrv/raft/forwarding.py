@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from metasrv.consensus import Consensus, JoinRequest
+from metasrv.consensus import Consensus, JoinRequest, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -33,6 +33,7 @@ REQUEST_VERSION = 1
 PROPOSE = "propose"
 READ_INDEX = "read_index"
 CLUSTER_ID = "cluster_id"
+STANDING = "standing"
 JOIN = "join"
 LEAVE = "leave"
 
@@ -44,11 +45,13 @@ class Requester(Protocol):
 
 
 class LocalAnswers(Protocol):
-    """What this node answers by itself: its read index, when it leads, and its cluster."""
+    """What this node answers by itself: its read index, when it leads, its cluster, and whether it would begin one."""
 
     async def read_index(self, timeout_ms: int) -> int: ...
 
     def cluster_id(self) -> str | None: ...
+
+    def standing(self) -> Standing: ...
 
 
 class Forwarding:
@@ -66,6 +69,10 @@ class Forwarding:
     async def cluster_id(self, target: int | Endpoint, timeout_ms: int) -> str | None:
         """The cluster that the other node belongs to, None when it belongs to none yet."""
         return await self._ask(target, CLUSTER_ID, (), timeout_ms, _cluster_id_in)
+
+    async def standing(self, target: Endpoint, timeout_ms: int) -> Standing:
+        """Whether the other node belongs to a cluster, and whether it would begin one."""
+        return await self._ask(target, STANDING, (), timeout_ms, _standing_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -127,6 +134,8 @@ class Answering:
             return await self._local.read_index(unsigned(timeout_ms))
         if method == CLUSTER_ID:
             return self._local.cluster_id()
+        if method == STANDING:
+            return tuple(self._local.standing())
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -155,6 +164,11 @@ class Answering:
 
 def _cluster_id_in(tree: Any) -> str | None:
     return None if tree is None else string(tree)
+
+
+def _standing_in(tree: Any) -> Standing:
+    node_id, cluster_id, begins = tree
+    return Standing(unsigned(node_id), _cluster_id_in(cluster_id), bool(begins))
 
 
 def _nothing_in(tree: Any) -> None:

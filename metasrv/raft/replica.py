@@ -194,6 +194,7 @@ class Replica:
             machine=given.machine,
             last_contact=self.peers.transport.last_contact,
             is_connected=self.peers.transport.is_connected,
+            other_cluster=self.peers.transport.other_cluster,
             election_timeout_min_seconds=settings.election_timeout_min_ms / 1000,
         )
 

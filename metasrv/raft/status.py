@@ -35,6 +35,7 @@ class StatusSources:
     machine: StateMachine
     last_contact: Callable[[int], float | None]
     is_connected: Callable[[int], bool]
+    other_cluster: Callable[[int], str | None]
     election_timeout_min_seconds: float
 
 
@@ -168,4 +169,5 @@ def _peer(sources: StatusSources, history: LeaderHistory, node_id: int, now: flo
         match_log_id=_match(sources, history, node_id) if state is RaftState.LEADER else None,
         last_contact_ms=None if contact is None else int((now - contact) * 1000),
         connected=sources.is_connected(node_id),
+        other_cluster=sources.other_cluster(node_id),
     )

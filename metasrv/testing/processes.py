@@ -176,10 +176,12 @@ class ProcessCluster:
         return node_id
 
     def rejoin_from_scratch(self, node_id: int) -> None:
-        """Delete a stopped node's data and let it join through all the others at its next start."""
+        """Delete a stopped node's data and let it join through all the others at its next start.
+
+        The first node keeps `single`, as its configuration would: it must find that there is a cluster already.
+        """
         self.wipe(node_id)
         node = self.nodes[node_id]
-        node.settings.pop("single", None)
         node.settings["join"] = [str(other.advertised) for other in self.nodes.values() if other is not node]
         node.write_config()
 

@@ -82,6 +82,7 @@ class _History:
             cluster.add_machine(number, image)
         for machine in cluster.machines.values():
             machine.joins = tuple(i for i in cluster.machines if i != machine.node_id)
+            machine.bootstrap = machine.node_id == 1  # it keeps its configuration when it loses its disk
             machine.start()
         limit = plan.seconds + HEAL_SECONDS_MAX + 60.0
         try:

@@ -16,6 +16,7 @@ from metasrv.model.commands import Reply
 from metasrv.model.entries import Entry
 from metasrv.model.errors import DataDamagedError, FatalError, InvariantError, MetasrvError
 from metasrv.model.types import Endpoint, LogId, Node
+from metasrv.node.beginning import begin_or_find
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.consensus import RaftConsensus
@@ -118,9 +119,10 @@ class Machine:
         self.rate = 1.0
         self.wall_offset_ms = 0
         self.joins: tuple[int, ...] = ()
-        """Node ids through which it joins when its disk is empty."""
+        """Node ids through which it joins when its disk is empty; asked first when it may begin a cluster."""
         self.learner = False
         self.bootstrap = False
+        """It may begin a cluster: at once without `joins`, otherwise once all of those know of none (`single = true`)."""
         self.on_exit: Callable[[FatalError | None], None] = lambda _error: None
         """Called when the process ended by itself, or refused to start; None after an orderly stop."""
 
@@ -157,7 +159,7 @@ class Machine:
                     disk.root,
                     self.node_id,
                     endpoint_of(self.node_id),
-                    self.bootstrap,
+                    self.bootstrap and not self.joins,
                     machine_class=WatchedMachine,
                     log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES,
                 )
@@ -223,23 +225,24 @@ class Machine:
         return process
 
     async def _serve(self, process: Process) -> None:
-        """As `MetaNode` does: listen, join, register."""
+        """As `MetaNode` does: listen, begin or join, register."""
         endpoint = endpoint_of(self.node_id)
         consensus = process.consensus
         await consensus.start(endpoint.addr, endpoint.port)
         consensus.load_snapshots()
         node = Node(self.node_id, endpoint, f"{endpoint.addr}:9191", None)
         try:
-            await join_cluster(
-                consensus=consensus,
-                machine=process.data.machine,
-                node=node,
-                incarnation=process.data.directory.identity.incarnation,
-                learner=self.learner,
-                addresses=[str(endpoint_of(i)) for i in self.joins],
-                clock=self.world.clock,
-                timeout_ms=JOIN_TIMEOUT_MS,
-            )
+            if not await self._begin(process, node):
+                await join_cluster(
+                    consensus=consensus,
+                    machine=process.data.machine,
+                    node=node,
+                    incarnation=process.data.directory.identity.incarnation,
+                    learner=self.learner,
+                    addresses=[str(endpoint_of(i)) for i in self.joins],
+                    clock=self.world.clock,
+                    timeout_ms=JOIN_TIMEOUT_MS,
+                )
             await register_node(consensus, node, self.world.clock, JOIN_TIMEOUT_MS)
         except FatalError as error:
             self.world.note(f"node {self.node_id} did not get in: {error}")
@@ -247,6 +250,19 @@ class Machine:
             return
         process.joined = True
         self.world.note(f"node {self.node_id} serves")
+
+    async def _begin(self, process: Process, node: Node) -> bool:
+        if not self.bootstrap or not process.consensus.beginning.possible():
+            return False
+        self.world.witness.count("empty first nodes that ask")
+        return await begin_or_find(
+            consensus=process.consensus,
+            node=node,
+            addresses=[str(endpoint_of(i)) for i in self.joins],
+            forced=False,
+            clock=self.world.clock,
+            waiting=lambda text: self.world.note(f"node {self.node_id} waits: {text}"),
+        )
 
     # ------------------------------------------------------------------ ending
 
@@ -296,7 +312,6 @@ class Machine:
         if self.process is not None:
             raise AssertionError(f"node {self.node_id} runs: its disk cannot be swapped")
         self.image = None
-        self.bootstrap = False
         self.damaged = False
         self.world.witness.emptied(self.node_id)
 

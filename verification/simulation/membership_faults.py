@@ -123,6 +123,25 @@ async def replace_with_empty_disk(nemesis: Nemesis, source: random.Random) -> No
         machine.start()
 
 
+async def wipe_first_node_alone(nemesis: Nemesis, source: random.Random) -> None:
+    """The node that may begin a cluster comes back empty and hears of nobody for a while: it must wait."""
+    machine = nemesis.cluster.machines.get(1)
+    if machine is None or not nemesis.may_lose_disk():
+        return
+    network = nemesis.cluster.network
+    others = [i for i in nemesis.cluster.machines if i != machine.node_id]
+    paths = [path for i in others for path in ((i, machine.node_id), (machine.node_id, i))]
+    nemesis.wipe(machine)
+    for path in paths:
+        network.cut(*path)
+    try:
+        machine.start()
+        await asyncio.sleep(0.3 + source.random())
+    finally:
+        for path in paths:
+            network.mend(*path)
+
+
 async def add_node(nemesis: Nemesis, source: random.Random) -> None:
     """A new node joins, as a voter or as a learner that is promoted later."""
     if not _begin_change(nemesis):
@@ -215,6 +234,7 @@ MEMBERSHIP_FAULTS: dict[str, Inflict] = {
     "remove leader": remove_leader,
     "remove partitioned": remove_partitioned,
     "replace with empty disk": replace_with_empty_disk,
+    "wipe the first node, alone": wipe_first_node_alone,
     "add node": add_node,
     "add two nodes at once": add_two_nodes,
     "snapshots in a loop": snapshots_in_a_loop,

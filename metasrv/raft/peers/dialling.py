@@ -119,6 +119,8 @@ class PeerLink:
         """Why there is no connection."""
         self.connection: DialledConnection | None = None
         """The established connection."""
+        self.other_cluster: str | None = None
+        """The cluster that answers there instead of this node's own."""
         self._dialler = dialler
         self._events = events
         self._clock = clock

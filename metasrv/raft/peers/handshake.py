@@ -14,6 +14,7 @@ payloads in and payloads out: no socket, no clock. Runs on the event loop.
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -185,6 +186,10 @@ class AcceptorHandshake:
         return pack((packed_identity, proof)), Agreement(self._remote, self._role, keys)
 
 
+_DIFFERENT_CLUSTERS = re.compile(r"belongs to cluster (\S+), this node to cluster (\S+)$")
+"""What `_different_clusters` says, on whichever side."""
+
+
 def encode_refusal(sentence: str) -> bytes:
     return sentence[:REFUSAL_CHARACTERS_MAX].encode("utf-8", "backslashreplace")
 
@@ -193,6 +198,14 @@ def decode_refusal(payload: bytes) -> str:
     """The sentence, made safe to log: anybody may have sent it."""
     text = payload.decode("utf-8", "backslashreplace")[:REFUSAL_CHARACTERS_MAX]
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def other_cluster_in(reason: str, ours: str | None) -> str | None:
+    """The cluster of the node that ended a handshake for `reason`; None when the reason is another one."""
+    named = _DIFFERENT_CLUSTERS.search(reason)
+    if named is None or ours not in named.groups():
+        return None
+    return next((cluster_id for cluster_id in named.groups() if cluster_id != ours), None)
 
 
 def _different_clusters(who: str, ours: str | None, theirs: str | None) -> str | None:

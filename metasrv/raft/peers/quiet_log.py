@@ -31,7 +31,9 @@ class QuietLog:
         self._clock = clock
         self._last: dict[Hashable, _Last] = {}
 
-    def warn(self, subject: Hashable, sentence: str, *, whenever_it_changes: bool = True) -> None:
+    def warn(
+        self, subject: Hashable, sentence: str, *, whenever_it_changes: bool = True, level: int = logging.WARNING
+    ) -> None:
         """Write `sentence` about `subject`, if it is new or old enough.
 
         Strangers choose what they send, and so the sentence: for them `whenever_it_changes` is False.
@@ -47,7 +49,7 @@ class QuietLog:
         if len(self._last) >= LOGGED_SUBJECTS_MAX:
             del self._last[next(iter(self._last))]
         self._last[subject] = _Last(sentence, now, 0)
-        self._logger.warning("%s%s", sentence, more)
+        self._logger.log(level, "%s%s", sentence, more)
 
     def recovered(self, subject: Hashable, sentence: str) -> None:
         """The fault is over: write so, unless it comes and goes so often that its lines are being left out."""

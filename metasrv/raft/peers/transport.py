@@ -20,7 +20,7 @@ from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.contacts import PeerContacts
 from metasrv.raft.peers.dialling import Dialler, PeerLink
-from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
+from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role, other_cluster_in
 from metasrv.raft.peers.listener import PeerListener
 from metasrv.raft.peers.peer_handler import PeerHandler
 from metasrv.raft.peers.quiet_log import QuietLog
@@ -172,6 +172,11 @@ class PeerTransport:
         """Monotonic seconds of the last bytes from it on any connection; None when there were none."""
         return self._contacts.last_contact(node_id)
 
+    def other_cluster(self, node_id: int) -> str | None:
+        """The cluster that answers at the peer's address instead of this node's own; None while none does."""
+        link = self._links.get(node_id)
+        return None if link is None else link.other_cluster
+
     def known_endpoint(self, node_id: int) -> Endpoint | None:
         """Where it can be dialled, as it said in its last handshake."""
         return self._contacts.endpoint(node_id)
@@ -182,6 +187,7 @@ class PeerTransport:
         connection = link.connection
         if connection is None or connection.remote is None:
             return
+        link.other_cluster = None
         self._dialled[connection] = None
         self._contacts.introduced(connection.remote)
         self._log.recovered(("link", link.node_id), f"connected to node {link.node_id} at {link.endpoint}")
@@ -201,7 +207,16 @@ class PeerTransport:
 
     def link_failed(self, link: PeerLink, reason: str) -> None:
         self._observer.connect_failed(link.node_id, str(link.endpoint))
-        self._log.warn(("link", link.node_id), f"no connection to node {link.node_id}: {reason}")
+        link.other_cluster = other_cluster_in(reason, self._identity.cluster_id)
+        if link.other_cluster is None:
+            self._log.warn(("link", link.node_id), f"no connection to node {link.node_id}: {reason}")
+            return
+        sentence = (
+            f"ANOTHER CLUSTER, {link.other_cluster}, answers at {link.endpoint}, the address of node {link.node_id} "
+            f"of this cluster, {self._identity.cluster_id}: clients that know the address may read and write there; "
+            "see docs/runbooks/another-cluster.md"
+        )
+        self._log.warn(("link", link.node_id), sentence, level=logging.ERROR)
 
     def link_flow_changed(self, link: PeerLink) -> None:
         # It may come from within `send`, where the handler does not expect to be called.

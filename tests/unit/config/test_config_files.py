@@ -21,7 +21,7 @@ def test_every_file_is_covered_here() -> None:
 @pytest.mark.parametrize(
     ("node_id", "admin_port", "grpc_port", "raft_port", "join"),
     [
-        (1, 28101, 9191, 28103, ()),
+        (1, 28101, 9191, 28103, ("localhost:28104", "localhost:28105")),
         (2, 28201, 9192, 28104, ("localhost:28103", "localhost:28105")),
         (3, 28301, 9193, 28105, ("localhost:28103", "localhost:28104")),
     ],

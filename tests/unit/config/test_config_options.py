@@ -60,6 +60,11 @@ def test_config_file_from_the_environment_unless_given() -> None:
     assert parse_options([], {"METASRV_CONFIG_FILE": ""}).config_file is None
 
 
+def test_a_cluster_is_begun_by_a_flag_only() -> None:
+    assert parse_options(["--begin-cluster", "--single"], {}).begin_cluster
+    assert not parse_options(["--single"], {"METASRV_BEGIN_CLUSTER": "true"}).begin_cluster
+
+
 def test_commands() -> None:
     check = parse_options(["config", "check", "f.toml"], {})
     assert (check.command, check.check_file) == (CONFIG_CHECK, "f.toml")

@@ -24,7 +24,7 @@ def problems(top: dict[str, Any] | None = None, **raft: Any) -> list[str]:
         ({"single": True}, []),
         ({"join": ("other:28103",)}, []),
         ({}, [NO_START_MODE]),
-        ({"single": True, "join": ("other:28103",)}, [NO_START_MODE]),
+        ({"single": True, "join": ("other:28103",)}, []),
         ({"leave_via": ("other:28103",), "leave_id": 3}, []),
         ({"leave_via": ("other:28103",)}, []),
     ],

@@ -56,7 +56,7 @@ def test_the_nodes_differ_in_their_number_only() -> None:
         assert environment.pop("METASRV_ID") == int(number)
         peers = environment.pop("METASRV_JOIN").split(",")
         assert peers == [f"meta{other}:28103" for other in (1, 2, 3) if str(other) != number]
-        assert (environment.pop("METASRV_BEGINS_CLUSTER", None) == "true") == (number == "1")
+        assert (environment.pop("METASRV_SINGLE", None) == "true") == (number == "1")
         text = repr({**own, "environment": environment})
         text = re.sub(rf"meta{number}|_{number}\b|:-919{number}|:-28{number}01", "N", text)
         shapes.append(text)

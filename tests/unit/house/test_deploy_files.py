@@ -168,35 +168,20 @@ def stateful() -> Any:
 
 
 def test_a_pod_knows_itself_and_the_others_by_its_name(stateful: Any) -> None:
-    variables, others = stateful.settings_of("metasrv-1", "peers", 3)
-    assert others == ["metasrv-0.peers", "metasrv-2.peers"]
-    assert variables == {
+    assert stateful.settings_of("metasrv-1", "peers", 3) == {
         "METASRV_ID": "2",
         "METASRV_RAFT_ADVERTISE_HOST": "metasrv-1.peers",
         "METASRV_GRPC_API_ADVERTISE_HOST": "metasrv-1.peers",
         "METASRV_JOIN": "metasrv-0.peers:28103,metasrv-2.peers:28103",
+        "METASRV_SINGLE": "false",
     }
-    _, others = stateful.settings_of("meta-srv-4", "peers", 3)
-    assert others == [f"meta-srv-{number}.peers" for number in range(4)], "one that was added later"
+    added_later = stateful.settings_of("meta-srv-4", "peers", 3)["METASRV_JOIN"]
+    assert added_later == ",".join(f"meta-srv-{number}.peers:28103" for number in range(4))
     with pytest.raises(ValueError, match="not the name of a pod"):
         stateful.settings_of("laptop", "peers", 3)
 
 
-def test_the_first_pod_begins_only_when_all_others_know_no_cluster(stateful: Any, monkeypatch: Any) -> None:
-    rounds: list[dict[str, str]] = []
-    asked: list[int] = []
-    monkeypatch.setattr(stateful, "ask", lambda host: rounds[0][host])
-
-    def next_round(_seconds: float) -> None:
-        asked.append(1)
-        rounds.pop(0)
-
-    monkeypatch.setattr(stateful.time, "sleep", next_round)
-    silent = {"b": stateful.SILENT, "c": stateful.NONE}
-    rounds[:] = [silent, silent, {"b": stateful.NONE, "c": stateful.NONE}]
-    assert stateful.must_begin(["b", "c"], has_data=False)
-    assert len(asked) == 2, "it waits for the one that does not answer"
-    rounds[:] = [silent, {"b": stateful.A_CLUSTER, "c": stateful.NONE}]
-    assert not stateful.must_begin(["b", "c"], has_data=False)
-    rounds[:] = [silent]
-    assert not stateful.must_begin(["b", "c"], has_data=True), "a member that comes back does not wait for anybody"
+def test_the_first_pod_alone_may_begin_the_cluster(stateful: Any) -> None:
+    begins = [stateful.settings_of(f"metasrv-{ordinal}", "peers", 3)["METASRV_SINGLE"] for ordinal in range(3)]
+    assert begins == ["true", "false", "false"]
+    assert stateful.settings_of("metasrv-0", "peers", 3)["METASRV_JOIN"] == "metasrv-1.peers:28103,metasrv-2.peers:28103"

@@ -80,6 +80,14 @@ def test_liveness_does_not_look_at_the_cluster(node: Parts) -> None:
     assert unready == ["joined", "draining", "leader", "apply_lag"]
 
 
+def test_a_node_that_has_not_joined_says_for_whom_it_waits(node: Parts) -> None:
+    context, _, _ = node
+    context.joined = False
+    context.set_waiting_for("b:1 has not answered")
+    (check,) = (check for check in check_readiness(context, WRITABLE) if check.name == "joined")
+    assert check.reason.endswith("registered with the cluster: b:1 has not answered")
+
+
 @pytest.mark.parametrize(
     ("status", "passed"),
     [

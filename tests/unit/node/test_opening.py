@@ -11,9 +11,9 @@ import pytest
 from metasrv.grpc_api.export_lines import export_lines
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
-from metasrv.model.entries import RegularEntry, encode_regular_entry
+from metasrv.model.entries import RegularEntry, encode_membership_entry, encode_regular_entry
 from metasrv.model.errors import DataDamagedError
-from metasrv.model.types import Endpoint, LogId
+from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.log.format import CONTENT, TERM
 from metasrv.raft.replica import membership_in_force
@@ -73,6 +73,24 @@ def test_a_joining_node_belongs_to_nobody_yet(tmp_path: Path) -> None:
     assert not membership_in_force(data.store, data.machine).voters
     assert data.directory.identity.cluster_id is None
     data.close()
+
+
+def test_a_beginning_that_was_cut_off_before_the_cluster_had_a_name_is_finished(tmp_path: Path) -> None:
+    data = _open(tmp_path, bootstrap=False)
+    own = Member(ENDPOINT, data.directory.identity.incarnation)
+    data.store.add(encode_membership_entry(1, Membership(), Membership({1: own}, {})), 2, 0)
+    pending = data.store.take_pending()
+    assert pending is not None
+    data.writer.write(pending)
+    data.close()
+    again = _open(tmp_path, bootstrap=False)
+    name = again.directory.identity.cluster_id
+    assert name is not None
+    assert again.machine.cluster_id == name
+    again.close()
+    third = _open(tmp_path, bootstrap=False)
+    assert third.directory.identity.cluster_id == name
+    third.close()
 
 
 def test_d2_a_restart_keeps_every_entry_after_a_snapshot(tmp_path: Path) -> None:

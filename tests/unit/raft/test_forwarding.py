@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.consensus import JoinRequest
+from metasrv.consensus import JoinRequest, Standing
 from metasrv.model.commands import AddNode, Command, NodeReply, Reply
 from metasrv.model.errors import (
     InvalidRequestError,
@@ -41,6 +41,9 @@ class Leader:
 
     def cluster_id(self) -> str | None:
         return "cluster"
+
+    def standing(self) -> Standing:
+        return Standing(2, None, True)
 
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         del timeout_ms
@@ -77,6 +80,7 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert leader.proposed == [AddNode(NODE, False)]
     assert await asking.read_index(2, 100) == 7100
     assert await asking.cluster_id(NODE.endpoint, 100) == "cluster"
+    assert await asking.standing(NODE.endpoint, 100) == Standing(2, None, True)
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}

@@ -25,6 +25,7 @@ from metasrv.raft.peers.handshake import (
     Role,
     decode_refusal,
     encode_refusal,
+    other_cluster_in,
 )
 from metasrv.raft.peers.security import PeerSecurity, dialler_proof, session_keys, transcript_of
 
@@ -159,8 +160,12 @@ def test_a_node_without_a_cluster_may_talk_to_any(theirs: Any, ours: Any) -> Non
 
 
 def test_nodes_of_different_clusters_do_not_talk() -> None:
-    with pytest.raises(AuthenticationError, match="the caller belongs to cluster c2, this node to cluster c1"):
+    with pytest.raises(AuthenticationError, match="the caller belongs to cluster c2, this node to cluster c1") as refused:
         shake(OPEN, OPEN, identity(1, "c2"), identity(2, "c1"))
+    sentence = f"host:1 cannot be reached: it refused: {refused.value}"
+    assert other_cluster_in(sentence, "c2") == "c1"
+    assert other_cluster_in(sentence, None) is None
+    assert other_cluster_in("host:1 cannot be reached: Connection refused", "c2") is None
 
 
 def test_a_dialler_that_learns_of_another_cluster_turns_away_itself() -> None:
@@ -168,6 +173,7 @@ def test_a_dialler_that_learns_of_another_cluster_turns_away_itself() -> None:
     calling.challenged(pack((PROTOCOL_VERSION, b"a" * 32, False)))
     with pytest.raises(AuthenticationError, match="it belongs to cluster c2, this node to cluster c1"):
         calling.welcomed(pack((pack((2, "data-2", ("host", 1), "c2")), b"")))
+    assert other_cluster_in("it belongs to cluster c2, this node to cluster c1", "c1") == "c2"
 
 
 def test_two_nodes_with_one_id_do_not_talk_and_a_node_may_ask_itself() -> None:
