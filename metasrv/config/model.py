@@ -132,7 +132,7 @@ class RaftConfig(ConfigModel):
         default=None, description="Secret shared by all nodes; prefer the file or environment."
     )
     raft_accepted_secrets: tuple[Secret, ...] = Field(
-        default=(), description="Further secrets to accept while the secret is being replaced."
+        default=(), description="Further secrets to accept and prove while a secret is adopted or replaced."
     )
     raft_secret_strict: bool = Field(
         default=True, description="Refuse peers that prove no secret; turn it off only while the secret is rolled out."

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 
 from metasrv.config.model import Config
+from metasrv.model.limits import RAFT_SECRETS_MAX
 from metasrv.model.types import Endpoint
 
 NO_START_MODE = "at least one of `single` and `join` needs to be enabled"
@@ -116,8 +117,9 @@ def _check_raft_exposure(config: Config) -> Iterator[str]:
 
 def _check_secrets(config: Config) -> Iterator[str]:
     raft = config.raft_config
-    if raft.raft_secret is None and raft.raft_accepted_secrets:
-        yield "`raft_accepted_secrets` is set without `raft_secret`, the secret that this node itself would prove"
+    held = len(raft.raft_accepted_secrets) + (raft.raft_secret is not None)
+    if held > RAFT_SECRETS_MAX:
+        yield f"`raft_secret` and `raft_accepted_secrets` are {held} secrets; a node holds at most {RAFT_SECRETS_MAX}"
     if any(not secret.get_secret_value() for secret in raft.raft_accepted_secrets):
         yield "`raft_accepted_secrets` holds an empty secret"
 

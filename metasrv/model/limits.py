@@ -65,6 +65,8 @@ PEER_FRAME_SIZE_BYTES_MAX = COMMAND_SIZE_BYTES_MAX + 4 * MIB
 """One frame on a peer connection."""
 HELLO_SIZE_BYTES_MAX = 4096
 """A frame before the peer has proved who it is."""
+RAFT_SECRETS_MAX = 16
+"""Shared secrets of the raft port that a node holds at once; it proves each of them in one frame of the handshake."""
 HANDSHAKE_TIMEOUT_MS = 5_000
 """A connection that has not finished its handshake by then is closed."""
 PEER_CONNECTIONS_MAX = 256

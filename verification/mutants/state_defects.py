@@ -63,7 +63,7 @@ def _sweep_by_local_clock() -> list[Replacement]:
 
 
 def _time_stands_still() -> list[Replacement]:
-    """The larger one of the last time and the wall clock, as it was before R9."""
+    """The larger one of the last time and the wall clock, as it was before R10."""
 
     def now_ms(self: LogTime) -> int:
         self._base_ms = max(self._base_ms, self._clock.wall_ms())
@@ -108,17 +108,17 @@ STATE_MUTANTS = (
     Mutant("expiry by the local clock", "the node's own clock decides what has expired", _sweep_by_local_clock),
     Mutant(
         "time stands still",
-        "log time waits for a wall clock that is behind it (R9)",
+        "log time waits for a wall clock that is behind it (R10)",
         _time_stands_still,
         favours=("clock jump",),
     ),
     Mutant(
         "reads by the local clock",
-        "a read hides what has expired by the clock of the node that answers (R10)",
+        "a read hides what has expired by the clock of the node that answers (R11)",
         _reads_by_local_clock,
         favours=("clock jump",),
     ),
-    Mutant("no ticks", "an expiry waits for the next write of somebody (R10)", _no_ticks),
+    Mutant("no ticks", "an expiry waits for the next write of somebody (R11)", _no_ticks),
     Mutant("watch event lost", "the last change of an entry is not told to watchers", _watch_event_lost),
     Mutant("reads of many instants", "KvGetMany reads each key as it is when it is asked for", _reads_of_many_instants),
 )

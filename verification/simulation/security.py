@@ -7,7 +7,8 @@ from metasrv.raft.peers.security import PeerSecurity
 _OLD, _NEW = b"the simulated cluster's secret", b"the secret that takes its place"
 
 SECURITIES = ("no secret", "one secret", "secret changes", "secret rolled out")
-"""None has a secret; all have the same; half of them prove a new one already; half have none and none is demanded."""
+"""None has a secret; all have the same; half of them demand a new one that all accept; half have none and none is
+demanded."""
 STRANGER_INCARNATION = "a stranger"
 """The incarnation of every stranger, so that a node that admits one is found out."""
 OTHER_CLUSTER = "another cluster"
@@ -33,7 +34,7 @@ def security_of(name: str, node_id: int) -> PeerSecurity:
         case "one secret":
             return PeerSecurity(_OLD)
         case "secret changes":
-            return PeerSecurity(_NEW, (_OLD,)) if even else PeerSecurity(_OLD, (_NEW,))
+            return PeerSecurity(_NEW, (_NEW,)) if even else PeerSecurity(_OLD, (_NEW,))
         case "secret rolled out":
             return PeerSecurity(_OLD if even else None, strict=False)
     raise ValueError(f"{name!r} is none of {', '.join(SECURITIES)}")

@@ -3,7 +3,7 @@
     dialler                                acceptor
     HELLO (identity, role, nonce)    ->
                                      <-    CHALLENGE (nonce, whether it holds a secret)
-    PROOF (over both, or empty)      ->
+    PROOF (of each secret, or empty) ->
                                      <-    WELCOME (identity, proof over all of it)   or   REFUSAL (a sentence)
 
 The acceptor says nothing about itself before the dialler has proved what is demanded. Nodes talk only when both speak the
@@ -13,7 +13,6 @@ payloads in and payloads out: no socket, no clock. Runs on the event loop.
 
 from __future__ import annotations
 
-import hmac
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ from metasrv.raft.peers.security import (
     PeerSecurity,
     SessionKeys,
     acceptor_proof,
-    dialler_proof,
     session_keys,
     transcript_of,
 )
@@ -103,10 +101,9 @@ class DiallerHandshake:
         _check_version("it", tree[0])
         holds_secret = _built(tree, _challenge_in)
         self._challenge = payload
-        secret = self._security.secret
-        if secret is not None and holds_secret:
+        if self._security.verifies_proof and holds_secret:
             self._proves = True
-            return dialler_proof(secret, transcript_of(self._hello, payload))
+            return self._security.prove(transcript_of(self._hello, payload))
         if self._security.demands_proof:
             raise AuthenticationError("it holds no shared secret, but raft_secret_strict demands one of every peer")
         return b""
@@ -116,11 +113,12 @@ class DiallerHandshake:
         packed_identity, proof = _built(_tree(payload), _welcome_in)
         remote = _built(_tree(packed_identity), _identity_in)
         keys = None
-        if self._proves and self._security.secret is not None:
+        if self._proves:
             transcript = transcript_of(self._hello, self._challenge, packed_identity)
-            if not hmac.compare_digest(proof, acceptor_proof(self._security.secret, transcript)):
+            secret = self._security.secret_confirmed(proof, transcript)
+            if secret is None:
                 raise AuthenticationError("its proof of the shared secret (raft_secret) is wrong")
-            keys = session_keys(self._security.secret, transcript)
+            keys = session_keys(secret, transcript)
         refusal = _different_clusters("it", self._identity.cluster_id, remote.cluster_id)
         if refusal is not None:
             raise AuthenticationError(refusal)
@@ -141,8 +139,8 @@ class AcceptorHandshake:
 
     @property
     def unproven(self) -> bool:
-        """Whether the dialler was let in without a proof although this node holds a secret."""
-        return self._security.verifies_proof and self._secret is None
+        """Whether the dialler was let in without a proof although this node has a secret, which is not only accepted."""
+        return self._security.secret is not None and self._secret is None
 
     def greeted(self, payload: bytes) -> bytes:
         """Payload of the CHALLENGE that answers a HELLO."""

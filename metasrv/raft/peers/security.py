@@ -16,6 +16,8 @@ from typing import Any, Protocol
 from metasrv.model.errors import ConfigError
 
 NONCE_SIZE_BYTES = 32
+PROOF_SIZE_BYTES = 32
+"""An HMAC-SHA256."""
 
 _DIALLER_PROOF = b"metasrv peer 1: the dialler holds the secret"
 _ACCEPTOR_PROOF = b"metasrv peer 1: the acceptor holds the secret"
@@ -49,10 +51,11 @@ class RaftSecurityConfig(Protocol):
 class PeerSecurity:
     """What this node proves and what it demands.
 
-    It proves `secret` when it dials, and takes `accepted` from diallers as well while the secret is being changed. With
-    `strict` off, a peer that proves nothing is let in and logged (for a roll-out); a wrong proof is always refused.
-    `strict` has no effect without a secret. With TLS contexts every connection is mutually authenticated by certificate
-    as well.
+    Two nodes talk when they hold a secret in common, whichever of them has it as `secret` and whichever among
+    `accepted`; so a change of secrets has no order in which a node could be locked out. `secret` decides what a node
+    demands: with `strict` (which has no effect without one) every peer has to prove a secret. With `strict` off, a peer
+    that proves nothing is let in and logged; a wrong proof is always refused. With TLS contexts every connection is
+    mutually authenticated by certificate as well.
     """
 
     secret: bytes | None = field(default=None, repr=False)
@@ -85,16 +88,34 @@ class PeerSecurity:
     @property
     def verifies_proof(self) -> bool:
         """Whether a dialler's proof means anything here."""
-        return self.secret is not None or bool(self.accepted)
+        return bool(self.held)
+
+    @property
+    def held(self) -> tuple[bytes, ...]:
+        """Every secret of this node once, its own first."""
+        own = () if self.secret is None else (self.secret,)
+        return tuple(dict.fromkeys(own + self.accepted))
 
     @property
     def demands_proof(self) -> bool:
         return self.strict and self.secret is not None
 
-    def secret_behind(self, proof: bytes, transcript: bytes) -> bytes | None:
-        """The secret with which a dialler made `proof`, or None when this node does not hold it."""
-        candidates = (() if self.secret is None else (self.secret,)) + self.accepted
-        matching = [secret for secret in candidates if hmac.compare_digest(proof, dialler_proof(secret, transcript))]
+    def prove(self, transcript: bytes) -> bytes:
+        """A dialler's proofs of all the secrets that it holds, one after the other."""
+        return b"".join(dialler_proof(secret, transcript) for secret in self.held)
+
+    def secret_behind(self, proofs: bytes, transcript: bytes) -> bytes | None:
+        """The first secret of this node that a dialler proved, or None when the two have none in common."""
+        given = [proofs[start : start + PROOF_SIZE_BYTES] for start in range(0, len(proofs), PROOF_SIZE_BYTES)]
+        for secret in self.held:
+            wanted = dialler_proof(secret, transcript)
+            if any(hmac.compare_digest(proof, wanted) for proof in given):
+                return secret
+        return None
+
+    def secret_confirmed(self, proof: bytes, transcript: bytes) -> bytes | None:
+        """The secret with which an acceptor made `proof`, or None when this node does not hold it."""
+        matching = [secret for secret in self.held if hmac.compare_digest(proof, acceptor_proof(secret, transcript))]
         return matching[0] if matching else None
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from metasrv.config.model import Config
 from metasrv.config.validate import cross_problems, is_loopback
+from metasrv.model.limits import RAFT_SECRETS_MAX
 
 NO_START_MODE = "at least one of `single` and `join` needs to be enabled"
 
@@ -90,8 +91,12 @@ def test_an_exposed_raft_port_needs_one_of_three_ways(host: str, tmp_path: Path)
 
 
 def test_secrets_that_can_not_work() -> None:
-    assert problems(single=True, raft_accepted_secrets=("x",)) == [
-        "`raft_accepted_secrets` is set without `raft_secret`, the secret that this node itself would prove",
+    assert problems(single=True, raft_accepted_secrets=("x",)) == []  # the first step of adopting a secret
+    many = tuple(map(str, range(RAFT_SECRETS_MAX)))
+    assert problems(single=True, raft_accepted_secrets=many) == []
+    assert problems(single=True, raft_secret="x", raft_accepted_secrets=many) == [
+        f"`raft_secret` and `raft_accepted_secrets` are {RAFT_SECRETS_MAX + 1} secrets; a node holds at most "
+        f"{RAFT_SECRETS_MAX}"
     ]
     assert problems(single=True, raft_secret="x", raft_accepted_secrets=("",)) == [
         "`raft_accepted_secrets` holds an empty secret"

@@ -11,8 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metasrv.config.model import RaftConfig
 from metasrv.model.errors import AuthenticationError, ConfigError, FrameError, PeerError
-from metasrv.model.limits import HELLO_SIZE_BYTES_MAX, IDENTITY_TEXT_CHARACTERS_MAX, REFUSAL_CHARACTERS_MAX
+from metasrv.model.limits import (
+    HELLO_SIZE_BYTES_MAX,
+    IDENTITY_TEXT_CHARACTERS_MAX,
+    RAFT_SECRETS_MAX,
+    REFUSAL_CHARACTERS_MAX,
+)
 from metasrv.model.types import Endpoint
 from metasrv.model.wire import pack, unpack
 from metasrv.raft.peers.handshake import (
@@ -27,7 +33,8 @@ from metasrv.raft.peers.handshake import (
     encode_refusal,
     other_cluster_in,
 )
-from metasrv.raft.peers.security import PeerSecurity, dialler_proof, session_keys, transcript_of
+from metasrv.raft.peers.security import PROOF_SIZE_BYTES, PeerSecurity, dialler_proof, session_keys, transcript_of
+from tests.support.secret_procedure import documented_steps
 
 OLD, NEW = b"old secret", b"new secret"
 OPEN = PeerSecurity()
@@ -102,22 +109,44 @@ def test_a_wrong_secret_is_refused_strict_or_not(strict: Any) -> None:
         shake(PeerSecurity(OLD), PeerSecurity(NEW, strict=strict))
 
 
-def test_every_step_of_a_rotation_works_with_every_neighbouring_step() -> None:
-    steps = [
-        PeerSecurity(OLD, strict=True),
-        PeerSecurity(OLD, (NEW,), strict=True),
-        PeerSecurity(NEW, (OLD,), strict=True),
-        PeerSecurity(NEW, strict=True),
-    ]
+@pytest.mark.parametrize("before", [PeerSecurity(OLD), OPEN], ids=["rotated", "adopted"])
+def test_every_documented_step_to_a_new_secret_works_with_the_neighbouring_step(before: PeerSecurity) -> None:
+    old = None if before.secret is None else before.secret.decode()
+    procedure = documented_steps(old, NEW.decode())
+    steps = [before, *(PeerSecurity.from_config(RaftConfig.model_validate(step._asdict())) for step in procedure)]
     for left, right in itertools.pairwise(steps):
         for pair in ((left, right), (right, left), (left, left), (right, right)):
-            assert shake(*pair)[0].keys is not None
+            assert shake(*pair)[0].keys is not None or not any(security.demands_proof for security in pair)
+    assert steps[-1].demands_proof
     with pytest.raises(AuthenticationError):
         shake(steps[0], steps[-1])
 
 
+def test_nodes_talk_whichever_setting_holds_the_secret_they_have_in_common() -> None:
+    settings = [(NEW, ()), (OLD, (NEW,)), (NEW, (OLD,)), (b"third", (b"fourth", NEW))]
+    holders = [PeerSecurity(own, accepted) for own, accepted in settings]
+    for dialler, acceptor in itertools.product(holders, repeat=2):
+        dialled, accepted, unproven = shake(dialler, acceptor)
+        assert dialled.keys is not None
+        assert (dialled.keys, unproven) == (accepted.keys, False)
+    with pytest.raises(AuthenticationError, match="differ"):
+        shake(PeerSecurity(OLD, (b"third",)), STRICT)
+
+
 def test_accepted_secrets_count_before_the_node_has_its_own() -> None:
-    assert shake(PeerSecurity(NEW), PeerSecurity(None, (NEW,)))[1].keys is not None
+    for pair in ((STRICT, PeerSecurity(None, (NEW,))), (PeerSecurity(None, (NEW,)), STRICT)):
+        assert shake(*pair)[0].keys is not None
+
+
+def test_proofs_of_as_many_secrets_as_a_node_may_hold_fit_a_frame() -> None:
+    many = PeerSecurity(NEW, tuple(bytes([number]) for number in range(RAFT_SECRETS_MAX - 1)))
+    assert len(many.prove(b"")) == RAFT_SECRETS_MAX * PROOF_SIZE_BYTES < HELLO_SIZE_BYTES_MAX
+    assert shake(many, PeerSecurity(bytes([RAFT_SECRETS_MAX - 2])))[1].keys is not None
+
+
+@pytest.mark.parametrize("proofs", [b"x", b"x" * 31, b"x" * 33, b"x" * HELLO_SIZE_BYTES_MAX])
+def test_bytes_that_are_no_proofs_prove_nothing(proofs: bytes) -> None:
+    assert STRICT.secret_behind(proofs, b"transcript") is None
 
 
 def test_a_proof_does_not_fit_another_connection() -> None:
