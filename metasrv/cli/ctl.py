@@ -139,7 +139,15 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     transfer = _add_admin_command(
         commands, "transfer-leader", ctl_admin.transfer_leader, "hand leadership to another node"
     )
-    transfer.add_argument("--to", type=_unsigned, metavar="ID", help="node to hand it to; by default the next voter")
+    transfer.add_argument("--to", type=_unsigned, metavar="ID", help="voter to hand it to; by default the next one")
+    transfer.add_argument(
+        "--wait",
+        type=_positive,
+        nargs="?",
+        const=ctl_admin.TRANSFER_WAIT_SECONDS_DEFAULT,
+        metavar="SECONDS",
+        help=f"wait until the leadership has arrived, {ctl_admin.TRANSFER_WAIT_SECONDS_DEFAULT} s by default",
+    )
     _add_admin_command(
         commands,
         "trigger-snapshot",

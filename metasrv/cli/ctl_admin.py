@@ -10,6 +10,7 @@ import http.client
 import json
 import os
 import ssl
+import time
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -20,7 +21,11 @@ TIMEOUT_SECONDS = 10.0
 TOKEN_VARIABLE = "METASRV_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 BODY_SIZE_BYTES_MAX = 64 * 1024 * 1024
 
+TRANSFER_WAIT_SECONDS_DEFAULT = 10
+_POLL_SECONDS = 0.1
+
 _TRANSFER = ("from", "to", "voter_ids")
+_STATUS = ("voters", "leader")
 _FEATURES = ("features", "enabled")
 
 
@@ -93,9 +98,35 @@ def client_of(arguments: argparse.Namespace) -> AdminClient:
 
 
 def transfer_leader(arguments: argparse.Namespace) -> None:
-    answer = client_of(arguments).json("/v1/ctrl/trigger_transfer_leader", _TRANSFER, to=arguments.to)
+    """Ask for a transfer, only to a voter: the route answers 200 to any id, and then nothing happens."""
+    client = client_of(arguments)
+    if arguments.to is not None:
+        _require_voter(client, arguments.to)
+    answer = client.json("/v1/ctrl/trigger_transfer_leader", _TRANSFER, to=arguments.to)
     print(f"triggered leader transfer from {answer['from']} to {answer['to']}.")
-    print(f"voter ids: {answer['voter_ids']}")
+    print(f"voter ids: {answer['voter_ids']}", flush=True)
+    if arguments.wait is not None:
+        _wait_for_leader(client, int(answer["to"]), arguments.wait)
+        print(f"node {answer['to']} leads.")
+
+
+def _require_voter(client: AdminClient, node_id: int) -> None:
+    voter_ids = sorted(int(voter["name"]) for voter in client.json("/v1/cluster/status", _STATUS)["voters"])
+    if node_id not in voter_ids:
+        raise InvalidRequestError(f"node {node_id} is no voter, so it cannot lead; voter ids: {voter_ids}")
+
+
+def _wait_for_leader(client: AdminClient, node_id: int, timeout_seconds: int) -> None:
+    """Return when the node that was asked says that `node_id` leads. Raises NotDoneError when it does not in time."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        leader = client.json("/v1/cluster/status", _STATUS)["leader"]
+        if leader is not None and int(leader["name"]) == node_id:
+            return
+        if time.monotonic() >= deadline:
+            known = "no leader is known" if leader is None else f"node {leader['name']} leads"
+            raise NotDoneError(f"node {node_id} does not lead after {timeout_seconds} s: {known}")
+        time.sleep(_POLL_SECONDS)
 
 
 def trigger_snapshot(arguments: argparse.Namespace) -> None:

@@ -98,6 +98,8 @@ def _check_leave(config: Config) -> Iterator[str]:
     raft = config.raft_config
     if raft.leave_id is not None and not raft.leave_via:
         yield f"`leave_id` is {raft.leave_id} but `leave_via` names no node to ask; give both or neither"
+    if raft.leave_via and raft.leave_id is None:
+        yield "`leave_via` names nodes to ask but `leave_id` does not say which node shall leave; give both or neither"
 
 
 # ----------------------------------------------------------------------------- security

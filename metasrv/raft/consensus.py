@@ -25,6 +25,7 @@ from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.beginning import Beginning
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.forwarding import Answering, Forwarding
+from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.transfer import LeadershipTransfer
@@ -56,6 +57,12 @@ class RaftConsensus:
             propose=self.propose_local,
             leader_id=replica.leader_id,
             applied_index=replica.applied_index,
+            holders=IdHolders(
+                clock=resources.clock,
+                engine=replica.engine,
+                registered=lambda node_id: replica.machine.nodes.get(node_id),
+                election_timeout_max_seconds=resources.settings.election_timeout_max_ms / 1000,
+            ),
         )
         self._transfer = LeadershipTransfer(
             clock=resources.clock,

@@ -24,6 +24,7 @@ from metasrv.model.errors import (
 from metasrv.model.types import Member, Membership
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine import LEADER, Engine
+from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.log.format import TERM, kind_of
 from metasrv.raft.log.store import LogStore
 from metasrv.state.command_rules import validate_command
@@ -50,6 +51,7 @@ class MembershipChanges:
         propose: Callable[[Command, int], Awaitable[Reply]],
         leader_id: Callable[[], int | None],
         applied_index: Callable[[], int],
+        holders: IdHolders,
     ) -> None:
         self._own_id = node_id
         self._clock = clock
@@ -60,6 +62,7 @@ class MembershipChanges:
         self._propose = propose
         self._leader_id = leader_id
         self._applied_index = applied_index
+        self._holders = holders
         self._lock = asyncio.Lock()
         self._last_change_index = 0
 
@@ -120,10 +123,12 @@ class MembershipChanges:
     async def _remove_other_directory(self, node_id: int, wanted: Member, deadline: float) -> None:
         """A member with this id but another data directory was wiped: it must leave before it may join.
 
-        It may have forgotten votes and entries, so it must not go on as the voter it was.
+        It may have forgotten votes and entries, so it must not go on as the voter it was. As long as that member is
+        heard it was not wiped: somebody else uses its id, and is refused.
         """
         member = self._engine.membership().member(node_id)
         if member is not None and member.incarnation != wanted.incarnation:
+            self._holders.refuse_if_heard(node_id, member)
             logger.warning("node %d comes back with a new data directory; its old membership is removed first", node_id)
             await self._change(lambda now: _without(now, node_id), deadline)
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
+from metasrv.model.errors import JoinError, LeaveError
 from metasrv.testing.processes import ProcessCluster
+from tests.conftest import StartCluster
 
 
-def leave(leave_id: int, *via: str) -> subprocess.CompletedProcess[str]:
+def leave(leave_id: int, *via: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "metasrv.cli.server", "--leave-id", str(leave_id)]
     for address in via:
         command += ["--leave-via", address]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    given = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=given)
 
 
 def names(nodes: list[dict[str, object]]) -> list[str]:
@@ -112,3 +116,45 @@ async def test_a_node_with_an_empty_disk_is_not_counted_before_it_has_the_data(
     await cluster.wait_until_equal()
     async with cluster.node_client(wiped) as client:
         assert await client.get("k") == b"v"
+
+
+async def test_a_second_process_with_the_id_of_a_healthy_member_is_refused_until_that_one_is_silent(
+    cluster: ProcessCluster,
+) -> None:
+    """It put the healthy one out within a second: three voters of which two answered."""
+    leader = await cluster.wait_for_leader()
+    holder = next(node_id for node_id in cluster.nodes if node_id != leader)
+    second = cluster.add_node(join=[str(cluster.nodes[leader].raft)], id=holder)
+    cluster.start(second, "--wait-leader-timeout", "2500")
+    assert await cluster.wait_exit(second) == JoinError.exit_code
+    said = cluster.nodes[second].output()
+    assert f"node id {holder} is in use by the node at {cluster.nodes[holder].raft}" in said
+    statuses = await cluster.wait_for_statuses(lambda seen: len(seen) == 3, "three nodes to answer")
+    assert all(names(status["voters"]) == ["1", "2", "3"] for status in statuses.values())
+    assert statuses[leader]["failure_tolerance"] == 1
+    assert next(peer for peer in statuses[leader]["peers"] if peer["id"] == holder)["lag"] == 0
+
+    cluster.forget(second)
+    await cluster.kill(holder)
+    cluster.rejoin_from_scratch(holder)
+    cluster.start(holder)
+    await cluster.wait_until(
+        lambda: "Databend Metasrv started" in cluster.nodes[holder].output().rpartition("Mode: join")[2],
+        "the node with an empty directory to take the place of the one that is silent",
+    )
+    await cluster.wait_for_leader(members=3)
+    await cluster.wait_until_equal()
+
+
+async def test_a_cluster_with_a_raft_secret_removes_a_node_only_for_who_has_it(start_cluster: StartCluster) -> None:
+    cluster: ProcessCluster = start_cluster(3, settings={"raft_secret": "one secret"})
+    leader = await cluster.boot()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    via = str(cluster.nodes[staying].raft)
+    refused = leave(leaving, via)
+    assert refused.returncode == LeaveError.exit_code
+    assert "this node demands the shared secret (raft_secret) and the caller proved none" in refused.stderr
+    assert leave(leaving, via, METASRV_RAFT_SECRET="one secret").returncode == 0
+    status = await cluster.status(leader)
+    assert status is not None
+    assert str(leaving) not in names(status["voters"])

@@ -17,6 +17,7 @@ from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.messages import AppendEntries, LeaderPing, PreVote, RequestVote, SnapshotChunk
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.core.reads import ReadIndex
+from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica
@@ -213,6 +214,10 @@ def _transfer_never_ends() -> list[Replacement]:
     return [(Snapshots, "end_unwanted", lambda _self, _wants, _lags: None)]
 
 
+def _id_in_use_is_given_away() -> list[Replacement]:
+    return [(IdHolders, "refuse_if_heard", lambda _self, _node_id, _holder: None)]
+
+
 CONSENSUS_MUTANTS = (
     Mutant(
         "tail committed during snapshot",
@@ -253,6 +258,12 @@ CONSENSUS_MUTANTS = (
         "a change is taken while another is not committed (D6)",
         _changes_overlap,
         ("add two nodes at once",),
+    ),
+    Mutant(
+        "id in use given away",
+        "a member that is heard is put out by another directory that asks for its id",
+        _id_in_use_is_given_away,
+        ("id reuse",),
     ),
     Mutant(
         "read index without a round",

@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass, replace
 
 from verification.simulation.disk_faults import DISK_FAULTS
+from verification.simulation.identity_faults import IDENTITY_FAULTS
 from verification.simulation.machine import Tuning
 from verification.simulation.membership_faults import MEMBERSHIP_FAULTS
 from verification.simulation.nemesis import Inflict, PlannedFault
@@ -27,6 +28,7 @@ FAULTS: dict[str, Inflict] = {
     **MEMBERSHIP_FAULTS,
     **OVERTAKING_FAULTS,
     **WIRE_FAULTS,
+    **IDENTITY_FAULTS,
 }
 
 FORMATION_SHARE = 0.03
@@ -39,6 +41,9 @@ _BUFFERS = ((256, 512), (4_096, 16_384), (1_048_576, None))
 """Bytes of a connection that the systems hold, and bytes that may wait besides; small ones make connections pause."""
 _APART_FROM = 100
 """The number of the first of these faults in a plan."""
+_IDENTITY_SHARE = 0.15
+"""Share of histories with faults of identity, which are drawn apart from all others."""
+_IDENTITY_FROM = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ def make_plan(seed: int) -> Plan:
     wire_source = random.Random(f"{seed}/wire")
     wire = _wire(wire_source)
     drawn = _faults(random.Random(f"{seed}/faults"), count, seconds) + _faults_apart(wire_source, seconds)
+    drawn += _identity_faults(random.Random(f"{seed}/identity"), seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
     # Longer for a fault that needs the time.
     seconds = max([seconds, *(fault.at_seconds + 1.8 for fault in faults if fault.kind == "deaf leader")])
@@ -107,7 +113,7 @@ def _wire(source: random.Random) -> Wire:
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Random kinds at random times; often one kind several times, as faults of one kind find more together."""
-    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART))
+    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART) - IDENTITY_FAULTS.keys())
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
     return [PlannedFault(i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(chosen)]
@@ -116,6 +122,13 @@ def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFa
 def _faults_apart(source: random.Random, seconds: float) -> list[PlannedFault]:
     kinds = [source.choice(sorted(_DRAWN_APART)) for _ in range(source.choice((0, 0, 1, 2)))]
     return [PlannedFault(_APART_FROM + i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(kinds)]
+
+
+def _identity_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
+    if source.random() >= _IDENTITY_SHARE:
+        return []
+    kind = source.choice(sorted(IDENTITY_FAULTS))
+    return [PlannedFault(_IDENTITY_FROM, kind, seconds * 0.9 * source.random())]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

@@ -12,6 +12,7 @@ import pytest
 from metasrv.cli import ctl, ctl_admin, ctl_grpc
 from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
+from metasrv.testing.hand_clock import HandClock
 
 GRPC = "127.0.0.1:9191"
 ADMIN = "127.0.0.1:28002"
@@ -99,14 +100,29 @@ def test_failures_have_exit_codes(
     assert (printed.out, printed.err) == ("", text)
 
 
+STATUS = "/v1/cluster/status"
+TRANSFER = "/v1/ctrl/trigger_transfer_leader"
+TRANSFERRED = '{"from":0,"to":2,"voter_ids":[0,1,2]}'
+
+
+def status_led_by(leader: int | None) -> str:
+    voters = ",".join(f'{{"name":"{node_id}"}}' for node_id in (0, 1, 2))
+    named = "null" if leader is None else f'{{"name":"{leader}"}}'
+    return f'{{"voters":[{voters}],"leader":{named}}}'
+
+
 class FakeAdmin:
     """Answers as a node's admin API would."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: str, *statuses: str) -> None:
+        """`statuses` are what the status route says, one after the other; the last one stays."""
         self.asked: list[tuple[str, dict[str, object]]] = []
+        coming = list(statuses)
 
         def text(client: AdminClient, path: str, **query: object) -> str:
             self.asked.append((path, {name: value for name, value in query.items() if value is not None}))
+            if path == STATUS and coming:
+                return coming.pop(0) if len(coming) > 1 else coming[0]
             return answer
 
         monkeypatch.setattr(AdminClient, "text", text)
@@ -115,10 +131,10 @@ class FakeAdmin:
 def test_admin_commands_print_what_upstream_prints(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    admin = FakeAdmin(monkeypatch, '{"from":0,"to":2,"voter_ids":[0,1,2]}')
+    admin = FakeAdmin(monkeypatch, TRANSFERRED, status_led_by(0))
     assert ctl.main(["transfer-leader", "--to", "2"]) == 0
     assert capsys.readouterr().out == "triggered leader transfer from 0 to 2.\nvoter ids: [0, 1, 2]\n"
-    assert admin.asked == [("/v1/ctrl/trigger_transfer_leader", {"to": 2})]
+    assert admin.asked == [(STATUS, {}), (TRANSFER, {"to": 2})]
 
     FakeAdmin(monkeypatch, "null")
     assert ctl.main(["trigger-snapshot"]) == 0
@@ -131,6 +147,37 @@ def test_admin_commands_print_what_upstream_prints(
     assert admin.asked == [("/v1/features/set", {"feature": "dummy", "enable": "true"})]
     assert ctl.main(["list-features"]) == 0
     assert capsys.readouterr().out == pretty
+
+
+def test_leadership_is_not_asked_for_a_node_that_is_no_voter(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin = FakeAdmin(monkeypatch, TRANSFERRED, status_led_by(0))
+    assert ctl.main(["transfer-leader", "--to", "7"]) == 1
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "Error: node 7 is no voter, so it cannot lead; voter ids: [0, 1, 2]\n")
+    assert admin.asked == [(STATUS, {})]
+
+
+def test_a_transfer_that_is_waited_for_ends_when_the_leadership_has_arrived(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FakeAdmin(monkeypatch, TRANSFERRED, status_led_by(0), status_led_by(None), status_led_by(2))
+    monkeypatch.setattr(ctl_admin, "_POLL_SECONDS", 0.0)
+    assert ctl.main(["transfer-leader", "--wait"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "node 2 leads."
+
+
+@pytest.mark.parametrize(("leader", "known"), [(0, "node 0 leads"), (None, "no leader is known")])
+def test_a_transfer_that_does_not_arrive_fails_and_says_who_leads(
+    leader: int | None, known: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FakeAdmin(monkeypatch, TRANSFERRED, status_led_by(leader))
+    clock = HandClock(step_seconds=0.6)
+    monkeypatch.setattr(ctl_admin, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr("time.monotonic", clock.monotonic)
+    assert ctl.main(["transfer-leader", "--wait", "1"]) == 1
+    assert capsys.readouterr().err == f"Error: node 2 does not lead after 1 s: {known}\n"
 
 
 @pytest.mark.parametrize("answer", ["", "null", "[]", "{}", '{"from":1}', "<html>"])

@@ -27,7 +27,6 @@ def problems(top: dict[str, Any] | None = None, **raft: Any) -> list[str]:
         ({}, [NO_START_MODE]),
         ({"single": True, "join": ("other:28103",)}, []),
         ({"leave_via": ("other:28103",), "leave_id": 3}, []),
-        ({"leave_via": ("other:28103",)}, []),
     ],
 )
 def test_start_mode(raft: dict[str, Any], expected: list[str]) -> None:
@@ -40,6 +39,13 @@ def test_join_must_not_name_the_own_listener() -> None:
     assert problems(**own, join=join) == ["--join must not be set to itself"]
     assert problems(**own, join=("127.0.0.1:28104", "localhost:28103")) == []
     assert problems(**own, join=join, leave_via=("other:28103",), leave_id=1) == []
+
+
+def test_leave_via_without_a_node_that_shall_leave() -> None:
+    for given in ({"single": True}, {"join": ("other:28103",)}, {}):
+        assert problems(**given, leave_via=("other:28103",)) == [
+            "`leave_via` names nodes to ask but `leave_id` does not say which node shall leave; give both or neither"
+        ]
 
 
 def test_leave_id_without_anybody_to_ask() -> None:

@@ -24,17 +24,20 @@ from metasrv.model.limits import KEY_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.messages import AppendReply, LeaderPing
+from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.log.format import INDEX, TERM
 from metasrv.raft.membership import _POLL_SECONDS as CATCH_UP_POLL_SECONDS
 from metasrv.raft.membership import MembershipChanges
 from metasrv.state import command_rules
-from metasrv.testing.hand_clock import HandClock
 from tests.support.raft_bench import Bench, elect, make_bench, member, membership, noop
 from tests.support.raft_stock import stock_engine
 from tests.support.state_bench import NOW_MS
 from tests.support.state_bench import Bench as StateBench
 
 pytestmark = pytest.mark.virtual_time
+
+_SILENCE_SECONDS = 3 * 0.6 + 0.1
+"""Longer than a holder of an id has to be silent before another directory may take it."""
 
 
 class _Changes:
@@ -50,7 +53,7 @@ class _Changes:
         """What a process that came back to lead has: nothing remembered of earlier changes."""
         return MembershipChanges(
             node_id=2,
-            clock=HandClock(),
+            clock=self.bench.clock,
             engine=self.bench.engine,
             store=self.bench.store,
             free=self._free,
@@ -58,6 +61,12 @@ class _Changes:
             propose=self._propose,
             leader_id=self.bench.engine.leader_id,
             applied_index=lambda: self.applied,
+            holders=IdHolders(
+                clock=self.bench.clock,
+                engine=self.bench.engine,
+                registered=lambda _node_id: None,
+                election_timeout_max_seconds=0.6,
+            ),
         )
 
     async def _free(self) -> None:
@@ -241,11 +250,38 @@ async def test_a_node_that_lost_its_disk_while_it_caught_up_is_admitted_with_the
     leading = _leading(tmp_path)
     lost = _join(leading, 4, "directory-4")
     await _learns(leading, 4, "directory-4")
+    leading.bench.clock.advance(_SILENCE_SECONDS)
     again = _join(leading, 4, "another directory")
     await _learns(leading, 4, "another directory")
     with pytest.raises(MembershipError, match="or admitted with another data directory"):
         await lost
     again.cancel()
+
+
+async def test_an_id_whose_holder_is_heard_is_refused_and_taken_over_once_it_is_silent(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    bench = leading.bench
+    bench.clock.advance(60.0)
+    bench.guards.incoming(3, AppendReply(bench.engine.term(), 1, False, False, 0), bench.clock.monotonic())
+    for _ in range(2):  # also when it asks again
+        with pytest.raises(MembershipError, match=r"id 3 is in use by the node at 127\.0\.0\.1:28103.*of its own"):
+            await _join(leading, 3, "another directory")
+        bench.clock.advance(_SILENCE_SECONDS / 3)
+    assert bench.engine.membership().voters[3].incarnation == "directory-3"
+    assert leading.proposed == []
+
+    bench.clock.advance(_SILENCE_SECONDS)
+    taking = _join(leading, 3, "another directory")
+    await _learns(leading, 3, "another directory")
+    assert set(bench.engine.membership().voters) == {1, 2}
+    taking.cancel()
+
+
+async def test_a_new_leader_gives_every_holder_of_an_id_time_to_be_heard(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    with pytest.raises(MembershipError, match="id 3 is in use"):
+        await _join(leading, 3, "another directory")
+    assert set(leading.bench.engine.membership().voters) == {1, 2, 3}
 
 
 async def _until(condition: Callable[[], bool]) -> None:
