@@ -22,12 +22,14 @@ from metasrv.raft.core.messages import SnapshotChunk
 from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.observer import RaftObserver
+from metasrv.state.conversion import accept_snapshot
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter, verify_snapshot
 
 logger = logging.getLogger(__name__)
 
 INCOMING_NAME = "incoming.tmp"
 _LEFTOVER_NAME = "leftover.tmp"
+_DRAFT_ENDINGS = (".tmp", ".tmp-journal")
 KEPT_FILES = 2
 RESEND_SECONDS = 1.0
 """Time before the same snapshot is sent again to a peer that still lags: it may be checking it, or could not use it."""
@@ -131,9 +133,10 @@ class Snapshots:
         self._thread.submit(self._look, on_done=looked)
 
     def _look(self) -> SnapshotInfo | None:
-        leftover = os.path.join(self._directory, _LEFTOVER_NAME)
-        if os.path.exists(leftover):
-            os.unlink(leftover)
+        for name in os.listdir(self._directory):
+            # A transfer that has begun meanwhile writes to INCOMING_NAME; all other drafts are of an earlier run.
+            if name != INCOMING_NAME and name.endswith(_DRAFT_ENDINGS):
+                os.unlink(os.path.join(self._directory, name))
         files = self._files()
         return verify_snapshot(files[-1], None, self._cluster_id()) if files else None
 
@@ -337,7 +340,7 @@ class Snapshots:
                 return
             self._verified(info)
 
-        self._thread.submit(verify_snapshot, incoming.path, chunk.sha256, self._cluster_id(), on_done=checked)
+        self._thread.submit(accept_snapshot, incoming.path, chunk.sha256, self._cluster_id(), on_done=checked)
 
     def finish_receiving(self, success: bool) -> None:
         """The checked snapshot is installed, or not needed, or was given up."""

@@ -7,8 +7,9 @@ rollback, clears the cache. Runs on the event loop.
 
 from __future__ import annotations
 
+from metasrv.model.errors import StorageError
 from metasrv.model.types import SeqV
-from metasrv.state.store import Store
+from metasrv.state.store import CACHE_SIZE_KIB, Store, connect
 
 CACHE_SIZE_BYTES_MAX = 8 * 1024 * 1024
 """Records in memory, keys and values, both generations together. Small, because a generation is freed in one step."""
@@ -42,12 +43,12 @@ class CachedStore(Store):
         record = self.read(key)
         return 0 if record is None else record.seq
 
-    def put(self, key: str, record: SeqV) -> None:
-        super().put(key, record)
+    def put(self, key: str, record: SeqV, replaced: SeqV | None) -> None:
+        super().put(key, record, replaced)
         self._remember(key, record)
 
-    def delete(self, key: str) -> None:
-        super().delete(key)
+    def delete(self, key: str, record: SeqV) -> None:
+        super().delete(key, record)
         self._remember(key, None)
 
     def delete_range(self, start: str, end: str | None) -> None:
@@ -85,3 +86,16 @@ class CachedStore(Store):
             self._old = self._young
             self._young = {}
             self._young_size_bytes = 0
+
+
+def open_cached_store(path: str) -> CachedStore:
+    """The one connection that writes; raises StorageError where SQLite offers no write-ahead log."""
+    connection = connect(path, cache_size_kib=CACHE_SIZE_KIB)
+    try:
+        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StorageError(f"{path}: SQLite offers no write-ahead log on this file system (mode {mode})")
+        return CachedStore(path, connection)
+    except BaseException:
+        connection.close()
+        raise

@@ -84,7 +84,7 @@ class EntryEffects:
             if self.earliest_expire_ms is None or expire_ms < self.earliest_expire_ms:
                 self.earliest_expire_ms = expire_ms
         current = SeqV(self.seq, data, KVMeta(expire_at, self.time_ms))
-        self.store.put(key, current)
+        self.store.put(key, current, prev)
         self.key_count += prev is None
         self.expire_count += (expire_at is not None) - had_expiry
         if self.watched:
@@ -93,7 +93,7 @@ class EntryEffects:
 
     def remove(self, key: str, prev: SeqV) -> None:
         """Delete a record that exists."""
-        self.store.delete(key)
+        self.store.delete(key, prev)
         self.key_count -= 1
         self.expire_count -= prev.meta is not None and prev.meta.expire_at is not None
         if self.watched:

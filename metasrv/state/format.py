@@ -16,15 +16,21 @@ from metasrv.model.wire import byte_string, pack, unpack, unsigned
 
 APPLICATION_ID = 0x6D737276
 """`PRAGMA application_id` of every state and snapshot file: the letters `msrv`."""
-FORMAT_VERSION = 1
-"""`PRAGMA user_version`; raised when the schema changes."""
+FORMAT_VERSION = 2
+"""`PRAGMA user_version`; raised when the schema changes. `conversion.py` reads what came before."""
+INLINE_SIZE_BYTES_MAX = 512
+"""A larger value stands in the table `large`. Part of the format: it says where a value is looked for when it goes.
+
+SQLite reads a whole row to compare its key once the row is longer than about 1,000 bytes; a row with such a value and
+a usual key is shorter."""
 
 SCHEMA = (
     "CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-    # The data comes last: a test of the sequence number must not read the overflow pages of a large value.
-    # `expire_at` has no type, so that SQLite keeps a text (a number past 2**63) as it is.
+    # A value that is larger than INLINE_SIZE_BYTES_MAX is NULL here and stands in `large`, under the sequence number of
+    # its record. `expire_at` has no type, so that SQLite keeps a text (a number past 2**63) as it is.
     "CREATE TABLE kv(key TEXT PRIMARY KEY COLLATE BINARY, seq INTEGER NOT NULL, expire_ms INTEGER, expire_at,"
-    " proposed_at_ms INTEGER NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID",
+    " proposed_at_ms INTEGER NOT NULL, checksum INTEGER NOT NULL, data BLOB) WITHOUT ROWID",
+    "CREATE TABLE large(seq INTEGER PRIMARY KEY, data BLOB NOT NULL)",
     "CREATE INDEX expire ON kv(expire_ms, seq) WHERE expire_ms IS NOT NULL",
     "CREATE TABLE nodes(node_id TEXT PRIMARY KEY, node BLOB NOT NULL) WITHOUT ROWID",
     "CREATE TABLE features(name TEXT PRIMARY KEY) WITHOUT ROWID",

@@ -16,8 +16,9 @@ from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.model.errors import InvariantError, MetasrvError, StorageError
 from metasrv.model.types import LogId, Membership, Node, SeqV
-from metasrv.state.cached_store import CachedStore
+from metasrv.state.cached_store import open_cached_store
 from metasrv.state.command_rules import apply_command
+from metasrv.state.conversion import convert_state
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.effects import EntryEffects, RefusedCommandError
 from metasrv.state.expiry import TIME_MS_MAX, has_expired
@@ -39,7 +40,8 @@ from metasrv.state.instants import Instant, Instants
 from metasrv.state.reader import StateReader, read_cluster_id, read_membership
 from metasrv.state.registry import Registry, load_registry
 from metasrv.state.snapshot import tail_fits
-from metasrv.state.store import CACHE_SIZE_KIB, FILE_SWAP, Store, check_schema, connect, create_file, fault
+from metasrv.state.state_file import check_schema, create_file
+from metasrv.state.store import FILE_SWAP, Store, fault
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
 
@@ -88,8 +90,8 @@ class StateMachine:
     def open(cls, path: str) -> StateMachine:
         """Open the state file, or create an empty one where there is none.
 
-        Finishes an installation that a crash interrupted. Raises DataDamagedError for a file that is empty, foreign,
-        cut off or damaged, StorageError when the disk refuses.
+        Finishes an installation that a crash interrupted, and converts a file of an earlier format. Raises
+        DataDamagedError for a file that is empty, foreign, cut off or damaged, StorageError when the disk refuses.
         """
         try:
             finish_install(path)
@@ -98,7 +100,8 @@ class StateMachine:
                     raise damaged(path, "whole file", "the file is gone, but its write-ahead log is there")
                 create_file(path)
             check_file(path)
-            machine = cls(path, _open_store(path))
+            convert_state(path)
+            machine = cls(path, open_cached_store(path))
             machine._check_when_small()
             return machine
         except OSError as error:
@@ -153,6 +156,19 @@ class StateMachine:
     def secret(self, name: str) -> bytes | None:
         """A secret stored by SetClusterSecret."""
         return self._registry.secrets.get(name)
+
+    def free_size_bytes(self) -> tuple[int, int]:
+        """Bytes of the state file that hold nothing, and of all of it once its write-ahead log is moved."""
+        with self._store.faults():
+            return self._store.free_size_bytes()
+
+    def give_back_space(self, pages: int) -> None:
+        """Shorten the state file by up to so many of its free pages; changes nothing that anybody reads.
+
+        Raises StorageError or DataDamagedError.
+        """
+        with self._store.faults():
+            self._store.give_back(pages)
 
     def file_sizes(self) -> StateFileSizes:
         """What is on disk at this moment."""
@@ -303,7 +319,7 @@ class StateMachine:
             old.close()
             old_files.dispose()
             try:
-                self._store = _open_store(self._path)
+                self._store = open_cached_store(self._path)
                 self._load()
             except sqlite3.Error as error:
                 raise fault(self._path, error) from error
@@ -333,7 +349,7 @@ class StateMachine:
             if problem != "ok":
                 raise damaged(self._path, "inside the file", f"SQLite's quick check says: {problem}")
             counts = self._store.count_range("", None)
-            if counts != (self.key_count, self.expire_count):
+            if counts != (self.key_count, self.expire_count) or not self._store.large_values_fit():
                 raise damaged(self._path, "table kv", f"it holds {counts} records and expiries, its counters differ")
         except BaseException:
             self._store.close()
@@ -363,18 +379,6 @@ def _size_of(path: str) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
-
-
-def _open_store(path: str) -> Store:
-    connection = connect(path, cache_size_kib=CACHE_SIZE_KIB)
-    try:
-        mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise StorageError(f"{path}: SQLite offers no write-ahead log on this file system (mode {mode})")
-        return CachedStore(path, connection)
-    except BaseException:
-        connection.close()
-        raise
 
 
 def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> c.Reply:

@@ -1,4 +1,4 @@
-"""Snapshot files: a copy of the state at one instant, written, checked and read in a helper thread.
+"""Snapshot files: what is live in the state at one instant, written, checked and read in a helper thread.
 
 A snapshot is a state file in one piece (no write-ahead log) that also carries the log's last two entries, so that
 the engine can continue from it. Never touches the loop's connection.
@@ -16,11 +16,14 @@ from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.limits import STATE_LOG_COPY_FACTOR, STATE_LOG_PINNED_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.process.operating_system import sync_file
+from metasrv.state.copying import copy_live
 from metasrv.state.damage import check_file, damaged
+from metasrv.state.first_format import FIRST_FORMAT_VERSION, FIRST_SCHEMA, LARGE_NOWHERE
 from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail_out
 from metasrv.state.reader import READER_PAGE_RECORDS, read_cluster_id, read_membership
 from metasrv.state.registry import load_registry
-from metasrv.state.store import FILE_SWAP, Store, check_schema, connect, fault, sync_directory
+from metasrv.state.state_file import check_schema, remove_draft
+from metasrv.state.store import FILE_SWAP, Store, connect, fault, sync_directory
 
 __all__ = [
     "SnapshotInfo",
@@ -31,7 +34,6 @@ __all__ = [
     "verify_snapshot",
 ]
 
-_COPY_PAGES = 256
 _READ_SIZE_BYTES = 1024 * 1024
 
 
@@ -70,17 +72,18 @@ class SnapshotWriter:
     def write(self, destination: str, tail: SnapshotTail) -> SnapshotInfo:
         """Copy the pinned instant to `destination`, which appears complete and synced or not at all.
 
-        The instant is pinned until it is copied. Raises StorageError, also when the write-ahead log grows past its bound
-        meanwhile, or DataDamagedError when the state file proves damaged while it is read.
+        The file is as large as what is live. The instant is pinned until it is copied. Raises StorageError, also when
+        the write-ahead log grows past its bound meanwhile, or DataDamagedError when the state file proves damaged.
         """
         store = self._store
         if store is None:
             raise StorageError(f"{self._state_path}: nothing is pinned to write a snapshot of")
         draft = f"{destination}.tmp"
         try:
-            _remove(draft)
-            self._copy(store, draft, tail)
-            sha256, size_bytes = _digest(draft, sync=True)
+            meta = ((META_TAIL, tail_out(tail)),)
+            copy_live(store, draft, values_inside=False, meta=meta, copied=lambda _records: self._check_log())
+            self.close()  # the rest needs only the copy; the write-ahead log may begin anew
+            sha256, size_bytes = digest_of(draft, sync=True)
             os.replace(draft, destination)
             sync_directory(destination)
         except sqlite3.Error as error:
@@ -89,7 +92,7 @@ class SnapshotWriter:
             raise StorageError(f"{destination}: the snapshot could not be written: {error}") from error
         finally:
             self.close()
-            _remove(draft)
+            remove_draft(draft)
         applied = self._applied
         return SnapshotInfo(destination, applied.log_id, applied.key_count, applied.expire_count, size_bytes, sha256)
 
@@ -99,29 +102,8 @@ class SnapshotWriter:
             self._store.close()
             self._store = None
 
-    def _copy(self, store: Store, draft: str, tail: SnapshotTail) -> None:
-        copy = sqlite3.connect(draft, isolation_level=None)
-        try:
-            # A draft that a crash cuts short is thrown away, so it needs no journal; the whole is synced at the end.
-            copy.execute("PRAGMA synchronous = OFF")
-            copy.execute("PRAGMA journal_mode = OFF")
-            store.connection.backup(copy, pages=_COPY_PAGES, sleep=0.01, progress=self._check_log)
-        finally:
-            copy.close()
-            self.close()  # the rest needs only the copy; the write-ahead log may begin anew
-        # The copied header says WAL; reopened, the file can be turned into one in a single piece.
-        copy = sqlite3.connect(draft, isolation_level=None)
-        try:
-            copy.execute("PRAGMA synchronous = OFF")
-            mode = copy.execute("PRAGMA journal_mode = DELETE").fetchone()[0]
-            if mode != "delete":
-                raise StorageError(f"{draft}: the copy could not be closed into one file (journal mode {mode})")
-            Store(draft, copy).set_meta(META_TAIL, tail_out(tail))
-        finally:
-            copy.close()
-
-    def _check_log(self, _status: int, _remaining: int, _total: int) -> None:
-        """Called between two pieces of the copy: a copy that is far slower than the writes must not fill the disk."""
+    def _check_log(self) -> None:
+        """Called between two slices of the copy: a copy that is far slower than the writes must not fill the disk."""
         log_size_bytes = os.stat(f"{self._state_path}-wal").st_size
         limit = STATE_LOG_PINNED_SIZE_BYTES_MAX + STATE_LOG_COPY_FACTOR * os.stat(self._state_path).st_size
         if log_size_bytes > limit:
@@ -138,7 +120,7 @@ def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None
     """
     try:
         check_file(path)
-        digest, size_bytes = _digest(path, sync=False)
+        digest, size_bytes = digest_of(path, sync=False)
         if sha256 is not None and digest != sha256:
             raise damaged(path, "whole file", f"its SHA-256 is {digest}, not {sha256}")
         store = open_snapshot(path)
@@ -147,7 +129,7 @@ def verify_snapshot(path: str, sha256: str | None = None, cluster_id: str | None
     except sqlite3.Error as error:
         raise fault(path, error) from error
     try:
-        check_schema(path, store.connection)
+        check_snapshot_schema(path, store)
         problem = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if problem != "ok":
             raise damaged(path, "inside the file", f"SQLite's integrity check says: {problem}")
@@ -195,7 +177,7 @@ def _check_content(path: str, store: Store, cluster_id: str | None) -> Applied:
     read_membership(store)
     load_registry(store)
     counts = store.count_range("", None)
-    if counts != (applied.key_count, applied.expire_count):
+    if counts != (applied.key_count, applied.expire_count) or not store.large_values_fit():
         raise damaged(path, "table kv", f"it holds {counts} records and expiries, its counters say otherwise")
     own = read_cluster_id(store)
     if cluster_id is not None and own != cluster_id:
@@ -214,12 +196,30 @@ def _check_records(store: Store) -> None:
 
 
 def open_snapshot(path: str, *, shared: bool = False) -> Store:
-    """Read-only and without side files: nobody writes to a snapshot. `shared` when several threads use it in turn."""
+    """Read-only and without side files: nobody writes to a snapshot. Reads both formats.
+
+    `shared` when several threads use it in turn.
+    """
     uri = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
-    return Store(path, sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=not shared))
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=not shared)
+    try:
+        if connection.execute("PRAGMA user_version").fetchone()[0] == FIRST_FORMAT_VERSION:
+            connection.execute(LARGE_NOWHERE)
+    except BaseException:
+        connection.close()
+        raise
+    return Store(path, connection)
 
 
-def _digest(path: str, *, sync: bool) -> tuple[str, int]:
+def check_snapshot_schema(path: str, store: Store) -> None:
+    """As `check_schema`, for a file that `open_snapshot` opened: one of format 1 is good too."""
+    if store.execute("PRAGMA user_version").fetchone()[0] == FIRST_FORMAT_VERSION:
+        check_schema(path, store.connection, FIRST_FORMAT_VERSION, FIRST_SCHEMA)
+    else:
+        check_schema(path, store.connection)
+
+
+def digest_of(path: str, *, sync: bool) -> tuple[str, int]:
     digest = hashlib.sha256()
     size_bytes = 0
     with open(path, "rb", buffering=0) as file:
@@ -229,11 +229,3 @@ def _digest(path: str, *, sync: bool) -> tuple[str, int]:
             digest.update(chunk)
             size_bytes += len(chunk)
     return digest.hexdigest(), size_bytes
-
-
-def _remove(draft: str) -> None:
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        try:
-            os.unlink(draft + suffix)
-        except FileNotFoundError:
-            continue

@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Iterator
 
 from metasrv.model.errors import DataDamagedError
-from metasrv.state.snapshot import open_snapshot
-from metasrv.state.store import Store, check_schema, fault
+from metasrv.state.snapshot import check_snapshot_schema, open_snapshot
+from metasrv.state.store import Store, fault
 
 PAGE_KEYS = 512
 """Keys of one page: about half a millisecond."""
@@ -35,7 +35,7 @@ class SnapshotKeys:
         """False when the file is no longer there; raises DataDamagedError or StorageError when it cannot be used."""
         try:
             self._store = open_snapshot(self._path, shared=True)
-            check_schema(self._path, self._store.connection)
+            check_snapshot_schema(self._path, self._store)
         except sqlite3.Error as error:
             self.close()
             if not os.path.exists(self._path):

@@ -21,13 +21,10 @@ from metasrv.process.operating_system import make_syncs_full
 from metasrv.state.damage import damaged
 from metasrv.state.expiry import TIME_MS_MAX, expire_ms_of
 from metasrv.state.format import (
-    APPLICATION_ID,
-    FORMAT_VERSION,
+    INLINE_SIZE_BYTES_MAX,
     META_APPLIED,
-    SCHEMA,
     Applied,
     applied_in,
-    applied_out,
     prefix_end,
     record_checksum,
 )
@@ -40,18 +37,23 @@ CACHE_SIZE_KIB = 64 * 1024
 READER_CACHE_SIZE_KIB = 4 * 1024
 
 # The statements below are put together from constants of this module; values are always bound (S608).
-_RECORD = "seq, expire_at, proposed_at_ms, checksum, data"
+_RECORD = (
+    "seq, expire_at, proposed_at_ms, checksum, ifnull(data, (SELECT large.data FROM large WHERE large.seq = kv.seq))"
+)
 _READ = f"SELECT {_RECORD} FROM kv WHERE key = ?"  # noqa: S608
 _READ_SEQ = "SELECT seq FROM kv WHERE key = ?"
 _PUT = "INSERT OR REPLACE INTO kv VALUES(?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM kv WHERE key = ?"
+_PUT_LARGE = "INSERT INTO large VALUES(?, ?)"
+_DELETE_LARGE = "DELETE FROM large WHERE seq = ?"
+_DELETE_LARGE_OF = "DELETE FROM large WHERE seq IN (SELECT seq FROM kv WHERE data IS NULL AND {})"
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? LIMIT ?)"
 _COUNT_TO = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? AND key < ? LIMIT ?)"
 _DELETE_EXPIRED = "DELETE FROM kv WHERE expire_ms < ?"
 _EXPIRED = f"SELECT key, {_RECORD} FROM kv WHERE expire_ms < ? ORDER BY expire_ms, seq"  # noqa: S608
 _NO_TEXT = "Could not decode to UTF-8"
 """How Python's error begins when a text column holds bytes that are not UTF-8; the error has no name of its own."""
-_SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
+SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
 
 
 class Store:
@@ -94,6 +96,24 @@ class Store:
         except sqlite3.Error as error:
             raise fault(self.path, error) from error
 
+    # ------------------------------------------------------------------------- space
+
+    def free_size_bytes(self) -> tuple[int, int]:
+        """Bytes of the file that hold nothing, and of the whole file as the last commit left it."""
+        free, pages, size_bytes = (
+            int(self.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_count", "page_size")
+        )
+        return free * size_bytes, pages * size_bytes
+
+    def give_back(self, pages: int) -> None:
+        """Move up to `pages` of the file's end into its free pages and shorten it, in one transaction."""
+        try:
+            # SQLite frees one page a step, and `execute` takes only the first step of a statement without columns.
+            self.connection.executescript(f"BEGIN IMMEDIATE; PRAGMA incremental_vacuum({pages}); COMMIT")
+        except BaseException:
+            self.rollback()
+            raise
+
     # ------------------------------------------------------------------------- records
 
     def read(self, key: str) -> SeqV | None:
@@ -106,8 +126,8 @@ class Store:
         row = self.execute(_READ_SEQ, (key,)).fetchone()
         return 0 if row is None else int(row[0])
 
-    def put(self, key: str, record: SeqV) -> None:
-        """Store a record over whatever is there."""
+    def put(self, key: str, record: SeqV, replaced: SeqV | None) -> None:
+        """Store a record over `replaced`, which is what is there."""
         seq, data, meta = record
         expire_at, proposed_at_ms = meta or KVMeta()
         checksum = record_checksum(key, seq, expire_at, proposed_at_ms or 0, data)
@@ -116,9 +136,18 @@ class Store:
         if expire_at is not None:
             expire_ms = expire_ms_of(expire_at)
             stored = expire_at if expire_at <= I64_MAX else str(expire_at)
-        self.execute(_PUT, (key, seq, expire_ms, stored, proposed_at_ms, checksum, data))
+        if replaced is not None and len(replaced.data) > INLINE_SIZE_BYTES_MAX:
+            self.execute(_DELETE_LARGE, (replaced.seq,))
+        if len(data) > INLINE_SIZE_BYTES_MAX:
+            self.execute(_PUT_LARGE, (seq, data))
+            self.execute(_PUT, (key, seq, expire_ms, stored, proposed_at_ms, checksum, None))
+        else:
+            self.execute(_PUT, (key, seq, expire_ms, stored, proposed_at_ms, checksum, data))
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, record: SeqV) -> None:
+        """Delete the record that is there."""
+        if len(record.data) > INLINE_SIZE_BYTES_MAX:
+            self.execute(_DELETE_LARGE, (record.seq,))
         self.execute(_DELETE, (key,))
 
     def count_prefix(self, prefix: str, limit: int) -> int:
@@ -173,8 +202,14 @@ class Store:
         row = self.execute(f"SELECT count(*), count(expire_ms) FROM kv WHERE {condition}", parameters).fetchone()  # noqa: S608
         return int(row[0]), int(row[1])
 
+    def large_values_fit(self) -> bool:
+        """Whether as many values stand beside the records as records lack theirs; reads every key."""
+        query = "SELECT (SELECT count(*) FROM large) = (SELECT count(*) FROM kv WHERE data IS NULL)"
+        return bool(self.execute(query).fetchone()[0])
+
     def delete_range(self, start: str, end: str | None) -> None:
         condition, parameters = _range("key >= ?", start, end)
+        self.execute(_DELETE_LARGE_OF.format(condition), parameters)
         self.execute(f"DELETE FROM kv WHERE {condition}", parameters)  # noqa: S608
 
     def expired(self, time_ms: int) -> list[tuple[str, SeqV]]:
@@ -188,6 +223,7 @@ class Store:
 
     def delete_expired(self, time_ms: int) -> int:
         """Delete them; returns how many."""
+        self.execute(_DELETE_LARGE_OF.format("expire_ms < ?"), (time_ms,))
         return self.execute(_DELETE_EXPIRED, (time_ms,)).rowcount
 
     def scan_expire(self, after: tuple[int, int] | None, limit: int) -> list[tuple[int, int, str]]:
@@ -228,7 +264,7 @@ class Store:
         return None if row is None else row[0]
 
     def set_meta(self, name: str, value: bytes) -> None:
-        self.execute(_SET_META, (name, value))
+        self.execute(SET_META, (name, value))
 
     def applied(self) -> Applied:
         applied: Applied = self.parsed("meta applied", applied_in, self.meta(META_APPLIED))
@@ -290,46 +326,6 @@ FILE_SWAP = threading.Lock()
 A connection that opened between the removal of the old write-ahead log and the rename of
 the new file would share the new file's log while it reads the old one.
 """
-
-
-def create_file(path: str) -> None:
-    """Write an empty state file; it appears under `path` complete or not at all."""
-    draft = f"{path}.new"
-    for suffix in ("", "-journal"):
-        if os.path.exists(draft + suffix):
-            os.unlink(draft + suffix)
-    connection = sqlite3.connect(draft, isolation_level=None)
-    try:
-        make_syncs_full(connection)
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-        connection.execute("BEGIN")
-        for statement in SCHEMA:
-            connection.execute(statement)
-        connection.execute(_SET_META, (META_APPLIED, applied_out(Applied())))
-        connection.execute("COMMIT")
-    finally:
-        connection.close()
-    os.replace(draft, path)
-    sync_directory(path)
-
-
-def check_schema(path: str, connection: sqlite3.Connection) -> None:
-    """Raise DataDamagedError unless metasrv wrote the file, in this format."""
-    application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    if application_id != APPLICATION_ID:
-        raise damaged(path, "application id", "this SQLite file was not written by metasrv")
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != FORMAT_VERSION:
-        raise DataDamagedError(
-            path,
-            "user version",
-            f"the file has format {version}, this version of metasrv reads format {FORMAT_VERSION}",
-            "start the version of metasrv that wrote it",
-        )
-    found = sorted(row[0] for row in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"))
-    if found != sorted(SCHEMA):
-        raise damaged(path, "schema", "the tables are not those of this format")
 
 
 def sync_directory(path: str) -> None:

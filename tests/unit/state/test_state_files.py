@@ -90,7 +90,7 @@ def test_another_sqlite_file_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "what"),
     [
-        ("PRAGMA user_version = 2", "format 2.*format 1"),
+        ("PRAGMA user_version = 3", "format 3.*format 2"),
         ("DROP TABLE secrets", "tables"),
         ("CREATE TABLE extra(x)", "tables"),
         ("DELETE FROM meta", "meta applied"),
@@ -308,7 +308,7 @@ def test_a_given_up_copy_leaves_nothing(bench: Bench, tmp_path: Path, monkeypatc
     def full(_path: str, *, sync: bool) -> tuple[str, int]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(snapshot, "_digest", full)
+    monkeypatch.setattr(snapshot, "digest_of", full)
     with pytest.raises(StorageError, match="No space left"):
         writer.write(str(tmp_path / "x.snap"), bench.tail())
     assert sorted(os.listdir(tmp_path)) == before

@@ -212,14 +212,14 @@ def test_a_copy_does_not_pin_the_log_once_it_is_made(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(bench)
-    digest, restarted = snapshot._digest, []
+    digest, restarted = snapshot.digest_of, []
 
     def digest_after_restart(path: str, *, sync: bool) -> tuple[str, int]:
         bench.put("meanwhile")
         restarted.append(restart_log(bench.path).restarted)
         return digest(path, sync=sync)
 
-    monkeypatch.setattr(snapshot, "_digest", digest_after_restart)
+    monkeypatch.setattr(snapshot, "digest_of", digest_after_restart)
     writer = SnapshotWriter(bench.path)
     writer.pin()
     assert writer.write(str(tmp_path / "copy.snap"), bench.tail()).key_count == 300

@@ -13,7 +13,7 @@ import pytest
 from metasrv.model import commands as c
 from metasrv.model.entries import MembershipEntry, NoopEntry, RegularEntry
 from metasrv.model.errors import DataDamagedError, InvariantError, StorageError
-from metasrv.model.types import ZERO_LOG_ID, Endpoint, LogId, Member, Membership, Node
+from metasrv.model.types import ZERO_LOG_ID, Endpoint, LogId, Member, Membership, Node, SeqV
 from metasrv.state import cached_store, effects
 from metasrv.state.machine import StateMachine
 from tests.support.state_bench import NOW_MS, Bench, dump
@@ -354,7 +354,7 @@ def test_a_reader_sees_one_instant(bench: Bench) -> None:
 
 def test_a_reader_can_not_write(bench: Bench) -> None:
     with bench.machine.open_reader() as reader, pytest.raises(sqlite3.OperationalError, match="readonly"):
-        reader._store.delete("a")
+        reader._store.delete("a", SeqV(1, b"", None))
 
 
 def test_readers_page_by_count_and_size(bench: Bench) -> None:
