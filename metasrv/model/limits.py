@@ -55,6 +55,8 @@ STATE_LOG_SIZE_BYTES_KEPT = 2 * STATE_LOG_SIZE_BYTES_TARGET
 """It is overwritten in place, which syncs faster than a growing file; a longer one is cut, piece by piece."""
 STATE_LOG_PINNED_SIZE_BYTES_MAX = 256 * MIB
 """Size of that log, beside that of the state file, at which the views that keep it from beginning anew are lost."""
+STATE_FREE_SIZE_BYTES_KEPT = 1 * MIB
+"""Free space that the state file keeps for what is written next; more, and a quarter of the file, is given back."""
 STATE_LOG_COPY_FACTOR = 4
 """While a snapshot of a large state is written, that log may grow further, by this many times the state file."""
 INSTANTS_SIZE_BYTES_MAX = 32 * MIB

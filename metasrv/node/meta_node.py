@@ -27,6 +27,7 @@ from metasrv.node.opening import OpenedData, open_data
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
+from metasrv.process.temporary_directories import sweep_temporary_directories
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.log.storage_thread import StorageThread
 from metasrv.raft.peers.transport import PeerSecurity
@@ -80,6 +81,7 @@ class MetaNode:
         raft = self._config.raft_config
         helpers = ThreadPoolExecutor(thread_name_prefix="helper", initializer=show_thread_name)
         asyncio.get_running_loop().set_default_executor(helpers)
+        sweep_temporary_directories()
         data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single and not raft.join)
         try:
             consensus, context = self._build(data)

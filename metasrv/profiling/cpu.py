@@ -14,11 +14,11 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import time
 
 from metasrv.process.operating_system import allow_tracing_by
+from metasrv.process.temporary_directories import make_temporary_directory
 from metasrv.profiling.flamegraph import encode_flamegraph
 from metasrv.profiling.pprof import ProfileHeader, ValueType, encode_profile
 from metasrv.profiling.profile import Profile, ProfileFormat
@@ -66,7 +66,7 @@ async def _record_with_py_spy(
     program: str, seconds: int, frequency_hertz: int, profile_format: ProfileFormat
 ) -> bytes | None:
     """The file that py-spy wrote; None when it may not attach or fails, which is logged."""
-    directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="metasrv-profile-")
+    directory = await asyncio.to_thread(make_temporary_directory, "profile")
     path = os.path.join(directory, "profile")
     try:
         failure = await _run_py_spy(

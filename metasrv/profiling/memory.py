@@ -13,10 +13,10 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 import time
 from typing import TYPE_CHECKING
 
+from metasrv.process.temporary_directories import make_temporary_directory
 from metasrv.profiling.profile import Profile, ProfileFormat, ProfilerBusyError, ProfilerUnavailableError, ProfilingError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ async def record_memory(seconds: int, profile_format: ProfileFormat) -> Profile:
     Raises ProfilerUnavailableError, ProfilerBusyError (memray already watches this process), ProfilingError.
     """
     started_ns = time.time_ns()
-    directory = await asyncio.to_thread(tempfile.mkdtemp, prefix="metasrv-heap-")
+    directory = await asyncio.to_thread(make_temporary_directory, "heap")
     capture = os.path.join(directory, "capture.bin")
     try:
         await _watch(capture, seconds)

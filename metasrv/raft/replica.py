@@ -32,6 +32,7 @@ from metasrv.raft.peers.peer_handler import TransportFactory
 from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport
 from metasrv.raft.snapshots import Snapshots
 from metasrv.raft.state_log import StateLog, StateLogLimits
+from metasrv.raft.state_space import StateSpace
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo
@@ -182,6 +183,9 @@ class Replica:
             driver=self.driver,
             leads=lambda: self.leader_id() == self.node_id,
         )
+        self._state_space = StateSpace(
+            machine=given.machine, clock=given.clock, state_log=self._state_log, kept=settings.state_log.free_kept
+        )
         self._sources = StatusSources(
             node_id=self.node_id,
             clock=given.clock,
@@ -280,6 +284,7 @@ class Replica:
         self._compaction.consider()
         self._state_log.consider()
         self.ticks.consider()
+        self._state_space.consider()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import (
+    STATE_FREE_SIZE_BYTES_KEPT,
     STATE_LOG_PINNED_SIZE_BYTES_MAX,
     STATE_LOG_SIZE_BYTES_KEPT,
     STATE_LOG_SIZE_BYTES_TARGET,
@@ -54,6 +55,8 @@ class StateLogLimits:
     target: int = STATE_LOG_SIZE_BYTES_TARGET
     kept: int = STATE_LOG_SIZE_BYTES_KEPT
     pinned_max: int = STATE_LOG_PINNED_SIZE_BYTES_MAX
+    free_kept: int = STATE_FREE_SIZE_BYTES_KEPT
+    """Free space of the state file itself (`state_space.py`)."""
 
 
 class StateLog:
@@ -139,6 +142,10 @@ class StateLog:
 
     def _plan(self, seconds: float | None) -> None:
         self._again_at = None if seconds is None else self._clock.monotonic() + seconds
+
+    def move_soon(self) -> None:
+        """Move the log and begin it anew although little was written: the state file got shorter."""
+        self._plan(0.0)
 
     def close(self) -> None:
         """Start nothing new; what runs in the state thread comes to its end."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
@@ -40,23 +39,15 @@ from metasrv.state.instants import Instant, Instants
 from metasrv.state.reader import StateReader, read_cluster_id, read_membership
 from metasrv.state.registry import Registry, load_registry
 from metasrv.state.snapshot import tail_fits
-from metasrv.state.state_file import check_schema, create_file
+from metasrv.state.state_file import StateFileSizes, check_schema, create_file, file_sizes
 from metasrv.state.store import FILE_SWAP, Store, fault
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
 
-__all__ = ["StateFileSizes", "StateMachine"]
+__all__ = ["StateMachine"]
 
 FULL_CHECK_SIZE_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size a start walks the whole state file: some 100 ms for 100,000 records of 256 bytes."""
-
-
-class StateFileSizes(NamedTuple):
-    """The two files of the state, in bytes."""
-
-    database_bytes: int
-    log_bytes: int
-    """The write-ahead log: what was applied and is not yet moved into the database, and remains of earlier entries."""
 
 
 class _CommandFault(Exception):  # noqa: N818 - never leaves this module
@@ -172,7 +163,7 @@ class StateMachine:
 
     def file_sizes(self) -> StateFileSizes:
         """What is on disk at this moment."""
-        return StateFileSizes(_size_of(self._path), _size_of(f"{self._path}-wal"))
+        return file_sizes(self._path)
 
     # ------------------------------------------------------------------------- applying
 
@@ -372,13 +363,6 @@ class StateMachine:
         except BaseException:
             store.close()
             raise
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> c.Reply:

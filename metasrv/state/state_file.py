@@ -8,12 +8,21 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from metasrv.model.errors import DataDamagedError
 from metasrv.process.operating_system import make_syncs_full
 from metasrv.state.damage import damaged
 from metasrv.state.format import APPLICATION_ID, FORMAT_VERSION, META_APPLIED, SCHEMA, Applied, applied_out
 from metasrv.state.store import SET_META, sync_directory
+
+
+class StateFileSizes(NamedTuple):
+    """The two files of the state, in bytes."""
+
+    database_bytes: int
+    log_bytes: int
+    """The write-ahead log: what was applied and is not yet moved into the database, and remains of earlier entries."""
 
 
 def create_draft(path: str) -> sqlite3.Connection:
@@ -73,3 +82,15 @@ def check_schema(
     found = sorted(row[0] for row in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL"))
     if found != sorted(schema):
         raise damaged(path, "schema", "the tables are not those of this format")
+
+
+def file_sizes(path: str) -> StateFileSizes:
+    """What is on disk at this moment."""
+    return StateFileSizes(_size_of(path), _size_of(f"{path}-wal"))
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

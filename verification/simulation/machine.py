@@ -36,7 +36,9 @@ from verification.simulation.world import Tuning, Witness, World
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
 LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
-STATE_LOG_LIMITS = StateLogLimits(unsynced=1024 * 1024, target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024)
+STATE_LOG_LIMITS = StateLogLimits(
+    unsynced=1024 * 1024, target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024, free_kept=8 * 1024
+)
 """Small, so that short histories meet passes, restarts, and files that are cut; but no early syncs, after which there is
 little to lose."""
 STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target

@@ -19,7 +19,7 @@ from metasrv.raft import state_log
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.state_log import StateLog, StateLogLimits
 from metasrv.state.durability import LogPasses, LogRestart, checkpoint, restart_log, sync_log
-from metasrv.state.machine import StateFileSizes
+from metasrv.state.state_file import StateFileSizes
 from metasrv.state.views import Views
 
 LIMITS = StateLogLimits(unsynced=900_000, target=1_000_000, kept=2_000_000, pinned_max=10_000_000)
@@ -303,7 +303,7 @@ def test_nothing_is_begun_after_the_end(bench: Bench) -> None:
 
 
 def test_the_limits_of_a_node() -> None:
-    assert StateLogLimits() == StateLogLimits(2 * MIB, 16 * MIB, 32 * MIB, 256 * MIB)
+    assert StateLogLimits() == StateLogLimits(2 * MIB, 16 * MIB, 32 * MIB, 256 * MIB, MIB)
     assert STATE_LOG_UNSYNCED_SIZE_BYTES_MAX == 2 * MIB
     assert (STATE_LOG_SIZE_BYTES_TARGET, STATE_LOG_SIZE_BYTES_KEPT) == (16 * MIB, 32 * MIB)
     assert STATE_LOG_PINNED_SIZE_BYTES_MAX == 256 * MIB
