@@ -181,7 +181,7 @@ class Dispatcher:
         """End the call with the status of `error`, unless the client is gone."""
         if call.done():
             return
-        failure = failure_of(error, self._hint.address(), leader_only=method in LEADER_ONLY)
+        failure = failure_of(error, self._hint.address, leader_only=method in LEADER_ONLY)
         await call.abort(failure.code, failure.text, failure.metadata)
 
 

@@ -7,6 +7,7 @@ codes or texts whether it may send a write again (invariant 4). Pure.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 from metasrv.grpc_api.http2.headers import Metadata
@@ -45,11 +46,12 @@ class Failure(NamedTuple):
     metadata: Metadata
 
 
-def failure_of(error: Exception, leader_address: str | None, *, leader_only: bool) -> Failure:
+def failure_of(error: Exception, leader_address: Callable[[], str | None], *, leader_only: bool) -> Failure:
     """The status for `error`.
 
-    `leader_address` is the leader's client address when this node is not the leader and knows it; `leader_only`
-    says that the method is never forwarded, so that a missing leader reads as `not leader` too.
+    `leader_address` tells the leader's client address when this node is not the leader and knows it; it is asked only
+    when the client needs it, because that costs more than an answer. `leader_only` says that the method is never
+    forwarded, so that a missing leader reads as `not leader` too.
     """
     if isinstance(error, StatusError):
         return Failure(error.code, str(error), NOT_DONE_METADATA)
@@ -64,11 +66,11 @@ def failure_of(error: Exception, leader_address: str | None, *, leader_only: boo
     return Failure(StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}", ())
 
 
-def _not_done(error: NotDoneError, leader_address: str | None, leader_only: bool) -> Failure:
+def _not_done(error: NotDoneError, leader_address: Callable[[], str | None], leader_only: bool) -> Failure:
     metadata = NOT_DONE_METADATA
     if isinstance(error, NotLeaderError) or (leader_only and isinstance(error, NoLeaderError)):
-        if leader_address:
-            metadata = (*metadata, (LEADER_METADATA_KEY, leader_address))
+        if address := leader_address():
+            metadata = (*metadata, (LEADER_METADATA_KEY, address))
         return Failure(StatusCode.UNAVAILABLE, NOT_LEADER_TEXT, metadata)
     if isinstance(error, NoLeaderError):
         return Failure(StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)

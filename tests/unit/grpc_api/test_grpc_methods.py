@@ -38,6 +38,12 @@ async def refusal(bench: MethodBench, method: m.Method, request: Any, *metadata:
     return caught.value
 
 
+async def test_a_refused_request_costs_no_status_of_the_node(bench: MethodBench) -> None:
+    bench.consensus.status_failure = AssertionError("the status was asked for")
+    refused = await refusal(bench, m.KV_API, pb.RaftRequest(data="{}"))
+    assert "neither a name nor an object" in str(refused)
+
+
 # ----------------------------------------------------------------------------- handshake and tokens
 
 
