@@ -227,7 +227,7 @@ async def test_an_export_is_one_instant(bench: MethodBench) -> None:
 
 
 async def test_an_export_shows_a_tick_as_an_index_and_by_what_it_swept(bench: MethodBench) -> None:
-    """docs/contract/grpc.md section d.4: lines 4, 5 and 7 move on, 10 and 11 of the lease are gone, the rest is the same."""
+    """docs/contract/grpc.md section d.4: lines 4, 5 and 7 move on, 10 and 11 of the lease are gone."""
     await bench.put("kept")
     await bench.put("lease", ttl_ms=500)
     before = [json.loads(line) for chunk in await export(bench, pb.ExportRequest()) for line in chunk]
