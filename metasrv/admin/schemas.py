@@ -56,6 +56,7 @@ class PeerSchema(Schema):
     id: int
     connected: bool
     other_cluster: str | None = Field(description="The cluster that answers at the peer's address instead of this one.")
+    clock_offset_ms: int | None = Field(description="Its wall clock less this node's; null while not measured.")
     last_contact_ms: int | None = Field(description="Milliseconds since the last message from the peer.")
     match: LogIdSchema | None = Field(description="Last entry it acknowledged; leader only.")
     lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
@@ -103,6 +104,8 @@ class StatusSchema(Schema):
     membership_committed: bool
     proposals_pending: int
     peers: list[PeerSchema]
+    clock_offset_ms: int | None = Field(description="This node's wall clock less that of the majority; null if unknown.")
+    log_time_ahead_ms: int = Field(description="How far the log's time is ahead of this node's wall clock.")
     file_sizes: FileSizesSchema = Field(description="Bytes of each kind of file: what is data, what is log.")
     key_count: int
     expire_count: int

@@ -119,6 +119,10 @@ class RaftConfig(ConfigModel):
     wait_leader_timeout: Milliseconds = Field(
         default=180_000, description="Milliseconds to wait for a leader at the start."
     )
+    clock_offset_max_ms: Milliseconds = Field(
+        default=1_000,
+        description="Milliseconds by which members' clocks may differ; beyond, readiness warns and a leader hands over.",
+    )
     snapshot_logs_since_last: int = Field(
         default=1024, ge=1, le=SIZE_BYTES_MAX, description="Applied log entries after which the log is compacted."
     )

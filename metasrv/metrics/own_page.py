@@ -47,6 +47,11 @@ def _raft_families(status: RaftStatus) -> Iterator[Family]:
         seconds = status.leader_contact_ms / 1000
         yield gauge(f"{RAFT}leader_contact_age_seconds", "Time since the leader was last heard.", seconds)
     yield gauge(f"{RAFT}purged_index", "Index of the last purged log entry.", (status.purged or LogId()).index)
+    if status.clock_offset_ms is not None:
+        text = "This node's wall clock less that of the majority of voters."
+        yield gauge(f"{NODE}clock_offset_seconds", text, status.clock_offset_ms / 1000)
+    text = "How far the log's time is ahead of this node's wall clock."
+    yield gauge(f"{RAFT}log_time_ahead_seconds", text, status.log_time_ahead_ms / 1000)
     yield gauge(f"{NODE}state_size_bytes", "Bytes of the state on disk.", status.state_size_bytes)
     sizes: dict[Labels, float] = {(("file", name),): size for name, size in status.file_sizes_bytes().items()}
     yield labelled(f"{NODE}file_size_bytes", "gauge", "Bytes of each kind of file on disk.", sizes)
@@ -57,10 +62,13 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
     ages: dict[Labels, float] = {}
     lags: dict[Labels, float] = {}
     others: dict[Labels, float] = {}
+    offsets: dict[Labels, float] = {}
     for peer in status.peers:
         label: Labels = (("id", str(peer.node_id)),)
         connected[label] = int(peer.connected)
         others[label] = int(peer.other_cluster is not None)
+        if peer.clock_offset_ms is not None:
+            offsets[label] = peer.clock_offset_ms / 1000
         if peer.last_contact_ms is not None:
             ages[label] = peer.last_contact_ms / 1000
         if status.is_leader:
@@ -69,6 +77,8 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
     yield labelled(f"{RAFT}peer_connected", "gauge", "1 while the peer is connected.", connected)
     text = "1 while another cluster answers at the peer's address."
     yield labelled(f"{RAFT}peer_other_cluster", "gauge", text, others)
+    text = "The peer's wall clock less this node's."
+    yield labelled(f"{RAFT}peer_clock_offset_seconds", "gauge", text, offsets)
     yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Time since the peer was last heard.", ages)
     yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
 

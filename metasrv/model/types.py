@@ -143,6 +143,8 @@ class PeerProgress(NamedTuple):
     connected: bool
     other_cluster: str | None = None
     """The cluster that answers at the peer's address instead of this one."""
+    clock_offset_ms: int | None = None
+    """The peer's wall clock less this node's; None while it is not measured."""
 
 
 class RaftLogStatus(NamedTuple):
@@ -214,6 +216,10 @@ class RaftStatus:
     snapshot: SnapshotStatus
     fatal: str | None
     """The sentence with which the engine stopped, if it did."""
+    clock_offset_ms: int | None = None
+    """This node's wall clock less that of the majority of voters that agree; None while none is known to agree."""
+    log_time_ahead_ms: int = 0
+    """How far the log's time, as this node knows it, is ahead of this node's wall clock."""
 
     @property
     def is_leader(self) -> bool:

@@ -35,6 +35,8 @@ class Check(NamedTuple):
     passed: bool
     reason: str
     """One sentence, whatever the outcome."""
+    warns: bool = False
+    """It passed, but somebody should look."""
 
 
 class DirectoryReport(NamedTuple):
@@ -64,6 +66,7 @@ def check_readiness(context: NodeContext, directory: DirectoryReport | None) -> 
         _check_apply_lag(status),
         _check_snapshot(status),
         _check_directory(directory),
+        _check_clock(context, status),
     ]
 
 
@@ -76,6 +79,7 @@ READINESS_CHECKS = (
     "apply_lag",
     "snapshot",
     "data_directory",
+    "clock",
 )
 
 
@@ -145,6 +149,22 @@ def _check_directory(report: DirectoryReport | None) -> Check:
     if report is None:
         return Check("data_directory", False, "the data directory has not been checked yet")
     return Check("data_directory", report.passed, report.reason)
+
+
+def _check_clock(context: NodeContext, status: RaftStatus) -> Check:
+    """Never fails: safety does not depend on clocks, and other nodes would not serve better for this one's silence."""
+    bound_ms = context.config.raft_config.clock_offset_max_ms
+    own_ms = status.clock_offset_ms
+    if own_ms is not None and abs(own_ms) > bound_ms:
+        way = "ahead of" if own_ms > 0 else "behind"
+        text = f"this node's clock is {abs(own_ms)} ms {way} the majority's, the limit is {bound_ms} ms"
+        return Check("clock", True, text, warns=True)
+    far = [peer for peer in status.peers if abs(peer.clock_offset_ms or 0) > bound_ms]
+    if far:
+        named = ", ".join(f"node {peer.node_id} by {peer.clock_offset_ms} ms" for peer in far)
+        text = f"clocks differ from this node's by more than {bound_ms} ms: {named}"
+        return Check("clock", True, text, warns=True)
+    return Check("clock", True, f"no clock is known to differ by more than {bound_ms} ms")
 
 
 # ----------------------------------------------------------------------------- data directory
@@ -224,6 +244,8 @@ def judge(probe: str, checks: list[Check], excluded: Sequence[str], verbose: boo
     for check in checks:
         if check.name in excluded:
             lines.append(f"[+]{check.name} excluded: ok")
+        elif check.warns and check.passed:
+            lines.append(f"[!]{check.name} warning: {check.reason}")
         elif check.passed:
             lines.append(f"[+]{check.name} ok: {check.reason}")
         else:

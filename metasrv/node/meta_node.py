@@ -109,6 +109,7 @@ class MetaNode:
             max_applied_log_to_keep=raft.max_applied_log_to_keep,
             snapshot_chunk_size_bytes=raft.snapshot_chunk_size,
             install_snapshot_timeout_ms=raft.install_snapshot_timeout,
+            clock_offset_max_ms=raft.clock_offset_max_ms,
         )
         resources = ReplicaResources(
             settings=settings,

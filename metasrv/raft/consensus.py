@@ -23,6 +23,8 @@ from metasrv.model.errors import (
 )
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.beginning import Beginning
+from metasrv.raft.clock_hand_over import ClockHandOver
+from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.id_holders import IdHolders
@@ -72,6 +74,26 @@ class RaftConsensus:
             free=replica.until_free,
             timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
+        self._clock_rounds = self._make_clock_rounds(resources)
+
+    def _make_clock_rounds(self, resources: ReplicaResources) -> ClockRounds:
+        replica, settings = self.replica, resources.settings
+        hand_over = ClockHandOver(
+            clock=resources.clock,
+            engine=replica.engine,
+            offsets=replica.clock_offsets,
+            leads=lambda: replica.leader_id() == self.node_id,
+            transfer=self._transfer.start,
+            answer_age_seconds_max=settings.election_timeout_min_ms / 1000,
+        )
+        return ClockRounds(
+            clock=resources.clock,
+            offsets=replica.clock_offsets,
+            pause_seconds=round_seconds(settings.heartbeat_ms),
+            peers=replica.connected_members,
+            ask=self.forwarding.wall_ms,
+            after_round=hand_over.consider,
+        )
 
     # ------------------------------------------------------------------ life
 
@@ -80,6 +102,7 @@ class RaftConsensus:
         bound = await self.replica.peers.transport.listen(host, port)
         self.replica.peers.refresh()
         self.replica.driver.start()
+        self._clock_rounds.start()
         return bound
 
     def load_snapshots(self) -> None:
@@ -97,6 +120,7 @@ class RaftConsensus:
     async def close(self) -> None:
         """Stop stepping, end what waits, close connections and threads."""
         self._stopping = True
+        await self._clock_rounds.stop()
         await self.replica.close()
 
     # ------------------------------------------------------------------ Consensus
@@ -229,6 +253,10 @@ class RaftConsensus:
     def standing(self) -> Standing:
         """The cluster that this node belongs to, and whether it is about to begin one."""
         return self.beginning.standing()
+
+    def wall_ms(self) -> int:
+        """This node's wall clock, for a peer that measures it."""
+        return self._clock.wall_ms()
 
     def adopt_cluster(self, cluster_id: str) -> None:
         """This node is about to join `cluster_id`: from now on it refuses nodes of other clusters."""

@@ -34,6 +34,7 @@ PROPOSE = "propose"
 READ_INDEX = "read_index"
 CLUSTER_ID = "cluster_id"
 STANDING = "standing"
+CLOCK = "clock"
 JOIN = "join"
 LEAVE = "leave"
 
@@ -45,13 +46,15 @@ class Requester(Protocol):
 
 
 class LocalAnswers(Protocol):
-    """What this node answers by itself: its read index, when it leads, its cluster, and whether it would begin one."""
+    """What this node answers by itself: its read index (when it leads), its standing, its clock."""
 
     async def read_index(self, timeout_ms: int) -> int: ...
 
     def cluster_id(self) -> str | None: ...
 
     def standing(self) -> Standing: ...
+
+    def wall_ms(self) -> int: ...
 
 
 class Forwarding:
@@ -73,6 +76,10 @@ class Forwarding:
     async def standing(self, target: Endpoint, timeout_ms: int) -> Standing:
         """Whether the other node belongs to a cluster, and whether it would begin one."""
         return await self._ask(target, STANDING, (), timeout_ms, _standing_in)
+
+    async def wall_ms(self, node_id: int, timeout_ms: int) -> int:
+        """The other node's wall clock, in milliseconds since the epoch. Releases before it refuse the question."""
+        return await self._ask(node_id, CLOCK, (), timeout_ms, unsigned)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -136,6 +143,8 @@ class Answering:
             return self._local.cluster_id()
         if method == STANDING:
             return tuple(self._local.standing())
+        if method == CLOCK:
+            return self._local.wall_ms()
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))

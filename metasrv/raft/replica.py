@@ -15,7 +15,9 @@ from metasrv.model.errors import CodecError, DataDamagedError, StoppingError
 from metasrv.model.types import Endpoint, LogId, Membership, RaftStatus
 from metasrv.process.clock import Clock
 from metasrv.process.data_directory import DataDirectory
+from metasrv.raft.clock_rounds import round_seconds
 from metasrv.raft.compaction import Compaction
+from metasrv.raft.core.clock_offsets import ClockOffsets
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.guards import Guards
@@ -52,6 +54,7 @@ class RaftSettings:
     max_applied_log_to_keep: int
     snapshot_chunk_size_bytes: int
     install_snapshot_timeout_ms: int
+    clock_offset_max_ms: int = 1_000
     state_log: StateLogLimits = field(default_factory=StateLogLimits)
 
 
@@ -84,6 +87,9 @@ class Replica:
         self.clock = resources.clock
         self.history = LeaderHistory()
         self.log_time = LogTime(resources.clock, resources.machine.last_time_ms)
+        settings = resources.settings
+        pause = round_seconds(settings.heartbeat_ms)
+        self.clock_offsets = ClockOffsets(resources.clock, self.node_id, pause, settings.clock_offset_max_ms)
         self.proposals = Proposals(self.node_id, self.log_time)
         self.reads = ReadIndex(self.node_id)
         self.applied = AppliedWaiters(self.applied_index)
@@ -199,6 +205,8 @@ class Replica:
             last_contact=self.peers.transport.last_contact,
             is_connected=self.peers.transport.is_connected,
             other_cluster=self.peers.transport.other_cluster,
+            clock_offsets=self.clock_offsets,
+            log_time=self.log_time,
             election_timeout_min_seconds=settings.election_timeout_min_ms / 1000,
         )
 
@@ -219,6 +227,12 @@ class Replica:
 
     def status(self) -> RaftStatus:
         return build_status(self._sources, self.history, self._compaction.purged())
+
+    def connected_members(self) -> list[int]:
+        """The other members to which this node has a connection."""
+        membership = self.engine.membership()
+        members = {*membership.voters, *membership.learners} - {self.node_id}
+        return sorted(i for i in members if self.peers.transport.is_connected(i))
 
     async def until_free(self) -> None:
         """Return when no log write is in flight, so that the engine may be touched before the next await."""

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
 from metasrv.process.clock import Clock
+from metasrv.raft.core.clock_offsets import ClockOffsets
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import CANDIDATE, LEADER, Engine
 from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore
@@ -36,6 +38,8 @@ class StatusSources:
     last_contact: Callable[[int], float | None]
     is_connected: Callable[[int], bool]
     other_cluster: Callable[[int], str | None]
+    clock_offsets: ClockOffsets
+    log_time: LogTime
     election_timeout_min_seconds: float
 
 
@@ -91,6 +95,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
     snapshot = sources.snapshots
     state_sizes = machine.file_sizes()
     newest = snapshot.newest
+    majority = sources.clock_offsets.majority(membership.voters)
     return RaftStatus(
         node_id=sources.node_id,
         cluster_id=machine.cluster_id,
@@ -126,6 +131,8 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
             files_size_bytes=snapshot.files_size_bytes(),
         ),
         fatal=str(sources.driver.fatal) if sources.driver.fatal else None,
+        clock_offset_ms=None if majority is None else round(-majority.offset_ms),
+        log_time_ahead_ms=sources.log_time.ahead_ms(),
     )
 
 
@@ -170,4 +177,5 @@ def _peer(sources: StatusSources, history: LeaderHistory, node_id: int, now: flo
         last_contact_ms=None if contact is None else int((now - contact) * 1000),
         connected=sources.is_connected(node_id),
         other_cluster=sources.other_cluster(node_id),
+        clock_offset_ms=sources.clock_offsets.offset_ms(node_id),
     )

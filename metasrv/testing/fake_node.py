@@ -52,7 +52,7 @@ def sample_status(**changes: Any) -> RaftStatus:
         membership_committed=True,
         nodes=nodes,
         replication=None,
-        peers=(PeerProgress(2, None, 12, True), PeerProgress(3, None, None, False)),
+        peers=(PeerProgress(2, None, 12, True, clock_offset_ms=3), PeerProgress(3, None, None, False)),
         leader_contact_ms=12,
         has_quorum=True,
         proposals_pending=0,
@@ -64,6 +64,7 @@ def sample_status(**changes: Any) -> RaftStatus:
         state_log_size_bytes=20_000,
         snapshot=SnapshotStatus(LogId(66, 50000, 3), 90, 10, 8192, building=False, installing=False),
         fatal=None,
+        clock_offset_ms=-2,
     )
     return replace(status, **changes)
 
@@ -76,7 +77,7 @@ def leader_status(**changes: Any) -> RaftStatus:
         "leader_id": 1,
         "leader_contact_ms": 0,
         "replication": positions,
-        "peers": (PeerProgress(2, positions[2], 3, True), PeerProgress(3, None, None, False)),
+        "peers": (PeerProgress(2, positions[2], 3, True, clock_offset_ms=3), PeerProgress(3, None, None, False)),
     }
     return sample_status(**{**leading, **changes})
 

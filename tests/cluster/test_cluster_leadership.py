@@ -127,3 +127,30 @@ async def test_a_leader_without_a_quorum_says_so_and_answers_no_reads_or_writes(
     await cluster.wait_for_leader(members=3)
     async with cluster.node_client(leader) as client:
         await client.put("k", b"v")
+
+
+async def test_nodes_of_one_machine_measure_clocks_that_agree(cluster: ProcessCluster) -> None:
+    await cluster.wait_for_leader()
+
+    async def measured() -> bool:
+        statuses = (await cluster.statuses()).values()
+        return all(
+            status is not None
+            and status["clock_offset_ms"] is not None
+            and all(peer["clock_offset_ms"] is not None for peer in status["peers"])
+            for status in statuses
+        )
+
+    deadline = time.monotonic() + 20
+    while not await measured():
+        assert time.monotonic() < deadline, await cluster.statuses()
+        await asyncio.sleep(0.1)
+    for node_id, status in (await cluster.statuses()).items():
+        assert status is not None
+        offsets = [status["clock_offset_ms"], *(peer["clock_offset_ms"] for peer in status["peers"])]
+        assert max(abs(offset) for offset in offsets) < 200, f"node {node_id}"
+        _, metrics = await cluster.admin(node_id, "/v1/metrics")
+        assert metrics.count("metasrv_raft_peer_clock_offset_seconds{") == 2
+        assert "metasrv_node_clock_offset_seconds " in metrics
+        _, ready = await cluster.admin(node_id, "/readyz?verbose")
+        assert "[+]clock ok: " in ready

@@ -12,6 +12,7 @@ from metasrv.model.commands import Command, Reply
 from metasrv.model.entries import encode_membership_entry
 from metasrv.model.errors import NotLeaderError, UnknownOutcomeError
 from metasrv.model.types import Membership
+from metasrv.raft.clock_hand_over import ClockHandOver
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.messages import AppendEntries, LeaderPing, PreVote, RequestVote, SnapshotChunk
@@ -123,6 +124,12 @@ def _changes_overlap() -> list[Replacement]:
         self._lock = Unlocked()
 
     return [(MembershipChanges, "__init__", without_lock), (MembershipChanges, "_change", change)]
+
+
+def _wrong_clock_leads() -> list[Replacement]:
+    async def consider(_self: ClockHandOver) -> None: ...
+
+    return [(ClockHandOver, "consider", consider)]
 
 
 def _read_index_at_once() -> list[Replacement]:
@@ -312,4 +319,5 @@ CONSENSUS_MUTANTS = (
         _answers_of_another_term,
         ("overtaken leader",),
     ),
+    Mutant("wrong clock leads", "a leader whose clock is far off its majority goes on leading", _wrong_clock_leads),
 )

@@ -12,6 +12,7 @@ from metasrv.model.errors import NotDoneError, UnknownOutcomeError
 from metasrv.testing.linearizability import SearchTooLongError, check
 from metasrv.testing.models import CounterModel, RegisterModel
 from verification.simulation.clients import Clients, Told
+from verification.simulation.clock_checks import check_clock_hand_over
 from verification.simulation.cluster import START_SECONDS, SimulatedCluster, opened
 from verification.simulation.expiry_checks import check_expiry
 from verification.simulation.formation import form, formed_images
@@ -186,6 +187,7 @@ class _History:
         await asyncio.sleep(_LOOK_SECONDS)  # watchers are told in the next turn of their loop
         self._compare_nodes([node_id for node_id in members if not self._was_removed(node_id)])
         await check_expiry(cluster, [node_id for node_id in self._voters() if not self._was_removed(node_id)])
+        await check_clock_hand_over(cluster, self._plan.seed, self._voters())
         await self._until_settled()
 
     async def _until_settled(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 
+from verification.simulation.cluster import SimulatedCluster
 from verification.simulation.machine import Machine
 from verification.simulation.nemesis import Inflict, Nemesis
 
@@ -112,9 +113,15 @@ async def restart_orderly(nemesis: Nemesis, source: random.Random) -> None:
 async def clock_jump(nemesis: Nemesis, source: random.Random) -> None:
     """Set the wall clock of one node wrong by a second, five minutes, an hour or a day."""
     machine = nemesis.any(source)
-    machine.wall_offset_ms = source.choice((-1, 1)) * source.choice((1_000, 300_000, 3_600_000, 86_400_000))
+    offset_ms = source.choice((-1, 1)) * source.choice((1_000, 300_000, 3_600_000, 86_400_000))
+    set_wall_clock(nemesis.cluster, machine, offset_ms)
+
+
+def set_wall_clock(cluster: SimulatedCluster, machine: Machine, offset_ms: int) -> None:
+    """Set a node's wall clock so far off; it stays so over restarts."""
+    machine.wall_offset_ms = offset_ms
     if machine.process is not None:
-        nemesis.cluster.clock.wall_offset_ms[machine.process.loop] = machine.wall_offset_ms
+        cluster.clock.wall_offset_ms[machine.process.loop] = offset_ms
 
 
 async def clock_drift(nemesis: Nemesis, source: random.Random) -> None:

@@ -24,8 +24,7 @@ class LogTime:
 
     def now_ms(self) -> int:
         """The time to stamp now, in milliseconds since the epoch; never smaller than an earlier one."""
-        now, wall_ms = self._clock.monotonic(), self._clock.wall_ms()
-        time_ms = self._base_ms + int((now - self._base_at) * 1000 * SLOW_SPEED)
+        now, wall_ms, time_ms = self._clock.monotonic(), self._clock.wall_ms(), self._without_wall_ms()
         if wall_ms < time_ms:
             return time_ms
         # Only here does the base move: many small steps at half speed would lose their fractions.
@@ -33,10 +32,17 @@ class LogTime:
         return wall_ms
 
     def saw(self, time_ms: int) -> None:
-        """An entry of this time is in the log or was applied: go on from there."""
-        if time_ms > self._base_ms and time_ms > self.now_ms():
+        """An entry of this time is in the log or was applied: go on from there.
+
+        The wall clock has no say in it: a follower whose clock is ahead has stamped nothing by it.
+        """
+        if time_ms > self._without_wall_ms():
             self._base_ms, self._base_at = time_ms, self._clock.monotonic()
 
     def ahead_ms(self) -> int:
-        """How far log time is ahead of this node's wall clock; 0 while they are level."""
-        return max(0, self.now_ms() - self._clock.wall_ms())
+        """How far log time is ahead of this node's wall clock; 0 while they are level. Changes nothing."""
+        return max(0, self._without_wall_ms() - self._clock.wall_ms())
+
+    def _without_wall_ms(self) -> int:
+        """Log time as it is while the wall clock is behind it."""
+        return self._base_ms + int((self._clock.monotonic() - self._base_at) * 1000 * SLOW_SPEED)

@@ -54,6 +54,7 @@ def test_advertised_addresses() -> None:
         ("id", 0, 2**63 - 1),
         ("wait_leader_timeout", 1, 86_400_000),
         ("install_snapshot_timeout", 1, 86_400_000),
+        ("clock_offset_max_ms", 1, 86_400_000),
         ("snapshot_logs_since_last", 1, 2**63 - 1),
         ("max_applied_log_to_keep", 0, 2**63 - 1),
         ("snapshot_chunk_size", 1, 2**63 - 1),

@@ -12,7 +12,7 @@ import pytest
 
 from metasrv.grpc_api.export_lines import export_messages
 from metasrv.grpc_api.http2.status import StatusCode
-from metasrv.model.commands import AddNode
+from metasrv.model.commands import TICK, AddNode
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX, WATCH_QUEUE_EVENTS_MAX
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -224,6 +224,25 @@ async def test_an_export_is_one_instant(bench: MethodBench) -> None:
         text = str(list(export_messages(view, 1, 100)))
     assert "[49]" in text
     assert "[50]" not in text
+
+
+async def test_an_export_shows_a_tick_as_an_index_and_by_what_it_swept(bench: MethodBench) -> None:
+    """docs/contract/grpc.md section d.4: lines 4, 5 and 7 move on, 10 and 11 of the lease are gone."""
+    await bench.put("kept")
+    await bench.put("lease", ttl_ms=500)
+    before = [json.loads(line) for chunk in await export(bench, pb.ExportRequest()) for line in chunk]
+    index = bench.machine.last_applied.index
+    bench.clock.advance(0.501)
+    await bench.consensus.propose(TICK, 1000)
+    after = [json.loads(line) for chunk in await export(bench, pb.ExportRequest()) for line in chunk]
+    moved = [number for number, (old, new) in enumerate(zip(before, after, strict=False), 1) if old != new][:3]
+    assert moved == [4, 5, 7], "not the sequence in line 6"
+    assert [after[3][1]["Committed"]["index"], after[4][1]["Purged"]["index"]] == [index + 1, index + 1]
+    assert after[6][1]["StateMachineMeta"]["value"]["LogId"]["index"] == index + 1
+    assert not any("LogEntry" in body for _, body in after)
+    gone = [next(iter(body)) for tree, body in before[7:] if [tree, body] not in after]
+    assert gone == ["Expire", "GenericKV"]
+    assert all(line in before for line in after[7:]), "it adds no line"
 
 
 async def test_a_client_that_stops_reading_is_cut_off(bench: MethodBench, monkeypatch: pytest.MonkeyPatch) -> None:

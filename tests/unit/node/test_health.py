@@ -12,7 +12,7 @@ import pytest
 
 from metasrv.admin.app import create_app
 from metasrv.config.model import Config, RaftConfig
-from metasrv.model.types import LogId, RaftState, RaftStatus
+from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus
 from metasrv.node import health
 from metasrv.node.context import NodeContext
 from metasrv.node.health import Check, DirectoryProbe, DirectoryReport, check_liveness, check_readiness, judge
@@ -232,3 +232,23 @@ async def test_the_probe_routes(node: Parts) -> None:
     assert checks["readyz", "leader", "fail"] > 0
     assert context.metrics.work.health["readyz", "leader"] is False
     assert context.metrics.work.health["livez", "loop"] is True
+
+
+def test_a_wrong_clock_warns_and_fails_nothing(node: Parts) -> None:
+    context, consensus, _ = node
+
+    def clock_line(**changes: object) -> str:
+        consensus.current = sample_status(**changes)
+        checks = check_readiness(context, WRITABLE)
+        verdict = judge("readyz", checks, (), verbose=True)
+        assert verdict.passed, "it stays ready"
+        assert judge("readyz", checks, (), verbose=False).text == "ok\n"
+        return next(line for line in verdict.text.splitlines() if "clock" in line)
+
+    assert clock_line(clock_offset_ms=1_000) == "[+]clock ok: no clock is known to differ by more than 1000 ms"
+    ahead = "[!]clock warning: this node's clock is 1001 ms ahead of the majority's, the limit is 1000 ms"
+    assert clock_line(clock_offset_ms=1_001) == ahead
+    assert "is 7000 ms behind the majority's" in clock_line(clock_offset_ms=-7_000)
+    peers = (PeerProgress(2, None, 12, True, clock_offset_ms=-1_001), PeerProgress(3, None, None, False))
+    far = "[!]clock warning: clocks differ from this node's by more than 1000 ms: node 2 by -1001 ms"
+    assert clock_line(clock_offset_ms=None, peers=peers) == far

@@ -45,6 +45,9 @@ class Leader:
     def standing(self) -> Standing:
         return Standing(2, None, True)
 
+    def wall_ms(self) -> int:
+        return 1_700_000_000_123
+
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         del timeout_ms
         self.members.add(request.node.node_id)
@@ -81,6 +84,7 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert await asking.read_index(2, 100) == 7100
     assert await asking.cluster_id(NODE.endpoint, 100) == "cluster"
     assert await asking.standing(NODE.endpoint, 100) == Standing(2, None, True)
+    assert await asking.wall_ms(2, 100) == 1_700_000_000_123
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}

@@ -79,6 +79,20 @@ def test_an_older_entry_changes_nothing() -> None:
     assert log_time.now_ms() == before
 
 
+def test_a_follower_whose_clock_was_ahead_takes_nothing_of_it_along() -> None:
+    """It applied entries and was asked for its status meanwhile, then its clock was corrected, then it was elected."""
+    clock = _TwoClocks()
+    log_time = LogTime(clock, 0)
+    log_time.saw(clock.wall_ms())
+    clock.wall += HOUR_MS
+    for _ in range(10):
+        clock.pass_time(1.0)
+        log_time.saw(clock.wall_ms() - HOUR_MS)
+        assert log_time.ahead_ms() == 0
+    clock.wall -= HOUR_MS
+    assert log_time.now_ms() == clock.wall_ms()
+
+
 def test_many_looks_lose_no_time() -> None:
     clock = _TwoClocks()
     log_time = LogTime(clock, 0)
