@@ -214,6 +214,9 @@ class RaftStatus:
     snapshot: SnapshotStatus
     fatal: str | None
     """The sentence with which the engine stopped, if it did."""
+    disk_stall: str | None = None
+    """The sentence that says what waits for the disk, while it does not answer."""
+    disk_stalled_seconds: float = 0.0
 
     @property
     def is_leader(self) -> bool:
