@@ -80,6 +80,7 @@ class RaftConsensus:
             driver=replica.driver,
             proposals=replica.proposals,
             reads=replica.reads,
+            applied=replica.applied,
             transfer=self._transfer,
             reachable=replica.peers.transport.is_connected,
             free=replica.until_free,

@@ -4,8 +4,11 @@ A leader whose *log* stalls takes no step, so it sends no heartbeats: it answers
 asks the voter that is most up to date to campaign, so that the others need not wait for their election timeout. A leader
 whose *state* stalls beats on, and nobody would ever replace it: it hands over, and when nobody takes over although
 somebody could, it steps down. What is in its log already ends as unknown (`core/proposals.py`), unless the disk answers
-in time. A node whose state stalls does not stand for election; it votes, because its log is well. The only voter goes on
-leading: nobody could replace it. Runs on the event loop.
+in time.
+
+On any node, reads that wait for its own state end: another node answers them. A node whose state stalls does not stand
+for election; it votes, because its log is well. The only voter goes on leading: nobody could replace it. Runs on the
+event loop.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from metasrv.model.errors import NotDoneError
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.messages import TimeoutNow
 from metasrv.raft.core.proposals import Proposals
-from metasrv.raft.core.reads import ReadIndex
+from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
 from metasrv.raft.disk_stall import DiskStall, StalledPart
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.transfer import LeadershipTransfer
@@ -38,6 +42,7 @@ class StalledLeader:
         driver: Driver,
         proposals: Proposals,
         reads: ReadIndex,
+        applied: AppliedWaiters,
         transfer: LeadershipTransfer,
         reachable: Callable[[int], bool],
         free: Callable[[], Awaitable[None]],
@@ -49,6 +54,7 @@ class StalledLeader:
         self._driver = driver
         self._proposals = proposals
         self._reads = reads
+        self._applied = applied
         self._transfer = transfer
         self._reachable = reachable
         self._free = free
@@ -58,12 +64,16 @@ class StalledLeader:
         self._task: asyncio.Task[None] | None = None
 
     def look(self, now: float) -> None:
-        """Notice a stall; as a leader, give up what only a leader with a disk can do."""
+        """Notice a stall; end what waits for the disk, and as a leader hand over."""
         self._disk.look(now)
-        if self._disk.part is None:
+        sentence = self._disk.sentence()
+        if sentence is None:
             self._nominated_in = None
             return
-        if self._engine.role() != LEADER or not self._others():
+        if not self._others():
+            return
+        self._applied.fail(NotDoneError(sentence))  # another node answers these reads
+        if self._engine.role() != LEADER:
             return
         self._reads.fail(None)
         self._proposals.not_leader(None)

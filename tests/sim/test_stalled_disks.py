@@ -86,7 +86,13 @@ def test_an_idle_follower_whose_disk_stalls_is_not_elected_when_the_leader_dies(
     stalled, third = (p for p in cluster.processes() if p is not leader)
     until = stall(cluster, stalled, STATE_RESTART)
     cluster.run(cluster.until(lambda: stalled.consensus.replica.disk.part is not None), 2.0)
+    terms = set(cluster.invariants.leaders)
     leader.machine.kill()
+    heard_at = cluster.scheduler.now + 0.005
+    cluster.run(cluster.until(lambda: cluster.scheduler.now > heard_at, 0.001), 1.0)  # the connection has broken
+    third.consensus.replica.engine.set_election_deadline(cluster.scheduler.now + 0.8)  # so the other's timer fires first
     cluster.run(cluster.until(lambda: says_to_lead(third)), 2.0)
     assert cluster.scheduler.now < until
+    elected = {leader_id for term, leader_id in cluster.invariants.leaders.items() if term not in terms}
+    assert elected == {third.machine.node_id}
     cluster.run(cluster.ask(third.machine.node_id, put, 2.0), 5.0)

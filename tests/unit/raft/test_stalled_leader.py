@@ -11,13 +11,14 @@ import pytest
 
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
-from metasrv.model.errors import NotLeaderError, UnknownOutcomeError
+from metasrv.model.errors import NotDoneError, NotLeaderError, UnknownOutcomeError
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import FOLLOWER, LEADER
 from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.messages import AppendReply, Message, TimeoutNow, decode_message
 from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
 from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.core.reads import AppliedWaiters
 from metasrv.raft.disk_stall import DiskStall, StalledPart
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.stalled_leader import StalledLeader
@@ -77,6 +78,7 @@ class Leader:
         bench.engine._emit = bench.guards._send = self.driver.outgoing
         self.driver.attach(bench.engine, bench.guards)
         self.state: object = None
+        self.applied = AppliedWaiters(bench.engine.applied_index)
         self.disk = DiskStall(log=self.driver.sync_started_at, state=lambda: self.state, observer=SilentObserver())
         parts: dict[str, Any] = {"transfer": self.transfer}
         self.stalled = StalledLeader(
@@ -86,6 +88,7 @@ class Leader:
             driver=self.driver,
             proposals=self.proposals,
             reads=bench.reads,
+            applied=self.applied,
             reachable=lambda node_id: node_id in bench.reachable,
             free=self._free,
             hand_over_ms=600,
@@ -194,6 +197,22 @@ async def test_a_stall_that_is_over_leaves_the_leader_in_office(leader: Leader) 
     leader.stalled.look(leader.bench.clock.now)
     await leader.settle()
     assert leader.bench.engine.role() == LEADER
+
+
+@pytest.mark.parametrize("leads", [True, False])
+async def test_a_read_that_waits_for_the_stalled_state_ends(leader: Leader, leads: bool) -> None:
+    if not leads:
+        leader.bench.engine.step_down()
+    reading = asyncio.create_task(leader.applied.wait(10**6))
+    await leader.settle()
+    leader.state = "a new write-ahead log"
+    leader.wait(0.9)
+    await leader.settle()
+    assert not reading.done()
+    leader.wait(0.2)
+    await leader.settle()
+    with pytest.raises(NotDoneError, match="the disk stalls"):
+        await reading
 
 
 async def test_the_only_voter_leads_on(tmp_path: Path) -> None:
