@@ -78,6 +78,7 @@ class WorkCounters:
         self.apply_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.applied_commands = 0
         self.applying_paused_seconds = Histogram(WORK_BOUNDS_SECONDS)
+        self.disk_stalls = {"log": 0, "state": 0}
         self.loop_lag_seconds = 0.0
         self.slow_steps = dict.fromkeys(LoopWork, 0)
         self.slow_step_seconds = dict.fromkeys(LoopWork, 0.0)

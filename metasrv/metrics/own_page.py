@@ -38,6 +38,8 @@ def _raft_families(status: RaftStatus) -> Iterator[Family]:
     lag = max(0, status.commit_index - status.last_applied.index)
     yield gauge(f"{RAFT}commit_index", "Index of the last committed log entry.", status.commit_index)
     yield gauge(f"{RAFT}apply_lag_entries", "Committed entries not yet applied.", lag)
+    stalled = "How long the disk has not answered, 0 while it does."
+    yield gauge(f"{RAFT}disk_stalled_seconds", stalled, status.disk_stalled_seconds)
     yield gauge(f"{RAFT}has_quorum", "1 while a majority of voters is in contact.", int(status.has_quorum))
     yield gauge(f"{RAFT}voters", "Voters of the cluster.", len(status.membership.voters))
     yield gauge(f"{RAFT}learners", "Learners of the cluster.", len(status.membership.learners))
@@ -89,6 +91,9 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield histogram(f"{RAFT}apply_seconds", "Applying one log entry to the state.", {(): work.apply_seconds})
     pauses = "How long entries waited while the state's write-ahead log began anew."
     yield histogram(f"{RAFT}applying_paused_seconds", pauses, {(): work.applying_paused_seconds})
+    stalls: dict[Labels, float] = {(("part", part),): count for part, count in work.disk_stalls.items()}
+    text = "How often the disk stopped answering, by what waited for it."
+    yield labelled(f"{RAFT}disk_stalls_total", "counter", text, stalls)
     yield counter(f"{RAFT}applied_commands_total", "Commands applied to the state.", work.applied_commands)
     yield gauge(f"{NODE}loop_lag_seconds", "How late the event loop's last beat was.", work.loop_lag_seconds)
     steps: dict[Labels, float] = {(("work", kind),): count for kind, count in work.slow_steps.items()}

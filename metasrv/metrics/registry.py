@@ -129,6 +129,9 @@ class MetricsRegistry:
     def applying_paused(self, seconds: float) -> None:
         self.work.applying_paused_seconds.observe(seconds)
 
+    def disk_stalled(self, part: str) -> None:
+        self.work.disk_stalls[part] += 1
+
     def storage_result(self, seconds: float) -> None:
         """How long the loop was kept by a result of the snapshot thread."""
         if seconds * 1000 > STEP_TIME_MS_MAX:

@@ -220,6 +220,9 @@ class RaftStatus:
     """This node's wall clock less that of the majority of voters that agree; None while none is known to agree."""
     log_time_ahead_ms: int = 0
     """How far the log's time, as this node knows it, is ahead of this node's wall clock."""
+    disk_stall: str | None = None
+    """The sentence that says what waits for the disk, while it does not answer."""
+    disk_stalled_seconds: float = 0.0
 
     @property
     def is_leader(self) -> bool:

@@ -64,6 +64,7 @@ def check_readiness(context: NodeContext, directory: DirectoryReport | None) -> 
         _check_draining(context),
         _check_leader(context, status),
         _check_apply_lag(status),
+        _check_disk(status),
         _check_snapshot(status),
         _check_directory(directory),
         _check_clock(context, status),
@@ -77,6 +78,7 @@ READINESS_CHECKS = (
     "draining",
     "leader",
     "apply_lag",
+    "disk",
     "snapshot",
     "data_directory",
     "clock",
@@ -137,6 +139,12 @@ def _check_apply_lag(status: RaftStatus) -> Check:
     lag = max(0, status.commit_index - status.last_applied.index)
     text = f"{lag} committed entries are not yet applied, the limit is {APPLY_LAG_ENTRIES_MAX}"
     return Check("apply_lag", lag <= APPLY_LAG_ENTRIES_MAX, text)
+
+
+def _check_disk(status: RaftStatus) -> Check:
+    if status.disk_stall is not None:
+        return Check("disk", False, status.disk_stall)
+    return Check("disk", True, "the disk answers writes of the log and the state")
 
 
 def _check_snapshot(status: RaftStatus) -> Check:

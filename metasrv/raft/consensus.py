@@ -30,6 +30,7 @@ from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
+from metasrv.raft.stalled_leader import StalledLeader
 from metasrv.raft.transfer import LeadershipTransfer
 
 NO_LEADER_WAIT_MS = 1_800
@@ -75,6 +76,20 @@ class RaftConsensus:
             timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
         self._clock_rounds = self._make_clock_rounds(resources)
+        self._stalled_leader = StalledLeader(
+            disk=replica.disk,
+            engine=replica.engine,
+            store=resources.store,
+            driver=replica.driver,
+            proposals=replica.proposals,
+            reads=replica.reads,
+            applied=replica.applied,
+            transfer=self._transfer,
+            reachable=replica.peers.transport.is_connected,
+            free=replica.until_free,
+            hand_over_ms=resources.settings.election_timeout_max_ms,
+        )
+        replica.driver.on_timer = self._stalled_leader.look
 
     def _make_clock_rounds(self, resources: ReplicaResources) -> ClockRounds:
         replica, settings = self.replica, resources.settings
@@ -121,6 +136,7 @@ class RaftConsensus:
         """Stop stepping, end what waits, close connections and threads."""
         self._stopping = True
         await self._clock_rounds.stop()
+        self._stalled_leader.close()
         await self.replica.close()
 
     # ------------------------------------------------------------------ Consensus

@@ -56,6 +56,10 @@ class RaftObserver(Protocol):
         """Committed entries waited so long while the state's write-ahead log began anew."""
         ...
 
+    def disk_stalled(self, part: str) -> None:
+        """The disk has stopped answering: a write of the raft log (`log`) or the state (`state`) waits for it."""
+        ...
+
     def slow_step(self, work: LoopWork, seconds: float) -> None:
         """A step of the event loop took longer than `STEP_TIME_MS_MAX`."""
         ...
@@ -108,6 +112,9 @@ class SilentObserver:
 
     def applying_paused(self, seconds: float) -> None:
         del seconds
+
+    def disk_stalled(self, part: str) -> None:
+        del part
 
     def slow_step(self, work: LoopWork, seconds: float) -> None:
         del work, seconds

@@ -24,6 +24,7 @@ from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.disk_stall import DISK_STALL_MS, DiskStall
 from metasrv.raft.expiry_ticks import ExpiryTicks
 from metasrv.raft.log.format import CONTENT, TERM, LogEntry
 from metasrv.raft.log.storage_thread import Storage
@@ -56,6 +57,7 @@ class RaftSettings:
     install_snapshot_timeout_ms: int
     clock_offset_max_ms: int = 1_000
     state_log: StateLogLimits = field(default_factory=StateLogLimits)
+    disk_stall_ms: int = DISK_STALL_MS
 
 
 @dataclass(slots=True)
@@ -172,7 +174,7 @@ class Replica:
             applied_index=self.applied_index,
             failed=self.driver.fail,
         )
-        self._state_log = StateLog(
+        self.state_log = StateLog(
             machine=given.machine,
             thread=given.state_thread,
             clock=given.clock,
@@ -181,6 +183,13 @@ class Replica:
             hold=self.driver.hold_applying,
             failed=self.driver.fail,
         )
+        self.disk = DiskStall(
+            log=self.driver.sync_started_at,
+            state=self._applying_waits_for,
+            observer=given.observer,
+            stall_ms=settings.disk_stall_ms,
+        )
+        self.driver.serves = self.guards.may_stand = self._serves
         self.ticks = ExpiryTicks(
             clock=given.clock,
             log_time=self.log_time,
@@ -190,7 +199,7 @@ class Replica:
             leads=lambda: self.leader_id() == self.node_id,
         )
         self._state_space = StateSpace(
-            machine=given.machine, clock=given.clock, state_log=self._state_log, kept=settings.state_log.free_kept
+            machine=given.machine, clock=given.clock, state_log=self.state_log, kept=settings.state_log.free_kept
         )
         self._sources = StatusSources(
             node_id=self.node_id,
@@ -198,6 +207,7 @@ class Replica:
             engine=self.engine,
             guards=self.guards,
             driver=self.driver,
+            disk=self.disk,
             store=given.store,
             proposals=self.proposals,
             snapshots=self.snapshots,
@@ -216,7 +226,8 @@ class Replica:
         return self.machine.last_applied.index
 
     def leads(self) -> bool:
-        return self.engine.role() == LEADER
+        """Whether this node leads and does what a leader is asked for."""
+        return self.engine.role() == LEADER and self._serves()
 
     def leader_id(self) -> int | None:
         """The leader as far as this node knows, None while it knows of none."""
@@ -247,12 +258,23 @@ class Replica:
         self.applied.fail(StoppingError())
         await self.peers.transport.close()
         self.snapshots.close()
-        self._state_log.close()
+        self.state_log.close()
         await self.resources.log_thread.stop()
         await self.resources.snapshot_thread.stop()
         await self.resources.state_thread.stop()
 
     # ------------------------------------------------------------------ called by the parts
+
+    def _serves(self) -> bool:
+        """False while this node's disk stalls, unless nobody else could lead."""
+        return self.disk.part is None or set(self.engine.membership().voters) <= {self.node_id}
+
+    def _applying_waits_for(self) -> tuple[str, int] | None:
+        """What keeps committed entries from being applied; the same value as long as nothing changes."""
+        if self.state_log.restarting:
+            return ("a new write-ahead log", self.state_log.restarts)
+        applied = self.engine.applied_index()
+        return ("the next entry", applied) if self.engine.commit_index() > applied and not self.driver.busy() else None
 
     def _tail_at(self, index: int) -> tuple[LogEntry, LogEntry] | None:
         previous, last = self.store.entry_at(index - 1), self.store.entry_at(index)
@@ -283,20 +305,20 @@ class Replica:
             self.proposals.applied(index, term, ())
             if isinstance(decoded, MembershipEntry):
                 logger.info("membership is now %s", decoded.after)
-        self._state_log.applied(len(content), len(replies))
+        self.state_log.applied(len(content), len(replies))
         self.peers.note_registry(self.machine.nodes)
 
     def _after_step(self) -> None:
         self.history.saw(self.leader_id(), self.engine.term())
         self.applied.resolve()
-        if self._pending_install is not None and not self.driver.busy() and not self._state_log.restarting:
+        if self._pending_install is not None and not self.driver.busy() and not self.state_log.restarting:
             info, self._pending_install = self._pending_install, None
             self._install(info)
         self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         if self.snapshots.needed:
             self.snapshots.build(self.machine.last_applied.index)
         self._compaction.consider()
-        self._state_log.consider()
+        self.state_log.consider()
         self.ticks.consider()
         self._state_space.consider()
 

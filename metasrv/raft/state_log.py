@@ -84,6 +84,8 @@ class StateLog:
         self._running = False
         self.restarting = False
         """The state file must not be written to, or replaced, at this moment."""
+        self.restarts = 0
+        """How many were begun."""
         self._written_bytes = 0.0
         """Estimated, since the last passes began."""
         self._synced_bytes = 0.0
@@ -197,6 +199,7 @@ class StateLog:
 
     def _start_restart(self) -> None:
         self.restarting = True
+        self.restarts += 1
         self._hold(True)
         started_at = self._clock.monotonic()
 

@@ -16,6 +16,7 @@ from metasrv.raft.core.engine import CANDIDATE, LEADER, Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.disk_stall import DiskStall
 from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
@@ -31,6 +32,7 @@ class StatusSources:
     engine: Engine
     guards: Guards
     driver: Driver
+    disk: DiskStall
     store: LogStore
     proposals: Proposals
     snapshots: Snapshots
@@ -133,6 +135,8 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         fatal=str(sources.driver.fatal) if sources.driver.fatal else None,
         clock_offset_ms=None if majority is None else round(-majority.offset_ms),
         log_time_ahead_ms=sources.log_time.ahead_ms(),
+        disk_stall=sources.disk.sentence(),
+        disk_stalled_seconds=sources.disk.seconds(),
     )
 
 
@@ -142,8 +146,9 @@ def _role(sources: StatusSources, now: float) -> tuple[RaftState, int | None, bo
     if sources.driver.fatal is not None:
         return RaftState.SHUTDOWN, None, False
     if engine.role() == LEADER:
-        stalled = sources.driver.stalled_seconds(now) > sources.election_timeout_min_seconds
-        if guards.leads_with_quorum(now) and not stalled:
+        sync_started_at = sources.driver.sync_started_at()
+        hangs = sync_started_at is not None and now - sync_started_at > sources.election_timeout_min_seconds
+        if guards.leads_with_quorum(now) and not hangs and sources.driver.serves():
             return RaftState.LEADER, sources.node_id, True
         return RaftState.FOLLOWER, None, False
     hears = guards.hears_leader(now)

@@ -23,6 +23,7 @@ from metasrv.raft.log.store import LogStore
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica
 from metasrv.raft.snapshots import Snapshots
+from metasrv.raft.stalled_leader import StalledLeader
 from metasrv.state.snapshot import SnapshotInfo
 from verification.mutants.patching import Mutant, Replacement
 
@@ -225,6 +226,13 @@ def _id_in_use_is_given_away() -> list[Replacement]:
     return [(IdHolders, "refuse_if_heard", lambda _self, _node_id, _holder: None)]
 
 
+def _stalled_leader_leads_on() -> list[Replacement]:
+    def look(self: StalledLeader, now: float) -> None:
+        self._disk.look(now)
+
+    return [(StalledLeader, "look", look), (Replica, "_serves", lambda _self: True)]
+
+
 CONSENSUS_MUTANTS = (
     Mutant(
         "tail committed during snapshot",
@@ -271,6 +279,12 @@ CONSENSUS_MUTANTS = (
         "a member that is heard is put out by another directory that asks for its id",
         _id_in_use_is_given_away,
         ("id reuse",),
+    ),
+    Mutant(
+        "stalled leader keeps leading",
+        "a leader whose state waits for its disk beats on, applies nothing and is never replaced (R14)",
+        _stalled_leader_leads_on,
+        ("stalled leader",),
     ),
     Mutant(
         "read index without a round",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from verification.mutants.patching import Mutant
 from verification.simulation.formation import formed_images
 from verification.simulation.history import Outcome, run_history
-from verification.simulation.plan import Plan, make_plan
+from verification.simulation.plan import Plan, long_enough, make_plan
 
 BUDGET_SECONDS = 60.0
 _SECONDS_MIN = 2.5
@@ -48,9 +48,8 @@ def plan_for(mutant: Mutant, seed: int) -> Plan:
         for fault in plan.faults
     )
     tuning = replace(plan.tuning, snapshot_logs_since_last=5, max_applied_log_to_keep=0)
-    return replace(
-        plan, faults=faults, tuning=tuning, seconds=plan.seconds * longer, operations=int(plan.operations * longer)
-    )
+    seconds = long_enough(plan.seconds * longer, faults)
+    return replace(plan, faults=faults, tuning=tuning, seconds=seconds, operations=int(plan.operations * longer))
 
 
 def run_with(mutant: Mutant, plan: Plan, *, keep_trace: bool = False) -> Outcome:

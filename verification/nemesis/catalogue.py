@@ -12,8 +12,16 @@ from verification.nemesis.membership_faults import MEMBERSHIP_FAULTS
 from verification.nemesis.network_faults import NETWORK_FAULTS
 from verification.nemesis.process_faults import PROCESS_FAULTS
 from verification.nemesis.service_faults import SERVICE_FAULTS
+from verification.nemesis.stall_faults import STALL_FAULTS
 
-FAULTS = [*PROCESS_FAULTS, *NETWORK_FAULTS, *DISK_FAULTS, *MEMBERSHIP_FAULTS, *SERVICE_FAULTS]
+FAULTS = [
+    *PROCESS_FAULTS,
+    *NETWORK_FAULTS,
+    *DISK_FAULTS,
+    *STALL_FAULTS,
+    *MEMBERSHIP_FAULTS,
+    *SERVICE_FAULTS,
+]
 
 
 def faults_named(parts: Sequence[str]) -> list[Fault]:

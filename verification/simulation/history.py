@@ -73,6 +73,7 @@ class _History:
         self._nemesis = Nemesis(cluster, str(plan.seed), FAULTS)
         self._nemesis.probe = self._clients.probe
         self._nemesis.write = self._clients.write
+        self._nemesis.mark = self._clients.mark
         self._watching: dict[Process, Watching] = {}
         self._undecided = 0
 

@@ -20,9 +20,9 @@ from metasrv.node.beginning import begin_or_find
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.consensus import RaftConsensus
-from metasrv.raft.observer import SilentObserver
 from metasrv.raft.replica import RaftSettings, ReplicaResources
 from metasrv.raft.state_log import StateLogLimits
+from verification.simulation.counting_observer import CountingObserver
 from verification.simulation.disk import Disk, Image, torn_write, write_image
 from verification.simulation.loop import ProcessKilled, SimulatedLoop
 from verification.simulation.networked_loop import NetworkedLoop
@@ -31,7 +31,7 @@ from verification.simulation.storage import DiskFaults, SimulatedStorage
 from verification.simulation.streams import Streams
 from verification.simulation.transport import SimulatedTransport
 from verification.simulation.watched_machine import WatchedMachine
-from verification.simulation.world import Tuning, Witness, World
+from verification.simulation.world import Tuning, World
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
@@ -49,17 +49,6 @@ __all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
 
 def endpoint_of(node_id: int) -> Endpoint:
     return Endpoint(f"node-{node_id}", 28103)
-
-
-class _CountingObserver(SilentObserver):
-    """A run that never met a restart of the state's write-ahead log proves nothing about it."""
-
-    def __init__(self, witness: Witness[Process]) -> None:
-        self._witness = witness
-
-    def applying_paused(self, seconds: float) -> None:
-        del seconds
-        self._witness.count("pauses for a new state log")
 
 
 @dataclass(eq=False)
@@ -215,7 +204,7 @@ class Machine:
             snapshot_thread=storage(),
             state_thread=storage(),
             security=security_of(world.wire.security, self.node_id),
-            observer=_CountingObserver(world.witness),
+            observer=CountingObserver(world.witness.count),
             clock=world.clock,
             make_transport=partial(SimulatedTransport, world, self.lives, loop),
         )
@@ -362,10 +351,12 @@ class Machine:
 
     # ------------------------------------------------------------------ for the parts
 
-    def _job_seconds(self) -> float:
+    def _job_seconds(self, name: str) -> float:
         world, faults = self.world, self.faults
         seconds = world.tuning.sync_seconds * (0.5 + world.source.random())
-        return seconds + faults.slow_seconds if world.scheduler.now < faults.slow_until else seconds
+        if world.scheduler.now < faults.slow_until:
+            seconds += faults.slow_seconds
+        return max(seconds, faults.stalls.get(name, 0.0) - world.scheduler.now)
 
     def _killed_while_opening(self, loop: SimulatedLoop, disk: Disk, name: str) -> None:
         source = self.world.source

@@ -33,6 +33,10 @@ class PlannedFault:
 Inflict = Callable[["Nemesis", random.Random], Awaitable[None]]
 
 
+async def _no_clients(_node_id: int) -> None:
+    """A nemesis without clients."""
+
+
 class Nemesis:
     """What a fault may use: the cluster, choices of machines, extra clients, and rules about lost disks."""
 
@@ -45,8 +49,12 @@ class Nemesis:
         """A membership change is under way; nothing is wiped meanwhile."""
         self.probe: Callable[[int, int], None] = lambda _reads, _writes: None
         """Have clients read through one node and write through another, now."""
+        self.under_way: Counter[str] = Counter()
+        """The faults that are being inflicted now, by kind."""
         self.write: Callable[[int], None] = lambda _node_id: None
         """Have a client write through a node, now."""
+        self.mark: Callable[[int], Awaitable[None]] = _no_clients
+        """Write through a node, and wait for the answer."""
         self._seed = seed
         self._kinds = kinds
         self._tasks: list[asyncio.Task[None]] = []
@@ -66,7 +74,11 @@ class Nemesis:
         self.inflicted[fault.kind] += 1
         self.cluster.note(f"fault {fault.number}: {fault.kind}")
         source = random.Random(f"{self._seed}/fault {fault.number}")
-        await self._kinds[fault.kind](self, source)
+        self.under_way[fault.kind] += 1
+        try:
+            await self._kinds[fault.kind](self, source)
+        finally:
+            self.under_way[fault.kind] -= 1
 
     async def heal(self) -> None:
         """End every fault and start every machine that should run."""
@@ -87,6 +99,7 @@ class Nemesis:
         faults = machine.faults
         faults.slow_until = 0.0
         faults.errors.clear()
+        faults.stalls.clear()
         faults.state_full = 0
         if machine.process is not None:
             machine.process.loop.steps_left = None

@@ -7,6 +7,7 @@ that a shorter plan leaves the rest unchanged.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from verification.simulation.disk_faults import DISK_FAULTS
@@ -18,6 +19,7 @@ from verification.simulation.network_faults import NETWORK_FAULTS
 from verification.simulation.overtaking_faults import OVERTAKING_FAULTS
 from verification.simulation.process_faults import PROCESS_FAULTS
 from verification.simulation.security import SECURITIES
+from verification.simulation.stall_faults import STALL_FAULTS, STALL_SECONDS
 from verification.simulation.wire_faults import WIRE_FAULTS
 from verification.simulation.world import Wire
 
@@ -29,6 +31,7 @@ FAULTS: dict[str, Inflict] = {
     **OVERTAKING_FAULTS,
     **WIRE_FAULTS,
     **IDENTITY_FAULTS,
+    **STALL_FAULTS,
 }
 
 FORMATION_SHARE = 0.03
@@ -44,6 +47,11 @@ _APART_FROM = 100
 _IDENTITY_SHARE = 0.15
 """Share of histories with faults of identity, which are drawn apart from all others."""
 _IDENTITY_FROM = 200
+_STALL_SHARE = 0.1
+"""Share of histories with a disk that stalls, which are drawn apart as well."""
+_STALL_FROM = 300
+_LONG_FAULTS = {"deaf leader": 1.8, **dict.fromkeys(STALL_FAULTS, max(STALL_SECONDS) + 0.3)}
+"""Seconds that a history goes on after such a fault at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +102,16 @@ def make_plan(seed: int) -> Plan:
     wire = _wire(wire_source)
     drawn = _faults(random.Random(f"{seed}/faults"), count, seconds) + _faults_apart(wire_source, seconds)
     drawn += _identity_faults(random.Random(f"{seed}/identity"), seconds)
+    drawn += _stall_faults(random.Random(f"{seed}/stalls"), seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
-    # Longer for a fault that needs the time.
-    seconds = max([seconds, *(fault.at_seconds + 1.8 for fault in faults if fault.kind == "deaf leader")])
+    seconds = long_enough(seconds, faults)
     forms = source.random() < FORMATION_SHARE
     return Plan(seed, size, forms, tuning, wire, seconds, clients, operations, pause_seconds, faults)
+
+
+def long_enough(seconds: float, faults: Iterable[PlannedFault]) -> float:
+    """The length of a history, longer for a fault that needs the time."""
+    return max([seconds, *(fault.at_seconds + _LONG_FAULTS.get(fault.kind, 0.0) for fault in faults)])
 
 
 def _wire(source: random.Random) -> Wire:
@@ -113,7 +126,7 @@ def _wire(source: random.Random) -> Wire:
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Random kinds at random times; often one kind several times, as faults of one kind find more together."""
-    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART) - IDENTITY_FAULTS.keys())
+    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART) - IDENTITY_FAULTS.keys() - STALL_FAULTS.keys())
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
     return [PlannedFault(i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(chosen)]
@@ -129,6 +142,13 @@ def _identity_faults(source: random.Random, seconds: float) -> list[PlannedFault
         return []
     kind = source.choice(sorted(IDENTITY_FAULTS))
     return [PlannedFault(_IDENTITY_FROM, kind, seconds * 0.9 * source.random())]
+
+
+def _stall_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
+    if source.random() >= _STALL_SHARE:
+        return []
+    kind = source.choice(sorted(STALL_FAULTS))
+    return [PlannedFault(_STALL_FROM, kind, seconds * (0.3 + 0.7 * source.random()))]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

@@ -30,6 +30,8 @@ class DiskFaults:
     slow_seconds: float = 0.0
     errors: deque[str] = field(default_factory=deque)
     """What happens to the next jobs: `refused`, `failed late` or `full`."""
+    stalls: dict[str, float] = field(default_factory=dict)
+    """By the name of a job's function: scheduler time before which such a job, once begun, does not end."""
     state_full: int = 0
     """How many of the next entries find the disk full when they are applied."""
 
@@ -41,12 +43,15 @@ class SimulatedStorage:
         self,
         loop: SimulatedLoop,
         faults: DiskFaults,
-        seconds: Callable[[], float],
+        seconds: Callable[[str], float],
         *,
         after_each: Callable[[], None] | None = None,
         executed: Callable[[tuple[Any, ...]], None] | None = None,
     ) -> None:
-        """`executed` is called with the arguments of each job that did its work."""
+        """`seconds` says how long a job takes, by the name of its function.
+
+        `executed` is called with the arguments of each job that did its work.
+        """
         self._loop = loop
         self._faults = faults
         self._seconds = seconds
@@ -67,7 +72,7 @@ class SimulatedStorage:
             raise InvariantError("work was given to the storage after its end")
         self._jobs.append((function, args, on_done))
         if len(self._jobs) == 1:
-            self._loop.call_later(self._seconds(), self._finish)
+            self._begin()
 
     async def run(self, function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
         future: asyncio.Future[Result] = self._loop.create_future()
@@ -96,6 +101,10 @@ class SimulatedStorage:
         function, args, _ = self._jobs[0]
         return lambda: function(*args)
 
+    def _begin(self) -> None:
+        name = getattr(self._jobs[0][0], "__name__", "")
+        self._loop.call_later(self._seconds(name), self._finish)
+
     def _finish(self) -> None:
         function, args, on_done = self._jobs[0]
         self._executing = True
@@ -108,7 +117,7 @@ class SimulatedStorage:
         if self._after_each is not None:
             self._after_each()
         if self._jobs:
-            self._loop.call_later(self._seconds(), self._finish)
+            self._begin()
         elif self._stopped is not None and not self._stopped.done():
             self._stopped.set_result(None)
 

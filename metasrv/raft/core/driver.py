@@ -16,17 +16,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 
 from metasrv.model.errors import CodecError, FatalError, InvariantError, StorageError
-from metasrv.model.limits import INBOX_MESSAGES_MAX, INBOX_SIZE_BYTES_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.process.clock import Clock
 from metasrv.process.loop_steps import StepLaps
 from metasrv.raft.core.append_times import AppendTimes
+from metasrv.raft.core.commit_notice import CommitNotice
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.inbox import Inbox
 from metasrv.raft.core.messages import (
     AppendEntries,
     AppendReply,
@@ -45,8 +45,6 @@ from metasrv.raft.observer import RaftObserver
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.025
-COMMIT_NOTICE_SECONDS = 0.005
-"""Time after which followers are told of a new commit index, unless new entries tell them earlier."""
 _LEADER_MESSAGES = (AppendEntries, LeaderPing, SnapshotChunk)
 _INBOX_SECONDS_MAX = 0.003
 """Time for messages in one step; the rest waits for the next."""
@@ -80,16 +78,14 @@ class Driver:
         self._engine: Engine
         self._guards: Guards
         self._loop = asyncio.get_running_loop()
-        self._inbox: deque[tuple[int, bytes]] = deque()
-        self._inbox_bytes = 0
+        self._inbox = Inbox()
         self._outbox: list[tuple[int, Message]] = []
         self._sync_started_at: float | None = None
         self._synced = asyncio.Event()
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._pace_timer: asyncio.TimerHandle | None = None
-        self._commit_sent = 0
-        self._commit_seen_at = 0.0
+        self._commit_notice = CommitNotice(lambda seconds: self._loop.call_later(seconds, self.wake))
         self._was_leader = False
         self._tick_due = True
         self._heard = False
@@ -101,6 +97,10 @@ class Driver:
         self.on_fatal: Callable[[FatalError], None] = lambda _error: None
         self.after_step: Callable[[], None] = lambda: None
         """Called at the end of each step in which the engine was free."""
+        self.on_timer: Callable[[float], None] = lambda _now: None
+        """Called with the monotonic time at each tick of the timer, also while a log write is in flight."""
+        self.serves: Callable[[], bool] = lambda: True
+        """Whether this node, when it leads, does what a leader is asked for: False while its disk stalls."""
 
     def attach(self, engine: Engine, guards: Guards) -> None:
         """Add the engine and the guards, which call this driver and are therefore made after it."""
@@ -145,9 +145,9 @@ class Driver:
         if self._sync_started_at is not None:
             await self._synced.wait()
 
-    def stalled_seconds(self, now: float) -> float:
-        """How long the log write in flight has taken so far; 0.0 without one."""
-        return 0.0 if self._sync_started_at is None else now - self._sync_started_at
+    def sync_started_at(self) -> float | None:
+        """Since when the log write in flight has run, in monotonic seconds; None without one."""
+        return self._sync_started_at
 
     def _scheduled_step(self) -> None:
         self._scheduled = False
@@ -158,7 +158,9 @@ class Driver:
             return
         self._timer = self._loop.call_later(TICK_SECONDS, self._on_timer)
         now = self._clock.monotonic()
-        self._proposals.expire(now, self._engine.role() == LEADER and self._guards.leads_with_quorum(now))
+        self.on_timer(now)
+        leads = self._engine.role() == LEADER and self._guards.leads_with_quorum(now)
+        self._proposals.expire(now, leads and self.serves())
         self._tick_due = True
         self._step()
 
@@ -239,8 +241,7 @@ class Driver:
         self._heard = True
         deadline = now + _INBOX_SECONDS_MAX
         while self._inbox and not self._stopped:
-            node_id, payload = self._inbox.popleft()
-            self._inbox_bytes -= len(payload)
+            node_id, payload = self._inbox.take()
             try:
                 message = decode_message(payload)
             except CodecError as error:
@@ -297,6 +298,10 @@ class Driver:
         if not hold:
             self.wake()
 
+    def say_at_once(self, node_id: int, message: Message) -> None:
+        """Send a message that does not speak of this node's log, although a log write may be in flight."""
+        self._flush([(node_id, message)])
+
     def hold_applying(self, hold: bool) -> None:
         """Leave committed entries waiting, while the state's write-ahead log begins anew."""
         self._engine.applying_held = hold
@@ -325,16 +330,9 @@ class Driver:
             self._reads.start_round()
             self._reads.resolve(engine.membership())
             broadcast = broadcast or bool(self._reads.waiting())
-        commit = engine.commit_index()
-        if commit != self._commit_sent:
-            if self._commit_seen_at == 0.0:
-                self._commit_seen_at = now
-                self._loop.call_later(COMMIT_NOTICE_SECONDS, self.wake)
-            elif now - self._commit_seen_at >= COMMIT_NOTICE_SECONDS * 0.9:
-                broadcast = True
-        if broadcast:
+        if self._commit_notice.due(engine.commit_index(), now) or broadcast:
             self._broadcast_due = False
-            self._commit_sent, self._commit_seen_at = commit, 0.0
+            self._commit_notice.told(engine.commit_index())
             engine.replicate()
 
     # ------------------------------------------------------------------ disk and wire
@@ -392,9 +390,7 @@ class Driver:
 
     def incoming(self, node_id: int, payload: bytes) -> bool:
         """Queue a raft message; False when the inbox is full."""
-        if len(self._inbox) >= INBOX_MESSAGES_MAX or self._inbox_bytes + len(payload) > INBOX_SIZE_BYTES_MAX:
-            return False
-        self._inbox.append((node_id, payload))
-        self._inbox_bytes += len(payload)
-        self.wake()
-        return True
+        queued = self._inbox.put(node_id, payload)
+        if queued:
+            self.wake()
+        return queued

@@ -179,6 +179,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     def transfer_asked(self) -> bool:
         return bool(self._SyncObj__transferInProgress)
 
+    def forget_transfer(self) -> None:
+        """The campaign that a leader asked for will not come."""
+        self._SyncObj__transferInProgress = False
+
     def match_index(self, node_id: int) -> int:
         index: int = self._SyncObj__raftMatchIndex.get(engine_node(node_id), 0)
         return index
@@ -212,6 +216,12 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
     def forget_leader(self) -> None:
         """No leader is known any more; status says so from now on (invariant 6)."""
         self._SyncObj__raftLeader = None
+
+    def step_down(self) -> None:
+        """Stop leading, as the engine itself does without a quorum: a follower of nobody, in the same term."""
+        self._SyncObj__raftState = FOLLOWER
+        self.forget_leader()
+        self.set_election_deadline(self._clock.monotonic() + self.random_timeout())
 
     def append_as_leader(self, content: bytes) -> tuple[int, int]:
         """Add one entry to the leader's own log; returns its index and term."""

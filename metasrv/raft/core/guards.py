@@ -78,6 +78,8 @@ class Guards:
         self._quorum_of: Membership | None = None
         self.electing = False
         """This voter's election timer fired and no leader has been heard since."""
+        self.may_stand: Callable[[], bool] = lambda: True
+        """Whether this node could serve as a leader: False while its disk stalls. It votes for others all the same."""
 
     # ------------------------------------------------------------------ timers
 
@@ -127,6 +129,12 @@ class Guards:
             engine.set_election_deadline(math.inf)
             return
         if engine.election_deadline() >= now:
+            return
+        if engine.membership().majority > 1 and not self.may_stand():
+            engine.forget_leader()
+            engine.forget_transfer()
+            self._may_campaign, self._pre_votes = False, None
+            engine.set_election_deadline(now + engine.random_timeout())
             return
         if engine.transfer_asked():
             self._transfer_campaign = True
@@ -192,7 +200,7 @@ class Guards:
         elif isinstance(message, PreVoteGranted):
             self._pre_vote_granted(node_id, message)
         elif isinstance(message, TimeoutNow):
-            if self._is_voter() and message.term == self._engine.term():
+            if self._is_voter() and message.term == self._engine.term() and self.may_stand():
                 self._engine.receive(node_id, message)
         else:
             self._higher_term(node_id, message.term)

@@ -111,6 +111,14 @@ def test_applying_may_lag_as_far_as_the_limit(node: Parts, lag: int, passed: boo
     assert ("apply_lag" not in failing(check_readiness(node[0], WRITABLE))) is passed
 
 
+def test_a_node_whose_disk_stalls_is_not_ready_and_says_what_waits(node: Parts) -> None:
+    node[1].current = sample_status(disk_stall="the disk stalls: a write of the raft log has not finished for 1.3 s")
+    checks = check_readiness(node[0], WRITABLE)
+    assert failing(checks) == ["disk"]
+    assert "1.3 s" in next(check.reason for check in checks if check.name == "disk")
+    assert failing(check_liveness(node[0])) == []
+
+
 def test_a_node_that_installs_a_snapshot_is_not_ready(node: Parts) -> None:
     status = sample_status()
     node[1].current = sample_status(snapshot=status.snapshot._replace(installing=True))

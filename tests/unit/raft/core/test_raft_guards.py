@@ -266,3 +266,39 @@ def test_one_answer_of_three_voters_is_a_quorum(tmp_path: Path, answering: int) 
     later = bench.clock.monotonic() + 0.5
     bench.guards.incoming(answering, LeaderSeen(bench.engine.term(), 0), later)
     assert bench.guards.leads_with_quorum(later + 0.1)
+
+
+# ----------------------------------------------------------------------------- a disk that stalls
+
+
+def test_a_node_whose_disk_stalls_does_not_stand_but_votes(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    bench.guards.may_stand = lambda: False
+    bench.engine.set_election_deadline(bench.clock.now - 0.1)
+    bench.guards.before_tick(bench.clock.now)
+    assert bench.take() == []
+    assert bench.engine.election_deadline() > bench.clock.now
+    bench.guards.incoming(1, PreVote(1, 1, 0), bench.clock.now)
+    assert bench.take() == [(1, PreVoteGranted(1))]
+
+
+def test_a_node_whose_disk_stalls_does_not_take_over(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    bench.guards.incoming(1, bench.append(1, (1, 0), []), bench.clock.now)
+    bench.guards.may_stand = lambda: False
+    bench.guards.incoming(1, TimeoutNow(1), bench.clock.now)
+    assert not bench.engine.transfer_asked()
+    bench.guards.may_stand = lambda: True
+    bench.guards.incoming(1, TimeoutNow(1), bench.clock.now)
+    assert bench.engine.transfer_asked()
+    bench.guards.may_stand = lambda: False
+    bench.guards.before_tick(bench.clock.now)
+    assert not bench.engine.transfer_asked(), "nor when the disk stalls right afterwards, or is well again later"
+
+
+def test_the_only_voter_stands_whatever_its_disk_does(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, voters=(2,))
+    bench.guards.may_stand = lambda: False
+    bench.engine.set_election_deadline(0.0)
+    bench.guards.before_tick(bench.clock.now)
+    assert bench.engine.election_deadline() == 0.0
