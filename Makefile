@@ -16,6 +16,7 @@ N ?= 2000
 STOCK_N ?= 40
 SEED ?= 1
 MINUTES ?= 10
+SECONDS ?= 10
 ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -85,6 +86,10 @@ sim: $(STAMP) ## Simulate clusters under faults, deterministically (N=100000 SEE
 .PHONY: soak
 soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descriptor, thread or memory grows (MINUTES=60)
 	@exec $(BIN)/python -m verification.endurance --minutes $(MINUTES) $(ARGS)
+
+.PHONY: attack
+attack: $(STAMP) ## Hostile clients against three local nodes, beside a load whose answers are checked (SECONDS=10)
+	@exec $(BIN)/python -m verification.attack --seconds $(SECONDS) $(ARGS)
 
 .PHONY: replay
 replay: $(STAMP) ## Run one simulated history again and print all that happened in it; about 1 s (SEED=87329)

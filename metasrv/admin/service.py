@@ -14,11 +14,12 @@ import os
 import socket
 import ssl
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 
 from metasrv.admin.app import create_app
-from metasrv.admin.connection import DeadlineProtocol
+from metasrv.admin.connection import BoundedProtocol, CutOffs
 from metasrv.model.errors import BindError, ConfigError
 from metasrv.model.limits import ADMIN_KEEP_ALIVE_SECONDS_MAX
 from metasrv.model.types import Endpoint
@@ -103,7 +104,7 @@ class AdminService:
         server_config = uvicorn.Config(
             create_app(self._context),
             loop="none",
-            http=DeadlineProtocol,
+            http=partial(BoundedProtocol, CutOffs()),  # type: ignore[arg-type]  # called, as a class is
             ws="none",
             lifespan="off",
             log_config=None,

@@ -136,9 +136,15 @@ WATCH_QUEUE_SIZE_BYTES_MAX = 64 * MIB
 ADMIN_BODY_SIZE_BYTES_MAX = 1 * MIB
 """Body of an admin request."""
 ADMIN_CONNECTIONS_MAX = 512
-"""Concurrent admin connections; requests on further ones are answered 503."""
-ADMIN_CONNECTIONS_REFUSED_MAX = 64
-"""Connections past that limit which get this answer; further ones are closed at once."""
+"""Concurrent admin connections; a further one takes the place of one that is idle."""
+ADMIN_CONNECTIONS_BUSY_MAX = 64
+"""Connections past that limit while none is idle; requests on them are refused, probes are answered."""
+ADMIN_HEAD_SIZE_BYTES_MAX = 64 * 1024
+"""The head of an admin request, its path and headers."""
+ADMIN_PIPELINED_MAX = 16
+"""Requests of one connection that wait for the answer to an earlier one."""
+ADMIN_UNREAD_SECONDS_MAX = 30.0
+"""A client that takes nothing of an answer for so long is cut off."""
 ADMIN_REQUEST_SECONDS_MAX = 20.0
 """From the connection, or the first byte of a further request, to the end of the request's head."""
 ADMIN_KEEP_ALIVE_SECONDS_MAX = 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -219,21 +220,87 @@ async def test_a_request_that_does_not_come_loses_its_connection(
     await service.stop(200)
 
 
-async def test_connections_past_the_limit_are_told_so_and_further_ones_closed(
-    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+async def test_a_new_connection_takes_the_place_of_the_longest_idle(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 3)
-    monkeypatch.setattr(connection, "ADMIN_CONNECTIONS_REFUSED_MAX", 2)
+    monkeypatch.setattr(connection, "REPORT_SECONDS", 0.0)
     service = AdminService(make_context())
     endpoint = await service.start()
     held = [await asyncio.open_connection(*endpoint) for _ in range(6)]
-    assert await asyncio.wait_for(held[5][0].read(), 5) == b"", "the sixth is closed at once"
-    held[4][1].write(b"GET /v1/health HTTP/1.1\r\nHost: n\r\n\r\n")
-    assert (await asyncio.wait_for(held[4][0].readline(), 5)).startswith(b"HTTP/1.1 503"), "the fifth is told why"
+    for reader, _ in held[:3]:
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    held[5][1].write(b"GET /v1/health HTTP/1.1\r\nHost: n\r\n\r\n")
+    assert (await asyncio.wait_for(held[5][0].readline(), 5)).startswith(b"HTTP/1.1 200")
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"http://{endpoint}/livez")).status_code == 200
     for _, writer in held:
         writer.close()
-    async with httpx.AsyncClient() as client:
-        assert (await client.get(f"http://{endpoint}/v1/health")).status_code == 200
+    await service.stop(200)
+    assert "that were idle, for others" in caplog.text
+
+
+async def test_probes_are_answered_while_everything_else_is_refused(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 2)
+    monkeypatch.setattr(connection, "ADMIN_CONNECTIONS_BUSY_MAX", 2)
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    once = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=60, limits=once) as client:
+        busy = asyncio.create_task(client.get(f"http://{endpoint}/debug/pprof/profile?seconds=2"))
+        server = service._server
+        assert server is not None
+        while not server.server_state.tasks:  # noqa: ASYNC110 - nothing tells when a request is being answered
+            await asyncio.sleep(0.01)
+        refused = await client.get(f"http://{endpoint}/v1/cluster/status")
+        probe = await client.get(f"http://{endpoint}/livez")
+        profile = await busy
+    await service.stop(200)
+    assert (refused.status_code, probe.status_code, profile.status_code) == (503, 200, 200)
+
+
+async def test_a_head_that_never_ends_is_refused_by_its_size(endpoint: Endpoint) -> None:
+    reader, writer = await asyncio.open_connection(*endpoint)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: n\r\n")
+    with contextlib.suppress(ConnectionError):
+        for number in range(100):
+            writer.write(b"x%d: %s\r\n" % (number, b"v" * 1000))
+            await writer.drain()
+    assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 431")
+    writer.close()
+
+
+async def test_requests_that_wait_for_earlier_answers_are_few(endpoint: Endpoint) -> None:
+    reader, writer = await asyncio.open_connection(*endpoint)
+    writer.write(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * 10)
+    for _ in range(10):
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 200")
+        await reader.readuntil(b"# EOF\n")
+    writer.write(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * 1000)
+    with contextlib.suppress(ConnectionError):
+        assert len(await asyncio.wait_for(reader.read(), 5)) < 2_000_000
+    writer.close()
+
+
+async def test_a_client_that_takes_no_answer_is_cut_off(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection, "ADMIN_UNREAD_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(connection, "REPORT_SECONDS", 0.0)
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, endpoint)
+        deadline = time.monotonic() + 20
+        while "took nothing of an answer" not in caplog.text and time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                client.send(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * 4)
+            await asyncio.sleep(0.01)
+    assert "took nothing of an answer" in caplog.text
     await service.stop(200)
 
 

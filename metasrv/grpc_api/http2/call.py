@@ -20,7 +20,6 @@ from metasrv.grpc_api.http2.frames import (
     Http2StreamError,
     pack_frame_header,
     rst_stream,
-    window_update,
 )
 from metasrv.grpc_api.http2.headers import (
     ENCODINGS,
@@ -32,15 +31,16 @@ from metasrv.grpc_api.http2.headers import (
     status_trailers,
 )
 from metasrv.grpc_api.http2.interfaces import StreamConnection
-from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, MessageError, MessageReader, length_prefixed
+from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, Compressed, MessageError, length_prefixed
+from metasrv.grpc_api.http2.receiving import Receiver
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.sending import Sender
 from metasrv.grpc_api.http2.status import StatusCode
 
 logger = logging.getLogger(__name__)
 
-STREAM_WINDOW_SIZE_BYTES = 1024 * 1024
-"""Flow-control window of each stream: what a client may send of a request before the handler has taken any of it."""
+SMALL_SIZE_BYTES_MAX = 4 * 1024
+"""Headers and requests up to this size are not counted as held: the number of calls bounds them."""
 WRITES_PER_STEP = 64
 """A stream that always finds room lets the rest of the loop run after this many messages."""
 
@@ -57,21 +57,20 @@ class ServerCall:
     """A stream of a connection, from its headers to its trailers."""
 
     __slots__ = (
-        "_arrived",
         "_connection",
-        "_held_bytes",
+        "_headers_bytes",
         "_initial_metadata",
-        "_reader",
-        "_received_bytes",
+        "_receiver",
         "_request",
         "_request_ended",
         "_route",
         "_stream_id",
-        "_taken_bytes",
         "_task",
         "_writes",
         "closed",
         "deadline",
+        "held_bytes",
+        "request_ticks",
         "sender",
     )
 
@@ -83,21 +82,19 @@ class ServerCall:
         self._request = request
         self._route = route
         self._initial_metadata: Metadata = ()
-        self._reader: MessageReader | None = None
+        self._receiver: Receiver | None = None
         self._request_ended = False
-        self._received_bytes = 0
-        """Received, and not yet given back to the stream's window with WINDOW_UPDATE."""
-        self._taken_bytes = 0
-        """The part of them that the handler has taken."""
-        self._held_bytes = 0
-        """The part of the request that the budget counts: arrived, and not taken by the handler."""
-        self._arrived: asyncio.Future[None] | None = None
+        self._headers_bytes = request.size_bytes if request.size_bytes > SMALL_SIZE_BYTES_MAX else 0
+        self.held_bytes = 0
+        """What the budget counts of the request: large headers, what arrived, and what the handler works on."""
+        self.request_ticks = 0
+        """Ticks of the server in which the request, a single message, was not complete."""
         self._task: asyncio.Task[None] | None = None
         self._writes = 0
         self.deadline = deadline
         """On the event loop's clock."""
         self.closed = False
-        self.sender = Sender(connection, stream_id, connection.initial_window_bytes, self._sent)
+        self.sender = Sender(connection, stream_id, self._sent)
 
     # ------------------------------------------------------------------------- for handlers
 
@@ -136,7 +133,7 @@ class ServerCall:
         sender.send(length_prefixed(message))
         self._writes += 1
         if sender.waits:
-            if self._connection.budget.exceeded:
+            if self._is_too_much():
                 self.give_up(self._connection.budget.sentence())
                 raise CallEndedError
             await sender.drained()
@@ -158,8 +155,14 @@ class ServerCall:
                 f"the encoding {self._request.encoding!r} is not known here",
                 (("grpc-accept-encoding", ",".join(ENCODINGS)),),
             )
-        elif not self._route.single_request:
-            self._reader = self._new_reader()
+            return
+        if self._headers_bytes:
+            self._hold(0)
+            if self._is_too_much():
+                self._refuse_for_room()
+                return
+        if not self._route.single_request:
+            self._receiver = self._new_receiver()
             self._run(_Requests(self))
 
     def receive(self, data: bytes, ended: bool) -> None:
@@ -167,32 +170,26 @@ class ServerCall:
         if self._request_ended:
             raise Http2StreamError(ErrorCode.STREAM_CLOSED)
         self._request_ended = ended
-        if ended and self._reader is None and self._is_one_message(data):
+        receiver = self._receiver
+        if ended and receiver is None and self._is_one_message(data):
+            if len(data) > SMALL_SIZE_BYTES_MAX:
+                self._work_on(data)
             self._run(data[PREFIX_SIZE_BYTES:])
             return
-        self._received_bytes += len(data)
-        if self._received_bytes > STREAM_WINDOW_SIZE_BYTES:
-            raise Http2StreamError(ErrorCode.FLOW_CONTROL_ERROR)
-        reader = self._reader
-        if reader is None:
-            reader = self._reader = self._new_reader()
-        budget = self._connection.budget
-        if budget.exceeded and reader.incomplete:
-            self.end(StatusCode.RESOURCE_EXHAUSTED, budget.sentence(), self._connection.refusal_metadata)
-            self._cancel()
-            return
+        if receiver is None:
+            receiver = self._receiver = self._new_receiver()
         try:
-            reader.feed(data)
-            self._hold(reader.held_bytes)
+            receiver.feed(data, ended)
+            self._hold(receiver.held_bytes)
+            if receiver.incomplete and self._is_too_much():
+                self._refuse_for_room()
+            elif self._route.single_request:
+                message = receiver.single()
+                if message is not None:
+                    self._work_on(message.data if isinstance(message, Compressed) else message)
+                    self._run(message)
         except MessageError as problem:
-            self.end(problem.code, str(problem))
-            self._cancel()
-            return
-        if self._route.single_request:
-            self._take(len(data))
-            self._receive_single(reader)
-        elif self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
+            self.refuse(problem.code, str(problem))
 
     def close(self) -> None:
         """End without a status: the client reset the stream, or is gone."""
@@ -213,6 +210,25 @@ class ServerCall:
         """End a call whose client does not take the response."""
         # The handler of a single reply may have executed its request: ABORTED says that the outcome is unknown.
         self.cut(StatusCode.ABORTED if self._route.single_reply else StatusCode.RESOURCE_EXHAUSTED, text)
+
+    def refuse(self, code: StatusCode, text: str) -> None:
+        """End a call because of its request."""
+        self.end(code, text)
+        self._cancel()
+
+    def give_way(self) -> None:
+        """End a call that keeps much, for those that keep less."""
+        if not self.held_bytes and not self.sender.waits:
+            return
+        if self._task is None:
+            self._refuse_for_room()
+        else:
+            self.give_up(self._connection.budget.sentence())
+
+    @property
+    def awaits_request(self) -> bool:
+        """Whether the request is a single message that has not arrived whole."""
+        return not self._request_ended and self._route.single_request and not self.closed
 
     def end(self, code: StatusCode, text: str, metadata: Metadata = ()) -> None:
         """Send the status. When nothing was sent before, headers and status are one HEADERS frame."""
@@ -235,48 +251,44 @@ class ServerCall:
             and int.from_bytes(data[1:PREFIX_SIZE_BYTES], "big") == size_bytes
         )
 
-    def _receive_single(self, reader: MessageReader) -> None:
-        if len(reader.messages) > 1 or (self._request_ended and (reader.incomplete or not reader.messages)):
-            self.end(StatusCode.INVALID_ARGUMENT, "the request of this method is exactly one message")
-        elif self._request_ended:
-            message = reader.take()
-            self._hold(0)
-            self._run(message)
-
-    def _new_reader(self) -> MessageReader:
-        return MessageReader(self._request.encoding, self._connection.message_size_bytes_max)
+    def _new_receiver(self) -> Receiver:
+        return Receiver(self._connection, self._stream_id, self._request.encoding, self._route.single_request)
 
     async def next_message(self) -> bytes | None:
         """The next message of a stream of requests, None after the last one; raises CallAbortedError."""
-        reader = self._reader
-        if reader is None:
+        receiver = self._receiver
+        if receiver is None:
             raise CallEndedError
-        while not reader.messages:
-            if self._request_ended:
-                if reader.incomplete:
-                    await self.abort(StatusCode.INVALID_ARGUMENT, "the request ended in the middle of a message")
-                return None
-            if reader.incomplete:
-                self._take(self._received_bytes)  # a message may be larger than the window
-            self._arrived = self._connection.loop.create_future()
-            await self._arrived
-        message = reader.take()
-        self._hold(reader.held_bytes)
-        self._take(len(message) + PREFIX_SIZE_BYTES)
-        return message
+        try:
+            message = await receiver.next_message()
+            plain = await self._connection.inflate(message) if isinstance(message, Compressed) else message
+        except MessageError as problem:
+            await self.abort(problem.code, str(problem))
+        self._hold(receiver.held_bytes + len(plain or b""))
+        if plain is not message and self._is_too_much():
+            self._refuse_for_room()
+            raise CallAbortedError
+        return plain
 
     def _hold(self, size_bytes: int) -> None:
-        """Let the budget count this many bytes of the request."""
-        self._connection.budget.used_bytes += size_bytes - self._held_bytes
-        self._held_bytes = size_bytes
+        """Let the budget count this many bytes of the request, beside its headers."""
+        size_bytes += self._headers_bytes
+        self._connection.hold(size_bytes - self.held_bytes)
+        self.held_bytes = size_bytes
 
-    def _take(self, size_bytes: int) -> None:
-        """Give bytes back to the stream's window, in few and large updates."""
-        self._taken_bytes = min(self._taken_bytes + size_bytes, self._received_bytes)
-        if self._taken_bytes >= STREAM_WINDOW_SIZE_BYTES // 2 and not self._request_ended:
-            self._connection.write(window_update(self._stream_id, self._taken_bytes))
-            self._received_bytes -= self._taken_bytes
-            self._taken_bytes = 0
+    def _work_on(self, message: bytes) -> None:
+        """Count a message until the call ends: its handler keeps it."""
+        self._hold(len(message) if len(message) > SMALL_SIZE_BYTES_MAX else 0)
+
+    def _is_too_much(self) -> bool:
+        """Whether more is held than may be, and no other client gives way."""
+        connection = self._connection
+        return connection.budget.exceeded and not connection.make_room()
+
+    def _refuse_for_room(self) -> None:
+        connection = self._connection
+        self.end(StatusCode.RESOURCE_EXHAUSTED, connection.budget.sentence(), connection.refusal_metadata)
+        self._cancel()
 
     # ------------------------------------------------------------------------- the response
 
@@ -285,9 +297,17 @@ class ServerCall:
 
     async def _answer(self, request: Any) -> None:
         try:
+            if isinstance(request, Compressed):
+                request = await self._connection.inflate(request)
+                self._work_on(request)
+                if self.held_bytes and self._is_too_much():
+                    self._refuse_for_room()
+                    return
             reply = await self._route.function(request, self)
             if self.closed:
                 return
+            if self.held_bytes:
+                self._hold(0)  # the handler is done with the request
             if reply is None:
                 if not self.sender.started:
                     self._start()
@@ -296,6 +316,8 @@ class ServerCall:
                 self._reply(reply)
         except (CallAbortedError, CallEndedError):
             return
+        except MessageError as problem:
+            self.end(problem.code, str(problem))
         except asyncio.CancelledError:
             self.end(StatusCode.CANCELLED, "the call was cancelled")
             raise
@@ -308,15 +330,17 @@ class ServerCall:
         connection, sender = self._connection, self.sender
         size_bytes = len(reply) + PREFIX_SIZE_BYTES
         headers = RESPONSE_HEADERS + literals(self._initial_metadata) if self._initial_metadata else RESPONSE_HEADERS
-        room_bytes = min(sender.window_bytes, connection.send_window_bytes, connection.frame_size_bytes_max)
+        windows = connection.windows
+        window_bytes = min(windows.initial_bytes + sender.granted_bytes, windows.connection_bytes)
+        room_bytes = min(window_bytes, connection.frame_size_bytes_max)
         if connection.writing_paused or size_bytes > room_bytes:
             sender.start(headers)
             sender.send(length_prefixed(reply))
             sender.finish(OK_TRAILERS)
-            if sender.waits and connection.budget.exceeded:
+            if sender.waits and self._is_too_much():
                 self.give_up(connection.budget.sentence())
             return
-        connection.send_window_bytes -= size_bytes
+        windows.connection_bytes -= size_bytes
         connection.data_frames += 1
         stream_id = self._stream_id
         connection.write(
@@ -349,7 +373,9 @@ class ServerCall:
         if not self.closed:
             self.closed = True
             self.sender.drop()
-            self._hold(0)
+            self._headers_bytes = 0
+            if self.held_bytes:
+                self._hold(0)
             self._connection.forget(self._stream_id)
 
     def _cancel(self) -> None:

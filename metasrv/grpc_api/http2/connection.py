@@ -9,41 +9,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, cast
+from typing import cast
 
 from metasrv.grpc_api.http2 import frames as f
-from metasrv.grpc_api.http2.call import STREAM_WINDOW_SIZE_BYTES, ServerCall
+from metasrv.grpc_api.http2.call import ServerCall
+from metasrv.grpc_api.http2.control_frames import ControlFrames
 from metasrv.grpc_api.http2.frame_reader import FrameReader, NotHttp2Error
 from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
 from metasrv.grpc_api.http2.headers import (
     HEADER_LIST_SIZE_BYTES_MAX,
-    RESPONSE_HEADERS,
     Request,
     RequestDecoder,
-    http_error_headers,
-    status_trailers,
+    refusal_block,
 )
 from metasrv.grpc_api.http2.interfaces import ConnectionServer
+from metasrv.grpc_api.http2.messages import Compressed
 from metasrv.grpc_api.http2.peer_name import peer_name
+from metasrv.grpc_api.http2.receiving import STREAM_WINDOW_SIZE_BYTES
+from metasrv.grpc_api.http2.send_windows import SendWindows
 from metasrv.grpc_api.http2.sending import header_frames
 from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.grpc_api.http2.turns import Share
 
 logger = logging.getLogger(__name__)
 
 CONNECTION_WINDOW_SIZE_BYTES = 16 * 1024 * 1024
 """Flow-control window of the connection: what a client may send on all its streams before more is granted."""
-CONTROL_FRAMES_MAX = 10_000
-"""Frames between two ticks of the server that bring no call forward: resets, pings, settings, empty DATA (RFC 9113
-section 10.5).
-
-One more is allowed for each DATA frame sent: a client may measure the connection with a ping for each that arrives."""
+FIELDS_PER_CONTROL_FRAME = 16
+"""A request counts as a frame more for each so many fields."""
 TICKS_UNTIL_PING = 4
 TICKS_UNTIL_DEAD = 6
 """A client that is silent for 20 seconds is sent a PING; after 30 its connection and its watchers are closed."""
-WRITE_BUFFER_SIZE_BYTES = 1024 * 1024
+WRITE_BUFFER_SIZE_BYTES = 256 * 1024
+"""What may wait in the socket's buffer before responses wait in their streams."""
+REQUEST_TICKS_MAX = 24
+"""A request that is a single message must be complete within two minutes."""
 STALLED_TICKS_MAX = 18
 """A client that takes no data of a response for a minute and a half loses the call."""
-UNREAD_SIZE_BYTES_MAX = 16 * 1024 * 1024
+UNREAD_SIZE_BYTES_MAX = 2 * 1024 * 1024
 """A peer that sends requests without reading is cut off when this much waits for it in the socket's buffer."""
 HTTP1_ANSWER = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
@@ -52,7 +55,7 @@ HTTP1_ANSWER = (
 
 
 class Connection(asyncio.Protocol):
-    """Implements `StreamConnection`, `ServedConnection` and `FrameSink`."""
+    """Implements `StreamConnection`, `ServedConnection`, `FrameSink` and `Worker`."""
 
     def __init__(self, server: ConnectionServer) -> None:
         self._server = server
@@ -60,25 +63,28 @@ class Connection(asyncio.Protocol):
         self.message_size_bytes_max = server.message_size_bytes_max
         self.refusal_metadata = server.refusal_metadata
         self.budget = server.budget
-        self.send_window_bytes = f.WINDOW_SIZE_BYTES_DEFAULT
-        self.initial_window_bytes = f.WINDOW_SIZE_BYTES_DEFAULT
+        self.windows = SendWindows()
+        self.share = Share()
+        self.held_bytes = 0
         self.frame_size_bytes_max = f.PAYLOAD_SIZE_BYTES_MAX
         self.writing_paused = False
-        self.waiting: dict[int, None] = {}
         self.peer = ""
         self.calls: dict[int, ServerCall] = {}
         self.silent_ticks = 0
         """Ticks of the server since anything was received."""
         self._transport: asyncio.Transport | None = None
         self._decoder = RequestDecoder()
-        self._reader = FrameReader(server.loop, self)
+        self._turns = server.turns
+        self._reader = FrameReader(server.turns, self)
+        self._reading_paused = False
         self._last_stream_id = 0
         self._going_away = False
         self._received_bytes = 0
         """DATA received, and not yet given back to the connection's window with WINDOW_UPDATE."""
-        self._control_frames = 0
-        """Counted since the server's last tick, as is `data_frames`."""
         self.data_frames = 0
+        self._control = ControlFrames(self)
+        self._unread_bytes = 0
+        """The part of `held_bytes` that waits in a full socket's buffer."""
 
     # ------------------------------------------------------------------------- for asyncio
 
@@ -96,29 +102,79 @@ class Connection(asyncio.Protocol):
         self._server.lost(self)
         for call in tuple(self.calls.values()):
             call.close()
+        self._count_unread(0)
 
     def pause_writing(self) -> None:
         self.writing_paused = True
+        self._count_unread(WRITE_BUFFER_SIZE_BYTES)
 
     def resume_writing(self) -> None:
         self.writing_paused = False
-        self._pump()
+        self._count_unread(0)
+        if self.windows.ready:
+            self._turns.work(self)
 
     def data_received(self, data: bytes) -> None:
         self.silent_ticks = 0
         transport = self._transport
-        # Frames that need no window, such as refusals, wait in the socket's buffer.
-        if self.writing_paused and transport is not None and transport.get_write_buffer_size() > UNREAD_SIZE_BYTES_MAX:
-            logger.warning("a gRPC client at %s is cut off: it sends requests and reads no answer", self.peer)
-            self.abort()
+        if transport is None:
             return
+        if self.writing_paused:
+            # Frames that need no window, such as refusals, wait in the socket's buffer.
+            self._count_unread(transport.get_write_buffer_size())
+            if self._unread_bytes > UNREAD_SIZE_BYTES_MAX or (self.budget.exceeded and not self.make_room()):
+                logger.warning("a gRPC client at %s is cut off: it sends requests and reads no answer", self.peer)
+                self.abort()
+                return
         self._reader.feed(data)
+        if self._turns.work(self) and not self._reading_paused:
+            self._reading_paused = True
+            transport.pause_reading()
+
+    # ------------------------------------------------------------------------- for the turns
+
+    def work(self) -> bool:
+        more = self._reader.handle()
+        if self.windows.ready and self._pump():
+            more = True
+        if not more and self._reading_paused:
+            self._reading_paused = False
+            if self._transport is not None:
+                self._transport.resume_reading()
+        return more
+
+    def _pump(self) -> bool:
+        """Let streams that wait send what they may until the slice ends; return whether some are left that may."""
+        windows, turns = self.windows, self._turns
+        while windows.ready and windows.connection_bytes > 0 and not self.writing_paused:
+            next(iter(windows.ready.values())).pump()
+            if turns.clock() >= turns.slice_ends_at:
+                return bool(windows.ready) and windows.connection_bytes > 0 and not self.writing_paused
+        return False
 
     # ------------------------------------------------------------------------- for calls and the server
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+
+    def hold(self, size_bytes: int) -> None:
+        self.held_bytes += size_bytes
+        self.budget.used_bytes += size_bytes
+
+    def make_room(self) -> bool:
+        return self._server.make_room(self)
+
+    def give_way(self) -> None:
+        for call in sorted(self.calls.values(), key=lambda call: call.held_bytes + call.sender.held_bytes, reverse=True):
+            if not self.budget.exceeded:
+                return
+            call.give_way()
+        if self.budget.exceeded and self._unread_bytes:
+            self.abort()
+
+    async def inflate(self, message: Compressed) -> bytes:
+        return await self._server.inflate(message)
 
     def forget(self, stream_id: int) -> None:
         call = self.calls.pop(stream_id)
@@ -128,12 +184,17 @@ class Connection(asyncio.Protocol):
 
     def tick(self) -> None:
         """Reset the counts, send a silent peer a PING, and end what does not move."""
-        self._control_frames = self.data_frames = 0
-        for stream_id in tuple(self.waiting):
-            call = self.calls[stream_id]
-            call.sender.stalled_ticks += 1
-            if call.sender.stalled_ticks > STALLED_TICKS_MAX:
-                call.give_up("the client took nothing of the answer for too long")
+        self._control.forget()
+        self.data_frames = 0
+        for call in tuple(self.calls.values()):
+            if call.awaits_request:
+                call.request_ticks += 1
+                if call.request_ticks > REQUEST_TICKS_MAX:
+                    call.refuse(StatusCode.DEADLINE_EXCEEDED, "the request was not complete within two minutes")
+            elif call.sender.waits:
+                call.sender.stalled_ticks += 1
+                if call.sender.stalled_ticks > STALLED_TICKS_MAX:
+                    call.give_up("the client took nothing of the answer for too long")
         self.silent_ticks += 1
         if self.silent_ticks >= TICKS_UNTIL_DEAD:
             self.abort()
@@ -187,19 +248,7 @@ class Connection(asyncio.Protocol):
         elif frame_type == f.HEADERS:
             self._on_headers(flags, stream_id, payload)
         else:
-            handler = _HANDLERS.get(frame_type)
-            if handler is None:
-                self._count_control_frame()  # frames of unknown types are ignored (RFC 9113 section 5.5)
-            else:
-                handler(self, flags, stream_id, payload)
-
-    def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
+            self._control.on_frame(frame_type, flags, stream_id, payload)
 
     # ------------------------------------------------------------------------- frames
 
@@ -211,10 +260,10 @@ class Connection(asyncio.Protocol):
             self.write(f.window_update(0, self._received_bytes))
             self._received_bytes = 0
         if not payload:
-            self._count_control_frame()
+            self._control.count()
         call = self.calls.get(stream_id)
         if call is None:
-            self._check_not_idle(stream_id)  # it was sent before the client knew that the call had ended
+            self.check_not_idle(stream_id)  # it was sent before the client knew that the call had ended
             return
         content = payload
         if flags & f.PADDED:
@@ -224,7 +273,7 @@ class Connection(asyncio.Protocol):
         try:
             call.receive(content, bool(flags & f.END_STREAM))
         except Http2StreamError as problem:
-            self._reset(stream_id, problem.code)
+            self.reset(stream_id, problem.code)
 
     def _on_headers(self, flags: int, stream_id: int, block: bytes) -> None:
         ended = bool(flags & f.END_STREAM)
@@ -235,20 +284,22 @@ class Connection(asyncio.Protocol):
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a client's stream with an even number")
         try:
             request = self._decoder.decode(block)
+            if request.field_count > FIELDS_PER_CONTROL_FRAME:
+                self._control.count(request.field_count // FIELDS_PER_CONTROL_FRAME)
             if self._going_away:
                 return  # above the last stream that GOAWAY named: the client knows that nothing was done
             self._last_stream_id = stream_id
             if len(self.calls) >= self._server.streams_max:
-                self._reset(stream_id, ErrorCode.REFUSED_STREAM)
+                self.reset(stream_id, ErrorCode.REFUSED_STREAM)
                 return
             self._open(stream_id, request, ended)
         except Http2StreamError as problem:
             self._last_stream_id = stream_id
-            self._reset(stream_id, problem.code)
+            self.reset(stream_id, problem.code)
 
     def _on_trailers(self, stream_id: int, ended: bool, block: bytes) -> None:
         """End the request: a second HEADERS frame on a stream must be its trailers. gRPC clients send none."""
-        self._check_not_idle(stream_id)
+        self.check_not_idle(stream_id)
         self._decoder.decode_any(block)
         call = self.calls.get(stream_id)
         if call is None:
@@ -258,17 +309,12 @@ class Connection(asyncio.Protocol):
                 raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
             call.receive(b"", True)
         except Http2StreamError as problem:
-            self._reset(stream_id, problem.code)
+            self.reset(stream_id, problem.code)
 
     def _open(self, stream_id: int, request: Request, ended: bool) -> None:
         route = self._server.routes.get(request.path)
         if request.http_status != 200 or route is None:
-            text = f"this server has no method {request.path}"
-            block = (
-                http_error_headers(request.http_status)
-                if request.http_status != 200
-                else RESPONSE_HEADERS + status_trailers(StatusCode.UNIMPLEMENTED, text)
-            )
+            block = refusal_block(request, self.refusal_metadata)
             self.write(header_frames(stream_id, block, f.END_STREAM, self.frame_size_bytes_max))
             if not ended:
                 self.write(f.rst_stream(stream_id, ErrorCode.NO_ERROR))
@@ -283,113 +329,21 @@ class Connection(asyncio.Protocol):
         if ended and not call.closed:
             call.receive(b"", True)
 
-    def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:
-        del flags
-        f.check_size("RST_STREAM", payload, 4)
-        self._check_not_idle(stream_id)
-        self._count_control_frame()
-        call = self.calls.get(stream_id)
-        if call is not None:
-            call.close()
-
-    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a SETTINGS frame on a stream")
-        if flags & f.ACK:
-            f.check_size("acknowledging SETTINGS", payload, 0)
-            return
-        self._count_control_frame()
-        for setting, value in f.parse_settings(payload):
-            if setting == f.SETTING_INITIAL_WINDOW_SIZE:
-                self._change_initial_window(value)
-            elif setting == f.SETTING_MAX_FRAME_SIZE:
-                self.frame_size_bytes_max = min(value, 4 * f.PAYLOAD_SIZE_BYTES_MAX)
-        self.write(f.frame(f.SETTINGS, f.ACK, 0))
-        self._pump()
-
-    def _change_initial_window(self, value: int) -> None:
-        """Change the window of every stream by the difference (RFC 9113 section 6.9.2)."""
-        change = value - self.initial_window_bytes
-        self.initial_window_bytes = value
-        for call in self.calls.values():
-            call.sender.window_bytes += change
-            if call.sender.window_bytes > f.WINDOW_SIZE_BYTES_MAX:
-                raise Http2ConnectionError(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window is too large")
-
-    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if stream_id:
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a PING frame on a stream")
-        f.check_size("PING", payload, 8)
-        if not flags & f.ACK:
-            self._count_control_frame()
-            self.write(f.frame(f.PING, f.ACK, 0, payload))
-
-    def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
-        del flags
-        f.check_size("WINDOW_UPDATE", payload, 4)
-        increment = int.from_bytes(payload, "big") & f.WINDOW_SIZE_BYTES_MAX
-        if stream_id == 0:
-            self.send_window_bytes += increment
-            if not increment or self.send_window_bytes > f.WINDOW_SIZE_BYTES_MAX:
-                code = ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR
-                text = f"the connection's window grows by {increment} to {self.send_window_bytes}"
-                raise Http2ConnectionError(code, text)
-            self._pump()
-            return
-        self._check_not_idle(stream_id)
-        call = self.calls.get(stream_id)
-        if call is None:
-            return
-        sender = call.sender
-        sender.window_bytes += increment
-        if not increment or sender.window_bytes > f.WINDOW_SIZE_BYTES_MAX:
-            self._reset(stream_id, ErrorCode.FLOW_CONTROL_ERROR if increment else ErrorCode.PROTOCOL_ERROR)
-        elif sender.waits:
-            sender.pump()
-
-    def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
-        del flags
-        if not stream_id:
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a PRIORITY frame on no stream")
-        f.check_size("PRIORITY", payload, 5)
-        self._count_control_frame()
-
-    def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
-        raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a client that pushes")
-
     # ------------------------------------------------------------------------- helpers
 
-    def _reset(self, stream_id: int, code: ErrorCode) -> None:
+    def reset(self, stream_id: int, code: ErrorCode) -> None:
         """End a stream with a stream error."""
         self.write(f.rst_stream(stream_id, code))
-        self._count_control_frame()
+        self._control.count()
         call = self.calls.get(stream_id)
         if call is not None:
             call.close()
 
-    def _check_not_idle(self, stream_id: int) -> None:
+    def check_not_idle(self, stream_id: int) -> None:
         """Raise a connection error for a stream that was never opened (RFC 9113 section 5.1)."""
         if not stream_id or (stream_id > self._last_stream_id and not self._going_away):
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which was never opened")
 
-    def _count_control_frame(self) -> None:
-        self._control_frames += 1
-        if self._control_frames > CONTROL_FRAMES_MAX + self.data_frames:
-            raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that bring no call forward")
-
-    def _pump(self) -> None:
-        """Let every stream that waits send what it may."""
-        for stream_id in tuple(self.waiting):
-            if self.writing_paused or self.send_window_bytes <= 0:
-                return
-            self.calls[stream_id].sender.pump()
-
-
-_HANDLERS: dict[int, Any] = {
-    f.PRIORITY: Connection._on_priority,
-    f.RST_STREAM: Connection._on_reset,
-    f.SETTINGS: Connection._on_settings,
-    f.PUSH_PROMISE: Connection._on_push_promise,
-    f.PING: Connection._on_ping,
-    f.WINDOW_UPDATE: Connection._on_window_update,
-}
+    def _count_unread(self, size_bytes: int) -> None:
+        self.hold(size_bytes - self._unread_bytes)
+        self._unread_bytes = size_bytes

@@ -1,20 +1,17 @@
 """Cuts the bytes of a connection into frames: the preface, whole frames, field blocks (RFC 9113 sections 3.4, 4, 6.10).
 
-Knows no stream. Runs on the event loop. After some frames it lets the rest of the loop run, and nothing more is read
-from the peer until it has gone on.
+Knows no stream. Runs on the event loop, in the slices of `turns.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError
+from metasrv.grpc_api.http2.turns import Turns
 
-FRAMES_PER_STEP = 128
-"""Frames that are handled before the rest of the event loop has its turn."""
-FIELD_BLOCK_SIZE_BYTES_MAX = 65_536
+FIELD_BLOCK_SIZE_BYTES_MAX = 160 * 1024
 CONTINUATIONS_MAX = 16
 
 
@@ -41,23 +38,15 @@ class FrameSink(Protocol):
     def on_error(self, error: Exception, /) -> None:
         """Http2ConnectionError or NotHttp2Error; nothing follows."""
 
-    def pause_reading(self) -> None:
-        """Read nothing from the peer."""
-
-    def resume_reading(self) -> None:
-        """Read from the peer again."""
-
 
 class FrameReader:
     """Cuts what one peer sends into frames."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sink: FrameSink) -> None:
-        self._loop = loop
+    def __init__(self, turns: Turns, sink: FrameSink) -> None:
+        self._turns = turns
         self._sink = sink
         self._unhandled = b""
         """Received and not yet handled."""
-        self._yielding = False
-        """Whether the rest of the event loop has its turn, with whole frames still to handle."""
         self.preface_received = False
         self._settings_received = False
         self._ended = False
@@ -65,34 +54,25 @@ class FrameReader:
         """Stream, flags and fragments of a field block that goes on in CONTINUATION frames."""
 
     def feed(self, data: bytes) -> None:
-        """Handle what arrived; after an error, ignore it."""
-        if self._ended:
-            return
-        self._unhandled = self._unhandled + data if self._unhandled else data
-        if not self._yielding and self._handle():
-            self._sink.pause_reading()
+        """Keep what arrived, to be handled with `handle`; after an error, ignore it."""
+        if not self._ended:
+            self._unhandled = self._unhandled + data if self._unhandled else data
 
     def end(self) -> None:
         """Ignore everything from now on."""
         self._ended = True
         self._unhandled = b""
 
-    def _handle_later(self) -> None:
-        if not self._handle() and not self._ended:
-            self._sink.resume_reading()
-
-    def _handle(self) -> bool:
-        """Handle what is there; return whether more is left than one step takes."""
-        self._yielding = False
+    def handle(self) -> bool:
+        """Handle what is there until the slice ends; return whether whole frames may be left."""
+        if self._ended:
+            return False
         try:
-            if self.preface_received or self._read_preface():
-                self._yielding = self._handle_frames()
+            return (self.preface_received or self._read_preface()) and self._handle_frames()
         except (Http2ConnectionError, NotHttp2Error) as error:
             self.end()
             self._sink.on_error(error)
-        if self._yielding:
-            self._loop.call_soon(self._handle_later)
-        return self._yielding
+            return False
 
     def _read_preface(self) -> bool:
         """Return whether the whole preface is there; raise NotHttp2Error when something else is."""
@@ -107,10 +87,11 @@ class FrameReader:
         return True
 
     def _handle_frames(self) -> bool:
-        """Handle whole frames; return whether some are left for another step."""
+        """Handle whole frames; return whether some may be left for another slice."""
         data, offset, size = self._unhandled, 0, len(self._unhandled)
-        left = FRAMES_PER_STEP
-        while left and size - offset >= f.FRAME_HEADER_SIZE_BYTES and not self._ended:
+        clock, until = self._turns.clock, self._turns.slice_ends_at
+        is_over = False
+        while size - offset >= f.FRAME_HEADER_SIZE_BYTES and not self._ended:
             length_and_type, flags, stream_id = f.unpack_frame_header(data, offset)
             length = length_and_type >> 8
             if length > f.PAYLOAD_SIZE_BYTES_MAX:
@@ -118,13 +99,16 @@ class FrameReader:
             end = offset + f.FRAME_HEADER_SIZE_BYTES + length
             if end > size:
                 break
-            left -= 1
+            if is_over:
+                self._unhandled = data[offset:]
+                return True
             payload = data[offset + f.FRAME_HEADER_SIZE_BYTES : end]
             offset = end
             self._handle_frame(length_and_type & 0xFF, flags, stream_id & f.STREAM_ID_MAX, payload)
+            is_over = clock() >= until
         if not self._ended:
             self._unhandled = data[offset:] if offset else data
-        return not left and not self._ended
+        return False
 
     def _handle_frame(self, frame_type: int, flags: int, stream_id: int, payload: bytes) -> None:
         if not self._settings_received:

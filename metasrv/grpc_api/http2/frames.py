@@ -83,8 +83,11 @@ def settings(values: dict[int, int]) -> bytes:
     return frame(SETTINGS, 0, 0, b"".join(_SETTING.pack(*item) for item in values.items()))
 
 
-def parse_settings(payload: bytes) -> list[tuple[int, int]]:
-    """Pairs of identifier and value, each checked (RFC 9113 section 6.5.2); raises Http2ConnectionError."""
+SETTING_SIZE_BYTES = _SETTING.size
+
+
+def parse_settings(payload: bytes) -> dict[int, int]:
+    """The last value of each identifier, all of them checked (RFC 9113 section 6.5.2); raises Http2ConnectionError."""
     if len(payload) % _SETTING.size:
         raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "a SETTINGS frame that is not a multiple of six bytes")
     values = list(_SETTING.iter_unpack(payload))
@@ -95,7 +98,7 @@ def parse_settings(payload: bytes) -> list[tuple[int, int]]:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"a maximum frame size of {value}")
         if setting == SETTING_ENABLE_PUSH and value > 1:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")
-    return values
+    return dict(values)
 
 
 def window_update(stream_id: int, size_bytes: int) -> bytes:

@@ -24,7 +24,13 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 """Pairs of name and value; values of names that end in `-bin` are bytes."""
 
 HEADER_LIST_SIZE_BYTES_MAX = 65_536
-"""The headers of one request, decoded (RFC 9113 section 6.5.2)."""
+"""The headers of one request, decoded (RFC 9113 section 6.5.2). A request with more is refused."""
+DECODED_SIZE_BYTES_MAX = 160 * 1024
+"""A block that is more than this decoded ends the connection."""
+FIELDS_MAX = 1_000
+"""So does one with more references to the table: each is a byte, and costs as much as a field that was written out."""
+FIELD_OVERHEAD_SIZE_BYTES = 32
+"""What a field counts beside its name and value (RFC 9113 section 6.5.2)."""
 REMEMBERED_BLOCKS_MAX = 256
 REMEMBERED_BLOCK_SIZE_BYTES_MAX = 512
 """Blocks that repeat are short, because their fields are in the table."""
@@ -44,15 +50,18 @@ class Request(NamedTuple):
     metadata: Metadata
     timeout_seconds: float | None
     encoding: str
+    field_count: int
+    size_bytes: int
+    """All names and values together."""
     http_status: int
-    """200, or the HTTP status of the response because the request is not a gRPC call."""
+    """200, or the HTTP status of the response because the request is not a gRPC call, or is too large (431)."""
 
 
 class RequestDecoder:
     """Decodes the field blocks of one connection, in the order in which they arrive."""
 
     def __init__(self) -> None:
-        self._decoder = Decoder(HEADER_LIST_SIZE_BYTES_MAX)
+        self._decoder = Decoder(DECODED_SIZE_BYTES_MAX)
         self._table = _CountingTable()
         self._decoder.header_table = self._table
         self._known: dict[bytes, Request] = {}
@@ -81,6 +90,7 @@ class RequestDecoder:
 
         Every block must be decoded, also one that nobody needs: it may change the table.
         """
+        self._table.references = 0
         try:
             return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except (HPACKError, IndexError, ValueError) as error:
@@ -88,11 +98,19 @@ class RequestDecoder:
 
 
 class _CountingTable(HeaderTable):
-    """A table that counts its changes."""
+    """A table that counts its changes, and the references to it within a block."""
 
     def __init__(self) -> None:
         super().__init__()
         self.changes = 0
+        self.references = 0
+
+    def get_by_index(self, index: int) -> tuple[bytes, bytes]:
+        self.references += 1
+        if self.references > FIELDS_MAX:
+            raise Http2ConnectionError(ErrorCode.ENHANCE_YOUR_CALM, f"a request with more than {FIELDS_MAX} fields")
+        entry: tuple[bytes, bytes] = super().get_by_index(index)
+        return entry
 
     def add(self, name: bytes, value: bytes) -> None:
         self.changes += 1
@@ -107,7 +125,9 @@ def _request(headers: list[tuple[bytes, bytes]]) -> Request:
     pseudo: dict[bytes, bytes] = {}
     special: dict[bytes, bytes] = {}
     metadata: list[tuple[str, str | bytes]] = []
+    size_bytes = 0
     for name, value in headers:
+        size_bytes += len(name) + len(value)
         if name[:1] == b":":
             if metadata or special or name in pseudo:
                 raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
@@ -125,11 +145,15 @@ def _request(headers: list[tuple[bytes, bytes]]) -> Request:
         http_status = 405
     elif not special.get(b"content-type", b"").startswith(b"application/grpc"):
         http_status = 415
+    if size_bytes + FIELD_OVERHEAD_SIZE_BYTES * len(headers) > HEADER_LIST_SIZE_BYTES_MAX:
+        http_status, metadata = 431, []
     return Request(
         pseudo[b":path"].decode("latin-1"),
         tuple(metadata),
         timeout_seconds(special.get(b"grpc-timeout")),
         special.get(b"grpc-encoding", b"identity").decode("latin-1"),
+        len(headers),
+        size_bytes,
         http_status,
     )
 
@@ -189,9 +213,14 @@ def status_trailers(code: StatusCode, text: str, metadata: Metadata = ()) -> byt
     return literal("grpc-status", f"{code:d}") + message + literals(metadata)
 
 
-def http_error_headers(http_status: int) -> bytes:
-    """Response headers for a request that is not a gRPC call; nothing follows them."""
-    return literal(":status", str(http_status)) + literal("content-type", "text/plain")
+def refusal_block(request: Request, not_done: Metadata) -> bytes:
+    """The response to a request that is no gRPC call, is too large, or names a path without a method; nothing follows."""
+    if request.http_status == 431:
+        text = f"the metadata of this call is larger than {HEADER_LIST_SIZE_BYTES_MAX} bytes"
+        return RESPONSE_HEADERS + status_trailers(StatusCode.RESOURCE_EXHAUSTED, text, not_done)
+    if request.http_status != 200:
+        return literal(":status", str(request.http_status)) + literal("content-type", "text/plain")
+    return RESPONSE_HEADERS + status_trailers(StatusCode.UNIMPLEMENTED, f"this server has no method {request.path}")
 
 
 def percent_encoded(text: str) -> str:

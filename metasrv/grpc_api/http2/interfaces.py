@@ -12,9 +12,13 @@ from typing import Protocol
 
 from metasrv.grpc_api.http2.budget import Budget
 from metasrv.grpc_api.http2.deadlines import Deadlines
+from metasrv.grpc_api.http2.frames import ErrorCode
 from metasrv.grpc_api.http2.headers import Metadata
+from metasrv.grpc_api.http2.messages import Compressed
 from metasrv.grpc_api.http2.route import Route
+from metasrv.grpc_api.http2.send_windows import SendWindows, WaitingSender
 from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.grpc_api.http2.turns import Turns
 
 
 class StreamConnection(Protocol):
@@ -27,28 +31,69 @@ class StreamConnection(Protocol):
     message_size_bytes_max: int
     refusal_metadata: Metadata
     """See `ConnectionServer`."""
-    send_window_bytes: int
-    """The connection's flow-control window: bytes of DATA that the peer takes on all streams (RFC 9113 section 5.2)."""
-    initial_window_bytes: int
-    """The flow-control window of a new stream, as the peer's SETTINGS say."""
+    windows: SendWindows
     frame_size_bytes_max: int
     """Largest payload of a frame to the peer."""
     writing_paused: bool
     """Whether the socket's buffer is full."""
     data_frames: int
     """DATA frames sent since the server's last tick."""
-    waiting: dict[int, None]
-    """Streams that hold data back, in the order in which they are served."""
 
     def write(self, data: bytes, /) -> None:
         """Hand whole frames to the socket."""
+
+    def hold(self, size_bytes: int, /) -> None:
+        """Count bytes that are kept for this client, for the connection and in the budget; negative when freed."""
+
+    def make_room(self) -> bool:
+        """Let another client that keeps more give way; return whether the budget is kept now."""
+
+    async def inflate(self, message: Compressed, /) -> bytes:
+        """Decompress a message off the event loop; raises MessageError."""
 
     def forget(self, stream_id: int, /) -> None:
         """The call on this stream has ended."""
 
 
+class ControlledCall(Protocol):
+    """A call, as the frames that control its stream see it."""
+
+    @property
+    def sender(self) -> WaitingSender: ...
+
+    def close(self) -> None:
+        """End without a status."""
+
+
+class ControlledConnection(Protocol):
+    """A connection, as its control frames see it."""
+
+    windows: SendWindows
+    frame_size_bytes_max: int
+    data_frames: int
+
+    @property
+    def calls(self) -> Mapping[int, ControlledCall]:
+        """Under way, by stream."""
+
+    def write(self, data: bytes, /) -> None:
+        """Hand whole frames to the socket."""
+
+    def reset(self, stream_id: int, code: ErrorCode, /) -> None:
+        """End a stream with a stream error."""
+
+    def check_not_idle(self, stream_id: int, /) -> None:
+        """Raise Http2ConnectionError for a stream that was never opened."""
+
+
 class ServedConnection(Protocol):
     """A connection, as its server sees it."""
+
+    held_bytes: int
+    """What is kept for this client, as the budget counts it."""
+
+    def give_way(self) -> None:
+        """End calls that keep much until the budget is kept again."""
 
     def tick(self) -> None:
         """Some seconds have passed."""
@@ -69,6 +114,8 @@ class ServedConnection(Protocol):
 class ConnectionServer(Protocol):
     """The server, as each of its connections sees it."""
 
+    turns: Turns
+
     loop: asyncio.AbstractEventLoop
     budget: Budget
     deadlines: Deadlines
@@ -84,6 +131,12 @@ class ConnectionServer(Protocol):
 
     def lost(self, connection: ServedConnection, /) -> None:
         """The connection is closed, or was never admitted."""
+
+    def make_room(self, connection: ServedConnection, /) -> bool:
+        """Let the connection that keeps the most give way to another; return whether the budget is kept now."""
+
+    async def inflate(self, message: Compressed, /) -> bytes:
+        """Decompress a message off the event loop; raises MessageError."""
 
     def call_began(self) -> None: ...
 

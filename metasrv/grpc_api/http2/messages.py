@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from typing import NamedTuple
 
 from metasrv.grpc_api.http2.status import StatusCode
 
 PREFIX_SIZE_BYTES = 5
+MESSAGE_OVERHEAD_SIZE_BYTES = 64
+"""What a message that waits takes beside its bytes."""
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
@@ -19,13 +22,20 @@ class MessageError(Exception):
         self.code = code
 
 
+class Compressed(NamedTuple):
+    """A message as it arrived, to be decompressed when it is its turn."""
+
+    data: bytes
+    window_bits: int
+
+
 def length_prefixed(message: bytes) -> bytes:
     """A message with its prefix, not compressed."""
     return b"\x00" + len(message).to_bytes(4, "big") + message
 
 
 class MessageReader:
-    """Puts the messages of one request together, whatever pieces they arrive in."""
+    """Puts the messages of one request together, whatever pieces they arrive in. Decompresses nothing."""
 
     __slots__ = ("_buffer", "_encoding", "_limit_bytes", "_messages_bytes", "messages")
 
@@ -34,7 +44,7 @@ class MessageReader:
         self._encoding = encoding
         self._limit_bytes = limit_bytes
         self._messages_bytes = 0
-        self.messages: deque[bytes] = deque()
+        self.messages: deque[bytes | Compressed] = deque()
         """Complete messages that were not taken yet."""
 
     @property
@@ -44,13 +54,13 @@ class MessageReader:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that have arrived and were not taken yet."""
-        return len(self._buffer) + self._messages_bytes
+        """Bytes that have arrived and were not taken yet, with what keeping them costs."""
+        return len(self._buffer) + self._messages_bytes + MESSAGE_OVERHEAD_SIZE_BYTES * len(self.messages)
 
-    def take(self) -> bytes:
+    def take(self) -> bytes | Compressed:
         """The oldest complete message; raises IndexError without one."""
         message = self.messages.popleft()
-        self._messages_bytes -= len(message)
+        self._messages_bytes -= len(message.data if isinstance(message, Compressed) else message)
         return message
 
     def feed(self, data: bytes) -> None:
@@ -67,31 +77,34 @@ class MessageReader:
             if len(buffer) < end:
                 break
             message = bytes(memoryview(buffer)[start + PREFIX_SIZE_BYTES : end])
-            if compressed:
-                message = self._decompressed(compressed, message)
-            self.messages.append(message)
-            self._messages_bytes += len(message)
+            self.messages.append(self._compressed(compressed, message) if compressed else message)
+            self._messages_bytes += size_bytes
             start = end
         if start:
             del buffer[:start]
 
-    def _decompressed(self, flag: int, data: bytes) -> bytes:
+    def _compressed(self, flag: int, data: bytes) -> Compressed:
         window_bits = _WINDOW_BITS.get(self._encoding)
         if flag != 1 or window_bits is None:
             raise MessageError(
                 StatusCode.INTERNAL,
                 f"a message with compression flag {flag}, its encoding is {self._encoding!r}",
             )
-        decompressor = zlib.decompressobj(window_bits)
-        try:
-            message = decompressor.decompress(data, self._limit_bytes + 1)
-        except zlib.error as error:
-            raise MessageError(StatusCode.INTERNAL, f"a message that does not decompress: {error}") from error
-        if len(message) > self._limit_bytes:
-            raise _too_large(len(message), self._limit_bytes)
-        if not decompressor.eof:
-            raise MessageError(StatusCode.INTERNAL, "a compressed message that ends too early")
-        return message
+        return Compressed(data, window_bits)
+
+
+def inflated(message: Compressed, limit_bytes: int) -> bytes:
+    """The message decompressed; raises MessageError. Takes milliseconds for each MiB of the result."""
+    decompressor = zlib.decompressobj(message.window_bits)
+    try:
+        plain = decompressor.decompress(message.data, limit_bytes + 1)
+    except zlib.error as error:
+        raise MessageError(StatusCode.INTERNAL, f"a message that does not decompress: {error}") from error
+    if len(plain) > limit_bytes:
+        raise _too_large(len(plain), limit_bytes)
+    if not decompressor.eof:
+        raise MessageError(StatusCode.INTERNAL, "a compressed message that ends too early")
+    return plain
 
 
 def _too_large(size_bytes: int, limit_bytes: int) -> MessageError:

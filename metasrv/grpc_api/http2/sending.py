@@ -1,6 +1,6 @@
 """The sending half of one stream: headers, messages and trailers in order, as fast as the peer's windows allow.
 
-Runs on the event loop. A sender that holds data back is listed in `waiting` of its connection, which pumps it when a
+Runs on the event loop. A sender that holds data back is listed in `SendWindows` of its connection, which pumps it when a
 flow-control window opens (RFC 9113 section 5.2) or the socket takes more.
 """
 
@@ -33,15 +33,15 @@ class Sender:
         "_queue",
         "_stream_id",
         "_trailers",
+        "_windows",
+        "granted_bytes",
         "stalled_ticks",
         "started",
-        "window_bytes",
     )
 
-    def __init__(
-        self, connection: StreamConnection, stream_id: int, window_bytes: int, finished: Callable[[], None]
-    ) -> None:
+    def __init__(self, connection: StreamConnection, stream_id: int, finished: Callable[[], None]) -> None:
         self._connection = connection
+        self._windows = connection.windows
         self._stream_id = stream_id
         self._finished = finished
         self._queue: deque[bytes] = deque()
@@ -49,8 +49,8 @@ class Sender:
         """Bytes of the queue's head that were sent."""
         self._trailers: bytes | None = None
         self._drained: asyncio.Future[None] | None = None
-        self.window_bytes = window_bytes
-        """The stream's flow-control window: bytes of DATA that the peer takes on this stream."""
+        self.granted_bytes = 0
+        """Granted by the peer on this stream, less what was sent; the initial window comes on top (`SendWindows`)."""
         self.started = False
         self.stalled_ticks = 0
         """Ticks of the server since the peer last took data, while some is held back."""
@@ -60,6 +60,10 @@ class Sender:
         """Whether data is held back."""
         return bool(self._queue)
 
+    @property
+    def held_bytes(self) -> int:
+        return sum(map(len, self._queue)) - self._offset
+
     def start(self, headers: bytes) -> None:
         """Send the headers of the response, once."""
         self.started = True
@@ -68,7 +72,7 @@ class Sender:
     def send(self, data: bytes) -> None:
         """Send a length-prefixed message, or queue it."""
         self._queue.append(data)
-        self._connection.budget.used_bytes += len(data)
+        self._connection.hold(len(data))
         if len(self._queue) == 1:
             self.pump()
 
@@ -80,10 +84,11 @@ class Sender:
 
     def drop(self) -> None:
         """Forget what is queued."""
-        self._connection.budget.used_bytes -= sum(map(len, self._queue)) - self._offset
-        self._queue.clear()
-        self._offset = 0
-        self._connection.waiting.pop(self._stream_id, None)
+        if self._queue:
+            self._connection.hold(-self.held_bytes)
+            self._queue.clear()
+            self._offset = 0
+        self._windows.remove(self._stream_id)
         self._wake()
 
     async def drained(self) -> None:
@@ -94,10 +99,11 @@ class Sender:
 
     def pump(self) -> None:
         """Send as much of the queue as the windows and the socket take."""
-        connection = self._connection
+        connection, windows = self._connection, self._windows
         queue = self._queue
         while queue and not connection.writing_paused:
-            room_bytes = min(self.window_bytes, connection.send_window_bytes, connection.frame_size_bytes_max)
+            window_bytes = min(windows.initial_bytes + self.granted_bytes, windows.connection_bytes)
+            room_bytes = min(window_bytes, connection.frame_size_bytes_max)
             if room_bytes <= 0:
                 break
             head = queue[0]
@@ -107,16 +113,15 @@ class Sender:
             if self._offset == len(head):
                 queue.popleft()
                 self._offset = 0
-            self.window_bytes -= len(chunk)
-            connection.send_window_bytes -= len(chunk)
+            self.granted_bytes -= len(chunk)
+            windows.connection_bytes -= len(chunk)
             connection.data_frames += 1
-            connection.budget.used_bytes -= len(chunk)
+            connection.hold(-len(chunk))
             connection.write(pack_frame_header(len(chunk) << 8 | DATA, 0, self._stream_id) + chunk)
-        # Remove and insert again: a stream that was served goes behind those that wait.
-        connection.waiting.pop(self._stream_id, None)
         if queue:
-            connection.waiting[self._stream_id] = None
+            windows.hold(self._stream_id, self)
             return
+        windows.remove(self._stream_id)
         self._wake()
         if self._trailers is not None:
             self._end()

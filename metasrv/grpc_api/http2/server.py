@@ -9,7 +9,9 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Protocol
 
 from metasrv.grpc_api.http2.budget import Budget
@@ -17,13 +19,17 @@ from metasrv.grpc_api.http2.connection import Connection
 from metasrv.grpc_api.http2.deadlines import Deadlines
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.interfaces import ServedConnection
+from metasrv.grpc_api.http2.messages import Compressed, inflated
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.grpc_api.http2.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 5.0
 """How often every connection is looked after (`Connection.tick`)."""
+CONNECTIONS_PER_STEP = 256
+"""So many are looked after before the rest of the loop has its turn."""
 CLOSE_SECONDS = 0.5
 """How long connections may take to send their last bytes when the server stops."""
 TLS_HANDSHAKE_SECONDS = 10.0
@@ -62,11 +68,14 @@ class GrpcServer:
         self.refusal_metadata = refusal_metadata
         self.budget = Budget(held_size_bytes_max)
         self.loop = asyncio.get_running_loop()
+        self.turns = Turns(self.loop)
         self.deadlines = Deadlines(self.loop)
         self.connections: set[ServedConnection] = set()
         self._observer = observer
         self._refused = 0
         """Connections refused since the last tick."""
+        self.inflater = ThreadPoolExecutor(1, "inflate")
+        """One thread, so that one decompressed message at a time is not yet counted."""
         self._listeners: list[asyncio.Server] = []
         self._tick_timer: asyncio.TimerHandle | None = None
         self._calls = 0
@@ -111,6 +120,7 @@ class GrpcServer:
             await asyncio.sleep(0.005)
         for connection in tuple(self.connections):
             connection.abort()
+        self.inflater.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------------- for connections
 
@@ -127,6 +137,15 @@ class GrpcServer:
     def lost(self, connection: ServedConnection) -> None:
         self.connections.discard(connection)
         self._observer.client_connections(len(self.connections))
+
+    def make_room(self, connection: ServedConnection) -> bool:
+        largest = max(self.connections, key=lambda one: one.held_bytes, default=connection)
+        if largest.held_bytes > connection.held_bytes:
+            largest.give_way()
+        return not self.budget.exceeded
+
+    async def inflate(self, message: Compressed) -> bytes:
+        return await self.loop.run_in_executor(self.inflater, inflated, message, self.message_size_bytes_max)
 
     def call_began(self) -> None:
         self._calls += 1
@@ -147,6 +166,14 @@ class GrpcServer:
             text = "%d connections of gRPC clients were refused in %.0f s: the limit is %d; does a client leak them?"
             logger.warning(text, self._refused, TICK_SECONDS, self.connections_max)
             self._refused = 0
-        for connection in tuple(self.connections):
+        self._tick_connections(iter(tuple(self.connections)))
+
+    def _tick_connections(self, connections: Iterator[ServedConnection]) -> None:
+        """Look after some connections, then after the others; all of them at once would hold the loop."""
+        for connection in islice(connections, CONNECTIONS_PER_STEP):
             connection.tick()
-        self._tick_timer = self.loop.call_later(TICK_SECONDS, self._tick)
+        rest = next(connections, None)
+        if rest is None:
+            self._tick_timer = self.loop.call_later(TICK_SECONDS, self._tick)
+        else:
+            self._tick_timer = self.loop.call_later(0, self._tick_connections, chain((rest,), connections))
