@@ -111,6 +111,7 @@ class StatusSchema(Schema):
     joined: bool
     waiting_for: str | None = Field(description="What a node that does not yet serve waits for, and for whom.")
     draining: bool
+    removed: str | None = Field(description="Why this node is no longer a member of its cluster.")
     fatal: str | None
 
 

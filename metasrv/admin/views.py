@@ -117,6 +117,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "joined": context.joined,
         "waiting_for": context.waiting_for or None,
         "draining": context.draining,
+        "removed": status.removed,
         "fatal": status.fatal,
     }
 

@@ -83,6 +83,12 @@ class InvariantError(FatalError):
     exit_code = 9
 
 
+class RemovedError(FatalError):
+    """The data directory is that of a node that is no longer a member: removed, or its id was given to another."""
+
+    exit_code = 10
+
+
 # ----------------------------------------------------------------------------- requests
 
 

@@ -214,6 +214,8 @@ class RaftStatus:
     snapshot: SnapshotStatus
     fatal: str | None
     """The sentence with which the engine stopped, if it did."""
+    removed: str | None = None
+    """Why this node is no longer a member of its cluster; None while it is one, or may become one."""
 
     @property
     def is_leader(self) -> bool:

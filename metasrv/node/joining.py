@@ -63,6 +63,7 @@ async def join_cluster(
     if set(alone) == {node.node_id} and alone[node.node_id].incarnation == incarnation:
         logger.info("Did not join: node %d is the only member of its cluster", node.node_id)
         return
+    consensus.belonging.asks_to_join = True
     request = JoinRequest(node, incarnation, learner)
     targets = [Endpoint.parse(address) for address in addresses if Endpoint.parse(address) != node.endpoint]
     deadline = clock.monotonic() + timeout_ms / 1000
@@ -78,6 +79,7 @@ async def join_cluster(
             except MetasrvError as error:
                 errors.append(f"{target}: {error}")
                 continue
+            consensus.belonging.asks_to_join = False
             logger.info("joined the cluster through %s", target)
             return
         why = "; ".join(errors)

@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from metasrv import __version__
 from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.model.errors import FatalError, MetasrvError
-from metasrv.model.types import Node
+from metasrv.model.errors import FatalError, MetasrvError, RemovedError
+from metasrv.model.types import Endpoint, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
 from metasrv.node.joining import join_cluster, register_node
-from metasrv.node.opening import OpenedData, open_data
+from metasrv.node.opening import OpenedData, open_data, removed_sentence
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
@@ -134,6 +134,8 @@ class MetaNode:
             started_at_ms=self._clock.wall_ms(),
             binary_version=binary_version(self._commit),
         )
+        consensus.belonging.addresses = [Endpoint.parse(address) for address in raft.join]
+        consensus.belonging.on_removed = lambda reason: self._removed(context, data, reason)
         return consensus, context
 
     async def _serve(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> None:
@@ -218,6 +220,11 @@ class MetaNode:
             now = self._clock.monotonic()
             context.loop_lag_ms = max(0.0, (now - due) * 1000)
             context.loop_beat_at = now
+
+    def _removed(self, context: NodeContext, data: OpenedData, reason: str) -> None:
+        """A node that serves goes on and says what it is; one that has just been started ends."""
+        if not context.joined:
+            self._fail(RemovedError(removed_sentence(data.directory.root, reason)))
 
     def _fail(self, error: FatalError) -> None:
         self._failure = error

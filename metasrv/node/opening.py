@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 
 from metasrv.model.entries import KIND_NOOP, NoopEntry, encode_membership_entry
-from metasrv.model.errors import DataDamagedError
+from metasrv.model.errors import DataDamagedError, RemovedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.process.data_directory import DataDirectory
 from metasrv.process.operating_system import sync_directory
@@ -60,16 +60,26 @@ def open_data(
 
     The simulator passes an observed state machine and a checkpoint size that short runs reach.
 
-    Raises IdentityError, DataDamagedError, StorageError.
+    Raises IdentityError, DataDamagedError, StorageError, RemovedError.
     """
     directory = DataDirectory.open(root, node_id)
     try:
+        if directory.identity.removed is not None:
+            raise RemovedError(removed_sentence(directory.root, directory.identity.removed))
         if directory.fresh:
             return _create(directory, endpoint, bootstrap, machine_class, log_checkpoint_size_bytes)
         return _open(directory, machine_class, log_checkpoint_size_bytes)
     except BaseException:
         directory.close()
         raise
+
+
+def removed_sentence(root: str, reason: str) -> str:
+    """What a node says that must not serve with this directory again."""
+    return (
+        f"{reason}; what it has in {root} counts no longer. To bring the node back, move that directory away and start "
+        "it with `join`; see docs/runbooks/removed-node.md"
+    )
 
 
 def _create(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from metasrv.consensus import JoinRequest, Standing, TransferResult
+from metasrv.consensus import JoinRequest, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -23,6 +23,7 @@ from metasrv.model.errors import (
 )
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.beginning import Beginning
+from metasrv.raft.belonging import Belonging
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.id_holders import IdHolders
@@ -46,7 +47,17 @@ class RaftConsensus:
         self._patience = Patience(replica.leader_id)
         self.forwarding = Forwarding(replica.peers.transport)
         self.beginning = Beginning(replica, self.adopt_cluster)
+        self.belonging = Belonging(replica, self.forwarding)
         self._answering = Answering(self, self, self.forwarding)
+        holders = IdHolders(
+            clock=resources.clock,
+            engine=replica.engine,
+            registered=lambda node_id: replica.machine.nodes.get(node_id),
+            directory_of=replica.peers.directory_of,
+            last_contact=replica.peers.transport.last_contact,
+            election_timeout_max_seconds=resources.settings.election_timeout_max_ms / 1000,
+        )
+        replica.peers.refuse_foreign = holders.refuse_foreign
         self._membership = MembershipChanges(
             node_id=self.node_id,
             clock=resources.clock,
@@ -57,12 +68,7 @@ class RaftConsensus:
             propose=self.propose_local,
             leader_id=replica.leader_id,
             applied_index=replica.applied_index,
-            holders=IdHolders(
-                clock=resources.clock,
-                engine=replica.engine,
-                registered=lambda node_id: replica.machine.nodes.get(node_id),
-                election_timeout_max_seconds=resources.settings.election_timeout_max_ms / 1000,
-            ),
+            holders=holders,
         )
         self._transfer = LeadershipTransfer(
             clock=resources.clock,
@@ -80,6 +86,7 @@ class RaftConsensus:
         bound = await self.replica.peers.transport.listen(host, port)
         self.replica.peers.refresh()
         self.replica.driver.start()
+        self.belonging.start()
         return bound
 
     def load_snapshots(self) -> None:
@@ -97,6 +104,7 @@ class RaftConsensus:
     async def close(self) -> None:
         """Stop stepping, end what waits, close connections and threads."""
         self._stopping = True
+        self.belonging.stop()
         await self.replica.close()
 
     # ------------------------------------------------------------------ Consensus
@@ -229,6 +237,11 @@ class RaftConsensus:
     def standing(self) -> Standing:
         """The cluster that this node belongs to, and whether it is about to begin one."""
         return self.beginning.standing()
+
+    async def place(self, node_id: int, incarnation: str, timeout_ms: int) -> Place:
+        """Whether a node is a member with this data directory, once a majority has confirmed that this node leads."""
+        await self.read_index(timeout_ms)
+        return self.belonging.place(node_id, incarnation)
 
     def adopt_cluster(self, cluster_id: str) -> None:
         """This node is about to join `cluster_id`: from now on it refuses nodes of other clusters."""

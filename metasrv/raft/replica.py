@@ -199,6 +199,7 @@ class Replica:
             last_contact=self.peers.transport.last_contact,
             is_connected=self.peers.transport.is_connected,
             other_cluster=self.peers.transport.other_cluster,
+            removed=lambda: given.directory.identity.removed,
             election_timeout_min_seconds=settings.election_timeout_min_ms / 1000,
         )
 

@@ -36,6 +36,7 @@ class StatusSources:
     last_contact: Callable[[int], float | None]
     is_connected: Callable[[int], bool]
     other_cluster: Callable[[int], str | None]
+    removed: Callable[[], str | None]
     election_timeout_min_seconds: float
 
 
@@ -126,6 +127,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
             files_size_bytes=snapshot.files_size_bytes(),
         ),
         fatal=str(sources.driver.fatal) if sources.driver.fatal else None,
+        removed=sources.removed(),
     )
 
 
@@ -143,7 +145,7 @@ def _role(sources: StatusSources, now: float) -> tuple[RaftState, int | None, bo
     leader_id = engine.leader_id()
     if leader_id == sources.node_id:
         leader_id = None
-    if sources.node_id not in engine.membership().voters:
+    if not guards.is_voter():
         return RaftState.LEARNER, leader_id, hears
     if engine.role() == CANDIDATE or guards.electing:
         return RaftState.CANDIDATE, None, False

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.model.errors import JoinError, LeaveError
+from metasrv.model.errors import JoinError, LeaveError, RemovedError
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
 
@@ -144,6 +144,69 @@ async def test_a_second_process_with_the_id_of_a_healthy_member_is_refused_until
     )
     await cluster.wait_for_leader(members=3)
     await cluster.wait_until_equal()
+
+
+async def _waits_to_be_out(cluster: ProcessCluster, node_id: int) -> str:
+    """Wait until the node says that it is no member; returns its reason."""
+    statuses = await cluster.wait_for_statuses(
+        lambda seen: bool((seen.get(node_id) or {}).get("removed")), f"node {node_id} to say that it is out"
+    )
+    assert statuses[node_id]["state"] == "Learner"
+    code, text = await cluster.admin(node_id, "/readyz")
+    assert code == 503
+    assert "[-]member failed: this node is no longer a member: " in text
+    code, _ = await cluster.admin(node_id, "/livez")
+    assert code == 200, "it must not be restarted"
+    reason: str = statuses[node_id]["removed"]
+    assert cluster.nodes[node_id].output().count("NO LONGER A MEMBER") == 1
+    return reason
+
+
+async def _is_refused_until_its_directory_is_empty(cluster: ProcessCluster, node_id: int) -> None:
+    for _ in range(2):
+        cluster.start(node_id)
+        assert await cluster.wait_exit(node_id) == RemovedError.exit_code
+    assert "docs/runbooks/removed-node.md" in cluster.nodes[node_id].output()
+    cluster.rejoin_from_scratch(node_id)
+    cluster.start(node_id)
+    await cluster.wait_for_leader(members=3)
+    await cluster.wait_for_ready(node_id)
+
+
+async def test_a_node_that_left_says_so_and_does_not_start_again_with_its_directory(cluster: ProcessCluster) -> None:
+    """It went on to look for a leader for ever, as a voter that had no part in any vote."""
+    leader = await cluster.wait_for_leader()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    assert leave(leaving, str(cluster.nodes[staying].raft)).returncode == 0
+    assert await _waits_to_be_out(cluster, leaving) == f"node {leaving} was removed from its cluster"
+    assert await cluster.stop(leaving) == 0
+    await _is_refused_until_its_directory_is_empty(cluster, leaving)
+
+
+async def test_a_node_that_was_removed_while_it_was_down_ends_as_soon_as_it_learns_it(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    await cluster.kill(leaving)
+    assert leave(leaving, str(cluster.nodes[staying].raft)).returncode == 0
+    await _is_refused_until_its_directory_is_empty(cluster, leaving)
+
+
+async def test_a_node_whose_id_was_given_away_while_it_was_silent_says_so(cluster: ProcessCluster) -> None:
+    """It went on to say that it votes and is ready, also after a restart (S16)."""
+    leader = await cluster.wait_for_leader()
+    holder = next(node_id for node_id in cluster.nodes if node_id != leader)
+    cluster.pause(holder)
+    second = cluster.add_node(join=[str(cluster.nodes[leader].raft)], id=holder, learner=True)
+    cluster.start(second)
+    await cluster.wait_for_statuses(
+        lambda seen: names((seen.get(leader) or {}).get("non_voters", [])) == [str(holder)],
+        "the second node to have the id",
+    )
+    cluster.resume(holder)
+    assert "its id belongs to another data directory now" in await _waits_to_be_out(cluster, holder)
+    assert await cluster.stop(holder) == 0
+    cluster.start(holder)
+    assert await cluster.wait_exit(holder) == RemovedError.exit_code
 
 
 async def test_a_cluster_with_a_raft_secret_removes_a_node_only_for_who_has_it(start_cluster: StartCluster) -> None:

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+from metasrv.consensus import Place
 from metasrv.model.commands import Command, Reply
 from metasrv.model.entries import encode_membership_entry
 from metasrv.model.errors import NotLeaderError, UnknownOutcomeError
 from metasrv.model.types import Membership
+from metasrv.raft.belonging import Belonging
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.messages import AppendEntries, LeaderPing, PreVote, RequestVote, SnapshotChunk
@@ -218,6 +220,17 @@ def _id_in_use_is_given_away() -> list[Replacement]:
     return [(IdHolders, "refuse_if_heard", lambda _self, _node_id, _holder: None)]
 
 
+def _removed_node_never_asks() -> list[Replacement]:
+    return [(Belonging, "_whom_to_ask", lambda _self: [])]
+
+
+def _anybody_says_who_is_out() -> list[Replacement]:
+    async def place(self: RaftConsensus, node_id: int, incarnation: str, _timeout_ms: int) -> Place:
+        return self.belonging.place(node_id, incarnation)
+
+    return [(RaftConsensus, "place", place)]
+
+
 CONSENSUS_MUTANTS = (
     Mutant(
         "tail committed during snapshot",
@@ -264,6 +277,18 @@ CONSENSUS_MUTANTS = (
         "a member that is heard is put out by another directory that asks for its id",
         _id_in_use_is_given_away,
         ("id reuse",),
+    ),
+    Mutant(
+        "removed node never asks",
+        "a node that was removed goes on as if it were a member",
+        _removed_node_never_asks,
+        ("remove follower", "remove partitioned"),
+    ),
+    Mutant(
+        "anybody says who is out",
+        "a node that asks whether it is a member believes what any other has applied, however old",
+        _anybody_says_who_is_out,
+        ("add node", "split"),
     ),
     Mutant(
         "read index without a round",

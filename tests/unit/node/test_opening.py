@@ -12,7 +12,7 @@ from metasrv.grpc_api.export_lines import export_lines
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
 from metasrv.model.entries import RegularEntry, encode_membership_entry, encode_regular_entry
-from metasrv.model.errors import DataDamagedError
+from metasrv.model.errors import DataDamagedError, RemovedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.log.format import CONTENT, TERM
@@ -55,6 +55,17 @@ def test_a_first_voter_finds_itself_in_its_log(tmp_path: Path) -> None:
     assert membership.voters[1].incarnation == data.directory.identity.incarnation
     assert data.directory.identity.cluster_id is not None
     data.close()
+
+
+def test_the_directory_of_a_removed_node_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    data = _open(tmp_path)
+    data.directory.set_removed("node 1 was removed from its cluster")
+    data.close()
+    for _ in range(2):  # the refusal leaves no lock behind
+        with pytest.raises(RemovedError, match=r"node 1 was removed from its cluster; .*move that directory") as caught:
+            _open(tmp_path, bootstrap=True)
+        assert str(tmp_path) in str(caught.value)
+    assert caught.value.exit_code == 10
 
 
 def test_an_export_names_the_term_of_the_first_membership(tmp_path: Path) -> None:

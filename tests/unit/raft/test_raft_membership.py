@@ -65,6 +65,8 @@ class _Changes:
                 clock=self.bench.clock,
                 engine=self.bench.engine,
                 registered=lambda _node_id: None,
+                directory_of=lambda _node_id: None,
+                last_contact=lambda _node_id: None,
                 election_timeout_max_seconds=0.6,
             ),
         )
