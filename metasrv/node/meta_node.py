@@ -23,7 +23,7 @@ from metasrv.model.types import Endpoint, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
 from metasrv.node.joining import join_cluster, register_node
-from metasrv.node.opening import OpenedData, open_data, removed_sentence
+from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
@@ -84,6 +84,8 @@ class MetaNode:
         sweep_temporary_directories()
         data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single and not raft.join)
         try:
+            if raft.learner:
+                refuse_voting_learner(data, self._begin_cluster)
             consensus, context = self._build(data)
             beat = asyncio.create_task(self._beat(context), name="loop-beat")
             try:

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 
 from metasrv.model.entries import KIND_NOOP, NoopEntry, encode_membership_entry
-from metasrv.model.errors import DataDamagedError, RemovedError
+from metasrv.model.errors import ConfigError, DataDamagedError, RemovedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.process.data_directory import DataDirectory
 from metasrv.process.operating_system import sync_directory
@@ -72,6 +72,26 @@ def open_data(
     except BaseException:
         directory.close()
         raise
+
+
+def refuse_voting_learner(data: OpenedData, begin_cluster: bool) -> None:
+    """Raise ConfigError when this node, whose configuration says `learner`, votes already or would begin a cluster.
+
+    To take a vote away is a change of the cluster, which a file cannot make. To ignore the word would mislead whoever
+    counts the votes.
+    """
+    if begin_cluster:
+        raise ConfigError(["`learner` is true, but a node that begins a cluster votes; leave one out"])
+    identity = data.directory.identity
+    member = data.machine.membership.voters.get(identity.node_id)
+    if member is not None and member.incarnation == identity.incarnation:
+        raise ConfigError(
+            [
+                f"`learner` is true, but node {identity.node_id} votes in its cluster, and a configuration takes no vote "
+                f"away: leave `learner` out; or make it a learner with `metasrv --leave-id {identity.node_id} --leave-via "
+                f"MEMBER`, then move {data.directory.root} away and start it with `join` and `learner`"
+            ]
+        )
 
 
 def removed_sentence(root: str, reason: str) -> str:

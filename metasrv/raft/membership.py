@@ -73,6 +73,8 @@ class MembershipChanges:
         wanted = Member(request.node.endpoint, request.incarnation)
         present = self._engine.membership()
         if self._settled(present, node_id, wanted, request.learner):
+            if request.learner and node_id in present.voters:
+                raise MembershipError(f"node {node_id} asks to join as a learner, but it votes already: it has to leave")
             return
         if node_id == self._own_id:
             raise MembershipError(f"node id {node_id} is this leader's own; give the joining node another id")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.model.errors import JoinError, LeaveError, RemovedError
+from metasrv.model.errors import ConfigError, JoinError, LeaveError, RemovedError
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
 
@@ -55,6 +55,32 @@ async def test_a_learner_receives_the_data_and_does_not_vote(cluster: ProcessClu
     await cluster.wait_until_equal()
     _, metrics = await cluster.admin(added, "/v1/metrics")
     assert "metasrv_server_node_is_health 0" in metrics.splitlines()
+
+
+async def test_a_voter_does_not_start_as_a_learner_and_becomes_one_as_it_is_told(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    voter, other = (node_id for node_id in cluster.nodes if node_id != leader)
+    node = cluster.nodes[voter]
+    assert await cluster.stop(voter) == 0
+    node.settings.pop("single", None)
+    node.settings.update(learner=True, join=[str(cluster.nodes[i].raft) for i in (leader, other)])
+    node.write_config()
+    cluster.start(voter)
+    assert await cluster.wait_exit(voter) == ConfigError.exit_code
+    assert f"node {voter} votes in its cluster, and a configuration takes no vote away" in node.output()
+    status = await cluster.status(leader)
+    assert status is not None
+    assert str(voter) in names(status["voters"]), "nothing was changed"
+
+    assert leave(voter, str(cluster.nodes[other].raft)).returncode == 0
+    cluster.wipe(voter)
+    cluster.start(voter)
+
+    def learns(statuses: dict[int, dict[str, Any]]) -> bool:
+        return all(names(status["non_voters"]) == [str(voter)] for status in statuses.values())
+
+    await cluster.wait_for_statuses(learns, "the node to learn")
+    await cluster.wait_for_ready(voter)
 
 
 async def test_a_node_that_left_is_gone_from_every_list(cluster: ProcessCluster) -> None:

@@ -260,6 +260,15 @@ async def test_a_node_that_lost_its_disk_while_it_caught_up_is_admitted_with_the
     again.cancel()
 
 
+async def test_a_voter_that_asks_to_be_a_learner_is_told_to_leave_first(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    request = JoinRequest(Node(3, member(3).endpoint, "", None), "directory-3", True)
+    with pytest.raises(MembershipError, match="node 3 asks to join as a learner, but it votes already"):
+        await leading.changes.join(request, 5_000)
+    await leading.changes.join(request._replace(learner=False), 5_000)
+    assert leading.proposed == []
+
+
 async def test_an_id_whose_holder_is_heard_is_refused_and_taken_over_once_it_is_silent(tmp_path: Path) -> None:
     leading = _leading(tmp_path)
     bench = leading.bench
