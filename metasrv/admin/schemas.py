@@ -57,6 +57,10 @@ class PeerSchema(Schema):
     connected: bool
     other_cluster: str | None = Field(description="The cluster that answers at the peer's address instead of this one.")
     last_contact_ms: int | None = Field(description="Milliseconds since the last message from the peer.")
+    learner_for_ms: int | None = Field(
+        description="Milliseconds since this node knows it as a learner; null for a voter."
+    )
+    caught_up: bool | None = Field(description="Of a learner, whether it ever had nearly all entries; leader only.")
     match: LogIdSchema | None = Field(description="Last entry it acknowledged; leader only.")
     lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
 

@@ -129,6 +129,8 @@ def _peer_view(peer: PeerProgress, status: RaftStatus) -> View:
         "connected": peer.connected,
         "other_cluster": peer.other_cluster,
         "last_contact_ms": peer.last_contact_ms,
+        "learner_for_ms": peer.learner_for_ms,
+        "caught_up": peer.caught_up,
         "match": optional_log_id_view(peer.match_log_id),
         "lag": max(0, status.last_log_id.index - matched) if status.is_leader else None,
     }

@@ -57,18 +57,23 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
     ages: dict[Labels, float] = {}
     lags: dict[Labels, float] = {}
     others: dict[Labels, float] = {}
+    behind: dict[Labels, float] = {}
     for peer in status.peers:
         label: Labels = (("id", str(peer.node_id)),)
         connected[label] = int(peer.connected)
         others[label] = int(peer.other_cluster is not None)
         if peer.last_contact_ms is not None:
             ages[label] = peer.last_contact_ms / 1000
+        if peer.caught_up is False and peer.learner_for_ms is not None:
+            behind[label] = peer.learner_for_ms / 1000
         if status.is_leader:
             matched = 0 if peer.match_log_id is None else peer.match_log_id.index
             lags[label] = max(0, status.last_log_id.index - matched)
     yield labelled(f"{RAFT}peer_connected", "gauge", "1 while the peer is connected.", connected)
     text = "1 while another cluster answers at the peer's address."
     yield labelled(f"{RAFT}peer_other_cluster", "gauge", text, others)
+    text = "Age of a learner that never caught up; leader only."
+    yield labelled(f"{RAFT}learner_waiting_seconds", "gauge", text, behind)
     yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Time since the peer was last heard.", ages)
     yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
 

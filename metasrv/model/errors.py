@@ -166,6 +166,10 @@ class ChangeInProgressError(MembershipError):
         super().__init__(text)
 
 
+class JoinEndedError(MembershipError):
+    """The node was removed, or its id given to another directory, while it joined: it must not ask again by itself."""
+
+
 class LeaveSelfError(MembershipError):
     """The leader cannot remove itself (docs/contract/admin-api.md section 5)."""
 

@@ -143,6 +143,10 @@ class PeerProgress(NamedTuple):
     connected: bool
     other_cluster: str | None = None
     """The cluster that answers at the peer's address instead of this one."""
+    learner_for_ms: int | None = None
+    """How long this node has known it as a learner, with its present directory; None for a voter."""
+    caught_up: bool | None = None
+    """Whether this learner has had nearly all of the log at any time since this node leads; None off the leader."""
 
 
 class RaftLogStatus(NamedTuple):

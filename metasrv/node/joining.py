@@ -15,6 +15,7 @@ from metasrv.model.commands import AddNode
 from metasrv.model.errors import (
     FatalError,
     IdentityError,
+    JoinEndedError,
     JoinError,
     LeaveError,
     LeaveSelfError,
@@ -76,6 +77,8 @@ async def join_cluster(
                 await _join_through(consensus, target, request, clock, deadline)
             except IdentityError:
                 raise
+            except JoinEndedError as error:  # by somebody's wish, which asking again would undo
+                raise JoinError(f"node {node.node_id} gives up joining the cluster through {target}: {error}") from error
             except MetasrvError as error:
                 errors.append(f"{target}: {error}")
                 continue

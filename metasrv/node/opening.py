@@ -81,15 +81,15 @@ def refuse_voting_learner(data: OpenedData, begin_cluster: bool) -> None:
     counts the votes.
     """
     if begin_cluster:
-        raise ConfigError(["`learner` is true, but a node that begins a cluster votes; leave one out"])
+        raise ConfigError(["`learner` and --begin-cluster exclude each other: who begins a cluster votes"])
     identity = data.directory.identity
     member = data.machine.membership.voters.get(identity.node_id)
     if member is not None and member.incarnation == identity.incarnation:
         raise ConfigError(
             [
-                f"`learner` is true, but node {identity.node_id} votes in its cluster, and a configuration takes no vote "
-                f"away: leave `learner` out; or make it a learner with `metasrv --leave-id {identity.node_id} --leave-via "
-                f"MEMBER`, then move {data.directory.root} away and start it with `join` and `learner`"
+                f"`learner` is true, but node {identity.node_id} votes in its cluster, and a configuration takes no "
+                f"vote away: leave `learner` out; or make it a learner with `metasrv --leave-id {identity.node_id} "
+                f"--leave-via MEMBER`, then move {data.directory.root} away and start it with `join` and `learner`"
             ]
         )
 

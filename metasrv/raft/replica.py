@@ -23,6 +23,7 @@ from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
 from metasrv.raft.expiry_ticks import ExpiryTicks
+from metasrv.raft.learners import Learners
 from metasrv.raft.log.format import CONTENT, TERM, LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore, LogWriter
@@ -186,6 +187,7 @@ class Replica:
         self._state_space = StateSpace(
             machine=given.machine, clock=given.clock, state_log=self._state_log, kept=settings.state_log.free_kept
         )
+        self._learners = Learners(given.clock, self.engine, given.store)
         self._sources = StatusSources(
             node_id=self.node_id,
             clock=given.clock,
@@ -199,6 +201,7 @@ class Replica:
             last_contact=self.peers.transport.last_contact,
             is_connected=self.peers.transport.is_connected,
             other_cluster=self.peers.transport.other_cluster,
+            learners=self._learners,
             removed=lambda: given.directory.identity.removed,
             election_timeout_min_seconds=settings.election_timeout_min_ms / 1000,
         )
@@ -286,6 +289,7 @@ class Replica:
         self._state_log.consider()
         self.ticks.consider()
         self._state_space.consider()
+        self._learners.look()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""

@@ -14,6 +14,7 @@ from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import CANDIDATE, LEADER, Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.proposals import Proposals
+from metasrv.raft.learners import Learners
 from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
@@ -36,6 +37,7 @@ class StatusSources:
     last_contact: Callable[[int], float | None]
     is_connected: Callable[[int], bool]
     other_cluster: Callable[[int], str | None]
+    learners: Learners
     removed: Callable[[], str | None]
     election_timeout_min_seconds: float
 
@@ -172,4 +174,6 @@ def _peer(sources: StatusSources, history: LeaderHistory, node_id: int, now: flo
         last_contact_ms=None if contact is None else int((now - contact) * 1000),
         connected=sources.is_connected(node_id),
         other_cluster=sources.other_cluster(node_id),
+        learner_for_ms=sources.learners.learns_for_ms(node_id),
+        caught_up=sources.learners.caught_up(node_id) if state is RaftState.LEADER else None,
     )

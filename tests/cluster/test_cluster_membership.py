@@ -57,6 +57,37 @@ async def test_a_learner_receives_the_data_and_does_not_vote(cluster: ProcessClu
     assert "metasrv_server_node_is_health 0" in metrics.splitlines()
 
 
+async def test_a_joiner_that_nobody_reaches_holds_up_nobody_and_is_seen_and_removed(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    via = str(cluster.nodes[leader].raft)
+    lost = cluster.add_node(join=[via], raft_advertise_host="127.0.0.2")
+    cluster.start(lost)
+
+    def is_waiting(statuses: dict[int, dict[str, Any]]) -> bool:
+        peers = {peer["id"]: peer for peer in statuses[leader]["peers"]}
+        return lost in peers and peers[lost]["caught_up"] is False and peers[lost]["learner_for_ms"] > 500
+
+    await cluster.wait_for_statuses(is_waiting, "the leader to show a learner that never caught up, and its age")
+    _, metrics = await cluster.admin(leader, "/v1/metrics")
+    assert f'metasrv_raft_learner_waiting_seconds{{id="{lost}"}}' in metrics
+
+    other = cluster.add_node(join=[via])
+    cluster.start(other)
+    await cluster.wait_until(
+        lambda: "Databend Metasrv started" in cluster.nodes[other].output(), "another node to join meanwhile"
+    )
+    assert leave(lost, via).returncode == 0
+    assert await cluster.wait_exit(lost) == JoinError.exit_code, "a leave ends the join for good"
+    assert f"node {lost} was removed while it caught up" in cluster.nodes[lost].output()
+    statuses = await cluster.wait_for_statuses(
+        lambda seen: all(names(status["voters"]) == ["1", "2", "3", str(other)] for status in seen.values()),
+        "the nodes that could be reached to vote",
+    )
+    assert all(status["non_voters"] == [] for status in statuses.values())
+    _, metrics = await cluster.admin(leader, "/v1/metrics")
+    assert "metasrv_raft_learner_waiting_seconds{" not in metrics
+
+
 async def test_a_voter_does_not_start_as_a_learner_and_becomes_one_as_it_is_told(cluster: ProcessCluster) -> None:
     leader = await cluster.wait_for_leader()
     voter, other = (node_id for node_id in cluster.nodes if node_id != leader)

@@ -76,7 +76,7 @@ def _apply_membership(data: OpenedData, before: Membership, after: Membership) -
 def test_a_voter_whose_configuration_says_learner_is_refused_with_what_to_do(tmp_path: Path) -> None:
     data = _open(tmp_path, bootstrap=False)
     refuse_voting_learner(data, begin_cluster=False)
-    with pytest.raises(ConfigError, match="a node that begins a cluster"):
+    with pytest.raises(ConfigError, match="who begins a cluster votes"):
         refuse_voting_learner(data, begin_cluster=True)
     own = Member(ENDPOINT, data.directory.identity.incarnation)
     others = {2: Member(ENDPOINT, "another")}
