@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,13 @@ import pytest
 from metasrv.model.errors import ConfigError, JoinError, LeaveError, RemovedError
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
+from tests.support.authority import Authority
 
 
-def leave(leave_id: int, *via: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "metasrv.cli.server", "--leave-id", str(leave_id)]
+def leave(
+    leave_id: int, *via: str, arguments: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "metasrv.cli.server", *arguments, "--leave-id", str(leave_id)]
     for address in via:
         command += ["--leave-via", address]
     given = {**os.environ, **environment}
@@ -278,3 +283,35 @@ async def test_a_cluster_with_a_raft_secret_removes_a_node_only_for_who_has_it(s
     status = await cluster.status(leader)
     assert status is not None
     assert str(leaving) not in names(status["voters"])
+
+
+async def test_a_cluster_with_tls_removes_a_node_only_for_who_has_a_certificate(
+    start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    for authority in (ours, other):
+        authority.certify("node")
+    cluster: ProcessCluster = start_cluster(3, settings=ours.files("node"))
+    leader = await cluster.boot()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    via = str(cluster.nodes[staying].raft)
+    foreign = {f"METASRV_{key.upper()}": value for key, value in other.files("node", ours).items()}
+    for environment in ({}, foreign):
+        refused = leave(leaving, via, **environment)
+        assert refused.returncode == LeaveError.exit_code
+        assert f"fail to leave {leaving} cluster via" in refused.stderr
+        assert "it may demand TLS, or a certificate of its own authority (raft_tls_ca, " in refused.stderr
+    status = await cluster.status(leader)
+    assert status is not None
+    assert len(status["voters"]) == 3
+
+    certified = {f"METASRV_{key.upper()}": value for key, value in ours.files("node").items()}
+    answer = leave(leaving, via, **certified)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == f"node {leaving} left the cluster\n"
+    status = await cluster.status(leader)
+    assert status is not None
+    assert str(leaving) not in names(status["voters"])
+    # With the configuration file of a member, as on its machine; a node that is gone may be removed again.
+    given = ["--config-file", str(cluster.nodes[staying].config_file)]
+    assert leave(leaving, via, arguments=given).returncode == 0
