@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from metasrv.model.commands import Command, Reply
-from metasrv.model.types import Node, RaftStatus
+from metasrv.model.types import Endpoint, Node, RaftStatus
 
 
 class TransferResult(NamedTuple):
@@ -36,6 +36,15 @@ class Standing(NamedTuple):
     """None for a node that has never belonged to any."""
     begins: bool
     """It will begin a cluster itself once it knows that there is none."""
+
+
+class Place(NamedTuple):
+    """What a cluster's leader says of a node and its data directory, after a majority has confirmed that it leads."""
+
+    member: bool
+    """It is a member, voter or learner, with this data directory."""
+    holder: Endpoint | None
+    """Where the node that has its id with another data directory runs; None when nobody has the id."""
 
 
 class Consensus(Protocol):

@@ -58,6 +58,10 @@ class PeerSchema(Schema):
     other_cluster: str | None = Field(description="The cluster that answers at the peer's address instead of this one.")
     clock_offset_ms: int | None = Field(description="Its wall clock less this node's; null while not measured.")
     last_contact_ms: int | None = Field(description="Milliseconds since the last message from the peer.")
+    learner_for_ms: int | None = Field(
+        description="Milliseconds since this node knows it as a learner; null for a voter."
+    )
+    caught_up: bool | None = Field(description="Of a learner, whether it ever had nearly all entries; leader only.")
     match: LogIdSchema | None = Field(description="Last entry it acknowledged; leader only.")
     lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
 
@@ -114,6 +118,7 @@ class StatusSchema(Schema):
     joined: bool
     waiting_for: str | None = Field(description="What a node that does not yet serve waits for, and for whom.")
     draining: bool
+    removed: str | None = Field(description="Why this node is no longer a member of its cluster.")
     fatal: str | None
 
 

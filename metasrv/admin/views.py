@@ -119,6 +119,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "joined": context.joined,
         "waiting_for": context.waiting_for or None,
         "draining": context.draining,
+        "removed": status.removed,
         "fatal": status.fatal,
     }
 
@@ -131,6 +132,8 @@ def _peer_view(peer: PeerProgress, status: RaftStatus) -> View:
         "other_cluster": peer.other_cluster,
         "clock_offset_ms": peer.clock_offset_ms,
         "last_contact_ms": peer.last_contact_ms,
+        "learner_for_ms": peer.learner_for_ms,
+        "caught_up": peer.caught_up,
         "match": optional_log_id_view(peer.match_log_id),
         "lag": max(0, status.last_log_id.index - matched) if status.is_leader else None,
     }

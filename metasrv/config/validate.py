@@ -86,6 +86,8 @@ def _check_start_mode(config: Config) -> Iterator[str]:
     raft = config.raft_config
     if not raft.leave_via and not raft.single and not raft.join:
         yield NO_START_MODE
+    if not raft.leave_via and raft.single and raft.learner:
+        yield "`single` and `learner` exclude each other: a node that begins a cluster votes; use `join`"
 
 
 def _check_join(config: Config) -> Iterator[str]:

@@ -65,6 +65,7 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
     lags: dict[Labels, float] = {}
     others: dict[Labels, float] = {}
     offsets: dict[Labels, float] = {}
+    behind: dict[Labels, float] = {}
     for peer in status.peers:
         label: Labels = (("id", str(peer.node_id)),)
         connected[label] = int(peer.connected)
@@ -73,6 +74,8 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
             offsets[label] = peer.clock_offset_ms / 1000
         if peer.last_contact_ms is not None:
             ages[label] = peer.last_contact_ms / 1000
+        if peer.caught_up is False and peer.learner_for_ms is not None:
+            behind[label] = peer.learner_for_ms / 1000
         if status.is_leader:
             matched = 0 if peer.match_log_id is None else peer.match_log_id.index
             lags[label] = max(0, status.last_log_id.index - matched)
@@ -81,6 +84,8 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
     yield labelled(f"{RAFT}peer_other_cluster", "gauge", text, others)
     text = "The peer's wall clock less this node's."
     yield labelled(f"{RAFT}peer_clock_offset_seconds", "gauge", text, offsets)
+    text = "Age of a learner that never caught up; leader only."
+    yield labelled(f"{RAFT}learner_waiting_seconds", "gauge", text, behind)
     yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Time since the peer was last heard.", ages)
     yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
 

@@ -83,6 +83,12 @@ class InvariantError(FatalError):
     exit_code = 9
 
 
+class RemovedError(FatalError):
+    """The data directory is that of a node that is no longer a member: removed, or its id was given to another."""
+
+    exit_code = 10
+
+
 # ----------------------------------------------------------------------------- requests
 
 
@@ -158,6 +164,10 @@ class ChangeInProgressError(MembershipError):
 
     def __init__(self, text: str = "the cluster is already undergoing a configuration change") -> None:
         super().__init__(text)
+
+
+class JoinEndedError(MembershipError):
+    """The node was removed, or its id given to another directory, while it joined: it must not ask again by itself."""
 
 
 class LeaveSelfError(MembershipError):

@@ -145,6 +145,10 @@ class PeerProgress(NamedTuple):
     """The cluster that answers at the peer's address instead of this one."""
     clock_offset_ms: int | None = None
     """The peer's wall clock less this node's; None while it is not measured."""
+    learner_for_ms: int | None = None
+    """How long this node has known it as a learner, with its present directory; None for a voter."""
+    caught_up: bool | None = None
+    """Whether this learner has had nearly all of the log at any time since this node leads; None off the leader."""
 
 
 class RaftLogStatus(NamedTuple):
@@ -223,6 +227,8 @@ class RaftStatus:
     disk_stall: str | None = None
     """The sentence that says what waits for the disk, while it does not answer."""
     disk_stalled_seconds: float = 0.0
+    removed: str | None = None
+    """Why this node is no longer a member of its cluster; None while it is one, or may become one."""
 
     @property
     def is_leader(self) -> bool:

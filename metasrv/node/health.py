@@ -61,6 +61,7 @@ def check_readiness(context: NodeContext, directory: DirectoryReport | None) -> 
         _check_loop(context),
         _check_engine(status),
         _check_joined(context),
+        _check_member(status),
         _check_draining(context),
         _check_leader(context, status),
         _check_apply_lag(status),
@@ -75,6 +76,7 @@ LIVENESS_CHECKS = ("loop", "engine")
 READINESS_CHECKS = (
     *LIVENESS_CHECKS,
     "joined",
+    "member",
     "draining",
     "leader",
     "apply_lag",
@@ -110,6 +112,12 @@ def _check_joined(context: NodeContext) -> Check:
         text = "this node has not yet joined and registered with the cluster"
         return Check("joined", False, f"{text}: {context.waiting_for}" if context.waiting_for else text)
     return Check("joined", True, "this node is registered with the cluster")
+
+
+def _check_member(status: RaftStatus) -> Check:
+    if status.removed is not None:
+        return Check("member", False, f"this node is no longer a member: {status.removed}")
+    return Check("member", True, "this node has not been removed from the cluster")
 
 
 def _check_draining(context: NodeContext) -> Check:

@@ -15,6 +15,7 @@ from metasrv.model.commands import AddNode
 from metasrv.model.errors import (
     FatalError,
     IdentityError,
+    JoinEndedError,
     JoinError,
     LeaveError,
     LeaveSelfError,
@@ -63,6 +64,7 @@ async def join_cluster(
     if set(alone) == {node.node_id} and alone[node.node_id].incarnation == incarnation:
         logger.info("Did not join: node %d is the only member of its cluster", node.node_id)
         return
+    consensus.belonging.asks_to_join = True
     request = JoinRequest(node, incarnation, learner)
     targets = [Endpoint.parse(address) for address in addresses if Endpoint.parse(address) != node.endpoint]
     deadline = clock.monotonic() + timeout_ms / 1000
@@ -75,9 +77,12 @@ async def join_cluster(
                 await _join_through(consensus, target, request, clock, deadline)
             except IdentityError:
                 raise
+            except JoinEndedError as error:  # by somebody's wish, which asking again would undo
+                raise JoinError(f"node {node.node_id} gives up joining the cluster through {target}: {error}") from error
             except MetasrvError as error:
                 errors.append(f"{target}: {error}")
                 continue
+            consensus.belonging.asks_to_join = False
             logger.info("joined the cluster through %s", target)
             return
         why = "; ".join(errors)

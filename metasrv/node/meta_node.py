@@ -18,12 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from metasrv import __version__
 from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.model.errors import FatalError, MetasrvError
-from metasrv.model.types import Node
+from metasrv.model.errors import FatalError, MetasrvError, RemovedError
+from metasrv.model.types import Endpoint, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
 from metasrv.node.joining import join_cluster, register_node
-from metasrv.node.opening import OpenedData, open_data
+from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
@@ -84,6 +84,8 @@ class MetaNode:
         sweep_temporary_directories()
         data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single and not raft.join)
         try:
+            if raft.learner:
+                refuse_voting_learner(data, self._begin_cluster)
             consensus, context = self._build(data)
             beat = asyncio.create_task(self._beat(context), name="loop-beat")
             try:
@@ -135,6 +137,8 @@ class MetaNode:
             started_at_ms=self._clock.wall_ms(),
             binary_version=binary_version(self._commit),
         )
+        consensus.belonging.addresses = [Endpoint.parse(address) for address in raft.join]
+        consensus.belonging.on_removed = lambda reason: self._removed(context, data, reason)
         return consensus, context
 
     async def _serve(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> None:
@@ -219,6 +223,11 @@ class MetaNode:
             now = self._clock.monotonic()
             context.loop_lag_ms = max(0.0, (now - due) * 1000)
             context.loop_beat_at = now
+
+    def _removed(self, context: NodeContext, data: OpenedData, reason: str) -> None:
+        """A node that serves goes on and says what it is; one that has just been started ends."""
+        if not context.joined:
+            self._fail(RemovedError(removed_sentence(data.directory.root, reason)))
 
     def _fail(self, error: FatalError) -> None:
         self._failure = error

@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 
 from metasrv.model.entries import KIND_NOOP, NoopEntry, encode_membership_entry
-from metasrv.model.errors import DataDamagedError
+from metasrv.model.errors import ConfigError, DataDamagedError, RemovedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.process.data_directory import DataDirectory
 from metasrv.process.operating_system import sync_directory
@@ -60,16 +60,46 @@ def open_data(
 
     The simulator passes an observed state machine and a checkpoint size that short runs reach.
 
-    Raises IdentityError, DataDamagedError, StorageError.
+    Raises IdentityError, DataDamagedError, StorageError, RemovedError.
     """
     directory = DataDirectory.open(root, node_id)
     try:
+        if directory.identity.removed is not None:
+            raise RemovedError(removed_sentence(directory.root, directory.identity.removed))
         if directory.fresh:
             return _create(directory, endpoint, bootstrap, machine_class, log_checkpoint_size_bytes)
         return _open(directory, machine_class, log_checkpoint_size_bytes)
     except BaseException:
         directory.close()
         raise
+
+
+def refuse_voting_learner(data: OpenedData, begin_cluster: bool) -> None:
+    """Raise ConfigError when this node, whose configuration says `learner`, votes already or would begin a cluster.
+
+    To take a vote away is a change of the cluster, which a file cannot make. To ignore the word would mislead whoever
+    counts the votes.
+    """
+    if begin_cluster:
+        raise ConfigError(["`learner` and --begin-cluster exclude each other: who begins a cluster votes"])
+    identity = data.directory.identity
+    member = data.machine.membership.voters.get(identity.node_id)
+    if member is not None and member.incarnation == identity.incarnation:
+        raise ConfigError(
+            [
+                f"`learner` is true, but node {identity.node_id} votes in its cluster, and a configuration takes no "
+                f"vote away: leave `learner` out; or make it a learner with `metasrv --leave-id {identity.node_id} "
+                f"--leave-via MEMBER`, then move {data.directory.root} away and start it with `join` and `learner`"
+            ]
+        )
+
+
+def removed_sentence(root: str, reason: str) -> str:
+    """What a node says that must not serve with this directory again."""
+    return (
+        f"{reason}; what it has in {root} counts no longer. To bring the node back, move that directory away and start "
+        "it with `join`; see docs/runbooks/removed-node.md"
+    )
 
 
 def _create(

@@ -1,7 +1,7 @@
 """The data directory: its layout, its lock, and which node it belongs to.
 
     <raft_dir>/LOCK                          held by the running process
-    <raft_dir>/node.json                     identity: node id, incarnation, cluster id
+    <raft_dir>/node.json                     identity: node id, incarnation, cluster id; why it is no longer a member
     <raft_dir>/df_meta/V004/log/raft.db      the raft log
     <raft_dir>/df_meta/V004/state/state.db   the state
     <raft_dir>/df_meta/V004/snapshot/*.snap  snapshots
@@ -39,6 +39,8 @@ class Identity:
     cluster_id: str | None
     complete: bool
     """False while the first start is not finished; such a directory has never acknowledged anything."""
+    removed: str | None = None
+    """Why the node is no longer a member of its cluster; None while it is one, or may become one."""
 
 
 class DataDirectory:
@@ -99,6 +101,11 @@ class DataDirectory:
             raise IdentityError(f"{self.root} belongs to cluster {known}, not to cluster {cluster_id}")
         self._write(replace(self.identity, cluster_id=cluster_id))
 
+    def set_removed(self, reason: str) -> None:
+        """Remember that the cluster goes on without this directory; it never changes."""
+        if self.identity.removed is None:
+            self._write(replace(self.identity, removed=reason))
+
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._lock_descriptor)
@@ -116,13 +123,15 @@ class DataDirectory:
 
     def _write(self, identity: Identity) -> None:
         path = os.path.join(self.root, "node.json")
-        fields = {
+        fields: dict[str, Any] = {
             "format": _FORMAT,
             "node_id": identity.node_id,
             "incarnation": identity.incarnation,
             "cluster_id": identity.cluster_id,
             "complete": identity.complete,
         }
+        if identity.removed is not None:  # only then, so that a member's file is the same in every release
+            fields["removed"] = identity.removed
         text = json.dumps({**fields, "checksum": _checksum(fields)}, indent=2)
         try:
             with open(path + ".tmp", "w", encoding="utf-8") as file:
@@ -169,7 +178,11 @@ def _read_identity(root: str) -> Identity | None:
         if checksum != _checksum(fields):
             raise DataDamagedError(path, "the whole file", "does not match its checksum", _ADVICE)
         return Identity(
-            int(fields["node_id"]), str(fields["incarnation"]), fields["cluster_id"], bool(fields["complete"])
+            int(fields["node_id"]),
+            str(fields["incarnation"]),
+            fields["cluster_id"],
+            bool(fields["complete"]),
+            fields.get("removed"),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataDamagedError(path, "the whole file", "is not an identity that metasrv wrote", _ADVICE) from error

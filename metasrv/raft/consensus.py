@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from metasrv.consensus import JoinRequest, Standing, TransferResult
+from metasrv.consensus import JoinRequest, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -23,6 +23,7 @@ from metasrv.model.errors import (
 )
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.beginning import Beginning
+from metasrv.raft.belonging import Belonging
 from metasrv.raft.clock_hand_over import ClockHandOver
 from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
@@ -49,7 +50,17 @@ class RaftConsensus:
         self._patience = Patience(replica.leader_id)
         self.forwarding = Forwarding(replica.peers.transport)
         self.beginning = Beginning(replica, self.adopt_cluster)
+        self.belonging = Belonging(replica, self.forwarding)
         self._answering = Answering(self, self, self.forwarding)
+        holders = IdHolders(
+            clock=resources.clock,
+            engine=replica.engine,
+            registered=lambda node_id: replica.machine.nodes.get(node_id),
+            directory_of=replica.peers.directory_of,
+            last_contact=replica.peers.transport.last_contact,
+            election_timeout_max_seconds=resources.settings.election_timeout_max_ms / 1000,
+        )
+        replica.peers.refuse_foreign = holders.refuse_foreign
         self._membership = MembershipChanges(
             node_id=self.node_id,
             clock=resources.clock,
@@ -60,12 +71,7 @@ class RaftConsensus:
             propose=self.propose_local,
             leader_id=replica.leader_id,
             applied_index=replica.applied_index,
-            holders=IdHolders(
-                clock=resources.clock,
-                engine=replica.engine,
-                registered=lambda node_id: replica.machine.nodes.get(node_id),
-                election_timeout_max_seconds=resources.settings.election_timeout_max_ms / 1000,
-            ),
+            holders=holders,
         )
         self._transfer = LeadershipTransfer(
             clock=resources.clock,
@@ -118,6 +124,7 @@ class RaftConsensus:
         self.replica.peers.refresh()
         self.replica.driver.start()
         self._clock_rounds.start()
+        self.belonging.start()
         return bound
 
     def load_snapshots(self) -> None:
@@ -137,6 +144,7 @@ class RaftConsensus:
         self._stopping = True
         await self._clock_rounds.stop()
         self._stalled_leader.close()
+        self.belonging.stop()
         await self.replica.close()
 
     # ------------------------------------------------------------------ Consensus
@@ -273,6 +281,11 @@ class RaftConsensus:
     def wall_ms(self) -> int:
         """This node's wall clock, for a peer that measures it."""
         return self._clock.wall_ms()
+
+    async def place(self, node_id: int, incarnation: str, timeout_ms: int) -> Place:
+        """Whether a node is a member with this data directory, once a majority has confirmed that this node leads."""
+        await self.read_index(timeout_ms)
+        return self.belonging.place(node_id, incarnation)
 
     def adopt_cluster(self, cluster_id: str) -> None:
         """This node is about to join `cluster_id`: from now on it refuses nodes of other clusters."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from metasrv.consensus import Consensus, JoinRequest, Standing
+from metasrv.consensus import Consensus, JoinRequest, Place, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -35,6 +35,7 @@ READ_INDEX = "read_index"
 CLUSTER_ID = "cluster_id"
 STANDING = "standing"
 CLOCK = "clock"
+PLACE = "place"
 JOIN = "join"
 LEAVE = "leave"
 
@@ -46,7 +47,7 @@ class Requester(Protocol):
 
 
 class LocalAnswers(Protocol):
-    """What this node answers by itself: its read index (when it leads), its standing, its clock."""
+    """What this node answers by itself: its cluster and standing, its clock; when it leads, a read index and places."""
 
     async def read_index(self, timeout_ms: int) -> int: ...
 
@@ -55,6 +56,8 @@ class LocalAnswers(Protocol):
     def standing(self) -> Standing: ...
 
     def wall_ms(self) -> int: ...
+
+    async def place(self, node_id: int, incarnation: str, timeout_ms: int) -> Place: ...
 
 
 class Forwarding:
@@ -80,6 +83,10 @@ class Forwarding:
     async def wall_ms(self, node_id: int, timeout_ms: int) -> int:
         """The other node's wall clock, in milliseconds since the epoch. Releases before it refuse the question."""
         return await self._ask(node_id, CLOCK, (), timeout_ms, unsigned)
+
+    async def place(self, target: int | Endpoint, node_id: int, incarnation: str, timeout_ms: int, hops: int) -> Place:
+        """Whether the leader of the other node's cluster counts this node, with this data directory, as a member."""
+        return await self._ask(target, PLACE, (timeout_ms, hops, node_id, incarnation), timeout_ms, _place_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -145,6 +152,10 @@ class Answering:
             return tuple(self._local.standing())
         if method == CLOCK:
             return self._local.wall_ms()
+        if method == PLACE:
+            timeout_ms, hops, node_id, incarnation = fields
+            place = await self._place(unsigned(node_id), string(incarnation), unsigned(timeout_ms), unsigned(hops))
+            return (place.member, None if place.holder is None else tuple(place.holder))
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -153,6 +164,14 @@ class Answering:
             timeout_ms, hops, node_id = fields
             return await self._leave(unsigned(node_id), unsigned(timeout_ms), unsigned(hops))
         raise InvalidRequestError(f"a peer asked for {method!r}, which this version of metasrv does not know")
+
+    async def _place(self, node_id: int, incarnation: str, timeout_ms: int, hops: int) -> Place:
+        try:
+            return await self._local.place(node_id, incarnation, timeout_ms)
+        except NotLeaderError as error:
+            if hops == 0 or error.leader_id is None:
+                raise
+            return await self._forwarding.place(error.leader_id, node_id, incarnation, timeout_ms, hops - 1)
 
     async def _join(self, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         try:
@@ -178,6 +197,16 @@ def _cluster_id_in(tree: Any) -> str | None:
 def _standing_in(tree: Any) -> Standing:
     node_id, cluster_id, begins = tree
     return Standing(unsigned(node_id), _cluster_id_in(cluster_id), bool(begins))
+
+
+def _place_in(tree: Any) -> Place:
+    member, holder = tree
+    if type(member) is not bool:
+        raise TypeError("a boolean was expected")
+    if holder is None:
+        return Place(member, None)
+    addr, port = holder
+    return Place(member, Endpoint(string(addr), unsigned(port)))
 
 
 def _nothing_in(tree: Any) -> None:

@@ -16,6 +16,7 @@ from metasrv.model.commands import AddNode, Command, RemoveNode, Reply
 from metasrv.model.entries import KIND_MEMBERSHIP, encode_membership_entry
 from metasrv.model.errors import (
     ChangeInProgressError,
+    JoinEndedError,
     LeaveSelfError,
     MembershipError,
     NotLeaderError,
@@ -25,14 +26,13 @@ from metasrv.model.types import Member, Membership
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.id_holders import IdHolders
+from metasrv.raft.learners import CATCH_UP_LAG_ENTRIES
 from metasrv.raft.log.format import TERM, kind_of
 from metasrv.raft.log.store import LogStore
 from metasrv.state.command_rules import validate_command
 
 logger = logging.getLogger(__name__)
 
-CATCH_UP_LAG_ENTRIES = 64
-"""A learner that lags by no more than this may vote."""
 _POLL_SECONDS = 0.02
 
 
@@ -73,6 +73,8 @@ class MembershipChanges:
         wanted = Member(request.node.endpoint, request.incarnation)
         present = self._engine.membership()
         if self._settled(present, node_id, wanted, request.learner):
+            if request.learner and node_id in present.voters:
+                raise MembershipError(f"node {node_id} asks to join as a learner, but it votes already: it has to leave")
             return
         if node_id == self._own_id:
             raise MembershipError(f"node id {node_id} is this leader's own; give the joining node another id")
@@ -135,7 +137,7 @@ class MembershipChanges:
     async def _catch_up(self, node_id: int, wanted: Member, deadline: float) -> None:
         """Wait until the learner has nearly all of the log, and in any case the entry that made it a member.
 
-        Ends with MembershipError when it is removed, or admitted with another directory, meanwhile.
+        Ends with JoinEndedError when it is removed, or admitted with another directory, meanwhile.
 
         A node votes only once it knows that it is a member. If it counted as a voter before, and the leader then stepped
         down, a small cluster would wait for its vote for ever.
@@ -195,9 +197,8 @@ class MembershipChanges:
     def _require_member(self, node_id: int, wanted: Member) -> None:
         member = self._engine.membership().member(node_id)
         if member is None or member.incarnation != wanted.incarnation:
-            raise MembershipError(
-                f"node {node_id} was removed while it caught up, or admitted with another data directory;"
-                " it may ask again"
+            raise JoinEndedError(
+                f"node {node_id} was removed while it caught up, or admitted with another data directory"
             )
 
     def _left_ms(self, deadline: float) -> int:

@@ -45,6 +45,9 @@ class Peers:
         self._strangers: dict[int, Endpoint] = {}
         self._warned: set[tuple[int, str]] = set()
         self._registry: Mapping[int, Node] | None = None
+        self._dials = True
+        self.refuse_foreign: Callable[[RemoteIdentity], str | None] = lambda _remote: None
+        """The reason to refuse a node that has the id of a member and another data directory; see `id_holders.py`."""
         self._driver: Driver
         self._engine: Engine
         self._guards: Guards
@@ -83,7 +86,16 @@ class Peers:
                 registered = self._machine.nodes.get(node_id)
                 endpoints[node_id] = registered.endpoint if registered is not None else member.endpoint
         endpoints.pop(self._local.node_id or 0, None)
-        self.transport.set_peers(endpoints)
+        self.transport.set_peers(endpoints if self._dials else {})
+
+    def dial_nobody(self) -> None:
+        """This node is out of its cluster: end its connections to the others, and open none again."""
+        self._dials = False
+        self.refresh()
+
+    def directory_of(self, node_id: int) -> str | None:
+        """The data directory of the node that last introduced itself with this id."""
+        return self._incarnations.get(node_id)
 
     # ------------------------------------------------------------------ PeerHandler
 
@@ -107,6 +119,9 @@ class Peers:
         if remote.node_id is not None:
             if remote.node_id == own.node_id and remote.incarnation != own.incarnation:
                 return f"node id {own.node_id} is already in use by another node; give each node its own id"
+            foreign = self.refuse_foreign(remote)
+            if foreign is not None:
+                return foreign
             self._incarnations[remote.node_id] = remote.incarnation
             self.transport.hurry(remote.node_id)
         return None

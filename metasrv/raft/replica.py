@@ -26,6 +26,7 @@ from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
 from metasrv.raft.disk_stall import DISK_STALL_MS, DiskStall
 from metasrv.raft.expiry_ticks import ExpiryTicks
+from metasrv.raft.learners import Learners
 from metasrv.raft.log.format import CONTENT, TERM, LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore, LogWriter
@@ -201,6 +202,7 @@ class Replica:
         self._state_space = StateSpace(
             machine=given.machine, clock=given.clock, state_log=self.state_log, kept=settings.state_log.free_kept
         )
+        self._learners = Learners(given.clock, self.engine, given.store)
         self._sources = StatusSources(
             node_id=self.node_id,
             clock=given.clock,
@@ -217,6 +219,8 @@ class Replica:
             other_cluster=self.peers.transport.other_cluster,
             clock_offsets=self.clock_offsets,
             log_time=self.log_time,
+            learners=self._learners,
+            removed=lambda: given.directory.identity.removed,
             election_timeout_min_seconds=settings.election_timeout_min_ms / 1000,
         )
 
@@ -321,6 +325,7 @@ class Replica:
         self.state_log.consider()
         self.ticks.consider()
         self._state_space.consider()
+        self._learners.look()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""

@@ -17,6 +17,7 @@ from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.disk_stall import DiskStall
+from metasrv.raft.learners import Learners
 from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
@@ -42,6 +43,8 @@ class StatusSources:
     other_cluster: Callable[[int], str | None]
     clock_offsets: ClockOffsets
     log_time: LogTime
+    learners: Learners
+    removed: Callable[[], str | None]
     election_timeout_min_seconds: float
 
 
@@ -137,6 +140,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         log_time_ahead_ms=sources.log_time.ahead_ms(),
         disk_stall=sources.disk.sentence(),
         disk_stalled_seconds=sources.disk.seconds(),
+        removed=sources.removed(),
     )
 
 
@@ -155,7 +159,7 @@ def _role(sources: StatusSources, now: float) -> tuple[RaftState, int | None, bo
     leader_id = engine.leader_id()
     if leader_id == sources.node_id:
         leader_id = None
-    if sources.node_id not in engine.membership().voters:
+    if not guards.is_voter():
         return RaftState.LEARNER, leader_id, hears
     if engine.role() == CANDIDATE or guards.electing:
         return RaftState.CANDIDATE, None, False
@@ -183,4 +187,6 @@ def _peer(sources: StatusSources, history: LeaderHistory, node_id: int, now: flo
         connected=sources.is_connected(node_id),
         other_cluster=sources.other_cluster(node_id),
         clock_offset_ms=sources.clock_offsets.offset_ms(node_id),
+        learner_for_ms=sources.learners.learns_for_ms(node_id),
+        caught_up=sources.learners.caught_up(node_id) if state is RaftState.LEADER else None,
     )

@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from metasrv.model.errors import JoinError, LeaveError
+from metasrv.model.errors import ConfigError, JoinError, LeaveError, RemovedError
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
+from tests.support.authority import Authority
 
 
-def leave(leave_id: int, *via: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "metasrv.cli.server", "--leave-id", str(leave_id)]
+def leave(
+    leave_id: int, *via: str, arguments: Sequence[str] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "metasrv.cli.server", *arguments, "--leave-id", str(leave_id)]
     for address in via:
         command += ["--leave-via", address]
     given = {**os.environ, **environment}
@@ -55,6 +60,63 @@ async def test_a_learner_receives_the_data_and_does_not_vote(cluster: ProcessClu
     await cluster.wait_until_equal()
     _, metrics = await cluster.admin(added, "/v1/metrics")
     assert "metasrv_server_node_is_health 0" in metrics.splitlines()
+
+
+async def test_a_joiner_that_nobody_reaches_holds_up_nobody_and_is_seen_and_removed(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    via = str(cluster.nodes[leader].raft)
+    lost = cluster.add_node(join=[via], raft_advertise_host="127.0.0.2")
+    cluster.start(lost)
+
+    def is_waiting(statuses: dict[int, dict[str, Any]]) -> bool:
+        peers = {peer["id"]: peer for peer in statuses[leader]["peers"]}
+        return lost in peers and peers[lost]["caught_up"] is False and peers[lost]["learner_for_ms"] > 500
+
+    await cluster.wait_for_statuses(is_waiting, "the leader to show a learner that never caught up, and its age")
+    _, metrics = await cluster.admin(leader, "/v1/metrics")
+    assert f'metasrv_raft_learner_waiting_seconds{{id="{lost}"}}' in metrics
+
+    other = cluster.add_node(join=[via])
+    cluster.start(other)
+    await cluster.wait_until(
+        lambda: "Databend Metasrv started" in cluster.nodes[other].output(), "another node to join meanwhile"
+    )
+    assert leave(lost, via).returncode == 0
+    assert await cluster.wait_exit(lost) == JoinError.exit_code, "a leave ends the join for good"
+    assert f"node {lost} was removed while it caught up" in cluster.nodes[lost].output()
+    statuses = await cluster.wait_for_statuses(
+        lambda seen: all(names(status["voters"]) == ["1", "2", "3", str(other)] for status in seen.values()),
+        "the nodes that could be reached to vote",
+    )
+    assert all(status["non_voters"] == [] for status in statuses.values())
+    _, metrics = await cluster.admin(leader, "/v1/metrics")
+    assert "metasrv_raft_learner_waiting_seconds{" not in metrics
+
+
+async def test_a_voter_does_not_start_as_a_learner_and_becomes_one_as_it_is_told(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    voter, other = (node_id for node_id in cluster.nodes if node_id != leader)
+    node = cluster.nodes[voter]
+    assert await cluster.stop(voter) == 0
+    node.settings.pop("single", None)
+    node.settings.update(learner=True, join=[str(cluster.nodes[i].raft) for i in (leader, other)])
+    node.write_config()
+    cluster.start(voter)
+    assert await cluster.wait_exit(voter) == ConfigError.exit_code
+    assert f"node {voter} votes in its cluster, and a configuration takes no vote away" in node.output()
+    status = await cluster.status(leader)
+    assert status is not None
+    assert str(voter) in names(status["voters"]), "nothing was changed"
+
+    assert leave(voter, str(cluster.nodes[other].raft)).returncode == 0
+    cluster.wipe(voter)
+    cluster.start(voter)
+
+    def learns(statuses: dict[int, dict[str, Any]]) -> bool:
+        return all(names(status["non_voters"]) == [str(voter)] for status in statuses.values())
+
+    await cluster.wait_for_statuses(learns, "the node to learn")
+    await cluster.wait_for_ready(voter)
 
 
 async def test_a_node_that_left_is_gone_from_every_list(cluster: ProcessCluster) -> None:
@@ -146,6 +208,69 @@ async def test_a_second_process_with_the_id_of_a_healthy_member_is_refused_until
     await cluster.wait_until_equal()
 
 
+async def _waits_to_be_out(cluster: ProcessCluster, node_id: int) -> str:
+    """Wait until the node says that it is no member; returns its reason."""
+    statuses = await cluster.wait_for_statuses(
+        lambda seen: bool((seen.get(node_id) or {}).get("removed")), f"node {node_id} to say that it is out"
+    )
+    assert statuses[node_id]["state"] == "Learner"
+    code, text = await cluster.admin(node_id, "/readyz")
+    assert code == 503
+    assert "[-]member failed: this node is no longer a member: " in text
+    code, _ = await cluster.admin(node_id, "/livez")
+    assert code == 200, "it must not be restarted"
+    reason: str = statuses[node_id]["removed"]
+    assert cluster.nodes[node_id].output().count("NO LONGER A MEMBER") == 1
+    return reason
+
+
+async def _is_refused_until_its_directory_is_empty(cluster: ProcessCluster, node_id: int) -> None:
+    for _ in range(2):
+        cluster.start(node_id)
+        assert await cluster.wait_exit(node_id) == RemovedError.exit_code
+    assert "docs/runbooks/removed-node.md" in cluster.nodes[node_id].output()
+    cluster.rejoin_from_scratch(node_id)
+    cluster.start(node_id)
+    await cluster.wait_for_leader(members=3)
+    await cluster.wait_for_ready(node_id)
+
+
+async def test_a_node_that_left_says_so_and_does_not_start_again_with_its_directory(cluster: ProcessCluster) -> None:
+    """It went on to look for a leader for ever, as a voter that had no part in any vote."""
+    leader = await cluster.wait_for_leader()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    assert leave(leaving, str(cluster.nodes[staying].raft)).returncode == 0
+    assert await _waits_to_be_out(cluster, leaving) == f"node {leaving} was removed from its cluster"
+    assert await cluster.stop(leaving) == 0
+    await _is_refused_until_its_directory_is_empty(cluster, leaving)
+
+
+async def test_a_node_that_was_removed_while_it_was_down_ends_as_soon_as_it_learns_it(cluster: ProcessCluster) -> None:
+    leader = await cluster.wait_for_leader()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    await cluster.kill(leaving)
+    assert leave(leaving, str(cluster.nodes[staying].raft)).returncode == 0
+    await _is_refused_until_its_directory_is_empty(cluster, leaving)
+
+
+async def test_a_node_whose_id_was_given_away_while_it_was_silent_says_so(cluster: ProcessCluster) -> None:
+    """It went on to say that it votes and is ready, also after a restart (S16)."""
+    leader = await cluster.wait_for_leader()
+    holder = next(node_id for node_id in cluster.nodes if node_id != leader)
+    cluster.pause(holder)
+    second = cluster.add_node(join=[str(cluster.nodes[leader].raft)], id=holder, learner=True)
+    cluster.start(second)
+    await cluster.wait_for_statuses(
+        lambda seen: names((seen.get(leader) or {}).get("non_voters", [])) == [str(holder)],
+        "the second node to have the id",
+    )
+    cluster.resume(holder)
+    assert "its id belongs to another data directory now" in await _waits_to_be_out(cluster, holder)
+    assert await cluster.stop(holder) == 0
+    cluster.start(holder)
+    assert await cluster.wait_exit(holder) == RemovedError.exit_code
+
+
 async def test_a_cluster_with_a_raft_secret_removes_a_node_only_for_who_has_it(start_cluster: StartCluster) -> None:
     cluster: ProcessCluster = start_cluster(3, settings={"raft_secret": "one secret"})
     leader = await cluster.boot()
@@ -158,3 +283,35 @@ async def test_a_cluster_with_a_raft_secret_removes_a_node_only_for_who_has_it(s
     status = await cluster.status(leader)
     assert status is not None
     assert str(leaving) not in names(status["voters"])
+
+
+async def test_a_cluster_with_tls_removes_a_node_only_for_who_has_a_certificate(
+    start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
+    for authority in (ours, other):
+        authority.certify("node")
+    cluster: ProcessCluster = start_cluster(3, settings=ours.files("node"))
+    leader = await cluster.boot()
+    leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
+    via = str(cluster.nodes[staying].raft)
+    foreign = {f"METASRV_{key.upper()}": value for key, value in other.files("node", ours).items()}
+    for environment in ({}, foreign):
+        refused = leave(leaving, via, **environment)
+        assert refused.returncode == LeaveError.exit_code
+        assert f"fail to leave {leaving} cluster via" in refused.stderr
+        assert "it may demand TLS, or a certificate of its own authority (raft_tls_ca, " in refused.stderr
+    status = await cluster.status(leader)
+    assert status is not None
+    assert len(status["voters"]) == 3
+
+    certified = {f"METASRV_{key.upper()}": value for key, value in ours.files("node").items()}
+    answer = leave(leaving, via, **certified)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == f"node {leaving} left the cluster\n"
+    status = await cluster.status(leader)
+    assert status is not None
+    assert str(leaving) not in names(status["voters"])
+    # With the configuration file of a member, as on its machine; a node that is gone may be removed again.
+    given = ["--config-file", str(cluster.nodes[staying].config_file)]
+    assert leave(leaving, via, arguments=given).returncode == 0

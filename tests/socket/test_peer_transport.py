@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
 import socket
-import subprocess
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -34,6 +32,7 @@ from metasrv.raft.peers.peer_handler import OneShotHandler
 from metasrv.raft.peers.security import tls_contexts
 from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport, RemoteIdentity
 from metasrv.testing.ports import PortReservation
+from tests.support.authority import Authority as Certificates
 from tests.support.waiting import until
 
 LOOPS = ["asyncio", "uvloop"]
@@ -455,38 +454,21 @@ async def test_different_secrets_never_connect_and_each_side_says_why_once(
     assert "b'one'" not in caplog.text
 
 
-class Authority:
-    """A certificate authority in a directory, made with the openssl program."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        directory.mkdir()
-        self._run("req", "-x509", *self._new_key("ca"), "-out", "ca.pem", "-days", "2", "-subj", f"/CN={directory.name}")
+class Authority(Certificates):
+    """An authority whose nodes are what the transport takes."""
 
     def contexts(self, name: str, subject_alternative: str = "IP:127.0.0.1") -> PeerSecurity:
-        (self.directory / f"{name}.ext").write_text(f"subjectAltName={subject_alternative}\n")
-        self._run("req", "-new", *self._new_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
-        self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
+        self.certify(name, subject_alternative)
         return self.security(name, self)
 
     def security(self, name: str, trusted: Authority) -> PeerSecurity:
         """A node with this authority's certificate that trusts another authority."""
-        paths = [trusted.directory / "ca.pem", self.directory / f"{name}.pem", self.directory / f"{name}.key"]
-        server_context, client_context = tls_contexts(*map(str, paths))
+        server_context, client_context = tls_contexts(*self.files(name, trusted).values())
         return PeerSecurity(server_context=server_context, client_context=client_context)
-
-    def _new_key(self, name: str) -> list[str]:
-        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key"]
-
-    def _run(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.directory, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    if shutil.which("openssl") is None:
-        pytest.skip("certificates are made with the openssl program, which is not installed")
     return Authority(tmp_path_factory.mktemp("tls") / "ours")
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
+from metasrv.consensus import Place
 from metasrv.model.commands import Command, Reply
 from metasrv.model.entries import encode_membership_entry
 from metasrv.model.errors import NotLeaderError, UnknownOutcomeError
 from metasrv.model.types import Membership
+from metasrv.raft.belonging import Belonging
 from metasrv.raft.clock_hand_over import ClockHandOver
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.core.guards import Guards
@@ -233,6 +235,17 @@ def _stalled_leader_leads_on() -> list[Replacement]:
     return [(StalledLeader, "look", look), (Replica, "_serves", lambda _self: True)]
 
 
+def _removed_node_never_asks() -> list[Replacement]:
+    return [(Belonging, "_whom_to_ask", lambda _self: [])]
+
+
+def _anybody_says_who_is_out() -> list[Replacement]:
+    async def place(self: RaftConsensus, node_id: int, incarnation: str, _timeout_ms: int) -> Place:
+        return self.belonging.place(node_id, incarnation)
+
+    return [(RaftConsensus, "place", place)]
+
+
 CONSENSUS_MUTANTS = (
     Mutant(
         "tail committed during snapshot",
@@ -285,6 +298,18 @@ CONSENSUS_MUTANTS = (
         "a leader whose state waits for its disk beats on, applies nothing and is never replaced (R14)",
         _stalled_leader_leads_on,
         ("stalled leader",),
+    ),
+    Mutant(
+        "removed node never asks",
+        "a node that was removed goes on as if it were a member",
+        _removed_node_never_asks,
+        ("remove follower", "remove partitioned"),
+    ),
+    Mutant(
+        "anybody says who is out",
+        "a node that asks whether it is a member believes what any other has applied, however old",
+        _anybody_says_who_is_out,
+        ("add node", "split"),
     ),
     Mutant(
         "read index without a round",

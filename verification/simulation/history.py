@@ -192,7 +192,7 @@ class _History:
         await self._until_settled()
 
     async def _until_settled(self) -> None:
-        """Wait until no proposal is left (D15), logs can be purged, and the files of the state are short."""
+        """Wait until no proposal is left (D15), logs can be purged, the state is short on disk, who is out says so."""
         cluster = self._cluster
         deadline = cluster.scheduler.now + SETTLE_SECONDS_MAX
         while True:
@@ -206,17 +206,34 @@ class _History:
                 for i, replica in replicas.items()
                 if (log_bytes := replica.machine.file_sizes().log_bytes) > STATE_LOG_SIZE_BYTES_MAX
             }
-            if not owing and not holding and not long:
+            unaware = self._unaware()
+            if not owing and not holding and not long and not unaware:
                 return
             if cluster.scheduler.now > deadline:
                 if owing:
                     cluster.witness.violation(f"writes that nobody answered, by node: {owing}")
                 if holding:
                     cluster.witness.violation(f"logs that cannot be purged behind an entry, by node: {holding}")
+                if unaware:
+                    cluster.witness.violation(f"nodes that were removed and do not say so: {unaware}")
                 if long:
                     cluster.witness.violation(f"write-ahead logs of the state that stay long, by node: {long}")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _unaware(self) -> list[int]:
+        """Nodes that served and are no longer members, and do not say so."""
+        leader = self._cluster.leader()
+        if leader is None:
+            return []
+        membership = leader.data.machine.membership
+        return [
+            process.machine.node_id
+            for process in self._cluster.processes()
+            if process.joined
+            and process.machine.node_id not in membership
+            and process.data.directory.identity.removed is None
+        ]
 
     def _voters(self) -> list[int]:
         """The voters as the leader knows them now; empty without a leader."""

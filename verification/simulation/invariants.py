@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from metasrv.model import commands as c
-from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
+from metasrv.model.entries import KIND_MEMBERSHIP, Entry, MembershipEntry, RegularEntry, decode_entry
 from metasrv.model.types import LogId
 from metasrv.raft.core.engine import LEADER
-from metasrv.raft.log.format import CONTENT, TERM, PendingWrite
+from metasrv.raft.log.format import CONTENT, TERM, PendingWrite, kind_of
 from verification.simulation.deliveries import Deliveries
 from verification.simulation.leader_checks import LeaderChecks
 from verification.simulation.machine import Process
@@ -106,6 +106,19 @@ class Invariants:
 
     def emptied(self, node_id: int) -> None:
         self.promises.emptied(node_id)
+
+    def removed(self, node_id: int, incarnation: str) -> None:
+        """It must not be a member in the newest membership that is committed: it would never come back by itself."""
+        self.count("nodes that learned that they are out")
+        for index in sorted(self.committed, reverse=True):
+            content = self.committed[index][1]
+            if kind_of((content, index, 0)) != KIND_MEMBERSHIP:
+                continue
+            entry = decode_entry(content)
+            member = entry.after.member(node_id) if isinstance(entry, MembershipEntry) else None
+            if member is not None and member.incarnation == incarnation:
+                self.violation(f"node {node_id} takes itself for removed, but entry {index} has it as a member")
+            return
 
     def ended(self, process: Process) -> None:
         self._positions.pop(process, None)

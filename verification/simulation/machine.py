@@ -14,7 +14,7 @@ from functools import partial
 
 from metasrv.model.commands import Reply
 from metasrv.model.entries import Entry
-from metasrv.model.errors import DataDamagedError, FatalError, InvariantError, MetasrvError
+from metasrv.model.errors import DataDamagedError, FatalError, InvariantError, MetasrvError, RemovedError
 from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.joining import join_cluster, register_node
@@ -43,6 +43,8 @@ STATE_LOG_LIMITS = StateLogLimits(
 little to lose."""
 STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
 """No write-ahead log of a state is longer once nothing is in its way."""
+
+_open_data = partial(open_data, machine_class=WatchedMachine, log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES)
 
 __all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
 
@@ -145,20 +147,12 @@ class Machine:
         loop.steps_left = steps_left
         loop.on_last_step = lambda name: self._killed_while_opening(loop, disk, name)
         try:
-            data = loop.enter(
-                lambda: open_data(
-                    disk.root,
-                    self.node_id,
-                    endpoint_of(self.node_id),
-                    self.bootstrap and not self.joins,
-                    machine_class=WatchedMachine,
-                    log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES,
-                )
-            )
+            begins = self.bootstrap and not self.joins
+            data = loop.enter(lambda: _open_data(disk.root, self.node_id, endpoint_of(self.node_id), begins))
         except FatalError as error:
             world.note(f"node {self.node_id} refuses to start: {type(error).__name__}: {error}")
             world.witness.count("starts refused")
-            if not self.damaged or isinstance(error, InvariantError):
+            if isinstance(error, InvariantError) or not (self.damaged or isinstance(error, RemovedError)):
                 world.witness.violation(f"node {self.node_id} refused undamaged files: {type(error).__name__}: {error}")
             loop.kill()
             self.on_exit(error)
@@ -213,6 +207,7 @@ class Machine:
         process.state.watcher = process
         loop.on_last_step = self._last_step
         consensus.on_fatal(lambda error: self._fatal(process, error))
+        consensus.belonging.on_removed = lambda reason: self._removed(process, reason)
         return process
 
     async def _serve(self, process: Process) -> None:
@@ -348,6 +343,12 @@ class Machine:
         if isinstance(error, InvariantError) or not expected:
             self.world.witness.violation(f"node {self.node_id} stopped: {type(error).__name__}: {error}")
         process.loop.call_soon(self._exit, process, error)
+
+    def _removed(self, process: Process, reason: str) -> None:
+        """As `MetaNode` does: a node that serves goes on, one that has just been started ends."""
+        self.world.witness.removed(self.node_id, process.data.directory.identity.incarnation)
+        if not process.joined:
+            process.loop.call_soon(self._exit, process, RemovedError(reason))
 
     # ------------------------------------------------------------------ for the parts
 

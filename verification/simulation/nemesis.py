@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from metasrv.model.errors import DataDamagedError, FatalError, IdentityError, StorageError
+from metasrv.model.errors import DataDamagedError, FatalError, IdentityError, RemovedError, StorageError
 from verification.simulation.cluster import SimulatedCluster
 from verification.simulation.machine import Machine
 
@@ -114,7 +114,8 @@ class Nemesis:
         machine.on_exit = lambda error: self._ended(machine, error)
 
     def _ended(self, machine: Machine, error: FatalError | None) -> None:
-        if machine.damaged and isinstance(error, DataDamagedError | IdentityError | StorageError):
+        useless = machine.damaged and isinstance(error, DataDamagedError | IdentityError | StorageError)
+        if (useless or isinstance(error, RemovedError)) and not machine.removed:
             self._replace(machine)
         if not machine.removed:
             self.cluster.loop.call_later(0.05 + self.cluster.source.random() * 0.3, self._restart, machine)

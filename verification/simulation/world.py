@@ -83,6 +83,10 @@ class Witness(Protocol[P_contra]):
 
     def emptied(self, node_id: int) -> None: ...
 
+    def removed(self, node_id: int, incarnation: str) -> None:
+        """A node says for ever that it, with this data directory, is no longer a member."""
+        ...
+
 
 class World(Protocol[P]):
     """What all machines share."""

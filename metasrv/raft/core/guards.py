@@ -76,6 +76,8 @@ class Guards:
         self._last_tick: float | None = None
         self._quorum_until = 0.0
         self._quorum_of: Membership | None = None
+        self.silent = False
+        """This node is out of its cluster: it neither campaigns nor votes."""
         self.electing = False
         """This voter's election timer fired and no leader has been heard since."""
         self.may_stand: Callable[[], bool] = lambda: True
@@ -125,7 +127,8 @@ class Guards:
             self.electing = False
             self._pre_votes = None
             return
-        if not self._is_voter():
+        if not self.is_voter():
+            self.electing = False
             engine.set_election_deadline(math.inf)
             return
         if engine.election_deadline() >= now:
@@ -200,7 +203,7 @@ class Guards:
         elif isinstance(message, PreVoteGranted):
             self._pre_vote_granted(node_id, message)
         elif isinstance(message, TimeoutNow):
-            if self._is_voter() and message.term == self._engine.term() and self.may_stand():
+            if self.is_voter() and message.term == self._engine.term() and self.may_stand():
                 self._engine.receive(node_id, message)
         else:
             self._higher_term(node_id, message.term)
@@ -305,10 +308,10 @@ class Guards:
             self._may_campaign = True
             self._engine.set_election_deadline(0.0)
 
-    def _is_voter(self) -> bool:
+    def is_voter(self) -> bool:
         """Whether this node, with this data directory, is a voter in the configuration in force."""
         member = self._engine.membership().voters.get(self._own_id)
-        return member is not None and member.incarnation == self._incarnation
+        return member is not None and member.incarnation == self._incarnation and not self.silent
 
     def _may_vote(self) -> bool:
         """False for a node that never joined, or whose directory is not the one the members know (it was wiped).
@@ -317,7 +320,7 @@ class Guards:
         """
         membership = self._engine.membership()
         member = membership.member(self._own_id)
-        return bool(membership.voters) and (member is None or member.incarnation == self._incarnation)
+        return bool(membership.voters) and not self.silent and (member is None or member.incarnation == self._incarnation)
 
     def _higher_term(self, node_id: int, term: int) -> None:
         """Take over a newer term, by a vote request that cannot be granted: the engine offers no other way."""

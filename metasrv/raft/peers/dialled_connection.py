@@ -51,6 +51,15 @@ class DialledConnection(Connection):
         if not self.closed:
             self._send(FrameKind.HELLO, self._handshake.hello())
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and not self.ready.done() and self._expected_kind == FrameKind.CHALLENGE:
+            # A server of TLS tells no plain caller why, and with TLS 1.3 not at once whose certificate it does not take.
+            self._end(
+                "the other side closed the connection before it said a word: it may demand TLS, or a certificate of its "
+                "own authority (raft_tls_ca, raft_tls_cert, raft_tls_key)"
+            )
+        super().connection_lost(exc)
+
     def send_raft(self, payload: bytes) -> None:
         """Send a raft message on an open connection. Raises TooLargeError."""
         self._send(FrameKind.RAFT, payload)

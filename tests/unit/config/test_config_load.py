@@ -83,7 +83,7 @@ def test_the_environment_never_makes_a_server_remove_a_node() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("ON", True), ("no", False), ("0", False)])
 def test_booleans_in_the_environment(text: str, value: bool) -> None:
-    assert load(None, {"METASRV_LEARNER": text}).config.raft_config.learner is value
+    assert load(None, {"METASRV_INSECURE_RAFT": text}).config.raft_config.insecure_raft is value
 
 
 def test_short_log_names() -> None:

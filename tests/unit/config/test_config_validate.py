@@ -12,6 +12,7 @@ from metasrv.config.validate import cross_problems, is_loopback
 from metasrv.model.limits import RAFT_SECRETS_MAX
 
 NO_START_MODE = "at least one of `single` and `join` needs to be enabled"
+SINGLE_LEARNER = "`single` and `learner` exclude each other: a node that begins a cluster votes; use `join`"
 
 
 def problems(top: dict[str, Any] | None = None, **raft: Any) -> list[str]:
@@ -27,6 +28,9 @@ def problems(top: dict[str, Any] | None = None, **raft: Any) -> list[str]:
         ({}, [NO_START_MODE]),
         ({"single": True, "join": ("other:28103",)}, []),
         ({"leave_via": ("other:28103",), "leave_id": 3}, []),
+        ({"join": ("other:28103",), "learner": True}, []),
+        ({"single": True, "learner": True}, [SINGLE_LEARNER]),
+        ({"single": True, "join": ("other:28103",), "learner": True}, [SINGLE_LEARNER]),
     ],
 )
 def test_start_mode(raft: dict[str, Any], expected: list[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from metasrv.config.model import Config, RaftConfig
-from metasrv.model.errors import ConfigError, DataDamagedError, IdentityError
+from metasrv.model.errors import ConfigError, DataDamagedError, IdentityError, RemovedError
 from tests.support.paths import ROOT
 
 UNIT = ROOT / "deploy" / "systemd" / "metasrv.service"
@@ -61,7 +61,8 @@ def test_the_unit_fits_the_program() -> None:
     (timeout,) = unit_values("TimeoutStartSec")
     assert int(timeout) * 1000 > RaftConfig().wait_leader_timeout
     (prevented,) = unit_values("RestartPreventExitStatus")
-    expected = {ConfigError.exit_code, IdentityError.exit_code, DataDamagedError.exit_code}
+    refusals = (ConfigError, IdentityError, DataDamagedError, RemovedError)
+    expected = {error.exit_code for error in refusals}
     assert set(map(int, prevented.split())) == expected
     (kind,) = unit_values("Type")
     assert kind == "notify"

@@ -88,6 +88,14 @@ def test_a_node_that_has_not_joined_says_for_whom_it_waits(node: Parts) -> None:
     assert check.reason.endswith("registered with the cluster: b:1 has not answered")
 
 
+def test_a_node_that_was_removed_is_not_ready_and_says_why(node: Parts) -> None:
+    node[1].current = sample_status(removed="node 1 was removed from its cluster")
+    assert failing(check_liveness(node[0])) == [], "it must not be restarted"
+    (check,) = (check for check in check_readiness(node[0], WRITABLE) if not check.passed)
+    assert check.name == "member"
+    assert check.reason == "this node is no longer a member: node 1 was removed from its cluster"
+
+
 @pytest.mark.parametrize(
     ("status", "passed"),
     [

@@ -11,10 +11,10 @@ import pytest
 from metasrv.grpc_api.export_lines import export_lines
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
-from metasrv.model.entries import RegularEntry, encode_membership_entry, encode_regular_entry
-from metasrv.model.errors import DataDamagedError
+from metasrv.model.entries import MembershipEntry, RegularEntry, encode_membership_entry, encode_regular_entry
+from metasrv.model.errors import ConfigError, DataDamagedError, RemovedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
-from metasrv.node.opening import OpenedData, open_data
+from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner
 from metasrv.raft.log.format import CONTENT, TERM
 from metasrv.raft.replica import membership_in_force
 from metasrv.state.reader import StateReader
@@ -54,6 +54,41 @@ def test_a_first_voter_finds_itself_in_its_log(tmp_path: Path) -> None:
     assert list(membership.voters) == [1]
     assert membership.voters[1].incarnation == data.directory.identity.incarnation
     assert data.directory.identity.cluster_id is not None
+    data.close()
+
+
+def test_the_directory_of_a_removed_node_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    data = _open(tmp_path)
+    data.directory.set_removed("node 1 was removed from its cluster")
+    data.close()
+    for _ in range(2):  # the refusal leaves no lock behind
+        with pytest.raises(RemovedError, match=r"node 1 was removed from its cluster; .*move that directory") as caught:
+            _open(tmp_path, bootstrap=True)
+        assert str(tmp_path) in str(caught.value)
+    assert caught.value.exit_code == 10
+
+
+def _apply_membership(data: OpenedData, before: Membership, after: Membership) -> None:
+    last = data.machine.last_applied
+    data.machine.apply_entry(LogId(1, last.index + 1, 1), MembershipEntry(1, before, after))
+
+
+def test_a_voter_whose_configuration_says_learner_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    data = _open(tmp_path, bootstrap=False)
+    refuse_voting_learner(data, begin_cluster=False)
+    with pytest.raises(ConfigError, match="who begins a cluster votes"):
+        refuse_voting_learner(data, begin_cluster=True)
+    own = Member(ENDPOINT, data.directory.identity.incarnation)
+    others = {2: Member(ENDPOINT, "another")}
+    learns, votes = Membership(others, {1: own}), Membership({**others, 1: own}, {})
+    replaced = Membership({**others, 1: Member(ENDPOINT, "not this directory")}, {})
+    for before, after in ((Membership(), learns), (learns, replaced)):
+        _apply_membership(data, before, after)
+        refuse_voting_learner(data, begin_cluster=False)
+    _apply_membership(data, replaced, votes)
+    with pytest.raises(ConfigError, match=r"node 1 votes in its cluster.*--leave-id 1 --leave-via") as caught:
+        refuse_voting_learner(data, begin_cluster=False)
+    assert caught.value.exit_code == 2
     data.close()
 
 

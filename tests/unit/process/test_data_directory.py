@@ -69,10 +69,13 @@ def test_an_unreadable_identity_is_damage(tmp_path: Path, text: str) -> None:
         DataDirectory.open(str(tmp_path), 1)
 
 
-def test_every_flipped_bit_of_the_identity_is_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("removed", [False, True], ids=["member", "removed"])
+def test_every_flipped_bit_of_the_identity_is_damage(tmp_path: Path, removed: bool) -> None:
     """A node with another incarnation or cluster id would start, and be cut off from its cluster for ever."""
     first = DataDirectory.open(str(tmp_path), 1)
     first.complete("5d0e9c1f")
+    if removed:
+        first.set_removed("node 1 was removed")
     first.close()
     path = tmp_path / "node.json"
     good = path.read_bytes()
@@ -87,6 +90,20 @@ def test_every_flipped_bit_of_the_identity_is_damage(tmp_path: Path) -> None:
                 continue
             assert again.identity == first.identity, f"bit {bit} of byte {position}"
             again.close()
+
+
+def test_a_removed_node_remembers_the_first_reason(tmp_path: Path) -> None:
+    directory = DataDirectory.open(str(tmp_path), 1)
+    directory.complete("a")
+    assert directory.identity.removed is None
+    assert "removed" not in (tmp_path / "node.json").read_text(), "a member's file is as it always was"
+    directory.set_removed("the first reason")
+    directory.set_removed("another reason")
+    directory.close()
+    again = DataDirectory.open(str(tmp_path), 1)
+    assert again.identity.removed == "the first reason"
+    assert again.identity.cluster_id == "a"
+    again.close()
 
 
 def test_the_cluster_never_changes(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.consensus import JoinRequest, Standing
+from metasrv.consensus import JoinRequest, Place, Standing
 from metasrv.model.commands import AddNode, Command, NodeReply, Reply
 from metasrv.model.errors import (
     InvalidRequestError,
@@ -48,6 +48,12 @@ class Leader:
     def wall_ms(self) -> int:
         return 1_700_000_000_123
 
+    async def place(self, node_id: int, incarnation: str, timeout_ms: int) -> Place:
+        del timeout_ms
+        if self.leader_id != 2:
+            raise NotLeaderError(self.leader_id)
+        return Place(node_id in self.members, None if incarnation == "gone" else NODE.endpoint)
+
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         del timeout_ms
         self.members.add(request.node.node_id)
@@ -85,6 +91,8 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert await asking.cluster_id(NODE.endpoint, 100) == "cluster"
     assert await asking.standing(NODE.endpoint, 100) == Standing(2, None, True)
     assert await asking.wall_ms(2, 100) == 1_700_000_000_123
+    assert await asking.place(2, 1, "directory", 100, hops=1) == Place(True, NODE.endpoint)
+    assert await asking.place(2, 9, "gone", 100, hops=1) == Place(False, None)
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}
@@ -141,6 +149,28 @@ async def test_an_answer_that_is_not_understood_leaves_the_outcome_unknown(answe
 async def test_a_malformed_request_is_refused(payload: bytes) -> None:
     with pytest.raises(InvalidRequestError, match="a peer's propose request is malformed"):
         await Wire(Leader()).answering.answer(forwarding.PROPOSE, payload)
+
+
+async def test_only_a_leader_says_who_is_a_member(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = Leader()
+    wire = Wire(leader)
+    leader.leader_id = None
+    with pytest.raises(NotLeaderError):
+        await Forwarding(wire).place(1, 1, "gone", 100, hops=1)
+
+    leader.leader_id = 3
+    asked: list[int | Endpoint] = []
+
+    async def of_the_leader(target: int | Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes:
+        del timeout_ms
+        asked.append(target)
+        if target == 3:
+            leader.leader_id = 2
+        return await wire.answering.answer(method, payload)
+
+    monkeypatch.setattr(wire, "request", of_the_leader)
+    assert await Forwarding(wire).place(1, 1, "gone", 100, hops=1) == Place(True, None)
+    assert asked == [1, 3], "one hop to the leader"
 
 
 async def test_an_unknown_method_is_refused() -> None:

@@ -130,6 +130,24 @@ def test_a_leader_with_a_new_directory_is_heard(tmp_path: Path) -> None:
     assert bench.driver.taken == [3]
 
 
+def test_a_node_that_is_refused_does_not_take_the_place_of_the_member(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.hear(3, ANSWERS[0])
+    bench.peers.refuse_foreign = lambda remote: "in use" if remote.incarnation == "another directory" else None
+    foreign = RemoteIdentity(3, "another directory", Endpoint("10.0.0.9", 28103), "cluster")
+    assert bench.peers.admit(foreign) == "in use"
+    bench.peers.message_received(3, 1, encode_message(ANSWERS[0]))
+    assert bench.driver.taken == [3, 3], "answers of the member go on to count"
+
+
+def test_a_node_that_is_out_dials_nobody_whatever_it_hears(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.peers.dial_nobody()
+    assert bench.transport.peers == {}
+    bench.hear(1, REQUESTS[0])
+    assert bench.transport.peers == {}
+
+
 @pytest.mark.parametrize("message", ANSWERS, ids=lambda message: type(message).__name__)
 def test_answers_of_a_stranger_do_not_count(tmp_path: Path, message: Message) -> None:
     bench = Bench(tmp_path)

@@ -15,6 +15,7 @@ from metasrv.model import commands as c
 from metasrv.model.entries import RegularEntry
 from metasrv.model.errors import (
     ChangeInProgressError,
+    JoinEndedError,
     MembershipError,
     NotLeaderError,
     TooLargeError,
@@ -65,6 +66,8 @@ class _Changes:
                 clock=self.bench.clock,
                 engine=self.bench.engine,
                 registered=lambda _node_id: None,
+                directory_of=lambda _node_id: None,
+                last_contact=lambda _node_id: None,
                 election_timeout_max_seconds=0.6,
             ),
         )
@@ -239,7 +242,7 @@ async def test_a_node_that_never_catches_up_holds_up_no_other_change_and_can_be_
     await _until(lambda: 4 not in leading.bench.engine.membership())
     leading.applied = leading.bench.store.last_index
     await leaving
-    with pytest.raises(MembershipError, match="node 4 was removed while it caught up"):
+    with pytest.raises(JoinEndedError, match="node 4 was removed while it caught up"):
         await unreachable
     assert not other.done()
     other.cancel()
@@ -253,9 +256,18 @@ async def test_a_node_that_lost_its_disk_while_it_caught_up_is_admitted_with_the
     leading.bench.clock.advance(_SILENCE_SECONDS)
     again = _join(leading, 4, "another directory")
     await _learns(leading, 4, "another directory")
-    with pytest.raises(MembershipError, match="or admitted with another data directory"):
+    with pytest.raises(JoinEndedError, match="or admitted with another data directory"):
         await lost
     again.cancel()
+
+
+async def test_a_voter_that_asks_to_be_a_learner_is_told_to_leave_first(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    request = JoinRequest(Node(3, member(3).endpoint, "", None), "directory-3", True)
+    with pytest.raises(MembershipError, match="node 3 asks to join as a learner, but it votes already"):
+        await leading.changes.join(request, 5_000)
+    await leading.changes.join(request._replace(learner=False), 5_000)
+    assert leading.proposed == []
 
 
 async def test_an_id_whose_holder_is_heard_is_refused_and_taken_over_once_it_is_silent(tmp_path: Path) -> None:

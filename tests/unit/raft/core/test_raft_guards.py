@@ -183,6 +183,17 @@ def test_a_campaign_follows_a_majority_of_pre_votes(tmp_path: Path) -> None:
     assert RequestVote(5, 1, 0, False) in [message for _, message in bench.take()]
 
 
+def test_a_node_that_is_out_neither_campaigns_nor_votes(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, term=4)
+    bench.guards.silent = True
+    now = bench.clock.monotonic() + 5
+    bench.guards.before_tick(now)
+    bench.guards.incoming(1, PreVote(5, 9, 4), now)
+    bench.guards.incoming(1, RequestVote(5, 9, 4, True), now)
+    assert bench.take() == []
+    assert not bench.guards.electing
+
+
 def test_a_pause_of_this_process_is_not_the_leaders_silence(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, term=4)
     now = bench.clock.monotonic()

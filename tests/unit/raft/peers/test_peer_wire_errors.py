@@ -25,6 +25,7 @@ EXAMPLES = [
     errors.UnknownOutcomeError("who knows"),
     errors.MembershipError("refused"),
     errors.ChangeInProgressError(),
+    errors.JoinEndedError("removed while it joined"),
     errors.LeaveSelfError(1),
     errors.PeerUnreachableError("node 2 is not connected"),
     errors.ViewLostError("the view was given up"),

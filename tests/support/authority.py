@@ -1,0 +1,41 @@
+"""A certificate authority for tests, and certificates of nodes, made with the openssl program."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+class Authority:
+    """An authority in a directory of its own; skips the test where there is no openssl program."""
+
+    def __init__(self, directory: Path) -> None:
+        if shutil.which("openssl") is None:
+            pytest.skip("certificates are made with the openssl program, which is not installed")
+        self.directory = directory
+        directory.mkdir()
+        self._run("req", "-x509", *self._new_key("ca"), "-out", "ca.pem", "-days", "2", "-subj", f"/CN={directory.name}")
+
+    def certify(self, name: str, subject_alternative: str = "IP:127.0.0.1") -> None:
+        """Make the key and the certificate of a node."""
+        (self.directory / f"{name}.ext").write_text(f"subjectAltName={subject_alternative}\n")
+        self._run("req", "-new", *self._new_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
+        signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
+        self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
+
+    def files(self, name: str, trusted: Authority | None = None) -> dict[str, str]:
+        """The configuration keys of a certified node, which trusts this authority or another one."""
+        return {
+            "raft_tls_ca": str((trusted or self).directory / "ca.pem"),
+            "raft_tls_cert": str(self.directory / f"{name}.pem"),
+            "raft_tls_key": str(self.directory / f"{name}.key"),
+        }
+
+    def _new_key(self, name: str) -> list[str]:
+        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key"]
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.directory, check=True, capture_output=True)
