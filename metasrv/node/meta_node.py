@@ -19,7 +19,7 @@ from metasrv import __version__
 from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import FatalError, MetasrvError
-from metasrv.model.types import Node
+from metasrv.model.types import Endpoint, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
 from metasrv.node.joining import join_cluster, register_node
@@ -109,6 +109,9 @@ class MetaNode:
             max_applied_log_to_keep=raft.max_applied_log_to_keep,
             snapshot_chunk_size_bytes=raft.snapshot_chunk_size,
             install_snapshot_timeout_ms=raft.install_snapshot_timeout,
+            hints=tuple(
+                endpoint for text in raft.join if (endpoint := Endpoint.parse(text)) != raft.raft_advertise_endpoint
+            ),
         )
         resources = ReplicaResources(
             settings=settings,

@@ -22,10 +22,12 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.types import Endpoint, RaftStatus
+from metasrv.raft.address_changes import AddressChanges
 from metasrv.raft.beginning import Beginning
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.id_holders import IdHolders
+from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.transfer import LeadershipTransfer
@@ -63,6 +65,24 @@ class RaftConsensus:
                 registered=lambda node_id: replica.machine.nodes.get(node_id),
                 election_timeout_max_seconds=resources.settings.election_timeout_max_ms / 1000,
             ),
+            registered=lambda node_id: replica.machine.nodes.get(node_id),
+        )
+        self._addresses = AddressChanges(
+            clock=resources.clock,
+            engine=replica.engine,
+            machine=resources.machine,
+            changes=self._membership,
+            leads=lambda: replica.leader_id() == self.node_id,
+        )
+        replica.also_consider = self._addresses.consider
+        self._search = MemberSearch(
+            clock=resources.clock,
+            engine=replica.engine,
+            peers=replica.peers,
+            forwarding=self.forwarding,
+            leader_id=replica.leader_id,
+            hints=resources.settings.hints,
+            patience_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
         self._transfer = LeadershipTransfer(
             clock=resources.clock,
@@ -80,6 +100,7 @@ class RaftConsensus:
         bound = await self.replica.peers.transport.listen(host, port)
         self.replica.peers.refresh()
         self.replica.driver.start()
+        self._search.start()
         return bound
 
     def load_snapshots(self) -> None:
@@ -97,6 +118,8 @@ class RaftConsensus:
     async def close(self) -> None:
         """Stop stepping, end what waits, close connections and threads."""
         self._stopping = True
+        await self._search.stop()
+        await self._addresses.stop()
         await self.replica.close()
 
     # ------------------------------------------------------------------ Consensus
@@ -229,6 +252,10 @@ class RaftConsensus:
     def standing(self) -> Standing:
         """The cluster that this node belongs to, and whether it is about to begin one."""
         return self.beginning.standing()
+
+    def places(self) -> dict[int, Endpoint]:
+        """Where this node is, and where the members are that it is connected to; it comes last."""
+        return self.replica.peers.places()
 
     def adopt_cluster(self, cluster_id: str) -> None:
         """This node is about to join `cluster_id`: from now on it refuses nodes of other clusters."""

@@ -34,6 +34,7 @@ PROPOSE = "propose"
 READ_INDEX = "read_index"
 CLUSTER_ID = "cluster_id"
 STANDING = "standing"
+PLACES = "places"
 JOIN = "join"
 LEAVE = "leave"
 
@@ -45,13 +46,16 @@ class Requester(Protocol):
 
 
 class LocalAnswers(Protocol):
-    """What this node answers by itself: its read index, when it leads, its cluster, and whether it would begin one."""
+    """What this node answers by itself: its read index, when it leads, its cluster, whether it would begin one, and where
+    it knows nodes to be."""
 
     async def read_index(self, timeout_ms: int) -> int: ...
 
     def cluster_id(self) -> str | None: ...
 
     def standing(self) -> Standing: ...
+
+    def places(self) -> dict[int, Endpoint]: ...
 
 
 class Forwarding:
@@ -73,6 +77,10 @@ class Forwarding:
     async def standing(self, target: Endpoint, timeout_ms: int) -> Standing:
         """Whether the other node belongs to a cluster, and whether it would begin one."""
         return await self._ask(target, STANDING, (), timeout_ms, _standing_in)
+
+    async def places(self, target: int | Endpoint, timeout_ms: int) -> dict[int, Endpoint]:
+        """Where the other node is, and where the members that it is connected to are; earlier releases refuse."""
+        return await self._ask(target, PLACES, (), timeout_ms, _places_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -136,6 +144,8 @@ class Answering:
             return self._local.cluster_id()
         if method == STANDING:
             return tuple(self._local.standing())
+        if method == PLACES:
+            return tuple((node_id, *endpoint) for node_id, endpoint in self._local.places().items())
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -169,6 +179,10 @@ def _cluster_id_in(tree: Any) -> str | None:
 def _standing_in(tree: Any) -> Standing:
     node_id, cluster_id, begins = tree
     return Standing(unsigned(node_id), _cluster_id_in(cluster_id), bool(begins))
+
+
+def _places_in(tree: Any) -> dict[int, Endpoint]:
+    return {unsigned(node_id): Endpoint(string(addr), unsigned(port)) for node_id, addr, port in tree}
 
 
 def _nothing_in(tree: Any) -> None:

@@ -53,6 +53,8 @@ class RaftSettings:
     snapshot_chunk_size_bytes: int
     install_snapshot_timeout_ms: int
     state_log: StateLogLimits = field(default_factory=StateLogLimits)
+    hints: tuple[Endpoint, ...] = ()
+    """Where members may be when they are not where the log has them."""
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class Replica:
         self.proposals = Proposals(self.node_id, self.log_time)
         self.reads = ReadIndex(self.node_id)
         self.applied = AppliedWaiters(self.applied_index)
+        self.also_consider: Callable[[], None] = lambda: None
+        """Called after each step."""
         self._pending_install: SnapshotInfo | None = None
         self._build_transport(answer)
         self._build_engine()
@@ -285,6 +289,7 @@ class Replica:
         self._state_log.consider()
         self.ticks.consider()
         self._state_space.consider()
+        self.also_consider()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""

@@ -45,6 +45,9 @@ class Leader:
     def standing(self) -> Standing:
         return Standing(2, None, True)
 
+    def places(self) -> dict[int, Endpoint]:
+        return {1: Endpoint("::1", 28103), 2: NODE.endpoint}
+
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         del timeout_ms
         self.members.add(request.node.node_id)
@@ -81,6 +84,8 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert await asking.read_index(2, 100) == 7100
     assert await asking.cluster_id(NODE.endpoint, 100) == "cluster"
     assert await asking.standing(NODE.endpoint, 100) == Standing(2, None, True)
+    places = await asking.places(NODE.endpoint, 100)
+    assert list(places.items()) == [(1, Endpoint("::1", 28103)), (2, NODE.endpoint)], "what it says of itself comes last"
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}
