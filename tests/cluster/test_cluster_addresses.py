@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from metasrv.client import AsyncClient, OtherClusterError
 from metasrv.model.types import Endpoint
 from metasrv.testing.processes import HOST, ProcessCluster
 from tests.conftest import StartCluster
@@ -130,3 +131,30 @@ async def test_a_node_of_another_cluster_at_the_old_address_is_refused_and_the_m
     (status,) = (await stranger.statuses()).values()
     assert status is not None
     assert len(status["voters"]) == 1
+
+
+async def test_a_client_of_one_cluster_is_told_when_an_endpoint_belongs_to_another(start_cluster: StartCluster) -> None:
+    first: ProcessCluster = start_cluster(1)
+    second: ProcessCluster = start_cluster(1)
+    for cluster in (first, second):
+        await cluster.boot()
+        await cluster.wait_for_ready()
+    async with AsyncClient([str(first.nodes[1].grpc)], timeout_ms=20_000) as client:
+        await client.upsert("k", b"v")
+        pinned = client.cluster_id
+        status = await first.status(1)
+        assert status is not None
+        assert pinned == status["cluster_id"]
+        await first.stop(1)
+        await second.stop(1)
+        second.nodes[1].grpc_listens = first.nodes[1].grpc_listens  # the other cluster takes over the address
+        second.nodes[1].write_config()
+        second.start(1)
+        await second.wait_for_leader(members=1)
+        await second.wait_for_ready()
+        with pytest.raises(OtherClusterError, match=f"this client to cluster {pinned}"):
+            await client.upsert("k", b"lost")
+        with pytest.raises(OtherClusterError):
+            await anext(client.watch("k"))
+    async with AsyncClient([str(second.nodes[1].grpc)]) as client:
+        assert await client.get("k") is None, "nothing was written there"
