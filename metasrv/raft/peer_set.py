@@ -42,7 +42,8 @@ class Peers:
         self._local = local
         self._answer = answer
         self._clock = clock
-        self._incarnations: dict[int, str] = {}
+        self._introduced: dict[int, RemoteIdentity] = {}
+        """What each node said of itself when it last dialled."""
         self._strangers: dict[int, Endpoint] = {}
         self._sending: set[int] = set()
         """Nodes that have a connection to this one."""
@@ -117,9 +118,15 @@ class Peers:
         return [i for i in (*membership.voters, *membership.learners) if i != self._local.node_id]
 
     def _note_place(self, remote: RemoteIdentity) -> None:
-        """Answer a member where it says that it is, if it has proved to be that member."""
+        """Answer a member where it says that it is, if it has proved to be that member.
+
+        While a secret is being rolled out, members without it are let in unproven. They are believed as long as nobody
+        answers for them at another address.
+        """
         own, node_id = self._local, remote.node_id
-        if node_id is None or node_id == own.node_id or not remote.proven:
+        if node_id is None or node_id == own.node_id:
+            return
+        if not remote.proven and self.transport.is_connected(node_id):
             return
         if own.cluster_id is None or remote.cluster_id != own.cluster_id:
             return
@@ -138,6 +145,8 @@ class Peers:
         self._engine.peer_ready(node_id, False)
         if not self.transport.is_connected(node_id):
             self._snapshots.peer_gone(node_id)
+            if node_id in self._sending:
+                self._note_place(self._introduced[node_id])
 
     def peer_lost(self, node_id: int) -> None:
         self._sending.discard(node_id)
@@ -151,7 +160,7 @@ class Peers:
         if remote.node_id is not None:
             if remote.node_id == own.node_id and remote.incarnation != own.incarnation:
                 return f"node id {own.node_id} is already in use by another node; give each node its own id"
-            self._incarnations[remote.node_id] = remote.incarnation
+            self._introduced[remote.node_id] = remote
             self._sending.add(remote.node_id)
             self._note_place(remote)
             self.transport.hurry(remote.node_id)
@@ -160,7 +169,8 @@ class Peers:
     def message_received(self, node_id: int, generation: int, payload: bytes | memoryview) -> None:
         membership = self._engine.membership()
         member = membership.member(node_id)
-        known = member is not None and member.incarnation == self._incarnations.get(node_id, "")
+        introduced = self._introduced.get(node_id)
+        known = member is not None and introduced is not None and member.incarnation == introduced.incarnation
         if not known and is_answer(payload):
             if member is not None:
                 self._warn(node_id, "answers of node %d do not count: its data directory is new, it has to join again")

@@ -189,7 +189,8 @@ class _History:
         await self._until_settled()
 
     async def _until_settled(self) -> None:
-        """Wait until no proposal is left (D15), logs can be purged, and the files of the state are short."""
+        """Wait until no proposal is left (D15), logs can be purged, the files of the state are short, and the log has the
+        address of every member."""
         cluster = self._cluster
         deadline = cluster.scheduler.now + SETTLE_SECONDS_MAX
         while True:
@@ -203,17 +204,34 @@ class _History:
                 for i, replica in replicas.items()
                 if (log_bytes := replica.machine.file_sizes().log_bytes) > STATE_LOG_SIZE_BYTES_MAX
             }
-            if not owing and not holding and not long:
+            astray = self._astray()
+            if not owing and not holding and not long and not astray:
                 return
             if cluster.scheduler.now > deadline:
                 if owing:
                     cluster.witness.violation(f"writes that nobody answered, by node: {owing}")
                 if holding:
                     cluster.witness.violation(f"logs that cannot be purged behind an entry, by node: {holding}")
+                if astray:
+                    cluster.witness.violation(f"members whose address is not the one in the log: {astray}")
                 if long:
                     cluster.witness.violation(f"write-ahead logs of the state that stay long, by node: {long}")
                 return
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _astray(self) -> dict[int, str]:
+        """Members that run where the leader's registry or membership does not have them."""
+        cluster = self._cluster
+        leader = cluster.leader()
+        if leader is None:
+            return {}
+        state, astray = leader.data.machine, {}
+        for node_id in (*state.membership.voters, *state.membership.learners):
+            member, registered = state.membership.member(node_id), state.nodes.get(node_id)
+            known = {None if it is None else it.endpoint for it in (member, registered)}
+            if cluster.machines[node_id].serves and known != {cluster.endpoint(node_id)}:
+                astray[node_id] = f"{sorted(map(str, known))} instead of {cluster.endpoint(node_id)}"
+        return astray
 
     def _voters(self) -> list[int]:
         """The voters as the leader knows them now; empty without a leader."""

@@ -20,9 +20,9 @@ from metasrv.node.beginning import begin_or_find
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.consensus import RaftConsensus
-from metasrv.raft.observer import SilentObserver
 from metasrv.raft.replica import RaftSettings, ReplicaResources
 from metasrv.raft.state_log import StateLogLimits
+from verification.simulation.counting_observer import CountingObserver
 from verification.simulation.disk import Disk, Image, torn_write, write_image
 from verification.simulation.loop import ProcessKilled, SimulatedLoop
 from verification.simulation.networked_loop import NetworkedLoop
@@ -31,7 +31,7 @@ from verification.simulation.storage import DiskFaults, SimulatedStorage
 from verification.simulation.streams import Streams
 from verification.simulation.transport import SimulatedTransport
 from verification.simulation.watched_machine import WatchedMachine
-from verification.simulation.world import Tuning, Witness, World
+from verification.simulation.world import Tuning, World, endpoint_of
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
@@ -45,21 +45,6 @@ STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
 """No write-ahead log of a state is longer once nothing is in its way."""
 
 __all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
-
-
-def endpoint_of(node_id: int) -> Endpoint:
-    return Endpoint(f"node-{node_id}", 28103)
-
-
-class _CountingObserver(SilentObserver):
-    """A run that never met a restart of the state's write-ahead log proves nothing about it."""
-
-    def __init__(self, witness: Witness[Process]) -> None:
-        self._witness = witness
-
-    def applying_paused(self, seconds: float) -> None:
-        del seconds
-        self._witness.count("pauses for a new state log")
 
 
 @dataclass(eq=False)
@@ -110,6 +95,8 @@ class Machine:
         self.image = image
         """What the disk holds while nothing runs; None for an empty disk."""
         self.process: Process | None = None
+        self.endpoint = endpoint_of(node_id)
+        self.moves = 0
         self.faults = DiskFaults()
         self.lives = 0
         self.damaged = False
@@ -121,7 +108,11 @@ class Machine:
         self.rate = 1.0
         self.wall_offset_ms = 0
         self.joins: tuple[int, ...] = ()
-        """Node ids through which it joins when its disk is empty; asked first when it may begin a cluster."""
+        """Node ids through which it joins when its disk is empty; asked first when it may begin a cluster. With data they
+        are hints where members are. Their addresses are those of the moment when it starts."""
+        self.hinted = True
+        """Whether it is told where the others are when it starts with data."""
+        self.addresses: tuple[Endpoint, ...] = ()
         self.learner = False
         self.bootstrap = False
         """It may begin a cluster: at once without `joins`, otherwise once all of those know of none (`single = true`)."""
@@ -144,6 +135,7 @@ class Machine:
             return True
         world = self.world
         self.lives += 1
+        self.addresses = tuple(world.endpoint(i) for i in self.joins)
         disk = Disk(os.path.join(world.base, f"{self.node_id}-{self.lives}"))
         os.mkdir(disk.root, 0o700)
         write_image(disk.root, self.image or {})
@@ -160,7 +152,7 @@ class Machine:
                 lambda: open_data(
                     disk.root,
                     self.node_id,
-                    endpoint_of(self.node_id),
+                    self.endpoint,
                     self.bootstrap and not self.joins,
                     machine_class=WatchedMachine,
                     log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES,
@@ -197,7 +189,7 @@ class Machine:
         )
         resources = ReplicaResources(
             settings=RaftSettings(
-                endpoint=endpoint_of(self.node_id),
+                endpoint=self.endpoint,
                 heartbeat_ms=tuning.heartbeat_ms,
                 election_timeout_min_ms=tuning.election_timeout_min_ms,
                 election_timeout_max_ms=tuning.election_timeout_max_ms,
@@ -206,6 +198,7 @@ class Machine:
                 snapshot_chunk_size_bytes=tuning.snapshot_chunk_size_bytes,
                 install_snapshot_timeout_ms=tuning.install_snapshot_timeout_ms,
                 state_log=STATE_LOG_LIMITS,
+                hints=self.addresses if self.hinted else (),
             ),
             directory=data.directory,
             machine=data.machine,
@@ -215,7 +208,7 @@ class Machine:
             snapshot_thread=storage(),
             state_thread=storage(),
             security=security_of(world.wire.security, self.node_id),
-            observer=_CountingObserver(world.witness),
+            observer=CountingObserver(world.witness),
             clock=world.clock,
             make_transport=partial(SimulatedTransport, world, self.lives, loop),
         )
@@ -228,7 +221,7 @@ class Machine:
 
     async def _serve(self, process: Process) -> None:
         """As `MetaNode` does: listen, begin or join, register."""
-        endpoint = endpoint_of(self.node_id)
+        endpoint = self.endpoint
         consensus = process.consensus
         await consensus.start(endpoint.addr, endpoint.port)
         consensus.load_snapshots()
@@ -241,7 +234,7 @@ class Machine:
                     node=node,
                     incarnation=process.data.directory.identity.incarnation,
                     learner=self.learner,
-                    addresses=[str(endpoint_of(i)) for i in self.joins],
+                    addresses=[str(address) for address in self.addresses],
                     clock=self.world.clock,
                     timeout_ms=JOIN_TIMEOUT_MS,
                 )
@@ -260,7 +253,7 @@ class Machine:
         return await begin_or_find(
             consensus=process.consensus,
             node=node,
-            addresses=[str(endpoint_of(i)) for i in self.joins],
+            addresses=[str(address) for address in self.addresses],
             forced=False,
             clock=self.world.clock,
             waiting=lambda text: self.world.note(f"node {self.node_id} waits: {text}"),
@@ -316,6 +309,15 @@ class Machine:
         self.image = None
         self.damaged = False
         self.world.witness.emptied(self.node_id)
+
+    def move(self) -> None:
+        """Give a stopped machine another address, where it will listen from its next start on."""
+        if self.process is not None:
+            raise AssertionError(f"node {self.node_id} runs: its address cannot be changed")
+        self.moves += 1
+        self.endpoint = Endpoint(f"node-{self.node_id}-{self.moves}", endpoint_of(self.node_id).port)
+        self.world.note(f"node {self.node_id} moves to {self.endpoint}")
+        self.world.witness.count("moves to another address")
 
     def abandon(self) -> None:
         """Release everything at the end of the history."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
+from verification.simulation.address_faults import ADDRESS_FAULTS
 from verification.simulation.disk_faults import DISK_FAULTS
 from verification.simulation.identity_faults import IDENTITY_FAULTS
 from verification.simulation.machine import Tuning
@@ -29,6 +30,7 @@ FAULTS: dict[str, Inflict] = {
     **OVERTAKING_FAULTS,
     **WIRE_FAULTS,
     **IDENTITY_FAULTS,
+    **ADDRESS_FAULTS,
 }
 
 FORMATION_SHARE = 0.03
@@ -44,6 +46,9 @@ _APART_FROM = 100
 _IDENTITY_SHARE = 0.15
 """Share of histories with faults of identity, which are drawn apart from all others."""
 _IDENTITY_FROM = 200
+_ADDRESS_SHARE = 0.15
+"""Share of histories in which nodes move, drawn apart as well."""
+_ADDRESS_FROM = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ def make_plan(seed: int) -> Plan:
     wire = _wire(wire_source)
     drawn = _faults(random.Random(f"{seed}/faults"), count, seconds) + _faults_apart(wire_source, seconds)
     drawn += _identity_faults(random.Random(f"{seed}/identity"), seconds)
+    drawn += _address_faults(random.Random(f"{seed}/address"), seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
     # Longer for a fault that needs the time.
     seconds = max([seconds, *(fault.at_seconds + 1.8 for fault in faults if fault.kind == "deaf leader")])
@@ -113,7 +119,7 @@ def _wire(source: random.Random) -> Wire:
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Random kinds at random times; often one kind several times, as faults of one kind find more together."""
-    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART) - IDENTITY_FAULTS.keys())
+    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART) - IDENTITY_FAULTS.keys() - ADDRESS_FAULTS.keys())
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
     return [PlannedFault(i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(chosen)]
@@ -129,6 +135,13 @@ def _identity_faults(source: random.Random, seconds: float) -> list[PlannedFault
         return []
     kind = source.choice(sorted(IDENTITY_FAULTS))
     return [PlannedFault(_IDENTITY_FROM, kind, seconds * 0.9 * source.random())]
+
+
+def _address_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
+    if source.random() >= _ADDRESS_SHARE:
+        return []
+    kind = source.choice(sorted(ADDRESS_FAULTS))
+    return [PlannedFault(_ADDRESS_FROM, kind, seconds * 0.9 * source.random())]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

@@ -54,7 +54,8 @@ class Bench:
         make_transport: Any = lambda *_: self.transport  # noqa: E731
         self.peers = Peers(local, PeerSecurity(), SilentObserver(), HandClock(), answer_nothing, make_transport)
         driver = SimpleNamespace(greet=lambda: None)
-        parts: Any = (driver, bench.engine, bench.guards, SimpleNamespace(), self.machine)
+        snapshots = SimpleNamespace(peer_gone=lambda _node_id: None)
+        parts: Any = (driver, bench.engine, bench.guards, snapshots, self.machine)
         self.peers.attach(*parts)
         self.peers.refresh()
 
@@ -97,7 +98,6 @@ async def test_a_member_that_only_asks_is_answered_there_too(tmp_path: Path) -> 
     [
         {"incarnation": "another directory"},
         {"cluster_id": None},
-        {"proven": False},
         {"node_id": 4},
     ],
     ids=lambda changed: next(iter(changed)),
@@ -106,6 +106,17 @@ def test_who_has_not_proved_to_be_the_member_moves_nobody(tmp_path: Path, change
     bench = Bench(tmp_path)
     bench.peers.admit(remote(NEW, **changed))
     assert bench.transport.peers == {1: member(1).endpoint, 3: OLD}
+
+
+def test_a_member_without_the_secret_is_believed_once_nobody_answers_for_it_elsewhere(tmp_path: Path) -> None:
+    """While a secret is rolled out some members cannot prove themselves, and must not be locked out when they move."""
+    bench = Bench(tmp_path)
+    bench.transport.connected[3] = OLD
+    bench.peers.admit(remote(NEW, proven=False))
+    assert bench.transport.peers[3] == OLD, "a proven member answers there"
+    del bench.transport.connected[3]
+    bench.peers.peer_disconnected(3)
+    assert bench.transport.peers[3] == NEW
 
 
 def test_a_node_of_another_cluster_is_refused_and_moves_nobody(tmp_path: Path) -> None:
