@@ -34,9 +34,12 @@ class PeerPlaces:
         self._recorded: dict[int, Endpoint] = {}
         self._logged: set[tuple[int, Endpoint, Endpoint]] = set()
 
-    def said(self, node_id: int, member: Member, endpoint: Endpoint) -> None:
-        """The member, with its admitted data directory, is at `endpoint`."""
-        self._said[node_id] = _Said(member.incarnation, endpoint)
+    def said(self, node_id: int, member: Member, endpoint: Endpoint) -> bool:
+        """The member, with its admitted data directory, is at `endpoint`; whether that is news."""
+        said = _Said(member.incarnation, endpoint)
+        news = self._said.get(node_id) != said
+        self._said[node_id] = said
+        return news
 
     def recorded(self, node_id: int) -> Endpoint | None:
         """Where the log has a member, as of the last `all`."""

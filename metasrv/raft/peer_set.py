@@ -131,8 +131,9 @@ class Peers:
         if own.cluster_id is None or remote.cluster_id != own.cluster_id:
             return
         member = self._engine.membership().member(node_id)
-        if member is not None and member.incarnation == remote.incarnation:
-            self._places.said(node_id, member, remote.endpoint)
+        if member is None or member.incarnation != remote.incarnation:
+            return
+        if self._places.said(node_id, member, remote.endpoint):  # seldom, and every forwarded request comes here
             self.refresh()
 
     # ------------------------------------------------------------------ PeerHandler
