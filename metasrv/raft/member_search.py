@@ -1,8 +1,8 @@
 """Finding the members again when addresses have changed: asks other nodes where the members are.
 
-A node that hears of no leader asks the addresses in its configuration, and every member that it reaches. Asking tells the
-other node where this one is (`peer_set.py`), too. So a cluster finds itself although all its nodes have moved, if each
-knows one right address or is asked by another. Runs on the event loop.
+A node that does not reach a member asks the addresses in its configuration and, while it hears of no leader, every member
+that it reaches. Asking also tells the other node where this one is (`peer_set.py`). So a cluster finds itself although
+all its nodes have moved, if each knows one right address or is asked by another. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class MemberSearch:
         hints: Sequence[Endpoint],
         patience_seconds: float,
     ) -> None:
-        """`hints`: where members may be, from the configuration. Nobody is asked before no leader has been heard of for
-        `patience_seconds`."""
+        """`hints`: where members may be, from the configuration. Nobody is asked before a member has been out of reach
+        for `patience_seconds`."""
         self._clock = clock
         self._engine = engine
         self._peers = peers
@@ -61,13 +61,13 @@ class MemberSearch:
 
     async def _run(self) -> None:
         pause = self._patience_seconds
-        heard_at = self._clock.monotonic()
+        whole_at = self._clock.monotonic()
         while True:
             await asyncio.sleep(pause)
             now = self._clock.monotonic()
-            if self._leader_id() is not None or not self._engine.membership().voters:
-                heard_at, pause = now, self._patience_seconds
-            elif now - heard_at >= self._patience_seconds:
+            if not self._peers.unreached():
+                whole_at, pause = now, self._patience_seconds
+            elif now - whole_at >= self._patience_seconds:
                 await self.ask()
                 pause = min(1.5 * pause, _LONGEST_PAUSE_SECONDS)
 
@@ -76,9 +76,13 @@ class MemberSearch:
         unreached = self._peers.unreached()
         if not unreached:
             return
-        addresses = list(dict.fromkeys((*self._hints, *unreached.values())))
         reached = [i for i in self._engine.membership().voters if self._peers.transport.is_connected(i)]
-        self._say(unreached, addresses)
+        known = {self._peers.transport.known_endpoint(i) for i in reached}
+        addresses = [one for one in dict.fromkeys((*self._hints, *unreached.values())) if one not in known]
+        if self._leader_id() is None:
+            self._say(unreached, addresses)
+        else:
+            reached = []  # the cluster works: only the one that is missing may have moved without knowing the others
         targets: list[int | Endpoint] = [*reached, *addresses]
         answers = await asyncio.gather(*(self._ask(target) for target in targets))
         told = {node_id: endpoint for places in answers for node_id, endpoint in places.items()}

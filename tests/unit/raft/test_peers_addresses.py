@@ -189,13 +189,13 @@ class FakeForwarding:
         return self.answers[target]
 
 
-def search(bench: Bench, forwarding: Any, *hints: Endpoint) -> MemberSearch:
+def search(bench: Bench, forwarding: Any, *hints: Endpoint, leader_id: int | None = None) -> MemberSearch:
     return MemberSearch(
         clock=HandClock(),
         engine=bench.engine,
         peers=bench.peers,
         forwarding=forwarding,
-        leader_id=lambda: None,
+        leader_id=lambda: leader_id,
         hints=hints,
         patience_seconds=1.0,
     )
@@ -217,6 +217,16 @@ async def test_members_that_are_reached_are_asked_where_the_others_are(tmp_path:
     await search(bench, forwarding).ask()
     assert forwarding.asked == [1, OLD]
     assert bench.transport.peers == {1: member(1).endpoint, 3: NEW}
+
+
+async def test_a_missing_member_is_looked_for_also_while_there_is_a_leader(tmp_path: Path) -> None:
+    """It may know nobody's present address, so that it hears of this node only by being asked (R13)."""
+    bench = Bench(tmp_path)
+    bench.transport.connected[1] = member(1).endpoint
+    forwarding = FakeForwarding({NEW: {3: NEW}})
+    await search(bench, forwarding, member(1).endpoint, NEW, leader_id=1).ask()
+    assert forwarding.asked == [NEW, OLD]
+    assert bench.transport.peers[3] == NEW
 
 
 async def test_nobody_is_asked_while_every_member_is_reached(tmp_path: Path) -> None:
