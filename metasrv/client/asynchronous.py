@@ -43,10 +43,15 @@ class AsyncClient:
         timeout_ms: int = TIMEOUT_MS_DEFAULT,
         tls_ca_file: str | None = None,
         tls_server_name: str | None = None,
+        cluster_id: str | None = None,
     ) -> None:
-        """`endpoints` are `host:port` of some nodes; the client learns the others. `timeout_ms` bounds each call."""
+        """`endpoints` are `host:port` of some nodes; the client learns the others. `timeout_ms` bounds each call.
+
+        `cluster_id` is the cluster to talk to, by default the first that a node names; every call may raise
+        OtherClusterError, when its endpoint belongs to another one.
+        """
         credentials = Credentials(username, password, tls_ca_file, tls_server_name)
-        self._caller = Caller(endpoints, credentials, timeout_ms)
+        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id)
 
     async def __aenter__(self) -> Self:
         return self
@@ -64,6 +69,11 @@ class AsyncClient:
     def endpoints(self) -> tuple[str, ...]:
         """Every endpoint known by now."""
         return self._caller.endpoints.all
+
+    @property
+    def cluster_id(self) -> str | None:
+        """The cluster that this client belongs to; None until a node has named one, and with servers that name none."""
+        return self._caller.cluster.cluster_id
 
     # ------------------------------------------------------------------------- reads
 

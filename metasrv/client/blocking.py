@@ -36,6 +36,7 @@ class Client:
         timeout_ms: int = TIMEOUT_MS_DEFAULT,
         tls_ca_file: str | None = None,
         tls_server_name: str | None = None,
+        cluster_id: str | None = None,
     ) -> None:
         self._runner = asyncio.Runner()
 
@@ -47,6 +48,7 @@ class Client:
                 timeout_ms=timeout_ms,
                 tls_ca_file=tls_ca_file,
                 tls_server_name=tls_server_name,
+                cluster_id=cluster_id,
             )
 
         try:

@@ -14,10 +14,16 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from metasrv.client.connection import CallFailedError, Connection, Credentials
+from metasrv.client.connection import CallFailedError, ClusterPin, Connection, Credentials
 from metasrv.client.endpoints import Endpoints
-from metasrv.client.outcomes import Outcome, TokenRefusedError
-from metasrv.model.errors import InvalidRequestError, MetasrvError, NotDoneError, RequestError, UnknownOutcomeError
+from metasrv.client.outcomes import OtherClusterError, Outcome, TokenRefusedError
+from metasrv.model.errors import (
+    InvalidRequestError,
+    MetasrvError,
+    NotDoneError,
+    RequestError,
+    UnknownOutcomeError,
+)
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 
@@ -37,8 +43,11 @@ Extra = tuple[tuple[str, str], ...]
 class Caller:
     """The connections of one client."""
 
-    def __init__(self, endpoints: Sequence[str], credentials: Credentials, timeout_ms: int) -> None:
+    def __init__(
+        self, endpoints: Sequence[str], credentials: Credentials, timeout_ms: int, cluster_id: str | None = None
+    ) -> None:
         self.endpoints = Endpoints(endpoints)
+        self.cluster = ClusterPin(cluster_id)
         self._credentials = credentials
         self._timeout_seconds = timeout_ms / 1000
         self._connections: dict[str, Connection] = {}
@@ -121,7 +130,7 @@ class Caller:
         endpoint = self.endpoints.current
         connection = self._connections.get(endpoint)
         if connection is None:
-            connection = Connection(endpoint, self._credentials, self.endpoints.reached)
+            connection = Connection(endpoint, self._credentials, self.endpoints.reached, self.cluster)
             self._connections[endpoint] = connection
         return connection
 
@@ -174,6 +183,10 @@ class _Retries:
             self._endpoints.move_on(connection.endpoint)
             raise outcome.error from error
         if isinstance(outcome.error, InvalidRequestError):
+            raise outcome.error from error
+        if isinstance(outcome.error, OtherClusterError):
+            # Said to the caller, who must know; the next call goes elsewhere.
+            self._endpoints.move_on(connection.endpoint)
             raise outcome.error from error
         if isinstance(outcome.error, TokenRefusedError):
             connection.forget_token()

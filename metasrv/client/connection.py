@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import grpc
 from google.protobuf.message import Message
 
-from metasrv.client.outcomes import Outcome, TokenRefusedError, outcome_of
+from metasrv.client.outcomes import OtherClusterError, Outcome, TokenRefusedError, outcome_of
 from metasrv.model.errors import InvalidRequestError, NotDoneError, RequestError, TooLargeError
 from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
 from metasrv.protocol import methods as m
@@ -62,6 +62,26 @@ class CallFailedError(RequestError):
         self.outcome = outcome
 
 
+class ClusterPin:
+    """The cluster that a client belongs to: the one it was given, or the first that a server names."""
+
+    def __init__(self, cluster_id: str | None = None) -> None:
+        self.cluster_id = cluster_id
+
+    def check(self, endpoint: str, named: str | None) -> None:
+        """Raise CallFailedError when `endpoint` names another cluster; a server that names none is not checked."""
+        if named is None or named == self.cluster_id:
+            return
+        if self.cluster_id is None:
+            self.cluster_id = named
+            return
+        error = OtherClusterError(
+            f"{endpoint} belongs to cluster {named}, this client to cluster {self.cluster_id}: nothing was sent there; "
+            "check the endpoints, or make a new client if the cluster was replaced on purpose"
+        )
+        raise CallFailedError(Outcome(error, None))
+
+
 class Answer(NamedTuple):
     message: Any
     leader_address: str | None
@@ -72,10 +92,15 @@ class Connection:
     """The channel to one endpoint."""
 
     def __init__(
-        self, endpoint: str, credentials: Credentials, reached: Callable[[str, str | None], None] | None = None
+        self,
+        endpoint: str,
+        credentials: Credentials,
+        reached: Callable[[str, str | None], None] | None = None,
+        cluster: ClusterPin | None = None,
     ) -> None:
         """`reached` is called after each handshake with the endpoint and the address that its node advertises, None if it
         says none."""
+        self._cluster = cluster or ClusterPin()
         self.endpoint = endpoint
         self._credentials = credentials
         self._reached = reached
@@ -139,7 +164,10 @@ class Connection:
         self._live.add(call)
         try:
             async with asyncio.timeout(start_seconds):
-                leader = _value_of(await call.initial_metadata(), m.LEADER_METADATA_KEY)
+                metadata_received = await call.initial_metadata()
+            # A channel connects again by itself, perhaps to somebody else; methods without a token show it only here.
+            self._cluster.check(self.endpoint, _value_of(metadata_received, m.CLUSTER_METADATA_KEY))
+            leader = _value_of(metadata_received, m.LEADER_METADATA_KEY)
             while (message := await call.read()) is not _EOF:
                 yield Answer(message, leader)
         except TimeoutError as error:
@@ -186,7 +214,9 @@ class Connection:
         call = self._callables[m.HANDSHAKE](iter((request,)), timeout=seconds)
         self._live.add(call)
         try:
-            name = _value_of(await call.initial_metadata(), m.NODE_METADATA_KEY)
+            received = await call.initial_metadata()
+            self._cluster.check(self.endpoint, _value_of(received, m.CLUSTER_METADATA_KEY))
+            name = _value_of(received, m.NODE_METADATA_KEY)
             reply = await call.read()
         except grpc.aio.AioRpcError as error:
             raise CallFailedError(self._refused(error)) from error

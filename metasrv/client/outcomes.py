@@ -35,6 +35,10 @@ class TokenRefusedError(NotDoneError):
     """The server refuses this client's token; a new handshake is needed."""
 
 
+class OtherClusterError(NotDoneError):
+    """The endpoint belongs to another cluster than this client; the request was not sent to it."""
+
+
 class Outcome(NamedTuple):
     error: RequestError
     leader_address: str | None

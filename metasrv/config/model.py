@@ -102,7 +102,10 @@ class RaftConfig(ConfigModel):
         default=False,
         description="Begin a cluster: at once, or with `join` once all of those nodes know of none. No effect with data.",
     )
-    join: tuple[str, ...] = Field(default=(), description="Raft addresses `host:port` of members to join through.")
+    join: tuple[str, ...] = Field(
+        default=(),
+        description="Raft addresses `host:port` of members to join through. With data: where members may be that moved.",
+    )
     learner: bool = Field(default=False, description="Join without a vote.")
     leave_via: tuple[str, ...] = Field(
         default=(), description="Ask these raft addresses to remove `leave_id`, then exit."

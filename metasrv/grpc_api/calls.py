@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol
 
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.status import StatusCode
-from metasrv.protocol.methods import READ_METADATA_KEY, STALE_READ
+from metasrv.protocol.methods import CLUSTER_METADATA_KEY, READ_METADATA_KEY, STALE_READ
 
 TIMEOUT_MS_DEFAULT = 10_000
 """How long a call without a deadline waits for consensus; none waits longer."""
@@ -71,6 +71,11 @@ def timeout_ms_of(call: Call) -> int:
         return TIMEOUT_MS_DEFAULT
     remaining_ms = int(remaining_seconds * 1000) - ANSWER_MARGIN_MS
     return max(1, min(remaining_ms, TIMEOUT_MS_DEFAULT))
+
+
+def cluster_metadata(cluster_id: str | None) -> Metadata:
+    """The initial metadata that names the cluster, so that a client does not mix two; empty before the node has one."""
+    return () if cluster_id is None else ((CLUSTER_METADATA_KEY, cluster_id),)
 
 
 def wants_stale_read(call: Call) -> bool:

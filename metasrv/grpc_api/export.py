@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 
-from metasrv.grpc_api.calls import Stream
+from metasrv.grpc_api.calls import Stream, cluster_metadata
 from metasrv.grpc_api.export_lines import export_messages
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
@@ -32,6 +32,7 @@ class ExportMethods:
 
     def __init__(self, context: NodeContext, readers: Readers) -> None:
         self._consensus = context.consensus
+        self._machine = context.machine
         self._readers = readers
 
     async def export(self, request: pb.Empty, stream: Stream) -> None:
@@ -47,6 +48,7 @@ class ExportMethods:
     async def _export(self, chunk_lines: int, stream: Stream) -> None:
         node_id = self._consensus.status().node_id
         async with self._readers.open() as reader:
+            await stream.start(cluster_metadata(self._machine.cluster_id))
             async for page in reader.iterate(export_messages(reader.view, node_id, chunk_lines), patient=True):
                 await reader.deliver(stream, page)
 

@@ -13,8 +13,9 @@ from collections.abc import AsyncIterator
 
 from google.protobuf.message import DecodeError
 
-from metasrv.grpc_api.calls import Call, Stream, metadata_value, timeout_ms_of
+from metasrv.grpc_api.calls import Call, Stream, cluster_metadata, metadata_value, timeout_ms_of
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.tokens import SECRET_NAME, SECRET_SIZE_BYTES, TokenError, TokenSigner
 from metasrv.model.commands import SecretReply, SetClusterSecret
@@ -83,8 +84,10 @@ class Authenticator:
         signer = await self._signer_or_new(stream.call)
         token = signer.sign(USERNAME, self._context.clock.wall_ms() // 1000)
         address = self._context.config.grpc_api_advertise_address
-        if address is not None:
-            await stream.start(((NODE_METADATA_KEY, address),))
+        named: Metadata = () if address is None else ((NODE_METADATA_KEY, address),)
+        metadata = (*named, *cluster_metadata(self._context.machine.cluster_id))
+        if metadata:
+            await stream.start(metadata)
         reply = pb.HandshakeResponse(protocol_version=self._server_version.digit, payload=token)
         await stream.send(reply.SerializeToString())
 

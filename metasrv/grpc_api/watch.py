@@ -6,7 +6,7 @@ away cancels the handler, which closes its watcher. Runs on the event loop.
 
 from __future__ import annotations
 
-from metasrv.grpc_api.calls import Stream
+from metasrv.grpc_api.calls import Stream, cluster_metadata
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.replies import record_out
@@ -25,6 +25,7 @@ class WatchMethod:
     """Body of Watch."""
 
     def __init__(self, context: NodeContext) -> None:
+        self._machine = context.machine
         self._watches = context.machine.watches
         self._metrics = context.metrics
 
@@ -39,7 +40,7 @@ class WatchMethod:
         watcher = self._watches.subscribe(request.key, key_end, kind, request.initial_flush)
         try:
             # Now, not with the first change: a client's call returns when it sees the initial metadata.
-            await stream.start(())
+            await stream.start(cluster_metadata(self._machine.cluster_id))
             while items := await watcher.next_batch():
                 await self._send(items, stream)
         except WatcherOverflow as error:

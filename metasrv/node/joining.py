@@ -66,13 +66,15 @@ async def join_cluster(
         return
     consensus.belonging.asks_to_join = True
     request = JoinRequest(node, incarnation, learner)
-    targets = [Endpoint.parse(address) for address in addresses if Endpoint.parse(address) != node.endpoint]
+    targets: list[int | Endpoint] = [
+        Endpoint.parse(address) for address in addresses if Endpoint.parse(address) != node.endpoint
+    ]
     deadline = clock.monotonic() + timeout_ms / 1000
     pause = _FIRST_PAUSE_SECONDS
     said = ""
     while True:
         errors: list[str] = []
-        for target in targets:
+        for target in targets + _known_leader(consensus):
             try:
                 await _join_through(consensus, target, request, clock, deadline)
             except IdentityError:
@@ -80,10 +82,10 @@ async def join_cluster(
             except JoinEndedError as error:  # by somebody's wish, which asking again would undo
                 raise JoinError(f"node {node.node_id} gives up joining the cluster through {target}: {error}") from error
             except MetasrvError as error:
-                errors.append(f"{target}: {error}")
+                errors.append(f"{_named(target)}: {error}")
                 continue
             consensus.belonging.asks_to_join = False
-            logger.info("joined the cluster through %s", target)
+            logger.info("joined the cluster through %s", _named(target))
             return
         why = "; ".join(errors)
         if clock.monotonic() + pause > deadline:
@@ -97,8 +99,18 @@ async def join_cluster(
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 
+def _known_leader(consensus: RaftConsensus) -> list[int | Endpoint]:
+    """The leader's id if this node hears one, as a learner does also when all addresses in its configuration are old."""
+    leader_id = consensus.replica.leader_id()
+    return [] if leader_id is None or leader_id == consensus.node_id else [leader_id]
+
+
+def _named(target: int | Endpoint) -> str:
+    return f"node {target}" if isinstance(target, int) else str(target)
+
+
 async def _join_through(
-    consensus: RaftConsensus, target: Endpoint, request: JoinRequest, clock: Clock, deadline: float
+    consensus: RaftConsensus, target: int | Endpoint, request: JoinRequest, clock: Clock, deadline: float
 ) -> None:
     left_ms = max(1, int((deadline - clock.monotonic()) * 1000))
     cluster_id = await consensus.forwarding.cluster_id(target, min(CONNECT_TIMEOUT_MS, left_ms))

@@ -112,6 +112,9 @@ class MetaNode:
             snapshot_chunk_size_bytes=raft.snapshot_chunk_size,
             install_snapshot_timeout_ms=raft.install_snapshot_timeout,
             clock_offset_max_ms=raft.clock_offset_max_ms,
+            hints=tuple(
+                endpoint for text in raft.join if (endpoint := Endpoint.parse(text)) != raft.raft_advertise_endpoint
+            ),
         )
         resources = ReplicaResources(
             settings=settings,

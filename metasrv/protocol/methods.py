@@ -18,6 +18,8 @@ TOKEN_METADATA_KEY = "auth-token-bin"  # noqa: S105 - a header name
 LEADER_METADATA_KEY = "x-databend-meta-leader-grpc-endpoint"
 NODE_METADATA_KEY = "x-metasrv-node-grpc-endpoint"
 """Sent with the answer to a handshake: the client address that this node advertises."""
+CLUSTER_METADATA_KEY = "x-metasrv-cluster"
+"""Sent with the answers to a handshake, a watch and an export: the id of the node's cluster, once it belongs to one."""
 READ_METADATA_KEY = "x-metasrv-read"
 """A client that sends `stale` here is answered from local state, without a confirmation by a quorum."""
 STALE_READ = "stale"

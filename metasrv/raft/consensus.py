@@ -22,6 +22,7 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.types import Endpoint, RaftStatus
+from metasrv.raft.address_changes import AddressChanges
 from metasrv.raft.beginning import Beginning
 from metasrv.raft.belonging import Belonging
 from metasrv.raft.clock_hand_over import ClockHandOver
@@ -29,6 +30,7 @@ from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.id_holders import IdHolders
+from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.stalled_leader import StalledLeader
@@ -72,6 +74,24 @@ class RaftConsensus:
             leader_id=replica.leader_id,
             applied_index=replica.applied_index,
             holders=holders,
+            registered=lambda node_id: replica.machine.nodes.get(node_id),
+        )
+        self._addresses = AddressChanges(
+            clock=resources.clock,
+            engine=replica.engine,
+            machine=resources.machine,
+            changes=self._membership,
+            leads=lambda: replica.leader_id() == self.node_id,
+        )
+        replica.also_consider = self._addresses.consider
+        self._search = MemberSearch(
+            clock=resources.clock,
+            engine=replica.engine,
+            peers=replica.peers,
+            forwarding=self.forwarding,
+            leader_id=replica.leader_id,
+            hints=resources.settings.hints,
+            patience_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
         self._transfer = LeadershipTransfer(
             clock=resources.clock,
@@ -125,6 +145,7 @@ class RaftConsensus:
         self.replica.driver.start()
         self._clock_rounds.start()
         self.belonging.start()
+        self._search.start()
         return bound
 
     def load_snapshots(self) -> None:
@@ -145,6 +166,8 @@ class RaftConsensus:
         await self._clock_rounds.stop()
         self._stalled_leader.close()
         self.belonging.stop()
+        await self._search.stop()
+        await self._addresses.stop()
         await self.replica.close()
 
     # ------------------------------------------------------------------ Consensus
@@ -286,6 +309,10 @@ class RaftConsensus:
         """Whether a node is a member with this data directory, once a majority has confirmed that this node leads."""
         await self.read_index(timeout_ms)
         return self.belonging.place(node_id, incarnation)
+
+    def places(self) -> dict[int, Endpoint]:
+        """Where this node is, and where the members are that it is connected to; it comes last."""
+        return self.replica.peers.places()
 
     def adopt_cluster(self, cluster_id: str) -> None:
         """This node is about to join `cluster_id`: from now on it refuses nodes of other clusters."""

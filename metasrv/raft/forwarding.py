@@ -36,6 +36,7 @@ CLUSTER_ID = "cluster_id"
 STANDING = "standing"
 CLOCK = "clock"
 PLACE = "place"
+PLACES = "places"
 JOIN = "join"
 LEAVE = "leave"
 
@@ -47,7 +48,10 @@ class Requester(Protocol):
 
 
 class LocalAnswers(Protocol):
-    """What this node answers by itself: its cluster and standing, its clock; when it leads, a read index and places."""
+    """What this node answers by itself: its cluster and standing, its clock, where it knows nodes to be.
+
+    When it leads, also a read index, and who is a member.
+    """
 
     async def read_index(self, timeout_ms: int) -> int: ...
 
@@ -58,6 +62,8 @@ class LocalAnswers(Protocol):
     def wall_ms(self) -> int: ...
 
     async def place(self, node_id: int, incarnation: str, timeout_ms: int) -> Place: ...
+
+    def places(self) -> dict[int, Endpoint]: ...
 
 
 class Forwarding:
@@ -87,6 +93,10 @@ class Forwarding:
     async def place(self, target: int | Endpoint, node_id: int, incarnation: str, timeout_ms: int, hops: int) -> Place:
         """Whether the leader of the other node's cluster counts this node, with this data directory, as a member."""
         return await self._ask(target, PLACE, (timeout_ms, hops, node_id, incarnation), timeout_ms, _place_in)
+
+    async def places(self, target: int | Endpoint, timeout_ms: int) -> dict[int, Endpoint]:
+        """Where the other node is, and where the members that it is connected to are; earlier releases refuse."""
+        return await self._ask(target, PLACES, (), timeout_ms, _places_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -156,6 +166,8 @@ class Answering:
             timeout_ms, hops, node_id, incarnation = fields
             place = await self._place(unsigned(node_id), string(incarnation), unsigned(timeout_ms), unsigned(hops))
             return (place.member, None if place.holder is None else tuple(place.holder))
+        if method == PLACES:
+            return tuple((node_id, *endpoint) for node_id, endpoint in self._local.places().items())
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -207,6 +219,10 @@ def _place_in(tree: Any) -> Place:
         return Place(member, None)
     addr, port = holder
     return Place(member, Endpoint(string(addr), unsigned(port)))
+
+
+def _places_in(tree: Any) -> dict[int, Endpoint]:
+    return {unsigned(node_id): Endpoint(string(addr), unsigned(port)) for node_id, addr, port in tree}
 
 
 def _nothing_in(tree: Any) -> None:

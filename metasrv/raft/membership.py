@@ -1,4 +1,4 @@
-"""Membership changes, one at a time (D6): join as a learner, vote after catching up, leave.
+"""Membership changes, one at a time (D6): join as a learner, vote after catching up, move, leave.
 
 Each change is one log entry that holds the configuration before and after it. A new one is refused while any
 membership entry is not yet committed, or before the leader's own no-op is applied. Runs on the leader's event loop.
@@ -22,7 +22,7 @@ from metasrv.model.errors import (
     NotLeaderError,
     UnknownOutcomeError,
 )
-from metasrv.model.types import Member, Membership
+from metasrv.model.types import Member, Membership, Node
 from metasrv.process.clock import Clock
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.id_holders import IdHolders
@@ -52,6 +52,7 @@ class MembershipChanges:
         leader_id: Callable[[], int | None],
         applied_index: Callable[[], int],
         holders: IdHolders,
+        registered: Callable[[int], Node | None],
     ) -> None:
         self._own_id = node_id
         self._clock = clock
@@ -63,7 +64,10 @@ class MembershipChanges:
         self._leader_id = leader_id
         self._applied_index = applied_index
         self._holders = holders
+        self._registered = registered
         self._lock = asyncio.Lock()
+        self._moving = False
+        """What holds the lock is a change of addresses: it is over in a moment, so that others wait for it."""
         self._last_change_index = 0
 
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
@@ -78,17 +82,22 @@ class MembershipChanges:
             return
         if node_id == self._own_id:
             raise MembershipError(f"node id {node_id} is this leader's own; give the joining node another id")
-        registration = AddNode(request.node, False)
+        # Overriding: the node may come back at another address, and must be dialled there to catch up.
+        registration = AddNode(request.node, True)
         validate_command(registration)
-        if self._lock.locked():
-            raise ChangeInProgressError
+        self._refuse_beside_another_change()
         deadline = self._clock.monotonic() + timeout_ms / 1000
         async with self._lock:
             await self._remove_other_directory(node_id, wanted, deadline)
-            if self._engine.membership().member(node_id) is None:
+            member = self._engine.membership().member(node_id)
+            if member is None or not self._is_at(node_id, wanted):
                 await self._propose(registration, self._left_ms(deadline))
+            if member is None:
                 await self._change(lambda now: _with_learner(now, node_id, wanted), deadline)
                 logger.info("node %d joined as a learner, at %s", node_id, request.node.endpoint)
+            elif member != wanted:
+                await self._change(lambda now: _with_address(now, node_id, wanted), deadline)
+                logger.info("node %d asks to join at %s; it was at %s", node_id, wanted.endpoint, member.endpoint)
         if request.learner:
             return
         # Without the lock: a node that cannot be reached must hold up no other change, least of all its own removal.
@@ -107,8 +116,7 @@ class MembershipChanges:
             if len(present.voters) == 1:
                 raise MembershipError(f"node {node_id} is the last voter; a cluster cannot lose its last member")
             raise LeaveSelfError(node_id)
-        if self._lock.locked():
-            raise ChangeInProgressError
+        self._refuse_beside_another_change()
         async with self._lock:
             deadline = self._clock.monotonic() + timeout_ms / 1000
             if node_id in present:
@@ -116,9 +124,30 @@ class MembershipChanges:
                 logger.info("node %d left the cluster", node_id)
             await self._propose(RemoveNode(node_id), self._left_ms(deadline))
 
+    async def move(self, make: Callable[[Membership], Membership], timeout_ms: int) -> None:
+        """Change addresses, and no members. Raises NotLeaderError, ChangeInProgressError, UnknownOutcomeError."""
+        if self._lock.locked():
+            raise ChangeInProgressError
+        async with self._lock:
+            self._moving = True
+            try:
+                await self._change(make, self._clock.monotonic() + timeout_ms / 1000)
+            finally:
+                self._moving = False
+
+    def _refuse_beside_another_change(self) -> None:
+        if self._lock.locked() and not self._moving:
+            raise ChangeInProgressError
+
+    def _is_at(self, node_id: int, wanted: Member) -> bool:
+        """Whether membership and registry both have the node at this address."""
+        member, registered = self._engine.membership().member(node_id), self._registered(node_id)
+        registered_there = registered is None or registered.endpoint == wanted.endpoint
+        return member is not None and member.endpoint == wanted.endpoint and registered_there
+
     def _settled(self, present: Membership, node_id: int, wanted: Member, learner: bool) -> bool:
         member = present.member(node_id)
-        if member is None or member.incarnation != wanted.incarnation:
+        if member is None or member.incarnation != wanted.incarnation or not self._is_at(node_id, wanted):
             return False
         return node_id in present.voters or learner
 
@@ -206,6 +235,12 @@ class MembershipChanges:
 
 
 def _with_learner(now: Membership, node_id: int, member: Member) -> Membership:
+    return replace(now, learners={**now.learners, node_id: member})
+
+
+def _with_address(now: Membership, node_id: int, member: Member) -> Membership:
+    if node_id in now.voters:
+        return replace(now, voters={**now.voters, node_id: member})
     return replace(now, learners={**now.learners, node_id: member})
 
 

@@ -1,8 +1,8 @@
 """Who the peers are, where they are, and which of their messages count.
 
-Stands between the transport and the driver: keeps the transport's list of peers in step with membership and registry,
-and drops acknowledgements and votes of strangers, and of a node whose data directory is not the one that was admitted.
-Runs on the event loop.
+Stands between the transport and the driver: keeps the transport's list of peers in step with membership, registry and
+what peers say of their addresses (`peer_places.py`), and drops acknowledgements and votes of strangers, and of a node
+whose data directory is not the one that was admitted. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from metasrv.raft.core.engine import Engine
 from metasrv.raft.core.guards import Guards
 from metasrv.raft.core.messages import is_answer
 from metasrv.raft.observer import RaftObserver
+from metasrv.raft.peer_places import PeerPlaces
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity
 from metasrv.raft.peers.peer_handler import TransportFactory
 from metasrv.raft.peers.security import PeerSecurity
@@ -41,8 +42,12 @@ class Peers:
         self._local = local
         self._answer = answer
         self._clock = clock
-        self._incarnations: dict[int, str] = {}
+        self._introduced: dict[int, RemoteIdentity] = {}
+        """What each node said of itself when it last dialled."""
         self._strangers: dict[int, Endpoint] = {}
+        self._sending: set[int] = set()
+        """Nodes that have a connection to this one."""
+        self._places = PeerPlaces(self._sending.__contains__)
         self._warned: set[tuple[int, str]] = set()
         self._registry: Mapping[int, Node] | None = None
         self._dials = True
@@ -66,6 +71,11 @@ class Peers:
 
     # ------------------------------------------------------------------ addresses
 
+    @property
+    def own_endpoint(self) -> Endpoint:
+        """Where this node says that it is."""
+        return self._local.endpoint
+
     def note_registry(self, nodes: Mapping[int, Node]) -> None:
         """If the registry changed, dial nodes that moved at their new address."""
         if nodes is not self._registry:
@@ -79,12 +89,7 @@ class Peers:
 
     def refresh(self) -> None:
         """Give the transport the current list of peers."""
-        membership = self._engine.membership()
-        endpoints = dict(self._strangers)
-        for group in (membership.voters, membership.learners):
-            for node_id, member in group.items():
-                registered = self._machine.nodes.get(node_id)
-                endpoints[node_id] = registered.endpoint if registered is not None else member.endpoint
+        endpoints = {**self._strangers, **self._places.all(self._engine.membership(), self._machine.nodes)}
         endpoints.pop(self._local.node_id or 0, None)
         self.transport.set_peers(endpoints if self._dials else {})
 
@@ -95,7 +100,54 @@ class Peers:
 
     def directory_of(self, node_id: int) -> str | None:
         """The data directory of the node that last introduced itself with this id."""
-        return self._incarnations.get(node_id)
+        introduced = self._introduced.get(node_id)
+        return None if introduced is None else introduced.incarnation
+
+    def places(self) -> dict[int, Endpoint]:
+        """Where this node is, and where the members that it reaches, or that reach it, have said that they are."""
+        own = self._local
+        near = [i for i in self._member_ids() if i in self._sending or self.transport.is_connected(i)]
+        known = {i: self.transport.known_endpoint(i) for i in near}
+        places = {i: endpoint for i, endpoint in known.items() if endpoint is not None}
+        return places if own.node_id is None else {**places, own.node_id: own.endpoint}
+
+    def told(self, places: Mapping[int, Endpoint]) -> None:
+        """Another node says where members are: dial those there that this node does not reach."""
+        membership = self._engine.membership()
+        for node_id, endpoint in places.items():
+            member = membership.member(node_id)
+            reached = self.transport.is_connected(node_id) or node_id in self._sending
+            if member is not None and node_id != self._local.node_id and not reached:
+                self._places.said(node_id, member, endpoint)
+        self.refresh()
+
+    def unreached(self) -> dict[int, Endpoint]:
+        """The members that this node has not reached, each with its address in the log."""
+        absent = [i for i in self._member_ids() if not self.transport.is_connected(i)]
+        return {i: endpoint for i in absent if (endpoint := self._places.recorded(i)) is not None}
+
+    def _member_ids(self) -> list[int]:
+        membership = self._engine.membership()
+        return [i for i in (*membership.voters, *membership.learners) if i != self._local.node_id]
+
+    def _note_place(self, remote: RemoteIdentity) -> None:
+        """Answer a member where it says that it is, if it has proved to be that member.
+
+        While a secret is being rolled out, members without it are let in unproven. They are believed as long as nobody
+        answers for them at another address.
+        """
+        own, node_id = self._local, remote.node_id
+        if node_id is None or node_id == own.node_id:
+            return
+        if not remote.proven and self.transport.is_connected(node_id):
+            return
+        if own.cluster_id is None or remote.cluster_id != own.cluster_id:
+            return
+        member = self._engine.membership().member(node_id)
+        if member is None or member.incarnation != remote.incarnation:
+            return
+        if self._places.said(node_id, member, remote.endpoint):  # seldom, and every forwarded request comes here
+            self.refresh()
 
     # ------------------------------------------------------------------ PeerHandler
 
@@ -107,8 +159,11 @@ class Peers:
         self._engine.peer_ready(node_id, False)
         if not self.transport.is_connected(node_id):
             self._snapshots.peer_gone(node_id)
+            if node_id in self._sending:
+                self._note_place(self._introduced[node_id])
 
     def peer_lost(self, node_id: int) -> None:
+        self._sending.discard(node_id)
         self._guards.leader_connection_lost(node_id, self._clock.monotonic())
 
     def admit(self, remote: RemoteIdentity) -> str | None:
@@ -122,14 +177,17 @@ class Peers:
             foreign = self.refuse_foreign(remote)
             if foreign is not None:
                 return foreign
-            self._incarnations[remote.node_id] = remote.incarnation
+            self._introduced[remote.node_id] = remote
+            self._sending.add(remote.node_id)
+            self._note_place(remote)
             self.transport.hurry(remote.node_id)
         return None
 
     def message_received(self, node_id: int, generation: int, payload: bytes | memoryview) -> None:
         membership = self._engine.membership()
         member = membership.member(node_id)
-        known = member is not None and member.incarnation == self._incarnations.get(node_id, "")
+        introduced = self._introduced.get(node_id)
+        known = member is not None and introduced is not None and member.incarnation == introduced.incarnation
         if not known and is_answer(payload):
             if member is not None:
                 self._warn(node_id, "answers of node %d do not count: its data directory is new, it has to join again")
@@ -143,7 +201,8 @@ class Peers:
             self._warn(node_id, "a message from node %d is dropped: too many wait for the disk")
 
     async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
-        del remote  # every admitted node may ask; what it asks is checked where it is answered
+        self._note_place(remote)
+        # Every admitted node may ask; what it asks is checked where it is answered.
         return await self._answer(method, payload)
 
     def _learn_stranger(self, node_id: int) -> None:

@@ -59,6 +59,8 @@ class RaftSettings:
     clock_offset_max_ms: int = 1_000
     state_log: StateLogLimits = field(default_factory=StateLogLimits)
     disk_stall_ms: int = DISK_STALL_MS
+    hints: tuple[Endpoint, ...] = ()
+    """Where members may be when they are not where the log has them."""
 
 
 @dataclass(slots=True)
@@ -96,6 +98,8 @@ class Replica:
         self.proposals = Proposals(self.node_id, self.log_time)
         self.reads = ReadIndex(self.node_id)
         self.applied = AppliedWaiters(self.applied_index)
+        self.also_consider: Callable[[], None] = lambda: None
+        """Called after each step."""
         self._pending_install: SnapshotInfo | None = None
         self._build_transport(answer)
         self._build_engine()
@@ -326,6 +330,7 @@ class Replica:
         self.ticks.consider()
         self._state_space.consider()
         self._learners.look()
+        self.also_consider()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""

@@ -185,6 +185,15 @@ class ProcessCluster:
         node.settings["join"] = [str(other.advertised) for other in self.nodes.values() if other is not node]
         node.write_config()
 
+    def move(self, *node_ids: int) -> None:
+        """Give stopped nodes other raft ports for their next start."""
+        for node_id in node_ids:
+            node = self.nodes[node_id]
+            if node.is_running:
+                raise AssertionError(f"node {node_id} is running")
+            node.raft = Endpoint(HOST, self._ports.take())
+            node.write_config()
+
     def forget(self, node_id: int) -> None:
         """Drop a node that has ended and left the cluster."""
         if self.nodes[node_id].is_running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from verification.mutants.address_defects import ADDRESS_MUTANTS
 from verification.mutants.consensus_defects import CONSENSUS_MUTANTS
 from verification.mutants.patching import Mutant
 from verification.mutants.state_defects import STATE_MUTANTS
@@ -9,5 +10,6 @@ from verification.mutants.storage_defects import STORAGE_MUTANTS
 from verification.mutants.wire_defects import WIRE_MUTANTS
 
 MUTANTS: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*STORAGE_MUTANTS, *CONSENSUS_MUTANTS, *STATE_MUTANTS, *WIRE_MUTANTS)
+    mutant.name: mutant
+    for mutant in (*STORAGE_MUTANTS, *CONSENSUS_MUTANTS, *STATE_MUTANTS, *WIRE_MUTANTS, *ADDRESS_MUTANTS)
 }

@@ -18,11 +18,12 @@ from typing import TypeVar
 from zlib import crc32
 
 from metasrv.model.errors import NotDoneError, RequestError, UnknownOutcomeError
+from metasrv.model.types import Endpoint
 from metasrv.raft.core.engine import LEADER
 from verification.simulation.disk import Image
 from verification.simulation.invariants import Invariants
 from verification.simulation.loop import SimulatedClock, SimulatedLoop, forget_running_loop
-from verification.simulation.machine import Machine, Process, Tuning
+from verification.simulation.machine import Machine, Process, Tuning, endpoint_of
 from verification.simulation.network import Network
 from verification.simulation.scheduler import Scheduler
 from verification.simulation.system import SimulatedSystem
@@ -83,6 +84,10 @@ class SimulatedCluster:
     @property
     def witness(self) -> Invariants:
         return self.invariants
+
+    def endpoint(self, node_id: int) -> Endpoint:
+        machine = self.machines.get(node_id)
+        return endpoint_of(node_id) if machine is None else machine.endpoint
 
     def note(self, text: str) -> None:
         """Add a line to the trace, without the name of this run's directory."""

@@ -192,7 +192,10 @@ class _History:
         await self._until_settled()
 
     async def _until_settled(self) -> None:
-        """Wait until no proposal is left (D15), logs can be purged, the state is short on disk, who is out says so."""
+        """Wait until no proposal is left (D15), logs can be purged, and the state is short on disk.
+
+        Also until who is out says so, and the log has the address of every member.
+        """
         cluster = self._cluster
         deadline = cluster.scheduler.now + SETTLE_SECONDS_MAX
         while True:
@@ -206,8 +209,8 @@ class _History:
                 for i, replica in replicas.items()
                 if (log_bytes := replica.machine.file_sizes().log_bytes) > STATE_LOG_SIZE_BYTES_MAX
             }
-            unaware = self._unaware()
-            if not owing and not holding and not long and not unaware:
+            unaware, astray = self._unaware(), self._astray()
+            if not (owing or holding or long or unaware or astray):
                 return
             if cluster.scheduler.now > deadline:
                 if owing:
@@ -216,6 +219,8 @@ class _History:
                     cluster.witness.violation(f"logs that cannot be purged behind an entry, by node: {holding}")
                 if unaware:
                     cluster.witness.violation(f"nodes that were removed and do not say so: {unaware}")
+                if astray:
+                    cluster.witness.violation(f"members whose address is not the one in the log: {astray}")
                 if long:
                     cluster.witness.violation(f"write-ahead logs of the state that stay long, by node: {long}")
                 return
@@ -234,6 +239,20 @@ class _History:
             and process.machine.node_id not in membership
             and process.data.directory.identity.removed is None
         ]
+
+    def _astray(self) -> dict[int, str]:
+        """Members that run where the leader's registry or membership does not have them."""
+        cluster = self._cluster
+        leader = cluster.leader()
+        if leader is None:
+            return {}
+        state, astray = leader.data.machine, {}
+        for node_id in (*state.membership.voters, *state.membership.learners):
+            member, registered = state.membership.member(node_id), state.nodes.get(node_id)
+            known = {None if it is None else it.endpoint for it in (member, registered)}
+            if cluster.machines[node_id].serves and known != {cluster.endpoint(node_id)}:
+                astray[node_id] = f"{sorted(map(str, known))} instead of {cluster.endpoint(node_id)}"
+        return astray
 
     def _voters(self) -> list[int]:
         """The voters as the leader knows them now; empty without a leader."""

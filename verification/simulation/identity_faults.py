@@ -8,7 +8,7 @@ import random
 from metasrv.consensus import JoinRequest
 from metasrv.model.errors import RequestError
 from metasrv.model.types import Node
-from verification.simulation.machine import Machine, Process, endpoint_of
+from verification.simulation.machine import Machine, Process
 from verification.simulation.nemesis import Inflict, Nemesis
 
 _TIMEOUT_MS = 200
@@ -34,7 +34,7 @@ async def _ask_under_id(nemesis: Nemesis, victim: Machine, incarnation: str) -> 
     leader = cluster.leader()
     if leader is None or leader.machine is victim:
         return
-    request = JoinRequest(Node(node_id, endpoint_of(node_id), "", None), incarnation, True)
+    request = JoinRequest(Node(node_id, victim.endpoint, "", None), incarnation, True)
 
     async def call(process: Process) -> None:
         engine = process.consensus.replica.engine

@@ -31,7 +31,7 @@ from verification.simulation.storage import DiskFaults, SimulatedStorage
 from verification.simulation.streams import Streams
 from verification.simulation.transport import SimulatedTransport
 from verification.simulation.watched_machine import WatchedMachine
-from verification.simulation.world import Tuning, World
+from verification.simulation.world import Tuning, World, endpoint_of
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
@@ -47,10 +47,6 @@ STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
 _open_data = partial(open_data, machine_class=WatchedMachine, log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES)
 
 __all__ = ["Machine", "Process", "Tuning", "endpoint_of"]
-
-
-def endpoint_of(node_id: int) -> Endpoint:
-    return Endpoint(f"node-{node_id}", 28103)
 
 
 @dataclass(eq=False)
@@ -101,6 +97,8 @@ class Machine:
         self.image = image
         """What the disk holds while nothing runs; None for an empty disk."""
         self.process: Process | None = None
+        self.endpoint = endpoint_of(node_id)
+        self.moves = 0
         self.faults = DiskFaults()
         self.lives = 0
         self.damaged = False
@@ -112,7 +110,11 @@ class Machine:
         self.rate = 1.0
         self.wall_offset_ms = 0
         self.joins: tuple[int, ...] = ()
-        """Node ids through which it joins when its disk is empty; asked first when it may begin a cluster."""
+        """Node ids through which it joins when its disk is empty; asked first when it may begin a cluster. With data they
+        are hints where members are. Their addresses are those of the moment when it starts."""
+        self.hinted = True
+        """Whether it is told where the others are when it starts with data."""
+        self.addresses: tuple[Endpoint, ...] = ()
         self.learner = False
         self.bootstrap = False
         """It may begin a cluster: at once without `joins`, otherwise once all of those know of none (`single = true`)."""
@@ -135,6 +137,7 @@ class Machine:
             return True
         world = self.world
         self.lives += 1
+        self.addresses = tuple(world.endpoint(i) for i in self.joins)
         disk = Disk(os.path.join(world.base, f"{self.node_id}-{self.lives}"))
         os.mkdir(disk.root, 0o700)
         write_image(disk.root, self.image or {})
@@ -148,7 +151,7 @@ class Machine:
         loop.on_last_step = lambda name: self._killed_while_opening(loop, disk, name)
         try:
             begins = self.bootstrap and not self.joins
-            data = loop.enter(lambda: _open_data(disk.root, self.node_id, endpoint_of(self.node_id), begins))
+            data = loop.enter(lambda: _open_data(disk.root, self.node_id, self.endpoint, begins))
         except FatalError as error:
             world.note(f"node {self.node_id} refuses to start: {type(error).__name__}: {error}")
             world.witness.count("starts refused")
@@ -180,7 +183,7 @@ class Machine:
         )
         resources = ReplicaResources(
             settings=RaftSettings(
-                endpoint=endpoint_of(self.node_id),
+                endpoint=self.endpoint,
                 heartbeat_ms=tuning.heartbeat_ms,
                 election_timeout_min_ms=tuning.election_timeout_min_ms,
                 election_timeout_max_ms=tuning.election_timeout_max_ms,
@@ -189,6 +192,7 @@ class Machine:
                 snapshot_chunk_size_bytes=tuning.snapshot_chunk_size_bytes,
                 install_snapshot_timeout_ms=tuning.install_snapshot_timeout_ms,
                 state_log=STATE_LOG_LIMITS,
+                hints=self.addresses if self.hinted else (),
             ),
             directory=data.directory,
             machine=data.machine,
@@ -212,7 +216,7 @@ class Machine:
 
     async def _serve(self, process: Process) -> None:
         """As `MetaNode` does: listen, begin or join, register."""
-        endpoint = endpoint_of(self.node_id)
+        endpoint = self.endpoint
         consensus = process.consensus
         await consensus.start(endpoint.addr, endpoint.port)
         consensus.load_snapshots()
@@ -225,7 +229,7 @@ class Machine:
                     node=node,
                     incarnation=process.data.directory.identity.incarnation,
                     learner=self.learner,
-                    addresses=[str(endpoint_of(i)) for i in self.joins],
+                    addresses=[str(address) for address in self.addresses],
                     clock=self.world.clock,
                     timeout_ms=JOIN_TIMEOUT_MS,
                 )
@@ -244,7 +248,7 @@ class Machine:
         return await begin_or_find(
             consensus=process.consensus,
             node=node,
-            addresses=[str(endpoint_of(i)) for i in self.joins],
+            addresses=[str(address) for address in self.addresses],
             forced=False,
             clock=self.world.clock,
             waiting=lambda text: self.world.note(f"node {self.node_id} waits: {text}"),
@@ -301,6 +305,15 @@ class Machine:
         self.damaged = False
         self.world.witness.emptied(self.node_id)
 
+    def move(self) -> None:
+        """Give a stopped machine another address, where it will listen from its next start on."""
+        if self.process is not None:
+            raise AssertionError(f"node {self.node_id} runs: its address cannot be changed")
+        self.moves += 1
+        self.endpoint = Endpoint(f"node-{self.node_id}-{self.moves}", endpoint_of(self.node_id).port)
+        self.world.note(f"node {self.node_id} moves to {self.endpoint}")
+        self.world.witness.count("moves to another address")
+
     def abandon(self) -> None:
         """Release everything at the end of the history."""
         process, self.process = self.process, None
@@ -353,11 +366,8 @@ class Machine:
     # ------------------------------------------------------------------ for the parts
 
     def _job_seconds(self, name: str) -> float:
-        world, faults = self.world, self.faults
-        seconds = world.tuning.sync_seconds * (0.5 + world.source.random())
-        if world.scheduler.now < faults.slow_until:
-            seconds += faults.slow_seconds
-        return max(seconds, faults.stalls.get(name, 0.0) - world.scheduler.now)
+        world = self.world
+        return self.faults.delayed(name, world.scheduler.now, world.tuning.sync_seconds * (0.5 + world.source.random()))
 
     def _killed_while_opening(self, loop: SimulatedLoop, disk: Disk, name: str) -> None:
         source = self.world.source

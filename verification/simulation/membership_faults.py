@@ -7,7 +7,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from metasrv.model.errors import RequestError
-from verification.simulation.machine import Machine, Process, endpoint_of
+from verification.simulation.machine import Machine, Process
 from verification.simulation.nemesis import Inflict, Nemesis
 
 _ATTEMPTS = 6
@@ -32,7 +32,7 @@ async def _ask_somebody(nemesis: Nemesis, source: random.Random, call: Callable[
 
 async def _leave(nemesis: Nemesis, source: random.Random, node_id: int) -> bool:
     """As `metactl leave`: any node, one hop to the leader."""
-    target = endpoint_of(nemesis.any(source).node_id)
+    target = nemesis.any(source).endpoint
 
     async def call(process: Process) -> None:
         await process.consensus.forwarding.leave(target, node_id, _TIMEOUT_MS, hops=1)

@@ -104,8 +104,18 @@ class Nemesis:
         if machine.process is not None:
             machine.process.loop.steps_left = None
             machine.process.loop.resume()
+            if self._misled(machine):  # the operator corrects its `join`
+                machine.kill()
+                machine.start()
         elif not machine.removed:
             machine.start()
+
+    def _misled(self, machine: Machine) -> bool:
+        """Whether an empty node waits to join, and every address that it was given is out of date."""
+        process = machine.process
+        if process is None or process.joined or process.consensus.replica.engine.membership().voters:
+            return False
+        return not {self.cluster.endpoint(i) for i in machine.joins}.intersection(machine.addresses)
 
     # ------------------------------------------------------------------ the operator
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from verification.simulation.address_faults import ADDRESS_FAULTS
 from verification.simulation.disk_faults import DISK_FAULTS
 from verification.simulation.identity_faults import IDENTITY_FAULTS
 from verification.simulation.machine import Tuning
@@ -32,6 +33,7 @@ FAULTS: dict[str, Inflict] = {
     **WIRE_FAULTS,
     **IDENTITY_FAULTS,
     **STALL_FAULTS,
+    **ADDRESS_FAULTS,
 }
 
 FORMATION_SHARE = 0.03
@@ -52,6 +54,9 @@ _STALL_SHARE = 0.1
 _STALL_FROM = 300
 _LONG_FAULTS = {"deaf leader": 1.8, **dict.fromkeys(STALL_FAULTS, max(STALL_SECONDS) + 0.3)}
 """Seconds that a history goes on after such a fault at least."""
+_ADDRESS_SHARE = 0.15
+"""Share of histories in which nodes move, drawn apart as well."""
+_ADDRESS_FROM = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +108,7 @@ def make_plan(seed: int) -> Plan:
     drawn = _faults(random.Random(f"{seed}/faults"), count, seconds) + _faults_apart(wire_source, seconds)
     drawn += _identity_faults(random.Random(f"{seed}/identity"), seconds)
     drawn += _stall_faults(random.Random(f"{seed}/stalls"), seconds)
+    drawn += _address_faults(random.Random(f"{seed}/address"), seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
     seconds = long_enough(seconds, faults)
     forms = source.random() < FORMATION_SHARE
@@ -126,7 +132,8 @@ def _wire(source: random.Random) -> Wire:
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Random kinds at random times; often one kind several times, as faults of one kind find more together."""
-    kinds = sorted(FAULTS.keys() - set(_DRAWN_APART) - IDENTITY_FAULTS.keys() - STALL_FAULTS.keys())
+    apart = {*_DRAWN_APART, *IDENTITY_FAULTS, *STALL_FAULTS, *ADDRESS_FAULTS}
+    kinds = sorted(FAULTS.keys() - apart)
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
     return [PlannedFault(i, kind, seconds * 0.9 * source.random()) for i, kind in enumerate(chosen)]
@@ -149,6 +156,13 @@ def _stall_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
         return []
     kind = source.choice(sorted(STALL_FAULTS))
     return [PlannedFault(_STALL_FROM, kind, seconds * (0.3 + 0.7 * source.random()))]
+
+
+def _address_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
+    if source.random() >= _ADDRESS_SHARE:
+        return []
+    kind = source.choice(sorted(ADDRESS_FAULTS))
+    return [PlannedFault(_ADDRESS_FROM, kind, seconds * 0.9 * source.random())]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

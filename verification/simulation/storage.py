@@ -35,6 +35,12 @@ class DiskFaults:
     state_full: int = 0
     """How many of the next entries find the disk full when they are applied."""
 
+    def delayed(self, name: str, now: float, seconds: float) -> float:
+        """How long a job takes that begins now, and takes `seconds` on a disk that is well."""
+        if now < self.slow_until:
+            seconds += self.slow_seconds
+        return max(seconds, self.stalls.get(name, 0.0) - now)
+
 
 class SimulatedStorage:
     """Implements `Storage` for one process."""

@@ -14,7 +14,6 @@ from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.dialled_connection import DialledConnection
 from metasrv.raft.peers.handshake import LocalIdentity, Role
 from metasrv.raft.peers.security import PeerSecurity
-from verification.simulation.machine import endpoint_of
 from verification.simulation.nemesis import Inflict, Nemesis
 from verification.simulation.network import Weather
 from verification.simulation.network_faults import under_weather
@@ -24,6 +23,8 @@ from verification.simulation.streams import SimulatedStream, Streams
 from verification.simulation.world import Wire
 
 _STRANGER_MACHINE = 0
+_NOWHERE = Endpoint("nowhere", 28103)
+"""Where a stranger says that the member is."""
 _WRONG_SECRET = b"a guess"
 _STAY_SECONDS = 0.05
 
@@ -68,7 +69,7 @@ async def strangers(nemesis: Nemesis, source: random.Random) -> None:
     for _ in range(source.randint(1, 8)):
         stranger = _Stranger(nemesis, source)
         course = source.choice((stranger.says_anything, stranger.goes_silent, stranger.pretends))
-        task = asyncio.create_task(course(endpoint_of(nemesis.any(source).node_id)))
+        task = asyncio.create_task(course(nemesis.any(source).endpoint))
         await asyncio.sleep(0.1 * source.random())
         if source.random() < 0.3:
             task.cancel()
@@ -113,7 +114,7 @@ class _Stranger:
         source, cluster = self._source, self._nemesis.cluster
         node_id = source.choice(sorted(cluster.machines))
         cluster_id = source.choice((None, OTHER_CLUSTER)) if demands_proof(cluster.wire.security) else OTHER_CLUSTER
-        identity = LocalIdentity(node_id, STRANGER_INCARNATION, endpoint_of(node_id), cluster_id)
+        identity = LocalIdentity(node_id, STRANGER_INCARNATION, _NOWHERE, cluster_id)
         security = PeerSecurity(source.choice((None, _WRONG_SECRET)), strict=False)
         made: list[DialledConnection] = []
 

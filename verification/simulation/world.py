@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from metasrv.model.commands import Reply
 from metasrv.model.entries import Entry
-from metasrv.model.types import LogId
+from metasrv.model.types import Endpoint, LogId
 from metasrv.raft.log.format import PendingWrite
 from verification.simulation.loop import SimulatedClock
 from verification.simulation.network import Network
@@ -50,6 +50,11 @@ class Wire:
     """A connection pauses when more bytes wait besides; None for the product's own limit."""
     splits: float = 0.0
     """Share of writes that arrive in two pieces."""
+
+
+def endpoint_of(node_id: int) -> Endpoint:
+    """Where a node's machine is at first."""
+    return Endpoint(f"node-{node_id}", 28103)
 
 
 class Witness(Protocol[P_contra]):
@@ -105,6 +110,10 @@ class World(Protocol[P]):
 
     @property
     def witness(self) -> Witness[P]: ...
+
+    def endpoint(self, node_id: int) -> Endpoint:
+        """Where the node's machine is, and listens for peers when it runs."""
+        ...
 
     def note(self, text: str) -> None:
         """A line of the trace."""

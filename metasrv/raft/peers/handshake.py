@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, NamedTuple, TypeVar
 
@@ -70,6 +70,8 @@ class RemoteIdentity:
     incarnation: str
     endpoint: Endpoint
     cluster_id: str | None
+    proven: bool = True
+    """False for a caller that was let in without a proof although the node that accepted it holds a secret."""
 
 
 class Agreement(NamedTuple):
@@ -169,6 +171,7 @@ class AcceptorHandshake:
                 raise AuthenticationError(f"node id {own.node_id} is in use by this node; give each node its own id")
             if self._role is Role.PEER:
                 raise AuthenticationError(f"node {own.node_id} dialled itself; check its raft address")
+        self._remote = replace(caller, proven=not self.unproven)
         return self._remote, self._role
 
     def welcome(self) -> tuple[bytes, Agreement]:

@@ -11,9 +11,9 @@ from grpc.aio import AioRpcError, Metadata
 
 from metasrv.client.answers import upsert_reply_of, watch_event_of
 from metasrv.client.caller import _Retries
-from metasrv.client.connection import CallFailedError
+from metasrv.client.connection import CallFailedError, ClusterPin
 from metasrv.client.endpoints import Endpoints
-from metasrv.client.outcomes import TokenRefusedError, outcome_of
+from metasrv.client.outcomes import OtherClusterError, Outcome, TokenRefusedError, outcome_of
 from metasrv.client.transaction import Transaction, upsert_request
 from metasrv.model import commands as c
 from metasrv.model import errors
@@ -98,6 +98,33 @@ async def test_the_reason_is_what_a_server_said_and_not_that_the_last_one_said_n
         await until_it_gives_up()
     with pytest.raises(errors.NotDoneError, match="d"):
         await _Retries(Endpoints(["a:1"]), 0.0).pause_or_raise(asked, silent)
+
+
+# ----------------------------------------------------------------------------- clusters
+
+
+def test_the_first_cluster_that_is_named_is_kept_and_another_is_an_error() -> None:
+    pin = ClusterPin()
+    pin.check("upstream:1", None)  # a server that names none pins nothing
+    pin.check("a:1", "first")
+    pin.check("b:1", "first")
+    pin.check("upstream:1", None)
+    with pytest.raises(CallFailedError, match="c:1 belongs to cluster second, this client to cluster first") as caught:
+        pin.check("c:1", "second")
+    assert isinstance(caught.value.outcome.error, OtherClusterError)
+    assert isinstance(caught.value.outcome.error, errors.NotDoneError)
+    assert pin.cluster_id == "first"
+    with pytest.raises(CallFailedError):
+        ClusterPin("given").check("a:1", "first")
+
+
+async def test_another_cluster_is_told_to_the_caller_at_once_and_the_next_call_goes_elsewhere() -> None:
+    endpoints = Endpoints(["a:1", "b:1"])
+    asked: Any = _Asked()
+    other = CallFailedError(Outcome(OtherClusterError("a:1 belongs to cluster second"), None))
+    with pytest.raises(OtherClusterError):
+        await _Retries(endpoints, 5.0).pause_or_raise(asked, other)
+    assert endpoints.current == "b:1"
 
 
 # ----------------------------------------------------------------------------- endpoints

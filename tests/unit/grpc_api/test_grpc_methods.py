@@ -60,6 +60,16 @@ async def test_the_handshake_says_what_the_node_is_called(tmp_path: Path, host: 
     assert call.initial == (None if host is None else {m.NODE_METADATA_KEY: "meta1:0"})
 
 
+async def test_handshake_watch_and_export_name_the_cluster_once_there_is_one(bench: MethodBench) -> None:
+    login = pb.HandshakeRequest(payload=pb.BasicAuth(username="root").SerializeToString())
+    assert (await bench.call(m.HANDSHAKE, login)).initial is None
+    bench.context.machine.set_cluster_id("c0ffee")
+    for method, request in ((m.HANDSHAKE, login), (m.EXPORT_V1, pb.ExportRequest())):
+        call = await bench.call(method, request)
+        assert call.initial == {m.CLUSTER_METADATA_KEY: "c0ffee"}
+        assert call.sent
+
+
 @pytest.mark.parametrize("version", [0, MIN_CLIENT_VERSION.digit, SERVER_VERSION.digit, 2**64 - 1])
 async def test_clients_from_the_oldest_on_are_let_in(bench: MethodBench, version: int) -> None:
     assert (await bench.handshake(version=version)).payload

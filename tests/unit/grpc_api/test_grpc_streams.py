@@ -58,9 +58,10 @@ def shown(response: pb.WatchResponse) -> tuple[str, bytes | None, bytes | None, 
 
 
 async def test_a_watch_starts_at_once_and_shows_changes_in_order(bench: MethodBench) -> None:
+    bench.machine.set_cluster_id("c0ffee")
     watch = OpenWatch(bench, key="a", key_end="c")
     await asyncio.sleep(0)
-    assert watch.call.initial == {}
+    assert watch.call.initial == {m.CLUSTER_METADATA_KEY: "c0ffee"}
     await bench.put("a", b"1")
     await bench.put("c", b"out of range")
     await bench.transact(

@@ -54,6 +54,9 @@ class Leader:
             raise NotLeaderError(self.leader_id)
         return Place(node_id in self.members, None if incarnation == "gone" else NODE.endpoint)
 
+    def places(self) -> dict[int, Endpoint]:
+        return {1: Endpoint("::1", 28103), 2: NODE.endpoint}
+
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         del timeout_ms
         self.members.add(request.node.node_id)
@@ -93,6 +96,8 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert await asking.wall_ms(2, 100) == 1_700_000_000_123
     assert await asking.place(2, 1, "directory", 100, hops=1) == Place(True, NODE.endpoint)
     assert await asking.place(2, 9, "gone", 100, hops=1) == Place(False, None)
+    places = await asking.places(NODE.endpoint, 100)
+    assert list(places.items()) == [(1, Endpoint("::1", 28103)), (2, NODE.endpoint)], "what it says of itself comes last"
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}

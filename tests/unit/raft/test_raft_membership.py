@@ -23,6 +23,7 @@ from metasrv.model.errors import (
 )
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint, LogId, Node
+from metasrv.raft.address_changes import at_registered
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.messages import AppendReply, LeaderPing
 from metasrv.raft.id_holders import IdHolders
@@ -48,6 +49,7 @@ class _Changes:
         self.bench = bench
         self.applied = applied
         self.proposed: list[c.Command] = []
+        self.registered: dict[int, Node] = {}
         self.changes = self.another()
 
     def another(self) -> MembershipChanges:
@@ -65,11 +67,12 @@ class _Changes:
             holders=IdHolders(
                 clock=self.bench.clock,
                 engine=self.bench.engine,
-                registered=lambda _node_id: None,
+                registered=self.registered.get,
                 directory_of=lambda _node_id: None,
                 last_contact=lambda _node_id: None,
                 election_timeout_max_seconds=0.6,
             ),
+            registered=self.registered.get,
         )
 
     async def _free(self) -> None:
@@ -294,6 +297,55 @@ async def test_a_new_leader_gives_every_holder_of_an_id_time_to_be_heard(tmp_pat
     with pytest.raises(MembershipError, match="id 3 is in use"):
         await _join(leading, 3, "another directory")
     assert set(leading.bench.engine.membership().voters) == {1, 2, 3}
+
+
+async def test_a_node_that_is_admitted_again_at_another_address_is_registered_and_dialled_there(tmp_path: Path) -> None:
+    """Its record was kept, so that it was dialled at the old address for ever (R15)."""
+    leading = _leading(tmp_path)
+    leading.registered[3] = Node(3, member(3).endpoint, "", None)
+    leading.bench.clock.advance(_SILENCE_SECONDS)
+    moved = Node(3, Endpoint("127.0.0.1", 30_003), "", None)
+    joining = asyncio.create_task(leading.changes.join(JoinRequest(moved, "another directory", False), 5_000))
+    await _learns(leading, 3, "another directory")
+    assert leading.proposed == [c.AddNode(moved, True)]
+    assert leading.bench.engine.membership().learners[3].endpoint == moved.endpoint
+    joining.cancel()
+
+
+async def test_a_learner_that_asks_from_another_address_is_moved_there_and_catches_up(tmp_path: Path) -> None:
+    """The first join had a wrong address, and the second one changed nothing (R15)."""
+    leading = _leading(tmp_path)
+    engine = leading.bench.engine
+    first = _join(leading, 4, "directory-4")
+    await _learns(leading, 4, "directory-4")
+    leading.registered[4] = Node(4, member(4).endpoint, "", None)
+    corrected = Node(4, Endpoint("127.0.0.1", 30_004), "", None)
+    second = asyncio.create_task(leading.changes.join(JoinRequest(corrected, "directory-4", True), 5_000))
+    await _until(lambda: engine.membership().learners[4].endpoint == corrected.endpoint)
+    leading.applied = leading.bench.store.last_index
+    await second
+    assert leading.proposed[-1] == c.AddNode(corrected, True)
+    leading.registered[4] = corrected
+    entries = leading.bench.store.last_index
+    await leading.changes.join(JoinRequest(corrected, "directory-4", True), 5_000)
+    assert leading.bench.store.last_index == entries, "asking once more changes nothing"
+    first.cancel()
+
+
+async def test_a_leave_waits_for_a_change_of_addresses_instead_of_failing(tmp_path: Path) -> None:
+    leading = _leading(tmp_path)
+    engine = leading.bench.engine
+    nodes = {3: Node(3, Endpoint("127.0.0.1", 30_003), "", None)}
+    moving = asyncio.create_task(leading.changes.move(lambda now: at_registered(now, nodes), 5_000))
+    await _until(lambda: engine.membership().voters[3].endpoint == nodes[3].endpoint)
+    assert engine.membership().voters[1] == member(1), "who is not registered stays where he is"
+    leaving = asyncio.create_task(leading.changes.leave(1, 5_000))
+    await asyncio.sleep(0)
+    leading.applied = leading.bench.store.last_index
+    await moving
+    await _until(lambda: 1 not in engine.membership())
+    leading.applied = leading.bench.store.last_index
+    await leaving
 
 
 async def _until(condition: Callable[[], bool]) -> None:
