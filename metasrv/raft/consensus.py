@@ -90,6 +90,10 @@ class RaftConsensus:
         """Have `callback` called with the error that stops consensus for good."""
         self.replica.driver.on_fatal = callback
 
+    def fail(self, error: FatalError) -> None:
+        """Stop consensus for good: what is asked from now on is refused."""
+        self.replica.driver.fail(error)
+
     async def hand_over(self, timeout_ms: int) -> bool:
         """Move leadership away before stopping; True when another node leads or none was needed."""
         return await self._transfer.hand_over(timeout_ms)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from metasrv.model.errors import DataDamagedError, RequestError
 from metasrv.process.standard_streams import write_now
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
@@ -97,6 +100,45 @@ async def test_a_pipe_that_nobody_reads_holds_up_neither_the_node_nor_its_log_no
     finally:
         os.close(descriptor)
     assert any("Databend Metasrv shutdown" in file.read_text("utf-8") for file in directory.glob("*.log"))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "node.json", "df_meta/V004/state/state.db", "df_meta/V004/log/raft.db", "df_meta/V004/log/raft.db-wal"]
+)
+async def test_a_file_that_is_removed_under_a_running_node_stops_it_with_a_sentence(
+    start_cluster: StartCluster, name: str
+) -> None:
+    cluster: ProcessCluster = start_cluster(1)
+    cluster.start(1)
+    assert await serves(cluster)
+    path = cluster.nodes[1].raft_dir / name
+    path.rename(path.with_name(f"{path.name}.aside"))
+    assert await cluster.wait_exit(1, timeout_s=10) == DataDamagedError.exit_code, cluster.logs()
+    last = cluster.nodes[1].output().splitlines()[-1]
+    assert "removed or replaced while this node runs" in last
+    assert str(path) in last
+    assert "Traceback" not in cluster.nodes[1].output()
+
+
+async def test_a_cluster_goes_on_when_the_leader_s_files_are_removed_and_no_acknowledged_write_is_lost(
+    start_cluster: StartCluster,
+) -> None:
+    cluster: ProcessCluster = start_cluster(3)
+    leader = await cluster.boot()
+    acknowledged: set[str] = set()
+    shutil.rmtree(cluster.nodes[leader].raft_dir)
+    async with cluster.client() as client:
+        number = 0
+        while cluster.nodes[leader].is_running:
+            number += 1
+            with contextlib.suppress(RequestError):
+                await client.upsert(f"k/{number:05}", b"v")
+                acknowledged.add(f"k/{number:05}")
+        await cluster.wait_for_leader()
+        assert await cluster.wait_exit(leader) == DataDamagedError.exit_code
+        await client.upsert("after", b"v")
+        assert acknowledged <= {key for key, _ in await client.list_prefix("k/")}
+    assert len(acknowledged) > 0
 
 
 def run_server(*arguments: str, redirections: str = "") -> subprocess.CompletedProcess[str]:
