@@ -38,6 +38,7 @@ class Client:
         tls_server_name: str | None = None,
     ) -> None:
         self._runner = asyncio.Runner()
+        self._closed = False
 
         async def make() -> AsyncClient:
             return AsyncClient(
@@ -68,6 +69,7 @@ class Client:
         try:
             self._run(self._client.close())
         finally:
+            self._closed = True
             self._runner.close()
 
     # ------------------------------------------------------------------------- reads and writes
@@ -144,4 +146,5 @@ class Client:
             while (item := self._run(following())) is not _END:
                 yield item
         finally:
-            self._run(items.aclose())
+            if not self._closed:  # the end of the loop has closed what was left unread
+                self._run(items.aclose())
