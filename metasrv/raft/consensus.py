@@ -205,7 +205,7 @@ class RaftConsensus:
 
     async def trigger_snapshot(self) -> None:
         self._refuse_if_stopping()
-        self.replica.snapshots.build(self.replica.machine.last_applied.index)
+        self.replica.snapshots.request(self.replica.machine.last_applied.index)
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
         voter_ids = sorted(self.replica.engine.membership().voters)
