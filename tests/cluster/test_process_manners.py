@@ -120,6 +120,22 @@ async def test_a_file_that_is_removed_under_a_running_node_stops_it_with_a_sente
     assert "Traceback" not in cluster.nodes[1].output()
 
 
+async def test_a_write_ahead_log_that_is_removed_costs_nothing_when_the_node_stops_by_itself(
+    start_cluster: StartCluster,
+) -> None:
+    """The files stay open until the stop, which moves what they hold into the databases."""
+    cluster: ProcessCluster = start_cluster(1)
+    cluster.start(1)
+    assert await serves(cluster)
+    for name in ("df_meta/V004/state/state.db-wal", "df_meta/V004/log/raft.db-wal"):
+        (cluster.nodes[1].raft_dir / name).unlink()
+        assert await cluster.wait_exit(1, timeout_s=10) == DataDamagedError.exit_code, cluster.logs()
+        cluster.start(1)
+        await cluster.wait_for_leader()
+        async with cluster.node_client(1) as client:
+            assert list(await client.list_prefix("k")) == ["k"]
+
+
 async def test_a_cluster_goes_on_when_the_leader_s_files_are_removed_and_no_acknowledged_write_is_lost(
     start_cluster: StartCluster,
 ) -> None:
