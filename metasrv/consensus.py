@@ -80,7 +80,7 @@ class Consensus(Protocol):
         ...
 
     async def trigger_snapshot(self) -> None:
-        """Start writing a snapshot file in the background; no effect while one is being written."""
+        """Have a snapshot file written in the background, as soon as there is a state; no effect while one is written."""
         ...
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.control import control_router
 from metasrv.admin.guard import Guard
+from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.problem import install_error_handlers
@@ -35,6 +36,7 @@ def create_app(context: NodeContext) -> FastAPI:
         redirect_slashes=False,
     )
     install_error_handlers(app)
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, context=context)
     monitor = HealthMonitor(context)
     app.include_router(health_router(monitor))

@@ -9,8 +9,10 @@ Nothing is proxied to the leader, and nothing here waits. Runs on the event loop
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
+from metasrv.admin.compression import compressed
 from metasrv.admin.config_view import config_dump
 from metasrv.admin.problem import fault
 from metasrv.admin.responses import JsonResponse, TextResponse, codes
@@ -37,10 +39,10 @@ def cluster_router(context: NodeContext) -> APIRouter:
     @router.get(
         "/v1/cluster/state", response_model=StatusSchema, operation_id="state", deprecated=True, responses=STOPPED
     )
-    async def status() -> JsonResponse | TextResponse:
+    async def status(request: Request) -> Response:
         """The status of this node at this instant."""
         try:
-            return JsonResponse(status_view(context))
+            return compressed(request, JsonResponse(status_view(context)))
         except MetasrvError as error:
             return fault(500, f"Failed to get status: {error}")
 

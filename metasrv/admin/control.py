@@ -42,10 +42,10 @@ def control_router(context: NodeContext) -> APIRouter:
         SNAPSHOT_PATH,
         operation_id="triggerSnapshot",
         response_model=None,
-        responses=codes(ok="`null`: started, or one is being written", s500="the node is stopping"),
+        responses=codes(ok="`null`: begun, being written, or to be begun", s500="the node is stopping"),
     )
     async def trigger_snapshot() -> JsonResponse:
-        """Start a snapshot of this node and answer at once, even while one is being written."""
+        """Start a snapshot of this node and answer at once, even while one is being written or nothing is applied yet."""
         await context.consensus.trigger_snapshot()
         return JsonResponse(None)
 

@@ -56,7 +56,7 @@ def health_router(monitor: HealthMonitor) -> APIRouter:
 
 
 def _add_probe(router: APIRouter, probe: str, names: tuple[str, ...], take: Callable[[], Awaitable[list[Check]]]) -> None:
-    """Add the routes of one probe, for all its checks and for each alone; HEAD too, which load balancers send."""
+    """Add the routes of one probe, for all its checks and for each alone."""
 
     async def whole(request: Request) -> TextResponse:
         return await _answer(request, probe, await take())
@@ -80,13 +80,11 @@ def _add_probe(router: APIRouter, probe: str, names: tuple[str, ...], take: Call
     router.add_api_route(
         f"/{probe}", whole, methods=["GET"], operation_id=probe, description=f"{purpose} Every check.", **common
     )
-    router.add_api_route(f"/{probe}", whole, methods=["HEAD"], include_in_schema=False)
     described = {**FAILING, **UNKNOWN_CHECK}
     one = {**common, "responses": described, "openapi_extra": {"parameters": single_parameters}}
     alone = f"{purpose} One check alone."
     path = f"/{probe}/{{check}}"
     router.add_api_route(path, single, methods=["GET"], operation_id=f"{probe}Check", description=alone, **one)
-    router.add_api_route(path, single, methods=["HEAD"], include_in_schema=False)
 
 
 async def _answer(request: Request, probe: str, checks: list[Check]) -> TextResponse:

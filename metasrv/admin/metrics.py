@@ -6,7 +6,9 @@ Made from the node's status at the time of the request. Runs on the event loop.
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
+from metasrv.admin.compression import compressed
 from metasrv.admin.responses import TextResponse, codes
 from metasrv.node.context import NodeContext
 from metasrv.node.health import HealthMonitor
@@ -19,7 +21,7 @@ def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
 
     @router.get("/v1/metrics", response_class=TextResponse, operation_id="metrics", responses=page)
     @router.get("/metrics", response_class=TextResponse, operation_id="metricsAlias", responses=page)
-    async def metrics(request: Request) -> TextResponse:
+    async def metrics(request: Request) -> Response:
         """Prometheus text, or OpenMetrics for readers that accept nothing else."""
         await monitor.liveness()
         await monitor.readiness()
@@ -27,6 +29,6 @@ def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
         status = context.consensus.status()
         accept = request.headers.get("accept")
         body, content_type = context.metrics.render(status, context.machine.watches.count, accept)
-        return TextResponse(body, headers={"Content-Type": content_type})
+        return compressed(request, TextResponse(body, headers={"Content-Type": content_type}))
 
     return router

@@ -17,6 +17,9 @@ from metasrv.model.errors import MetasrvError
 
 logger = logging.getLogger(__name__)
 
+ALLOWED = {"Allow": "GET, HEAD"}
+"""What every route allows."""
+
 
 def install_error_handlers(app: FastAPI) -> None:
     """Make every fault of `app` a bare text."""
@@ -35,7 +38,8 @@ async def _http_error(_request: Request, error: Exception) -> TextResponse:
     if not isinstance(error, HTTPException):
         return await _unknown_error(_request, error)
     text = HTTPStatus(error.status_code).phrase.lower() if error.status_code in (404, 405) else str(error.detail)
-    return TextResponse(text, status_code=error.status_code, headers=error.headers)
+    headers = ALLOWED if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    return TextResponse(text, status_code=error.status_code, headers=headers)
 
 
 async def _validation_error(_request: Request, error: Exception) -> TextResponse:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 from metasrv import __version__
 from metasrv.cli import ctl_admin, ctl_grpc
+from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import MetasrvError
 
 GRPC_ADDRESS_DEFAULT = "127.0.0.1:9191"
 GRPC_ADDRESS_VARIABLE = "METASRV_GRPC_API_ADDRESS"
-ADMIN_ADDRESS_DEFAULT = "127.0.0.1:28002"
-ADMIN_ADDRESS_SNAPSHOT_DEFAULT = "127.0.0.1:28101"
-"""Upstream's default for `trigger-snapshot` alone."""
+ADMIN_ADDRESS_DEFAULT = f"127.0.0.1:{ctl_admin.ADMIN_PORT}"
 EXPORT_CHUNK_SIZE_DEFAULT = 32
 BENCH_CONNECTIONS_DEFAULT = 10_000
 
@@ -46,6 +45,21 @@ class _HelpFormatter(argparse.HelpFormatter):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    prepare_streams()
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            finish_output()  # also of a help text, which ends the program with SystemExit
+    except BrokenPipeError:
+        drop_output()  # the reader (`head`, perhaps) has enough
+        return EXIT_DONE
+    except OSError as error:
+        drop_output()
+        return _failed(f"standard output cannot be written: {error.strerror or error}")
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     namespace = parser.parse_args(arguments)
     level = logging.getLevelNamesMapping().get(namespace.log_level.upper(), logging.WARNING)
@@ -61,19 +75,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(command: Command, namespace: argparse.Namespace) -> int:
+    """Run it; every failure is one sentence on stderr and an exit code. What stdout does not take raises OSError."""
     try:
         command(namespace)
-        sys.stdout.flush()
-    except MetasrvError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return EXIT_FAILED
-    except BrokenPipeError:
-        # The reader (`head`, perhaps) has closed the pipe. Nothing more may be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except MetasrvError as error:
+        return _failed(str(error))
+    except UnicodeError as error:
+        return _failed(f"the command line holds text that is not UTF-8: {error}")
     return EXIT_DONE
+
+
+def _failed(sentence: str) -> int:
+    note(f"Error: {sentence}")
+    return EXIT_FAILED
 
 
 # ----------------------------------------------------------------------------- the command line
@@ -148,13 +164,7 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
         metavar="SECONDS",
         help=f"wait until the leadership has arrived, {ctl_admin.TRANSFER_WAIT_SECONDS_DEFAULT} s by default",
     )
-    _add_admin_command(
-        commands,
-        "trigger-snapshot",
-        ctl_admin.trigger_snapshot,
-        "write a snapshot file on a node",
-        ADMIN_ADDRESS_SNAPSHOT_DEFAULT,
-    )
+    _add_admin_command(commands, "trigger-snapshot", ctl_admin.trigger_snapshot, "write a snapshot file on a node")
     _add_admin_command(commands, "list-features", ctl_admin.list_features, "list features and which are on")
     feature = _add_admin_command(commands, "set-feature", ctl_admin.set_feature, "turn a feature on or off")
     feature.add_argument("--feature", required=True, metavar="NAME")
@@ -186,15 +196,16 @@ def _add_grpc_flags(parser: argparse._ActionsContainer, address: str) -> None:
 
 
 def _add_admin_command(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    command: Command,
-    text: str,
-    address: str = ADMIN_ADDRESS_DEFAULT,
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, command: Command, text: str
 ) -> argparse.ArgumentParser:
     parser = _add_command(commands, name, text)
     parser.set_defaults(command=command)
-    parser.add_argument("--admin-api-address", default=address, metavar="HOST:PORT", help=f"default {address}")
+    parser.add_argument(
+        "--admin-api-address",
+        default=ADMIN_ADDRESS_DEFAULT,
+        metavar="HOST:PORT",
+        help=f"default {ADMIN_ADDRESS_DEFAULT}",
+    )
     parser.add_argument("--admin-tls-ca-file", metavar="FILE", help="authority of the server's certificate; enables TLS")
     return parser
 

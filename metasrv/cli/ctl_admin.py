@@ -15,8 +15,14 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from metasrv.cli.output import pretty_json
+from metasrv.cli.terminal import show, show_text
 from metasrv.model.errors import InvalidRequestError, MetasrvError, NotDoneError
 
+ADMIN_PORT, UPSTREAM_ADMIN_PORT = 28101, 28002
+PORTS = (
+    f"the admin API of metasrv has port {ADMIN_PORT} unless it is configured otherwise, that of upstream "
+    f"{UPSTREAM_ADMIN_PORT}; --admin-api-address names another address"
+)
 TIMEOUT_SECONDS = 10.0
 TOKEN_VARIABLE = "METASRV_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 BODY_SIZE_BYTES_MAX = 64 * 1024 * 1024
@@ -64,6 +70,8 @@ class AdminClient:
             connection.request("GET", target, headers=self._headers)
             response = connection.getresponse()
             body = response.read(BODY_SIZE_BYTES_MAX).decode("utf-8", "replace")
+        except ConnectionRefusedError as error:
+            raise NotDoneError(f"nothing listens at {self._address}: {PORTS}") from error
         except (OSError, http.client.HTTPException) as error:
             raise NotDoneError(f"the admin API at {self._address} does not answer: {error}") from error
         finally:
@@ -103,11 +111,11 @@ def transfer_leader(arguments: argparse.Namespace) -> None:
     if arguments.to is not None:
         _require_voter(client, arguments.to)
     answer = client.json("/v1/ctrl/trigger_transfer_leader", _TRANSFER, to=arguments.to)
-    print(f"triggered leader transfer from {answer['from']} to {answer['to']}.")
-    print(f"voter ids: {answer['voter_ids']}", flush=True)
+    show(f"triggered leader transfer from {answer['from']} to {answer['to']}.")
+    show(f"voter ids: {answer['voter_ids']}", flush=True)
     if arguments.wait is not None:
         _wait_for_leader(client, int(answer["to"]), arguments.wait)
-        print(f"node {answer['to']} leads.")
+        show(f"node {answer['to']} leads.")
 
 
 def _require_voter(client: AdminClient, node_id: int) -> None:
@@ -131,18 +139,18 @@ def _wait_for_leader(client: AdminClient, node_id: int, timeout_seconds: int) ->
 
 def trigger_snapshot(arguments: argparse.Namespace) -> None:
     client_of(arguments).text("/v1/ctrl/trigger_snapshot")
-    print("triggered snapshot successfully.")
+    show("triggered snapshot successfully.")
 
 
 def list_features(arguments: argparse.Namespace) -> None:
-    print(pretty_json(client_of(arguments).json("/v1/features/list", _FEATURES)))
+    show_text(pretty_json(client_of(arguments).json("/v1/features/list", _FEATURES)))
 
 
 def set_feature(arguments: argparse.Namespace) -> None:
     answer = client_of(arguments).json("/v1/features/set", _FEATURES, feature=arguments.feature, enable=arguments.enable)
-    print("set-feature: Done; features:")
-    print(pretty_json(answer))
+    show("set-feature: Done; features:")
+    show_text(pretty_json(answer))
 
 
 def metrics(arguments: argparse.Namespace) -> None:
-    print(client_of(arguments).text("/v1/metrics"))
+    show_text(client_of(arguments).text("/v1/metrics"))

@@ -8,15 +8,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Iterator
 
 from metasrv.cli.output import debug_record, record_json, status_lines, upsert_line, watch_line
+from metasrv.cli.terminal import note, opened_for_writing, show
 from metasrv.client import Client
-from metasrv.model.errors import InvalidRequestError, RequestError, StorageError
+from metasrv.model.errors import InvalidRequestError, RequestError
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
-from metasrv.process.operating_system import sync_file
 from metasrv.state.format import prefix_end
 
 PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
@@ -52,13 +51,13 @@ def client_of(arguments: argparse.Namespace) -> Client:
 def status(arguments: argparse.Namespace) -> None:
     with client_of(arguments) as client:
         for line in status_lines(client.cluster_status()):
-            print(line)
+            show(line)
 
 
 def member_list(arguments: argparse.Namespace) -> None:
     with client_of(arguments) as client:
         for address in client.member_list():
-            print(address)
+            show(address)
 
 
 # ----------------------------------------------------------------------------- keys
@@ -66,37 +65,37 @@ def member_list(arguments: argparse.Namespace) -> None:
 
 def get(arguments: argparse.Namespace) -> None:
     with client_of(arguments) as client:
-        print(record_json(client.get(arguments.key)))
+        show(record_json(client.get(arguments.key)))
 
 
 def upsert(arguments: argparse.Namespace) -> None:
     with client_of(arguments) as client:
         # Bytes that are not UTF-8 arrive from the shell as surrogates; this gives them back as they were.
         reply = client.upsert(arguments.key, os.fsencode(arguments.value))
-        print(upsert_line(reply.prev, reply.result))
+        show(upsert_line(reply.prev, reply.result))
 
 
 def watch(arguments: argparse.Namespace) -> None:
     end = prefix_end(arguments.prefix) or LAST_KEY
     with client_of(arguments) as client:
         for event in client.watch(arguments.prefix, end, initial_flush=True):
-            print(watch_line(event), flush=True)
+            show(watch_line(event), flush=True)
 
 
 def keys_layout(arguments: argparse.Namespace) -> None:
     found = False
     with client_of(arguments) as client:
         for prefix, count in client.keys_layout(arguments.depth):
-            print(f"{prefix} {count}")
+            show(f"{prefix} {count}")
             found = True
     if not found:
-        _note("the node has no snapshot; `metactl trigger-snapshot` makes it write one")
+        note("the node has no snapshot; `metactl trigger-snapshot` makes it write one")
 
 
 def bench_client_num_conn(arguments: argparse.Namespace) -> None:
     """Open connections one by one and keep them all."""
     address, number = arguments.grpc_api_address, arguments.num
-    print(f"loop: connect to metasrv {address}, get_kv('foo'), do not drop the connection, num={number}")
+    show(f"loop: connect to metasrv {address}, get_kv('foo'), do not drop the connection, num={number}")
     with contextlib.ExitStack() as clients:
         for i in range(1, number + 1):
             client = clients.enter_context(client_of(arguments))
@@ -104,8 +103,8 @@ def bench_client_num_conn(arguments: argparse.Namespace) -> None:
                 result = f"Ok({debug_record(client.get('foo'))})"
             except RequestError as error:
                 result = f"Err({error})"
-            print(f"{i}-th: get_kv(foo): {result}")
-        print(f"bench completed: {number} connections created")
+            show(f"{i}-th: get_kv(foo): {result}")
+        show(f"bench completed: {number} connections created")
 
 
 # ----------------------------------------------------------------------------- export
@@ -113,38 +112,26 @@ def bench_client_num_conn(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """The state of a running node, as lines of JSON."""
-    _note(f"export from the node at {arguments.grpc_api_address}")
+    note(f"export from the node at {arguments.grpc_api_address}")
     with client_of(arguments) as client:
         _write(client.export(arguments.chunk_size), arguments.db)
 
 
 def _write(lines: Iterator[str], path: str) -> None:
-    """Write to stdout, or to a file that gets its name only once it is complete."""
+    """Write to stdout or to a file."""
     if not path:
         for number, line in enumerate(lines, 1):
-            sys.stdout.write(line + "\n")
+            show(line)
             _progress(number)
-        sys.stdout.flush()
         return
-    draft = f"{path}.part"
     number = 0
-    try:
-        with open(draft, "w", encoding="utf-8") as file:
-            for number, line in enumerate(lines, 1):
-                file.write(line + "\n")
-                _progress(number)
-            file.flush()
-            sync_file(file.fileno())
-        os.replace(draft, path)
-    except OSError as error:
-        raise StorageError(f"{path} could not be written: {error.strerror}") from error
-    _note(f"exported {number} lines to {path}")
+    with opened_for_writing(path) as file:
+        for number, line in enumerate(lines, 1):
+            file.write(line + "\n")
+            _progress(number)
+    note(f"exported {number} lines to {path}")
 
 
 def _progress(number: int) -> None:
     if number % PROGRESS_LINES == 0:
-        _note(f"exported {number} lines")
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
+        note(f"exported {number} lines")

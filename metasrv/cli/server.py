@@ -1,6 +1,7 @@
 """The `metasrv` program: parse, load the configuration, run one node, end with its exit code.
 
-Parsing and printing only; composes the node with its listeners. Exit codes: `metasrv.model.errors.FatalError`.
+Parsing, printing and signals only; composes the node with its listeners. What a running node prints is left out when
+standard output does not take it. Exit codes: `metasrv.model.errors.FatalError`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ from metasrv.node.joining import leave_cluster
 from metasrv.node.meta_node import MetaNode, ServiceFactory
 from metasrv.process.build_info import build_commit
 from metasrv.process.clock import SystemClock
-from metasrv.process.logs import start_logging
+from metasrv.process.logs import RunningLogs, start_logging
 from metasrv.process.open_files import open_files_warning, raise_open_files
 from metasrv.process.service_manager import ServiceManager
+from metasrv.process.standard_streams import STANDARD_ERROR, STANDARD_OUTPUT, open_missing_streams, say
 from metasrv.raft.forwarding import Forwarding
 from metasrv.raft.peers.one_shot import one_shot_transport
 
 logger = logging.getLogger("metasrv.server")
 
+SHOW_CONFIG = "show-config"
 SWITCH_INTERVAL_SECONDS = 0.001
 """A helper thread that computes (an export, a snapshot's check) gives the interpreter back to the event loop this soon.
 Python's default of five milliseconds, paid several times per write, would show in every write's latency."""
@@ -45,47 +48,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A node forks only to start another program, py-spy. gRPC's fork handlers sometimes crash that child before
     # the program begins, and the profile would have to be taken by the in-process sampler.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    open_missing_streams()
     try:
         options = parse_options(sys.argv[1:] if arguments is None else list(arguments), os.environ)
         if options.command == CONFIG_CHECK and options.check_file is not None:
             return _check(options.check_file)
+        if options.cmd and options.cmd != SHOW_CONFIG and options.command != CONFIG_SHOW:
+            return _print_command(options)
         loaded = load_config(options.config_file, os.environ, options.flags)
         if options.cmd or options.command == CONFIG_SHOW:
-            return _print_command(options, loaded)
+            _warn(loaded)
+            _print(show_config_text(loaded))
+            return 0
         if loaded.config.raft_config.is_leave_request:
+            _warn(loaded)
             uvloop.run(_leave(loaded.config))
             return 0
-        return uvloop.run(_serve(loaded.config, options.begin_cluster))
+        return _run(loaded, options.begin_cluster)
     except ConfigError as error:
         for problem in error.problems:
-            print(f"metasrv: {problem}", file=sys.stderr)
+            say(f"metasrv: {problem}", STANDARD_ERROR)
         return error.exit_code
     except FatalError as error:
-        print(f"metasrv: {error}", file=sys.stderr)
+        say(f"metasrv: {error}", STANDARD_ERROR)
         return error.exit_code
 
 
 def _check(path: str) -> int:
     problems = check_config_file(path)
     for problem in problems:
-        print(f"{path}: {problem}", file=sys.stderr)
+        say(f"{path}: {problem}", STANDARD_ERROR)
     if not problems:
-        print(f"{path}: ok")
+        _print(f"{path}: ok")
     return ConfigError.exit_code if problems else 0
 
 
-def _print_command(options: Options, loaded: LoadedConfig) -> int:
-    if options.command == CONFIG_SHOW or options.cmd == "show-config":
-        try:
-            print(show_config_text(loaded), flush=True)
-        except BrokenPipeError:
-            # The reader (`head`, perhaps) has closed the pipe. Nothing more may be written, not even at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    elif options.cmd == "ver":
-        print(version_text(loaded.config))
-    else:  # upstream exits 0 here too (docs/contract/admin-api.md section 3.2)
-        print(f"metasrv: unknown --cmd {options.cmd!r}; it is `ver` or `show-config`", file=sys.stderr)
+def _print_command(options: Options) -> int:
+    """`--cmd` with anything but `show-config`: needs no configuration that a node could run with."""
+    if options.cmd != "ver":  # upstream exits 0 here too (docs/contract/admin-api.md section 3.2)
+        say(f"metasrv: unknown --cmd {options.cmd!r}; it is `ver` or `show-config`", STANDARD_ERROR)
+        return 0
+    try:
+        config = load_config(options.config_file, os.environ, options.flags).config
+    except ConfigError:
+        config = Config()  # its defaults are what a version is about; `config check` names the mistakes
+    _print(version_text(config))
     return 0
+
+
+def _print(text: str) -> None:
+    """Print what a command was run for. Raises FatalError when standard output does not take all of it.
+
+    A reader that has enough of it (`head`, perhaps) is no error.
+    """
+    data = f"{text}\n".encode("utf-8", "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(STANDARD_OUTPUT, data) :]
+    except BrokenPipeError:
+        return
+    except OSError as error:
+        raise FatalError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _warn(loaded: LoadedConfig) -> None:
+    for warning in loaded.warnings:
+        say(f"metasrv: warning: {warning}", STANDARD_ERROR)
 
 
 async def _leave(config: Config) -> None:
@@ -96,38 +124,47 @@ async def _leave(config: Config) -> None:
         await leave_cluster(Forwarding(transport), raft.leave_id or 0, raft.leave_via)
     finally:
         await transport.close()
-    print(f"node {raft.leave_id} left the cluster")
+    say(f"node {raft.leave_id} left the cluster")
 
 
-async def _serve(config: Config, begin_cluster: bool) -> int:
+def _run(loaded: LoadedConfig, begin_cluster: bool) -> int:
+    """Run the node. Signals that mean nothing to it do nothing, from here to the end of the process."""
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    return uvloop.run(_serve(loaded, begin_cluster))
+
+
+async def _serve(loaded: LoadedConfig, begin_cluster: bool) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    config = loaded.config
     logs = start_logging(config.log, config.secret_values())
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs)
     manager = ServiceManager.from_environment(os.environ)
     watchdogs: list[asyncio.Task[None]] = []
     try:
         open_files = open_files_warning(raise_open_files())
-        for sentence in [*start_warnings(config), *([open_files] if open_files else [])]:
+        for sentence in [*loaded.warnings, *start_warnings(config), *([open_files] if open_files else [])]:
             logger.warning("%s", sentence)
         factories: list[ServiceFactory] = [AdminService, GrpcService]
         node = MetaNode(config, build_commit(os.environ), factories, begin_cluster=begin_cluster)
 
         def on_listening(context: NodeContext) -> None:
-            print(banner_text(config, context.listeners), flush=True)
+            say(banner_text(config, context.listeners))
             manager.status("waiting for the cluster")
             watchdogs.append(asyncio.create_task(_keep_watchdog(manager, context), name="watchdog"))
 
         def on_started(_context: NodeContext) -> None:
             logger.info("Databend Metasrv started")
-            print("Databend Metasrv started", flush=True)
+            say("Databend Metasrv started")
             manager.ready(f"node {config.raft_config.id} serves")
 
         node.listening, node.started = on_listening, on_started
-        loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, node, manager, number)
         code = await node.run()
         logger.info("Databend Metasrv shutdown")
-        print("Databend Metasrv shutdown", flush=True)
+        say("Databend Metasrv shutdown")
         return code
     except FatalError as error:
         logger.critical("%s", error)
@@ -135,6 +172,8 @@ async def _serve(config: Config, begin_cluster: bool) -> int:
     finally:
         for watchdog in watchdogs:
             watchdog.cancel()
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         logs.stop()
 
 
@@ -142,10 +181,16 @@ async def _keep_watchdog(manager: ServiceManager, context: NodeContext) -> None:
     await manager.keep_watchdog(lambda: all(check.passed for check in check_liveness(context)))
 
 
+def _on_hangup(logs: RunningLogs) -> None:
+    """SIGHUP: what rotates the log files by renaming them, or a terminal that was closed; the node goes on."""
+    logs.reopen()
+    logger.info("SIGHUP: the log files are opened anew")
+
+
 def _on_signal(node: MetaNode, manager: ServiceManager, number: signal.Signals) -> None:
     """The first signal begins an orderly stop; a second one ends the process at once."""
     if node.stopping():
-        print("metasrv: received a second termination signal; ending at once", file=sys.stderr, flush=True)
+        say("metasrv: received a second termination signal; ending at once", STANDARD_ERROR)
         os._exit(128 + number)
     logger.info("Received termination signal.")
     manager.stopping("handing over and closing")

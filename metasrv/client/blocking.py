@@ -39,6 +39,7 @@ class Client:
         cluster_id: str | None = None,
     ) -> None:
         self._runner = asyncio.Runner()
+        self._closed = False
 
         async def make() -> AsyncClient:
             return AsyncClient(
@@ -70,6 +71,7 @@ class Client:
         try:
             self._run(self._client.close())
         finally:
+            self._closed = True
             self._runner.close()
 
     # ------------------------------------------------------------------------- reads and writes
@@ -146,4 +148,5 @@ class Client:
             while (item := self._run(following())) is not _END:
                 yield item
         finally:
-            self._run(items.aclose())
+            if not self._closed:  # the end of the loop has closed what was left unread
+                self._run(items.aclose())

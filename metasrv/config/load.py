@@ -1,7 +1,8 @@
 """Where the configuration comes from: defaults < TOML file < environment < flags, by presence.
 
-A given value counts even if it equals the default. All mistakes of all sources are collected into one ConfigError.
-Reads one file; runs before the event loop and opens no socket.
+A given value counts even if it equals the default. All mistakes of all sources are collected into one ConfigError. What
+a node can start with and probably was not meant, a key that nobody knows for example, is a warning, and a mistake only
+for `config check`. Reads one file; runs before the event loop and opens no socket.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from metasrv.config.keys import KEYS, SECTIONS, SHORTHANDS, UPSTREAM_SECTIONS, Key, Kind, is_upstream_only, suggestion
 from metasrv.config.model import Config
-from metasrv.config.validate import cross_problems
+from metasrv.config.validate import cautions, cross_problems
 from metasrv.model.errors import ConfigError
 
 FlagValues = Mapping[str, str | tuple[str, ...]]
@@ -47,6 +48,8 @@ class LoadedConfig:
     config: Config
     sources: Mapping[str, str]
     """By key path: `default`, the file's path, `environment METASRV_ID`, `flag --id`."""
+    warnings: tuple[str, ...] = ()
+    """One sentence for each thing that was probably not meant."""
 
 
 @dataclass(slots=True)
@@ -57,6 +60,10 @@ class _Draft:
     sources: dict[str, str] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """Sentences about keys that neither upstream's known releases nor metasrv have."""
+    misread: set[str] = field(default_factory=set)
+    """Keys that the unknown ones were probably meant to be."""
     doubtful: set[str] = field(default_factory=set)
     """Keys whose value is already a problem; checks that read them would only repeat it."""
 
@@ -75,8 +82,10 @@ class _Draft:
                 self.sources[path] = source
 
 
-def load_config(file: str | None, environment: Mapping[str, str], flags: FlagValues) -> LoadedConfig:
-    """Gather, validate and freeze the configuration.
+def load_config(
+    file: str | None, environment: Mapping[str, str], flags: FlagValues, *, strict: bool = False
+) -> LoadedConfig:
+    """Gather, validate and freeze the configuration; `strict` makes every warning a mistake.
 
     Raises ConfigError with one sentence for each mistake found.
     """
@@ -85,22 +94,28 @@ def load_config(file: str | None, environment: Mapping[str, str], flags: FlagVal
         _take_file(draft, file)
     _take_environment(draft, environment)
     _take_flags(draft, flags)
+    if strict:
+        # What a misspelt key leaves unset would be blamed as well. A start looks at it all the same: a misspelt
+        # secret must not open the raft port.
+        draft.doubtful |= draft.misread
     config = _build(draft)
     draft.problems.extend(cross_problems(config, frozenset(draft.doubtful)))
-    if draft.problems:
-        raise ConfigError(draft.problems)
+    warnings = [*draft.unknown, *cautions(config, frozenset(draft.doubtful))]
+    if draft.problems or (strict and warnings):
+        # A start that fails names the unknown keys too: one of them is probably the reason.
+        raise ConfigError([*draft.unknown, *draft.problems, *warnings[len(draft.unknown) :]])
     sources = {
         path: draft.sources.get(path, "default")
         for path, key in KEYS.items()
         if not key.ignored and path not in SHORTHANDS
     }
-    return LoadedConfig(config, sources)
+    return LoadedConfig(config, sources, tuple(warnings))
 
 
 def check_config_file(path: str) -> list[str]:
-    """All mistakes of one file, without environment and flags; empty if there are none."""
+    """All mistakes of one file, without environment and flags; empty if there are none. Warnings count as mistakes."""
     try:
-        load_config(path, {}, {})
+        load_config(path, {}, {}, strict=True)
     except ConfigError as error:
         return error.problems
     return []
@@ -121,8 +136,8 @@ def _take_file(draft: _Draft, file: str) -> None:
             layer[path] = tuple(value) if isinstance(value, list) else value
         else:
             meant = suggestion(path, isinstance(value, dict))
-            draft.problems.append(_unknown_key(file, path, value, meant))
-            draft.doubtful.update(key for key in KEYS if meant and (key == meant or key.startswith(meant + ".")))
+            draft.unknown.append(_unknown_key(file, path, value, meant))
+            draft.misread.update(key for key in KEYS if meant and (key == meant or key.startswith(meant + ".")))
     draft.take(layer, dict.fromkeys(layer, file))
 
 

@@ -26,6 +26,21 @@ def cross_problems(config: Config, doubtful: frozenset[str]) -> list[str]:
     ]
 
 
+def cautions(config: Config, doubtful: frozenset[str]) -> list[str]:
+    """One sentence for each setting that a node can start with, and with which it will hardly do what was meant."""
+    return [
+        caution for keys, check in CAUTIONS if not doubtful.intersection(_full_paths(keys)) for caution in check(config)
+    ]
+
+
+def is_unspecified(host: str) -> bool:
+    """Whether `host` stands for every address of a machine, as `0.0.0.0` does: good to listen on, not to be dialled."""
+    try:
+        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_unspecified
+    except ValueError:
+        return host == "0"  # the short form that resolvers take for 0.0.0.0
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a listener on `host`; names other than localhost count as reachable."""
     if host.lower().rstrip(".") in {"localhost", "localhost.localdomain", "ip6-localhost"}:
@@ -75,8 +90,20 @@ def _check_listeners_differ(config: Config) -> Iterator[str]:
 
 
 def _hosts_overlap(host: str, other: str) -> bool:
-    wildcards = {"0.0.0.0", "::"}  # noqa: S104  # compared with, not listened on
-    return host == other or host in wildcards or other in wildcards
+    return host == other or is_unspecified(host) or is_unspecified(other)
+
+
+def _check_advertised_hosts(config: Config) -> Iterator[str]:
+    advertised = {
+        "raft_advertise_host": (config.raft_config.raft_advertise_host, "other nodes"),
+        "grpc_api_advertise_host": (config.grpc_api_advertise_host or "", "clients"),
+    }
+    for name, (host, who) in advertised.items():
+        if is_unspecified(host):
+            yield (
+                f"`{name}` is {host}, which is an address to listen on: {who} on another machine would reach themselves "
+                "there; set it to a name or an address by which they reach this node"
+            )
 
 
 # ----------------------------------------------------------------------------- how the node starts
@@ -94,6 +121,26 @@ def _check_join(config: Config) -> Iterator[str]:
     raft = config.raft_config
     if not raft.leave_via and raft.raft_listen_endpoint in {Endpoint.parse(address) for address in raft.join}:
         yield JOIN_ITSELF
+
+
+def _check_join_of_others(config: Config) -> Iterator[str]:
+    raft = config.raft_config
+    if raft.join and not raft.leave_via and all(_is_own(Endpoint.parse(address), config) for address in raft.join):
+        yield (
+            f"`join` names only this node itself ({', '.join(raft.join)}), so there is nobody to ask; name another node, "
+            "or leave `join` out and set `single = true` to begin a cluster of one"
+        )
+
+
+def _is_own(address: Endpoint, config: Config) -> bool:
+    """Whether whoever dials `address` from this machine reaches this node's raft port."""
+    raft = config.raft_config
+    if address.port != raft.raft_api_port:
+        return False
+    if address.addr.lower() in {raft.raft_listen_host.lower(), raft.raft_advertise_host.lower()}:
+        return True
+    this_machine = is_loopback(address.addr) or is_unspecified(address.addr)
+    return this_machine and (is_loopback(raft.raft_listen_host) or is_unspecified(raft.raft_listen_host))
 
 
 def _check_leave(config: Config) -> Iterator[str]:
@@ -191,3 +238,9 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     (".raft_tls_ca .raft_tls_cert .raft_tls_key", _check_raft_tls),
 )
 """The keys that a check reads, and the check."""
+
+CAUTIONS: tuple[tuple[str, Check], ...] = (
+    (".raft_advertise_host grpc_api_advertise_host", _check_advertised_hosts),
+    (".join .raft_listen_host .raft_advertise_host .raft_api_port .leave_via", _check_join_of_others),
+)
+"""The same for what only `config check` refuses: a member that has been running with it starts again."""

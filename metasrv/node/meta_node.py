@@ -22,6 +22,7 @@ from metasrv.model.errors import FatalError, MetasrvError, RemovedError
 from metasrv.model.types import Endpoint, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
+from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
 from metasrv.process.build_info import binary_version
@@ -62,6 +63,7 @@ class MetaNode:
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
         self._failure: FatalError | None = None
+        self._files: FilesInPlace | None = None
         self._services: list[Service] = []
         self.listening: Callable[[NodeContext], None] = lambda _context: None
         """Called once every listener is open; the node has not joined yet."""
@@ -88,11 +90,14 @@ class MetaNode:
                 refuse_voting_learner(data, self._begin_cluster)
             consensus, context = self._build(data)
             beat = asyncio.create_task(self._beat(context), name="loop-beat")
+            self._files = FilesInPlace(data)
+            files = asyncio.create_task(self._files.watch(consensus.fail), name="files-in-place")
             try:
                 await self._serve(consensus, context, data)
             finally:
                 await self._drain(consensus, context)
                 beat.cancel()
+                files.cancel()
         finally:
             data.close()
         if self._failure is not None:
@@ -233,5 +238,6 @@ class MetaNode:
             self._fail(RemovedError(removed_sentence(data.directory.root, reason)))
 
     def _fail(self, error: FatalError) -> None:
-        self._failure = error
+        # What goes wrong first may be a write to a file that is no longer there; the cause is the better sentence.
+        self._failure = (self._files.problem() if self._files is not None else None) or error
         self._stop.set()

@@ -29,7 +29,7 @@ _FIRST_ENTRY = (bytes((KIND_NOOP,)), 1, 0)
 _FIRST_MEMBERSHIP_TERM = 1
 """A cluster's first membership is written as by a leader of the first term, so that exports name a real term for it: the
 only voter had nobody to ask. Its first election begins the term after."""
-_ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
+ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ def _open(directory: DataDirectory, machine_class: type[StateMachine], log_check
     store = LogStore.open(directory.log_path, create_entries=None)
     if not os.path.exists(directory.state_path):
         raise DataDamagedError(
-            directory.state_path, "file", "missing, although this data directory was in use before", _ADVICE
+            directory.state_path, "file", "missing, although this data directory was in use before", ADVICE
         )
     machine = machine_class.open(directory.state_path)
     if machine.last_applied.index == 0:
@@ -173,5 +173,5 @@ def _reconcile(directory: DataDirectory, store: LogStore, writer: LogWriter, mac
         directory.state_path,
         f"applied entry {applied.index}",
         f"does not fit the log, which holds entries {store.first_index} to {store.last_index}",
-        _ADVICE,
+        ADVICE,
     )

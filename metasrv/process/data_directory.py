@@ -27,6 +27,8 @@ from metasrv.model.types import DATA_VERSION
 from metasrv.process.operating_system import sync_directory, sync_file
 
 _FORMAT = 2
+FileId = tuple[int, int]
+"""Device and inode: what tells two files of one name apart."""
 _ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
 
 
@@ -50,6 +52,7 @@ class DataDirectory:
         self.root = root
         self.identity = identity
         self._lock_descriptor = lock_descriptor
+        self._identity_file: FileId | None = None
         base = os.path.join(root, "df_meta", DATA_VERSION)
         self.log_path = os.path.join(base, "log", "raft.db")
         self.state_path = os.path.join(base, "state", "state.db")
@@ -77,6 +80,8 @@ class DataDirectory:
             directory = cls(root, descriptor, identity or Identity(configured_id, uuid.uuid4().hex, None, False))
             if identity is None or not identity.complete:
                 directory._begin(configured_id)
+            else:
+                directory._identity_file = file_id(os.stat(directory._identity_path))
             directory._make_subdirectories()
         except BaseException:
             os.close(descriptor)
@@ -106,6 +111,13 @@ class DataDirectory:
         if self.identity.removed is None:
             self._write(replace(self.identity, removed=reason))
 
+    def files(self) -> dict[str, FileId]:
+        """The files of this module by path, as this process knows them."""
+        files = {os.path.join(self.root, "LOCK"): file_id(os.fstat(self._lock_descriptor))}
+        if self._identity_file is not None:
+            files[self._identity_path] = self._identity_file
+        return files
+
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._lock_descriptor)
@@ -122,7 +134,7 @@ class DataDirectory:
             os.makedirs(path, mode=0o700, exist_ok=True)
 
     def _write(self, identity: Identity) -> None:
-        path = os.path.join(self.root, "node.json")
+        path = self._identity_path
         fields: dict[str, Any] = {
             "format": _FORMAT,
             "node_id": identity.node_id,
@@ -138,11 +150,20 @@ class DataDirectory:
                 file.write(text + "\n")
                 file.flush()
                 sync_file(file.fileno())
+                written = file_id(os.fstat(file.fileno()))
             os.replace(path + ".tmp", path)
             sync_directory(self.root)
         except OSError as error:
             raise StorageError(f"{path} cannot be written: {error.strerror}") from error
-        self.identity = identity
+        self.identity, self._identity_file = identity, written
+
+    @property
+    def _identity_path(self) -> str:
+        return os.path.join(self.root, "node.json")
+
+
+def file_id(status: os.stat_result) -> FileId:
+    return status.st_dev, status.st_ino
 
 
 def _lock(root: str) -> int:

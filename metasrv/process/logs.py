@@ -11,7 +11,6 @@ import json
 import logging
 import logging.handlers
 import queue
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from metasrv.model.errors import ConfigError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs_file import RotatingFileHandler
 from metasrv.process.operating_system import show_thread_name
+from metasrv.process.standard_streams import StandardErrorHandler
 
 _STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -174,6 +174,16 @@ class _Writer(logging.handlers.QueueListener):
         self.queue.put(None)
 
 
+class _Reopening:
+    """A queue item's handler that reopens a log file instead of writing to it."""
+
+    def __init__(self, file: RotatingFileHandler) -> None:
+        self._file = file
+
+    def handle(self, _record: None) -> None:
+        self._file.reopen()
+
+
 class RunningLogs:
     """The sinks of this process; `stop` writes out what waits and puts the root logger back."""
 
@@ -214,6 +224,14 @@ class RunningLogs:
             sink.handler.close()
         for name, level in self._touched.items():
             logging.getLogger(name).setLevel(level)
+
+    def reopen(self) -> None:
+        """Have the helper thread open the log files anew, after the lines that wait: they may have been renamed."""
+        files = tuple(_Reopening(sink.handler) for sink in self._sinks if isinstance(sink.handler, RotatingFileHandler))
+        try:
+            self._entrance.queue.put_nowait((None, files))
+        except queue.Full:
+            logging.getLogger(__name__).warning("the log files are not opened anew: too many lines wait; ask again")
 
     def set_level(self, logger_name: str, level: str | None) -> None:
         """Override the level of a logger and those below it in all sinks; None removes the override.
@@ -264,8 +282,8 @@ def start_logging(config: LogConfig, secrets: Sequence[str] = (), stderr: IO[str
             ) from error
         add(file_handler, config.file.level, config.file.format)
     if config.stderr.on:
-        stream = sys.stderr if stderr is None else stderr
-        add(logging.StreamHandler(stream), config.stderr.level, config.stderr.format)
+        handler = StandardErrorHandler() if stderr is None else logging.StreamHandler(stderr)
+        add(handler, config.stderr.level, config.stderr.format)
     running = RunningLogs(sinks, overrides)
     running.start()
     return running

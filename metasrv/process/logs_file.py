@@ -6,13 +6,15 @@ reader that follows a file keeps it. Runs on the logging helper thread. A full d
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
-import sys
 from datetime import UTC, datetime
 from io import FileIO
 from time import time
+
+from metasrv.process.standard_streams import STANDARD_ERROR, say
 
 _NAME = re.compile(r"^metasrv\.(\d{4}-\d{2}-\d{2}-\d{2})(?:\.(\d+))?\.log$")
 
@@ -50,6 +52,18 @@ class RotatingFileHandler(logging.Handler):
             self._complain(error)
         else:
             self._complained = False
+
+    def reopen(self) -> None:
+        """Close the file and open the one of that name again: it may have been renamed, or removed with its directory.
+
+        Takes the handler's lock; for the logging helper thread.
+        """
+        with self.lock or contextlib.nullcontext():
+            try:
+                os.makedirs(self._directory, exist_ok=True)
+                self._open(max(_hour(time()), self._hour))
+            except OSError as error:
+                self._complain(error)
 
     def close(self) -> None:
         self._close_stream()
@@ -108,7 +122,7 @@ class RotatingFileHandler(logging.Handler):
         """Say once on standard error that lines are lost; the log itself cannot say it."""
         if not self._complained:
             self._complained = True
-            sys.stderr.write(f"metasrv: log lines are lost, {self.path}: {error.strerror or error}\n")
+            say(f"metasrv: log lines are lost, {self.path}: {error.strerror or error}", STANDARD_ERROR)
 
 
 def _hour(created: float) -> str:

@@ -156,6 +156,10 @@ class RaftConsensus:
         """Have `callback` called with the error that stops consensus for good."""
         self.replica.driver.on_fatal = callback
 
+    def fail(self, error: FatalError) -> None:
+        """Stop consensus for good: what is asked from now on is refused."""
+        self.replica.driver.fail(error)
+
     async def hand_over(self, timeout_ms: int) -> bool:
         """Move leadership away before stopping; True when another node leads or none was needed."""
         return await self._transfer.hand_over(timeout_ms)
@@ -272,7 +276,7 @@ class RaftConsensus:
 
     async def trigger_snapshot(self) -> None:
         self._refuse_if_stopping()
-        self.replica.snapshots.build(self.replica.machine.last_applied.index)
+        self.replica.snapshots.request(self.replica.machine.last_applied.index)
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
         voter_ids = sorted(self.replica.engine.membership().voters)

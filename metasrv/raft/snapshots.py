@@ -104,7 +104,7 @@ class Snapshots:
         self.building = False
         self._closed = False
         self.needed = False
-        """A peer asked for a snapshot that is not there; the driver starts one."""
+        """A peer or an operator asked for a snapshot that is not there; a step starts one once there is a state."""
         self.pinned_index: int | None = None
         """Log entries from here on must not be purged: a snapshot being written needs them."""
         self.usable: Callable[[int], bool] = lambda _index: True
@@ -159,8 +159,17 @@ class Snapshots:
         indexes = [index for index in indexes if self.usable(index)]
         return min(indexes) - 1 if indexes else None
 
+    def request(self, applied_index: int) -> None:
+        """Have a new file written: at once, or as soon as something has been applied. No effect while one is written."""
+        if not self.building:
+            self.needed = True
+            self.build(applied_index)
+
     def build(self, applied_index: int) -> None:
-        """Start writing a new snapshot file in the snapshot thread; no effect while one is being written."""
+        """Start writing a new snapshot file in the snapshot thread.
+
+        No effect while one is being written, nor before the second entry is applied: a snapshot carries two.
+        """
         if self.building or applied_index < 2:
             return
         self.building = True

@@ -65,6 +65,8 @@ class StateMachine:
     def __init__(self, path: str, store: Store) -> None:
         self._path = path
         self._store = store
+        self.installs = 0
+        """How often another file has taken the state file's place."""
         self._applied = Applied()
         self._registry = Registry()
         self._expiry_floor_ms = 0
@@ -309,6 +311,7 @@ class StateMachine:
             finish_install(self._path)
             old.close()
             old_files.dispose()
+            self.installs += 1
             try:
                 self._store = open_cached_store(self._path)
                 self._load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -159,3 +160,19 @@ async def test_a_node_that_finds_nobody_to_join_gives_up_with_a_sentence(start_c
     address = cluster.nodes[1].raft
     assert "fail to join node-2 to cluster via" in cluster.nodes[2].output()
     assert str(address) in cluster.nodes[2].output()
+
+
+async def test_a_snapshot_asked_for_at_the_first_moment_of_a_node_is_written(start_cluster: StartCluster) -> None:
+    cluster = start_cluster(1, settings={"heartbeat_interval": 1000})  # the first election takes two seconds
+    cluster.start(1)
+    for _ in range(500):
+        try:
+            answer = await cluster.admin(1, "/v1/ctrl/trigger_snapshot")
+            break
+        except OSError:
+            await asyncio.sleep(0.02)
+    assert answer == (200, "null")
+    status = await cluster.status(1)
+    assert status is not None
+    assert status["leader"] is None, "nothing is applied yet"
+    await cluster.wait_until(lambda: any(cluster.nodes[1].raft_dir.rglob("*.snap")), "a snapshot file")

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shutil
 import sys
 
+from metasrv.model.errors import DataDamagedError
 from metasrv.testing.processes import DEADLINE_SECONDS, ProcessCluster
 from verification.nemesis.fault import Fault, any_follower, any_node, ask
 
 LEAVE_ATTEMPTS_MAX = 10
+FILES_NOTICED_SECONDS_MAX = 10.0
 
 
 async def leave(cluster: ProcessCluster, node_id: int) -> None:
@@ -49,6 +52,25 @@ async def replace_same_id(cluster: ProcessCluster, source: random.Random) -> Non
         await cluster.wait_for_leader(other_than=victim)
         await leave(cluster, victim)
     cluster.rejoin_from_scratch(victim)
+    cluster.start(victim)
+    await _until_all_vote(cluster)
+
+
+async def take_files_away(cluster: ProcessCluster, source: random.Random) -> None:
+    """A running node's directory is moved away and comes back, or is removed for good: it must stop by itself."""
+    victim = await any_node(cluster, source)
+    node, is_moved = cluster.nodes[victim], source.random() < 0.5
+    aside = node.raft_dir.with_name("aside")
+    node.raft_dir.rename(aside)
+    code = await cluster.wait_exit(victim, FILES_NOTICED_SECONDS_MAX)
+    if code != DataDamagedError.exit_code:
+        raise AssertionError(f"node {victim} ended with {code} without its files\n{cluster.logs(victim)}")
+    if is_moved:
+        shutil.rmtree(node.raft_dir, ignore_errors=True)
+        aside.rename(node.raft_dir)
+    else:
+        shutil.rmtree(aside)
+        cluster.rejoin_from_scratch(victim)
     cluster.start(victim)
     await _until_all_vote(cluster)
 
@@ -132,4 +154,5 @@ MEMBERSHIP_FAULTS = [
     Fault("leave alive, join again", leave_alive),
     Fault("kill -9 while joining", kill_while_joining),
     Fault("transfer leadership", transfer_leadership),
+    Fault("files taken away", take_files_away),
 ]

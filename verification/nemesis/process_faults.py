@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 
 from metasrv.testing.processes import ProcessCluster
 from verification.nemesis.fault import HOLD_SECONDS, Fault, any_follower, any_node
@@ -116,6 +117,14 @@ async def rolling_restart(cluster: ProcessCluster, source: random.Random) -> Non
         await cluster.restart(node_id)
 
 
+async def stray_signals(cluster: ProcessCluster, source: random.Random) -> None:
+    """Signals that mean nothing to a node, and the one that opens its log files anew, all over the cluster."""
+    for _ in range(40):
+        for node_id in cluster.running():
+            cluster.send_signal(node_id, source.choice([signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]))
+        await asyncio.sleep(source.uniform(0.0, 0.1))
+
+
 async def _pause(cluster: ProcessCluster, node_id: int, seconds: float) -> None:
     cluster.pause(node_id)
     await asyncio.sleep(seconds)
@@ -136,4 +145,5 @@ PROCESS_FAULTS = [
     Fault("pause all nodes", pause_all),
     Fault("pause any, repeatedly", pause_again_and_again),
     Fault("rolling restart", rolling_restart),
+    Fault("stray signals", stray_signals),
 ]

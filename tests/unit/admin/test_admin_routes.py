@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metasrv.admin.app import create_app
+from metasrv.admin.compression import accepts_gzip
 from metasrv.admin.schemas import FeaturesSchema, NodeSchema, StatusSchema, TransferSchema
 from metasrv.config.model import Config, RaftConfig
 from metasrv.model.commands import SetFeature
@@ -292,8 +294,74 @@ async def test_other_failures_of_a_feature_are_500(admin: Admin, failure: Except
 async def test_other_methods_are_405_with_a_bare_text(admin: Admin, path: str, method: str) -> None:
     answer = await admin.client.request(method, path)
     assert (answer.status_code, answer.text) == (405, "method not allowed")
-    assert answer.headers["allow"] == "GET"
+    assert answer.headers["allow"] == "GET, HEAD"
     assert admin.consensus.asked == []
+
+
+@pytest.mark.parametrize("path", [*ROUTES, "/livez/loop", "/openapi.json", "/v1/made-up"])
+async def test_head_answers_every_get_route_as_get_does_without_a_body(admin: Admin, path: str) -> None:
+    admin.consensus.current = leader_status()
+    whole, head = await admin.get(path), await admin.client.head(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    if "metrics" not in path:  # which counts the request
+        assert head.headers["content-length"] == whole.headers["content-length"]
+    assert len(whole.content) > 0
+
+
+async def test_head_is_counted_as_what_it_is(admin: Admin) -> None:
+    await admin.client.head("/v1/health")
+    await admin.client.head("/readyz/leader")
+    assert admin.context.metrics.work.admin_requests.values == {
+        ("/v1/health", "HEAD", "200"): 1,
+        ("/readyz/{check}", "HEAD", "200"): 1,
+    }
+
+
+async def test_head_of_a_route_that_changes_something_does_what_get_does(admin: Admin) -> None:
+    await admin.client.head("/v1/ctrl/trigger_snapshot")
+    assert admin.consensus.asked == [("trigger_snapshot",)]
+
+
+@pytest.mark.parametrize("path", ["/v1/metrics", "/metrics", "/v1/cluster/status", "/v1/cluster/state"])
+async def test_metrics_and_status_are_compressed_when_asked(admin: Admin, path: str) -> None:
+    async with admin.client.stream("GET", path, headers={"Accept-Encoding": "gzip"}) as answer:
+        raw = b"".join([piece async for piece in answer.aiter_raw()])
+    assert (answer.headers["content-encoding"], answer.headers["vary"]) == ("gzip", "Accept-Encoding")
+    assert answer.headers["content-length"] == str(len(raw))
+    plain = await admin.client.get(path, headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    assert plain.headers["vary"] == "Accept-Encoding"
+    assert plain.headers["content-type"] == answer.headers["content-type"]
+    assert len(raw) < len(plain.content)
+    assert gzip.decompress(raw)[:100] == plain.content[:100]
+
+
+async def test_other_answers_are_never_compressed(admin: Admin) -> None:
+    for path in ("/v1/health", "/v1/config", "/debug/home", "/openapi.json"):
+        answer = await admin.client.get(path, headers={"Accept-Encoding": "gzip"})
+        assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("gzip", True),
+        ("deflate, GZIP;q=0.5", True),
+        ("x-gzip", True),
+        ("*", True),
+        ("*;q=0, gzip", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0, *", False),
+        ("gzip;q=x", False),
+        ("identity", False),
+        ("br", False),
+        ("", False),
+        (",;,", False),
+    ],
+)
+def test_whether_a_caller_accepts_gzip(header: str, expected: bool) -> None:
+    assert accepts_gzip(header) == expected
 
 
 @pytest.mark.parametrize(

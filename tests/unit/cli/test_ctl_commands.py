@@ -15,7 +15,7 @@ from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
 from metasrv.testing.hand_clock import HandClock
 
 GRPC = "127.0.0.1:9191"
-ADMIN = "127.0.0.1:28002"
+ADMIN = "127.0.0.1:28101"
 
 COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["status"], ctl_grpc.status, {"grpc_api_address": GRPC}),
@@ -209,6 +209,34 @@ def test_an_export_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert target.read_text() == "1\n2\n"
     with pytest.raises(StorageError, match="could not be written"):
         ctl_grpc._write(iter(["1"]), str(tmp_path / "missing" / "backup"))
+
+
+def test_a_broken_export_leaves_no_unfinished_file(tmp_path: Path) -> None:
+    def broken() -> Iterator[str]:
+        yield "1"
+        raise NotDoneError("the node went away")
+
+    with pytest.raises(NotDoneError):
+        ctl_grpc._write(broken(), str(tmp_path / "backup"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refused_connection_names_both_ports(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Refusing:
+        def request(self, *_: object, **__: object) -> None:
+            raise ConnectionRefusedError(111, "Connection refused")
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(AdminClient, "_connection", lambda client: Refusing())
+    assert ctl.main(["trigger-snapshot"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: nothing listens at 127.0.0.1:28101: ")
+    assert "port 28101" in error
+    assert "upstream 28002" in error
 
 
 def test_no_address_is_refused() -> None:

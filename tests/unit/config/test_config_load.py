@@ -178,16 +178,43 @@ cluster_name = "foo_cluster"
     ],
 )
 def test_unknown_keys_are_named_with_what_was_meant(tmp_path: Path, text: str, sentence: str) -> None:
-    file = write(tmp_path, text)
-    problems = problems_of(file)
-    assert len(problems) == 1
-    assert problems[0].startswith(f"{file}: unknown ")
-    assert sentence in problems[0]
+    file = write(tmp_path, "raft_config.single = true\n" + text if "[raft_config]" not in text else text)
+    warnings = load(file).warnings
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"{file}: unknown ")
+    assert sentence in warnings[0]
+    assert warnings[0] in check_config_file(file), "a start warns, a check refuses"
 
 
-def test_a_mistyped_key_is_the_only_mistake_reported(tmp_path: Path) -> None:
+def test_a_mistyped_key_is_the_only_mistake_that_a_check_reports(tmp_path: Path) -> None:
     file = write(tmp_path, '[raft_config]\njoinn = ["a:1"]\n')
-    assert problems_of(file, flags={}) == [f"{file}: unknown key `raft_config.joinn`; did you mean `raft_config.join`?"]
+    unknown = f"{file}: unknown key `raft_config.joinn`; did you mean `raft_config.join`?"
+    assert check_config_file(file) == [unknown]
+    assert problems_of(file, flags={}) == [unknown, "at least one of `single` and `join` needs to be enabled"]
+
+
+def test_a_mistyped_secret_does_not_open_the_raft_port(tmp_path: Path) -> None:
+    file = write(tmp_path, '[raft_config]\nsingle = true\nraft_listen_host = "10.0.0.1"\nraft_secert = "planted"\n')
+    unknown, exposed = problems_of(file)
+    assert unknown == f"{file}: unknown key `raft_config.raft_secert`; did you mean `raft_config.raft_secret`?"
+    assert exposed.startswith("`raft_listen_host` 10.0.0.1 can be reached from other machines")
+
+
+def test_a_newer_file_of_upstream_starts_and_says_what_it_does_not_know(tmp_path: Path) -> None:
+    text = 'newest = 1\n[log.tracing]\non = true\n[raft_config]\nsingle = true\nno_sync = true\nwal_v2 = "on"\n'
+    loaded = load(write(tmp_path, text), flags={})
+    assert [warning.partition(": unknown ")[2].partition(";")[0] for warning in loaded.warnings] == [
+        "key `newest`", "section `log.tracing`", "key `raft_config.wal_v2`",
+    ]  # fmt: skip
+    assert loaded.config.ignored_keys == ("raft_config.no_sync",)
+    assert loaded.config.raft_config.single
+
+
+def test_what_a_check_refuses_and_a_start_only_warns_of(tmp_path: Path) -> None:
+    file = write(tmp_path, '[raft_config]\nsingle = true\nraft_advertise_host = "0.0.0.0"\n')
+    (warning,) = load(file, flags={}).warnings
+    assert warning.startswith("`raft_advertise_host` is 0.0.0.0, which is an address to listen on")
+    assert check_config_file(file) == [warning]
 
 
 def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from metasrv.config.model import Config
-from metasrv.config.validate import cross_problems, is_loopback
+from metasrv.config.validate import cautions, cross_problems, is_loopback
 from metasrv.model.limits import RAFT_SECRETS_MAX
 
 NO_START_MODE = "at least one of `single` and `join` needs to be enabled"
@@ -43,6 +43,45 @@ def test_join_must_not_name_the_own_listener() -> None:
     assert problems(**own, join=join) == ["--join must not be set to itself"]
     assert problems(**own, join=("127.0.0.1:28104", "localhost:28103")) == []
     assert problems(**own, join=join, leave_via=("other:28103",), leave_id=1) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "is_good"),
+    [
+        ("0.0.0.0", False),
+        ("::", False),
+        ("[::]", False),
+        ("0", False),
+        ("0:0:0:0:0:0:0:0", False),
+        ("10.0.0.1", True),
+        ("::1", True),
+        ("node0.example", True),
+    ],
+)
+def test_a_host_that_is_only_good_to_listen_on_is_not_advertised(host: str, is_good: bool) -> None:
+    raft = Config.model_validate({"raft_config": {"single": True, "raft_advertise_host": host}})
+    grpc = Config.model_validate({"grpc_api_advertise_host": host, "raft_config": {"single": True}})
+    for config, name in ((raft, "raft_advertise_host"), (grpc, "grpc_api_advertise_host")):
+        found = cautions(config, frozenset())
+        assert [caution.partition(",")[0] for caution in found] == ([] if is_good else [f"`{name}` is {host}"])
+
+
+@pytest.mark.parametrize(
+    ("listen", "join", "is_good"),
+    [
+        ("127.0.0.1", ("node1.example:28103",), False),
+        ("127.0.0.1", ("NODE1.example:28103", "localhost:28103"), False),
+        ("0.0.0.0", ("127.0.0.1:28103", "0.0.0.0:28103"), False),
+        ("::", ("[::1]:28103",), False),
+        ("127.0.0.1", ("node1.example:28103", "node2.example:28103"), True),
+        ("127.0.0.1", ("node1.example:28104",), True),
+        ("10.0.0.1", ("127.0.0.1:28103",), True),
+    ],
+)
+def test_a_join_that_names_only_the_node_itself(listen: str, join: tuple[str, ...], is_good: bool) -> None:
+    raft = {"raft_listen_host": listen, "raft_advertise_host": "node1.example", "raft_api_port": 28103, "join": join}
+    found = cautions(Config.model_validate({"raft_config": raft}), frozenset())
+    assert [caution.partition(" itself")[0] for caution in found] == ([] if is_good else ["`join` names only this node"])
 
 
 def test_leave_via_without_a_node_that_shall_leave() -> None:

@@ -296,7 +296,7 @@ def test_a_restart_goes_on_in_the_newest_file(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("clock")
 def test_a_directory_that_vanishes_costs_lines_and_is_reported_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     directory = tmp_path / "logs"
     handler = RotatingFileHandler(str(directory), 10, 10)
@@ -304,8 +304,44 @@ def test_a_directory_that_vanishes_costs_lines_and_is_reported_once(
     directory.rmdir()
     for _ in range(3):
         handler.emit(record("lost", NOON + 3600))
-    assert capsys.readouterr().err.count("log lines are lost") == 1
+    assert capfd.readouterr().err.count("log lines are lost") == 1
     directory.mkdir()
     handler.emit(record("kept", NOON + 3600))
     handler.close()
     assert file_lines(directory) == ["kept"]
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_file_that_was_renamed_is_followed_by_one_of_the_old_name_when_reopened(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    handler = RotatingFileHandler(str(directory), 10, 1000)
+    handler.emit(record("first", NOON))
+    (directory / "metasrv.2025-11-24-12.log").rename(tmp_path / "rotated")
+    handler.emit(record("second", NOON))
+    handler.reopen()
+    assert names(directory) == ["metasrv.2025-11-24-12.log"], "it is there before the next line"
+    handler.emit(record("third", NOON))
+    handler.close()
+    assert (tmp_path / "rotated").read_text() == "first\nsecond\n"
+    assert file_lines(directory) == ["third"]
+
+
+@pytest.mark.usefixtures("clock")
+def test_reopening_makes_a_directory_that_was_removed(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    handler = RotatingFileHandler(str(directory), 10, 1000)
+    (directory / "metasrv.2025-11-24-12.log").unlink()
+    directory.rmdir()
+    handler.reopen()
+    handler.emit(record("kept", NOON))
+    handler.close()
+    assert file_lines(directory) == ["kept"]
+
+
+def test_running_logs_reopen_behind_the_lines_that_wait(tmp_path: Path) -> None:
+    logs = start_logging(LogConfig.model_validate({"file": {"dir": str(tmp_path / "logs"), "level": "Info"}}))
+    logging.getLogger("metasrv.x").info("first")
+    logs.reopen()
+    logging.getLogger("metasrv.x").info("second")
+    logs.stop()
+    assert [json.loads(line)["message"] for line in file_lines(tmp_path / "logs")] == ["first", "second"]

@@ -68,6 +68,22 @@ def test_clearing_up_after_an_earlier_run_leaves_a_transfer_alone_that_began_sin
     snapshots.close()
 
 
+def test_a_snapshot_that_is_asked_for_before_anything_is_applied_is_written_once_something_is(tmp_path: Path) -> None:
+    """The route answered 200, and nothing happened."""
+    thread = SlowThread()
+    StateMachine.open(str(tmp_path / "state.db")).close()
+    snapshots = snapshots_of(tmp_path, thread)
+    snapshots.request(1)
+    assert (snapshots.needed, thread.jobs) == (True, [])
+    snapshots.build(1)  # as each step does while one is needed
+    assert snapshots.needed
+    snapshots.build(2)
+    assert (snapshots.needed, snapshots.building, len(thread.jobs)) == (False, True, 1)
+    snapshots.request(3)
+    assert (snapshots.needed, len(thread.jobs)) == (False, 1), "one is being written"
+    snapshots.close()
+
+
 def test_a_snapshot_that_is_pinned_after_the_end_is_not_written(tmp_path: Path) -> None:
     """An orderly stop waits for the thread's jobs, and this one gave it another."""
     thread = SlowThread()
