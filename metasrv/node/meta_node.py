@@ -28,6 +28,7 @@ from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.temporary_directories import sweep_temporary_directories
+from metasrv.process.unused_memory import give_back_unused_memory
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.log.storage_thread import StorageThread
 from metasrv.raft.peers.transport import PeerSecurity
@@ -86,11 +87,13 @@ class MetaNode:
         try:
             consensus, context = self._build(data)
             beat = asyncio.create_task(self._beat(context), name="loop-beat")
+            memory = asyncio.create_task(give_back_unused_memory(), name="unused-memory")
             try:
                 await self._serve(consensus, context, data)
             finally:
                 await self._drain(consensus, context)
                 beat.cancel()
+                memory.cancel()
         finally:
             data.close()
         if self._failure is not None:
