@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 _MIB = 1024 * 1024
 LOOK_SECONDS = 2.0
 GROWN_SIZE_BYTES = 64 * _MIB
-"""Give back when the process is so much larger than it ever was, and has changed by so much since the last time."""
+"""Give back when the process is larger by this than at its smallest, and has changed by as many bytes since then."""
 QUIET_SIZE_BYTES = 1 * _MIB
 """It is quiet when the size has changed by less since the last look."""
 QUIET_LOOKS = 3
