@@ -119,7 +119,7 @@ class MetaNode:
             machine=data.machine,
             store=data.store,
             writer=data.writer,
-            log_thread=StorageThread("raft-log", after_each=data.writer.checkpoint_if_due),
+            log_thread=StorageThread("raft-log", after_each=data.writer.upkeep, when_idle=data.writer.give_back),
             snapshot_thread=StorageThread("snapshot", handed_over=metrics.storage_result),
             state_thread=StorageThread("state", handed_over=metrics.storage_result),
             security=PeerSecurity.from_config(raft),
