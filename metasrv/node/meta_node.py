@@ -29,6 +29,7 @@ from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.temporary_directories import sweep_temporary_directories
+from metasrv.process.unused_memory import give_back_unused_memory
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.log.storage_thread import StorageThread
 from metasrv.raft.peers.transport import PeerSecurity
@@ -92,12 +93,14 @@ class MetaNode:
             beat = asyncio.create_task(self._beat(context), name="loop-beat")
             self._files = FilesInPlace(data)
             files = asyncio.create_task(self._files.watch(consensus.fail), name="files-in-place")
+            memory = asyncio.create_task(give_back_unused_memory(), name="unused-memory")
             try:
                 await self._serve(consensus, context, data)
             finally:
                 await self._drain(consensus, context)
                 beat.cancel()
                 files.cancel()
+                memory.cancel()
         finally:
             data.close()
         if self._failure is not None:
@@ -127,7 +130,7 @@ class MetaNode:
             machine=data.machine,
             store=data.store,
             writer=data.writer,
-            log_thread=StorageThread("raft-log", after_each=data.writer.checkpoint_if_due),
+            log_thread=StorageThread("raft-log", after_each=data.writer.upkeep, when_idle=data.writer.give_back),
             snapshot_thread=StorageThread("snapshot", handed_over=metrics.storage_result),
             state_thread=StorageThread("state", handed_over=metrics.storage_result),
             security=PeerSecurity.from_config(raft),

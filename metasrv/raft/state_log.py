@@ -39,6 +39,9 @@ corrected by what is found; too low a guess shows in the size of the file."""
 _SHARE_MIN = 1 / 16
 _AGAIN_SECONDS = 1.0
 """After a reader was in the way, or the disk was slow."""
+SHORTENED_SIZE_BYTES_MAX = 8 * 1024 * 1024
+"""Given back and not yet cut off the state file, which happens in the last pass: a file system takes about a third of a
+millisecond for each MiB, and entries may have to wait for it."""
 _SHORTEN_AGAIN_SECONDS = 0.1
 """Between two pieces cut off a long file."""
 RESTART_SECONDS_MAX = 0.1
@@ -88,6 +91,7 @@ class StateLog:
         """How many were begun."""
         self._written_bytes = 0.0
         """Estimated, since the last passes began."""
+        self._shortened_bytes = 0
         self._synced_bytes = 0.0
         """The part written before the last sync."""
         self._share = 1.0
@@ -105,6 +109,16 @@ class StateLog:
         self._written_bytes += (content_size_bytes + _ENTRY_SIZE_BYTES + commands * _COMMAND_SIZE_BYTES) * self._share
         self._changed = True
 
+    def shortened(self, size_bytes: int) -> None:
+        """So much of the state file was given back; what was moved for that is in the log, and is no more than that."""
+        self._shortened_bytes += size_bytes
+        self.applied(size_bytes, 0)
+
+    @property
+    def takes_no_more(self) -> bool:
+        """Whether nothing more may be given back for now: the log has to be moved first; a reader may be in the way."""
+        return self.restarting or self._shortened_bytes >= SHORTENED_SIZE_BYTES_MAX
+
     def consider(self) -> None:
         """After each step: revoke views, start the passes, if it is time."""
         due = self._again_at is not None and self._clock.monotonic() >= self._again_at
@@ -115,7 +129,8 @@ class StateLog:
         self._check_views(sizes.database_bytes, sizes.log_bytes)
         if self._running:
             return
-        if due or self._written_bytes >= self._limits.target or self._has_grown(sizes.log_bytes):
+        shortened = self._shortened_bytes >= SHORTENED_SIZE_BYTES_MAX and self._again_at is None
+        if due or shortened or self._written_bytes >= self._limits.target or self._has_grown(sizes.log_bytes):
             self._start_passes()
         elif self._written_bytes - self._synced_bytes >= self._limits.unsynced:
             self._start_sync()
@@ -214,6 +229,7 @@ class StateLog:
                 self._plan(_AGAIN_SECONDS)
             else:
                 self._is_new = True
+                self._shortened_bytes = 0
                 if restart.file_size_bytes > self._limits.kept:
                     self._plan(_SHORTEN_AGAIN_SECONDS)
             self._hold(False)

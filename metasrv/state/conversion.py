@@ -1,4 +1,4 @@
-"""Turns state and snapshot files of format 1 (metasrv 0.2) into the present format.
+"""Turns state and snapshot files of format 1 (builds before 0.2.0) into the present format.
 
 Format 1 had every value in its record, in a table whose rows SQLite reads whole to compare a key: a few large values
 made every operation on small keys slow. A state file is converted when it is opened, a snapshot when it arrives from a
@@ -92,7 +92,7 @@ def accept_snapshot(path: str, sha256: str, cluster_id: str | None) -> SnapshotI
 def _copy(store: Store, draft: str) -> None:
     applied = store.applied()
     logger.info(
-        "%s has the format of metasrv 0.2: its %d records are copied to a new file", store.path, applied.key_count
+        "%s has format 1, of builds before 0.2.0: its %d records are copied to a new file", store.path, applied.key_count
     )
     records = 0
 

@@ -1,4 +1,4 @@
-"""The tables of state and snapshot files of format 1, which metasrv 0.2 wrote: every value stands in its record.
+"""The tables of state and snapshot files of format 1, which builds before 0.2.0 wrote: every value stands in its record.
 
 Read by this release, never written. Pure constants.
 """

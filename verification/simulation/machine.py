@@ -179,7 +179,7 @@ class Machine:
         world, tuning = self.world, self.world.tuning
         storage = partial(SimulatedStorage, loop, self.faults, self._job_seconds)
         log_storage = storage(
-            after_each=data.writer.checkpoint_if_due, executed=lambda args: world.witness.written(self.node_id, args[0])
+            after_each=data.writer.upkeep, executed=lambda args: world.witness.written(self.node_id, args[0])
         )
         resources = ReplicaResources(
             settings=RaftSettings(

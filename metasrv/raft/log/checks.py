@@ -51,13 +51,16 @@ _HEADER_FIELDS: tuple[tuple[int, str, int, str], ...] = (
     (18, ">H", 0x0202, "journal mode"),
     (20, ">I", 0x00402020, "page layout"),
     (44, ">I", 4, "schema format"),
-    (52, ">I", 0, "vacuum mode"),
     (56, ">I", 1, "text encoding"),
     (60, ">I", FORMAT_VERSION, "user_version"),
-    (64, ">I", 0, "vacuum mode"),
     (68, ">I", APPLICATION_ID, "application_id"),
 )
 """Offset, layout, value and name of the fields that are the same in the header of every log file."""
+
+
+_VACUUM_OFFSETS = (52, 64)
+"""The root of the last table, and a flag: neither is 0 where free pages can be given back, as in each new file; both are
+in a file of an earlier release."""
 
 
 class WalPages(NamedTuple):
@@ -109,6 +112,10 @@ def _check_header(path: str, database: bytearray) -> None:
         if actual != expected:
             what = f"the header's {name} is {actual:#x}, a raft log of this version has {expected:#x}"
             raise DataDamagedError(path, f"byte {offset}", what, ADVICE)
+    root, flag = (int.from_bytes(database[offset : offset + 4], "big") for offset in _VACUUM_OFFSETS)
+    if flag > 1 or (flag == 1) != (root > 0):
+        what = f"the header's vacuum mode is {flag:#x} with last root {root:#x}"
+        raise DataDamagedError(path, f"byte {_VACUUM_OFFSETS[0]}", what, ADVICE)
 
 
 def _put_together(path: str, database: bytearray, wal: WalPages) -> None:

@@ -107,7 +107,7 @@ def _create(path: str, entries: list[LogEntry], mark: SyncMark) -> None:
 
 def _fill(connection: sqlite3.Connection, entries: list[LogEntry], meta: MetaRow) -> None:
     connection.execute(f"PRAGMA page_size = {PAGE_SIZE_BYTES}")
-    connection.execute("PRAGMA auto_vacuum = NONE")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA encoding = 'UTF-8'")
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     connection.execute("PRAGMA journal_mode = WAL")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
@@ -18,6 +18,9 @@ from metasrv.model.errors import InvariantError
 from metasrv.process.operating_system import show_thread_name
 
 logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.02
+"""Without a job, until a thread does what `when_idle` says, and between two times of it."""
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -58,15 +61,18 @@ class StorageThread:
         name: str,
         *,
         after_each: Callable[[], None] | None = None,
+        when_idle: Callable[[], bool] | None = None,
         handed_over: Callable[[float], None] | None = None,
     ) -> None:
         """Start it; to be called on the loop. `after_each` runs in the thread once a result was handed over.
 
+        `when_idle` runs there when no job has come for IDLE_SECONDS after one, and again while it returns True.
         `handed_over` hears on the loop how many seconds `on_done` took.
         """
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._after_each = after_each
+        self._when_idle = when_idle
         self._handed_over = handed_over
         self._ended = self._loop.create_future()
         self._stopping = False
@@ -107,7 +113,7 @@ class StorageThread:
 
     def _work(self) -> None:
         show_thread_name()
-        while (job := self._queue.get()) is not None:
+        while (job := self._next_job()) is not None:
             result, error = _execute(job.function, job.args)
             self._post(self._hand_over, job.on_done, result, error)
             del job, result, error  # so that nothing large stays in memory while the thread waits
@@ -116,6 +122,18 @@ class StorageThread:
                 if after_error is not None:
                     logger.error("background work of thread %s failed", self._thread.name, exc_info=after_error)
         self._post(self._end)
+
+    def _next_job(self) -> _Job | None:
+        while self._when_idle is not None:
+            try:
+                return self._queue.get(timeout=IDLE_SECONDS)
+            except Empty:
+                more, error = _execute(self._when_idle, ())
+                if error is not None:
+                    logger.error("background work of thread %s failed", self._thread.name, exc_info=error)
+                if not more:
+                    break
+        return self._queue.get()
 
     def _hand_over(self, on_done: Callable[..., None], result: Any, error: BaseException | None) -> None:
         """On the loop."""

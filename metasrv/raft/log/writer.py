@@ -1,4 +1,4 @@
-"""The writing end of the raft log: one transaction and one sync for each pending write, checkpoints in between.
+"""The writing end of the raft log: one transaction and one sync for each pending write; checkpoints, free space between.
 
 Runs in the storage thread only (`storage_thread.py`), except for being opened and closed. Knows nothing of the
 engine. Plain appends, the hot path, are a single statement that is its own transaction: each statement gives the
@@ -38,6 +38,11 @@ WAL_SIZE_KEPT_BYTES = 2 * CHECKPOINT_SIZE_BYTES
 _BUSY_TIMEOUT_MS = 1_000
 _ROWS_PER_STATEMENT_MAX = 64
 _PAGES_PER_TRANSACTION = 2
+FREE_PAGES_PER_SLICE = 16
+"""Given back in one transaction, with its own sync: what a write waits at most, about 2 ms and the sync."""
+SHORTENED_SIZE_BYTES_MAX = 8 * 1024 * 1024
+"""Given back and not yet cut off the file, which takes a checkpoint a third of a millisecond for each MiB."""
+_WRITES_BETWEEN_SLICES = 8
 _WRITES_BETWEEN_LOOKS = 16
 """Asking for file sizes is kept off most writes."""
 
@@ -66,7 +71,11 @@ class LogWriter:
         self._closed = False
         self._wal_used_bytes = 0
         self._wal_seen_bytes = 0
-        self._looked_at = expected_written
+        self._looked_at = self._sliced_at = expected_written
+        self._purged = True
+        """Pages may have become free since they were counted last."""
+        self._giving = False
+        self._shortened_bytes = 0
         self._inserts: dict[int, str] = {}
         self._connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_MS / 1000
@@ -103,6 +112,11 @@ class LogWriter:
         if written != expected_written:
             what = f"SQLite finds transaction {written} as the last one instead of {expected_written}"
             raise DataDamagedError(self.path, "tables", what, ADVICE)
+        if not execute("PRAGMA auto_vacuum").fetchone()[0]:
+            # A file of an earlier release. What is live is no more than what was just read into memory.
+            execute("PRAGMA temp_store = MEMORY")
+            execute("PRAGMA auto_vacuum = INCREMENTAL")
+            execute("VACUUM")
         execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return meta, written
 
@@ -144,6 +158,7 @@ class LogWriter:
             self._insert(rows[start : start + _ROWS_PER_STATEMENT_MAX])
         execute(UPDATE_META, meta_parameters(meta))
         execute("COMMIT")
+        self._purged = True
         self._meta = meta
 
     def _insert(self, rows: Sequence[tuple[int, int, int, int, bytes]]) -> None:
@@ -169,17 +184,69 @@ class LogWriter:
         try:
             self._measure()
             grown = self.file_sizes.wal_bytes > max(self._wal_seen_bytes, self._checkpoint_size_bytes)
-            if not grown and self._wal_used_bytes < self._checkpoint_size_bytes:
-                return
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            self._mark.sync()
-            self._measure()
+            if grown or self._wal_used_bytes >= self._checkpoint_size_bytes:
+                self._checkpoint()
         except (sqlite3.Error, OSError) as error:
             self._fail("copying the write-ahead log into the database", error)
         except MetasrvError as error:
             self._failure = str(error)
-        self._wal_used_bytes = 0
+
+    def _checkpoint(self) -> None:
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._mark.sync()
+        self._measure()
+        self._wal_used_bytes = self._shortened_bytes = 0
         self._wal_seen_bytes = self.file_sizes.wal_bytes
+
+    # ------------------------------------------------------------------ space
+
+    def upkeep(self) -> None:
+        """What is due after a write whose result was handed over: a checkpoint, or now and then a slice of free space.
+
+        Never raises, as `checkpoint_if_due`.
+        """
+        self.checkpoint_if_due()
+        if self._written >= self._sliced_at + _WRITES_BETWEEN_SLICES:
+            self._sliced_at = self._written
+            self.give_back()
+
+    def give_back(self) -> bool:
+        """Give a slice of the file's free pages back, if it has many; whether there may be more to give.
+
+        Begins once more than a checkpoint's size, and half of the file, is free, because what is purged is usually
+        written again; ends at half a checkpoint's size. Never raises, as `checkpoint_if_due`.
+        """
+        if self._failure is not None or self._closed or not (self._purged or self._giving):
+            return False
+        try:
+            return self._give_back()
+        except (sqlite3.Error, OSError) as error:
+            self._fail("giving free space back", error)
+        except MetasrvError as error:
+            self._failure = str(error)
+        return False
+
+    def _give_back(self) -> bool:
+        execute = self._connection.execute
+        free, pages = (int(execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_count"))
+        free_bytes, kept_bytes = free * PAGE_SIZE_BYTES, self._checkpoint_size_bytes
+        self._purged = False
+        if self._giving and free_bytes <= kept_bytes // 2:
+            self._giving = False
+            self._checkpoint()
+            return False
+        self._giving = self._giving or (free_bytes > kept_bytes and 2 * free > pages)
+        if not self._giving:
+            return False
+        # A transaction of its own, synced as every other: what is torn at the end of the log is then always the last one.
+        # SQLite frees one page a step, and `execute` takes only the first step of a statement without columns.
+        self._connection.executescript(f"BEGIN IMMEDIATE; PRAGMA incremental_vacuum({FREE_PAGES_PER_SLICE}); COMMIT")
+        size_bytes = FREE_PAGES_PER_SLICE * PAGE_SIZE_BYTES
+        self._wal_used_bytes += size_bytes
+        self._shortened_bytes += size_bytes
+        if self._shortened_bytes >= SHORTENED_SIZE_BYTES_MAX or self._wal_used_bytes >= self._checkpoint_size_bytes:
+            self._checkpoint()
+        return True
 
     def _measure(self) -> None:
         wal = wal_path(self.path)

@@ -17,7 +17,7 @@ from metasrv.model.limits import (
 )
 from metasrv.raft import state_log
 from metasrv.raft.observer import SilentObserver
-from metasrv.raft.state_log import StateLog, StateLogLimits
+from metasrv.raft.state_log import SHORTENED_SIZE_BYTES_MAX, StateLog, StateLogLimits
 from metasrv.state.durability import LogPasses, LogRestart, checkpoint, restart_log, sync_log
 from metasrv.state.state_file import StateFileSizes
 from metasrv.state.views import Views
@@ -118,6 +118,30 @@ def test_the_log_is_moved_once_so_much_was_written(bench: Bench) -> None:
     assert bench.thread.waiting == [checkpoint]
     bench.write(LIMITS.target)
     assert bench.thread.waiting == [checkpoint], "one at a time"
+
+
+def test_a_file_that_gets_shorter_is_cut_in_small_pieces(bench: Bench) -> None:
+    """The log is moved for that alone, whatever the estimate of what was written; no more is given back meanwhile."""
+    bench.log._share = 1 / 16
+    bench.log.shortened(SHORTENED_SIZE_BYTES_MAX - 1)
+    bench.log.consider()
+    assert not bench.log.takes_no_more
+    assert checkpoint not in bench.thread.waiting
+    bench.thread.jobs.clear()
+    bench.log._running = False
+    bench.log.shortened(1)
+    bench.log.consider()
+    assert bench.log.takes_no_more
+    assert bench.thread.waiting == [checkpoint]
+    bench.thread.end(ALL_MOVED._replace(moved=0))
+    bench.write(ONE_ENTRY_BYTES)
+    assert bench.thread.waiting == [], "a reader is in the way: a second later again"
+    assert bench.log.takes_no_more
+    bench.later(1.0)
+    bench.thread.end(ALL_MOVED)
+    assert bench.thread.waiting == [restart_log]
+    bench.thread.end(LogRestart(True, 0))
+    assert not bench.log.takes_no_more
 
 
 @pytest.mark.parametrize("over", [0, 1])

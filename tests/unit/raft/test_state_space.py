@@ -13,7 +13,7 @@ class Parts:
         self.free_bytes, self.size_bytes = free_bytes, size_bytes
         self.now = 10.0
         self.slice_seconds = 0.0005
-        self.restarting = False
+        self.takes_no_more = False
         self.slices: list[int] = []
         self.moves = 0
         self.written = 0
@@ -32,7 +32,7 @@ class Parts:
         self.free_bytes -= given
         self.size_bytes -= given
 
-    def applied(self, size_bytes: int, _commands: int) -> None:
+    def shortened(self, size_bytes: int) -> None:
         self.written += size_bytes
 
     def move_soon(self) -> None:
@@ -79,6 +79,6 @@ def test_slow_slices_get_smaller() -> None:
 
 def test_nothing_is_given_back_while_the_log_begins_anew() -> None:
     parts = Parts(64 * MIB, 65 * MIB)
-    parts.restarting = True
+    parts.takes_no_more = True
     parts.serve(5)
     assert parts.slices == []

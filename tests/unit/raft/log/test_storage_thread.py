@@ -119,6 +119,50 @@ async def test_after_each_runs_in_the_thread_once_the_result_was_handed_over() -
     assert threading.get_ident() not in seen
 
 
+async def test_an_idle_thread_does_what_it_is_given_until_that_is_done_and_again_after_a_job() -> None:
+    left = [3]
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threads: set[int] = set()
+
+    def when_idle() -> bool:
+        threads.add(threading.get_ident())
+        left[0] -= 1
+        if left[0] == 0:
+            loop.call_soon_threadsafe(done.set)
+        return left[0] > 0
+
+    storage = StorageThread("test", when_idle=when_idle)
+    await storage.run(len, "abc")
+    async with asyncio.timeout(10):
+        await done.wait()
+    done.clear()
+    left[0] = 1
+    await storage.run(len, "abc")
+    async with asyncio.timeout(10):
+        await done.wait()
+    await storage.stop()
+    assert left == [0], "once more after the job, and no more"
+    assert threading.get_ident() not in threads
+
+
+async def test_a_fault_of_idle_work_is_logged_and_the_thread_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def when_idle() -> bool:
+        loop.call_soon_threadsafe(failed.set)
+        raise StorageError("no space")
+
+    storage = StorageThread("test", when_idle=when_idle)
+    with caplog.at_level(logging.ERROR):
+        async with asyncio.timeout(10):
+            await failed.wait()
+        assert await storage.run(len, "abc") == 3
+        await storage.stop()
+    assert "background work of thread test failed" in caplog.text
+
+
 async def test_fault_of_after_each_is_logged_and_the_thread_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     storage = StorageThread("test", after_each=lambda: fail("no space"))
     with caplog.at_level(logging.ERROR):
