@@ -51,9 +51,9 @@ RESTARTS = "metasrv_raft_applying_paused_seconds_count"
 
 
 class Latencies(NamedTuple):
-    """Of the small writes of one phase, in milliseconds."""
+    """What the small writes of one phase took, in milliseconds."""
 
-    count: int
+    writes: int
     p50: float
     p99: float
     p999: float

@@ -126,7 +126,8 @@ async def run(options: argparse.Namespace) -> None:
     took: list[float] = []
     async with NodeClient(Endpoint.parse(options.grpc), CALL_SECONDS_MAX) as client:
         await client.handshake()
-        disturb, pause_seconds = await Disturber(client, Endpoint.parse(options.admin), options.keys).prepare(options.kind)
+        disturber = Disturber(client, Endpoint.parse(options.admin), options.keys)
+        disturb, pause_seconds = await disturber.prepare(options.kind)
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         until = time.monotonic() + options.seconds

@@ -32,7 +32,13 @@ from metasrv.grpc_api.http2.headers import (
     status_trailers,
 )
 from metasrv.grpc_api.http2.interfaces import StreamConnection
-from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, MessageError, MessageReader, length_prefixed
+from metasrv.grpc_api.http2.messages import (
+    PREFIX_SIZE_BYTES,
+    MessageError,
+    MessageReader,
+    length_prefixed,
+    message_prefix,
+)
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.sending import Sender
 from metasrv.grpc_api.http2.status import StatusCode
@@ -292,6 +298,8 @@ class ServerCall:
                 if not self.sender.started:
                     self._start()
                 self.sender.finish(OK_TRAILERS)
+            elif isinstance(reply, list):
+                self._reply_in_pieces(*reply)
             else:
                 self._reply(reply)
         except (CallAbortedError, CallEndedError):
@@ -303,6 +311,17 @@ class ServerCall:
             logger.exception("a handler of %s failed", self._request.path)
             self.end(StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}")
 
+    def _reply_in_pieces(self, *pieces: bytes) -> None:
+        """Send the response as the windows allow; its message consists of these pieces."""
+        sender, connection = self.sender, self._connection
+        self._start()
+        sender.send(message_prefix(sum(map(len, pieces))))
+        for piece in pieces:
+            sender.send(piece)
+        sender.finish(OK_TRAILERS)
+        if sender.waits and connection.budget.exceeded:
+            self.give_up(connection.budget.sentence())
+
     def _reply(self, reply: bytes) -> None:
         """Send the whole response in one piece if the windows allow it."""
         connection, sender = self._connection, self.sender
@@ -310,11 +329,7 @@ class ServerCall:
         headers = RESPONSE_HEADERS + literals(self._initial_metadata) if self._initial_metadata else RESPONSE_HEADERS
         room_bytes = min(sender.window_bytes, connection.send_window_bytes, connection.frame_size_bytes_max)
         if connection.writing_paused or size_bytes > room_bytes:
-            sender.start(headers)
-            sender.send(length_prefixed(reply))
-            sender.finish(OK_TRAILERS)
-            if sender.waits and connection.budget.exceeded:
-                self.give_up(connection.budget.sentence())
+            self._reply_in_pieces(reply)
             return
         connection.send_window_bytes -= size_bytes
         connection.data_frames += 1
@@ -325,8 +340,7 @@ class ServerCall:
                     pack_frame_header(len(headers) << 8 | HEADERS, END_HEADERS, stream_id),
                     headers,
                     pack_frame_header(size_bytes << 8 | DATA, 0, stream_id),
-                    b"\x00",
-                    len(reply).to_bytes(4, "big"),
+                    message_prefix(len(reply)),
                     reply,
                     pack_frame_header(len(OK_TRAILERS) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
                     OK_TRAILERS,

@@ -19,9 +19,14 @@ class MessageError(Exception):
         self.code = code
 
 
+def message_prefix(size_bytes: int) -> bytes:
+    """What stands in front of a message of this size that is not compressed."""
+    return b"\x00" + size_bytes.to_bytes(4, "big")
+
+
 def length_prefixed(message: bytes) -> bytes:
     """A message with its prefix, not compressed."""
-    return b"\x00" + len(message).to_bytes(4, "big") + message
+    return message_prefix(len(message)) + message
 
 
 class MessageReader:
