@@ -30,6 +30,7 @@ from metasrv.process.clock import SystemClock
 from metasrv.process.logs import start_logging
 from metasrv.process.open_files import open_files_warning, raise_open_files
 from metasrv.process.service_manager import ServiceManager
+from metasrv.profiling.memory import load_profiler
 from metasrv.raft.forwarding import Forwarding
 from metasrv.raft.peers.one_shot import one_shot_transport
 
@@ -101,6 +102,7 @@ async def _leave(config: Config) -> None:
 
 async def _serve(config: Config, begin_cluster: bool) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
+    load_profiler()
     logs = start_logging(config.log, config.secret_values())
     manager = ServiceManager.from_environment(os.environ)
     watchdogs: list[asyncio.Task[None]] = []
