@@ -39,7 +39,9 @@ async def parse_write(text: str) -> c.Upsert:
     """As `kv_json.parse_write`; requests from other connections go on meanwhile."""
     if len(text) <= SLICE_CHARACTERS:
         return kv_json.parse_write(text)
+    await asyncio.sleep(0)  # the text has just been copied out of its message
     template, byte_strings = await _cut_out(text)
+    await asyncio.sleep(0)  # the bytes have just been joined, and will be encoded next
     return kv_json.parse_write(template, byte_strings)
 
 
