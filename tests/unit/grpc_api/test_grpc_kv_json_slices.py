@@ -113,3 +113,30 @@ async def test_the_loop_turns_while_many_responses_are_written() -> None:
     message, steps = await steps_of(transaction_reply(c.TransactionReply(True, responses, "then")))
     assert [response.get.key for response in message.responses] == [response.key for response in responses]
     assert len(steps) >= len(responses) // RESPONSES_AT_ONCE
+
+
+async def test_responses_are_filled_in_place_as_messages_are_put_together() -> None:
+    empty, full = SeqV(0, b"", None), SeqV(7, b"v", KVMeta(9, 5))
+    responses = (
+        c.PutResponse("", None, empty),
+        c.PutResponse("k", full, SeqV(8, b"", KVMeta(None, None))),
+        c.GetResponse("", None),
+        c.GetResponse("k", empty),
+        c.DeleteResponse("", False, None),
+        c.DeleteResponse("k", True, full),
+        c.DeleteByPrefixResponse("", 0),
+    )
+    seq_v = pb.SeqV(seq=7, data=b"v", meta=pb.KVMeta(expire_at=9, proposed_at_ms=5))
+    expected = [
+        pb.TxnOpResponse(put=pb.TxnPutResponse(key="", current=pb.SeqV())),
+        pb.TxnOpResponse(put=pb.TxnPutResponse(key="k", prev_value=seq_v, current=pb.SeqV(seq=8, meta=pb.KVMeta()))),
+        pb.TxnOpResponse(get=pb.TxnGetResponse(key="")),
+        pb.TxnOpResponse(get=pb.TxnGetResponse(key="k", value=pb.SeqV())),
+        pb.TxnOpResponse(delete=pb.TxnDeleteResponse(key="", success=False)),
+        pb.TxnOpResponse(delete=pb.TxnDeleteResponse(key="k", success=True, prev_value=seq_v)),
+        pb.TxnOpResponse(delete_by_prefix=pb.TxnDeleteByPrefixResponse(prefix="", count=0)),
+    ]
+    message = await transaction_reply(c.TransactionReply(True, responses, "then"))
+    assert [response.SerializeToString() for response in message.responses] == [
+        response.SerializeToString() for response in expected
+    ]
