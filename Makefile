@@ -17,6 +17,7 @@ STOCK_N ?= 40
 SEED ?= 1
 MINUTES ?= 10
 SECONDS ?= 10
+KEYS ?= 200000
 ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -114,6 +115,10 @@ sim-stock: $(STAMP) ## Put plain pysyncobj and metasrv through the same simulate
 .PHONY: bench
 bench: $(STAMP) ## Measure metasrv and etcd side by side on this machine (needs Debian's etcd-server and nghttp2-client)
 	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)
+
+.PHONY: bench-beside
+bench-beside: $(STAMP) ## Measure small writes beside large work, and what holds the nodes' loops (KEYS=1000000)
+	@exec $(BIN)/python benchmarks/beside.py --keys $(KEYS) $(ARGS)
 
 .PHONY: proto
 proto: $(STAMP) ## Generate the gRPC code again from metasrv/protocol/proto/meta.proto

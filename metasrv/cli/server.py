@@ -32,6 +32,7 @@ from metasrv.process.logs import RunningLogs, start_logging
 from metasrv.process.open_files import open_files_warning, raise_open_files
 from metasrv.process.service_manager import ServiceManager
 from metasrv.process.standard_streams import STANDARD_ERROR, STANDARD_OUTPUT, open_missing_streams, say
+from metasrv.profiling.memory import load_profiler
 from metasrv.raft.forwarding import Forwarding
 from metasrv.raft.peers.one_shot import one_shot_transport
 
@@ -137,6 +138,7 @@ def _run(loaded: LoadedConfig, begin_cluster: bool) -> int:
 async def _serve(loaded: LoadedConfig, begin_cluster: bool) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     config = loaded.config
+    load_profiler()
     logs = start_logging(config.log, config.secret_values())
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs)

@@ -35,12 +35,16 @@ from metasrv.protocol.methods import (
     Method,
 )
 
-Handler = Callable[[Any, Call], Coroutine[Any, Any, bytes | None]]
+Answer = bytes | list[bytes] | None
+Handler = Callable[[Any, Call], Coroutine[Any, Any, Answer]]
 Body = Callable[[Any, Any], Awaitable[Any]]
-"""Unary: (request, call) -> reply message. Streaming: (request or iterator of requests, Stream) -> None."""
+"""Unary: (request, call) -> reply message, or its encoding in pieces.
+Streaming: (request or iterator of requests, Stream) -> None."""
 
 LEADER_ONLY = frozenset((KV_LIST, KV_GET_MANY, KV_TRANSACTION))
 """Methods that are never forwarded: a client is sent to the leader instead."""
+LARGE_SIZE_BYTES = 64 * 1024
+"""A larger request is parsed in a step of its own, after the one in which its last bytes came."""
 SERVED_WHILE_DRAINING = frozenset((GET_CLUSTER_STATUS, GET_CLIENT_INFO, MEMBER_LIST))
 """Methods that only look at the node; they are served until the listener closes."""
 
@@ -72,7 +76,7 @@ class Dispatcher:
             return Route(self._timed(self._server_stream(method, body)), single_request=True, single_reply=False)
         return Route(self._timed(self._bidirectional(method, body)), single_request=False, single_reply=False)
 
-    def _timed(self, handle: Handler) -> Callable[[Any, Call], Awaitable[bytes | None]]:
+    def _timed(self, handle: Handler) -> Callable[[Any, Call], Awaitable[Answer]]:
         """The same handler; it is counted when it keeps the loop for too long between two of its waits."""
         slow = self._metrics.slow_step
         return lambda request, call: timed(LoopWork.GRPC_CALL, slow, handle(request, call))
@@ -90,7 +94,7 @@ class Dispatcher:
         parse = method.request.FromString
         clock = perf_counter
 
-        async def handle(data: bytes, call: Call) -> bytes:
+        async def handle(data: bytes, call: Call) -> bytes | list[bytes]:
             metrics.rpc_started()
             self.calls += 1
             started = clock()
@@ -98,7 +102,14 @@ class Dispatcher:
             try:
                 metrics.client_received_bytes(len(data))
                 await self._admit(method, call)
-                reply: Message = await body(_parsed(parse, data), call)
+                if len(data) > LARGE_SIZE_BYTES:
+                    await asyncio.sleep(0)  # its last bytes were handled in this step
+                request = _parsed(parse, data)
+                reply: Message | list[bytes] = await body(request, call)
+                if isinstance(reply, list):
+                    metrics.client_sent_bytes(sum(map(len, reply)))
+                    success = True
+                    return reply
                 answer = reply.SerializeToString()
                 metrics.client_sent_bytes(len(answer))
                 success = True

@@ -71,8 +71,8 @@ class KvMethods:
             return await branch_transaction_reply(reply)
         raise _unexpected(reply)
 
-    async def kv_api(self, request: pb.RaftRequest, call: Call) -> pb.RaftReply:
-        """KvApi: UpsertKV in JSON; a follower forwards without naming the leader."""
+    async def kv_api(self, request: pb.RaftRequest, call: Call) -> pb.RaftReply | list[bytes]:
+        """KvApi: UpsertKV in JSON; a follower forwards without naming the leader. A large reply comes in pieces."""
         try:
             command = await kv_json_slices.parse_write(request.data)
         except InvalidRequestError as error:  # as docs/contract/grpc.md section c has it for this method
@@ -80,7 +80,7 @@ class KvMethods:
         validate_command(command)
         reply = await self._consensus.propose(command, timeout_ms_of(call))
         if type(reply) is UpsertReply:
-            return pb.RaftReply(data=await kv_json_slices.upsert_reply_text(reply))
+            return await kv_json_slices.upsert_reply(reply)
         raise _unexpected(reply)
 
     # ------------------------------------------------------------------------- reads

@@ -174,7 +174,7 @@ def byte_string(value: Any, what: str) -> bytes:
         return value
     if type(value) is not list:
         raise InvalidRequestError(f"'{what}' is not an array of bytes")
-    if any(type(item) is not int for item in value):
+    if not {int}.issuperset(map(type, value)):
         raise InvalidRequestError(f"'{what}' is not an array of bytes")
     try:
         return bytes(value)

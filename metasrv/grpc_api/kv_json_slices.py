@@ -2,8 +2,8 @@
 
 A byte string is an array of numbers, four bytes of text for each byte: 1 MiB took 0.1 s to read and 0.1 s to answer. A
 thread would not help, because the interpreter's lock is held all the while. So long arrays are cut out of the text and
-turned into bytes piece by piece, and answers are put together piece by piece; the loop turns in between. Runs on the
-event loop.
+turned into bytes piece by piece, and answers are made and sent as pieces of the encoded message, which is never put
+together: that took 50 ms for 4 MiB. The loop turns in between. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -17,22 +17,31 @@ from metasrv.grpc_api import kv_json
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import SeqV
+from metasrv.protocol.proto import meta_pb2 as pb
 
-SLICE_CHARACTERS = 32 * 1024
-"""Text that is parsed in one piece: 0.5 to 1 ms. Shorter requests are not cut."""
-SLICE_BYTES = 16 * 1024
-"""Bytes of a value that are written in one piece; records up to this size are not cut."""
+SLICE_CHARACTERS = 16 * 1024
+"""Text that is parsed in one piece: 0.2 to 0.4 ms. Shorter requests are not cut."""
+SLICE_BYTES = 32 * 1024
+"""Bytes of a value that are written in one piece: 0.3 ms."""
+WHOLE_SIZE_BYTES_MAX = 8 * 1024
+"""Records up to this size are not cut."""
 _QUOTE_OR_BRACKET = re.compile(r'["\[]')
 _QUOTE_OR_ESCAPE = re.compile(r'["\\]')
 _NUMBERS = re.compile(r"[0-9, \t\r\n]*")
-_NUMBER_TEXTS = tuple(map(str, range(256)))
+# The three digits of each byte, as tables of `bytes.translate`; a space stands for a leading zero.
+_HUNDREDS, _TENS, _ONES = (bytes(f"{number:3}".encode()[place] for number in range(256)) for place in range(3))
+_COMMAS = b"," * SLICE_BYTES
+_DATA_FIELD = pb.RaftReply.DESCRIPTOR.fields_by_name["data"].number << 3 | 2
+"""The tag of the reply's text in its encoding: the field's number, and the kind of everything that has a length."""
 
 
 async def parse_write(text: str) -> c.Upsert:
     """As `kv_json.parse_write`; requests from other connections go on meanwhile."""
     if len(text) <= SLICE_CHARACTERS:
         return kv_json.parse_write(text)
+    await asyncio.sleep(0)  # the text has just been copied out of its message
     template, byte_strings = await _cut_out(text)
+    await asyncio.sleep(0)  # the bytes have just been joined, and will be encoded next
     return kv_json.parse_write(template, byte_strings)
 
 
@@ -98,35 +107,68 @@ async def _byte_string(text: str, start: int, end: int) -> bytes:
         piece = text[start:cut]
         if not piece.strip() or cut == end - 1:
             raise InvalidRequestError("the request is not JSON: an array has a comma without a number")
-        pieces.append(kv_json.byte_string(_array(piece), "Update"))
+        pieces.append(_bytes_of(piece))
         start = cut + 1
         await asyncio.sleep(0)
     return b"".join(pieces)
 
 
-def _array(piece: str) -> object:
+def _bytes_of(piece: str) -> bytes:
+    """The bytes that unsigned numbers between commas stand for."""
     try:
-        return json.loads(f"[{piece}]")
+        numbers = json.loads(f"[{piece}]")
     except ValueError as error:
         raise InvalidRequestError(f"the request is not JSON: in an array of bytes: {error}") from error
+    try:
+        return bytes(numbers)
+    except ValueError as error:
+        raise InvalidRequestError("'Update' holds a number that is not a byte") from error
 
 
-async def upsert_reply_text(reply: c.UpsertReply) -> str:
-    """As `kv_json.upsert_reply_text`; other work of the loop goes on meanwhile."""
+async def upsert_reply(reply: c.UpsertReply) -> pb.RaftReply | list[bytes]:
+    """The RaftReply that `kv_json.upsert_reply_text` belongs into, or the pieces of its encoding when it is large."""
     records = (reply.prev, reply.result)
-    if sum(0 if record is None else len(record.data) for record in records) <= SLICE_BYTES:
-        return kv_json.upsert_reply_text(reply)
-    prev, result = [await _record_text(record) for record in records]
-    return f'{{"ident":null,"prev":{prev},"result":{result}}}'
+    if sum(0 if record is None else len(record.data) for record in records) <= WHOLE_SIZE_BYTES_MAX:
+        return pb.RaftReply(data=kv_json.upsert_reply_text(reply))
+    pieces = [b"", b'{"ident":null,"prev":']
+    await _add_record(pieces, reply.prev)
+    pieces.append(b',"result":')
+    await _add_record(pieces, reply.result)
+    pieces.append(b"}")
+    pieces[0] = bytes((_DATA_FIELD,)) + _varint(sum(map(len, pieces)))
+    return pieces
 
 
-async def _record_text(record: SeqV | None) -> str:
+async def _add_record(pieces: list[bytes], record: SeqV | None) -> None:
     if record is None:
-        return "null"
+        pieces.append(b"null")
+        return
     # What stands before the numbers is written by the same code as always.
-    head = json.dumps(kv_json.record_tree(record._replace(data=b"")), separators=(",", ":")).removesuffix("]}")
-    pieces: list[str] = []
+    tree = kv_json.record_tree(record._replace(data=b""))
+    pieces.append(json.dumps(tree, separators=(",", ":")).removesuffix("]}").encode())
     for start in range(0, len(record.data), SLICE_BYTES):
-        pieces.append(",".join(map(_NUMBER_TEXTS.__getitem__, record.data[start : start + SLICE_BYTES])))
+        pieces.append(_numbers_text(record.data[start : start + SLICE_BYTES]))
         await asyncio.sleep(0)
-    return f"{head}{','.join(pieces)}]}}"
+    if record.data:
+        pieces[-1] = pieces[-1].removesuffix(b",")
+    pieces.append(b"]}")
+
+
+def _numbers_text(data: bytes) -> bytes:
+    """Each byte as a number and a comma. Four times as fast as joining texts: nothing is done number by number."""
+    padded = bytearray(4 * len(data))
+    padded[0::4] = data.translate(_HUNDREDS)
+    padded[1::4] = data.translate(_TENS)
+    padded[2::4] = data.translate(_ONES)
+    padded[3::4] = _COMMAS[: len(data)]
+    return bytes(padded.translate(None, b" "))
+
+
+def _varint(number: int) -> bytes:
+    """A length as protobuf writes it: seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

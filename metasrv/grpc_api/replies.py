@@ -52,24 +52,44 @@ async def _add_responses(message: pb.TxnReply | pb.KvTransactionReply, responses
     for start in range(0, len(responses), RESPONSES_AT_ONCE):
         if start:
             await asyncio.sleep(0)
-        message.responses.extend([_response(response) for response in responses[start : start + RESPONSES_AT_ONCE]])
+        for response in responses[start : start + RESPONSES_AT_ONCE]:
+            _fill_response(message.responses.add(), response)
 
 
-def _response(response: c.OperationResponse) -> pb.TxnOpResponse:
+def _fill_response(message: pb.TxnOpResponse, response: c.OperationResponse) -> None:
+    """Filled in place: a message that is given to another one is copied, once for each level."""
     if isinstance(response, c.PutResponse):
-        return pb.TxnOpResponse(
-            put=pb.TxnPutResponse(
-                key=response.key,
-                prev_value=record_out(response.prev),
-                current=record_out(response.current),
-            )
-        )
-    if isinstance(response, c.GetResponse):
-        return pb.TxnOpResponse(get=pb.TxnGetResponse(key=response.key, value=record_out(response.value)))
-    if isinstance(response, c.DeleteResponse):
-        return pb.TxnOpResponse(
-            delete=pb.TxnDeleteResponse(key=response.key, success=response.success, prev_value=record_out(response.prev))
-        )
+        put = message.put
+        put.key = response.key
+        _fill_record(put, "prev_value", response.prev)
+        _fill_record(put, "current", response.current)
+    elif isinstance(response, c.GetResponse):
+        message.get.key = response.key
+        _fill_record(message.get, "value", response.value)
+    elif isinstance(response, c.DeleteResponse):
+        delete = message.delete
+        delete.key, delete.success = response.key, response.success
+        _fill_record(delete, "prev_value", response.prev)
+    else:
+        message.MergeFrom(_small_response(response))
+
+
+def _fill_record(
+    message: pb.TxnPutResponse | pb.TxnGetResponse | pb.TxnDeleteResponse, field: str, record: SeqV | None
+) -> None:
+    """None leaves the field unset."""
+    message.SetInParent()
+    if record is None:
+        return
+    target: pb.SeqV = getattr(message, field)
+    target.seq, target.data = record.seq, record.data
+    target.SetInParent()
+    if record.meta is not None:
+        target.meta.MergeFrom(pb.KVMeta(expire_at=record.meta.expire_at, proposed_at_ms=record.meta.proposed_at_ms))
+        target.meta.SetInParent()
+
+
+def _small_response(response: c.DeleteByPrefixResponse | c.FetchIncreaseResponse) -> pb.TxnOpResponse:
     if isinstance(response, c.DeleteByPrefixResponse):
         return pb.TxnOpResponse(
             delete_by_prefix=pb.TxnDeleteByPrefixResponse(prefix=response.prefix, count=response.count)

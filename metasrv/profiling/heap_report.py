@@ -8,6 +8,7 @@ and bytes at the moment of highest use. The text form shows bytes in use, or at 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -24,11 +25,13 @@ VALUE_TYPES = (
     ValueType("peak_objects", "count"),
     ValueType("peak_space", "bytes"),
 )
+LOWEST_PRIORITY = 19
 IN_USE_BYTES = 1
 PEAK_BYTES = 3
 
 
 def main(arguments: list[str]) -> int:
+    os.nice(LOWEST_PRIORITY)  # the node that waits for this has requests to answer
     capture, output, form, started_ns, duration_ns = arguments
     samples = merge(read_capture(capture))
     body = encode(samples, ProfileFormat(form), int(started_ns), int(duration_ns))

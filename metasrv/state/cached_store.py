@@ -51,9 +51,11 @@ class CachedStore(Store):
         super().delete(key, record)
         self._remember(key, None)
 
-    def delete_range(self, start: str, end: str | None) -> None:
-        super().delete_range(start, end)
-        self.forget()
+    def delete_range(self, start: str, end: str | None) -> int:
+        removed = super().delete_range(start, end)
+        if removed:
+            self.forget()
+        return removed
 
     def delete_expired(self, time_ms: int) -> int:
         removed = super().delete_expired(time_ms)

@@ -102,16 +102,15 @@ class EntryEffects:
     def remove_prefix(self, prefix: str) -> int:
         """Delete every record whose key starts with `prefix`, in key order; returns how many."""
         end = prefix_end(prefix)
-        keys, expiring = self.store.count_range(prefix, end)
-        if keys == 0:
-            return 0
         if self.watched:
             records = self.store.scan(prefix, end, None, None, None)
             self.changes += [(key, record, None) for key, record in records]
-        self.store.delete_range(prefix, end)
-        self.key_count -= keys
+        # Counting reads the whole range, so it is left out where nothing can be found: mostly, no record expires.
+        expiring = self.store.count_range(prefix, end)[1] if self.expire_count else 0
+        removed = self.store.delete_range(prefix, end)
+        self.key_count -= removed
         self.expire_count -= expiring
-        return keys
+        return removed
 
     def sweep(self) -> None:
         """Delete what expired before the log time, in (expire_ms, seq) order."""

@@ -207,10 +207,16 @@ class Store:
         query = "SELECT (SELECT count(*) FROM large) = (SELECT count(*) FROM kv WHERE data IS NULL)"
         return bool(self.execute(query).fetchone()[0])
 
-    def delete_range(self, start: str, end: str | None) -> None:
+    def delete_range(self, start: str, end: str | None) -> int:
+        """Delete them; returns how many."""
         condition, parameters = _range("key >= ?", start, end)
-        self.execute(_DELETE_LARGE_OF.format(condition), parameters)
-        self.execute(f"DELETE FROM kv WHERE {condition}", parameters)  # noqa: S608
+        if self.has_large_values():  # looking for them reads every record of the range once more
+            self.execute(_DELETE_LARGE_OF.format(condition), parameters)
+        return self.execute(f"DELETE FROM kv WHERE {condition}", parameters).rowcount  # noqa: S608
+
+    def has_large_values(self) -> bool:
+        """Whether any value stands beside its record."""
+        return bool(self.execute("SELECT EXISTS(SELECT 1 FROM large)").fetchone()[0])
 
     def expired(self, time_ms: int) -> list[tuple[str, SeqV]]:
         """Records that expired before `time_ms`, in the order of the sweep."""
@@ -223,7 +229,8 @@ class Store:
 
     def delete_expired(self, time_ms: int) -> int:
         """Delete them; returns how many."""
-        self.execute(_DELETE_LARGE_OF.format("expire_ms < ?"), (time_ms,))
+        if self.has_large_values():
+            self.execute(_DELETE_LARGE_OF.format("expire_ms < ?"), (time_ms,))
         return self.execute(_DELETE_EXPIRED, (time_ms,)).rowcount
 
     def scan_expire(self, after: tuple[int, int] | None, limit: int) -> list[tuple[int, int, str]]:

@@ -69,6 +69,12 @@ class NodeClient:
         reply: meta_pb2.TxnReply = await call
         return reply
 
+    async def kv_api(self, request: meta_pb2.RaftRequest) -> str:
+        """A write in JSON; returns the reply's JSON."""
+        await self._ensure_token()
+        reply: meta_pb2.RaftReply = await self._stub.KvApi(request, metadata=self._metadata, timeout=self._timeout_s)
+        return reply.data
+
     async def put(self, key: str, value: bytes) -> int:
         """Unconditional write; returns the new sequence number."""
         put = meta_pb2.TxnPutRequest(key=key, value=value)

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from metasrv.config.model import Config, RaftConfig
 from metasrv.model.errors import BindError, ConfigError
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
-from metasrv.profiling import cpu
+from metasrv.profiling import cpu, memory
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
 
@@ -155,6 +156,34 @@ async def test_stopping_cancels_what_does_not_end(make_context: MakeContext) -> 
         assert time.monotonic() - begun < 5
         with pytest.raises(httpx.HTTPError):
             (await profile).raise_for_status()
+
+
+@pytest.mark.parametrize("turns", [1, 200])
+async def test_the_reader_of_a_heap_capture_does_not_outlive_its_caller(
+    monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start(_arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        children.append(subprocess.Popen(("sleep", "60"), stderr=subprocess.PIPE))
+        return children[0]
+
+    monkeypatch.setattr(memory, "_start_report", start)
+    report = asyncio.create_task(memory._report("capture"))
+    for _ in range(turns):
+        await asyncio.sleep(0.001)
+    report.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await report
+    assert children[0].returncode is not None
+
+
+def test_the_reader_of_a_heap_capture_gets_the_processor_last(tmp_path: Path) -> None:
+    arguments = (str(tmp_path / "missing"), "report", "folded", "0", "0")
+    code = "import os, sys; from metasrv.profiling.heap_report import main\ntry: main(sys.argv[1:])\nexcept OSError: pass"
+    command = (sys.executable, "-c", f"{code}\nprint(os.nice(0))", *arguments)
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "19"
 
 
 @pytest.fixture

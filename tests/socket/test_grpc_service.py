@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import socket
 import subprocess
@@ -32,9 +33,11 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
+from metasrv.model.types import Endpoint
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.proto import meta_pb2_grpc
+from metasrv.testing.node_client import NodeClient
 from tests.support.grpc_node import RunningNode, StartNode
 from tests.support.waiting import until
 
@@ -59,6 +62,20 @@ async def test_the_client_reads_what_it_wrote(start_node: StartNode) -> None:
         assert (gone.prev, gone.result) == (first.result, None)
         branch = await client.branch_transaction(pb.KvTransactionRequest())
         assert branch.executed_branch is None
+
+
+async def test_a_large_reply_in_json_arrives_as_a_small_one(start_node: StartNode) -> None:
+    node = await start_node()
+    values = [bytes(range(256)) * size for size in (1, 40, 8_000)]
+    async with NodeClient(Endpoint.parse(node.address), 30) as client:
+        prev: dict[str, Any] | None = None
+        for value in (*values, b"", *reversed(values)):
+            request = {"UpsertKV": {"key": "k", "seq": {"GE": 0}, "value": {"Update": list(value)}, "value_meta": None}}
+            reply = json.loads(await client.kv_api(pb.RaftRequest(data=json.dumps(request))))
+            assert reply["prev"] == prev
+            prev = reply["result"]
+            assert prev is not None
+            assert bytes(prev["data"]) == value
 
 
 async def test_what_is_too_large_is_refused_before_it_is_sent(start_node: StartNode) -> None:

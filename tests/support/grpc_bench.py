@@ -131,7 +131,7 @@ class MethodBench:
         else:
             reply = await route.function(_encoded(request), call)
             assert reply is not None, "a method with a single reply returns it"
-            call.sent.append(reply)
+            call.sent.append(b"".join(reply) if isinstance(reply, list) else reply)
         return call
 
     async def transact(self, *operations: pb.TxnOp) -> pb.TxnReply:

@@ -31,7 +31,14 @@ from metasrv.grpc_api.http2.headers import (
     status_trailers,
 )
 from metasrv.grpc_api.http2.interfaces import StreamConnection
-from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, Compressed, MessageError, length_prefixed
+from metasrv.grpc_api.http2.messages import (
+    PREFIX_SIZE_BYTES,
+    Compressed,
+    MessageError,
+    is_message,
+    length_prefixed,
+    message_prefix,
+)
 from metasrv.grpc_api.http2.receiving import Receiver
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.sending import Sender
@@ -171,7 +178,12 @@ class ServerCall:
             raise Http2StreamError(ErrorCode.STREAM_CLOSED)
         self._request_ended = ended
         receiver = self._receiver
-        if ended and receiver is None and self._is_one_message(data):
+        if (
+            ended
+            and receiver is None
+            and self._route.single_request
+            and is_message(data, self._connection.message_size_bytes_max)
+        ):
             if len(data) > SMALL_SIZE_BYTES_MAX:
                 self._work_on(data)
             self._run(data[PREFIX_SIZE_BYTES:])
@@ -242,15 +254,6 @@ class ServerCall:
 
     # ------------------------------------------------------------------------- the request
 
-    def _is_one_message(self, data: bytes) -> bool:
-        size_bytes = len(data) - PREFIX_SIZE_BYTES
-        return (
-            self._route.single_request
-            and 0 <= size_bytes <= self._connection.message_size_bytes_max
-            and data[0] == 0
-            and int.from_bytes(data[1:PREFIX_SIZE_BYTES], "big") == size_bytes
-        )
-
     def _new_receiver(self) -> Receiver:
         return Receiver(self._connection, self._stream_id, self._request.encoding, self._route.single_request)
 
@@ -312,6 +315,8 @@ class ServerCall:
                 if not self.sender.started:
                     self._start()
                 self.sender.finish(OK_TRAILERS)
+            elif isinstance(reply, list):
+                self._reply_in_pieces(*reply)
             else:
                 self._reply(reply)
         except (CallAbortedError, CallEndedError):
@@ -325,6 +330,17 @@ class ServerCall:
             logger.exception("a handler of %s failed", self._request.path)
             self.end(StatusCode.INTERNAL, f"internal error, see this node's log: {type(error).__name__}")
 
+    def _reply_in_pieces(self, *pieces: bytes) -> None:
+        """Send the response as the windows allow; its message consists of these pieces."""
+        sender = self.sender
+        self._start()
+        sender.send(message_prefix(sum(map(len, pieces))))
+        for piece in pieces:
+            sender.send(piece)
+        sender.finish(OK_TRAILERS)
+        if sender.waits and self._is_too_much():
+            self.give_up(self._connection.budget.sentence())
+
     def _reply(self, reply: bytes) -> None:
         """Send the whole response in one piece if the windows allow it."""
         connection, sender = self._connection, self.sender
@@ -334,11 +350,7 @@ class ServerCall:
         window_bytes = min(windows.initial_bytes + sender.granted_bytes, windows.connection_bytes)
         room_bytes = min(window_bytes, connection.frame_size_bytes_max)
         if connection.writing_paused or size_bytes > room_bytes:
-            sender.start(headers)
-            sender.send(length_prefixed(reply))
-            sender.finish(OK_TRAILERS)
-            if sender.waits and self._is_too_much():
-                self.give_up(connection.budget.sentence())
+            self._reply_in_pieces(reply)
             return
         windows.connection_bytes -= size_bytes
         connection.data_frames += 1
@@ -349,8 +361,7 @@ class ServerCall:
                     pack_frame_header(len(headers) << 8 | HEADERS, END_HEADERS, stream_id),
                     headers,
                     pack_frame_header(size_bytes << 8 | DATA, 0, stream_id),
-                    b"\x00",
-                    len(reply).to_bytes(4, "big"),
+                    message_prefix(len(reply)),
                     reply,
                     pack_frame_header(len(OK_TRAILERS) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
                     OK_TRAILERS,

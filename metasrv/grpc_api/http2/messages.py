@@ -29,9 +29,22 @@ class Compressed(NamedTuple):
     window_bits: int
 
 
+def message_prefix(size_bytes: int) -> bytes:
+    """What stands in front of a message of this size that is not compressed."""
+    return b"\x00" + size_bytes.to_bytes(4, "big")
+
+
 def length_prefixed(message: bytes) -> bytes:
     """A message with its prefix, not compressed."""
-    return b"\x00" + len(message).to_bytes(4, "big") + message
+    return message_prefix(len(message)) + message
+
+
+def is_message(data: bytes, limit_bytes: int) -> bool:
+    """Whether the bytes are exactly one message, not compressed and not too large."""
+    size_bytes = len(data) - PREFIX_SIZE_BYTES
+    return (
+        0 <= size_bytes <= limit_bytes and data[0] == 0 and int.from_bytes(data[1:PREFIX_SIZE_BYTES], "big") == size_bytes
+    )
 
 
 class MessageReader:

@@ -13,6 +13,6 @@ class Route(NamedTuple):
     its bytes; others write to the call and return None. The call is a `call.ServerCall`.
     """
 
-    function: Callable[[Any, Any], Awaitable[bytes | None]]
+    function: Callable[[Any, Any], Awaitable[bytes | list[bytes] | None]]
     single_request: bool
     single_reply: bool

@@ -70,7 +70,7 @@ class Sender:
         self._connection.write(header_frames(self._stream_id, headers, 0, self._connection.frame_size_bytes_max))
 
     def send(self, data: bytes) -> None:
-        """Send a length-prefixed message, or queue it."""
+        """Send a length-prefixed message or a part of one, or queue it."""
         self._queue.append(data)
         self._connection.hold(len(data))
         if len(self._queue) == 1:

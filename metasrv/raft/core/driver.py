@@ -194,12 +194,12 @@ class Driver:
             laps.lap(LoopWork.RAFT_APPLY)
         self._handle_inbox(now)
         if not self._store.dirty:
+            applied = engine.applied_index()
             if self._needs_tick(now):
-                applied = engine.applied_index()
                 self._tick(now)
-                laps.lap(LoopWork.RAFT_APPLY if engine.applied_index() > applied else LoopWork.RAFT_TICK)
             elif engine.has_to_apply():
                 engine.apply_committed()
+            laps.lap(LoopWork.RAFT_APPLY if engine.applied_index() > applied else LoopWork.RAFT_TICK)
             self._note_role()
             if not self._store.dirty:
                 self._propose(now)
@@ -272,12 +272,9 @@ class Driver:
     def _propose(self, now: float) -> None:
         """Put waiting proposals into one entry of this leader's log, if it is time for a batch."""
         engine = self._engine
-        if (
-            engine.role() != LEADER
-            or self._holding
-            or not self._proposals.waiting()
-            or not self._guards.leads_with_quorum(now)
-        ):
+        if engine.role() != LEADER or self._holding or not self._proposals.waiting():
+            return
+        if not self._guards.leads_with_quorum(now):
             return
         wait = self._proposals.seconds_to_wait(now)
         if wait > 0.0:
@@ -368,9 +365,8 @@ class Driver:
             return
         if error is not None:
             self._observer.storage_failed("log", write=True)
-            self.fail(
-                error if isinstance(error, FatalError) else StorageError(f"the raft log cannot be written: {error}")
-            )
+            text = f"the raft log cannot be written: {error}"
+            self.fail(error if isinstance(error, FatalError) else StorageError(text))
             return
         if started is not None:
             self._observer.log_synced(self._clock.monotonic() - started, len(pending.entries))
@@ -378,8 +374,11 @@ class Driver:
         self._step()
 
     def _flush(self, messages: list[tuple[int, Message]]) -> None:
-        for node_id, message in messages:
-            self._send(node_id, encode_message(message))
+        encoded: Message | None = None
+        for node_id, message in messages:  # entries of megabytes, the same for all, are encoded once
+            if type(message) is not type(encoded) or message != encoded:
+                encoded, payload = message, encode_message(message)
+            self._send(node_id, payload)
 
     def outgoing(self, node_id: int, message: Message) -> None:
         """Queue a message of the engine or a guard; the step sends it as soon as that is safe."""

@@ -36,7 +36,7 @@ class OpenWatch:
         self.call = FakeCall()
         route = bench.service._dispatcher.route(m.WATCH, bench._bodies[m.WATCH])
         data = pb.WatchRequest(**request).SerializeToString()
-        self.task: asyncio.Future[bytes | None] = asyncio.ensure_future(route.function(data, self.call))
+        self.task: asyncio.Future[bytes | list[bytes] | None] = asyncio.ensure_future(route.function(data, self.call))
 
     async def responses(self, count: int) -> list[pb.WatchResponse]:
         """Wait until `count` were sent; all of them."""
