@@ -38,6 +38,15 @@ class Standing(NamedTuple):
     """It will begin a cluster itself once it knows that there is none."""
 
 
+class CopyState(NamedTuple):
+    """What a node says about its copy of the state."""
+
+    damage: str
+    """What is wrong with it, as one sentence; mostly empty."""
+    hashes: dict[int, bytes]
+    """By applied index (`raft/state_hashes.py`)."""
+
+
 class Consensus(Protocol):
     """Proposals, linearizable reads, membership, leadership and the status of one instant."""
 

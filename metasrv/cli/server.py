@@ -25,6 +25,7 @@ from metasrv.node.context import NodeContext
 from metasrv.node.health import check_liveness
 from metasrv.node.joining import leave_cluster
 from metasrv.node.meta_node import MetaNode, ServiceFactory
+from metasrv.node.rebuilding import set_aside
 from metasrv.process.build_info import build_commit
 from metasrv.process.clock import SystemClock
 from metasrv.process.logs import start_logging
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if loaded.config.raft_config.is_leave_request:
             uvloop.run(_leave(loaded.config))
             return 0
-        return uvloop.run(_serve(loaded.config, options.begin_cluster))
+        return uvloop.run(_serve(loaded.config, options.begin_cluster, options.rebuild))
     except ConfigError as error:
         for problem in error.problems:
             print(f"metasrv: {problem}", file=sys.stderr)
@@ -99,7 +100,7 @@ async def _leave(config: Config) -> None:
     print(f"node {raft.leave_id} left the cluster")
 
 
-async def _serve(config: Config, begin_cluster: bool) -> int:
+async def _serve(config: Config, begin_cluster: bool, rebuild: bool) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     logs = start_logging(config.log, config.secret_values())
     manager = ServiceManager.from_environment(os.environ)
@@ -108,6 +109,8 @@ async def _serve(config: Config, begin_cluster: bool) -> int:
         open_files = open_files_warning(raise_open_files())
         for sentence in [*start_warnings(config), *([open_files] if open_files else [])]:
             logger.warning("%s", sentence)
+        if rebuild:
+            await set_aside(config.raft_config, SystemClock())
         factories: list[ServiceFactory] = [AdminService, GrpcService]
         node = MetaNode(config, build_commit(os.environ), factories, begin_cluster=begin_cluster)
 

@@ -19,7 +19,7 @@ from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.model.errors import InvalidRequestError, OverloadedError, StoppingError
+from metasrv.model.errors import DamagedCopyError, InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
@@ -172,6 +172,8 @@ class Dispatcher:
     async def _admit(self, method: Method, call: Call) -> None:
         if (self._context.draining or self._stopping) and method not in SERVED_WHILE_DRAINING:
             raise StoppingError
+        if not self._context.copies.serves and method not in SERVED_WHILE_DRAINING:
+            raise DamagedCopyError
         if self.calls > GRPC_CALLS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
         if method.token:

@@ -86,6 +86,11 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
     text = f"Steps of the event loop longer than {STEP_TIME_MS_MAX} ms."
     yield labelled(f"{LOOP}slow_steps_total", "counter", text, steps)
     yield labelled(f"{LOOP}slow_step_seconds_total", "counter", "Time spent in these steps.", seconds)
+    damaged = "1 while this node's copy of the state is known to be damaged."
+    yield gauge(f"{NODE}copy_damaged", damaged, int(work.copy_damaged))
+    differing: dict[Labels, float] = {(("id", str(i)),): int(found) for i, found in work.copies_differing.items()}
+    yield labelled(f"{NODE}copy_differs", "gauge", "1 while another node's copy is not this node's.", differing)
+    yield counter(f"{NODE}state_scrubs_total", "Complete looks through the state file.", work.scrubs)
     if work.disk_free_bytes is not None:
         yield gauge(f"{NODE}disk_free_bytes", "Free bytes where the data directory is.", work.disk_free_bytes)
 

@@ -12,6 +12,7 @@ from metasrv.config.model import Config
 from metasrv.consensus import Consensus
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
+from metasrv.node.findings import CopyFindings
 from metasrv.process.clock import Clock
 from metasrv.state.machine import StateMachine
 
@@ -37,6 +38,8 @@ class NodeContext:
     """How late the event loop's last heartbeat was."""
     loop_beat_at: float = 0.0
     """Monotonic seconds of that heartbeat."""
+    copies: CopyFindings = field(default_factory=CopyFindings)
+    """What is known about this node's copy of the state and those of the others."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `admin`, `grpc`; a configured port 0 is resolved here."""
 

@@ -12,18 +12,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from metasrv import __version__
 from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.model.errors import FatalError, MetasrvError
+from metasrv.model.errors import FatalError, InvariantError, MetasrvError
 from metasrv.model.types import Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
+from metasrv.node.copies import CopyComparison
+from metasrv.node.damage import CopyHealth
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
+from metasrv.node.scrubber import Scrubber
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
@@ -86,9 +90,12 @@ class MetaNode:
         try:
             consensus, context = self._build(data)
             beat = asyncio.create_task(self._beat(context), name="loop-beat")
+            proof = self._start_proof(consensus, context, data)
             try:
                 await self._serve(consensus, context, data)
             finally:
+                for task in proof:
+                    task.cancel()
                 await self._drain(consensus, context)
                 beat.cancel()
         finally:
@@ -135,6 +142,30 @@ class MetaNode:
             binary_version=binary_version(self._commit),
         )
         return consensus, context
+
+    def _start_proof(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> list[asyncio.Task[None]]:
+        """Begin to look for damage of this node's copy of the state, and to compare it with the others'."""
+        health = CopyHealth(consensus, data.directory, context.copies, context.metrics)
+        scrubber = Scrubber(data.directory.state_path, health, self._clock)
+        comparison = CopyComparison(consensus, health, self._clock)
+        return [
+            asyncio.create_task(self._guarded(work), name=name)
+            for name, work in (
+                ("copy-hand-over", health.run()),
+                ("copy-scrub", scrubber.run()),
+                ("copy-compare", comparison.run()),
+            )
+        ]
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A disk that refuses ends the node; any other error is this code's own, and must not pass unseen."""
+        try:
+            await work
+        except FatalError as error:
+            self._fail(error)
+        except Exception as error:
+            logger.exception("looking after the copies of the state failed")
+            self._fail(InvariantError(f"looking after the copies of the state failed: {type(error).__name__}: {error}"))
 
     async def _serve(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> None:
         raft = self._config.raft_config

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from metasrv.consensus import Consensus, JoinRequest, Standing
+from metasrv.consensus import Consensus, CopyState, JoinRequest, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -23,7 +23,8 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.types import Endpoint
-from metasrv.model.wire import pack, string, unpack, unsigned
+from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
+from metasrv.state.scrubbing import RangeDigests
 
 T = TypeVar("T")
 
@@ -34,6 +35,8 @@ PROPOSE = "propose"
 READ_INDEX = "read_index"
 CLUSTER_ID = "cluster_id"
 STANDING = "standing"
+STATE_HASHES = "state_hashes"
+RANGE_DIGESTS = "range_digests"
 JOIN = "join"
 LEAVE = "leave"
 
@@ -52,6 +55,10 @@ class LocalAnswers(Protocol):
     def cluster_id(self) -> str | None: ...
 
     def standing(self) -> Standing: ...
+
+    def copy_state(self) -> CopyState: ...
+
+    async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests: ...
 
 
 class Forwarding:
@@ -73,6 +80,14 @@ class Forwarding:
     async def standing(self, target: Endpoint, timeout_ms: int) -> Standing:
         """Whether the other node belongs to a cluster, and whether it would begin one."""
         return await self._ask(target, STANDING, (), timeout_ms, _standing_in)
+
+    async def copy_state(self, target: int, timeout_ms: int) -> CopyState:
+        """The hashes of the other node's state, and what is wrong with it."""
+        return await self._ask(target, STATE_HASHES, (), timeout_ms, _copy_state_in)
+
+    async def range_digests(self, target: int, bounds: tuple[str, ...], timeout_ms: int) -> RangeDigests:
+        """What the other node's records between these keys add up to."""
+        return await self._ask(target, RANGE_DIGESTS, (bounds,), timeout_ms, _range_digests_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -136,6 +151,12 @@ class Answering:
             return self._local.cluster_id()
         if method == STANDING:
             return tuple(self._local.standing())
+        if method == STATE_HASHES:
+            damage, hashes = self._local.copy_state()
+            return damage, list(hashes.items())
+        if method == RANGE_DIGESTS:
+            (bounds,) = fields
+            return tuple(await self._local.range_digests(tuple(map(string, bounds))))
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -169,6 +190,16 @@ def _cluster_id_in(tree: Any) -> str | None:
 def _standing_in(tree: Any) -> Standing:
     node_id, cluster_id, begins = tree
     return Standing(unsigned(node_id), _cluster_id_in(cluster_id), bool(begins))
+
+
+def _copy_state_in(tree: Any) -> CopyState:
+    damage, hashes = tree
+    return CopyState(string(damage), {unsigned(index): byte_string(found) for index, found in hashes})
+
+
+def _range_digests_in(tree: Any) -> RangeDigests:
+    index, digests = tree
+    return RangeDigests(unsigned(index), tuple(map(unsigned, digests)))
 
 
 def _nothing_in(tree: Any) -> None:

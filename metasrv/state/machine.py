@@ -137,7 +137,7 @@ class StateMachine:
         return self._applied.expire_count
 
     def state_hash(self) -> bytes:
-        """Of everything that entries changed: the same on every node that has applied the same ones."""
+        """The same on every node that has applied the same entries (`state_hash.py`)."""
         return state_hash(self._applied, self._registry, self.membership)
 
     def rows_fit(self) -> bool:

@@ -1,6 +1,6 @@
 """A hash of everything replicated at one position of the log: equal on every node that has applied the same entries.
 
-Nodes exchange it, and the simulator compares it at every entry. The cluster's id is not in it: it is
+Nodes exchange it (`node/copies.py`), and the simulator compares it at every entry. The cluster's id is not in it: it is
 not in the log. Pure; runs anywhere.
 """
 
