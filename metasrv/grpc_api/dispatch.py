@@ -83,6 +83,11 @@ class Dispatcher:
         for task in tuple(self._tasks):
             task.cancel()
 
+    def drop_streams(self) -> None:
+        """End every streaming call with UNAVAILABLE: this node's copy of the state is damaged."""
+        for task in tuple(self._tasks):
+            task.cancel()
+
     # ------------------------------------------------------------------------- kinds of methods
 
     def _unary(self, method: Method, body: Body) -> Handler:
@@ -146,10 +151,11 @@ class Dispatcher:
             await run(Stream(call, self._metrics))
             success = True
         except asyncio.CancelledError:
-            if not self._stopping or call.done() or task is None:
+            serves = self._context.copies.serves
+            if (serves and not self._stopping) or call.done() or task is None:
                 raise  # the client went away
             task.uncancel()
-            await self._fail(method, call, StoppingError())
+            await self._fail(method, call, StoppingError() if self._stopping else DamagedCopyError())
         except Exception as error:
             await self._fail(method, call, error)
         finally:

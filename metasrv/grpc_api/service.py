@@ -122,6 +122,8 @@ class GrpcService:
         """Tell watchers of the health service when the node's health changes."""
         while True:
             await self._health.refresh()
+            if not self._context.copies.serves:
+                self._dispatcher.drop_streams()
             await asyncio.sleep(HEALTH_SECONDS)
 
     def _serves(self) -> bool:

@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from metasrv.model.errors import MetasrvError
+from metasrv.model.types import KVMeta, SeqV
+from metasrv.state.digest import DIGEST_MASK
+from metasrv.state.format import META_APPLIED, applied_out
+from metasrv.state.machine import StateMachine
 from metasrv.testing.processes import ProcessCluster
 
 FOUND_SECONDS_MAX = 60.0
@@ -71,7 +75,8 @@ async def test_a_flipped_byte_is_found_within_a_minute_and_the_node_is_rebuilt()
         assert f"key {KEY!r}" in found["damage"]
         assert not found["serves"]
         code, text = await cluster.admin(damaged, "/readyz")
-        assert code == 503 and "[-]copy failed" in text
+        assert code == 503
+        assert "[-]copy failed" in text
         code, text = await cluster.admin(damaged, "/v1/metrics")
         assert "metasrv_node_copy_damaged 1" in text
         assert "copy of the state is damaged" in cluster.logs(damaged, lines=1000)
@@ -100,5 +105,42 @@ async def test_a_flipped_byte_is_found_within_a_minute_and_the_node_is_rebuilt()
         assert not (await copies(cluster, damaged))["damage"]
         async with cluster.client(damaged) as client:
             record = await client.get(KEY)
-        assert record is not None and record.data == MARK
+        assert record is not None
+        assert record.data == MARK
         assert list(node.raft_dir.glob("aside-*/df_meta"))
+
+
+def apply_something_else(path: str, key: str) -> None:
+    """Leave a file that is good in itself, as if this node alone had applied another value."""
+    machine = StateMachine.open(path)
+    store, applied = machine._store, machine._applied
+    record = store.read(key)
+    assert record is not None
+    gain = store.put(key, SeqV(record.seq, b"another value", record.meta or KVMeta()), record)
+    store.set_meta(META_APPLIED, applied_out(applied._replace(digest=(applied.digest + gain) & DIGEST_MASK)))
+    machine.close()
+
+
+async def test_a_node_that_applied_something_else_is_found_by_the_others() -> None:
+    """Its own file looks good: only the comparison shows it, and a majority says who is wrong."""
+    async with ProcessCluster(3) as cluster:
+        leader = await cluster.boot()
+        async with cluster.client(leader) as client:
+            for at in range(300):
+                await client.upsert(f"key/{at:04}", b"v" * 20)
+        await cluster.wait_until_equal()
+        wrong = next(node_id for node_id in cluster.nodes if node_id != leader)
+        assert await cluster.stop(wrong) == 0
+        apply_something_else(str(state_file(cluster, wrong)), "key/0123")
+        cluster.start(wrong)
+        await cluster.wait_for_leader(members=3)
+        found = await wait_for(cluster, wrong, "damage", FOUND_SECONDS_MAX)
+        assert not found["serves"]
+        deadline = time.monotonic() + 10
+        while "the keys from 'key/0123' to before 'key/0124'" not in (await copies(cluster, wrong))["damage"]:
+            assert time.monotonic() < deadline, cluster.logs(wrong)
+            await asyncio.sleep(0.2)
+        # Every other member names it.
+        differing = (await wait_for(cluster, leader, "differing", 20.0))["differing"]
+        assert list(differing) == [str(wrong)]
+        assert (await cluster.admin(leader, "/readyz"))[0] == 200

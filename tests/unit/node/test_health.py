@@ -232,3 +232,27 @@ async def test_the_probe_routes(node: Parts) -> None:
     assert checks["readyz", "leader", "fail"] > 0
     assert context.metrics.work.health["readyz", "leader"] is False
     assert context.metrics.work.health["livez", "loop"] is True
+
+
+# ----------------------------------------------------------------------------- copies of the state
+
+
+def copy_check(context: NodeContext) -> Check:
+    return next(check for check in check_readiness(context, WRITABLE) if check.name == "copy")
+
+
+def test_a_damaged_copy_is_not_ready_and_says_why(node: Parts) -> None:
+    context, _, clock = node
+    assert copy_check(context).passed
+    context.copies.compared_at = clock.monotonic()
+    assert "were the same" in copy_check(context).reason
+    context.copies.damage = "key 'k': the stored record does not match its checksum"
+    assert copy_check(context) == Check(
+        "copy", False, f"this node's copy of the state is damaged: {context.copies.damage}"
+    )
+
+
+def test_a_copy_that_differs_elsewhere_is_an_alarm_of_a_ready_node(node: Parts) -> None:
+    context, _, _ = node
+    context.copies.peers = {3: "three", 2: "two"}
+    assert copy_check(context) == Check("copy", True, "ALARM: two; three")
