@@ -19,7 +19,7 @@ from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.model.errors import DamagedCopyError, InvalidRequestError, OverloadedError, StoppingError
+from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
@@ -187,6 +187,8 @@ class Dispatcher:
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:
         """End the call with the status of `error`, unless the client is gone."""
+        if isinstance(error, DataDamagedError):
+            self._context.damage_found(str(error))
         if call.done():
             return
         failure = failure_of(error, self._hint.address(), leader_only=method in LEADER_ONLY)

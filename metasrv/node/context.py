@@ -5,6 +5,7 @@ A plain holder, filled by `meta_node.py`; services take what they need from it a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +16,10 @@ from metasrv.model.types import Endpoint
 from metasrv.node.findings import CopyFindings
 from metasrv.process.clock import Clock
 from metasrv.state.machine import StateMachine
+
+
+def _nothing(_sentence: str) -> None:
+    """Nobody wants to hear of it."""
 
 
 @dataclass(slots=True)
@@ -40,6 +45,8 @@ class NodeContext:
     """Monotonic seconds of that heartbeat."""
     copies: CopyFindings = field(default_factory=CopyFindings)
     """What is known about this node's copy of the state and those of the others."""
+    damage_found: Callable[[str], None] = _nothing
+    """Told when a read finds this node's copy damaged, with one sentence."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `admin`, `grpc`; a configured port 0 is resolved here."""
 

@@ -146,6 +146,7 @@ class MetaNode:
     def _start_proof(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> list[asyncio.Task[None]]:
         """Begin to look for damage of this node's copy of the state, and to compare it with the others'."""
         health = CopyHealth(consensus, data.directory, context.copies, context.metrics)
+        context.damage_found = health.damaged
         scrubber = Scrubber(data.directory.state_path, health, self._clock)
         comparison = CopyComparison(consensus, health, self._clock)
         return [

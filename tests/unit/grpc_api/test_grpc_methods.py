@@ -377,6 +377,18 @@ async def test_a_node_with_a_damaged_copy_answers_questions_about_itself_only(be
     await bench.put("k")
 
 
+async def test_a_read_that_finds_damage_tells_the_node(bench: MethodBench) -> None:
+    found: list[str] = []
+    bench.context.damage_found = found.append
+    await bench.put("k")
+    store = bench.context.machine._store
+    store.execute("UPDATE kv SET checksum = checksum + 1 WHERE key = 'k'")
+    store.forget()
+    refused = await refusal(bench, m.KV_READ_V1, pb.RaftRequest(data='{"GetKV":{"key":"k"}}'))
+    assert refused.code is Code.INTERNAL
+    assert ["key 'k'" in sentence for sentence in found] == [True]
+
+
 async def test_calls_are_counted(bench: MethodBench) -> None:
     counters = bench.context.metrics.client
     succeeded, failed = counters.succeeded, counters.failed
