@@ -26,6 +26,7 @@ def own_families(
 ) -> Iterator[Family]:
     yield from _raft_families(status)
     yield from _peer_families(status)
+    yield from _copy_families(work, status)
     yield from _work_families(work)
     yield from _client_families(client)
     yield from _health_families(work)
@@ -73,6 +74,16 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
     yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
 
 
+def _copy_families(work: WorkCounters, status: RaftStatus) -> Iterator[Family]:
+    damaged = "1 while this node's copy of the state is known to be damaged."
+    yield gauge(f"{NODE}copy_damaged", damaged, int(work.copy_damaged))
+    differing: dict[Labels, float] = {
+        (("id", str(peer.node_id)),): int(peer.node_id in work.copies_differing) for peer in status.peers
+    }
+    yield labelled(f"{NODE}copy_differs", "gauge", "1 while another node's copy is not this node's.", differing)
+    yield counter(f"{NODE}state_scrubs_total", "Complete looks through the state file.", work.scrubs)
+
+
 def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield histogram(f"{RAFT}log_sync_seconds", "One write and sync of the raft log.", {(): work.log_sync_seconds})
     yield counter(f"{RAFT}log_synced_entries_total", "Log entries synced.", work.log_synced_entries)
@@ -86,11 +97,6 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
     text = f"Steps of the event loop longer than {STEP_TIME_MS_MAX} ms."
     yield labelled(f"{LOOP}slow_steps_total", "counter", text, steps)
     yield labelled(f"{LOOP}slow_step_seconds_total", "counter", "Time spent in these steps.", seconds)
-    damaged = "1 while this node's copy of the state is known to be damaged."
-    yield gauge(f"{NODE}copy_damaged", damaged, int(work.copy_damaged))
-    differing: dict[Labels, float] = {(("id", str(i)),): int(found) for i, found in work.copies_differing.items()}
-    yield labelled(f"{NODE}copy_differs", "gauge", "1 while another node's copy is not this node's.", differing)
-    yield counter(f"{NODE}state_scrubs_total", "Complete looks through the state file.", work.scrubs)
     if work.disk_free_bytes is not None:
         yield gauge(f"{NODE}disk_free_bytes", "Free bytes where the data directory is.", work.disk_free_bytes)
 

@@ -151,7 +151,7 @@ class MetricsRegistry:
     def loop_lag(self, seconds: float) -> None:
         self.work.loop_lag_seconds = seconds
 
-    def copies(self, damaged: bool, differing: dict[int, bool], scrubs: int) -> None:
+    def copies(self, damaged: bool, differing: frozenset[int], scrubs: int) -> None:
         """What is known about this node's copy of the state and those of the others."""
         self.work.copy_damaged, self.work.copies_differing, self.work.scrubs = damaged, differing, scrubs
 

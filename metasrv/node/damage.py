@@ -125,8 +125,7 @@ class CopyHealth:
 
     def _count(self) -> None:
         findings = self.findings
-        others = {*self._said, *self._differing}
-        self._metrics.copies(bool(findings.damage), {i: i in findings.peers for i in sorted(others)}, findings.scrubs)
+        self._metrics.copies(bool(findings.damage), frozenset(findings.peers), findings.scrubs)
 
     async def run(self) -> None:
         """Hand leadership over whenever this node leads with a damaged copy, until cancelled."""

@@ -207,7 +207,7 @@ async def test_the_majority_names_the_other_one_and_serves_on(bench: CopyBench) 
     assert list(findings.peers) == [3]
     assert "a majority has what this node has" in findings.peers[3]
     assert findings.serves
-    assert bench.metrics.work.copies_differing == {2: False, 3: True} or bench.metrics.work.copies_differing == {3: True}
+    assert bench.metrics.work.copies_differing == {3}
     assert (await bench.compare(n2=says(A), n3=says(A))).peers == {}
 
 
