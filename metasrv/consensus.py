@@ -47,6 +47,15 @@ class Place(NamedTuple):
     """Where the node that has its id with another data directory runs; None when nobody has the id."""
 
 
+class CopyState(NamedTuple):
+    """What a node says about its copy of the state."""
+
+    damage: str
+    """What is wrong with it, as one sentence; mostly empty."""
+    hashes: dict[int, bytes]
+    """By applied index (`raft/state_hashes.py`)."""
+
+
 class Consensus(Protocol):
     """Proposals, linearizable reads, membership, leadership and the status of one instant."""
 

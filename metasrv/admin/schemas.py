@@ -74,6 +74,14 @@ class FileSizesSchema(Schema):
     snapshots: int = Field(description="All snapshot files, and one on its way; not part of db_size.")
 
 
+class CopiesSchema(Schema):
+    damage: str | None = Field(description="What is wrong with this node's own copy of the state.")
+    serves: bool = Field(description="False while the copy is damaged and another voter has a good one.")
+    differing: dict[str, str] = Field(description="Nodes whose copy is another one, or damaged, with what was found.")
+    compared_seconds_ago: float | None = Field(description="Since the copies were compared with another node's.")
+    scrubbed_seconds_ago: float | None = Field(description="Since the last complete look at the state file ended.")
+
+
 class StatusSchema(Schema):
     id: int
     endpoint: str = Field(description="Raft advertise address, `host:port`.")
@@ -119,6 +127,7 @@ class StatusSchema(Schema):
     waiting_for: str | None = Field(description="What a node that does not yet serve waits for, and for whom.")
     draining: bool
     removed: str | None = Field(description="Why this node is no longer a member of its cluster.")
+    copies: CopiesSchema = Field(description="Whether the copies of the state are the same.")
     fatal: str | None
 
 

@@ -120,7 +120,19 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "waiting_for": context.waiting_for or None,
         "draining": context.draining,
         "removed": status.removed,
+        "copies": _copies_view(context),
         "fatal": status.fatal,
+    }
+
+
+def _copies_view(context: NodeContext) -> View:
+    copies, now = context.copies, context.clock.monotonic()
+    return {
+        "damage": copies.damage or None,
+        "serves": copies.serves,
+        "differing": {str(node_id): copies.peers[node_id] for node_id in sorted(copies.peers)},
+        "compared_seconds_ago": None if copies.compared_at is None else round(now - copies.compared_at, 1),
+        "scrubbed_seconds_ago": None if copies.scrubbed_at is None else round(now - copies.scrubbed_at, 1),
     }
 
 

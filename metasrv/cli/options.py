@@ -38,6 +38,8 @@ class Options:
     flags: FlagValues
     begin_cluster: bool = False
     """Begin a cluster although some addresses in `join` do not answer."""
+    rebuild: bool = False
+    """Move this node's data aside and get it from the others."""
     check_file: str | None = None
     """The file of `config check`."""
 
@@ -69,6 +71,7 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
         cmd=given.get("cmd", ""),
         flags={path: tuple(value) if isinstance(value, list) else value for path, value in flags.items()},
         begin_cluster=given.get("begin_cluster", False),
+        rebuild=given.get("rebuild", False),
         check_file=given.get("check_file"),
     )
 
@@ -91,6 +94,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--begin-cluster",
         action="store_true",
         help="for this start only: begin a cluster unless a node in `join` knows one, and do not wait for the silent",
+    )
+    parser.add_argument(
+        "--rebuild",
+        action="store_true",
+        help="for this start only: move the data of this node aside and get it from the nodes in `join`",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser)
     config = commands.add_parser("config", help="check or show a configuration", allow_abbrev=False)
@@ -147,11 +155,14 @@ def _unknown_flag(argument: str) -> str:
         "--config-file",
         "--cmd",
         "--begin-cluster",
+        "--rebuild",
         "--help",
     ]
     close = difflib.get_close_matches(flag, offered, n=1, cutoff=0.7)
     return f"unknown flag {flag}" + (f"; did you mean {close[0]}?" if close else "")
 
 
-KNOWN_FLAGS = frozenset({"", "--", "--help", "--version", "--config-file", "--cmd", "--begin-cluster", *keys_by_flag()})
+KNOWN_FLAGS = frozenset(
+    {"", "--", "--help", "--version", "--config-file", "--cmd", "--begin-cluster", "--rebuild", *keys_by_flag()}
+)
 """Everything that may begin with two dashes."""

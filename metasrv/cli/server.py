@@ -26,6 +26,7 @@ from metasrv.node.context import NodeContext
 from metasrv.node.health import check_liveness
 from metasrv.node.joining import leave_cluster
 from metasrv.node.meta_node import MetaNode, ServiceFactory
+from metasrv.node.rebuilding import set_aside
 from metasrv.process.build_info import build_commit
 from metasrv.process.clock import SystemClock
 from metasrv.process.logs import RunningLogs, start_logging
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _warn(loaded)
             uvloop.run(_leave(loaded.config))
             return 0
-        return _run(loaded, options.begin_cluster)
+        return _run(loaded, options.begin_cluster, options.rebuild)
     except ConfigError as error:
         for problem in error.problems:
             say(f"metasrv: {problem}", STANDARD_ERROR)
@@ -128,14 +129,14 @@ async def _leave(config: Config) -> None:
     say(f"node {raft.leave_id} left the cluster")
 
 
-def _run(loaded: LoadedConfig, begin_cluster: bool) -> int:
+def _run(loaded: LoadedConfig, begin_cluster: bool, rebuild: bool) -> int:
     """Run the node. Signals that mean nothing to it do nothing, from here to the end of the process."""
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    return uvloop.run(_serve(loaded, begin_cluster))
+    return uvloop.run(_serve(loaded, begin_cluster, rebuild))
 
 
-async def _serve(loaded: LoadedConfig, begin_cluster: bool) -> int:
+async def _serve(loaded: LoadedConfig, begin_cluster: bool, rebuild: bool) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     config = loaded.config
     load_profiler()
@@ -148,6 +149,8 @@ async def _serve(loaded: LoadedConfig, begin_cluster: bool) -> int:
         open_files = open_files_warning(raise_open_files())
         for sentence in [*loaded.warnings, *start_warnings(config), *([open_files] if open_files else [])]:
             logger.warning("%s", sentence)
+        if rebuild:
+            await set_aside(config.raft_config, SystemClock())
         factories: list[ServiceFactory] = [AdminService, GrpcService]
         node = MetaNode(config, build_commit(os.environ), factories, begin_cluster=begin_cluster)
 

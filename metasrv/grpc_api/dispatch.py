@@ -19,7 +19,7 @@ from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.model.errors import InvalidRequestError, OverloadedError, StoppingError
+from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
@@ -84,6 +84,11 @@ class Dispatcher:
     def end_streams(self) -> None:
         """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
         self._stopping = True
+        for task in tuple(self._tasks):
+            task.cancel()
+
+    def drop_streams(self) -> None:
+        """End every streaming call with UNAVAILABLE: this node's copy of the state is damaged."""
         for task in tuple(self._tasks):
             task.cancel()
 
@@ -157,10 +162,11 @@ class Dispatcher:
             await run(Stream(call, self._metrics))
             success = True
         except asyncio.CancelledError:
-            if not self._stopping or call.done() or task is None:
+            serves = self._context.copies.serves
+            if (serves and not self._stopping) or call.done() or task is None:
                 raise  # the client went away
             task.uncancel()
-            await self._fail(method, call, StoppingError())
+            await self._fail(method, call, StoppingError() if self._stopping else DamagedCopyError())
         except Exception as error:
             await self._fail(method, call, error)
         finally:
@@ -183,6 +189,8 @@ class Dispatcher:
     async def _admit(self, method: Method, call: Call) -> None:
         if (self._context.draining or self._stopping) and method not in SERVED_WHILE_DRAINING:
             raise StoppingError
+        if not self._context.copies.serves and method not in SERVED_WHILE_DRAINING:
+            raise DamagedCopyError
         if self.calls > GRPC_CALLS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
         if method.token:
@@ -190,6 +198,8 @@ class Dispatcher:
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:
         """End the call with the status of `error`, unless the client is gone."""
+        if isinstance(error, DataDamagedError):
+            self._context.damage_found(str(error))
         if call.done():
             return
         failure = failure_of(error, self._hint.address, leader_only=method in LEADER_ONLY)

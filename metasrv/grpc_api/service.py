@@ -122,12 +122,15 @@ class GrpcService:
         """Tell watchers of the health service when the node's health changes."""
         while True:
             await self._health.refresh()
+            if not self._context.copies.serves:
+                self._dispatcher.drop_streams()
             await asyncio.sleep(HEALTH_SECONDS)
 
     def _serves(self) -> bool:
         """Whether this node knows a leader and takes requests."""
         status = self._context.consensus.status()
-        return not self._context.draining and status.fatal is None and status.leader_id is not None
+        takes = self._context.copies.serves and not self._context.draining
+        return takes and status.fatal is None and status.leader_id is not None
 
 
 def _version_of(key: str, text: str) -> ProtocolVersion:

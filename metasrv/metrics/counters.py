@@ -83,6 +83,10 @@ class WorkCounters:
         self.slow_steps = dict.fromkeys(LoopWork, 0)
         self.slow_step_seconds = dict.fromkeys(LoopWork, 0.0)
         self.disk_free_bytes: int | None = None
+        self.copy_damaged = False
+        self.copies_differing: frozenset[int] = frozenset()
+        """Nodes whose copy of the state is not this one's, or damaged."""
+        self.scrubs = 0
         self.health: dict[tuple[str, str], bool] = {}
         """Newest outcome of each check by (probe, check)."""
         self.health_checks: BoundedCounter[tuple[str, str, str]] = BoundedCounter((OTHER, OTHER, OTHER))

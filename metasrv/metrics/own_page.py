@@ -26,6 +26,7 @@ def own_families(
 ) -> Iterator[Family]:
     yield from _raft_families(status)
     yield from _peer_families(status)
+    yield from _copy_families(work, status)
     yield from _work_families(work)
     yield from _client_families(client)
     yield from _health_families(work)
@@ -88,6 +89,16 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
     yield labelled(f"{RAFT}learner_waiting_seconds", "gauge", text, behind)
     yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Time since the peer was last heard.", ages)
     yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
+
+
+def _copy_families(work: WorkCounters, status: RaftStatus) -> Iterator[Family]:
+    damaged = "1 while this node's copy of the state is known to be damaged."
+    yield gauge(f"{NODE}copy_damaged", damaged, int(work.copy_damaged))
+    differing: dict[Labels, float] = {
+        (("id", str(peer.node_id)),): int(peer.node_id in work.copies_differing) for peer in status.peers
+    }
+    yield labelled(f"{NODE}copy_differs", "gauge", "1 while another node's copy is not this node's.", differing)
+    yield counter(f"{NODE}state_scrubs_total", "Complete looks through the state file.", work.scrubs)
 
 
 def _work_families(work: WorkCounters) -> Iterator[Family]:

@@ -154,6 +154,10 @@ class MetricsRegistry:
     def loop_lag(self, seconds: float) -> None:
         self.work.loop_lag_seconds = seconds
 
+    def copies(self, damaged: bool, differing: frozenset[int], scrubs: int) -> None:
+        """What is known about this node's copy of the state and those of the others."""
+        self.work.copy_damaged, self.work.copies_differing, self.work.scrubs = damaged, differing, scrubs
+
     def disk_free(self, size_bytes: int) -> None:
         self.work.disk_free_bytes = size_bytes
 

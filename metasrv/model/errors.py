@@ -148,6 +148,13 @@ class StoppingError(NotDoneError):
         super().__init__(text)
 
 
+class DamagedCopyError(NotDoneError):
+    """This node's copy of the state is known to be wrong: it answers nothing from it."""
+
+    def __init__(self, text: str = "this node's copy of the state is damaged; ask another node") -> None:
+        super().__init__(text)
+
+
 class UnknownOutcomeError(RequestError):
     """The request may or may not have been executed; only the caller can decide what to do."""
 

@@ -5,6 +5,7 @@ A plain holder, filled by `meta_node.py`; services take what they need from it a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,8 +13,13 @@ from metasrv.config.model import Config
 from metasrv.consensus import Consensus
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
+from metasrv.node.findings import CopyFindings
 from metasrv.process.clock import Clock
 from metasrv.state.machine import StateMachine
+
+
+def _nothing(_sentence: str) -> None:
+    """Nobody wants to hear of it."""
 
 
 @dataclass(slots=True)
@@ -37,6 +43,10 @@ class NodeContext:
     """How late the event loop's last heartbeat was."""
     loop_beat_at: float = 0.0
     """Monotonic seconds of that heartbeat."""
+    copies: CopyFindings = field(default_factory=CopyFindings)
+    """What is known about this node's copy of the state and those of the others."""
+    damage_found: Callable[[str], None] = _nothing
+    """Told when a read finds this node's copy damaged, with one sentence."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `admin`, `grpc`; a configured port 0 is resolved here."""
 

@@ -67,6 +67,7 @@ def check_readiness(context: NodeContext, directory: DirectoryReport | None) -> 
         _check_apply_lag(status),
         _check_disk(status),
         _check_snapshot(status),
+        _check_copy(context),
         _check_directory(directory),
         _check_clock(context, status),
     ]
@@ -82,6 +83,7 @@ READINESS_CHECKS = (
     "apply_lag",
     "disk",
     "snapshot",
+    "copy",
     "data_directory",
     "clock",
 )
@@ -159,6 +161,19 @@ def _check_snapshot(status: RaftStatus) -> Check:
     if status.snapshot.installing:
         return Check("snapshot", False, "a snapshot from the leader is being installed")
     return Check("snapshot", True, "no snapshot is being installed")
+
+
+def _check_copy(context: NodeContext) -> Check:
+    copies = context.copies
+    if copies.damage:
+        return Check("copy", False, f"this node's copy of the state is damaged: {copies.damage}")
+    if copies.peers:
+        # The other copy is wrong, or nobody can say which one is: not a reason to take all nodes out of service.
+        return Check("copy", True, f"ALARM: {'; '.join(copies.peers[node_id] for node_id in sorted(copies.peers))}")
+    if copies.compared_at is None:
+        return Check("copy", True, "no other copy of the state has been compared yet")
+    age = context.clock.monotonic() - copies.compared_at
+    return Check("copy", True, f"the copies of the state were the same {age:.0f} s ago")
 
 
 def _check_directory(report: DirectoryReport | None) -> Check:

@@ -12,19 +12,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from metasrv import __version__
 from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.model.errors import FatalError, MetasrvError, RemovedError
+from metasrv.model.errors import FatalError, InvariantError, MetasrvError, RemovedError
 from metasrv.model.types import Endpoint, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
+from metasrv.node.copies import CopyComparison
+from metasrv.node.damage import CopyHealth
 from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
+from metasrv.node.scrubber import Scrubber
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
@@ -94,9 +98,12 @@ class MetaNode:
             self._files = FilesInPlace(data)
             files = asyncio.create_task(self._files.watch(consensus.fail), name="files-in-place")
             memory = asyncio.create_task(give_back_unused_memory(), name="unused-memory")
+            proof = self._start_proof(consensus, context, data)
             try:
                 await self._serve(consensus, context, data)
             finally:
+                for task in proof:
+                    task.cancel()
                 await self._drain(consensus, context)
                 beat.cancel()
                 files.cancel()
@@ -151,6 +158,31 @@ class MetaNode:
         consensus.belonging.addresses = [Endpoint.parse(address) for address in raft.join]
         consensus.belonging.on_removed = lambda reason: self._removed(context, data, reason)
         return consensus, context
+
+    def _start_proof(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> list[asyncio.Task[None]]:
+        """Begin to look for damage of this node's copy of the state, and to compare it with the others'."""
+        health = CopyHealth(consensus, data.directory, context.copies, context.metrics)
+        context.damage_found = health.damaged
+        scrubber = Scrubber(data.directory.state_path, health, self._clock)
+        comparison = CopyComparison(consensus, health, self._clock)
+        return [
+            asyncio.create_task(self._guarded(work), name=name)
+            for name, work in (
+                ("copy-hand-over", health.run()),
+                ("copy-scrub", scrubber.run()),
+                ("copy-compare", comparison.run()),
+            )
+        ]
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A disk that refuses ends the node; any other error is this code's own, and must not pass unseen."""
+        try:
+            await work
+        except FatalError as error:
+            self._fail(error)
+        except Exception as error:
+            logger.exception("looking after the copies of the state failed")
+            self._fail(InvariantError(f"looking after the copies of the state failed: {type(error).__name__}: {error}"))
 
     async def _serve(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> None:
         raft = self._config.raft_config

@@ -2,6 +2,7 @@
 
     <raft_dir>/LOCK                          held by the running process
     <raft_dir>/node.json                     identity: node id, incarnation, cluster id; why it is no longer a member
+    <raft_dir>/DAMAGED                       what is wrong with the state, once that is known
     <raft_dir>/df_meta/V004/log/raft.db      the raft log
     <raft_dir>/df_meta/V004/state/state.db   the state
     <raft_dir>/df_meta/V004/snapshot/*.snap  snapshots
@@ -29,6 +30,8 @@ from metasrv.process.operating_system import sync_directory, sync_file
 _FORMAT = 2
 FileId = tuple[int, int]
 """Device and inode: what tells two files of one name apart."""
+DAMAGE_NAME = "DAMAGED"
+ASIDE_PREFIX = "aside-"
 _ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
 
 
@@ -118,6 +121,31 @@ class DataDirectory:
             files[self._identity_path] = self._identity_file
         return files
 
+    def damage(self) -> str:
+        """What is known to be wrong with the state; empty without a note."""
+        try:
+            with open(os.path.join(self.root, DAMAGE_NAME), encoding="utf-8", errors="replace") as file:
+                return file.read().strip() or "a note without text"
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            return f"the note {DAMAGE_NAME} cannot be read: {error.strerror}"
+
+    def set_damage(self, sentence: str) -> None:
+        """Note it for the next start, synced; an empty sentence removes the note. Raises StorageError."""
+        path = os.path.join(self.root, DAMAGE_NAME)
+        try:
+            if sentence:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(sentence + "\n")
+                    file.flush()
+                    sync_file(file.fileno())
+            elif os.path.exists(path):
+                os.unlink(path)
+            sync_directory(self.root)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror}") from error
+
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._lock_descriptor)
@@ -164,6 +192,44 @@ class DataDirectory:
 
 def file_id(status: os.stat_result) -> FileId:
     return status.st_dev, status.st_ino
+
+
+def set_data_aside(root: str, configured_id: int, cluster_id: str, now_ms: int) -> str | None:
+    """Move everything but the lock into a new directory inside `root`; returns it, None when there was nothing.
+
+    An identity that cannot be read is no obstacle. Raises IdentityError for the directory of another node or another
+    cluster, or one that is in use, StorageError when the disk refuses.
+    """
+    root = os.path.abspath(root)
+    if not os.path.isdir(root):
+        return None
+    descriptor = _lock(root)
+    try:
+        try:
+            identity = _read_identity(root)
+        except DataDamagedError:
+            identity = None
+        if identity is not None and identity.node_id != configured_id:
+            raise IdentityError(
+                f"{root} belongs to node {identity.node_id}, but the configuration says id = {configured_id}"
+            )
+        if identity is not None and identity.cluster_id not in (None, cluster_id):
+            raise IdentityError(f"{root} belongs to cluster {identity.cluster_id}, the other nodes to {cluster_id}")
+        names = [name for name in ("df_meta", "node.json", DAMAGE_NAME) if os.path.exists(os.path.join(root, name))]
+        if not names:
+            return None
+        place = os.path.join(root, f"{ASIDE_PREFIX}{now_ms}")
+        os.mkdir(place, 0o700)
+        for name in names:
+            # The data goes first: a directory with an identity and without data is refused, and can be set aside again.
+            os.rename(os.path.join(root, name), os.path.join(place, name))
+        sync_directory(place)
+        sync_directory(root)
+        return place
+    except OSError as error:
+        raise StorageError(f"the data in {root} cannot be moved aside: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _lock(root: str) -> int:

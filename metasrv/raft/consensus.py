@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from metasrv.consensus import JoinRequest, Place, Standing, TransferResult
+from metasrv.consensus import CopyState, JoinRequest, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
+    DamagedCopyError,
     FatalError,
     NoLeaderError,
     NotDoneError,
@@ -35,6 +36,7 @@ from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.stalled_leader import StalledLeader
 from metasrv.raft.transfer import LeadershipTransfer
+from metasrv.state.scrubbing import RangeDigests, range_digests
 
 NO_LEADER_WAIT_MS = 1_800
 """How long a request waits for a leader to become known: its caller has an answer within 2 s."""
@@ -46,6 +48,9 @@ class RaftConsensus:
 
     def __init__(self, resources: ReplicaResources) -> None:
         self._stopping = False
+        self.damage = ""
+        """What is wrong with this node's copy of the state, for the other nodes (`node/damage.py`)."""
+        self._serving = True
         replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
@@ -211,6 +216,7 @@ class RaftConsensus:
 
     async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
         self._refuse_if_stopping()
+        self._refuse_if_damaged()
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
         replica = self.replica
@@ -251,6 +257,7 @@ class RaftConsensus:
         that answers has a say in it.
         """
         self._refuse_if_stopping()
+        self._refuse_if_damaged()
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
         time_ms = self.replica.log_time.now_ms()
@@ -324,6 +331,21 @@ class RaftConsensus:
         self.replica.machine.set_cluster_id(cluster_id)
         self.replica.peers.set_cluster_id(cluster_id)
 
+    # ------------------------------------------------------------------ for comparing copies
+
+    def copy_state(self) -> CopyState:
+        """The hashes of this node's state, and what is wrong with it."""
+        return CopyState(self.damage, self.replica.state_hashes.known())
+
+    async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests:
+        """What this node's records between these keys add up to; reads every key, in a helper thread."""
+        return await asyncio.to_thread(range_digests, self.replica.machine.path, bounds)
+
+    def set_serving(self, serving: bool) -> None:
+        """Whether this node may answer from its state; while not, it takes no proposals and is slow to campaign."""
+        self._serving = serving
+        self.replica.guards.reluctant = not serving
+
     async def _answer(self, method: str, payload: bytes) -> bytes:
         return await self._answering.answer(method, payload)
 
@@ -348,3 +370,7 @@ class RaftConsensus:
     def _refuse_if_stopping(self) -> None:
         if self._stopping or self.replica.driver.fatal is not None:
             raise StoppingError
+
+    def _refuse_if_damaged(self) -> None:
+        if not self._serving:
+            raise DamagedCopyError

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from metasrv.consensus import Consensus, JoinRequest, Place, Standing
+from metasrv.consensus import Consensus, CopyState, JoinRequest, Place, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -23,7 +23,8 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.types import Endpoint
-from metasrv.model.wire import pack, string, unpack, unsigned
+from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
+from metasrv.state.scrubbing import RangeDigests
 
 T = TypeVar("T")
 
@@ -37,6 +38,8 @@ STANDING = "standing"
 CLOCK = "clock"
 PLACE = "place"
 PLACES = "places"
+STATE_HASHES = "state_hashes"
+RANGE_DIGESTS = "range_digests"
 JOIN = "join"
 LEAVE = "leave"
 
@@ -64,6 +67,10 @@ class LocalAnswers(Protocol):
     async def place(self, node_id: int, incarnation: str, timeout_ms: int) -> Place: ...
 
     def places(self) -> dict[int, Endpoint]: ...
+
+    def copy_state(self) -> CopyState: ...
+
+    async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests: ...
 
 
 class Forwarding:
@@ -97,6 +104,14 @@ class Forwarding:
     async def places(self, target: int | Endpoint, timeout_ms: int) -> dict[int, Endpoint]:
         """Where the other node is, and where the members that it is connected to are; earlier releases refuse."""
         return await self._ask(target, PLACES, (), timeout_ms, _places_in)
+
+    async def copy_state(self, target: int, timeout_ms: int) -> CopyState:
+        """The hashes of the other node's state, and what is wrong with it."""
+        return await self._ask(target, STATE_HASHES, (), timeout_ms, _copy_state_in)
+
+    async def range_digests(self, target: int, bounds: tuple[str, ...], timeout_ms: int) -> RangeDigests:
+        """What the other node's records between these keys add up to."""
+        return await self._ask(target, RANGE_DIGESTS, (bounds,), timeout_ms, _range_digests_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -168,6 +183,12 @@ class Answering:
             return (place.member, None if place.holder is None else tuple(place.holder))
         if method == PLACES:
             return tuple((node_id, *endpoint) for node_id, endpoint in self._local.places().items())
+        if method == STATE_HASHES:
+            damage, hashes = self._local.copy_state()
+            return damage, list(hashes.items())
+        if method == RANGE_DIGESTS:
+            (bounds,) = fields
+            return tuple(await self._local.range_digests(tuple(map(string, bounds))))
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -223,6 +244,16 @@ def _place_in(tree: Any) -> Place:
 
 def _places_in(tree: Any) -> dict[int, Endpoint]:
     return {unsigned(node_id): Endpoint(string(addr), unsigned(port)) for node_id, addr, port in tree}
+
+
+def _copy_state_in(tree: Any) -> CopyState:
+    damage, hashes = tree
+    return CopyState(string(damage), {unsigned(index): byte_string(found) for index, found in hashes})
+
+
+def _range_digests_in(tree: Any) -> RangeDigests:
+    index, digests = tree
+    return RangeDigests(unsigned(index), tuple(map(unsigned, digests)))
 
 
 def _nothing_in(tree: Any) -> None:

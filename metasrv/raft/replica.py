@@ -35,6 +35,7 @@ from metasrv.raft.peer_set import Peers
 from metasrv.raft.peers.peer_handler import TransportFactory
 from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport
 from metasrv.raft.snapshots import Snapshots
+from metasrv.raft.state_hashes import StateHashes
 from metasrv.raft.state_log import StateLog, StateLogLimits
 from metasrv.raft.state_space import StateSpace
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
@@ -100,6 +101,9 @@ class Replica:
         self.applied = AppliedWaiters(self.applied_index)
         self.also_consider: Callable[[], None] = lambda: None
         """Called after each step."""
+        self.state_hashes = StateHashes(resources.machine)
+        self.state_replaced: Callable[[], None] = lambda: None
+        """Called when a snapshot of another node has taken the place of the whole state."""
         self._pending_install: SnapshotInfo | None = None
         self._build_transport(answer)
         self._build_engine()
@@ -313,6 +317,7 @@ class Replica:
             self.proposals.applied(index, term, ())
             if isinstance(decoded, MembershipEntry):
                 logger.info("membership is now %s", decoded.after)
+        self.state_hashes.applied(index)
         self.state_log.applied(len(content), len(replies))
         self.peers.note_registry(self.machine.nodes)
 
@@ -359,6 +364,8 @@ class Replica:
             logger.info("the snapshot up to %s is no longer needed: the log has reached it", info.log_id)
         if newer:
             tail = self.machine.install(info.path)
+            self.state_hashes.replaced()
+            self.state_replaced()
             self.engine.install(tail.previous, tail.last, self.machine.membership)
             self.proposals.state_replaced(info.log_id.index)
             self.peers.note_registry(self.machine.nodes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from metasrv.model.errors import StorageError
 from metasrv.model.types import SeqV
+from metasrv.state.digest import RangeSums
 from metasrv.state.store import CACHE_SIZE_KIB, Store, connect
 
 CACHE_SIZE_BYTES_MAX = 8 * 1024 * 1024
@@ -43,13 +44,15 @@ class CachedStore(Store):
         record = self.read(key)
         return 0 if record is None else record.seq
 
-    def put(self, key: str, record: SeqV, replaced: SeqV | None) -> None:
-        super().put(key, record, replaced)
+    def put(self, key: str, record: SeqV, replaced: SeqV | None) -> int:
+        gain = super().put(key, record, replaced)
         self._remember(key, record)
+        return gain
 
-    def delete(self, key: str, record: SeqV) -> None:
-        super().delete(key, record)
+    def delete(self, key: str, record: SeqV) -> int:
+        share = super().delete(key, record)
         self._remember(key, None)
+        return share
 
     def delete_range(self, start: str, end: str | None) -> int:
         removed = super().delete_range(start, end)
@@ -57,9 +60,9 @@ class CachedStore(Store):
             self.forget()
         return removed
 
-    def delete_expired(self, time_ms: int) -> int:
+    def delete_expired(self, time_ms: int) -> RangeSums:
         removed = super().delete_expired(time_ms)
-        if removed:
+        if removed.keys:
             self.forget()
         return removed
 

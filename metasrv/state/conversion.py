@@ -17,6 +17,7 @@ from metasrv.process.operating_system import sync_file
 from metasrv.state.copying import copy_live
 from metasrv.state.damage import damaged
 from metasrv.state.first_format import FIRST_FORMAT_VERSION, FIRST_SCHEMA
+from metasrv.state.format import META_APPLIED, applied_out
 from metasrv.state.install import begin_install, finish_install
 from metasrv.state.snapshot import SnapshotInfo, digest_of, open_snapshot, verify_snapshot
 from metasrv.state.state_file import check_schema, remove_draft
@@ -103,6 +104,7 @@ def _copy(store: Store, draft: str) -> None:
         records += count
 
     store.execute("BEGIN")
-    copy_live(store, draft, values_inside=True, copied=copied)
+    meta = ((META_APPLIED, applied_out(applied._replace(digest=store.sums().digest))),)
+    copy_live(store, draft, values_inside=True, meta=meta, copied=copied)
     if records != applied.key_count:
         raise damaged(store.path, "table kv", f"it holds {records} records, its counters say {applied.key_count}")

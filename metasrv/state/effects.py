@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from metasrv.model.limits import ENTRY_REPLIES_SIZE_BYTES_MAX
 from metasrv.model.types import KVMeta, LogId, SeqV
+from metasrv.state.digest import DIGEST_MASK
 from metasrv.state.expiry import expire_at_of, expire_ms_of
 from metasrv.state.format import Applied, prefix_end
 from metasrv.state.registry import Registry
@@ -28,6 +29,7 @@ class EntryEffects:
     __slots__ = (
         "_reply_size_bytes",
         "changes",
+        "digest",
         "earliest_expire_ms",
         "expire_count",
         "key_count",
@@ -43,6 +45,7 @@ class EntryEffects:
         self.seq = applied.seq
         self.key_count = applied.key_count
         self.expire_count = applied.expire_count
+        self.digest = applied.digest
         self.registry = registry
         self.time_ms = time_ms
         self.watched = watched
@@ -52,7 +55,7 @@ class EntryEffects:
         self._reply_size_bytes = 0
 
     def applied(self, log_id: LogId) -> Applied:
-        return Applied(log_id, self.time_ms, self.seq, self.key_count, self.expire_count)
+        return Applied(log_id, self.time_ms, self.seq, self.key_count, self.expire_count, self.digest & DIGEST_MASK)
 
     def read(self, key: str) -> SeqV | None:
         """The record as the earlier operations of this entry left it."""
@@ -84,7 +87,7 @@ class EntryEffects:
             if self.earliest_expire_ms is None or expire_ms < self.earliest_expire_ms:
                 self.earliest_expire_ms = expire_ms
         current = SeqV(self.seq, data, KVMeta(expire_at, self.time_ms))
-        self.store.put(key, current, prev)
+        self.digest += self.store.put(key, current, prev)
         self.key_count += prev is None
         self.expire_count += (expire_at is not None) - had_expiry
         if self.watched:
@@ -93,7 +96,7 @@ class EntryEffects:
 
     def remove(self, key: str, prev: SeqV) -> None:
         """Delete a record that exists."""
-        self.store.delete(key, prev)
+        self.digest -= self.store.delete(key, prev)
         self.key_count -= 1
         self.expire_count -= prev.meta is not None and prev.meta.expire_at is not None
         if self.watched:
@@ -102,15 +105,17 @@ class EntryEffects:
     def remove_prefix(self, prefix: str) -> int:
         """Delete every record whose key starts with `prefix`, in key order; returns how many."""
         end = prefix_end(prefix)
+        keys, expiring, digest = self.store.sums(prefix, end)
+        if keys == 0:
+            return 0
         if self.watched:
             records = self.store.scan(prefix, end, None, None, None)
             self.changes += [(key, record, None) for key, record in records]
-        # Counting reads the whole range, so it is left out where nothing can be found: mostly, no record expires.
-        expiring = self.store.count_range(prefix, end)[1] if self.expire_count else 0
-        removed = self.store.delete_range(prefix, end)
-        self.key_count -= removed
+        self.store.delete_range(prefix, end)
+        self.key_count -= keys
         self.expire_count -= expiring
-        return removed
+        self.digest -= digest
+        return keys
 
     def sweep(self) -> None:
         """Delete what expired before the log time, in (expire_ms, seq) order."""
@@ -119,5 +124,6 @@ class EntryEffects:
         if self.watched:
             self.changes += [(key, record, None) for key, record in self.store.expired(self.time_ms)]
         removed = self.store.delete_expired(self.time_ms)
-        self.key_count -= removed
-        self.expire_count -= removed
+        self.key_count -= removed.keys
+        self.expire_count -= removed.keys
+        self.digest -= removed.digest

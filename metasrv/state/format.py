@@ -13,6 +13,7 @@ from metasrv.model.entries import membership_from_tree, membership_to_tree
 from metasrv.model.errors import CodecError
 from metasrv.model.types import LogId, Membership
 from metasrv.model.wire import byte_string, pack, unpack, unsigned
+from metasrv.state.digest import UNKNOWN_DIGEST
 
 APPLICATION_ID = 0x6D737276
 """`PRAGMA application_id` of every state and snapshot file: the letters `msrv`."""
@@ -54,6 +55,8 @@ class Applied(NamedTuple):
     key_count: int = 0
     expire_count: int = 0
     """Records that carry an expiry."""
+    digest: int = 0
+    """What the records must add up to (`digest.py`)."""
 
 
 class SnapshotTail(NamedTuple):
@@ -83,14 +86,15 @@ def record_checksum(key: str, seq: int, expire_at: int | None, proposed_at_ms: i
 
 
 def applied_out(applied: Applied) -> bytes:
-    log_id, time_ms, seq, key_count, expire_count = applied
-    return seal((*log_id, time_ms, seq, key_count, expire_count))
+    log_id, *scalars = applied
+    return seal((*log_id, *scalars))
 
 
 def applied_in(data: Any) -> Applied:
     """Raises CodecError, TypeError or ValueError."""
-    term, index, node_id, time_ms, seq, key_count, expire_count = map(unsigned, unseal(data))
-    return Applied(LogId(term, index, node_id), time_ms, seq, key_count, expire_count)
+    term, index, node_id, time_ms, seq, key_count, expire_count, *digest = map(unsigned, unseal(data))
+    (known,) = digest or (UNKNOWN_DIGEST,)
+    return Applied(LogId(term, index, node_id), time_ms, seq, key_count, expire_count, known)
 
 
 def membership_out(log_id: LogId, membership: Membership) -> bytes:

@@ -19,6 +19,7 @@ from metasrv.state.cached_store import open_cached_store
 from metasrv.state.command_rules import apply_command
 from metasrv.state.conversion import convert_state
 from metasrv.state.damage import check_file, damaged
+from metasrv.state.digest import UNKNOWN_DIGEST
 from metasrv.state.effects import EntryEffects, RefusedCommandError
 from metasrv.state.expiry import TIME_MS_MAX, has_expired
 from metasrv.state.format import (
@@ -40,6 +41,7 @@ from metasrv.state.reader import StateReader, read_cluster_id, read_membership
 from metasrv.state.registry import Registry, load_registry
 from metasrv.state.snapshot import tail_fits
 from metasrv.state.state_file import StateFileSizes, check_schema, create_file, file_sizes
+from metasrv.state.state_hash import state_hash
 from metasrv.state.store import FILE_SWAP, Store, fault
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
@@ -135,6 +137,14 @@ class StateMachine:
     def expire_count(self) -> int:
         """Records that carry an expiry."""
         return self._applied.expire_count
+
+    def state_hash(self) -> bytes:
+        """The same on every node that has applied the same entries (`state_hash.py`)."""
+        return state_hash(self._applied, self._registry, self.membership)
+
+    def rows_fit(self) -> bool:
+        """Whether the rows are those that the entries left, by number and digest; reads every key."""
+        return self._store.sums() == self._applied[-3:] and self._store.large_values_fit()
 
     @property
     def nodes(self) -> Mapping[int, Node]:
@@ -342,9 +352,8 @@ class StateMachine:
             problem = self._store.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise damaged(self._path, "inside the file", f"SQLite's quick check says: {problem}")
-            counts = self._store.count_range("", None)
-            if counts != (self.key_count, self.expire_count) or not self._store.large_values_fit():
-                raise damaged(self._path, "table kv", f"it holds {counts} records and expiries, its counters differ")
+            if not self.rows_fit():
+                raise damaged(self._path, "table kv", f"it holds {self._store.sums()}, its counters differ")
         except BaseException:
             self._store.close()
             raise
@@ -355,6 +364,8 @@ class StateMachine:
         try:
             check_schema(self._path, store.connection)
             self._applied = store.applied()
+            if self._applied.digest == UNKNOWN_DIGEST:
+                self._applied = self._applied._replace(digest=store.sums().digest)
             self._expiry_floor_ms = 0
             self._registry = load_registry(store)
             self.membership_log_id, self.membership = read_membership(store)

@@ -19,6 +19,7 @@ from metasrv.model.types import I64_MAX, KVMeta, SeqV
 from metasrv.process import operating_system
 from metasrv.process.operating_system import make_syncs_full
 from metasrv.state.damage import damaged
+from metasrv.state.digest import SHARE_SUMS, RangeSums, digest_of_sums, record_share
 from metasrv.state.expiry import TIME_MS_MAX, expire_ms_of
 from metasrv.state.format import (
     INLINE_SIZE_BYTES_MAX,
@@ -33,6 +34,8 @@ BUSY_TIMEOUT_SECONDS = 10.0
 """How long a write waits for a checkpoint that holds the write lock; only a failing disk takes as long."""
 PAGE_SIZE_BYTES_TARGET = 1024 * 1024
 """Values of one page of a scan, unless its first record alone is larger."""
+CHECKSUM_AGAIN_SIZE_BYTES_MAX = 4 * 1024
+"""The checksum of a larger value that goes is read from the file instead of computed again."""
 CACHE_SIZE_KIB = 64 * 1024
 READER_CACHE_SIZE_KIB = 4 * 1024
 
@@ -42,6 +45,8 @@ _RECORD = (
 )
 _READ = f"SELECT {_RECORD} FROM kv WHERE key = ?"  # noqa: S608
 _READ_SEQ = "SELECT seq FROM kv WHERE key = ?"
+_READ_CHECKSUM = "SELECT checksum FROM kv WHERE key = ?"
+_SUMS = f"SELECT count(*), count(expire_ms), {SHARE_SUMS} FROM kv WHERE {{}}"  # noqa: S608
 _PUT = "INSERT OR REPLACE INTO kv VALUES(?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM kv WHERE key = ?"
 _PUT_LARGE = "INSERT INTO large VALUES(?, ?)"
@@ -126,8 +131,8 @@ class Store:
         row = self.execute(_READ_SEQ, (key,)).fetchone()
         return 0 if row is None else int(row[0])
 
-    def put(self, key: str, record: SeqV, replaced: SeqV | None) -> None:
-        """Store a record over `replaced`, which is what is there."""
+    def put(self, key: str, record: SeqV, replaced: SeqV | None) -> int:
+        """Store a record over `replaced`, which is what is there; returns what the digest of the records gains."""
         seq, data, meta = record
         expire_at, proposed_at_ms = meta or KVMeta()
         checksum = record_checksum(key, seq, expire_at, proposed_at_ms or 0, data)
@@ -136,19 +141,33 @@ class Store:
         if expire_at is not None:
             expire_ms = expire_ms_of(expire_at)
             stored = expire_at if expire_at <= I64_MAX else str(expire_at)
-        if replaced is not None and len(replaced.data) > INLINE_SIZE_BYTES_MAX:
-            self.execute(_DELETE_LARGE, (replaced.seq,))
+        gain = record_share(seq, checksum)
+        if replaced is not None:
+            gain -= self._share(key, replaced)
+            if len(replaced.data) > INLINE_SIZE_BYTES_MAX:
+                self.execute(_DELETE_LARGE, (replaced.seq,))
         if len(data) > INLINE_SIZE_BYTES_MAX:
             self.execute(_PUT_LARGE, (seq, data))
             self.execute(_PUT, (key, seq, expire_ms, stored, proposed_at_ms, checksum, None))
         else:
             self.execute(_PUT, (key, seq, expire_ms, stored, proposed_at_ms, checksum, data))
+        return gain
 
-    def delete(self, key: str, record: SeqV) -> None:
-        """Delete the record that is there."""
+    def delete(self, key: str, record: SeqV) -> int:
+        """Delete the record that is there; returns what the digest of the records loses."""
+        share = self._share(key, record)
         if len(record.data) > INLINE_SIZE_BYTES_MAX:
             self.execute(_DELETE_LARGE, (record.seq,))
         self.execute(_DELETE, (key,))
+        return share
+
+    def _share(self, key: str, record: SeqV) -> int:
+        """The share in the digest of a record that is there."""
+        seq, data, meta = record
+        if len(data) > CHECKSUM_AGAIN_SIZE_BYTES_MAX:
+            return record_share(seq, int(self.execute(_READ_CHECKSUM, (key,)).fetchone()[0]))
+        expire_at, proposed_at_ms = meta or KVMeta()
+        return record_share(seq, record_checksum(key, seq, expire_at, proposed_at_ms or 0, data))
 
     def count_prefix(self, prefix: str, limit: int) -> int:
         """Keys that start with `prefix`; counting stops at `limit`."""
@@ -196,11 +215,10 @@ class Store:
         parameters = (limit,) if after_key is None else (after_key, limit)
         return [row[0] for row in self.execute(f"SELECT key FROM kv {condition} ORDER BY key LIMIT ?", parameters)]  # noqa: S608
 
-    def count_range(self, start: str, end: str | None) -> tuple[int, int]:
-        """Records in the range, and how many of them carry an expiry."""
+    def sums(self, start: str = "", end: str | None = None) -> RangeSums:
+        """The records in the range, added up."""
         condition, parameters = _range("key >= ?", start, end)
-        row = self.execute(f"SELECT count(*), count(expire_ms) FROM kv WHERE {condition}", parameters).fetchone()  # noqa: S608
-        return int(row[0]), int(row[1])
+        return _sums_in(self.execute(_SUMS.format(condition), parameters).fetchone())
 
     def large_values_fit(self) -> bool:
         """Whether as many values stand beside the records as records lack theirs; reads every key."""
@@ -227,11 +245,14 @@ class Store:
         earliest: int | None = self.execute("SELECT min(expire_ms) FROM kv WHERE expire_ms IS NOT NULL").fetchone()[0]
         return earliest
 
-    def delete_expired(self, time_ms: int) -> int:
-        """Delete them; returns how many."""
-        if self.has_large_values():
-            self.execute(_DELETE_LARGE_OF.format("expire_ms < ?"), (time_ms,))
-        return self.execute(_DELETE_EXPIRED, (time_ms,)).rowcount
+    def delete_expired(self, time_ms: int) -> RangeSums:
+        """Delete them; returns what they added up to."""
+        sums = _sums_in(self.execute(_SUMS.format("expire_ms < ?"), (time_ms,)).fetchone())
+        if sums.keys:
+            if self.has_large_values():
+                self.execute(_DELETE_LARGE_OF.format("expire_ms < ?"), (time_ms,))
+            self.execute(_DELETE_EXPIRED, (time_ms,))
+        return sums
 
     def scan_expire(self, after: tuple[int, int] | None, limit: int) -> list[tuple[int, int, str]]:
         """The expire index: (expire_ms, seq, key) in order, after a pair of the first two."""
@@ -283,6 +304,11 @@ class Store:
             return parse(data)
         except (CodecError, TypeError, ValueError, AttributeError, LookupError) as error:
             raise damaged(self.path, where, f"the stored value is damaged ({error})") from error
+
+
+def _sums_in(row: Any) -> RangeSums:
+    keys, expiring, low, high = row
+    return RangeSums(keys, expiring, digest_of_sums(low, high))
 
 
 def _range(lower: str, start: str, end: str | None) -> tuple[str, list[Any]]:

@@ -12,9 +12,11 @@ from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.expiry_ticks import ExpiryTicks
 from metasrv.state import machine
 from metasrv.state.command_rules import apply_command
+from metasrv.state.digest import RangeSums
 from metasrv.state.effects import EntryEffects
 from metasrv.state.instants import Instants
 from metasrv.state.machine import StateMachine
+from metasrv.state.store import Store
 from metasrv.state.watch import WatchHub
 from verification.mutants.patching import Mutant, Replacement
 from verification.simulation.machine import Process
@@ -102,7 +104,43 @@ def _reads_of_many_instants() -> list[Replacement]:
     return [(Instants, "read", read)]
 
 
+def _one_node_stores_another_value() -> list[Replacement]:
+    """The reply says the right one, and the records in memory have it; only the file of one node differs."""
+    real_put, real_apply = Store.put, StateMachine._apply_commands
+    node_id = [0]
+
+    def apply(self: StateMachine, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[Reply, ...]:
+        process = self.watcher if isinstance(self, WatchedMachine) else None
+        node_id[0] = process.machine.node_id if isinstance(process, Process) else 0
+        return real_apply(self, log_id, entry, refused)
+
+    def put(self: Store, key: str, record: SeqV, replaced: SeqV | None) -> int:
+        stored = record._replace(data=record.data + b"?") if node_id[0] == 2 and record.seq % 5 == 0 else record
+        return real_put(self, key, stored, replaced)
+
+    return [(StateMachine, "_apply_commands", apply), (Store, "put", put)]
+
+
+def _digest_forgets_what_was_swept() -> list[Replacement]:
+    real = Store.delete_expired
+
+    def delete_expired(self: Store, time_ms: int) -> RangeSums:
+        return real(self, time_ms)._replace(digest=0)
+
+    return [(Store, "delete_expired", delete_expired)]
+
+
 STATE_MUTANTS = (
+    Mutant(
+        "one node stores another value",
+        "a node stores a value that the entry does not have, and answers with the right one",
+        _one_node_stores_another_value,
+    ),
+    Mutant(
+        "digest forgets what was swept",
+        "records that expire stay in the digest of the state",
+        _digest_forgets_what_was_swept,
+    ),
     Mutant("apply raises", "a command that cannot be applied raises in apply (D7)", _apply_raises),
     Mutant("time of the local clock", "entries take effect at the node's own time", _time_is_local),
     Mutant("expiry by the local clock", "the node's own clock decides what has expired", _sweep_by_local_clock),

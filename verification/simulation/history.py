@@ -277,6 +277,8 @@ class _History:
             at = state.last_applied.index
             if dumps.setdefault(at, (node_id, records))[1] != records:
                 cluster.witness.violation(f"nodes {dumps[at][0]} and {node_id} hold different records at index {at}")
+            if not state.rows_fit():
+                cluster.witness.violation(f"the rows of node {node_id} do not add up to its digest")
         self._compare_watchers(members)
 
     def _compare_watchers(self, members: list[int]) -> None:

@@ -15,6 +15,7 @@ from metasrv.model.entries import KIND_MEMBERSHIP, Entry, MembershipEntry, Regul
 from metasrv.model.types import LogId
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.log.format import CONTENT, TERM, PendingWrite, kind_of
+from metasrv.state.machine import StateMachine
 from verification.simulation.deliveries import Deliveries
 from verification.simulation.leader_checks import LeaderChecks
 from verification.simulation.machine import Process
@@ -44,6 +45,8 @@ class _Effect(NamedTuple):
     seq: int
     key_count: int
     expire_count: int
+    state_hash: bytes
+    """What nodes compare among themselves while they run."""
     replies: tuple[c.Reply, ...]
 
 
@@ -223,13 +226,14 @@ class Invariants:
 
     def applied(self, process: Process, log_id: LogId, entry: Entry, replies: tuple[c.Reply, ...]) -> None:
         state = process.state
-        effect = _Effect(log_id.term, state.last_time_ms, state.last_seq, state.key_count, state.expire_count, replies)
+        effect = _Effect(*_found(state), replies)
         known = self.effects.get(log_id.index)
         if known is None:
             self.effects[log_id.index] = effect
             self._first_effect(log_id, entry, effect)
         elif known != effect:
-            self.violation(f"node {process.machine.node_id}: entry {log_id} had another effect than elsewhere")
+            what = "hash of the state" if known.state_hash != effect.state_hash else "effect"
+            self.violation(f"node {process.machine.node_id}: entry {log_id} had another {what} than elsewhere")
 
     def _first_effect(self, log_id: LogId, entry: Entry, effect: _Effect) -> None:
         before = self.effects.get(log_id.index - 1)
@@ -246,11 +250,16 @@ class Invariants:
     def _compare_state(self, process: Process, doing: str) -> None:
         state = process.state
         known = self.effects.get(state.last_applied.index)
-        found = (state.last_applied.term, state.last_time_ms, state.last_seq, state.key_count, state.expire_count)
-        if known is not None and known[:5] != found:
-            self.violation(
-                f"node {process.machine.node_id} {doing} at {state.last_applied}, which differs: {found}, not {known[:5]}"
-            )
+        found = _found(state)
+        if known is not None and known[:-1] != found:
+            name = f"node {process.machine.node_id}"
+            self.violation(f"{name} {doing} at {state.last_applied}, which differs: {found}, not {known[:-1]}")
+
+
+def _found(state: StateMachine) -> tuple[int, int, int, int, int, bytes]:
+    """The first fields of an effect."""
+    counted = (state.last_time_ms, state.last_seq, state.key_count, state.expire_count)
+    return (state.last_applied.term, *counted, state.state_hash())
 
 
 def _tags_written(reply: c.Reply) -> Iterator[str]:

@@ -42,7 +42,7 @@ from metasrv.grpc_api.http2.messages import (
 from metasrv.grpc_api.http2.receiving import Receiver
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.sending import Sender
-from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.grpc_api.http2.status import CallAbortedError, CallEndedError, StatusCode
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +50,6 @@ SMALL_SIZE_BYTES_MAX = 4 * 1024
 """Headers and requests up to this size are not counted as held: the number of calls bounds them."""
 WRITES_PER_STEP = 64
 """A stream that always finds room lets the rest of the loop run after this many messages."""
-
-
-class CallAbortedError(Exception):
-    """Leaves a handler whose call already has its status."""
-
-
-class CallEndedError(Exception):
-    """A handler writes to a call that is over: its client left, or its deadline passed."""
 
 
 class ServerCall:

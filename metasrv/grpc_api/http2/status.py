@@ -1,4 +1,4 @@
-"""The status codes that a gRPC call ends with, as gRPC numbers them. Pure data."""
+"""How a gRPC call ends: the status codes as gRPC numbers them, and what tells a handler that its call is over. Pure."""
 
 from __future__ import annotations
 
@@ -25,3 +25,11 @@ class StatusCode(IntEnum):
     UNAVAILABLE = 14
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
+
+
+class CallAbortedError(Exception):
+    """Leaves a handler whose call already has its status."""
+
+
+class CallEndedError(Exception):
+    """A handler writes to a call that is over: its client left, or its deadline passed."""

@@ -39,6 +39,9 @@ from metasrv.raft.log.store import LogStore
 logger = logging.getLogger(__name__)
 
 
+_HESITATION_FACTOR = 4
+
+
 class Guards:
     """One node's filters. `now` is monotonic seconds, given by the caller."""
 
@@ -78,6 +81,9 @@ class Guards:
         self._quorum_of: Membership | None = None
         self.silent = False
         """This node is out of its cluster: it neither campaigns nor votes."""
+        self.reluctant = False
+        """This node must not lead while another one can: it waits for several elections' time before it campaigns."""
+        self._hesitated = False
         self.electing = False
         """This voter's election timer fired and no leader has been heard since."""
         self.may_stand: Callable[[], bool] = lambda: True
@@ -144,6 +150,10 @@ class Guards:
             return
         if self._may_campaign or engine.membership().majority == 1:
             self._may_campaign = False
+            return
+        if self.reluctant and not self._hesitated:
+            self._hesitated = True
+            engine.set_election_deadline(now + _HESITATION_FACTOR * engine.random_timeout())
             return
         if stalled:
             # This process was paused: messages of the leader may still be in the sockets.
@@ -219,6 +229,7 @@ class Guards:
         if message.term > engine.term():
             self._round_seen = 0
         self._leader_heard_at = now
+        self._hesitated = False
         self.electing = False
         self._pre_votes = None
         self._may_campaign = False

@@ -13,6 +13,7 @@ from typing import Any
 from metasrv.model.errors import (
     ChangeInProgressError,
     CodecError,
+    DamagedCopyError,
     InvalidRequestError,
     JoinEndedError,
     LeaveSelfError,
@@ -60,6 +61,7 @@ _TABLE: dict[int, tuple[type[RequestError], Callable[..., RequestError]]] = {
     12: (PeerUnreachableError, PeerUnreachableError),
     13: (ViewLostError, ViewLostError),
     14: (JoinEndedError, JoinEndedError),
+    15: (DamagedCopyError, DamagedCopyError),
 }
 """Code, class, and how it is built from its text and fields. Append; never reorder or reuse a code."""
 _CODES: dict[type[RequestError], int] = {kind: code for code, (kind, _) in _TABLE.items()}

@@ -65,6 +65,11 @@ def test_a_cluster_is_begun_by_a_flag_only() -> None:
     assert not parse_options(["--single"], {"METASRV_BEGIN_CLUSTER": "true"}).begin_cluster
 
 
+def test_data_is_rebuilt_by_a_flag_only() -> None:
+    assert parse_options(["--rebuild", "-c", "x.toml"], {}).rebuild
+    assert not parse_options(["--single"], {"METASRV_REBUILD": "true"}).rebuild
+
+
 def test_commands() -> None:
     check = parse_options(["config", "check", "f.toml"], {})
     assert (check.command, check.check_file) == (CONFIG_CHECK, "f.toml")

@@ -382,6 +382,29 @@ async def test_a_draining_node_answers_questions_about_itself_only(bench: Method
     assert (await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent
 
 
+async def test_a_node_with_a_damaged_copy_answers_questions_about_itself_only(bench: MethodBench) -> None:
+    bench.context.copies.damage, bench.context.copies.serves = "key 'k': damaged", False
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert refused.code is Code.UNAVAILABLE
+    assert refused.details == "this node's copy of the state is damaged; ask another node"
+    assert refused.metadata[m.OUTCOME_METADATA_KEY] == m.NOT_DONE
+    assert (await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent
+    bench.context.copies.serves = True  # no other voter has a good copy
+    await bench.put("k")
+
+
+async def test_a_read_that_finds_damage_tells_the_node(bench: MethodBench) -> None:
+    found: list[str] = []
+    bench.context.damage_found = found.append
+    await bench.put("k")
+    store = bench.context.machine._store
+    store.execute("UPDATE kv SET checksum = checksum + 1 WHERE key = 'k'")
+    store.forget()
+    refused = await refusal(bench, m.KV_READ_V1, pb.RaftRequest(data='{"GetKV":{"key":"k"}}'))
+    assert refused.code is Code.INTERNAL
+    assert ["key 'k'" in sentence for sentence in found] == [True]
+
+
 async def test_calls_are_counted(bench: MethodBench) -> None:
     counters = bench.context.metrics.client
     succeeded, failed = counters.succeeded, counters.failed

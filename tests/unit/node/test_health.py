@@ -268,3 +268,27 @@ def test_a_wrong_clock_warns_and_fails_nothing(node: Parts) -> None:
     peers = (PeerProgress(2, None, 12, True, clock_offset_ms=-1_001), PeerProgress(3, None, None, False))
     far = "[!]clock warning: clocks differ from this node's by more than 1000 ms: node 2 by -1001 ms"
     assert clock_line(clock_offset_ms=None, peers=peers) == far
+
+
+# ----------------------------------------------------------------------------- copies of the state
+
+
+def copy_check(context: NodeContext) -> Check:
+    return next(check for check in check_readiness(context, WRITABLE) if check.name == "copy")
+
+
+def test_a_damaged_copy_is_not_ready_and_says_why(node: Parts) -> None:
+    context, _, clock = node
+    assert copy_check(context).passed
+    context.copies.compared_at = clock.monotonic()
+    assert "were the same" in copy_check(context).reason
+    context.copies.damage = "key 'k': the stored record does not match its checksum"
+    assert copy_check(context) == Check(
+        "copy", False, f"this node's copy of the state is damaged: {context.copies.damage}"
+    )
+
+
+def test_a_copy_that_differs_elsewhere_is_an_alarm_of_a_ready_node(node: Parts) -> None:
+    context, _, _ = node
+    context.copies.peers = {3: "three", 2: "two"}
+    assert copy_check(context) == Check("copy", True, "ALARM: two; three")

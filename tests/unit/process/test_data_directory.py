@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from metasrv.model.errors import DataDamagedError, IdentityError, StorageError
-from metasrv.process.data_directory import DataDirectory
+from metasrv.process.data_directory import DataDirectory, set_data_aside
 
 
 def test_a_new_directory_gets_an_identity_that_lasts(tmp_path: Path) -> None:
@@ -120,3 +120,82 @@ def test_an_unusable_path_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be used"):
         DataDirectory.open(str(tmp_path / "file" / "data"), 1)
+
+
+# ----------------------------------------------------------------------------- damage
+
+
+def test_what_is_wrong_with_the_state_is_known_after_a_restart(tmp_path: Path) -> None:
+    first = DataDirectory.open(str(tmp_path), 1)
+    assert first.damage() == ""
+    first.set_damage("key 'ü': damaged")
+    first.close()
+    second = DataDirectory.open(str(tmp_path), 1)
+    assert second.damage() == "key 'ü': damaged"
+    second.set_damage("")
+    second.set_damage("")
+    assert second.damage() == ""
+    second.close()
+
+
+def test_an_empty_note_counts(tmp_path: Path) -> None:
+    directory = DataDirectory.open(str(tmp_path), 1)
+    (tmp_path / "DAMAGED").write_bytes(b"")
+    assert directory.damage() == "a note without text"
+    directory.close()
+
+
+def used(root: Path, node_id: int = 3) -> DataDirectory:
+    directory = DataDirectory.open(str(root), node_id)
+    directory.complete("cluster-a")
+    return directory
+
+
+def test_data_that_is_set_aside_leaves_a_fresh_directory(tmp_path: Path) -> None:
+    directory = used(tmp_path)
+    directory.set_damage("bad")
+    before = directory.identity
+    (tmp_path / "kept").write_text("somebody else's")
+    directory.close()
+    place = set_data_aside(str(tmp_path), 3, "cluster-a", 17)
+    assert place == str(tmp_path / "aside-17")
+    assert sorted(path.name for path in (tmp_path / "aside-17").iterdir()) == ["DAMAGED", "df_meta", "node.json"]
+    assert (tmp_path / "kept").exists()
+    again = DataDirectory.open(str(tmp_path), 3)
+    assert again.fresh
+    assert again.identity.incarnation != before.incarnation, "it may have forgotten its votes"
+    assert again.damage() == ""
+    again.close()
+
+
+def test_nothing_is_set_aside_where_nothing_is(tmp_path: Path) -> None:
+    assert set_data_aside(str(tmp_path / "absent"), 3, "cluster-a", 17) is None
+    assert set_data_aside(str(tmp_path), 3, "cluster-a", 17) is None
+
+
+@pytest.mark.parametrize(
+    ("node_id", "cluster_id", "sentence"), [(4, "cluster-a", "belongs to node 3"), (3, "cluster-b", "belongs to cluster")]
+)
+def test_data_of_another_node_or_cluster_is_not_moved(
+    tmp_path: Path, node_id: int, cluster_id: str, sentence: str
+) -> None:
+    used(tmp_path).close()
+    with pytest.raises(IdentityError, match=sentence):
+        set_data_aside(str(tmp_path), node_id, cluster_id, 17)
+    assert (tmp_path / "node.json").exists()
+
+
+def test_data_in_use_is_not_moved(tmp_path: Path) -> None:
+    directory = used(tmp_path)
+    with pytest.raises(IdentityError, match="in use by another running metasrv process"):
+        set_data_aside(str(tmp_path), 3, "cluster-a", 17)
+    directory.close()
+
+
+def test_a_damaged_identity_can_be_set_aside(tmp_path: Path) -> None:
+    used(tmp_path).close()
+    (tmp_path / "node.json").write_text("{")
+    assert set_data_aside(str(tmp_path), 3, "cluster-a", 17) is not None
+    again = DataDirectory.open(str(tmp_path), 3)
+    assert again.fresh
+    again.close()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.consensus import JoinRequest, Place, Standing
+from metasrv.consensus import CopyState, JoinRequest, Place, Standing
 from metasrv.model.commands import AddNode, Command, NodeReply, Reply
 from metasrv.model.errors import (
     InvalidRequestError,
@@ -19,6 +19,7 @@ from metasrv.model.types import Endpoint, Node
 from metasrv.model.wire import pack
 from metasrv.raft import forwarding
 from metasrv.raft.forwarding import Answering, Forwarding
+from metasrv.state.scrubbing import RangeDigests
 
 NODE = Node(4, Endpoint("127.0.0.1", 28104), "127.0.0.1:9194", None)
 
@@ -56,6 +57,12 @@ class Leader:
 
     def places(self) -> dict[int, Endpoint]:
         return {1: Endpoint("::1", 28103), 2: NODE.endpoint}
+
+    def copy_state(self) -> CopyState:
+        return CopyState("a sentence", {64: b"hash", 70: b"newer"})
+
+    async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests:
+        return RangeDigests(70, tuple(2**64 - 1 - at for at, _ in enumerate(bounds)))
 
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         del timeout_ms
@@ -98,6 +105,8 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert await asking.place(2, 9, "gone", 100, hops=1) == Place(False, None)
     places = await asking.places(NODE.endpoint, 100)
     assert list(places.items()) == [(1, Endpoint("::1", 28103)), (2, NODE.endpoint)], "what it says of itself comes last"
+    assert await asking.copy_state(2, 100) == CopyState("a sentence", {64: b"hash", 70: b"newer"})
+    assert await asking.range_digests(2, ("", "k"), 100) == RangeDigests(70, (2**64 - 1, 2**64 - 2))
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}

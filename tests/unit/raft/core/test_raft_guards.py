@@ -246,6 +246,28 @@ def test_a_leader_that_hears_of_a_higher_term_steps_down_without_voting(tmp_path
     assert bench.take() == []
 
 
+def test_a_node_that_must_not_lead_hesitates_once_and_still_campaigns(tmp_path: Path) -> None:
+    """It may be the only one that has a committed entry."""
+    bench = make_bench(tmp_path, term=4)
+    bench.engine.peer_ready(1, True)
+    bench.guards.reluctant = True
+    now = bench.clock.monotonic() + 5
+    bench.guards.before_tick(now)
+    waits = bench.engine.election_deadline() - now
+    assert bench.take() == []
+    assert waits > 3 * bench.engine.random_timeout() / 2
+    for step in range(int(waits / 0.05) + 2):
+        bench.guards.before_tick(now + step * 0.05)
+    assert bench.take() == [(1, PreVote(5, 1, 0)), (3, PreVote(5, 1, 0))]
+    bench.guards.incoming(1, bench.append(5, (1, 0), []), now + waits + 0.1)  # a leader is heard
+    bench.take()
+    again = now + waits + 0.15
+    bench.engine.set_election_deadline(again - 0.01)
+    bench.guards.before_tick(again)
+    assert bench.engine.election_deadline() - again > 3 * bench.engine.random_timeout() / 2
+    assert bench.take() == [], "it hesitates again"
+
+
 def test_transfer_campaigns_at_once_and_says_so(tmp_path: Path) -> None:
     bench = make_bench(tmp_path)
     bench.guards.incoming(1, bench.append(1, (1, 0), []), 1.0)
