@@ -74,7 +74,7 @@ class MemberSearch:
     async def ask(self) -> None:
         """Ask everybody once who may know where the members are."""
         unreached = self._peers.unreached()
-        if not self._engine.membership().voters or (not unreached and self._leader_id() is not None):
+        if self._peers.cluster_id is None or (not unreached and self._leader_id() is not None):
             return
         reached = [i for i in self._engine.membership().voters if self._peers.transport.is_connected(i)]
         known = {self._peers.transport.known_endpoint(i) for i in reached}
