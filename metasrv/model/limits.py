@@ -144,7 +144,7 @@ ADMIN_HEAD_SIZE_BYTES_MAX = 64 * 1024
 ADMIN_PIPELINED_MAX = 16
 """Requests of one connection that wait for the answer to an earlier one."""
 ADMIN_UNREAD_SECONDS_MAX = 30.0
-"""A client that takes nothing of an answer for so long is cut off."""
+"""A client that takes nothing of an answer for this time is cut off."""
 ADMIN_REQUEST_SECONDS_MAX = 20.0
 """From the connection, or the first byte of a further request, to the end of the request's head."""
 ADMIN_KEEP_ALIVE_SECONDS_MAX = 20

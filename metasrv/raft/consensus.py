@@ -107,7 +107,12 @@ class RaftConsensus:
             timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
         self._clock_rounds = self._make_clock_rounds(resources)
-        self._stalled_leader = StalledLeader(
+        self._stalled_leader = self._make_stalled_leader(resources)
+        replica.driver.on_timer = self._stalled_leader.look
+
+    def _make_stalled_leader(self, resources: ReplicaResources) -> StalledLeader:
+        replica = self.replica
+        return StalledLeader(
             disk=replica.disk,
             engine=replica.engine,
             store=resources.store,
@@ -120,7 +125,6 @@ class RaftConsensus:
             free=replica.until_free,
             hand_over_ms=resources.settings.election_timeout_max_ms,
         )
-        replica.driver.on_timer = self._stalled_leader.look
 
     def _make_clock_rounds(self, resources: ReplicaResources) -> ClockRounds:
         replica, settings = self.replica, resources.settings

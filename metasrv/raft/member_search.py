@@ -1,6 +1,6 @@
 """Finding the members again when addresses have changed: asks other nodes where the members are.
 
-A node that does not reach a member asks the addresses in its configuration and, while it hears of no leader, every member
+A node that does not reach a member, or hears of no leader, asks the addresses in its configuration and every member
 that it reaches. Asking also tells the other node where this one is (`peer_set.py`). So a cluster finds itself although
 all its nodes have moved, if each knows one right address or is asked by another. Runs on the event loop.
 """
@@ -65,7 +65,7 @@ class MemberSearch:
         while True:
             await asyncio.sleep(pause)
             now = self._clock.monotonic()
-            if not self._peers.unreached():
+            if self._leader_id() is not None and not self._peers.unreached():
                 whole_at, pause = now, self._patience_seconds
             elif now - whole_at >= self._patience_seconds:
                 await self.ask()
@@ -74,15 +74,13 @@ class MemberSearch:
     async def ask(self) -> None:
         """Ask everybody once who may know where the members are."""
         unreached = self._peers.unreached()
-        if not unreached:
+        if self._peers.cluster_id is None or (not unreached and self._leader_id() is not None):
             return
         reached = [i for i in self._engine.membership().voters if self._peers.transport.is_connected(i)]
         known = {self._peers.transport.known_endpoint(i) for i in reached}
         addresses = [one for one in dict.fromkeys((*self._hints, *unreached.values())) if one not in known]
-        if self._leader_id() is None:
+        if unreached and self._leader_id() is None:
             self._say(unreached, addresses)
-        else:
-            reached = []  # the cluster works: only the one that is missing may have moved without knowing the others
         targets: list[int | Endpoint] = [*reached, *addresses]
         answers = await asyncio.gather(*(self._ask(target) for target in targets))
         told = {node_id: endpoint for places in answers for node_id, endpoint in places.items()}

@@ -72,6 +72,10 @@ class Peers:
     # ------------------------------------------------------------------ addresses
 
     @property
+    def cluster_id(self) -> str | None:
+        return self._local.cluster_id
+
+    @property
     def own_endpoint(self) -> Endpoint:
         """Where this node says that it is."""
         return self._local.endpoint

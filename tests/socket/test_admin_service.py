@@ -22,6 +22,7 @@ from metasrv.admin import service as service_module
 from metasrv.admin.service import AdminService
 from metasrv.config.model import Config, RaftConfig
 from metasrv.model.errors import BindError, ConfigError
+from metasrv.model.limits import ADMIN_HEAD_SIZE_BYTES_MAX, ADMIN_PIPELINED_MAX
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
 from metasrv.profiling import cpu, memory
@@ -291,10 +292,11 @@ async def test_probes_are_answered_while_everything_else_is_refused(
 
 
 async def test_a_head_that_never_ends_is_refused_by_its_size(endpoint: Endpoint) -> None:
+    pieces = ADMIN_HEAD_SIZE_BYTES_MAX // 1000 + 30
     reader, writer = await asyncio.open_connection(*endpoint)
     writer.write(b"GET /livez HTTP/1.1\r\nHost: n\r\n")
     with contextlib.suppress(ConnectionError):
-        for number in range(100):
+        for number in range(pieces):
             writer.write(b"x%d: %s\r\n" % (number, b"v" * 1000))
             await writer.drain()
     assert (await asyncio.wait_for(reader.readline(), 5)).startswith(b"HTTP/1.1 431")
@@ -303,8 +305,8 @@ async def test_a_head_that_never_ends_is_refused_by_its_size(endpoint: Endpoint)
 
 async def test_requests_that_wait_for_earlier_answers_are_few(endpoint: Endpoint) -> None:
     reader, writer = await asyncio.open_connection(*endpoint)
-    writer.write(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * 10)
-    for _ in range(10):
+    writer.write(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * ADMIN_PIPELINED_MAX)
+    for _ in range(ADMIN_PIPELINED_MAX):
         assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 200")
         await reader.readuntil(b"# EOF\n")
     writer.write(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * 1000)

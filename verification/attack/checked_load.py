@@ -26,7 +26,7 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     longest_seconds: float = 0.0
-    """Of a write with the read after it."""
+    """The slowest write with the read after it."""
     probes_failed: int = 0
     longest_probe_seconds: float = 0.0
 

@@ -18,6 +18,8 @@ async def _move(nemesis: Nemesis, source: random.Random, machines: list[Machine]
     machines = [machine for machine in machines if not machine.removed]
     staying = [machine for machine in nemesis.all() if machine not in machines]
     others_stay = bool(staying) and all(machine.moves == 0 for machine in staying)
+    for machine in nemesis.all():  # also while a cluster is formed, when most know only the first node
+        machine.joins = tuple(i for i in sorted(nemesis.cluster.machines) if i != machine.node_id)
     for machine in machines:
         machine.kill(power_lost=source.random() < 0.3)
         machine.move()

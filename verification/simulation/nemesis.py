@@ -111,10 +111,13 @@ class Nemesis:
             machine.start()
 
     def _misled(self, machine: Machine) -> bool:
-        """Whether an empty node waits to join, and every address that it was given is out of date."""
+        """Whether a node waits that was told nothing of the others, or is empty and was told what is out of date."""
         process = machine.process
-        if process is None or process.joined or process.consensus.replica.engine.membership().voters:
+        if process is None or process.joined:
             return False
+        replica = process.consensus.replica
+        if replica.engine.membership().voters:
+            return not replica.resources.settings.hints
         return not {self.cluster.endpoint(i) for i in machine.joins}.intersection(machine.addresses)
 
     # ------------------------------------------------------------------ the operator

@@ -127,8 +127,7 @@ class ServerCall:
         if self.closed:
             raise CallEndedError
         sender = self.sender
-        if not sender.started:
-            self._start()
+        self._start()
         sender.send(length_prefixed(message))
         self._writes += 1
         if sender.waits:
@@ -277,8 +276,7 @@ class ServerCall:
 
     def _is_too_much(self) -> bool:
         """Whether more is held than may be, and no other client gives way."""
-        connection = self._connection
-        return connection.budget.exceeded and not connection.make_room()
+        return self._connection.budget.exceeded and not self._connection.make_room()
 
     def _refuse_for_room(self) -> None:
         connection = self._connection
@@ -290,22 +288,25 @@ class ServerCall:
     def _run(self, request: Any) -> None:
         self._task = self._connection.loop.create_task(self._answer(request))
 
+    async def _inflated(self, message: Compressed) -> bytes:
+        plain = await self._connection.inflate(message)
+        self._work_on(plain)
+        if self.held_bytes and self._is_too_much():
+            self._refuse_for_room()
+            raise CallAbortedError
+        return plain
+
     async def _answer(self, request: Any) -> None:
         try:
             if isinstance(request, Compressed):
-                request = await self._connection.inflate(request)
-                self._work_on(request)
-                if self.held_bytes and self._is_too_much():
-                    self._refuse_for_room()
-                    return
+                request = await self._inflated(request)
             reply = await self._route.function(request, self)
             if self.closed:
                 return
             if self.held_bytes:
                 self._hold(0)  # the handler is done with the request
             if reply is None:
-                if not self.sender.started:
-                    self._start()
+                self._start()
                 self.sender.finish(OK_TRAILERS)
             elif isinstance(reply, list):
                 self._reply_in_pieces(*reply)

@@ -23,6 +23,7 @@ class Cluster:
     def __init__(self, leader_id: int | None) -> None:
         self.node_id = 3
         self.forwarding = self.replica = self
+        self.belonging = SimpleNamespace(asks_to_join=False)
         self.leader = leader_id
         self.asked: list[int | Endpoint] = []
         self.joined: list[JoinRequest] = []

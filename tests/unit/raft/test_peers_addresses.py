@@ -225,7 +225,7 @@ async def test_a_missing_member_is_looked_for_also_while_there_is_a_leader(tmp_p
     bench.transport.connected[1] = member(1).endpoint
     forwarding = FakeForwarding({NEW: {3: NEW}})
     await search(bench, forwarding, member(1).endpoint, NEW, leader_id=1).ask()
-    assert forwarding.asked == [NEW, OLD]
+    assert forwarding.asked == [1, NEW, OLD]
     assert bench.transport.peers[3] == NEW
 
 
@@ -233,5 +233,7 @@ async def test_nobody_is_asked_while_every_member_is_reached(tmp_path: Path) -> 
     bench = Bench(tmp_path)
     bench.transport.connected.update({1: member(1).endpoint, 3: OLD})
     forwarding = FakeForwarding({})
-    await search(bench, forwarding, NEW).ask()
+    await search(bench, forwarding, NEW, leader_id=1).ask()
     assert forwarding.asked == []
+    await search(bench, forwarding, NEW).ask()
+    assert forwarding.asked == [1, 3, NEW], "there may be members that it does not know"
