@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 from typing import Any, NoReturn
 
 from metasrv.grpc_api.http2.frames import (
@@ -39,7 +38,7 @@ from metasrv.grpc_api.http2.messages import (
     length_prefixed,
     message_prefix,
 )
-from metasrv.grpc_api.http2.receiving import Receiver
+from metasrv.grpc_api.http2.receiving import Receiver, Requests
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.sending import Sender
 from metasrv.grpc_api.http2.status import CallAbortedError, CallEndedError, StatusCode
@@ -161,7 +160,7 @@ class ServerCall:
                 return
         if not self._route.single_request:
             self._receiver = self._new_receiver()
-            self._run(_Requests(self))
+            self._run(Requests(self.next_message))
 
     def receive(self, data: bytes, ended: bool) -> None:
         """Take a piece of the request; `ended` with the last one. Raises Http2StreamError."""
@@ -386,18 +385,3 @@ class ServerCall:
         task = self._task
         if task is not None and not task.done() and task is not asyncio.current_task(self._connection.loop):
             task.cancel()
-
-
-class _Requests(AsyncIterator[bytes]):
-    """The messages of a streamed request, for one handler."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: ServerCall) -> None:
-        self._call = call
-
-    async def __anext__(self) -> bytes:
-        message = await self._call.next_message()
-        if message is None:
-            raise StopAsyncIteration
-        return message

@@ -6,6 +6,7 @@ Runs on the event loop. A call whose request is one message in one DATA frame ne
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from metasrv.grpc_api.http2.frames import ErrorCode, Http2StreamError, window_update
 from metasrv.grpc_api.http2.interfaces import StreamConnection
@@ -94,3 +95,18 @@ class Receiver:
             self._connection.write(window_update(self._stream_id, self._taken_bytes))
             self._received_bytes -= self._taken_bytes
             self._taken_bytes = 0
+
+
+class Requests(AsyncIterator[bytes]):
+    """The messages of a streamed request, for one handler; `next_message` gives None after the last one."""
+
+    __slots__ = ("_next_message",)
+
+    def __init__(self, next_message: Callable[[], Awaitable[bytes | None]]) -> None:
+        self._next_message = next_message
+
+    async def __anext__(self) -> bytes:
+        message = await self._next_message()
+        if message is None:
+            raise StopAsyncIteration
+        return message
