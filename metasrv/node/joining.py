@@ -56,8 +56,7 @@ async def join_cluster(
     if not addresses:
         logger.info("Did not join: --join is empty")
         return
-    member = machine.membership.voters.get(node.node_id)
-    if member is not None and member.incarnation == incarnation:
+    if _votes(machine, node, incarnation):
         logger.info("Did not join: node %d already in cluster", node.node_id)
         return
     alone = consensus.status().membership.voters
@@ -73,6 +72,11 @@ async def join_cluster(
     pause = _FIRST_PAUSE_SECONDS
     said = ""
     while True:
+        if _votes(machine, node, incarnation):
+            # What this node had not applied when it was killed made it a voter; it may even lead by now.
+            consensus.belonging.asks_to_join = False
+            logger.info("node %d already votes in the cluster", node.node_id)
+            return
         errors: list[str] = []
         for target in targets + _known_leader(consensus):
             try:
@@ -97,6 +101,11 @@ async def join_cluster(
         waiting(why)
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _votes(machine: StateMachine, node: Node, incarnation: str) -> bool:
+    member = machine.membership.voters.get(node.node_id)
+    return member is not None and member.incarnation == incarnation
 
 
 def _known_leader(consensus: RaftConsensus) -> list[int | Endpoint]:

@@ -7,6 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from metasrv.testing.processes import ProcessCluster
 from tests.support.observability_files import metric_names
 
+SHOWN_FOR_A_REASON = {"metasrv_raft_learner_waiting_seconds"}
+"""Metrics of what this cluster does not have, a learner that never caught up; other tests see them."""
+
 
 async def test_alerts_and_dashboards_name_metrics_that_exist(cluster: ProcessCluster) -> None:
     async with cluster.client() as client:
@@ -17,6 +20,7 @@ async def test_alerts_and_dashboards_name_metrics_that_exist(cluster: ProcessClu
     code, page = await cluster.admin(leader, "/v1/metrics")
     assert code == 200
     samples = {sample.name for family in text_string_to_metric_families(page) for sample in family.samples}
+    samples |= SHOWN_FOR_A_REASON
     used = metric_names()
     assert len(used) > 20
     assert used - samples == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,7 @@ class Cluster:
         self.leader = leader_id
         self.asked: list[int | Endpoint] = []
         self.joined: list[JoinRequest] = []
+        self.on_asked: Callable[[], None] = lambda: None
 
     def leader_id(self) -> int | None:
         return self.leader
@@ -40,6 +42,7 @@ class Cluster:
     async def cluster_id(self, target: int | Endpoint, timeout_ms: int) -> str:
         del timeout_ms
         self.asked.append(target)
+        self.on_asked()
         if isinstance(target, Endpoint):
             raise PeerUnreachableError(f"{target} cannot be reached")
         return "cluster"
@@ -49,16 +52,16 @@ class Cluster:
         self.joined.append(request)
 
 
-async def ask(cluster: Any, clock: HandClock) -> None:
+async def ask(cluster: Any, clock: HandClock, machine: Any = None, timeout_ms: int = 0) -> None:
     await join_cluster(
         consensus=cluster,
-        machine=SimpleNamespace(membership=LEARNER),  # type: ignore[arg-type]
+        machine=machine or SimpleNamespace(membership=LEARNER),
         node=NODE,
         incarnation="directory-3",
         learner=False,
         addresses=["own:1", "old:1"],
         clock=clock,
-        timeout_ms=0,
+        timeout_ms=timeout_ms,
     )
 
 
@@ -75,3 +78,18 @@ async def test_without_a_leader_it_gives_up_at_the_deadline(leader_id: int | Non
     with pytest.raises(JoinError, match="fail to join node-3 to cluster via"):
         await ask(cluster, HandClock())
     assert cluster.asked == [Endpoint("old", 1)]
+
+
+@pytest.mark.virtual_time
+async def test_a_node_that_learns_meanwhile_that_it_votes_asks_nobody_any_more() -> None:
+    """It was killed before it had applied its promotion, and may even lead by now: every other node would refuse it."""
+    cluster, machine = Cluster(leader_id=None), SimpleNamespace(membership=LEARNER)
+
+    def applied() -> None:
+        machine.membership = Membership({**LEARNER.voters, **LEARNER.learners}, {})
+
+    cluster.on_asked = applied
+    await ask(cluster, HandClock(), machine, 60_000)
+    assert cluster.asked == [Endpoint("old", 1)]
+    assert not cluster.joined
+    assert not cluster.belonging.asks_to_join
