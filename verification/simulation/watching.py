@@ -6,7 +6,7 @@ and sequence numbers only grow. Runs in the loop of the node it watches.
 
 from __future__ import annotations
 
-from metasrv.model.errors import MetasrvError
+from metasrv.model.errors import DataDamagedError, MetasrvError
 from metasrv.model.types import SeqV
 from verification.simulation.machine import Process
 
@@ -28,7 +28,7 @@ class Watching:
         self._last_seq = 0
 
     async def run(self) -> None:
-        """Watch until the process ends; after a reset, begin anew."""
+        """Watch until the process ends, or its records prove damaged; after a reset, begin anew."""
         while True:
             watcher = self._process.data.machine.watches.subscribe(FIRST_KEY, END_KEY, initial_flush=True)
             self.records.clear()
@@ -41,9 +41,13 @@ class Watching:
                         self._take_initial(item.key, item.current)
                     else:
                         self._take(item.key, item.prev, item.current)
+            except DataDamagedError:
+                return  # its records cannot be read any more; the stream of a real node ends in the same way
             except MetasrvError:
                 if self._process.ending:
                     return
+            finally:
+                watcher.close()
 
     def _take_initial(self, key: str, current: SeqV | None) -> None:
         if current is None or key in self.records:

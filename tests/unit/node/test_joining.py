@@ -53,9 +53,10 @@ class Cluster:
 
 
 async def ask(cluster: Any, clock: HandClock, machine: Any = None, timeout_ms: int = 0) -> None:
+    found: Any = machine or SimpleNamespace(membership=LEARNER)
     await join_cluster(
         consensus=cluster,
-        machine=machine or SimpleNamespace(membership=LEARNER),
+        machine=found,
         node=NODE,
         incarnation="directory-3",
         learner=False,
