@@ -96,7 +96,7 @@ async def admin_page(app: FastAPI) -> list[str]:
         "answer 401 without it. docs/contract/admin-api.md is the contract with Databend's tools, field by field.",
     ]
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         area = None
         for path, operations in description["paths"].items():
             for method, operation in operations.items():

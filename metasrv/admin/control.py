@@ -1,20 +1,21 @@
 """Routes that change something: snapshot, leadership, features.
 
-    GET /v1/ctrl/trigger_snapshot          start a snapshot on this node
-    GET /v1/ctrl/trigger_transfer_leader   hand leadership over; leader only
-    GET /v1/features/list                  known features and those that are on
-    GET /v1/features/set                   turn one on or off; leader only
+    GET, POST /v1/ctrl/trigger_snapshot          start a snapshot on this node
+    GET, POST /v1/ctrl/trigger_transfer_leader   hand leadership over; leader only
+    GET /v1/features/list                        known features and those that are on
+    GET, POST /v1/features/set                   turn one on or off; leader only
 
-They take GET, because that is what clients of this API send; `guard.py` refuses other web sites. Runs on the event
-loop.
+They take GET, because that is what clients of this API send; `guard.py` refuses web pages. Runs on the event loop.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 
+from metasrv.admin.actions import action
 from metasrv.admin.problem import fault
 from metasrv.admin.query import boolean, parse_query, unsigned
 from metasrv.admin.responses import JsonResponse, TextResponse, codes
@@ -31,14 +32,18 @@ SET_FEATURE_PATH = "/v1/features/set"
 CONTROL_PATHS = frozenset({SNAPSHOT_PATH, TRANSFER_PATH, SET_FEATURE_PATH})
 """Everything that changes state; `guard.py` protects and records it."""
 
+TRANSFER_CODES = codes(
+    ok="begun, unless `to` names no other voter", s404="this node is not the leader", s500="the node has stopped"
+)
 PROPOSAL_TIMEOUT_MS = 10_000
 MISSING_FEATURE_QUERY = "'feature' and 'enable' query parameters are required"
 
 
 def control_router(context: NodeContext) -> APIRouter:
     router = APIRouter(tags=["control"])
+    act = partial(action, router)
 
-    @router.get(
+    @act(
         SNAPSHOT_PATH,
         operation_id="triggerSnapshot",
         response_model=None,
@@ -49,14 +54,12 @@ def control_router(context: NodeContext) -> APIRouter:
         await context.consensus.trigger_snapshot()
         return JsonResponse(None)
 
-    @router.get(
+    @act(
         TRANSFER_PATH,
         operation_id="transferLeader",
         response_model=TransferSchema,
         openapi_extra=_parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
-        responses=codes(
-            ok="begun, unless `to` names no other voter", s404="this node is not the leader", s500="the node has stopped"
-        ),
+        responses=TRANSFER_CODES,
     )
     async def trigger_transfer_leader(request: Request) -> JsonResponse | TextResponse:
         """Ask a voter to take over."""
@@ -72,7 +75,7 @@ def control_router(context: NodeContext) -> APIRouter:
         """Known features and those that are on, from local applied state."""
         return JsonResponse(features_view(context.machine.features))
 
-    @router.get(
+    @act(
         SET_FEATURE_PATH,
         operation_id="setFeature",
         response_model=FeaturesSchema,

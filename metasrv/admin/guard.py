@@ -1,9 +1,10 @@
-"""Runs before every route: size limits, the token, refusal of other web sites, the audit line, the request count.
+"""Runs before every route: size limits, names, the token, refusal of web pages, the audit line, the request count.
 
 A plain ASGI layer, so that it also sees requests that no route takes. Routes that change state and everything under
-/debug are protected. They refuse a request that, as the browser says, another web site sent: any page can send a GET.
-With `admin_token` set they need the token. Each of their requests leaves one JSON line on the logger `metasrv.audit`.
-Reads and probes are never protected. Headers that proxies add are never trusted. Runs on the event loop.
+/debug are protected. They refuse what a web page may have sent (`browsers.py`). With `admin_token` set they need the
+token. Each of their requests leaves one JSON line on the logger `metasrv.audit`. Everything but probes and metrics is
+answered only under a name of this node (`hosts.py`). Reads and probes need no token. Headers that proxies add are never
+trusted. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
 from metasrv.admin.control import CONTROL_PATHS
+from metasrv.admin.hosts import AllowedHosts
 from metasrv.admin.problem import fault
 from metasrv.admin.responses import TextResponse
 from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX, ADMIN_QUERY_AUDITED_CHARACTERS_MAX
@@ -27,8 +30,20 @@ from metasrv.process.loop_steps import timed
 audit_logger = logging.getLogger("metasrv.audit")
 
 DEBUG_PREFIX = "/debug/"
+HOME_PATH = "/debug/home"
+"""A page of links for people. It does nothing itself, and what is opened from it comes from this node's own page."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-CROSS_SITE = "a request from another web site may not change or profile this node"
+NAMELESS_PATHS = frozenset({"/livez", "/readyz", "/v1/health", "/v1/metrics"})
+"""Answered under any name: orchestrators and collectors use names that this node does not know."""
+FROM_A_PAGE = (
+    "a web page may not change or profile this node; a program sends no mark of a browser, such as Origin, Referer, "
+    "Sec-Fetch-Site or a User-Agent with Mozilla"
+)
+NO_ACTION_HEADER = (
+    "a POST to this route needs the header X-Metasrv-Action, with any value: no form of a web page can set it"
+)
+NO_GET_ACTIONS = "`admin_get_actions` is off: send POST with the header X-Metasrv-Action"
+UNKNOWN_NAME = "this node is not known under the name in the Host header; add the name to `admin_allowed_hosts`"
 UNAUTHORIZED = "this route needs the admin token: Authorization: Bearer <admin_token>"
 
 
@@ -51,6 +66,8 @@ class Guard:
     def __init__(self, app: ASGIApp, context: NodeContext) -> None:
         self._app = app
         self._context = context
+        self._hosts = AllowedHosts(context.config)
+        self._takes_get = context.config.admin_get_actions
         token = context.config.admin_token
         self._token = None if token is None else token.get_secret_value().encode()
 
@@ -79,7 +96,7 @@ class Guard:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        refusal = self._refusal(scope["path"], headers, exchange)
+        refusal = self._refusal(scope["method"], scope["path"], headers, exchange)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -90,14 +107,25 @@ class Guard:
                 raise
             await _too_large()(scope, receive, send)
 
-    def _refusal(self, path: str, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
+    def _refusal(self, method: str, path: str, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 20 or int(length) > ADMIN_BODY_SIZE_BYTES_MAX:
             return _too_large()
+        if path not in NAMELESS_PATHS and not self._hosts.allow(headers.get(b"host")):
+            return fault(421, UNKNOWN_NAME)
         if not _is_protected(path):
             return None
-        if headers.get(b"sec-fetch-site") == b"cross-site":
-            return fault(403, CROSS_SITE)
+        if path == HOME_PATH:
+            return self._unauthorized(headers, exchange)
+        if comes_from_a_page(headers):
+            return fault(403, FROM_A_PAGE)
+        if method == "POST" and ACTION_HEADER not in headers:
+            return fault(403, NO_ACTION_HEADER)
+        if method != "POST" and not self._takes_get:
+            return TextResponse(NO_GET_ACTIONS, status_code=405, headers={"Allow": "POST"})
+        return self._unauthorized(headers, exchange)
+
+    def _unauthorized(self, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
         if self._token is None:
             return None
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")

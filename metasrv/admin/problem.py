@@ -12,13 +12,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from metasrv.admin.actions import ACTION_PATHS
 from metasrv.admin.responses import TextResponse
 from metasrv.model.errors import MetasrvError
 
 logger = logging.getLogger(__name__)
 
-ALLOWED = {"Allow": "GET, HEAD"}
-"""What every route allows."""
+ALLOWED = "GET, HEAD"
+"""What every route allows; those that do something also take POST."""
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -34,12 +35,16 @@ def fault(status_code: int, text: str) -> TextResponse:
     return TextResponse(text, status_code=status_code)
 
 
-async def _http_error(_request: Request, error: Exception) -> TextResponse:
+async def _http_error(request: Request, error: Exception) -> TextResponse:
     if not isinstance(error, HTTPException):
-        return await _unknown_error(_request, error)
+        return await _unknown_error(request, error)
     text = HTTPStatus(error.status_code).phrase.lower() if error.status_code in (404, 405) else str(error.detail)
-    headers = ALLOWED if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+    headers = _allowed(request) if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
     return TextResponse(text, status_code=error.status_code, headers=headers)
+
+
+def _allowed(request: Request) -> dict[str, str]:
+    return {"Allow": f"{ALLOWED}, POST" if request.url.path in ACTION_PATHS else ALLOWED}
 
 
 async def _validation_error(_request: Request, error: Exception) -> TextResponse:

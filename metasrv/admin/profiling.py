@@ -13,11 +13,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from metasrv.admin.actions import action
 from metasrv.admin.problem import fault
 from metasrv.admin.query import nonzero_signed, parse_query, unsigned
 from metasrv.admin.responses import codes
@@ -62,6 +64,7 @@ Result = TypeVar("Result")
 
 def profiling_router() -> APIRouter:
     router = APIRouter(tags=["profiling"])
+    act = partial(action, router)
     slot = ProfileSlot()
 
     @router.get("/debug/home", response_class=HTMLResponse, operation_id="debugHome")
@@ -69,7 +72,7 @@ def profiling_router() -> APIRouter:
         """A page with links to the profiles."""
         return HTMLResponse(HOME)
 
-    @router.get(
+    @act(
         "/debug/pprof/profile",
         response_class=Response,
         operation_id="cpuProfile",
@@ -88,7 +91,7 @@ def profiling_router() -> APIRouter:
             return fault(409, str(error))
         return _respond(profile, attachment=None)
 
-    @router.get(
+    @act(
         "/debug/mem/pprof/profile",
         response_class=Response,
         operation_id="memoryProfile",

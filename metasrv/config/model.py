@@ -198,6 +198,13 @@ class Config(ConfigModel):
     admin_api_address: str = Field(default="127.0.0.1:28101", description="`ip:port` of the HTTP admin API.")
     admin_tls_server_cert: str = Field(default="", description="PEM file of the admin API's certificate.")
     admin_tls_server_key: str = Field(default="", description="PEM file of that certificate's key.")
+    admin_allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Further names that the Host header may have, as of a balancer; `.example.org` allows all below it.",
+    )
+    admin_get_actions: bool = Field(
+        default=True, description="Let GET start snapshots, transfers and profiles, as upstream does; POST always may."
+    )
     admin_token: Secret | None = Field(default=None, description="Token that admin requests must carry; prefer the file.")
     grpc_api_address: str = Field(default="127.0.0.1:9191", description="`ip:port` of the gRPC API for clients.")
     grpc_api_advertise_host: str | None = Field(default=None, description="Host by which clients reach the gRPC API.")

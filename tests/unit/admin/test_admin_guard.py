@@ -41,7 +41,9 @@ def client_of(context: NodeContext) -> httpx.AsyncClient:
 
 
 def config_of(tmp_path: Path, **changes: Any) -> Config:
-    return Config.model_validate({"raft_config": RaftConfig(raft_dir=str(tmp_path)), **changes}, strict=False)
+    return Config.model_validate(
+        {"raft_config": RaftConfig(raft_dir=str(tmp_path)), "admin_allowed_hosts": ("node",), **changes}, strict=False
+    )
 
 
 @pytest.fixture
@@ -88,13 +90,99 @@ async def test_without_a_configured_token_they_are_open(
     assert (await unguarded[0].get(path)).status_code == 200
 
 
-@pytest.mark.parametrize("path", PROTECTED)
-async def test_other_web_sites_are_refused(unguarded: tuple[httpx.AsyncClient, NodeContext], path: str) -> None:
-    answer = await unguarded[0].get(path, headers={"Sec-Fetch-Site": "cross-site"})
-    assert answer.status_code == 403
-    assert answer.text == "a request from another web site may not change or profile this node"
-    for site in ("same-origin", "none"):
-        assert (await unguarded[0].get(path, headers={"Sec-Fetch-Site": site})).status_code == 200
+ACTIONS = [path for path in PROTECTED if path != "/debug/home"]
+MARKS: list[dict[str, str]] = [
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+    {"Sec-Fetch-Site": "none"},
+    {"Sec-Fetch-Mode": "no-cors"},
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "https://node.evil.example"},
+    {"Referer": "http://evil.example/page"},
+    {"Referer": "http://node:81/"},
+    {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64) HeadlessChrome/120"},
+]
+
+
+@pytest.mark.parametrize("path", ACTIONS)
+@pytest.mark.parametrize("mark", MARKS)
+async def test_web_pages_are_refused(
+    unguarded: tuple[httpx.AsyncClient, NodeContext], path: str, mark: dict[str, str]
+) -> None:
+    for answer in (
+        await unguarded[0].get(path, headers=mark),
+        await unguarded[0].post(path, headers={**mark, "X-Metasrv-Action": "1"}),
+    ):
+        assert answer.status_code == 403
+        assert answer.text.startswith("a web page may not change or profile this node")
+
+
+@pytest.mark.parametrize("path", ACTIONS)
+@pytest.mark.parametrize(
+    "mark", [{}, {"Sec-Fetch-Site": "same-origin"}, {"Origin": "http://node"}, {"Referer": "http://node/x"}]
+)
+async def test_programs_and_the_nodes_own_pages_are_not(
+    unguarded: tuple[httpx.AsyncClient, NodeContext], path: str, mark: dict[str, str]
+) -> None:
+    assert (await unguarded[0].get(path, headers=mark)).status_code == 200
+
+
+async def test_a_page_of_links_may_be_opened_by_a_person(unguarded: tuple[httpx.AsyncClient, NodeContext]) -> None:
+    mark = {"Sec-Fetch-Site": "none", "User-Agent": "Mozilla/5.0"}
+    assert (await unguarded[0].get("/debug/home", headers=mark)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ACTIONS)
+async def test_a_post_needs_a_header_that_no_form_can_set(
+    unguarded: tuple[httpx.AsyncClient, NodeContext], path: str
+) -> None:
+    bare = await unguarded[0].post(path)
+    assert bare.status_code == 403
+    assert "X-Metasrv-Action" in bare.text
+    assert (await unguarded[0].post(path, headers={"X-Metasrv-Action": "yes"})).status_code == 200
+
+
+@pytest.mark.parametrize("path", ACTIONS)
+async def test_get_can_be_switched_off(tmp_path: Path, machine: StateMachine, path: str) -> None:
+    context, _ = fake_context(machine, config_of(tmp_path, admin_get_actions=False), leader_status())
+    async with client_of(context) as client:
+        refused = await client.get(path)
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+        assert "admin_get_actions" in refused.text
+        assert (await client.post(path, headers={"X-Metasrv-Action": "1"})).status_code == 200
+        assert (await client.get("/v1/cluster/status")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:28101", "node.evil.example", "", "[::1", "node:x", "n\xf6de"]
+)
+async def test_a_name_that_is_not_this_nodes_is_refused(
+    unguarded: tuple[httpx.AsyncClient, NodeContext], host: str
+) -> None:
+    for path in ("/v1/cluster/status", "/v1/ctrl/trigger_snapshot", "/nowhere"):
+        answer = await unguarded[0].get(path, headers=[(b"Host", host.encode("latin-1"))])
+        assert answer.status_code == 421
+        assert "admin_allowed_hosts" in answer.text
+    for path in ("/livez", "/v1/health", "/v1/metrics"):
+        assert (await unguarded[0].get(path, headers=[(b"Host", host.encode("latin-1"))])).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["node", "NODE.:28101", "localhost", "a.localhost:1", "127.0.0.1:28101", "10.1.2.3", "[::1]:28101", "[fe80::1]"],
+)
+async def test_its_own_names_and_addresses_are_answered(
+    unguarded: tuple[httpx.AsyncClient, NodeContext], host: str
+) -> None:
+    assert (await unguarded[0].get("/v1/cluster/status", headers={"Host": host})).status_code == 200
+
+
+async def test_a_suffix_allows_all_names_below_it(tmp_path: Path, machine: StateMachine) -> None:
+    config = config_of(tmp_path, admin_allowed_hosts=(".svc.cluster.local",))
+    async with client_of(fake_context(machine, config, leader_status())[0]) as client:
+        for host, code in (("meta.db.svc.cluster.local:80", 200), ("evilsvc.cluster.local", 421), ("node", 421)):
+            assert (await client.get("/v1/cluster/status", headers={"Host": host})).status_code == code
 
 
 async def test_other_web_sites_may_read(unguarded: tuple[httpx.AsyncClient, NodeContext]) -> None:

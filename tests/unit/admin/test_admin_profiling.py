@@ -64,7 +64,7 @@ def profilers(monkeypatch: pytest.MonkeyPatch) -> Profilers:
 async def client(tmp_path: Path, profilers: Profilers) -> AsyncIterator[httpx.AsyncClient]:
     machine = StateMachine.open(str(tmp_path / "state.db"))
     context, _ = fake_context(machine, Config(raft_config=RaftConfig(raft_dir=str(tmp_path))), sample_status())
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(context)), base_url="http://n") as made:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(context)), base_url="http://localhost") as made:
         yield made
     machine.close()
 

@@ -223,7 +223,9 @@ def test_an_excluded_check_can_not_fail_the_probe() -> None:
 
 async def test_the_probe_routes(node: Parts) -> None:
     context, consensus, _ = node
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(create_app(context)), base_url="http://n") as client:
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(create_app(context)), base_url="http://localhost"
+    ) as client:
         for path in ("/livez", "/readyz", "/livez/loop", "/readyz/leader", "/readyz?verbose=false"):
             answer = await client.get(path)
             assert (answer.status_code, answer.text) == (200, "ok\n")
