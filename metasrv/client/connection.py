@@ -165,7 +165,7 @@ class Connection:
         try:
             async with asyncio.timeout(start_seconds):
                 metadata_received = await call.initial_metadata()
-            # A channel connects again by itself, perhaps to somebody else; methods without a token show it only here.
+            # A channel connects again by itself, perhaps to somebody else.
             self._cluster.check(self.endpoint, _value_of(metadata_received, m.CLUSTER_METADATA_KEY))
             leader = _value_of(metadata_received, m.LEADER_METADATA_KEY)
             while (message := await call.read()) is not _EOF:
@@ -180,7 +180,7 @@ class Connection:
             call.cancel()
 
     def _metadata(self, method: m.Method, extra: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str | bytes], ...]:
-        if method.token and self._token is not None:
+        if self._token is not None:  # also where upstream asks for none: a server may ask for it (`grpc_require_token`)
             return ((m.TOKEN_METADATA_KEY, self._token), *extra)
         return extra
 

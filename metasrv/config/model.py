@@ -219,6 +219,10 @@ class Config(ConfigModel):
     grpc_password: Secret | None = Field(
         default=None, description="Password that clients give as user root; prefer the file."
     )
+    grpc_require_token: Literal["", "upstream", "all"] = Field(
+        default="",
+        description="Methods that need a handshake's token: those of upstream, or `all`; empty: all with a password.",
+    )
     grpc_min_client_version: str = Field(
         default="1.2.676",
         pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$",
@@ -253,6 +257,12 @@ class Config(ConfigModel):
     def grpc_endpoint(self) -> Endpoint:
         """Where the gRPC API listens."""
         return Endpoint.parse(self.grpc_api_address)
+
+    @property
+    def grpc_tokens_for_all(self) -> bool:
+        """Whether every method but Handshake needs a token."""
+        required = self.grpc_require_token
+        return self.grpc_password is not None if not required else required == "all"
 
     @property
     def grpc_api_advertise_address(self) -> str | None:

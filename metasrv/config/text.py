@@ -51,6 +51,10 @@ def start_warnings(config: Config) -> list[str]:
         warnings.append(
             "raft_secret_strict is off: peers that prove no secret are let in; set it to true once every node has it"
         )
+    if not is_loopback(config.grpc_endpoint.addr) and not config.grpc_tokens_for_all:
+        warnings.append(
+            "grpc_require_token is not all: whoever reaches the gRPC port can watch and export every key without a token"
+        )
     return warnings
 
 

@@ -27,6 +27,7 @@ from metasrv.process.loop_steps import timed
 from metasrv.protocol.methods import (
     GET_CLIENT_INFO,
     GET_CLUSTER_STATUS,
+    HANDSHAKE,
     KV_GET_MANY,
     KV_LIST,
     KV_TRANSACTION,
@@ -56,6 +57,7 @@ class Dispatcher:
         self._context = context
         self._metrics = context.metrics
         self._authenticator = authenticator
+        self._tokens_for_all = context.config.grpc_tokens_for_all
         self._hint = hint
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -193,7 +195,7 @@ class Dispatcher:
             raise DamagedCopyError
         if self.calls > GRPC_CALLS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
-        if method.token:
+        if method.token or (self._tokens_for_all and method is not HANDSHAKE):
             await self._authenticator.check(call)
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:

@@ -41,6 +41,14 @@ def test_warnings_name_ignored_keys_and_open_ports() -> None:
     assert [warning.partition(" is ")[0] for warning in start_warnings(lax)] == ["raft_secret_strict"]
     strict = Config.model_validate({"raft_config": {**exposed, "raft_secret": "x"}})
     assert start_warnings(strict) == []
+    for settings, warned in (
+        ({}, True),
+        ({"grpc_require_token": "upstream", "grpc_password": "x"}, True),
+        ({"grpc_require_token": "all"}, False),
+        ({"grpc_password": "x"}, False),
+    ):
+        reachable = Config.model_validate({"grpc_api_address": "0.0.0.0:9191", **settings}, strict=False)
+        assert [warning.partition(" is ")[0] for warning in start_warnings(reachable)] == ["grpc_require_token"] * warned
 
 
 def test_banner_names_bound_addresses() -> None:

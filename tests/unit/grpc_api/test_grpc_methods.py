@@ -149,6 +149,33 @@ async def test_methods_that_need_a_token_say_so(bench: MethodBench) -> None:
     assert refused.details.startswith("token verify failed: ")
 
 
+@pytest.mark.parametrize(
+    ("settings", "for_all"),
+    [
+        ({}, False),
+        ({"grpc_password": "x"}, True),
+        ({"grpc_password": "x", "grpc_require_token": "upstream"}, False),
+        ({"grpc_require_token": "all"}, True),
+    ],
+)
+async def test_with_a_password_every_method_needs_the_token(
+    tmp_path: Path, settings: dict[str, str], for_all: bool
+) -> None:
+    bench = MethodBench(tmp_path, **settings)
+    bench.token = b""
+    for method in (m.WATCH, m.EXPORT, m.EXPORT_V1, m.SNAPSHOT_KEYS_LAYOUT, m.GET_CLUSTER_STATUS, m.GET_CLIENT_INFO):
+        request = pb.WatchRequest(key="k") if method is m.WATCH else method.request()
+        if for_all:
+            refused = await refusal(bench, method, request)
+            assert refused.details == "Error auth-token-bin is empty"
+    if not for_all:
+        assert (await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent
+    password = settings.get("grpc_password", "xxx")
+    await bench.handshake(password=password)
+    assert (await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent
+    await bench.close()
+
+
 async def test_a_node_that_lags_learns_the_key_before_it_refuses_a_token(tmp_path: Path) -> None:
     bench = MethodBench(tmp_path)
     bench.token = b"a.b.c"
