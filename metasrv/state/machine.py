@@ -109,8 +109,6 @@ class StateMachine:
         self.watches.reset("the node is shutting down")
         self._store.close()
 
-    # ------------------------------------------------------------------------- what is applied
-
     @property
     def path(self) -> str:
         return self._path
@@ -349,9 +347,10 @@ class StateMachine:
         if sum(self.file_sizes()) > FULL_CHECK_SIZE_BYTES_MAX:
             return
         try:
-            problem = self._store.execute("PRAGMA quick_check(1)").fetchone()[0]
+            # Also compares the expire index with the records: their pages may be of different instants.
+            problem = self._store.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if problem != "ok":
-                raise damaged(self._path, "inside the file", f"SQLite's quick check says: {problem}")
+                raise damaged(self._path, "inside the file", f"SQLite's check says: {problem}")
             if not self.rows_fit():
                 raise damaged(self._path, "table kv", f"it holds {self._store.sums()}, its counters differ")
         except BaseException:

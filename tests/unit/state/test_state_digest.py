@@ -193,3 +193,27 @@ def test_a_record_that_is_lost_or_of_another_time_is_noticed_at_the_start(bench:
 
 def test_an_empty_state_has_the_digest_nought() -> None:
     assert Applied().digest == 0
+
+
+def test_an_expire_index_of_another_instant_is_found_at_the_start(tmp_path: Path) -> None:
+    """As after an older copy of the write-ahead log was put back: pages of two instants in one file, each good by itself."""
+    bench = Bench(tmp_path)
+    bench.put("lease/1", ttl_ms=10_000)
+
+    def moved() -> bytes:
+        bench.machine._store.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return Path(bench.path).read_bytes()
+
+    older = moved()
+    bench.put("lease/2", ttl_ms=20_000)
+    newer = bytearray(moved())
+    root, size_bytes = (
+        int(bench.machine._store.execute(query).fetchone()[0])
+        for query in ("SELECT rootpage FROM sqlite_schema WHERE name = 'expire'", "PRAGMA page_size")
+    )
+    bench.machine.close()
+    page = slice((root - 1) * size_bytes, root * size_bytes)
+    newer[page] = older[page]
+    Path(bench.path).write_bytes(newer)
+    with pytest.raises(DataDamagedError, match="index expire"):
+        Bench(tmp_path)
