@@ -41,6 +41,8 @@ SCHEMA = (
 META_APPLIED = "applied"
 META_MEMBERSHIP = "membership"
 META_CLUSTER_ID = "cluster_id"
+META_REGISTRY = "registry"
+"""What nodes, features and secrets add up to; absent until the first entry that changes them."""
 META_TAIL = "tail"
 
 

@@ -26,6 +26,7 @@ from metasrv.state.format import (
     META_APPLIED,
     META_CLUSTER_ID,
     META_MEMBERSHIP,
+    META_REGISTRY,
     META_TAIL,
     Applied,
     SnapshotTail,
@@ -38,15 +39,13 @@ from metasrv.state.format import (
 from metasrv.state.install import OldFiles, begin_install, finish_install
 from metasrv.state.instants import Instant, Instants
 from metasrv.state.reader import StateReader, read_cluster_id, read_membership
-from metasrv.state.registry import Registry, load_registry
+from metasrv.state.registry import Registry, load_registry, registry_out
 from metasrv.state.snapshot import tail_fits
 from metasrv.state.state_file import StateFileSizes, check_schema, create_file, file_sizes
 from metasrv.state.state_hash import state_hash
 from metasrv.state.store import FILE_SWAP, Store, fault
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
-
-__all__ = ["StateMachine"]
 
 FULL_CHECK_SIZE_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size a start walks the whole state file: some 100 ms for 100,000 records of 256 bytes."""
@@ -217,6 +216,8 @@ class StateMachine:
                     replies.append(_apply_guarded(effects, position, command))
             applied = effects.applied(log_id)
             store.set_meta(META_APPLIED, applied_out(applied))
+            if effects.registry is not self._registry:
+                store.set_meta(META_REGISTRY, registry_out(effects.registry))
             store.commit()
         except BaseException:
             store.rollback()
@@ -297,7 +298,7 @@ class StateMachine:
             return self._store.scan_page(start, end, after_key, limit)
 
     def set_cluster_id(self, cluster_id: str) -> None:
-        """Remember which cluster this state belongs to. Raises InvariantError when it already belongs to another."""
+        """Remember the cluster of this state. Raises InvariantError when it already belongs to another."""
         if self.cluster_id == cluster_id:
             return
         if self.cluster_id is not None:

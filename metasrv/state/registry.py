@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from zlib import crc32
 
 from metasrv.model.codec import node_from_tree
 from metasrv.model.types import Node
-from metasrv.model.wire import byte_string
-from metasrv.state.format import unseal
+from metasrv.model.wire import byte_string, pack
+from metasrv.state.damage import damaged
+from metasrv.state.format import META_REGISTRY, seal, unseal
 from metasrv.state.store import Store
 
 
@@ -36,7 +38,19 @@ def load_registry(store: Store) -> Registry:
         name: store.parsed(f"secret {name}", lambda value: byte_string(unseal(value)), data)
         for name, data in store.execute("SELECT name, secret FROM secrets ORDER BY name").fetchall()
     }
-    return Registry(nodes_by_id(nodes), tuple(features), MappingProxyType(secrets))
+    registry = Registry(nodes_by_id(nodes), tuple(features), MappingProxyType(secrets))
+    stored = store.meta(META_REGISTRY)
+    if stored is not None and stored != registry_out(registry):
+        raise damaged(
+            store.path, "tables nodes, features, secrets", "they are of another instant than the rest of the file"
+        )
+    return registry
+
+
+def registry_out(registry: Registry) -> bytes:
+    """What `META_REGISTRY` holds: a checksum over the three tables, so that their pages fit the others'."""
+    tree = [list(registry.nodes.values()), list(registry.features), sorted(registry.secrets.items())]
+    return seal(crc32(pack(tree)))
 
 
 def nodes_by_id(nodes: list[Node]) -> Mapping[int, Node]:

@@ -196,7 +196,7 @@ def test_an_empty_state_has_the_digest_nought() -> None:
 
 
 def test_an_expire_index_of_another_instant_is_found_at_the_start(tmp_path: Path) -> None:
-    """As after an older copy of the write-ahead log was put back: pages of two instants in one file, each good by itself."""
+    """As after an older copy of the write-ahead log was put back: pages of two instants, each good by itself."""
     bench = Bench(tmp_path)
     bench.put("lease/1", ttl_ms=10_000)
 
@@ -216,4 +216,16 @@ def test_an_expire_index_of_another_instant_is_found_at_the_start(tmp_path: Path
     newer[page] = older[page]
     Path(bench.path).write_bytes(newer)
     with pytest.raises(DataDamagedError, match="index expire"):
+        Bench(tmp_path)
+
+
+def test_a_registry_of_another_instant_is_found_at_the_start(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.apply(c.AddNode(Node(1, Endpoint("one", 1), "one:2", None), False))
+    older = bench.machine._store.execute("SELECT node FROM nodes").fetchone()[0]
+    bench.apply(c.AddNode(Node(1, Endpoint("moved", 1), "moved:2", None), True))
+    bench.reopen()
+    bench.machine._store.execute("UPDATE nodes SET node = ?", (older,))
+    bench.machine.close()
+    with pytest.raises(DataDamagedError, match=r"nodes, features, secrets.*of another instant"):
         Bench(tmp_path)
