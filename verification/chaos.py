@@ -35,8 +35,9 @@ HAMMER_EVERY = 3
 """In every third round the admin routes, including profiles, are asked without a pause."""
 SERVICE_SECONDS_MAX = 60.0
 """A cluster must serve within this time after its fault was undone, whatever the machine's load."""
-LOOKS_AT_REST = 3
-"""How often a difference at rest has to show: one entry between two questions is not a difference."""
+LOOKS_AT_REST = 8
+"""How often a difference at rest has to show: one entry between two questions is not a difference, and the last leases
+end within one and a half seconds."""
 SETTINGS = {"snapshot_logs_since_last": 200, "max_applied_log_to_keep": 100}
 """Low, so that faults hit purges and snapshots."""
 
