@@ -73,7 +73,9 @@ class WatchedHandler:
 
     def admit(self, remote: RemoteIdentity) -> str | None:
         refusal = self._handler.admit(remote)
-        if refusal is None and remote.incarnation == STRANGER_INCARNATION:
+        # That an id is in use, or this node's own, stops a stranger too; but it was let in as far as that.
+        proven = refusal is None or refusal.startswith("node id ")
+        if proven and remote.incarnation == STRANGER_INCARNATION:
             world, own = self._world, self._identity
             if not lets_strangers_in(world.wire.security, own.cluster_id):
                 world.witness.violation(f"node {own.node_id} admits a stranger as node {remote.node_id}")
