@@ -50,7 +50,7 @@ test-socket: $(STAMP) ## Run the tests that open sockets in their own process; a
 	@exec $(PYTEST) tests/socket $(ARGS)
 
 .PHONY: test-sim
-test-sim: $(STAMP) ## Run the simulator's own tests, with 1,000 histories and the planted defects; about 100 s
+test-sim: $(STAMP) ## Run the simulator's own tests, with 500 histories and the planted defects; about 100 s
 	@exec $(PYTEST) tests/sim $(ARGS)
 
 .PHONY: test-cluster
