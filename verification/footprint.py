@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metasrv.model.limits import MIB
+from metasrv.model.limits import MIB, STATE_LOG_SIZE_BYTES_TARGET
+from metasrv.raft.state_log import URGENT_FACTOR
 
 DESCRIPTORS, THREADS, MEMORY = "descriptors", "threads", "memory"
+STATE_LOG = "state.db-wal"
 
 Footprint = Mapping[str, int]
 """Counts, and bytes, by what they are of."""
@@ -82,6 +84,8 @@ def allowance(what: str, earlier: int) -> int:
         return 8 + earlier // 4
     if what == THREADS:
         return 2
+    if what == STATE_LOG:
+        return URGENT_FACTOR * STATE_LOG_SIZE_BYTES_TARGET  # beside readers, passes wait until it is so large
     if what == MEMORY:
         return 16 * MIB + earlier // 10
     return 4 * MIB + earlier // 4

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
 from metasrv.model.errors import DataDamagedError, StorageError
+from metasrv.model.limits import STATE_LOG_SIZE_BYTES_KEPT
 from metasrv.node.damage import CopyHealth
 from metasrv.process.clock import Clock
 from metasrv.state.scrubbing import check_slice, check_sums
@@ -29,6 +31,8 @@ REST_FACTOR = 9
 """How many times as long as a slice took nothing is done after it."""
 _AGAIN_SECONDS = 0.2
 _REST_SECONDS_MAX = 5.0
+_LOG_SECONDS_MAX = 5.0
+"""A slice waits no longer than this for the write-ahead log."""
 
 
 class Scrubber:
@@ -54,6 +58,7 @@ class Scrubber:
         """One look at everything. Raises DataDamagedError for damage that was found twice, or StorageError."""
         after: str | None = None
         while True:
+            await self._until_log_is_short()
             done = await self._twice(check_slice, self._path, after, SLICE_SECONDS)
             if done.last_key is None:
                 break
@@ -63,6 +68,14 @@ class Scrubber:
             logger.info("the rows of the state were not added up: the write-ahead log grew too long meanwhile")
         self._health.scrubbed(self._clock.monotonic())
 
+    async def _until_log_is_short(self) -> None:
+        """Wait while the state's write-ahead log has to begin anew: each slice is a reader that is in its way."""
+        waited_until = self._clock.monotonic() + _LOG_SECONDS_MAX
+        while (  # noqa: ASYNC110 - nothing tells when the log begins anew
+            _size_of(f"{self._path}-wal") > STATE_LOG_SIZE_BYTES_KEPT and self._clock.monotonic() < waited_until
+        ):
+            await asyncio.sleep(_AGAIN_SECONDS)
+
     async def _twice(self, look: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
         """A second look at what the first one found damaged; by then a snapshot may have replaced it."""
         try:
@@ -71,3 +84,10 @@ class Scrubber:
             logger.warning("the state file seems to be damaged and is looked at again: %s", error)
         await asyncio.sleep(_AGAIN_SECONDS)
         return await asyncio.to_thread(look, *args)
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from metasrv.model.limits import MIB
-from verification.footprint import DESCRIPTORS, MEMORY, THREADS, footprint_of, growths, table
+from verification.footprint import DESCRIPTORS, MEMORY, STATE_LOG, THREADS, footprint_of, growths, table
 
 
 def problems(what: str, values: list[int], limit: int | None = None) -> list[str]:
@@ -17,7 +17,8 @@ def problems(what: str, values: list[int], limit: int | None = None) -> list[str
 
 
 @pytest.mark.parametrize(
-    ("what", "step"), [("state.db-wal", 5 * MIB), (MEMORY, 40 * MIB), (DESCRIPTORS, 40), (THREADS, 3)]
+    ("what", "step"),
+    [("raft.db-wal", 5 * MIB), (STATE_LOG, 20 * MIB), (MEMORY, 40 * MIB), (DESCRIPTORS, 40), (THREADS, 3)],
 )
 def test_steady_growth_is_seen(what: str, step: int) -> None:
     assert problems(what, [step * number for number in range(1, 31)]) == ["grows"]
@@ -30,6 +31,11 @@ def test_what_grows_at_first_and_then_stays_does_not_grow(what: str) -> None:
 
 def test_what_comes_and_goes_does_not_grow() -> None:
     assert problems("state.db-wal", [number % 5 * 8 * MIB for number in range(30)]) == []
+
+
+def test_the_states_log_may_wait_for_readers_up_to_four_times_its_target() -> None:
+    assert problems(STATE_LOG, [*[18 * MIB] * 20, *[70 * MIB] * 10]) == []
+    assert problems(STATE_LOG, [*[18 * MIB] * 20, *[90 * MIB] * 10]) == ["grows"]
 
 
 @pytest.mark.parametrize(("limit", "said"), [(10, []), (9, ["is past its limit of 9"])])
