@@ -31,8 +31,8 @@ REST_FACTOR = 9
 """How many times as long as a slice took nothing is done after it."""
 _AGAIN_SECONDS = 0.2
 _REST_SECONDS_MAX = 5.0
-_LOG_SECONDS_MAX = 5.0
-"""A slice waits no longer than this for the write-ahead log."""
+_LOOKS_AT_LOG_MAX = 25
+"""A slice waits no longer than five seconds for the write-ahead log."""
 
 
 class Scrubber:
@@ -70,10 +70,9 @@ class Scrubber:
 
     async def _until_log_is_short(self) -> None:
         """Wait while the state's write-ahead log has to begin anew: each slice is a reader that is in its way."""
-        waited_until = self._clock.monotonic() + _LOG_SECONDS_MAX
-        while (  # noqa: ASYNC110 - nothing tells when the log begins anew
-            _size_of(f"{self._path}-wal") > STATE_LOG_SIZE_BYTES_KEPT and self._clock.monotonic() < waited_until
-        ):
+        for _ in range(_LOOKS_AT_LOG_MAX):
+            if _size_of(f"{self._path}-wal") <= STATE_LOG_SIZE_BYTES_KEPT:
+                return
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _twice(self, look: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
