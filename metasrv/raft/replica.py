@@ -364,6 +364,7 @@ class Replica:
             logger.info("the snapshot up to %s is no longer needed: the log has reached it", info.log_id)
         if newer:
             tail = self.machine.install(info.path)
+            self.log_time.saw(self.machine.last_time_ms)  # its entries were never applied here
             self.state_hashes.replaced()
             self.state_replaced()
             self.engine.install(tail.previous, tail.last, self.machine.membership)

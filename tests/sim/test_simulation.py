@@ -61,6 +61,11 @@ def digest_in_new_process(seed: int, hash_seed: str) -> str:
     return done.stdout.splitlines()[-1].split()[1].rstrip(",")
 
 
+def test_log_time_goes_on_from_an_installed_state() -> None:
+    """A leader that got the entries of a clock a day ahead in a snapshot must go on from their time (R22)."""
+    assert not run_history(make_plan(17_973)).violations
+
+
 def test_different_seeds_are_different_histories() -> None:
     digests = {run_history(make_plan(seed)).digest for seed in range(1, 6)}
     assert len(digests) == 5
