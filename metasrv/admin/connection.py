@@ -31,8 +31,7 @@ REPORT_SECONDS = 10.0
 HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n"
-    b"The head of a request may have 65536 bytes.\n"
-)
+) + f"The head of a request may have {ADMIN_HEAD_SIZE_BYTES_MAX} bytes.\n".encode()
 
 
 class TooManyRequestsError(Exception):
@@ -58,7 +57,7 @@ class CutOffs:
             self._timer.cancel()
             self._timer = None
         if self._counts:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self._counts.most_common())
+            reasons = ", ".join(f"{count} ({reason})" for reason, count in self._counts.most_common())
             logger.warning("connections to the admin API were cut off: %s", reasons)
             self._counts.clear()
 
@@ -83,7 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if limit is not None and len(self.connections) >= limit:
             self._take_place()
             if len(self.connections) > limit + ADMIN_CONNECTIONS_BUSY_MAX:
-                self._cut_off("because all others are busy")
+                self._cut_off("all connections are busy")
 
     def data_received(self, data: bytes) -> None:
         if self._deadline is None and self._waits_for_request():
@@ -96,13 +95,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_size_bytes += len(data)
         if self._head_size_bytes > ADMIN_HEAD_SIZE_BYTES_MAX and not self.transport.is_closing():
             self.transport.write(HEAD_TOO_LARGE)
-            self._cut_off("with a head that is too large", at_once=False)
+            self._cut_off("the head of a request is too large", at_once=False)
 
     def on_headers_complete(self) -> Any:
         self._end()
         self._head_in_piece = True
         if len(self.pipeline) >= ADMIN_PIPELINED_MAX:
-            self._cut_off("with requests that wait for earlier answers")
+            self._cut_off("too many requests wait for the answers to earlier ones")
             raise TooManyRequestsError
         if self.url.partition(b"?")[0] not in PROBES:
             return super().on_headers_complete()
@@ -155,7 +154,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def give_place(self) -> None:
         """Close at once, for another connection."""
-        self._cut_off("that were idle, for others")
+        self._cut_off("idle for longest, to make room")
 
     def _cut_off(self, reason: str, *, at_once: bool = True) -> None:
         self._cut_offs.add(self.loop, reason)
@@ -185,4 +184,4 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _give_up_unread(self) -> None:
         self._unread_deadline = None
-        self._cut_off("that took nothing of an answer")
+        self._cut_off("nothing of an answer was taken")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from typing import TypeVar, TypeVarTuple
 
@@ -18,6 +17,7 @@ from metasrv.model.limits import STATE_LOG_SIZE_BYTES_KEPT
 from metasrv.node.damage import CopyHealth
 from metasrv.process.clock import Clock
 from metasrv.state.scrubbing import check_slice, check_sums
+from metasrv.state.state_file import file_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Scrubber:
     async def _until_log_is_short(self) -> None:
         """Wait while the state's write-ahead log has to begin anew: each slice is a reader that is in its way."""
         for _ in range(_LOOKS_AT_LOG_MAX):
-            if _size_of(f"{self._path}-wal") <= STATE_LOG_SIZE_BYTES_KEPT:
+            if file_sizes(self._path).log_bytes <= STATE_LOG_SIZE_BYTES_KEPT:
                 return
             await asyncio.sleep(_AGAIN_SECONDS)
 
@@ -83,10 +83,3 @@ class Scrubber:
             logger.warning("the state file seems to be damaged and is looked at again: %s", error)
         await asyncio.sleep(_AGAIN_SECONDS)
         return await asyncio.to_thread(look, *args)
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0

@@ -1,7 +1,7 @@
-"""How many bytes of requests and responses one server holds for all its clients together (invariant 10).
+"""How many bytes one server keeps for all its clients together (invariant 10).
 
-Counts requests of which a part is still missing, and responses that wait until their client takes them; most calls
-are neither. Pure.
+Counts large metadata, requests from their first piece until their handler is done, responses that wait until their client
+takes them, and what stands in full sockets. Small calls are none of these. Pure.
 """
 
 from __future__ import annotations
