@@ -27,7 +27,7 @@ from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_B
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
 from metasrv.process.open_files import client_connections_max
-from metasrv.process.operating_system import descriptor_limit
+from metasrv.process.operating_system import descriptor_limit, show_thread_name
 from metasrv.protocol import methods as m
 from metasrv.protocol.versions import ProtocolVersion
 
@@ -78,6 +78,7 @@ class GrpcService:
             held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
             refusal_metadata=NOT_DONE_METADATA,
             connections_max=client_connections_max(descriptor_limit()),
+            thread_began=show_thread_name,
         )
         sockets = await open_sockets(endpoint)
         await self._server.start(sockets, tls)

@@ -11,12 +11,15 @@ import os
 import re
 from pathlib import Path
 
+import grpc
+import pytest
+
 from metasrv.testing.processes import ProcessCluster
 from tests.support.paths import ROOT
 
 CORE_NAMES = ("event_engine", "grpc_", "default-exec", "timer_manager", "poller")
 """How the names of that library's threads begin."""
-OWN_NAMES = re.compile(r"log-writer|raft-log|state|snapshot|grpc-reader_[01]|helper_\d+|dispose|libuv-worker")
+OWN_NAMES = re.compile(r"log-writer|raft-log|state|snapshot|grpc-reader_[01]|inflate_0|helper_\d+|dispose|libuv-worker")
 """The threads of a node besides the main one."""
 
 
@@ -34,12 +37,21 @@ def unexpected(names: list[str]) -> list[str]:
     return [name for name in names if not OWN_NAMES.fullmatch(name)]
 
 
+async def send_compressed(cluster: ProcessCluster, node_id: int) -> None:
+    """One compressed request; it lacks a token, but is decompressed before that is noticed."""
+    async with grpc.aio.insecure_channel(str(cluster.nodes[node_id].grpc), compression=grpc.Compression.Gzip) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await channel.unary_unary("/meta.MetaService/Transaction")(bytes(10_000))
+    assert caught.value.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT)
+
+
 async def test_only_the_threads_that_the_architecture_lists_run_in_a_node(cluster: ProcessCluster) -> None:
     """So a fork, which each CPU profile by py-spy begins with, meets no thread that holds a lock of a foreign library."""
     async with cluster.client() as client:
         await client.upsert("key", b"value")
         assert any("key" in line for line in [line async for line in client.export()])
         leader = await cluster.wait_for_leader()
+        await send_compressed(cluster, leader)
         assert (await cluster.admin(leader, "/readyz"))[0] == 200
         assert (await cluster.admin(leader, "/v1/ctrl/trigger_snapshot"))[0] == 200
         profiling = asyncio.create_task(cluster.admin(leader, "/debug/pprof/profile?seconds=1&format=folded", 60))
@@ -54,13 +66,13 @@ async def test_only_the_threads_that_the_architecture_lists_run_in_a_node(cluste
         callers = threads_of(os.getpid())
     assert len(processes) == 3
     assert unexpected(sorted(seen)) == []
-    assert {"log-writer", "raft-log", "snapshot", "grpc-reader_0", "helper_0"} <= seen
+    assert {"log-writer", "raft-log", "snapshot", "grpc-reader_0", "inflate_0", "helper_0"} <= seen
     assert any(name.startswith(CORE_NAMES) for name in callers), "this process calls through gRPC's core"
     assert any(name.startswith(CORE_NAMES) for name in unexpected(callers)), "its threads would be noticed in a node"
 
 
 def test_the_architecture_lists_these_threads() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    for name in ("log-writer", "raft-log", "snapshot", "grpc-reader", "helper", "dispose", "libuv-worker"):
+    for name in ("log-writer", "raft-log", "snapshot", "grpc-reader", "inflate", "helper", "dispose", "libuv-worker"):
         assert f"| `{name}" in text
     assert unexpected(["raft-log", "rogue", "helper_12", "python"]) == ["rogue", "python"]

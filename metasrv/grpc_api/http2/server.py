@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Protocol
@@ -59,8 +59,12 @@ class GrpcServer:
         connections_max: int,
         held_size_bytes_max: int,
         refusal_metadata: Metadata,
+        thread_began: Callable[[], None] | None = None,
     ) -> None:
-        """`held_size_bytes_max` is the limit of the `Budget`; for the others see `interfaces.ConnectionServer`."""
+        """`held_size_bytes_max` is the limit of the `Budget`; for the others see `interfaces.ConnectionServer`.
+
+        `thread_began` is called in the thread that decompresses, once it is needed.
+        """
         self.routes = routes
         self.message_size_bytes_max = message_size_bytes_max
         self.streams_max = streams_max
@@ -74,7 +78,7 @@ class GrpcServer:
         self._observer = observer
         self._refused = 0
         """Connections refused since the last tick."""
-        self.inflater = ThreadPoolExecutor(1, "inflate")
+        self.inflater = ThreadPoolExecutor(1, "inflate", thread_began)
         """One thread, so that one decompressed message at a time is not yet counted."""
         self._listeners: list[asyncio.Server] = []
         self._tick_timer: asyncio.TimerHandle | None = None
