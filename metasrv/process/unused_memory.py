@@ -23,6 +23,8 @@ GROWN_SIZE_BYTES = 64 * _MIB
 QUIET_SIZE_BYTES = 1 * _MIB
 """It is quiet when the size has changed by less since the last look."""
 QUIET_LOOKS = 3
+QUIET_LOOKS_MAX = 1_536
+"""After an attempt twice as many looks have to be quiet, up to some fifty minutes."""
 
 
 class UnusedMemory:
@@ -34,6 +36,7 @@ class UnusedMemory:
         self._changed_bytes = 0
         """Growth and decline since memory was last given back, leaving out what is small."""
         self._quiet_looks = 0
+        self._looks_needed = QUIET_LOOKS
 
     def is_due(self, resident_bytes: int) -> bool:
         """One look; True when memory should be given back, after which `given_back` is called."""
@@ -47,18 +50,21 @@ class UnusedMemory:
         if change >= QUIET_SIZE_BYTES:
             self._changed_bytes += change
             self._quiet_looks = 0
+            if self._changed_bytes >= GROWN_SIZE_BYTES:
+                self._looks_needed = QUIET_LOOKS
             return False
         self._quiet_looks += 1
         return (
-            self._quiet_looks >= QUIET_LOOKS
-            and self._changed_bytes >= GROWN_SIZE_BYTES
+            self._quiet_looks >= self._looks_needed
+            and (self._changed_bytes >= GROWN_SIZE_BYTES or self._looks_needed > QUIET_LOOKS)
             and resident_bytes >= self._smallest_bytes + GROWN_SIZE_BYTES
         )
 
     def given_back(self, resident_bytes: int) -> None:
-        """What is left is in use, until the size changes again."""
+        """What is left is in use, or is freed later, which the size does not show: it is tried again, ever more seldom."""
         self._seen_bytes = resident_bytes
         self._changed_bytes = self._quiet_looks = 0
+        self._looks_needed = min(2 * self._looks_needed, QUIET_LOOKS_MAX)
 
 
 async def give_back_unused_memory() -> None:

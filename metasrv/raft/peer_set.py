@@ -64,7 +64,13 @@ class Peers:
         """Connect the parts that were built after the transport."""
         self._driver, self._engine, self._guards = driver, engine, guards
         self._snapshots, self._machine = snapshots, machine
+        snapshots.takes = self._is_admitted
         engine.on_membership_changed(self._membership_changed)
+
+    def _is_admitted(self, node_id: int) -> bool:
+        """Whether the node that answers for a member has the data directory that was admitted."""
+        member, directory = self._engine.membership().member(node_id), self.transport.known_directory(node_id)
+        return member is None or directory is None or directory == member.incarnation
 
     def set_cluster_id(self, cluster_id: str) -> None:
         self._local.cluster_id = cluster_id

@@ -107,6 +107,8 @@ class Snapshots:
         """A peer or an operator asked for a snapshot that is not there; a step starts one once there is a state."""
         self.pinned_index: int | None = None
         """Log entries from here on must not be purged: a snapshot being written needs them."""
+        self.takes: Callable[[int], bool] = lambda _node_id: True
+        """Whether a peer may be sent a snapshot; one whose directory is not admitted cannot say that it has it."""
         self.usable: Callable[[int], bool] = lambda _index: True
         """Whether the log still continues a snapshot that ends at this index."""
 
@@ -215,6 +217,8 @@ class Snapshots:
     def next_chunk(self, node_id: int) -> tuple[SnapshotChunk | None, bool]:
         """The next piece for a peer; asks for a new snapshot when the log does not continue the newest one."""
         transfer = self._outgoing.get(node_id)
+        if not self.takes(node_id):
+            return None, False
         if transfer is None:
             info = self.newest
             if info is None or not self.usable(info.log_id.index) or not os.path.exists(info.path):
@@ -253,7 +257,7 @@ class Snapshots:
 
         `wants(peer)`: whether the peer needs a snapshot; `lags(peer, index)`: whether it is still behind `index`.
         """
-        for node_id in [i for i in self._outgoing if not wants(i)]:
+        for node_id in [i for i in self._outgoing if not (wants(i) and self.takes(i))]:
             logger.info(
                 "the snapshot for node %d is not sent to its end: it is not needed, or this node no longer leads",
                 node_id,

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import re
+import time
 from pathlib import Path
 
 import grpc
@@ -27,9 +28,16 @@ def threads_of(pid: int) -> list[str]:
     """The names of a process's threads, without the main one."""
     names = []
     for task in Path(f"/proc/{pid}/task").iterdir():
+        if task.name == str(pid):
+            continue
         with contextlib.suppress(OSError):  # it ended meanwhile
-            if task.name != str(pid):
-                names.append((task / "comm").read_text().strip())
+            name = (task / "comm").read_text().strip()
+            for _ in range(50):  # a thread has the name of its process until it has given itself its own
+                if name != (Path(f"/proc/{pid}/comm").read_text().strip()):
+                    break
+                time.sleep(0.01)
+                name = (task / "comm").read_text().strip()
+            names.append(name)
     return sorted(names)
 
 

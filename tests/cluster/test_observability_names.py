@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from metasrv.testing.processes import ProcessCluster
@@ -17,8 +20,13 @@ async def test_alerts_and_dashboards_name_metrics_that_exist(cluster: ProcessClu
         await client.get("key")
     leader = await cluster.wait_for_leader()
     await cluster.admin(leader, "/readyz")
-    code, page = await cluster.admin(leader, "/v1/metrics")
-    assert code == 200
+    deadline = time.monotonic() + 10
+    while True:  # clocks are measured within the first second
+        code, page = await cluster.admin(leader, "/v1/metrics")
+        assert code == 200
+        if "metasrv_node_clock_offset_seconds " in page or time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.1)
     samples = {sample.name for family in text_string_to_metric_families(page) for sample in family.samples}
     samples |= SHOWN_FOR_A_REASON
     used = metric_names()

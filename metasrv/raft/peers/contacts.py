@@ -17,12 +17,14 @@ class PeerContacts:
         self._clock = clock
         self._heard_at: dict[int, float] = {}
         self._endpoints: dict[int, Endpoint] = {}
+        self._directories: dict[int, str] = {}
 
     def introduced(self, remote: RemoteIdentity) -> None:
         """A handshake with `remote` is over."""
         if remote.node_id is not None:
             self._heard_at[remote.node_id] = self._clock.monotonic()
             self._endpoints[remote.node_id] = remote.endpoint
+            self._directories[remote.node_id] = remote.incarnation
 
     def heard(self, node_id: int) -> None:
         self._heard_at[node_id] = self._clock.monotonic()
@@ -36,3 +38,6 @@ class PeerContacts:
 
     def endpoint(self, node_id: int) -> Endpoint | None:
         return self._endpoints.get(node_id)
+
+    def directory(self, node_id: int) -> str | None:
+        return self._directories.get(node_id)

@@ -74,6 +74,8 @@ class Transport(Protocol):
 
     def known_endpoint(self, node_id: int) -> Endpoint | None: ...
 
+    def known_directory(self, node_id: int) -> str | None: ...
+
 
 TransportFactory = Callable[[LocalIdentity, PeerSecurity, PeerHandler, RaftObserver, Clock], Transport]
 """Makes the transport of one node."""

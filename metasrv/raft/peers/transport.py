@@ -181,6 +181,10 @@ class PeerTransport:
         """Where it can be dialled, as it said in its last handshake."""
         return self._contacts.endpoint(node_id)
 
+    def known_directory(self, node_id: int) -> str | None:
+        """The data directory (incarnation) that it named in its last handshake."""
+        return self._contacts.directory(node_id)
+
     # ------------------------------------------------------------------------- events of the links
 
     def link_established(self, link: PeerLink) -> None:
