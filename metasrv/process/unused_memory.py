@@ -61,7 +61,7 @@ class UnusedMemory:
         )
 
     def given_back(self, resident_bytes: int) -> None:
-        """What is left is in use, or is freed later, which the size does not show: it is tried again, ever more seldom."""
+        """What is left is in use, or freed later, which the size does not show: look again, ever more seldom."""
         self._seen_bytes = resident_bytes
         self._changed_bytes = self._quiet_looks = 0
         self._looks_needed = min(2 * self._looks_needed, QUIET_LOOKS_MAX)
