@@ -12,13 +12,12 @@ import os
 import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from metasrv.cli.node_process import leader_id_of
+from metasrv.cli.node_process import fetch, leader_id_of
 from metasrv.client import AsyncClient, Client
 from metasrv.model.types import Endpoint
 from metasrv.testing.node_client import NodeClient
@@ -160,11 +159,10 @@ class ComposeCluster:
     # ------------------------------------------------------------------------- questions
 
     def get(self, node_id: int, path: str) -> Any:
-        """A node's JSON answer on its published port; None when it does not answer."""
+        """A node's JSON answer on its published port; None when it does not answer, or answers with an error."""
         try:
-            url = f"http://{LOOPBACK}:{self.admin_ports[node_id]}{path}"
-            with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as response:
-                return json.load(response)
+            code, body = self._answer(node_id, path)
+            return json.loads(body) if code == 200 else None
         except (OSError, ValueError):
             return None
 
@@ -174,11 +172,12 @@ class ComposeCluster:
 
     def is_ready(self, node_id: int) -> bool:
         try:
-            url = f"http://{LOOPBACK}:{self.admin_ports[node_id]}/readyz"
-            with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as response:
-                return bool(response.status == 200)
+            return self._answer(node_id, "/readyz")[0] == 200
         except OSError:
             return False
+
+    def _answer(self, node_id: int, path: str) -> tuple[int, bytes]:
+        return fetch(f"http://{LOOPBACK}:{self.admin_ports[node_id]}{path}", ANSWER_SECONDS)
 
     def leader(self, *asked: int) -> int | None:
         """The leader that all of `asked` name and that is one of them, if they agree."""

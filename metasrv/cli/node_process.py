@@ -7,6 +7,7 @@ wait, may be called on an event loop.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -105,13 +106,16 @@ def start_node(
 
 
 def fetch(url: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
-    """GET; returns code and body, also of error answers. Raises OSError when there is no answer."""
+    """GET; returns code and body, also of error answers. Raises OSError when there is no answer, or not all of one."""
     try:
-        with _OPENER.open(url, timeout=timeout_s) as answer:
-            return answer.status, answer.read()
-    except urllib.error.HTTPError as answer:
-        with answer:
-            return answer.code, answer.read()
+        try:
+            with _OPENER.open(url, timeout=timeout_s) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as answer:
+            with answer:
+                return answer.code, answer.read()
+    except http.client.HTTPException as error:
+        raise ConnectionError(f"{url} did not give a whole answer: {error!r}") from error
 
 
 def fetch_status(admin: Endpoint, timeout_s: float = 2.0) -> dict[str, Any] | None:
