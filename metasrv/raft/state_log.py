@@ -37,6 +37,8 @@ _COMMAND_SIZE_BYTES = 4 * 1024
 """What one command writes beside its content: its page. Several commands of an entry may share one, so that this is
 corrected by what is found; too low a guess shows in the size of the file."""
 _SHARE_MIN = 1 / 16
+_LOOKS_PER_TARGET = 256
+"""How often the sizes of the files are looked at while the target is written: not after each small entry."""
 _AGAIN_SECONDS = 1.0
 """After a reader was in the way, or the disk was slow."""
 SHORTENED_SIZE_BYTES_MAX = 8 * 1024 * 1024
@@ -91,6 +93,8 @@ class StateLog:
         """How many were begun."""
         self._written_bytes = 0.0
         """Estimated, since the last passes began."""
+        self._unseen_bytes = 0
+        """Estimated at the most, since the sizes of the files were looked at."""
         self._shortened_bytes = 0
         self._synced_bytes = 0.0
         """The part written before the last sync."""
@@ -106,7 +110,9 @@ class StateLog:
 
     def applied(self, content_size_bytes: int, commands: int) -> None:
         """One entry took effect."""
-        self._written_bytes += (content_size_bytes + _ENTRY_SIZE_BYTES + commands * _COMMAND_SIZE_BYTES) * self._share
+        size_bytes = content_size_bytes + _ENTRY_SIZE_BYTES + commands * _COMMAND_SIZE_BYTES
+        self._written_bytes += size_bytes * self._share
+        self._unseen_bytes += size_bytes
         self._changed = True
 
     def shortened(self, size_bytes: int) -> None:
@@ -125,12 +131,16 @@ class StateLog:
         if not self._changed and not due:
             return
         self._changed = False
-        sizes = self._machine.file_sizes()
-        self._check_views(sizes.database_bytes, sizes.log_bytes)
+        grown = False
+        if due or self._unseen_bytes * _LOOKS_PER_TARGET >= self._limits.target:
+            self._unseen_bytes = 0
+            sizes = self._machine.file_sizes()
+            self._check_views(sizes.database_bytes, sizes.log_bytes)
+            grown = self._has_grown(sizes.log_bytes)
         if self._running:
             return
         shortened = self._shortened_bytes >= SHORTENED_SIZE_BYTES_MAX and self._again_at is None
-        if due or shortened or self._written_bytes >= self._limits.target or self._has_grown(sizes.log_bytes):
+        if due or shortened or grown or self._written_bytes >= self._limits.target:
             self._start_passes()
         elif self._written_bytes - self._synced_bytes >= self._limits.unsynced:
             self._start_sync()

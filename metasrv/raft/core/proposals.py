@@ -1,11 +1,11 @@
 """Group commit: proposals wait here, leave as one log entry, and get their replies when it is applied.
 
-A lone proposal leaves at once. Among several callers a batch leaves when no proposal has come for a millisecond, or
-some milliseconds after its first (ARCHITECTURE.md section 4): each batch costs every node a message, a sync and a
-transaction, so larger batches halve the cost of a write and shorten its latency. The sign that a batch is complete is a
-pause, not a count: on a busy loop proposals arrive one after the other, so the count seen so far is always too low.
-Every proposal ends as done, not done, or unknown (D15), by its deadline at the latest. No clock of its own; runs on the
-event loop.
+A lone proposal leaves at once. Among several callers a batch leaves when no proposal has come for a fraction of a
+millisecond, more where there are more callers, or some milliseconds after its first (ARCHITECTURE.md section 4): each
+batch costs every node a message, a sync and a transaction, so larger batches halve the cost of a write and shorten its
+latency. The sign that a batch is complete is a pause, not a count: on a busy loop proposals arrive one after the other,
+so the count seen so far is always too low. Every proposal ends as done, not done, or unknown (D15), by its deadline at
+the latest. No clock of its own; runs on the event loop.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from metasrv.raft.log.store import LogStore
 
 PACE_SECONDS_MAX = 0.01
 """A batch never waits longer for company."""
-PAUSE_SECONDS = 0.001
-"""Time without a new proposal after which the burst is over."""
+PAUSE_SECONDS_MIN = 0.0002
+PAUSE_SECONDS_MAX = 0.001
+PAUSE_SECONDS_PER_CALLER = 0.000_005
+"""A burst is over after this time without a new proposal: few callers come back soon, many one after the other."""
 _NEVER = math.inf
 
 
@@ -99,7 +101,8 @@ class Proposals:
         """Seconds until a batch should leave; 0.0 when it should leave now."""
         if self._callers <= 1 or len(self._waiting) >= ENTRY_COMMANDS_MAX:
             return 0.0
-        return max(0.0, min(self._newest_at + PAUSE_SECONDS, self._oldest_at + PACE_SECONDS_MAX) - now)
+        pause = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN + self._callers * PAUSE_SECONDS_PER_CALLER)
+        return max(0.0, min(self._newest_at + pause, self._oldest_at + PACE_SECONDS_MAX) - now)
 
     def expire(self, now: float, leads: bool) -> None:
         """End what is overdue, as unknown when it is in the log already, otherwise as not done; called at each tick.

@@ -19,7 +19,13 @@ from metasrv.model.limits import (
 )
 from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
-from metasrv.raft.core.proposals import PACE_SECONDS_MAX, PAUSE_SECONDS, Proposals
+from metasrv.raft.core.proposals import (
+    PACE_SECONDS_MAX,
+    PAUSE_SECONDS_MAX,
+    PAUSE_SECONDS_MIN,
+    PAUSE_SECONDS_PER_CALLER,
+    Proposals,
+)
 from metasrv.raft.log.store import LogStore
 from metasrv.testing.hand_clock import HandClock
 
@@ -254,14 +260,24 @@ async def test_a_lone_proposal_leaves_at_once() -> None:
 
 async def test_a_batch_leaves_when_its_callers_pause() -> None:
     proposals = _proposals()
-    now = 1.0
+    now, pause = 1.0, PAUSE_SECONDS_MIN + 20 * PAUSE_SECONDS_PER_CALLER
     for i in range(20):
         _submit(proposals, _put(str(i)), now)
-        now += PAUSE_SECONDS / 4
-    last = now - PAUSE_SECONDS / 4
-    assert 0.0 < proposals.seconds_to_wait(now) < PAUSE_SECONDS
-    assert proposals.seconds_to_wait(last + PAUSE_SECONDS) == 0.0
+        now += pause / 4
+    last = now - pause / 4
+    assert 0.0 < proposals.seconds_to_wait(now) < pause
+    assert proposals.seconds_to_wait(last + pause) == 0.0
     assert len(_enter(proposals, 7, 1).commands) == 20
+
+
+async def test_the_pause_grows_with_the_callers_up_to_a_bound() -> None:
+    for callers in (2, 16, 64, 160, 161, 200):
+        proposals = _proposals()
+        for i in range(callers):
+            _submit(proposals, _put(str(i)), 1.0)
+        pause = min(PAUSE_SECONDS_MIN + callers * PAUSE_SECONDS_PER_CALLER, PAUSE_SECONDS_MAX)
+        assert proposals.seconds_to_wait(1.0) == pytest.approx(pause)
+        assert 0.0002 < pause <= 0.001
 
 
 async def test_a_batch_does_not_wait_for_ever_while_callers_come() -> None:
@@ -271,8 +287,8 @@ async def test_a_batch_does_not_wait_for_ever_while_callers_come() -> None:
     _submit(proposals, _put("second"), now)
     while proposals.seconds_to_wait(now) > 0.0:
         _submit(proposals, _put(str(now)), now)
-        now += PAUSE_SECONDS / 4
-    assert now - 1.0 == pytest.approx(PACE_SECONDS_MAX, abs=PAUSE_SECONDS)
+        now += PAUSE_SECONDS_MIN / 4
+    assert now - 1.0 == pytest.approx(PACE_SECONDS_MAX, abs=PAUSE_SECONDS_MAX)
 
 
 async def test_a_full_batch_leaves_at_once() -> None:
@@ -295,5 +311,5 @@ async def test_one_caller_who_is_left_soon_waits_for_nobody() -> None:
         now += waited[-1] + 1.0
         _enter(proposals, index, 1)
         proposals.applied(index, 1, (FeatureReply(()),))
-    assert waited[0] == pytest.approx(PAUSE_SECONDS)
+    assert waited[0] == pytest.approx(PAUSE_SECONDS_MIN + 40 * PAUSE_SECONDS_PER_CALLER)
     assert waited[-1] == 0.0
