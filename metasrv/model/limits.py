@@ -49,6 +49,8 @@ LOG_MEMORY_BYTES_HELD_MAX = 4 * LOG_MEMORY_BYTES_MAX
 # State ------------------------------------------------------------------------------------------
 STATE_LOG_SIZE_BYTES_TARGET = 16 * MIB
 """The state's write-ahead log is moved into the state file, and begins anew, when this much was written to it."""
+STATE_UNCOMMITTED_SIZE_BYTES_MAX = 256 * 1024
+"""Written by applied entries, about, before they are committed to the state file."""
 STATE_LOG_UNSYNCED_SIZE_BYTES_MAX = 2 * MIB
 """It is synced each time this much was written: one large sync would delay the raft log's, which clients wait for."""
 STATE_LOG_SIZE_BYTES_KEPT = 2 * STATE_LOG_SIZE_BYTES_TARGET

@@ -20,6 +20,7 @@ from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
 from metasrv.state.durability import sync_state
+from metasrv.state.machine import StateMachine
 
 logger = logging.getLogger(__name__)
 
@@ -36,21 +37,19 @@ class Compaction:
         store: LogStore,
         snapshots: Snapshots,
         thread: Storage,
-        state_path: str,
+        machine: StateMachine,
         logs_since_last: int,
         logs_to_keep: int,
-        applied_index: Callable[[], int],
         failed: Callable[[FatalError], None],
     ) -> None:
         self._store = store
         self._snapshots = snapshots
         self._thread = thread
-        self._state_path = state_path
+        self._machine = machine
         self._logs_since_last = max(1, logs_since_last)
         self._logs_to_keep = logs_to_keep
-        self._applied_index = applied_index
         self._failed = failed
-        self._synced_index = applied_index()
+        self._synced_index = machine.last_applied.index
         self._running = False
         self._unfinished = False
         """The last purge left something for the next step."""
@@ -67,10 +66,11 @@ class Compaction:
             return
         if self._unfinished:
             self._purge()
-        applied = self._applied_index()
+        applied = self._machine.last_applied.index
         early = applied > self._synced_index and self._is_crowded()
         if not early and applied - self._synced_index < self._logs_since_last:
             return
+        self._machine.commit()
         self._running = True
 
         def done(_result: object, error: BaseException | None) -> None:
@@ -83,7 +83,7 @@ class Compaction:
             self._synced_index = applied
             self._purge()
 
-        self._thread.submit(_make_durable, self._state_path, on_done=done)
+        self._thread.submit(_make_durable, self._machine.path, on_done=done)
 
     def _floor(self) -> int | None:
         """What a peer needs behind its snapshot; None also when nothing else is left to purge and it fills the memory."""

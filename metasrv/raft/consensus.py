@@ -343,6 +343,7 @@ class RaftConsensus:
 
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests:
         """What this node's records between these keys add up to; reads every key, in a helper thread."""
+        self.replica.machine.commit()
         return await asyncio.to_thread(range_digests, self.replica.machine.path, bounds)
 
     def set_serving(self, serving: bool) -> None:

@@ -35,6 +35,7 @@ from metasrv.raft.peer_set import Peers
 from metasrv.raft.peers.peer_handler import TransportFactory
 from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport
 from metasrv.raft.snapshots import Snapshots
+from metasrv.raft.state_commits import StateCommits
 from metasrv.raft.state_hashes import StateHashes
 from metasrv.raft.state_log import StateLog, StateLogLimits
 from metasrv.raft.state_space import StateSpace
@@ -177,12 +178,12 @@ class Replica:
             store=given.store,
             snapshots=self.snapshots,
             thread=given.state_thread,
-            state_path=given.directory.state_path,
+            machine=given.machine,
             logs_since_last=settings.snapshot_logs_since_last,
             logs_to_keep=settings.max_applied_log_to_keep,
-            applied_index=self.applied_index,
             failed=self.driver.fail,
         )
+        self._commits = StateCommits(given.machine, given.clock)
         self.state_log = StateLog(
             machine=given.machine,
             thread=given.state_thread,
@@ -319,6 +320,7 @@ class Replica:
                 logger.info("membership is now %s", decoded.after)
         self.state_hashes.applied(index)
         self.state_log.applied(len(content), len(replies))
+        self._commits.applied(len(content), len(replies))
         self.peers.note_registry(self.machine.nodes)
 
     def _after_step(self) -> None:
@@ -328,7 +330,9 @@ class Replica:
             info, self._pending_install = self._pending_install, None
             self._install(info)
         self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
+        self._commits.consider()
         if self.snapshots.needed:
+            self.machine.commit()
             self.snapshots.build(self.machine.last_applied.index)
         self._compaction.consider()
         self.state_log.consider()

@@ -52,6 +52,11 @@ URGENT_FACTOR = 4
 """Unless the log is so many times its target."""
 
 
+def written_size_bytes(content_size_bytes: int, commands: int) -> int:
+    """About what an entry writes, if its commands share no page."""
+    return content_size_bytes + _ENTRY_SIZE_BYTES + commands * _COMMAND_SIZE_BYTES
+
+
 @dataclass(frozen=True, slots=True)
 class StateLogLimits:
     """Sizes in bytes; the simulator's are smaller."""
@@ -110,7 +115,7 @@ class StateLog:
 
     def applied(self, content_size_bytes: int, commands: int) -> None:
         """One entry took effect."""
-        size_bytes = content_size_bytes + _ENTRY_SIZE_BYTES + commands * _COMMAND_SIZE_BYTES
+        size_bytes = written_size_bytes(content_size_bytes, commands)
         self._written_bytes += size_bytes * self._share
         self._unseen_bytes += size_bytes
         self._changed = True
@@ -181,6 +186,8 @@ class StateLog:
     # ------------------------------------------------------------------ syncs and passes
 
     def _start_sync(self) -> None:
+        if not self._commit():
+            return
         self._running = True
         self._synced_bytes = self._written_bytes
 
@@ -192,6 +199,8 @@ class StateLog:
         self._thread.submit(sync_log, self._machine.path, on_done=done)
 
     def _start_passes(self) -> None:
+        if not self._commit():
+            return
         self._running = True
         estimated_bytes, self._written_bytes, self._synced_bytes = self._written_bytes, 0.0, 0.0
 
@@ -223,6 +232,8 @@ class StateLog:
     # ------------------------------------------------------------------ restart
 
     def _start_restart(self) -> None:
+        if not self._commit():  # an open transaction would be in the way
+            return
         self.restarting = True
         self.restarts += 1
         self._hold(True)
@@ -245,6 +256,15 @@ class StateLog:
             self._hold(False)
 
         self._thread.submit(restart_log, self._machine.path, self._limits.kept, on_done=done)
+
+    def _commit(self) -> bool:
+        """Let the state thread see what is applied; False when the disk refuses, and so the node stops."""
+        try:
+            self._machine.commit()
+        except FatalError as error:
+            self._failed(error)
+            return False
+        return True
 
     def _fail(self, error: BaseException | None) -> None:
         text = f"the state's write-ahead log cannot be moved into the state file: {error}"

@@ -1,11 +1,17 @@
-"""The loop's connection to the state file, which caches recently used records in memory.
+"""The loop's connection to the state file: caches recently used records, and puts several entries in one transaction.
 
 A write needs the record it replaces, and clients read what they have just written; from memory either costs a tenth.
 Coherent because the loop's connection is the only one that writes. A change that does not name its keys, and every
-rollback, clears the cache. Runs on the event loop.
+rollback, clears the cache.
+
+A commit costs SQLite several system calls a page, and nobody waits for it: the raft log is what is durable. So the
+transaction of an entry stays open for the next ones, each behind a savepoint, until `flush`. This connection sees what
+it has written; whoever is to see it through another one flushes first. Runs on the event loop.
 """
 
 from __future__ import annotations
+
+import sqlite3
 
 from metasrv.model.errors import StorageError
 from metasrv.model.types import SeqV
@@ -27,11 +33,41 @@ class CachedStore(Store):
     A record that is used moves to the young one, so records in use stay.
     """
 
-    __slots__ = ("_old", "_young", "_young_size_bytes")
+    __slots__ = ("_old", "_young", "_young_size_bytes", "uncommitted")
 
     _young: dict[str, SeqV | None]
     _old: dict[str, SeqV | None]
     _young_size_bytes: int
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        super().__init__(path, connection)
+        self.uncommitted = 0
+        """Entries in the open transaction."""
+
+    def begin(self) -> None:
+        if self.lost:
+            raise self.lost_error()
+        if self.uncommitted:
+            self.execute("SAVEPOINT entry")
+        else:
+            super().begin()
+
+    def commit(self) -> None:
+        """End the entry; it is in the file after the next `flush`."""
+        if self.uncommitted:
+            self.execute("RELEASE entry")
+        self.uncommitted += 1
+
+    def flush(self) -> None:
+        """Commit what is open. When the disk refuses, those entries are lost and nothing can be read any more."""
+        if not self.uncommitted:
+            return
+        try:
+            super().commit()
+        except BaseException:
+            self._lose()
+            raise
+        self.uncommitted = 0
 
     def read(self, key: str) -> SeqV | None:
         if key in self._young:
@@ -67,6 +103,19 @@ class CachedStore(Store):
         return removed
 
     def rollback(self) -> None:
+        """End the entry without effect, but not those before it."""
+        if not self.uncommitted:
+            self.forget()
+            super().rollback()
+        elif self.connection.in_transaction:
+            self.forget()
+            self.execute("ROLLBACK TO entry")
+            self.execute("RELEASE entry")
+        else:
+            self._lose()  # SQLite ended the transaction by itself, as it does after some faults
+
+    def _lose(self) -> None:
+        self.lost = True
         self.forget()
         super().rollback()
 

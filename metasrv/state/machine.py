@@ -1,8 +1,9 @@
 """The replicated state machine: log entries in, replies out, everything on one SQLite file (invariants 2 and 3).
 
-`apply_entry` is the only way the state changes. One entry is one SQLite transaction that also stores the entry's
-position, so replay after a crash continues exactly after what is there. Reads no clock and no randomness: the same
-entries give the same state on every node. Knows nothing of Raft beyond log positions. Runs on the event loop.
+`apply_entry` is the only way the state changes. An entry takes effect together with its position, which SQLite stores
+in the same transaction, and several entries may share one (`commits_later`). So replay after a crash continues exactly
+after what is there. Reads no clock and no randomness: the same entries give the same state on every node. Knows nothing
+of Raft beyond log positions. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from collections.abc import Iterable, Mapping
 
 from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
-from metasrv.model.errors import InvariantError, MetasrvError, StorageError
+from metasrv.model.errors import InvariantError, StorageError
 from metasrv.model.types import LogId, Membership, Node, SeqV
-from metasrv.state.cached_store import open_cached_store
-from metasrv.state.command_rules import apply_command
+from metasrv.state.cached_store import CachedStore, open_cached_store
+from metasrv.state.command_faults import CommandFaultError, apply_guarded
 from metasrv.state.conversion import convert_state
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.digest import UNKNOWN_DIGEST
-from metasrv.state.effects import EntryEffects, RefusedCommandError
+from metasrv.state.effects import EntryEffects
 from metasrv.state.expiry import TIME_MS_MAX, has_expired
 from metasrv.state.format import (
     META_APPLIED,
@@ -43,7 +44,7 @@ from metasrv.state.registry import Registry, load_registry, registry_out
 from metasrv.state.snapshot import tail_fits
 from metasrv.state.state_file import StateFileSizes, check_schema, create_file, file_sizes
 from metasrv.state.state_hash import state_hash
-from metasrv.state.store import FILE_SWAP, Store, fault
+from metasrv.state.store import FILE_SWAP, fault
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
 
@@ -51,21 +52,14 @@ FULL_CHECK_SIZE_BYTES_MAX = 64 * 1024 * 1024
 """Up to this size a start walks the whole state file: some 100 ms for 100,000 records of 256 bytes."""
 
 
-class _CommandFault(Exception):  # noqa: N818 - never leaves this module
-    """The command at `position` cannot be applied; the entry is applied again without it."""
-
-    def __init__(self, position: int, text: str) -> None:
-        super().__init__(text)
-        self.position = position
-        self.text = text
-
-
 class StateMachine:
     """The whole replicated state of one node; made by `open`. Attributes show what the last commit left."""
 
-    def __init__(self, path: str, store: Store) -> None:
+    def __init__(self, path: str, store: CachedStore) -> None:
         self._path = path
         self._store = store
+        self.commits_later = False
+        """Entries stay in an open transaction until `commit`: whoever sets this calls it soon."""
         self.installs = 0
         """How often another file has taken the state file's place."""
         self._applied = Applied()
@@ -106,7 +100,11 @@ class StateMachine:
     def close(self) -> None:
         """End all watches and close the file."""
         self.watches.reset("the node is shutting down")
-        self._store.close()
+        try:
+            if not self._store.lost:
+                self.commit()
+        finally:
+            self._store.close()
 
     @property
     def path(self) -> str:
@@ -168,6 +166,7 @@ class StateMachine:
         Raises StorageError or DataDamagedError.
         """
         with self._store.faults():
+            self._store.flush()
             self._store.give_back(pages)
 
     def file_sizes(self) -> StateFileSizes:
@@ -191,9 +190,13 @@ class StateMachine:
             while True:
                 try:
                     if isinstance(entry, RegularEntry):
-                        return self._apply_commands(log_id, entry, refused)
-                    return self._apply_unstamped(log_id, entry)
-                except _CommandFault as command_fault:
+                        replies = self._apply_commands(log_id, entry, refused)
+                    else:
+                        replies = self._apply_unstamped(log_id, entry)
+                    if not self.commits_later:
+                        self._store.flush()
+                    return replies
+                except CommandFaultError as command_fault:
                     refused[command_fault.position] = command_fault.text
         except sqlite3.Error as error:
             raise fault(self._path, error) from error
@@ -213,7 +216,7 @@ class StateMachine:
                 if position in refused:
                     replies.append(c.ErrorReply(refused[position]))
                 else:
-                    replies.append(_apply_guarded(effects, position, command))
+                    replies.append(apply_guarded(effects, position, command))
             applied = effects.applied(log_id)
             store.set_meta(META_APPLIED, applied_out(applied))
             if effects.registry is not self._registry:
@@ -247,6 +250,19 @@ class StateMachine:
         if isinstance(entry, MembershipEntry):
             self.membership_log_id, self.membership = log_id, entry.after
         return ()
+
+    @property
+    def uncommitted(self) -> int:
+        """Entries that this machine has applied and other connections to its file do not see yet."""
+        return self._store.uncommitted
+
+    def commit(self) -> None:
+        """Commit what is applied, so that it is seen through other connections and can be synced.
+
+        Raises StorageError when the disk refuses: then answered entries are lost here, and reads raise it as well.
+        """
+        with self._store.faults():
+            self._store.flush()
 
     def expires_before(self, time_ms: int) -> bool:
         """Whether an entry of log time `time_ms` would delete something that has expired; mostly answered from memory."""
@@ -285,6 +301,7 @@ class StateMachine:
 
     def open_reader(self) -> StateReader:
         """A read-only view pinned to this instant, for a helper thread; the caller closes it."""
+        self.commit()
         return StateReader(self._path, self.views)
 
     def open_instant(self) -> Instant:
@@ -304,6 +321,7 @@ class StateMachine:
         if self.cluster_id is not None:
             raise InvariantError(f"{self._path}: the state is of cluster {self.cluster_id}, not of {cluster_id}")
         with self._store.faults():
+            self._store.flush()
             self._store.set_meta(META_CLUSTER_ID, seal(cluster_id))
         self.cluster_id = cluster_id
 
@@ -377,23 +395,6 @@ class StateMachine:
         except BaseException:
             store.close()
             raise
-
-
-def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> c.Reply:
-    """The command's reply; whatever is wrong with the command itself becomes a _CommandFault."""
-    try:
-        return apply_command(effects, command)
-    except RefusedCommandError as error:
-        raise _CommandFault(position, str(error)) from error
-    except (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.InternalError, MetasrvError, MemoryError):
-        raise
-    except sqlite3.DataError as error:
-        raise _CommandFault(position, f"the command does not fit the store: {error}") from error
-    except sqlite3.Error:
-        raise
-    except Exception as error:
-        # `apply` is total (invariant 2). The same command fails in the same way on every node.
-        raise _CommandFault(position, f"the command cannot be applied: {type(error).__name__}") from error
 
 
 def _unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:

@@ -64,11 +64,13 @@ SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
 class Store:
     """Reads and writes of one open state file."""
 
-    __slots__ = ("connection", "execute", "path")
+    __slots__ = ("connection", "execute", "lost", "path")
 
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         self.path = path
         self.connection = connection
+        self.lost = False
+        """Entries that were answered are no longer here, because the disk refused them: nothing may be read."""
         # One cursor for all statements: every read below fetches all its rows before the next statement starts.
         self.execute: Callable[..., sqlite3.Cursor] = connection.cursor().execute
         self.forget()
@@ -93,9 +95,14 @@ class Store:
         if self.connection.in_transaction:
             self.execute("ROLLBACK")
 
+    def lost_error(self) -> StorageError:
+        return StorageError(f"{self.path}: the last entries could not be written")
+
     @contextmanager
     def faults(self) -> Iterator[None]:
         """Turn SQLite's errors into StorageError or DataDamagedError."""
+        if self.lost:
+            raise self.lost_error()
         try:
             yield
         except sqlite3.Error as error:

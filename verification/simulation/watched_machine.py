@@ -35,14 +35,17 @@ class WatchedMachine(StateMachine):
         watcher = self.watcher
         if watcher is None:
             return super().apply_entry(log_id, entry)
-        faults = watcher.faults
-        if faults.state_full > 0:
-            faults.state_full -= 1
-            replies: tuple[Reply, ...] = on_full_disk(super().apply_entry, (log_id, entry))
-        else:
-            replies = super().apply_entry(log_id, entry)
+        replies = super().apply_entry(log_id, entry)
         watcher.applied(log_id, entry, replies)
         return replies
+
+    def commit(self) -> None:
+        faults = None if self.watcher is None else self.watcher.faults
+        if faults is not None and faults.state_full > 0 and self.uncommitted:
+            faults.state_full -= 1
+            on_full_disk(super().commit, ())
+        else:
+            super().commit()
 
     def install(self, path: str) -> SnapshotTail:
         tail = super().install(path)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from metasrv.model.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
+from metasrv.model.types import LogId
 from metasrv.raft import compaction
 from metasrv.raft.compaction import Compaction
 from metasrv.raft.log.storage_thread import InlineStorage
@@ -21,6 +22,17 @@ class Log:
     def purge_to(self, index: int) -> None:
         self.purged_to.append(index)
         self.first_index = index
+
+
+class Machine:
+    path = "state.db"
+
+    def __init__(self) -> None:
+        self.last_applied = LogId()
+        self.committed_index = 0
+
+    def commit(self) -> None:
+        self.committed_index = self.last_applied.index
 
 
 class Floor:
@@ -42,21 +54,20 @@ def purged(
 ) -> list[int]:
     """Where a log from `first` on is purged to when entries up to `last` were applied and 10 are to be kept."""
     monkeypatch.setattr(compaction, "_make_durable", lambda _path: None)
-    log, applied = Log(first), [0]
-    parts: dict[str, Any] = {"store": log, "snapshots": Floor(floor)}
+    log, machine = Log(first), Machine()
+    parts: dict[str, Any] = {"store": log, "snapshots": Floor(floor), "machine": machine}
     kept = Compaction(
         **parts,
         thread=InlineStorage(lambda done: done()),
-        state_path="",
         logs_since_last=100,
         logs_to_keep=10,
-        applied_index=lambda: applied[0],
         failed=lambda error: pytest.fail(str(error)),
     )
-    applied[0] = last
+    machine.last_applied = LogId(1, last, 1)
     log.bytes_in_memory = size_bytes
     for _ in range(steps):
         kept.consider()
+    assert not log.purged_to or machine.committed_index == last, "what is synced was committed before"
     return log.purged_to
 
 

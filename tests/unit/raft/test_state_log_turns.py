@@ -35,6 +35,13 @@ class Machine:
         self.views = Views()
         self.log_bytes = 0
         self.database_bytes = 5_000_000
+        self.commits = 0
+        self.error: StorageError | None = None
+
+    def commit(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.commits += 1
 
     def file_sizes(self) -> StateFileSizes:
         return StateFileSizes(self.database_bytes, self.log_bytes)
