@@ -1,9 +1,8 @@
 """The replicated state machine: log entries in, replies out, everything on one SQLite file (invariants 2 and 3).
 
-`apply_entry` is the only way the state changes. An entry takes effect together with its position, which SQLite stores
-in the same transaction, and several entries may share one (`commits_later`). So replay after a crash continues exactly
-after what is there. Reads no clock and no randomness: the same entries give the same state on every node. Knows nothing
-of Raft beyond log positions. Runs on the event loop.
+`apply_entry` is the only way the state changes. SQLite stores an entry's effects and position in one transaction, which
+several entries may share (`commits_later`), so replay after a crash continues exactly after what is there. Reads no clock
+and no randomness: the same entries give the same state on every node. Knows of Raft only positions. Runs on the loop.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class StateMachine:
         self._path = path
         self._store = store
         self.commits_later = False
-        """Entries stay in an open transaction until `commit`: whoever sets this calls it soon."""
+        """Entries stay in an open transaction until `commit`, which whoever sets this calls soon."""
         self.installs = 0
         """How often another file has taken the state file's place."""
         self._applied = Applied()
@@ -253,13 +252,13 @@ class StateMachine:
 
     @property
     def uncommitted(self) -> int:
-        """Entries that this machine has applied and other connections to its file do not see yet."""
+        """Applied entries that other connections to the file do not see yet."""
         return self._store.uncommitted
 
     def commit(self) -> None:
-        """Commit what is applied, so that it is seen through other connections and can be synced.
+        """Let other connections see what is applied, and syncs reach it.
 
-        Raises StorageError when the disk refuses: then answered entries are lost here, and reads raise it as well.
+        Raises StorageError when the disk refuses: answered entries are lost here then, and reads raise it as well.
         """
         with self._store.faults():
             self._store.flush()

@@ -9,6 +9,7 @@ from metasrv.model.types import LogId
 from metasrv.node import opening
 from metasrv.process.data_directory import DataDirectory
 from metasrv.raft import compaction
+from metasrv.raft.compaction import Compaction
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.log.format import PendingWrite
 from metasrv.raft.log.store import LogStore, LogWriter
@@ -78,6 +79,20 @@ def _purged_before_state_is_synced() -> list[Replacement]:
     return [(compaction, "_make_durable", lambda _state_path: None)]
 
 
+def _synced_before_it_is_committed() -> list[Replacement]:
+    consider = Compaction.consider
+
+    def without_commit(self: Compaction) -> None:
+        held: Any = self._machine
+        held.commit = lambda: None
+        try:
+            consider(self)
+        finally:
+            del held.commit
+
+    return [(Compaction, "consider", without_commit)]
+
+
 def _snapshot_not_synced() -> list[Replacement]:
     def begin_install(snapshot_path: str, state_path: str) -> None:
         descriptor = os.open(snapshot_path, os.O_RDWR)
@@ -139,6 +154,12 @@ STORAGE_MUTANTS = (
         "the log is shortened although the state is not on the disk",
         _purged_before_state_is_synced,
         ("power loss of one", "power loss of all"),
+    ),
+    Mutant(
+        "sync before commit",
+        "the log is shortened although the last entries are in no committed transaction of the state",
+        _synced_before_it_is_committed,
+        ("kill one", "kill leader", "kill all"),
     ),
     Mutant(
         "last pass never taken",
