@@ -97,6 +97,8 @@ LOGGED_SUBJECTS_MAX = 256
 """Peers and addresses whose last logged fault is remembered; past it the oldest is forgotten."""
 REQUESTS_IN_FLIGHT_PER_PEER_MAX = 16_384
 """Forwarded requests that wait for one peer's answer."""
+PEER_REQUESTS_ASIDE_MAX = 8
+"""Large requests of one node to its peers at once, each on a connection of its own; others wait."""
 SNAPSHOT_BURST_SIZE_BYTES_MAX = 4 * MIB
 """Pieces of a snapshot that one step sends to a peer; less than its buffer takes beyond the pause."""
 SNAPSHOT_CHUNK_SIZE_BYTES_MAX = 1 * MIB

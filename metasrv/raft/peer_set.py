@@ -210,6 +210,11 @@ class Peers:
         if not self._driver.incoming(node_id, bytes(payload)):
             self._warn(node_id, "a message from node %d is dropped: too many wait for the disk")
 
+    def message_arrives(self, node_id: int) -> None:
+        # The answer names the term, which is on disk only while no write is in flight.
+        if self._guards.leader_sends(node_id, self._clock.monotonic(), answers=not self._driver.busy()):
+            self._driver.wake()
+
     async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
         self._note_place(remote)
         # Every admitted node may ask; what it asks is checked where it is answered.

@@ -90,9 +90,9 @@ class CachedStore(Store):
         self._remember(key, None)
         return share
 
-    def delete_range(self, start: str, end: str | None) -> int:
-        removed = super().delete_range(start, end)
-        if removed:
+    def delete_range(self, start: str, end: str | None, may_expire: bool = True) -> RangeSums:
+        removed = super().delete_range(start, end, may_expire)
+        if removed.keys:
             self.forget()
         return removed
 

@@ -17,9 +17,10 @@ _LOW_31 = 0x7FFFFFFF
 _LOW_32 = 0xFFFFFFFF
 _ODD = 625342609
 """Spreads consecutive sequence numbers over 31 bits."""
-_SHARE = f"(checksum * ((((seq & {_LOW_31}) * {_ODD}) & {_LOW_31}) | 1))"
-SHARE_SUMS = f"ifnull(sum({_SHARE} & {_LOW_32}), 0), ifnull(sum({_SHARE} >> 32), 0)"
-"""Two columns of a SELECT from `kv`, for `digest_of_sums`. Every step stays below 2**63, where SQLite's numbers end."""
+SHARE = f"(checksum * ((((seq & {_LOW_31}) * {_ODD}) & {_LOW_31}) | 1)) AS share"
+"""A column of a SELECT from `kv`, for `SHARE_SUMS`. Every step stays below 2**63, where SQLite's numbers end."""
+SHARE_SUMS = f"ifnull(sum(share & {_LOW_32}), 0), ifnull(sum(share >> 32), 0)"
+"""Two columns of a SELECT from a SELECT of `SHARE`, for `digest_of_sums`."""
 
 
 class RangeSums(NamedTuple):

@@ -20,7 +20,7 @@ from metasrv.state.command_faults import CommandFaultError, apply_guarded
 from metasrv.state.conversion import convert_state
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.digest import UNKNOWN_DIGEST
-from metasrv.state.effects import EntryEffects
+from metasrv.state.effects import EntryEffects, follow_all
 from metasrv.state.expiry import TIME_MS_MAX, has_expired
 from metasrv.state.format import (
     META_APPLIED,
@@ -203,8 +203,8 @@ class StateMachine:
     def _apply_commands(self, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[c.Reply, ...]:
         store = self._store
         time_ms = min(max(entry.time_ms, self._applied.time_ms), TIME_MS_MAX)
-        followed = self.watches.count > 0 or len(self.instants) > 0
-        effects = EntryEffects(store, self._applied, self._registry, time_ms, followed)
+        follows = follow_all if self.instants else self.watches.concerns if self.watches.count else None
+        effects = EntryEffects(store, self._applied, self._registry, time_ms, follows)
         replies: list[c.Reply] = []
         store.begin()
         try:

@@ -8,7 +8,7 @@ flush come through a function. Runs on the event loop only.
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable, Iterable
 from enum import IntEnum
@@ -213,6 +213,8 @@ class WatchHub:
     def __init__(self, read_page: ReadPage) -> None:
         self._read_page = read_page
         self._exact: dict[str, dict[Watcher, None]] = {}
+        self._exact_keys: list[str] = []
+        """The keys of `_exact`, ascending."""
         self._ranges: RangeIndex[Watcher] = RangeIndex()
         self._watchers: dict[Watcher, None] = {}
 
@@ -242,10 +244,19 @@ class WatchHub:
         watcher = Watcher(self, key, key_end, WatchFilter(filter), flush)
         self._watchers[watcher] = None
         if key_end is None:
-            self._exact.setdefault(key, {})[watcher] = None
+            if key not in self._exact:
+                self._exact[key] = {}
+                insort(self._exact_keys, key)
+            self._exact[key][watcher] = None
         else:
             self._ranges.add(key, key_end, watcher)
         return watcher
+
+    def concerns(self, start: str, end: str | None) -> bool:
+        """Whether any watcher would be told of a change to a key in [start, end); None is no end."""
+        keys = self._exact_keys
+        place = bisect_left(keys, start)
+        return (place < len(keys) and (end is None or keys[place] < end)) or self._ranges.overlaps(start, end)
 
     def publish(self, changes: Iterable[tuple[str, SeqV | None, SeqV | None]]) -> None:
         """Tell every watcher concerned, in order. A change that left a record as it was is not told."""
@@ -273,6 +284,7 @@ class WatchHub:
         del exact[watcher]
         if not exact:
             del self._exact[watcher.key]
+            del self._exact_keys[bisect_left(self._exact_keys, watcher.key)]
 
 
 def _size_bytes(key: str, prev: SeqV | None, current: SeqV | None) -> int:

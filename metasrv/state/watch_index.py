@@ -61,6 +61,18 @@ class RangeIndex(Generic[Subscriber]):
             del self._nodes[start, end]
             self._root = _remove(self._root, node)
 
+    def overlaps(self, start: str, end: str | None) -> bool:
+        """Whether any range has a key in common with [start, end); None is no end. Looks at O(log n) nodes."""
+        node = self._root
+        while node is not None:
+            if start < node.end and (end is None or node.start < end):
+                return True
+            # If a range on the left ends after `start` without being one, it begins at `end` or later, as does all
+            # that is on the right: then there is none at all, and looking to the left finds that.
+            left = node.left
+            node = left if left is not None and start < left.end_max else node.right
+        return False
+
     def find(self, key: str) -> list[Subscriber]:
         """All subscribers whose range contains `key`."""
         found: list[Subscriber] = []

@@ -23,14 +23,21 @@ from metasrv.model.errors import (
     TooLargeError,
     UnknownOutcomeError,
 )
-from metasrv.model.limits import MIB, PEER_BUFFER_SIZE_BYTES_MAX
+from metasrv.model.limits import MIB, PEER_BUFFER_SIZE_BYTES_MAX, PEER_CONNECTIONS_MAX, PEER_REQUESTS_ASIDE_MAX
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import SystemClock
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.peers.frames import PAYLOAD_SIZE_BYTES_MAX
 from metasrv.raft.peers.peer_handler import OneShotHandler
 from metasrv.raft.peers.security import tls_contexts
-from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport, RemoteIdentity
+from metasrv.raft.peers.transport import (
+    ASIDE_BUFFERED_SIZE_BYTES,
+    ASIDE_SIZE_BYTES,
+    LocalIdentity,
+    PeerSecurity,
+    PeerTransport,
+    RemoteIdentity,
+)
 from metasrv.testing.ports import PortReservation
 from tests.support.authority import Authority as Certificates
 from tests.support.waiting import until
@@ -88,6 +95,9 @@ class Node(OneShotHandler):
 
     def peer_lost(self, node_id: int) -> None:
         self.told.append(("lost", node_id))
+
+    def message_arrives(self, node_id: int) -> None:
+        self.told.append(("arrives", node_id))
 
     def message_received(self, node_id: int, generation: int, payload: bytes) -> None:
         self.messages.append((node_id, generation, payload))
@@ -369,6 +379,44 @@ async def test_requests_by_id_and_by_endpoint(cluster: Any) -> None:
         await a.transport.request(2, "never", b"", 20)
     assert a.transport.is_connected(2)
     assert len(b.seen) == 1, "a request by endpoint took the place of the peer's connection"
+
+
+async def test_a_large_request_does_not_stand_before_raft_messages(cluster: Any) -> None:
+    a, b = await cluster.connected_pair(PeerSecurity(b"secret"))
+    link = a.transport._links[2].connection
+    before = link.buffered_bytes
+    asking = [asyncio.ensure_future(a.transport.request(2, "echo", b"x" * 8 * MIB, 20_000)) for _ in range(3)]
+    while not all(task.done() for task in asking):
+        assert link.buffered_bytes == before
+        await asyncio.sleep(0)
+    assert {await task for task in asking} == {b"x" * 8 * MIB}
+    # Small requests count together.
+    link._outgoing_size_bytes += ASIDE_BUFFERED_SIZE_BYTES + 1
+    buffered = link.buffered_bytes
+    assert await a.transport.request(2, "who", b"", 20_000) == b"1"
+    assert link.buffered_bytes == buffered
+    link._outgoing_size_bytes -= ASIDE_BUFFERED_SIZE_BYTES + 1
+    assert len(b.seen) == 1, "a large request took the place of the peer's connection"
+    await until(lambda: len(b.transport._listener.connections) == 1)
+
+
+async def test_large_requests_past_the_limit_wait_for_each_other(cluster: Any) -> None:
+    a, _ = await cluster.connected_pair()
+    large = bytes(ASIDE_SIZE_BYTES + 1)
+    assert PEER_REQUESTS_ASIDE_MAX < PEER_CONNECTIONS_MAX // 8
+    never = [
+        asyncio.ensure_future(a.transport.request(2, "never", large, 60_000)) for _ in range(PEER_REQUESTS_ASIDE_MAX - 1)
+    ]
+    assert await a.transport.request(2, "echo", large, 20_000) == large
+    never.append(asyncio.ensure_future(a.transport.request(2, "never", large, 60_000)))
+    await asyncio.sleep(0)
+    with pytest.raises(NotDoneError, match="8 other large requests to peers took all the time of this one"):
+        await a.transport.request(2, "echo", large, 50)
+    waiting = asyncio.ensure_future(a.transport.request(2, "echo", large, 20_000))
+    never[0].cancel()
+    assert await waiting == large
+    for task in never:
+        task.cancel()
 
 
 async def test_a_one_shot_client_asks_without_being_anybody(cluster: Any) -> None:

@@ -65,6 +65,7 @@ class WatchedHandler:
         """For each peer, the generation of the connection on which its delayed messages still count."""
         self.peer_connected = handler.peer_connected
         self.peer_disconnected = handler.peer_disconnected
+        self.message_arrives = handler.message_arrives
         self.request_received = handler.request_received
 
     def peer_lost(self, node_id: int) -> None:

@@ -124,6 +124,23 @@ class Guards:
             soon = now + self._timeout_min * random.uniform(0.05, 0.35)  # noqa: S311  # spread, not secrecy
             self._engine.set_election_deadline(min(self._engine.election_deadline(), soon))
 
+    def leader_sends(self, node_id: int, now: float, answers: bool) -> bool:
+        """A part of a large message of the leader arrived: it counts as a heartbeat, since those wait behind it.
+
+        A few times in an election timeout; returns whether it did. With `answers` the leader is told, or it would step
+        down for want of answers. Both speak of a term and a round of confirmation that this node has seen already.
+        """
+        engine, heard_at = self._engine, self._leader_heard_at
+        if heard_at is None or now - heard_at < self._timeout_min / 4:
+            return False
+        if engine.role() == LEADER or engine.leader_id() != node_id or engine.transfer_asked():
+            return False
+        self._leader_heard_at = now
+        engine.set_election_deadline(now + engine.random_timeout())
+        if answers:
+            self._send(node_id, LeaderSeen(engine.term(), self._round_seen))
+        return True
+
     def before_tick(self, now: float) -> None:
         """Decide whether the engine's election timer may fire in the coming tick."""
         stalled = self._last_tick is not None and now - self._last_tick > self._timeout_min / 2

@@ -33,6 +33,10 @@ from metasrv.raft.peers.wire_errors import encode_error
 _LOGGER = logging.getLogger(__name__)
 
 
+PROGRESS_SIZE_BYTES = 64 * 1024
+"""What must arrive of a large message to count as a sign of life; a connection that trickles gives none."""
+
+
 class AcceptorEvents(ConnectionEvents, Protocol):
     """What an accepted connection tells and asks its owner in addition."""
 
@@ -45,6 +49,10 @@ class AcceptorEvents(ConnectionEvents, Protocol):
         ...
 
     def raft_message(self, connection: AcceptedConnection, payload: bytes) -> None: ...
+
+    def raft_message_arrives(self, connection: AcceptedConnection) -> None:
+        """Another `PROGRESS_SIZE_BYTES` of a raft message that is not yet here as a whole."""
+        ...
 
     async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes: ...
 
@@ -70,6 +78,7 @@ class AcceptedConnection(Connection):
         self._handshake = AcceptorHandshake(identity, security, secrets.token_bytes(NONCE_SIZE_BYTES))
         self._expected_kind = FrameKind.HELLO
         self._serving = 0
+        self._unfinished_size_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -80,9 +89,20 @@ class AcceptedConnection(Connection):
     def data_received(self, data: bytes) -> None:
         started = perf_counter()
         super().data_received(data)
+        self._note_progress(len(data))
         seconds = perf_counter() - started
         if seconds > STEP_SECONDS_MAX:
             self._acceptor_events.frames_took(seconds)
+
+    def _note_progress(self, size_bytes: int) -> None:
+        """Tell of a large raft message while it arrives: heartbeats wait behind it on this connection."""
+        if self.closed or self.role is not Role.PEER or self._reader.unfinished_kind != FrameKind.RAFT:
+            self._unfinished_size_bytes = 0
+            return
+        self._unfinished_size_bytes += size_bytes
+        if self._unfinished_size_bytes >= PROGRESS_SIZE_BYTES:
+            self._unfinished_size_bytes = 0
+            self._acceptor_events.raft_message_arrives(self)
 
     def pause_writing(self) -> None:
         """The peer does not read its answers: take no more requests from it until it does."""

@@ -128,6 +128,11 @@ class FrameReader:
         self._offset = 0
         self._head_is_sound = False
 
+    @property
+    def unfinished_kind(self) -> int | None:
+        """The kind of the frame whose head has arrived, but not yet its end; None when there is none."""
+        return self._data[self._offset + _LENGTH_SIZE_BYTES] if self._head_is_sound else None
+
     def feed(self, data: bytes) -> None:
         """Take bytes as they arrive. Those of finished frames are dropped; appending costs linear time overall."""
         if self._offset == len(self._data):

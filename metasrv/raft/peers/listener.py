@@ -173,6 +173,11 @@ class PeerListener:
         if remote is not None and remote.node_id is not None:
             self._handler.message_received(remote.node_id, connection.generation, payload)
 
+    def raft_message_arrives(self, connection: AcceptedConnection) -> None:
+        remote = connection.remote
+        if remote is not None and remote.node_id is not None and self._current.get(remote.node_id) is connection:
+            self._handler.message_arrives(remote.node_id)
+
     async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
         answer = self._handler.request_received(remote, method, payload)
         return await timed(LoopWork.PEER_REQUEST, self._observer.slow_step, answer)

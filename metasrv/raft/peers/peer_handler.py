@@ -42,6 +42,10 @@ class PeerHandler(Protocol):
         """
         ...
 
+    def message_arrives(self, node_id: int) -> None:
+        """A part of a large raft message arrived; what was sent after it waits behind it."""
+        ...
+
     def admit(self, remote: RemoteIdentity) -> str | None:
         """The reason to refuse a node that wants to send raft messages, or None."""
         ...
@@ -95,6 +99,9 @@ class OneShotHandler:
 
     def message_received(self, node_id: int, generation: int, payload: bytes) -> None:
         del node_id, generation, payload
+
+    def message_arrives(self, node_id: int) -> None:
+        del node_id
 
     def admit(self, remote: RemoteIdentity) -> str | None:
         return f"this is a one-shot client, not a peer of node {remote.node_id}"

@@ -11,8 +11,8 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from metasrv.model.errors import PeerUnreachableError, StoppingError
-from metasrv.model.limits import PEER_BUFFER_SIZE_BYTES_MAX
+from metasrv.model.errors import NotDoneError, PeerUnreachableError, StoppingError
+from metasrv.model.limits import PEER_BUFFER_SIZE_BYTES_MAX, PEER_REQUESTS_ASIDE_MAX
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import Clock
 from metasrv.process.listening_socket import OpenSocket, listening_socket
@@ -32,6 +32,10 @@ _LOGGER = logging.getLogger(__name__)
 
 CLOSE_GRACE_MS = 500
 """Time for the last messages to leave when the transport is closed."""
+ASIDE_SIZE_BYTES = 256 * 1024
+"""A larger request has a connection of its own: answers to the leader would wait behind it, and the leader step down."""
+ASIDE_BUFFERED_SIZE_BYTES = 1024 * 1024
+"""While so much waits to be sent, so have all requests."""
 
 
 class PeerTransport:
@@ -58,6 +62,7 @@ class PeerTransport:
         self._told_up: set[int] = set()
         self._dialled: dict[Connection, None] = {}
         """In the order in which they were established."""
+        self._aside = asyncio.Semaphore(PEER_REQUESTS_ASIDE_MAX)
         self._closed = False
 
     # ------------------------------------------------------------------------- life
@@ -125,6 +130,7 @@ class PeerTransport:
     async def request(self, target: int | Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes:
         """Ask a peer by its id, over the dialled connection, or any node by its endpoint, over a temporary one.
 
+        A large request to a peer has a temporary one as well, so that raft messages do not wait behind it.
         Raises PeerUnreachableError or another NotDoneError when it was certainly not sent (TooLargeError when it never
         will be), UnknownOutcomeError when it was sent and no answer came, otherwise what the other node raised.
         Cancelling the caller forgets the request.
@@ -132,20 +138,40 @@ class PeerTransport:
         if self._closed:
             raise StoppingError
         if isinstance(target, Endpoint):
-            return await self._request_once(target, method, payload, timeout_ms)
+            return await self._request_once(target, None, method, payload, timeout_ms)
         link = self._links.get(target)
         if link is None:
             raise PeerUnreachableError(f"node {target} is not a peer of this node")
         if link.connection is None:
             raise PeerUnreachableError(f"there is no connection to node {target}: {link.failure}")
+        if len(payload) > ASIDE_SIZE_BYTES or link.connection.buffered_bytes > ASIDE_BUFFERED_SIZE_BYTES:
+            return await self._request_aside(link, method, payload, timeout_ms)
         return await link.connection.request(method, payload, timeout_ms)
 
-    async def _request_once(self, endpoint: Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes:
+    async def _request_aside(self, link: PeerLink, method: str, payload: bytes, timeout_ms: int) -> bytes:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_ms / 1000
         try:
             async with asyncio.timeout_at(deadline):
-                connection = await self._dialler.dial(endpoint, Role.CLIENT, None, _Temporary(self._dialled))
+                await self._aside.acquire()
+        except TimeoutError:
+            raise NotDoneError(
+                f"{PEER_REQUESTS_ASIDE_MAX} other large requests to peers took all the time of this one"
+            ) from None
+        try:
+            left_ms = int((deadline - loop.time()) * 1000)
+            return await self._request_once(link.endpoint, link.node_id, method, payload, left_ms)
+        finally:
+            self._aside.release()
+
+    async def _request_once(
+        self, endpoint: Endpoint, node_id: int | None, method: str, payload: bytes, timeout_ms: int
+    ) -> bytes:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_ms / 1000
+        try:
+            async with asyncio.timeout_at(deadline):
+                connection = await self._dialler.dial(endpoint, Role.CLIENT, node_id, _Temporary(self._dialled))
         except TimeoutError:
             raise PeerUnreachableError(f"{endpoint} could not be reached within {timeout_ms} ms") from None
         try:

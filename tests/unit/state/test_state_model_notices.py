@@ -110,9 +110,15 @@ ERRORS: dict[str, tuple[Callable[..., Any], str, str]] = {
     ),
     "deleting a prefix leaves the key that is the prefix": (
         EntryEffects.remove_prefix,
-        "delete_range(prefix, end)",
-        'delete_range(prefix + "\\0", end)',
+        "delete_range(prefix, end,",
+        'delete_range(prefix + "\\0", end,',
     ),
+    "deleting a prefix does not count what had an expiry": (
+        EntryEffects.remove_prefix,
+        "self.expire_count > 0)",
+        "False)",
+    ),
+    "deleting a prefix is told to nobody": (EntryEffects.remove_prefix, "self.follows(prefix, end)", "False"),
     "deleting a prefix is told in the wrong order": (EntryEffects.remove_prefix, "in records]", "in reversed(records)]"),
     "the sweep is silent": (EntryEffects.sweep, "if self.watched:", "if False:"),
     "nothing is swept": (EntryEffects.sweep, "self.expire_count == 0", "True"),

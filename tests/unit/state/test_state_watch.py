@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from metasrv.model.errors import InvalidRequestError, OverloadedError
 from metasrv.model.limits import WATCH_QUEUE_EVENTS_MAX
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.state import watch
+from metasrv.state.store import Store
 from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchHub, WatchItem, WatchReset
 from metasrv.state.watch_index import RangeIndex
 from tests.support.state_bench import NOW_MS, Bench, everything_of
@@ -79,6 +81,44 @@ async def test_sweep_first_then_operations_in_order_each_once(bench: Bench) -> N
         ("s/000_000_000_000_000_000_000", None, 7),
         ("m", 5, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("key", "key_end", "told"),
+    [
+        ("p", None, []),
+        ("p/", None, ["p/"]),
+        ("p/5", None, ["p/5"]),
+        ("p0", None, []),
+        ("a", "p/", []),
+        ("a", "p/\0", ["p/"]),
+        ("p/8", "q", ["p/8", "p/9"]),
+        ("p0", "q", []),
+        ("a", "z", ["p/", *(f"p/{digit}" for digit in range(10))]),
+    ],
+)
+async def test_a_prefix_deletion_reads_records_only_for_those_who_follow_some(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, key: str, key_end: str | None, told: list[str]
+) -> None:
+    reads: list[str] = []
+    real = Store.scan
+
+    def scan(self: Store, start: str, *others: Any) -> Any:
+        reads.append(start)
+        return real(self, start, *others)
+
+    monkeypatch.setattr(Store, "scan", scan)
+    bench.run(*(c.Put(key, b"v") for key in ("o", "p", "p/", *(f"p/{digit}" for digit in range(10)), "p0")))
+    passing = bench.machine.watches.subscribe("p/3")
+    passing.close()
+    watcher = bench.machine.watches.subscribe(key, key_end)
+    bench.run(c.DeleteByPrefix("p/"))
+    assert [item.key for item in await everything_of(watcher)] == told
+    assert reads == (["p/"] if told else [])
+    with bench.machine.open_instant() as instant:
+        bench.run(c.DeleteByPrefix(""))
+        assert instant.get("o", NOW_MS) is not None
+    assert bench.machine.key_count == 0
 
 
 async def test_what_changes_nothing_is_silent(bench: Bench) -> None:
@@ -309,6 +349,9 @@ def test_the_range_index_agrees_with_a_plain_list() -> None:
             index.add(*plain[number], number)
         probe = "".join(chance.choices(letters, k=chance.randrange(5)))
         assert sorted(index.find(probe)) == sorted(at for at, (start, end) in plain.items() if start <= probe < end)
+        probe_end = chance.choice((None, probe + chance.choice(letters), chr(ord(probe[0]) + 1) if probe else "c"))
+        overlapping = any(probe < end and (probe_end is None or start < probe_end) for start, end in plain.values())
+        assert index.overlaps(probe, probe_end) is overlapping, (probe, probe_end)
     for number, (start, end) in plain.items():
         index.remove(start, end, number)
     assert index._root is None

@@ -194,6 +194,37 @@ def test_a_node_that_is_out_neither_campaigns_nor_votes(tmp_path: Path) -> None:
     assert not bench.guards.electing
 
 
+def test_a_part_of_a_large_message_of_the_leader_counts_as_a_heartbeat(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    start = bench.clock.monotonic()
+    assert not bench.guards.leader_sends(1, start, answers=True), "no leader is known"
+    bench.guards.incoming(1, LeaderPing(1, 7), start)
+    bench.take()
+    assert not bench.guards.leader_sends(1, start + 0.05, answers=True), "heard a moment ago"
+    assert not bench.guards.leader_sends(3, start + 0.4, answers=True), "not the leader"
+    for turn in range(1, 8):
+        assert bench.guards.leader_sends(1, start + 0.4 * turn, answers=turn != 7)
+        assert bench.take() == ([(1, LeaderSeen(1, 7))] if turn != 7 else []), "an answer needs the term on disk"
+        assert bench.engine.election_deadline() >= start + 0.4 * turn + 0.4
+        assert bench.guards.hears_leader(start + 0.4 * turn + 0.3)
+    bench.guards.incoming(1, TimeoutNow(1), start + 3.0)
+    assert not bench.guards.leader_sends(1, start + 3.4, answers=True), "the leader asks this node to stand"
+
+
+def test_a_leader_and_a_node_that_looks_for_one_take_no_part_of_a_message_for_a_heartbeat(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path)
+    start = bench.clock.monotonic()
+    bench.guards.incoming(1, LeaderPing(1, 7), start)
+    bench.guards.before_tick(start + 5)
+    bench.take()
+    assert bench.guards.electing
+    assert not bench.guards.leader_sends(1, start + 5.1, answers=True)
+    elect(bench, start + 6)
+    bench.take()
+    assert not bench.guards.leader_sends(1, start + 9, answers=True)
+    assert bench.take() == []
+
+
 def test_a_pause_of_this_process_is_not_the_leaders_silence(tmp_path: Path) -> None:
     bench = make_bench(tmp_path, term=4)
     now = bench.clock.monotonic()

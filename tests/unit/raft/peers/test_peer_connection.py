@@ -28,7 +28,7 @@ from metasrv.model.limits import (
 )
 from metasrv.model.types import Endpoint
 from metasrv.model.wire import pack
-from metasrv.raft.peers.accepted_connection import AcceptedConnection
+from metasrv.raft.peers.accepted_connection import PROGRESS_SIZE_BYTES, AcceptedConnection
 from metasrv.raft.peers.connection import FLUSH_SIZE_BYTES, Connection
 from metasrv.raft.peers.dialled_connection import DialledConnection
 from metasrv.raft.peers.frames import PAYLOAD_SIZE_BYTES_MAX, ChecksumIntegrity, FrameKind, frame_parts
@@ -83,6 +83,9 @@ class Owner:
 
     def raft_message(self, connection: AcceptedConnection, payload: bytes) -> None:
         self.messages.append(payload)
+
+    def raft_message_arrives(self, connection: AcceptedConnection) -> None:
+        self.told.append("a message arrives")
 
     async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
         if method in self.gates:
@@ -167,6 +170,30 @@ async def test_a_message_at_the_limit_arrives_and_one_past_it_leaves_the_connect
     pair.dialler.send_raft(b"after")
     await pair.stream.pump(MIB)
     assert [len(message) for message in pair.acceptor_owner.messages] == [PAYLOAD_SIZE_BYTES_MAX, 5]
+
+
+@pytest.mark.parametrize("chunk_size_bytes", [10_000, PROGRESS_SIZE_BYTES, MIB])
+async def test_a_large_message_is_told_of_while_it_arrives(chunk_size_bytes: int) -> None:
+    pair = Pair()
+    await pair.ready()
+    pair.dialler.send_raft(bytes(8 * MIB))
+    await pair.stream.pump(chunk_size_bytes)
+    told = pair.acceptor_owner.told.count("a message arrives")
+    assert 8 * MIB // max(2 * PROGRESS_SIZE_BYTES, chunk_size_bytes) <= told <= 8 * MIB // PROGRESS_SIZE_BYTES
+    assert len(pair.acceptor_owner.messages) == 1
+
+
+async def test_small_messages_trickles_and_requests_are_not_told_of_as_large_ones() -> None:
+    pair = Pair()
+    await pair.ready()
+    for _ in range(100):
+        pair.dialler.send_raft(bytes(PROGRESS_SIZE_BYTES - 100))
+        await pair.stream.pump(10_000)
+    asking = asyncio.ensure_future(pair.dialler.request("echo", bytes(8 * MIB), 60_000))
+    await asyncio.sleep(0)
+    await pair.stream.pump(MIB)
+    await asking
+    assert "a message arrives" not in pair.acceptor_owner.told
 
 
 # ----------------------------------------------------------------------------- refusals

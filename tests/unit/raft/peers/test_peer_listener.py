@@ -12,6 +12,7 @@ from metasrv.raft.observer import SilentObserver
 from metasrv.raft.peers.accepted_connection import AcceptedConnection
 from metasrv.raft.peers.contacts import PeerContacts
 from metasrv.raft.peers.dialled_connection import DialledConnection
+from metasrv.raft.peers.frames import FrameKind
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
 from metasrv.raft.peers.listener import PeerListener
 from metasrv.raft.peers.peer_handler import OneShotHandler
@@ -30,6 +31,9 @@ class Node(OneShotHandler):
 
     def peer_lost(self, node_id: int) -> None:
         self.told.append(("lost", node_id))
+
+    def message_arrives(self, node_id: int) -> None:
+        self.told.append(("arrives", node_id))
 
     def message_received(self, node_id: int, generation: int, payload: bytes) -> None:
         self.told.append((node_id, generation, payload))
@@ -93,6 +97,18 @@ async def test_a_newer_connection_replaces_the_older_one_before_its_first_messag
     await second_stream.pump()
     assert world.node.told[-1] == ("lost", 1)
     assert world.listener.connections == ()
+
+
+async def test_a_large_message_is_told_of_while_it_arrives_from_a_peer_alone() -> None:
+    world = World()
+    for node_id, role in ((1, Role.PEER), (2, Role.CLIENT)):
+        dialler, _, stream = world.call(node_id, role=role)
+        await stream.pump()
+        dialler._send(FrameKind.RAFT, bytes(1024 * 1024))
+        await stream.pump(100_000)
+    arrivals = [entry[1] for entry in world.node.told if entry[0] == "arrives"]
+    assert set(arrivals) == {1}
+    assert len(arrivals) > 1
 
 
 async def test_an_older_connection_that_finishes_its_handshake_late_does_not_replace_the_newer_one() -> None:
