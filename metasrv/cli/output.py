@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from metasrv.client.answers import WatchEvent
@@ -49,6 +49,26 @@ def status_lines(status: pb.ClusterStatus) -> Iterator[str]:
         if members:
             yield title
             yield from (f"  - {member}" for member in members)
+    yield from _learner_lines(status)
+
+
+def _learner_lines(status: pb.ClusterStatus) -> Iterator[str]:
+    """Own: learners that never caught up, and how to remove them; a node that does not lead knows only their age."""
+    waiting = [learner for learner in status.learners if learner.HasField("caught_up") and not learner.caught_up]
+    if waiting:
+        yield "WaitingLearners:"
+        for learner in waiting:
+            remedy = f"metasrv --leave-id {learner.id} --leave-via {status.endpoint}"
+            yield f"  - [{learner.id}] {_learns_for(learner)} and never caught up; to remove it: {remedy}"
+    unknown = [learner for learner in status.learners if not learner.HasField("caught_up")]
+    if unknown:
+        yield "Learners:"
+        for learner in unknown:
+            yield f"  - [{learner.id}] {_learns_for(learner)}; ask the leader whether it has caught up"
+
+
+def _learns_for(learner: pb.LearnerStatus) -> str:
+    return f"learns for {timedelta(seconds=learner.learner_for_ms // 1000)}"
 
 
 def _raft_log_lines(log: pb.RaftLogStatus) -> Iterator[str]:

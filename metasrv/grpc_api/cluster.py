@@ -64,6 +64,7 @@ def cluster_status(status: RaftStatus, binary_version: str) -> pb.ClusterStatus:
         last_seq=status.last_seq,
         snapshot_key_count=status.snapshot.key_count + status.snapshot.expire_count,
         raft_log_status=_raft_log_status(status.raft_log),
+        learners=_learners(status),
     )
 
 
@@ -79,6 +80,15 @@ def _text_or_none(value: object | None) -> str | None:
 def _replication(status: RaftStatus) -> dict[int, str]:
     positions = status.replication or {}
     return {node_id: str(log_id) for node_id, log_id in positions.items() if log_id is not None}
+
+
+def _learners(status: RaftStatus) -> list[pb.LearnerStatus]:
+    """All learners but this node itself."""
+    return [
+        pb.LearnerStatus(id=peer.node_id, learner_for_ms=peer.learner_for_ms, caught_up=peer.caught_up)
+        for peer in status.peers
+        if peer.learner_for_ms is not None
+    ]
 
 
 def _raft_log_status(log: RaftLogStatus) -> pb.RaftLogStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,11 @@ def leave(
         command += ["--leave-via", address]
     given = {**os.environ, **environment}
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=given)
+
+
+def metactl_status(cluster: ProcessCluster, node_id: int) -> str:
+    command = [sys.executable, "-m", "metasrv.cli.ctl", "status", "--grpc-api-address", str(cluster.nodes[node_id].grpc)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def names(nodes: list[dict[str, object]]) -> list[str]:
@@ -75,6 +81,16 @@ async def test_a_joiner_that_nobody_reaches_holds_up_nobody_and_is_seen_and_remo
     await cluster.wait_for_statuses(is_waiting, "the leader to show a learner that never caught up, and its age")
     _, metrics = await cluster.admin(leader, "/v1/metrics")
     assert f'metasrv_raft_learner_waiting_seconds{{id="{lost}"}}' in metrics
+    shown = metactl_status(cluster, leader)
+    assert "WaitingLearners:" in shown
+    assert re.search(
+        rf"  - \[{lost}\] learns for 0:0\d:\d\d and never caught up; to remove it: "
+        rf"metasrv --leave-id {lost} --leave-via {re.escape(via)}$",
+        shown,
+        re.MULTILINE,
+    )
+    follower = next(node_id for node_id in (1, 2, 3) if node_id != leader)
+    assert f"  - [{lost}] learns for 0:0" in metactl_status(cluster, follower).partition("\nLearners:\n")[2]
 
     other = cluster.add_node(join=[via])
     cluster.start(other)
@@ -91,6 +107,7 @@ async def test_a_joiner_that_nobody_reaches_holds_up_nobody_and_is_seen_and_remo
     assert all(status["non_voters"] == [] for status in statuses.values())
     _, metrics = await cluster.admin(leader, "/v1/metrics")
     assert "metasrv_raft_learner_waiting_seconds{" not in metrics
+    assert "Learners:" not in metactl_status(cluster, leader)
 
 
 async def test_a_voter_does_not_start_as_a_learner_and_becomes_one_as_it_is_told(cluster: ProcessCluster) -> None:

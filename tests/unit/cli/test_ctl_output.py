@@ -92,6 +92,26 @@ def test_status_without_what_may_be_missing() -> None:
     ]
 
 
+def test_learners_that_never_caught_up_are_shown_with_age_and_remedy() -> None:
+    learners = [
+        pb.LearnerStatus(id=4, learner_for_ms=723_999, caught_up=False),
+        pb.LearnerStatus(id=5, learner_for_ms=60_000, caught_up=True),
+    ]
+    lines = list(output.status_lines(pb.ClusterStatus(id=1, endpoint="h:28103", is_leader=True, learners=learners)))
+    assert lines[-2:] == [
+        "WaitingLearners:",
+        "  - [4] learns for 0:12:03 and never caught up; to remove it: metasrv --leave-id 4 --leave-via h:28103",
+    ]
+
+
+def test_a_node_that_does_not_lead_shows_the_age_of_learners_only() -> None:
+    status = pb.ClusterStatus(id=2, endpoint="h:28103", learners=[pb.LearnerStatus(id=4, learner_for_ms=90_061_000)])
+    assert list(output.status_lines(status))[-2:] == [
+        "Learners:",
+        "  - [4] learns for 1 day, 1:01:01; ask the leader whether it has caught up",
+    ]
+
+
 def test_records() -> None:
     record = SeqV(2, b"text", KVMeta(None, 9))
     assert output.record_json(None) == "null"

@@ -16,6 +16,7 @@ from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model import errors
 from metasrv.model.commands import ErrorReply
 from metasrv.model.limits import GRPC_READERS_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
+from metasrv.model.types import PeerProgress
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.versions import MIN_CLIENT_VERSION, SERVER_VERSION
@@ -467,6 +468,25 @@ async def test_cluster_status_texts(bench: MethodBench) -> None:
     assert not status.HasField("purged")
     assert status.raft_log_size == status.raft_log_status.wal_total_size == 3
     assert status.snapshot_key_count == 12
+    assert not status.learners
+
+
+async def test_cluster_status_names_learners_with_their_age(bench: MethodBench) -> None:
+    peers = (
+        PeerProgress(2, None, 12, True),
+        PeerProgress(3, None, None, False, learner_for_ms=5_000, caught_up=False),
+        PeerProgress(4, None, None, False, learner_for_ms=7_000),
+    )
+    bench.consensus.change(peers=peers)
+    status = pb.ClusterStatus.FromString((await bench.call(m.GET_CLUSTER_STATUS, pb.Empty())).sent[-1])
+    waiting, unknown = status.learners
+    assert (waiting.id, waiting.learner_for_ms, waiting.HasField("caught_up"), waiting.caught_up) == (
+        3,
+        5_000,
+        True,
+        False,
+    )
+    assert (unknown.id, unknown.learner_for_ms, unknown.HasField("caught_up")) == (4, 7_000, False)
 
 
 # ----------------------------------------------------------------------------- any bytes

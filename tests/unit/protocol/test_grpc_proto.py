@@ -128,6 +128,12 @@ TABLES = {
         "17 last_seq uint64",
         "18 snapshot_key_count uint64",
         "19 raft_log_status RaftLogStatus",
+        "1001 learners LearnerStatus*",
+    ],
+    "LearnerStatus": [
+        "1 id uint64",
+        "2 learner_for_ms uint64",
+        "3 caught_up bool?",
     ],
     "RaftLogStatus": [
         "1 cache_items uint64",
