@@ -60,14 +60,15 @@ class ServerCall:
         "_initial_metadata",
         "_receiver",
         "_request",
-        "_request_ended",
         "_route",
         "_stream_id",
         "_task",
+        "_unsent_bytes",
         "_writes",
         "closed",
         "deadline",
         "held_bytes",
+        "request_ended",
         "request_ticks",
         "sender",
     )
@@ -81,7 +82,8 @@ class ServerCall:
         self._route = route
         self._initial_metadata: Metadata = ()
         self._receiver: Receiver | None = None
-        self._request_ended = False
+        self.request_ended = False
+        """Whether the client has sent all of its request."""
         self._headers_bytes = request.size_bytes if request.size_bytes > SMALL_SIZE_BYTES_MAX else 0
         self.held_bytes = 0
         """What the budget counts of the request: large headers, what arrived, and what the handler works on."""
@@ -89,6 +91,8 @@ class ServerCall:
         """Ticks of the server in which the request, a single message, was not complete."""
         self._task: asyncio.Task[None] | None = None
         self._writes = 0
+        self._unsent_bytes = request.content_length
+        """What is still to come of the request by its content-length, None without one."""
         self.deadline = deadline
         """On the event loop's clock."""
         self.closed = False
@@ -164,9 +168,13 @@ class ServerCall:
 
     def receive(self, data: bytes, ended: bool) -> None:
         """Take a piece of the request; `ended` with the last one. Raises Http2StreamError."""
-        if self._request_ended:
+        if self.request_ended:
             raise Http2StreamError(ErrorCode.STREAM_CLOSED)
-        self._request_ended = ended
+        self.request_ended = ended
+        if self._unsent_bytes is not None:
+            self._unsent_bytes -= len(data)
+            if self._unsent_bytes < 0 or (ended and self._unsent_bytes):
+                raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)  # RFC 9113 section 8.1.1
         receiver = self._receiver
         if (
             ended
@@ -230,7 +238,7 @@ class ServerCall:
     @property
     def awaits_request(self) -> bool:
         """Whether the request is a single message that has not arrived whole."""
-        return not self._request_ended and self._route.single_request and not self.closed
+        return not self.request_ended and self._route.single_request and not self.closed
 
     def end(self, code: StatusCode, text: str, metadata: Metadata = ()) -> None:
         """Send the status. When nothing was sent before, headers and status are one HEADERS frame."""
@@ -368,7 +376,7 @@ class ServerCall:
 
     def _sent(self) -> None:
         """Close the call: the response is sent. Tell a client that is still sending to stop (RFC 9113 section 8.1)."""
-        if not self.closed and not self._request_ended:
+        if not self.closed and not self.request_ended:
             self._connection.write(rst_stream(self._stream_id, ErrorCode.NO_ERROR))
         self._close()
 

@@ -82,6 +82,9 @@ class ControlledConnection(Protocol):
     def reset(self, stream_id: int, code: ErrorCode, /) -> None:
         """End a stream with a stream error."""
 
+    def client_ended(self, stream_id: int, /) -> None:
+        """The client has reset the stream."""
+
     def check_not_idle(self, stream_id: int, /) -> None:
         """Raise Http2ConnectionError for a stream that was never opened."""
 
