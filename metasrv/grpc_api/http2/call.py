@@ -10,16 +10,7 @@ import asyncio
 import logging
 from typing import Any, NoReturn
 
-from metasrv.grpc_api.http2.frames import (
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    HEADERS,
-    ErrorCode,
-    Http2StreamError,
-    pack_frame_header,
-    rst_stream,
-)
+from metasrv.grpc_api.http2.frames import ErrorCode, Http2StreamError, rst_stream
 from metasrv.grpc_api.http2.headers import (
     ENCODINGS,
     OK_TRAILERS,
@@ -38,9 +29,10 @@ from metasrv.grpc_api.http2.messages import (
     length_prefixed,
     message_prefix,
 )
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.receiving import Receiver, Requests
 from metasrv.grpc_api.http2.route import Route
-from metasrv.grpc_api.http2.sending import Sender
+from metasrv.grpc_api.http2.sending import TICK_SECONDS, Sender, reply_frames
 from metasrv.grpc_api.http2.status import CallAbortedError, CallEndedError, StatusCode
 
 logger = logging.getLogger(__name__)
@@ -113,6 +105,16 @@ class ServerCall:
     def done(self) -> bool:
         """Whether the call has its status, or its client is gone."""
         return self.closed
+
+    def standing(self) -> Standing:
+        return self._connection.standing
+
+    def prove(self) -> None:
+        if self._connection.standing is Standing.STRANGER:
+            self._connection.prove()
+
+    def stalled_seconds(self) -> float:
+        return self.sender.stalled_ticks * TICK_SECONDS if self.sender.waits else 0.0
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Set the metadata of the response's headers, before the first message; raises CallEndedError.
@@ -354,20 +356,7 @@ class ServerCall:
             return
         windows.connection_bytes -= size_bytes
         connection.data_frames += 1
-        stream_id = self._stream_id
-        connection.write(
-            b"".join(
-                (
-                    pack_frame_header(len(headers) << 8 | HEADERS, END_HEADERS, stream_id),
-                    headers,
-                    pack_frame_header(size_bytes << 8 | DATA, 0, stream_id),
-                    message_prefix(len(reply)),
-                    reply,
-                    pack_frame_header(len(OK_TRAILERS) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
-                    OK_TRAILERS,
-                )
-            )
-        )
+        connection.write(reply_frames(self._stream_id, headers, reply))
         self._sent()
 
     def _start(self) -> None:

@@ -25,7 +25,8 @@ from metasrv.grpc_api.http2.headers import (
 )
 from metasrv.grpc_api.http2.interfaces import ConnectionServer
 from metasrv.grpc_api.http2.messages import Compressed
-from metasrv.grpc_api.http2.peer_name import peer_name
+from metasrv.grpc_api.http2.peer_name import host_of, peer_name
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.receiving import STREAM_WINDOW_SIZE_BYTES
 from metasrv.grpc_api.http2.send_windows import SendWindows
 from metasrv.grpc_api.http2.sending import header_frames
@@ -71,6 +72,9 @@ class Connection(asyncio.Protocol):
         self.frame_size_bytes_max = f.PAYLOAD_SIZE_BYTES_MAX
         self.writing_paused = False
         self.peer = ""
+        self.host = ""
+        self.standing = Standing.STRANGER
+        self._is_near = False
         self.calls: dict[int, ServerCall] = {}
         self.silent_ticks = 0
         """Ticks of the server since anything was received."""
@@ -93,7 +97,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
-        self.peer = peer_name(transport.get_extra_info("peername"))
+        address = transport.get_extra_info("peername")
+        self.peer, self.host = peer_name(address), host_of(address)
+        self._is_near = self._server.is_near(self.host)
         if not self._server.admit(self):
             self.abort()
 
@@ -163,6 +169,9 @@ class Connection(asyncio.Protocol):
     def hold(self, size_bytes: int) -> None:
         self.held_bytes += size_bytes
         self.budget.used_bytes += size_bytes
+
+    def prove(self) -> None:
+        self.standing = Standing.MEMBER if self._is_near else Standing.CLIENT
 
     def make_room(self) -> bool:
         return self._server.make_room(self)
