@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
 from metasrv.grpc_api.http2.headers import Metadata
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.protocol.methods import CLUSTER_METADATA_KEY, READ_METADATA_KEY, STALE_READ
 
@@ -35,6 +36,15 @@ class Call(Protocol):
     def peer(self) -> str: ...
 
     def done(self) -> bool: ...
+
+    def standing(self) -> Standing:
+        """What the connection of this call has proved."""
+
+    def prove(self) -> None:
+        """A valid token was shown on the connection of this call."""
+
+    def stalled_seconds(self) -> float:
+        """How long the client has taken nothing of a response that waits, in steps of seconds; 0 when it takes some."""
 
 
 class Sink(Protocol):
@@ -97,3 +107,8 @@ def client_address(peer: str) -> str:
     if kind not in ("ipv4", "ipv6"):
         return peer
     return address.replace("%5B", "[").replace("%5D", "]")
+
+
+def client_host(peer: str) -> str:
+    """The caller's IP address, without the port, from the same text."""
+    return client_address(peer).rpartition(":")[0].strip("[]")

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from metasrv.grpc_api.calls import Call, Stream
 from metasrv.grpc_api.failures import failure_of
 from metasrv.grpc_api.handshake import Authenticator
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
@@ -197,6 +198,9 @@ class Dispatcher:
             raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
         if method.token or (self._tokens_for_all and method is not HANDSHAKE):
             await self._authenticator.check(call)
+            call.prove()
+        elif method is not HANDSHAKE and call.standing() is Standing.STRANGER and self._authenticator.knows(call):
+            call.prove()
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:
         """End the call with the status of `error`, unless the client is gone."""

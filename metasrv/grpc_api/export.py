@@ -47,7 +47,7 @@ class ExportMethods:
 
     async def _export(self, chunk_lines: int, stream: Stream) -> None:
         node_id = self._consensus.status().node_id
-        async with self._readers.open() as reader:
+        async with self._readers.open(stream.call) as reader:
             await stream.start(cluster_metadata(self._machine.cluster_id))
             async for page in reader.iterate(export_messages(reader.view, node_id, chunk_lines), patient=True):
                 await reader.deliver(stream, page)
@@ -62,7 +62,7 @@ class ExportMethods:
             return
         depth = request.depth if request.HasField("depth") else None
         try:
-            async with self._readers.open_snapshot(path) as reader:
+            async with self._readers.open_snapshot(path, stream.call) as reader:
                 async for page in reader.iterate(_layout_messages(reader.view, depth), patient=True):
                     await reader.deliver(stream, page)
         except (DataDamagedError, StorageError) as error:

@@ -65,6 +65,17 @@ class Authenticator:
         except TokenError as error:
             raise StatusError(StatusCode.UNAUTHENTICATED, f"token verify failed: {error}") from error
 
+    def knows(self, call: Call) -> bool:
+        """Whether the call carries a valid token, where none is needed."""
+        token, signer = metadata_value(call, TOKEN_METADATA_KEY), self._signer()
+        if type(token) is not bytes or signer is None:
+            return False
+        try:
+            signer.verify(token, self._context.clock.wall_ms() // 1000)
+        except TokenError:
+            return False
+        return True
+
     def _signer(self) -> TokenSigner | None:
         if self._known_signer is None:
             secret = self._context.machine.secret(SECRET_NAME)

@@ -141,7 +141,7 @@ class KvMethods:
             for key, record in zip(keys, records, strict=True):
                 await stream.send(stream_item(key, record))
             return len(keys)
-        async with self._readers.open() as reader:
+        async with self._readers.open(stream.call) as reader:
             async for page in reader.iterate(_key_pages(reader.view, keys, now_ms)):
                 await reader.deliver(stream, page)
         return len(keys)
@@ -174,7 +174,7 @@ class KvMethods:
                     await stream.send(stream_item(key, record))
                     sent += 1
                 return
-            async with self._readers.open() as reader:
+            async with self._readers.open(stream.call) as reader:
                 async for page in reader.iterate(_list_pages(reader.view, prefix, limit, now_ms)):
                     await reader.deliver(stream, page)
                     sent += len(page)

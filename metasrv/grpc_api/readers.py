@@ -12,13 +12,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
-from metasrv.grpc_api.calls import Stream
+from metasrv.grpc_api.calls import Call, Stream
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
-from metasrv.model.errors import OverloadedError
-from metasrv.model.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READERS_MAX
+from metasrv.grpc_api.shares import Holder, Shares, holder_of
+from metasrv.model.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READ_STALLED_SECONDS_MAX, GRPC_READERS_MAX
 from metasrv.process.operating_system import show_thread_name
 from metasrv.state.machine import StateMachine
 from metasrv.state.reader import StateReader
@@ -43,21 +43,54 @@ class Readers:
     def __init__(self, machine: StateMachine) -> None:
         self._machine = machine
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc-reader", initializer=show_thread_name)
-        self.open_count = 0
+        self._shares = Shares("large reads")
+        self._open: dict[PinnedReader[Any], Holder] = {}
+        """The readers that have a place, the oldest first, and whose share it is."""
 
-    def open(self) -> PinnedReader[StateReader]:
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    def open(self, call: Call) -> PinnedReader[StateReader]:
         """Pin the state of this instant; raises OverloadedError at the limit."""
-        self._refuse_at_limit()
-        return PinnedReader(self, self._pool, self._machine, self._machine.open_reader())
+        holder = self._take_place(call)
+        return self._opened(holder, call, self._machine.open_reader)
 
-    def open_snapshot(self, path: str) -> PinnedReader[SnapshotKeys]:
+    def open_snapshot(self, path: str, call: Call) -> PinnedReader[SnapshotKeys]:
         """The keys of a snapshot file; raises OverloadedError at the limit."""
-        self._refuse_at_limit()
-        return PinnedReader(self, self._pool, self._machine, SnapshotKeys(path))
+        holder = self._take_place(call)
+        return self._opened(holder, call, lambda: SnapshotKeys(path))
 
-    def _refuse_at_limit(self) -> None:
-        if self.open_count >= GRPC_READERS_MAX:
-            raise OverloadedError(f"this node already serves {GRPC_READERS_MAX} large reads, the limit")
+    def _take_place(self, call: Call) -> Holder:
+        holder = holder_of(call)
+        if self._shares.refusal(holder, GRPC_READERS_MAX) is not None:
+            self._end_a_stalled_one(holder)
+        self._shares.take(holder, GRPC_READERS_MAX)
+        return holder
+
+    def _end_a_stalled_one(self, holder: Holder) -> None:
+        """Let the read that was taken least of give its place back, one of the same share if there is one."""
+        stalled = [reader for reader in self._open if reader.stalled_seconds >= GRPC_READ_STALLED_SECONDS_MAX]
+        own = [reader for reader in stalled if self._open[reader] == holder]
+        if own or stalled:
+            longest = max(own or stalled, key=lambda reader: reader.stalled_seconds)
+            longest.displace()
+            self.give_back(longest)
+
+    def _opened(self, holder: Holder, call: Call, view: Callable[[], View]) -> PinnedReader[View]:
+        try:
+            reader = PinnedReader(self, self._pool, self._machine, view(), call)
+        except BaseException:
+            self._shares.give_back(holder)
+            raise
+        self._open[reader] = holder
+        return reader
+
+    def give_back(self, reader: PinnedReader[Any]) -> None:
+        """Free the place of a read that has ended; does nothing for one that gave it back before."""
+        holder = self._open.pop(reader, None)
+        if holder is not None:
+            self._shares.give_back(holder)
 
     def close(self) -> None:
         """Wait for reads under way; new ones raise RuntimeError."""
@@ -67,13 +100,27 @@ class Readers:
 class PinnedReader(Generic[View]):
     """One view, as an async context manager; a single task uses it."""
 
-    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, machine: StateMachine, view: View) -> None:
+    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, machine: StateMachine, view: View, call: Call) -> None:
         self.view: View = view
         self._machine = machine
         self._readers = readers
         self._pool = pool
         self._under_way: Future[object] | None = None
-        readers.open_count += 1
+        self._call = call
+        self._delivery: asyncio.Timeout | None = None
+        """The time that the client has for a page, while one is sent."""
+        self._is_displaced = False
+
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the client has taken nothing of what waits for it."""
+        return self._call.stalled_seconds()
+
+    def displace(self) -> None:
+        """End this read, whose client takes nothing, for another one."""
+        self._is_displaced = True
+        if self._delivery is not None:
+            self._delivery.reschedule(asyncio.get_running_loop().time())
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,7 +128,7 @@ class PinnedReader(Generic[View]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._readers.open_count -= 1
+        self._readers.give_back(self)
         # A cancelled call may leave a read running in its thread: the view is closed behind it.
         self._pool.submit(_close_after, self.view, self._under_way)
 
@@ -113,14 +160,22 @@ class PinnedReader(Generic[View]):
     async def deliver(self, stream: Stream, messages: Sequence[bytes]) -> None:
         """Send a page; raises StatusError when the client does not take it in time."""
         try:
-            async with asyncio.timeout(GRPC_PAGE_SECONDS_MAX):
+            async with asyncio.timeout(GRPC_PAGE_SECONDS_MAX) as self._delivery:
                 for message in messages:
                     await stream.send(message)
         except TimeoutError as error:
+            if self._is_displaced:
+                raise StatusError(
+                    StatusCode.RESOURCE_EXHAUSTED,
+                    f"the client took nothing for {GRPC_READ_STALLED_SECONDS_MAX} seconds, and another large read needed"
+                    " the place; read again",
+                ) from error
             raise StatusError(
                 StatusCode.ABORTED,
                 f"the client took none of a page of answers for {GRPC_PAGE_SECONDS_MAX} seconds; read again",
             ) from error
+        finally:
+            self._delivery = None
 
 
 def _close_after(view: StateReader | SnapshotKeys, under_way: Future[object] | None) -> None:

@@ -78,6 +78,7 @@ class GrpcService:
             held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
             refusal_metadata=NOT_DONE_METADATA,
             connections_max=client_connections_max(descriptor_limit()),
+            is_member=self._is_member,
             thread_began=show_thread_name,
         )
         sockets = await open_sockets(endpoint)
@@ -126,6 +127,10 @@ class GrpcService:
             if not self._context.copies.serves:
                 self._dispatcher.drop_streams()
             await asyncio.sleep(HEALTH_SECONDS)
+
+    def _is_member(self, host: str) -> bool:
+        """Whether a member is registered at this IP address; names are not resolved."""
+        return any(node.endpoint.addr == host for node in self._context.consensus.status().nodes.values())
 
     def _serves(self) -> bool:
         """Whether this node knows a leader and takes requests."""

@@ -10,6 +10,8 @@ from metasrv.grpc_api.calls import Stream, cluster_metadata
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.replies import record_out
+from metasrv.grpc_api.shares import Shares, holder_of
+from metasrv.model.limits import WATCHERS_MAX
 from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.validate import validate_key
@@ -28,6 +30,7 @@ class WatchMethod:
         self._machine = context.machine
         self._watches = context.machine.watches
         self._metrics = context.metrics
+        self._shares = Shares("watch streams")
 
     async def watch(self, request: pb.WatchRequest, stream: Stream) -> None:
         """Serve changes until the client leaves, falls too far behind, or the node stops."""
@@ -37,7 +40,13 @@ class WatchMethod:
             validate_key(key_end, "the end of the range")
         # An unknown number reads as the enum's default, as everywhere in proto3.
         kind = _FILTERS.get(request.filter_type, WatchFilter.ALL)
-        watcher = self._watches.subscribe(request.key, key_end, kind, request.initial_flush)
+        holder = holder_of(stream.call)
+        self._shares.take(holder, WATCHERS_MAX)
+        try:
+            watcher = self._watches.subscribe(request.key, key_end, kind, request.initial_flush)
+        except BaseException:
+            self._shares.give_back(holder)
+            raise
         try:
             # Now, not with the first change: a client's call returns when it sees the initial metadata.
             await stream.start(cluster_metadata(self._machine.cluster_id))
@@ -54,6 +63,7 @@ class WatchMethod:
             ) from error
         finally:
             watcher.close()
+            self._shares.give_back(holder)
 
     async def _send(self, items: list[WatchItem], stream: Stream) -> None:
         initialization = 0

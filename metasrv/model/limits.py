@@ -117,6 +117,8 @@ GRPC_HELD_SIZE_BYTES_MAX = 512 * MIB
 """Requests of all clients that have not arrived whole, and answers that wait until a client takes them."""
 GRPC_READERS_MAX = 16
 """Large reads (long lists, exports) that one node serves at the same time; each pins the state of its instant."""
+GRPC_READ_STALLED_SECONDS_MAX = 10
+"""A large read whose client takes nothing for this time gives its place back when another one needs it."""
 GRPC_PAGE_SECONDS_MAX = 60
 """A client of a large read that takes longer for one page is cut off."""
 GRPC_GET_MANY_SECONDS_MAX = 60

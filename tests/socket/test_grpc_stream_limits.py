@@ -44,18 +44,31 @@ async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
 
 
 async def test_watchers(raw: tuple[RunningNode, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers of an address get a quarter, clients of it with a token a half."""
     node, stub = raw
-    monkeypatch.setattr("metasrv.state.watch.WATCHERS_MAX", 3)
-    calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(3)]
-    for call in calls:
+    monkeypatch.setattr("metasrv.grpc_api.watch.WATCHERS_MAX", 12)
+    token = await token_from(stub)
+    watching: list[Any] = []
+
+    async def watch(metadata: tuple[tuple[str, bytes], ...] = ()) -> Any:
+        call = stub.Watch(pb.WatchRequest(key="k"), metadata=metadata)
         await call.initial_metadata()
-    refused_call = stub.Watch(pb.WatchRequest(key="k"))
-    assert await status_of(refused_call) == (EXHAUSTED, "this node already serves 3 watch streams, the limit")
-    calls.pop().cancel()
-    await until(lambda: node.context.machine.watches.count == 2)
-    again = stub.Watch(pb.WatchRequest(key="k"))
-    await again.initial_metadata()
-    assert node.context.machine.watches.count == 3
+        watching.append(call)
+        return call
+
+    for _ in range(3):
+        await watch()
+    code, text = await status_of(await watch())
+    assert (code, text.split(";")[0]) == (EXHAUSTED, "the address 127.0.0.1 already has 3 watch streams, its share of 12")
+    for _ in range(6):
+        await watch((("auth-token-bin", token),))
+    code, text = await status_of(await watch())
+    assert (code, text) == (EXHAUSTED, "the address 127.0.0.1 already has 6 watch streams, its share of 12")
+    assert node.context.machine.watches.count == 9
+    watching[-2].cancel()
+    await until(lambda: node.context.machine.watches.count == 8)
+    await watch()
+    assert node.context.machine.watches.count == 9
 
 
 async def test_streams_of_one_connection(raw: tuple[RunningNode, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from google.protobuf.message import Message
 
 from metasrv.config.model import Config
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.service import GrpcService
 from metasrv.model.types import LogId, RaftLogStatus, SnapshotStatus
@@ -58,6 +59,9 @@ class FakeCall:
         self._metadata = tuple(metadata)
         self._remaining = remaining
         self.sent: list[bytes] = []
+        self.host = "127.0.0.1"
+        self.proved = Standing.STRANGER
+        self.stalled = 0.0
         self.initial: dict[str, str | bytes] | None = None
 
     async def write(self, message: bytes) -> None:
@@ -80,7 +84,16 @@ class FakeCall:
         return self._remaining
 
     def peer(self) -> str:
-        return "ipv4:127.0.0.1:5555"
+        return f"ipv4:{self.host}:5555"
+
+    def standing(self) -> Standing:
+        return self.proved
+
+    def prove(self) -> None:
+        self.proved = Standing.CLIENT
+
+    def stalled_seconds(self) -> float:
+        return self.stalled
 
     def done(self) -> bool:
         return False

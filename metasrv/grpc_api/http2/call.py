@@ -10,16 +10,7 @@ import asyncio
 import logging
 from typing import Any, NoReturn
 
-from metasrv.grpc_api.http2.frames import (
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    HEADERS,
-    ErrorCode,
-    Http2StreamError,
-    pack_frame_header,
-    rst_stream,
-)
+from metasrv.grpc_api.http2.frames import ErrorCode, Http2StreamError, rst_stream
 from metasrv.grpc_api.http2.headers import (
     ENCODINGS,
     OK_TRAILERS,
@@ -38,9 +29,10 @@ from metasrv.grpc_api.http2.messages import (
     length_prefixed,
     message_prefix,
 )
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.receiving import Receiver, Requests
 from metasrv.grpc_api.http2.route import Route
-from metasrv.grpc_api.http2.sending import Sender
+from metasrv.grpc_api.http2.sending import TICK_SECONDS, Sender, reply_frames
 from metasrv.grpc_api.http2.status import CallAbortedError, CallEndedError, StatusCode
 
 logger = logging.getLogger(__name__)
@@ -60,14 +52,15 @@ class ServerCall:
         "_initial_metadata",
         "_receiver",
         "_request",
-        "_request_ended",
         "_route",
         "_stream_id",
         "_task",
+        "_unsent_bytes",
         "_writes",
         "closed",
         "deadline",
         "held_bytes",
+        "request_ended",
         "request_ticks",
         "sender",
     )
@@ -81,7 +74,8 @@ class ServerCall:
         self._route = route
         self._initial_metadata: Metadata = ()
         self._receiver: Receiver | None = None
-        self._request_ended = False
+        self.request_ended = False
+        """Whether the client has sent all of its request."""
         self._headers_bytes = request.size_bytes if request.size_bytes > SMALL_SIZE_BYTES_MAX else 0
         self.held_bytes = 0
         """What the budget counts of the request: large headers, what arrived, and what the handler works on."""
@@ -89,6 +83,8 @@ class ServerCall:
         """Ticks of the server in which the request, a single message, was not complete."""
         self._task: asyncio.Task[None] | None = None
         self._writes = 0
+        self._unsent_bytes = request.content_length
+        """What is still to come of the request by its content-length, None without one."""
         self.deadline = deadline
         """On the event loop's clock."""
         self.closed = False
@@ -109,6 +105,16 @@ class ServerCall:
     def done(self) -> bool:
         """Whether the call has its status, or its client is gone."""
         return self.closed
+
+    def standing(self) -> Standing:
+        return self._connection.standing
+
+    def prove(self) -> None:
+        if self._connection.standing is Standing.STRANGER:
+            self._connection.prove()
+
+    def stalled_seconds(self) -> float:
+        return self.sender.stalled_ticks * TICK_SECONDS if self.sender.waits else 0.0
 
     async def send_initial_metadata(self, metadata: Metadata) -> None:
         """Set the metadata of the response's headers, before the first message; raises CallEndedError.
@@ -164,9 +170,13 @@ class ServerCall:
 
     def receive(self, data: bytes, ended: bool) -> None:
         """Take a piece of the request; `ended` with the last one. Raises Http2StreamError."""
-        if self._request_ended:
+        if self.request_ended:
             raise Http2StreamError(ErrorCode.STREAM_CLOSED)
-        self._request_ended = ended
+        self.request_ended = ended
+        if self._unsent_bytes is not None:
+            self._unsent_bytes -= len(data)
+            if self._unsent_bytes < 0 or (ended and self._unsent_bytes):
+                raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)  # RFC 9113 section 8.1.1
         receiver = self._receiver
         if (
             ended
@@ -230,7 +240,7 @@ class ServerCall:
     @property
     def awaits_request(self) -> bool:
         """Whether the request is a single message that has not arrived whole."""
-        return not self._request_ended and self._route.single_request and not self.closed
+        return not self.request_ended and self._route.single_request and not self.closed
 
     def end(self, code: StatusCode, text: str, metadata: Metadata = ()) -> None:
         """Send the status. When nothing was sent before, headers and status are one HEADERS frame."""
@@ -346,20 +356,7 @@ class ServerCall:
             return
         windows.connection_bytes -= size_bytes
         connection.data_frames += 1
-        stream_id = self._stream_id
-        connection.write(
-            b"".join(
-                (
-                    pack_frame_header(len(headers) << 8 | HEADERS, END_HEADERS, stream_id),
-                    headers,
-                    pack_frame_header(size_bytes << 8 | DATA, 0, stream_id),
-                    message_prefix(len(reply)),
-                    reply,
-                    pack_frame_header(len(OK_TRAILERS) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
-                    OK_TRAILERS,
-                )
-            )
-        )
+        connection.write(reply_frames(self._stream_id, headers, reply))
         self._sent()
 
     def _start(self) -> None:
@@ -368,7 +365,7 @@ class ServerCall:
 
     def _sent(self) -> None:
         """Close the call: the response is sent. Tell a client that is still sending to stop (RFC 9113 section 8.1)."""
-        if not self.closed and not self._request_ended:
+        if not self.closed and not self.request_ended:
             self._connection.write(rst_stream(self._stream_id, ErrorCode.NO_ERROR))
         self._close()
 

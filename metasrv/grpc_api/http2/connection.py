@@ -14,6 +14,7 @@ from typing import cast
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.call import ServerCall
 from metasrv.grpc_api.http2.control_frames import ControlFrames
+from metasrv.grpc_api.http2.field_rules import check_trailers
 from metasrv.grpc_api.http2.frame_reader import FrameReader, NotHttp2Error
 from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
 from metasrv.grpc_api.http2.headers import (
@@ -24,11 +25,13 @@ from metasrv.grpc_api.http2.headers import (
 )
 from metasrv.grpc_api.http2.interfaces import ConnectionServer
 from metasrv.grpc_api.http2.messages import Compressed
-from metasrv.grpc_api.http2.peer_name import peer_name
+from metasrv.grpc_api.http2.peer_name import host_of, peer_name
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.receiving import STREAM_WINDOW_SIZE_BYTES
 from metasrv.grpc_api.http2.send_windows import SendWindows
 from metasrv.grpc_api.http2.sending import header_frames
 from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.grpc_api.http2.stream_history import StreamHistory
 from metasrv.grpc_api.http2.turns import Share
 
 logger = logging.getLogger(__name__)
@@ -69,6 +72,9 @@ class Connection(asyncio.Protocol):
         self.frame_size_bytes_max = f.PAYLOAD_SIZE_BYTES_MAX
         self.writing_paused = False
         self.peer = ""
+        self.host = ""
+        self.standing = Standing.STRANGER
+        self._is_near = False
         self.calls: dict[int, ServerCall] = {}
         self.silent_ticks = 0
         """Ticks of the server since anything was received."""
@@ -77,7 +83,7 @@ class Connection(asyncio.Protocol):
         self._turns = server.turns
         self._reader = FrameReader(server.turns, self)
         self._reading_paused = False
-        self._last_stream_id = 0
+        self._history = StreamHistory()
         self._going_away = False
         self._received_bytes = 0
         """DATA received, and not yet given back to the connection's window with WINDOW_UPDATE."""
@@ -91,7 +97,9 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
-        self.peer = peer_name(transport.get_extra_info("peername"))
+        address = transport.get_extra_info("peername")
+        self.peer, self.host = peer_name(address), host_of(address)
+        self._is_near = self._server.is_near(self.host)
         if not self._server.admit(self):
             self.abort()
 
@@ -162,6 +170,9 @@ class Connection(asyncio.Protocol):
         self.held_bytes += size_bytes
         self.budget.used_bytes += size_bytes
 
+    def prove(self) -> None:
+        self.standing = Standing.MEMBER if self._is_near else Standing.CLIENT
+
     def make_room(self) -> bool:
         return self._server.make_room(self)
 
@@ -178,6 +189,8 @@ class Connection(asyncio.Protocol):
 
     def forget(self, stream_id: int) -> None:
         call = self.calls.pop(stream_id)
+        if not call.request_ended:
+            self._history.cut(stream_id)
         if call.deadline is not None:
             self._server.deadlines.remove(call)
         self._server.call_ended()
@@ -204,7 +217,7 @@ class Connection(asyncio.Protocol):
     def go_away(self) -> None:
         if not self._going_away:
             self._going_away = True
-            self.write(f.goaway(self._last_stream_id, ErrorCode.NO_ERROR, "this node is stopping"))
+            self.write(f.goaway(self._history.last_id, ErrorCode.NO_ERROR, "this node is stopping"))
 
     def cut_calls(self, code: StatusCode, text: str) -> None:
         for call in tuple(self.calls.values()):
@@ -237,7 +250,7 @@ class Connection(asyncio.Protocol):
         if isinstance(error, Http2ConnectionError):
             logger.warning("a gRPC client at %s is cut off: %s", self.peer, error)
             self._going_away = True
-            self.write(f.goaway(self._last_stream_id, error.code, str(error)))
+            self.write(f.goaway(self._history.last_id, error.code, str(error)))
         elif isinstance(error, NotHttp2Error) and error.http1:
             self.write(HTTP1_ANSWER)
         self.close()
@@ -263,7 +276,9 @@ class Connection(asyncio.Protocol):
             self._control.count()
         call = self.calls.get(stream_id)
         if call is None:
-            self.check_not_idle(stream_id)  # it was sent before the client knew that the call had ended
+            self.check_not_idle(stream_id)
+            if stream_id <= self._history.last_id:
+                self._history.check_request_frame(stream_id, opens=False, ended=bool(flags & f.END_STREAM))
             return
         content = payload
         if flags & f.PADDED:
@@ -277,7 +292,7 @@ class Connection(asyncio.Protocol):
 
     def _on_headers(self, flags: int, stream_id: int, block: bytes) -> None:
         ended = bool(flags & f.END_STREAM)
-        if stream_id <= self._last_stream_id:
+        if stream_id <= self._history.last_id:
             self._on_trailers(stream_id, ended, block)
             return
         if not stream_id & 1:
@@ -288,25 +303,33 @@ class Connection(asyncio.Protocol):
                 self._control.count(request.field_count // FIELDS_PER_CONTROL_FRAME)
             if self._going_away:
                 return  # above the last stream that GOAWAY named: the client knows that nothing was done
-            self._last_stream_id = stream_id
+            self._history.open(stream_id)
             if len(self.calls) >= self._server.streams_max:
                 self.reset(stream_id, ErrorCode.REFUSED_STREAM)
                 return
             self._open(stream_id, request, ended)
         except Http2StreamError as problem:
-            self._last_stream_id = stream_id
+            if self._going_away:
+                return
+            if stream_id > self._history.last_id:
+                self._history.open(stream_id)
             self.reset(stream_id, problem.code)
+            if ended:
+                self._history.client_ended(stream_id)
 
     def _on_trailers(self, stream_id: int, ended: bool, block: bytes) -> None:
         """End the request: a second HEADERS frame on a stream must be its trailers. gRPC clients send none."""
         self.check_not_idle(stream_id)
-        self._decoder.decode_any(block)
+        fields = self._decoder.decode_any(block)
         call = self.calls.get(stream_id)
         if call is None:
+            self._history.check_request_frame(stream_id, opens=True, ended=ended)
             return
         try:
-            if not ended:
-                raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
+            if not call.request_ended:
+                check_trailers(fields)
+                if not ended:
+                    raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
             call.receive(b"", True)
         except Http2StreamError as problem:
             self.reset(stream_id, problem.code)
@@ -318,6 +341,7 @@ class Connection(asyncio.Protocol):
             self.write(header_frames(stream_id, block, f.END_STREAM, self.frame_size_bytes_max))
             if not ended:
                 self.write(f.rst_stream(stream_id, ErrorCode.NO_ERROR))
+                self._history.cut(stream_id)
             return
         seconds = request.timeout_seconds
         call = ServerCall(self, stream_id, request, route, None if seconds is None else self.loop.time() + seconds)
@@ -328,6 +352,8 @@ class Connection(asyncio.Protocol):
         call.begin()
         if ended and not call.closed:
             call.receive(b"", True)
+        elif ended:
+            self._history.client_ended(stream_id)
 
     # ------------------------------------------------------------------------- helpers
 
@@ -338,11 +364,15 @@ class Connection(asyncio.Protocol):
         call = self.calls.get(stream_id)
         if call is not None:
             call.close()
+        self._history.cut(stream_id)
+
+    def client_ended(self, stream_id: int) -> None:
+        self._history.client_ended(stream_id)
 
     def check_not_idle(self, stream_id: int) -> None:
         """Raise a connection error for a stream that was never opened (RFC 9113 section 5.1)."""
-        if not stream_id or (stream_id > self._last_stream_id and not self._going_away):
-            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"a frame on stream {stream_id}, which was never opened")
+        if not self._going_away or not stream_id:
+            self._history.check_not_idle(stream_id)
 
     def _count_unread(self, size_bytes: int) -> None:
         self.hold(size_bytes - self._unread_bytes)

@@ -56,6 +56,7 @@ class ControlFrames:
         call = self._connection.calls.get(stream_id)
         if call is not None:
             call.close()
+        self._connection.client_ended(stream_id)
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         connection = self._connection
@@ -63,6 +64,7 @@ class ControlFrames:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a SETTINGS frame on a stream")
         if flags & f.ACK:
             f.check_size("acknowledging SETTINGS", payload, 0)
+            self.count()
             return
         values = f.parse_settings(payload)
         cost = len(payload) // (f.SETTING_SIZE_BYTES * SETTINGS_PER_CONTROL_FRAME)
@@ -81,8 +83,8 @@ class ControlFrames:
         if stream_id:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a PING frame on a stream")
         f.check_size("PING", payload, 8)
+        self.count()
         if not flags & f.ACK:
-            self.count()
             self._connection.write(f.frame(f.PING, f.ACK, 0, payload))
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -109,7 +111,17 @@ class ControlFrames:
         del flags
         if not stream_id:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a PRIORITY frame on no stream")
-        f.check_size("PRIORITY", payload, 5)
+        f.check_size("PRIORITY", payload, f.PRIORITY_SIZE_BYTES)
+        f.check_priority(stream_id, payload)
+        self.count()
+
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """The client opens no more streams; those under way go on."""
+        del flags
+        if stream_id:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a GOAWAY frame on a stream")
+        if len(payload) < f.GOAWAY_SIZE_BYTES_MIN:
+            raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, f"a GOAWAY frame of {len(payload)} bytes")
         self.count()
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -122,5 +134,6 @@ _HANDLERS: dict[int, Any] = {
     f.SETTINGS: ControlFrames._on_settings,
     f.PUSH_PROMISE: ControlFrames._on_push_promise,
     f.PING: ControlFrames._on_ping,
+    f.GOAWAY: ControlFrames._on_goaway,
     f.WINDOW_UPDATE: ControlFrames._on_window_update,
 }

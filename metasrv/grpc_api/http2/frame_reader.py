@@ -122,7 +122,7 @@ class FrameReader:
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a header block that does not go on")
         if frame_type == f.HEADERS:
             if flags & (f.PADDED | f.HAS_PRIORITY):
-                payload = _without_priority(flags, f.without_padding(flags, payload))
+                payload = _field_block_fragment(flags, stream_id, payload)
             if not flags & f.END_HEADERS:
                 self._field_block = (stream_id, flags, [payload])
                 return
@@ -140,9 +140,14 @@ class FrameReader:
             self._sink.on_frame(f.HEADERS, first_flags, stream_id, b"".join(fragments))
 
 
-def _without_priority(flags: int, payload: bytes) -> bytes:
+def _field_block_fragment(flags: int, stream_id: int, payload: bytes) -> bytes:
+    """The payload of a HEADERS frame without padding and priority; raises Http2ConnectionError."""
+    content = f.without_padding(flags, payload)
     if not flags & f.HAS_PRIORITY:
-        return payload
-    if len(payload) < 5:
+        return content
+    if len(content) < f.PRIORITY_SIZE_BYTES:
+        if len(payload) > f.PRIORITY_SIZE_BYTES and flags & f.PADDED:
+            raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a HEADERS frame whose padding is too long")
         raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "a HEADERS frame without its priority")
-    return payload[5:]
+    f.check_priority(stream_id, content)
+    return content[f.PRIORITY_SIZE_BYTES :]

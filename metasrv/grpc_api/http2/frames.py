@@ -12,6 +12,8 @@ PAYLOAD_SIZE_BYTES_MAX = 16_384
 WINDOW_SIZE_BYTES_DEFAULT = 65_535
 WINDOW_SIZE_BYTES_MAX = 2**31 - 1
 STREAM_ID_MAX = 2**31 - 1
+PRIORITY_SIZE_BYTES = 5
+GOAWAY_SIZE_BYTES_MIN = 8
 
 DATA = 0x0
 HEADERS = 0x1
@@ -117,7 +119,9 @@ def without_padding(flags: int, payload: bytes) -> bytes:
     """The content of a DATA or HEADERS frame; raises Http2ConnectionError."""
     if not flags & PADDED:
         return payload
-    if not payload or payload[0] >= len(payload):
+    if not payload:
+        raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, "a padded frame without the length of its padding")
+    if payload[0] >= len(payload):
         raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a frame with more padding than payload")
     return payload[1 : len(payload) - payload[0]]
 
@@ -126,3 +130,12 @@ def check_size(name: str, payload: bytes, size_bytes: int) -> None:
     """Raise Http2ConnectionError for a frame whose payload has another size than its type prescribes."""
     if len(payload) != size_bytes:
         raise Http2ConnectionError(ErrorCode.FRAME_SIZE_ERROR, f"a {name} frame of {len(payload)} bytes")
+
+
+def check_priority(stream_id: int, priority: bytes) -> None:
+    """Raise Http2ConnectionError for a stream that depends on itself.
+
+    RFC 9113 leaves priorities out, RFC 7540 section 5.3.1 has the rule. The stream may be idle, so the connection ends.
+    """
+    if int.from_bytes(priority[:4], "big") & STREAM_ID_MAX == stream_id:
+        raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, f"stream {stream_id} depends on itself")

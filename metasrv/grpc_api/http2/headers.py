@@ -13,11 +13,20 @@ import re
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
-from hpack import Decoder, HPACKError
+from hpack import Decoder, HPACKError, InvalidTableSizeError
 from hpack.hpack import encode_integer
 from hpack.table import HeaderTable
 
-from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
+from metasrv.grpc_api.http2.field_rules import (
+    CONTENT_LENGTH,
+    REQUEST_PSEUDO_HEADERS,
+    check_name,
+    check_te,
+    check_values,
+    content_length,
+    malformed,
+)
+from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError
 from metasrv.grpc_api.http2.status import StatusCode
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -27,8 +36,11 @@ HEADER_LIST_SIZE_BYTES_MAX = 65_536
 """The headers of one request, decoded (RFC 9113 section 6.5.2). A request with more is refused."""
 DECODED_SIZE_BYTES_MAX = 160 * 1024
 """A block that is more than this decoded ends the connection."""
-FIELDS_MAX = 1_000
-"""So does one with more references to the table: each is a byte, and costs as much as a field that was written out."""
+FIELDS_MAX = 2_500
+"""So does one with more references to the table: each is a byte, and costs as much as a field that was written out.
+A request with fewer is refused by its size, and the connection goes on."""
+TABLE_SIZES_MAX = 2
+"""Changes of the table's size that one block may announce (RFC 7541 section 4.2)."""
 FIELD_OVERHEAD_SIZE_BYTES = 32
 """What a field counts beside its name and value (RFC 9113 section 6.5.2)."""
 REMEMBERED_BLOCKS_MAX = 256
@@ -38,7 +50,9 @@ STATUS_TEXT_CHARACTERS_MAX = 2000
 """Clients refuse headers of more than a few thousand bytes, and would then show no text at all."""
 ENCODINGS = ("identity", "deflate", "gzip")
 
-_NOT_METADATA = frozenset((b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding"))
+_NOT_METADATA = frozenset(
+    (b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", CONTENT_LENGTH)
+)
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _SECONDS_PER_UNIT = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -50,6 +64,8 @@ class Request(NamedTuple):
     metadata: Metadata
     timeout_seconds: float | None
     encoding: str
+    content_length: int | None
+    """Bytes of the request that the client announces, None when it does not."""
     field_count: int
     size_bytes: int
     """All names and values together."""
@@ -90,7 +106,7 @@ class RequestDecoder:
 
         Every block must be decoded, also one that nobody needs: it may change the table.
         """
-        self._table.references = 0
+        self._table.references = self._table.sizes = 0
         try:
             return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
         except (HPACKError, IndexError, ValueError) as error:
@@ -104,6 +120,7 @@ class _CountingTable(HeaderTable):
         super().__init__()
         self.changes = 0
         self.references = 0
+        self.sizes = 0
 
     def get_by_index(self, index: int) -> tuple[bytes, bytes]:
         self.references += 1
@@ -120,26 +137,42 @@ class _CountingTable(HeaderTable):
         self.changes += 1
         super()._shrink()
 
+    @property
+    def maxsize(self) -> int:
+        size_bytes: int = super().maxsize
+        return size_bytes
+
+    @maxsize.setter
+    def maxsize(self, size_bytes: int) -> None:
+        self.sizes += 1
+        if self.sizes > TABLE_SIZES_MAX:
+            raise InvalidTableSizeError("a block that changes the table's size more than twice")
+        HeaderTable.maxsize.fset(self, size_bytes)  # type: ignore[attr-defined]  # it is a property
+
 
 def _request(headers: list[tuple[bytes, bytes]]) -> Request:
     pseudo: dict[bytes, bytes] = {}
     special: dict[bytes, bytes] = {}
     metadata: list[tuple[str, str | bytes]] = []
     size_bytes = 0
+    check_values([value for _, value in headers])
     for name, value in headers:
         size_bytes += len(name) + len(value)
-        if name[:1] == b":":
-            if metadata or special or name in pseudo:
-                raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
-            pseudo[name] = value
-        elif name in _NOT_METADATA:
+        if name in _NOT_METADATA:
+            if name == CONTENT_LENGTH and special.get(name, value) != value:
+                raise malformed()
             special[name] = value
-        elif name != name.lower() or not name:
-            raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
+        elif name in REQUEST_PSEUDO_HEADERS:
+            if metadata or special or name in pseudo:
+                raise malformed()
+            pseudo[name] = value
         else:
+            check_name(name)
             metadata.extend(_metadata(name.decode("latin-1"), value))
     if b":method" not in pseudo or not pseudo.get(b":path") or b":scheme" not in pseudo:
-        raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
+        raise malformed()
+    check_te(special.get(b"te", b"trailers"))
+    length = special.get(CONTENT_LENGTH)
     http_status = 200
     if pseudo[b":method"] != b"POST":
         http_status = 405
@@ -152,6 +185,7 @@ def _request(headers: list[tuple[bytes, bytes]]) -> Request:
         tuple(metadata),
         timeout_seconds(special.get(b"grpc-timeout")),
         special.get(b"grpc-encoding", b"identity").decode("latin-1"),
+        None if length is None else content_length(length),
         len(headers),
         size_bytes,
         http_status,
@@ -179,7 +213,7 @@ def timeout_seconds(value: bytes | None) -> float | None:
         return None
     match = _TIMEOUT.fullmatch(value)
     if match is None:
-        raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)
+        raise malformed()
     return int(match[1]) * _SECONDS_PER_UNIT[match[2]]
 
 

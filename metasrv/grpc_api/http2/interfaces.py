@@ -15,6 +15,7 @@ from metasrv.grpc_api.http2.deadlines import Deadlines
 from metasrv.grpc_api.http2.frames import ErrorCode
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.messages import Compressed
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.send_windows import SendWindows, WaitingSender
 from metasrv.grpc_api.http2.status import StatusCode
@@ -28,6 +29,8 @@ class StreamConnection(Protocol):
     budget: Budget
     peer: str
     """The client's address as gRPC writes it."""
+    standing: Standing
+    """What the client has proved."""
     message_size_bytes_max: int
     refusal_metadata: Metadata
     """See `ConnectionServer`."""
@@ -50,6 +53,9 @@ class StreamConnection(Protocol):
 
     async def inflate(self, message: Compressed, /) -> bytes:
         """Decompress a message off the event loop; raises MessageError."""
+
+    def prove(self) -> None:
+        """The client has shown a valid token."""
 
     def forget(self, stream_id: int, /) -> None:
         """The call on this stream has ended."""
@@ -81,6 +87,9 @@ class ControlledConnection(Protocol):
 
     def reset(self, stream_id: int, code: ErrorCode, /) -> None:
         """End a stream with a stream error."""
+
+    def client_ended(self, stream_id: int, /) -> None:
+        """The client has reset the stream."""
 
     def check_not_idle(self, stream_id: int, /) -> None:
         """Raise Http2ConnectionError for a stream that was never opened."""
@@ -125,6 +134,9 @@ class ConnectionServer(Protocol):
     """Calls that one connection may have under way."""
     refusal_metadata: Metadata
     """Trailers of a call that the server refuses because the budget is exceeded, before its request is complete."""
+
+    def is_near(self, host: str, /) -> bool:
+        """Whether a client at this address runs on this machine or on a member's."""
 
     def admit(self, connection: ServedConnection, /) -> bool:
         """Whether there is room for a new connection."""

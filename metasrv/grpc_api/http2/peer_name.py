@@ -11,3 +11,16 @@ def peer_name(address: Any) -> str:
         return ""
     host, port = address[0], address[1]
     return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+
+
+def host_of(address: Any) -> str:
+    """The IP address alone; empty for anything else. An IPv4 address on an IPv6 socket counts as itself."""
+    if not isinstance(address, tuple) or len(address) < 2:
+        return ""
+    host: str = address[0]
+    return host.removeprefix("::ffff:") if "." in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a peer with this address runs on this machine."""
+    return host.startswith("127.") or host == "::1"

@@ -19,7 +19,12 @@ from metasrv.grpc_api.http2.frames import (
     frame,
     pack_frame_header,
 )
+from metasrv.grpc_api.http2.headers import OK_TRAILERS
 from metasrv.grpc_api.http2.interfaces import StreamConnection
+from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, message_prefix
+
+TICK_SECONDS = 5.0
+"""How often the server looks after every connection (`Connection.tick`)."""
 
 
 class Sender:
@@ -136,6 +141,21 @@ class Sender:
     def _wake(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
+
+
+def reply_frames(stream_id: int, headers: bytes, reply: bytes) -> bytes:
+    """A whole successful response with one message, in three frames."""
+    return b"".join(
+        (
+            pack_frame_header(len(headers) << 8 | HEADERS, END_HEADERS, stream_id),
+            headers,
+            pack_frame_header(len(reply) + PREFIX_SIZE_BYTES << 8 | DATA, 0, stream_id),
+            message_prefix(len(reply)),
+            reply,
+            pack_frame_header(len(OK_TRAILERS) << 8 | HEADERS, END_HEADERS | END_STREAM, stream_id),
+            OK_TRAILERS,
+        )
+    )
 
 
 def header_frames(stream_id: int, block: bytes, flags: int, frame_size_bytes_max: int) -> bytes:

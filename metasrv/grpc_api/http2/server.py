@@ -20,14 +20,14 @@ from metasrv.grpc_api.http2.deadlines import Deadlines
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.interfaces import ServedConnection
 from metasrv.grpc_api.http2.messages import Compressed, inflated
+from metasrv.grpc_api.http2.peer_name import is_loopback
 from metasrv.grpc_api.http2.route import Route
+from metasrv.grpc_api.http2.sending import TICK_SECONDS
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.http2.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-TICK_SECONDS = 5.0
-"""How often every connection is looked after (`Connection.tick`)."""
 CONNECTIONS_PER_STEP = 256
 """So many are looked after before the rest of the loop has its turn."""
 CLOSE_SECONDS = 0.5
@@ -59,11 +59,13 @@ class GrpcServer:
         connections_max: int,
         held_size_bytes_max: int,
         refusal_metadata: Metadata,
+        is_member: Callable[[str], bool] = lambda host: False,
         thread_began: Callable[[], None] | None = None,
     ) -> None:
         """`held_size_bytes_max` is the limit of the `Budget`; for the others see `interfaces.ConnectionServer`.
 
-        `thread_began` is called in the thread that decompresses, once it is needed.
+        `is_member` says whether a member of the cluster has this IP address. `thread_began` is called in the thread that
+        decompresses, once it is needed.
         """
         self.routes = routes
         self.message_size_bytes_max = message_size_bytes_max
@@ -76,6 +78,7 @@ class GrpcServer:
         self.deadlines = Deadlines(self.loop)
         self.connections: set[ServedConnection] = set()
         self._observer = observer
+        self._is_member = is_member
         self._refused = 0
         """Connections refused since the last tick."""
         self.inflater = ThreadPoolExecutor(1, "inflate", thread_began)
@@ -127,6 +130,9 @@ class GrpcServer:
         self.inflater.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------------- for connections
+
+    def is_near(self, host: str) -> bool:
+        return is_loopback(host) or self._is_member(host)
 
     def admit(self, connection: ServedConnection) -> bool:
         """Whether there is room for a new connection; a client whose connection is closed at once tries another node."""

@@ -81,7 +81,7 @@ async def test_calls_at_and_past_the_limit(tmp_path: Path, monkeypatch: pytest.M
 async def test_a_cancelled_read_closes_its_view_behind_the_thread(tmp_path: Path) -> None:
     context, _ = make_context(tmp_path)
     readers = Readers(context.machine)
-    reader = readers.open()
+    reader = readers.open(FakeCall())
     closed: list[bool] = []
     close = reader.view.close
     reader.view.close = lambda: (closed.append(True), close())[1]  # type: ignore[method-assign, func-returns-value]
@@ -121,7 +121,7 @@ async def test_an_export_rests_while_the_state_changes_and_only_then(
         rests.append(seconds)
 
     pages = []
-    async with readers.open() as reader:
+    async with readers.open(FakeCall()) as reader:
         async for page in reader.iterate(iter(range(5)), patient=patient):
             pages.append(page)
             if writing and page == 2:

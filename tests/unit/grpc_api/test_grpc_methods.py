@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model import errors
 from metasrv.model.commands import ErrorReply
@@ -20,7 +21,7 @@ from metasrv.model.types import PeerProgress
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.versions import MIN_CLIENT_VERSION, SERVER_VERSION
-from tests.support.grpc_bench import NODES, AbortedCall, MethodBench
+from tests.support.grpc_bench import NODES, AbortedCall, FakeCall, MethodBench
 
 Code = StatusCode
 
@@ -323,9 +324,14 @@ async def test_reads_wait_for_the_barrier_unless_they_may_be_stale(bench: Method
 
 
 async def test_large_reads_are_bounded_in_number(bench: MethodBench) -> None:
-    opened = [bench.service._readers.open() for _ in range(GRPC_READERS_MAX)]
+    opened = []
+    for number in range(GRPC_READERS_MAX):
+        call = FakeCall()
+        call.host, call.proved = f"10.0.0.{number}", Standing.MEMBER
+        opened.append(bench.service._readers.open(call))
     refused = await refusal(bench, m.EXPORT, pb.Empty())
     assert refused.code is Code.RESOURCE_EXHAUSTED
+    assert refused.details == f"this node already serves {GRPC_READERS_MAX} large reads, the limit"
     for reader in opened:
         await reader.__aexit__(None, None, None)
     assert (await bench.call(m.EXPORT, pb.Empty())).sent

@@ -293,7 +293,7 @@ async def test_an_export_does_not_rest_when_its_view_is_about_to_be_lost(
 
     await bench.put("k")
     bench.machine.views.hurry = hurry
-    reader = bench.service._readers.open()
+    reader = bench.service._readers.open(FakeCall())
     monkeypatch.setattr("metasrv.grpc_api.readers.asyncio.sleep", rest)
     async with reader:
         async for number in reader.iterate(iter((1, 2, 3)), patient=True):

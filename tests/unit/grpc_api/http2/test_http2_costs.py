@@ -10,8 +10,9 @@ import pytest
 from metasrv.grpc_api.http2 import connection as connection_module
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.frames import ErrorCode
-from metasrv.grpc_api.http2.headers import FIELDS_MAX, HEADER_LIST_SIZE_BYTES_MAX
+from metasrv.grpc_api.http2.headers import FIELD_OVERHEAD_SIZE_BYTES, FIELDS_MAX, HEADER_LIST_SIZE_BYTES_MAX
 from metasrv.grpc_api.http2.messages import MESSAGE_OVERHEAD_SIZE_BYTES, length_prefixed
+from metasrv.grpc_api.http2.sending import header_frames
 from metasrv.grpc_api.http2.status import StatusCode
 from tests.support.http2_bench import HEADERS, Bench, Peer, compressed, settle
 
@@ -163,6 +164,31 @@ async def test_requests_of_many_fields_cost_their_sender_many_frames() -> None:
             block = (head if not number else peer.encoder.encode([*HEADERS, ("a", "b")])) + b"\xbe" * 900
             peer.send(f.frame(f.HEADERS, f.END_HEADERS, 2 * number + 1, block))
     assert peer.goaway()[0] == ErrorCode.ENHANCE_YOUR_CALM
+
+
+SEVENTY_KB = 70_000
+COUNTED_BYTES = FIELD_OVERHEAD_SIZE_BYTES + 6
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        [("x", "~" * SEVENTY_KB)],
+        [("x", "~" * 3_500)] * 20,
+        [(f"x{number:04}", "~") for number in range(SEVENTY_KB // COUNTED_BYTES)],
+        [("x", "~~~~~")] * (SEVENTY_KB // COUNTED_BYTES),
+    ],
+    ids=["one field", "twenty fields", "small fields", "references"],
+)
+async def test_seventy_kilobytes_of_metadata_end_one_call_in_whatever_fields(metadata: list[tuple[str, str]]) -> None:
+    peer = Peer(Bench().server)
+    block = peer.encoder.encode([*HEADERS, *metadata], huffman=False)
+    peer.send(header_frames(1, block, f.END_STREAM, f.PAYLOAD_SIZE_BYTES_MAX))
+    headers = peer.headers()
+    assert (headers["grpc-status"], headers["x-refused"]) == (REFUSED, "nothing was done")
+    peer.request(3, length_prefixed(b"next"))
+    await settle()
+    assert peer.headers()["grpc-status"] == "0", "the connection goes on"
 
 
 @pytest.mark.parametrize("size_bytes", [HEADER_LIST_SIZE_BYTES_MAX, HEADER_LIST_SIZE_BYTES_MAX + 5_000])
