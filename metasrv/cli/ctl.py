@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from metasrv import __version__
-from metasrv.cli import ctl_admin, ctl_grpc
+from metasrv.cli import ctl_admin, ctl_grpc, ctl_users
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import MetasrvError
 
@@ -169,6 +169,8 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     feature = _add_admin_command(commands, "set-feature", ctl_admin.set_feature, "turn a feature on or off")
     feature.add_argument("--feature", required=True, metavar="NAME")
     feature.add_argument("--enable", required=True, choices=("true", "false"))
+    hashing = _add_command(commands, "hash-password", "print the hash of a password, for grpc_password")
+    hashing.set_defaults(command=ctl_users.hash_a_password)
     _add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
 
 

@@ -7,7 +7,6 @@ costs a dictionary look-up.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import AsyncIterator
 
@@ -15,11 +14,14 @@ from google.protobuf.message import DecodeError
 
 from metasrv.grpc_api.calls import Call, Stream, cluster_metadata, metadata_value, timeout_ms_of
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.guessing import Guesses
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.grpc_api.passwords import PasswordChecker
 from metasrv.grpc_api.tokens import SECRET_NAME, SECRET_SIZE_BYTES, TokenError, TokenSigner
 from metasrv.model.commands import SecretReply, SetClusterSecret
 from metasrv.model.errors import NoLeaderError
+from metasrv.model.limits import TOKEN_LIFETIME_SECONDS_MAX
 from metasrv.node.context import NodeContext
 from metasrv.protocol.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -42,7 +44,12 @@ class Authenticator:
         self._password = password
         self._min_client_version = min_client_version
         self._server_version = server_version
+        self._lifetime_seconds = TOKEN_LIFETIME_SECONDS_MAX
+        if password is not None:
+            self._lifetime_seconds = context.config.grpc_token_lifetime_seconds
         self._known_signer: TokenSigner | None = None
+        self._passwords = PasswordChecker()
+        self._guesses = Guesses(context.clock.monotonic)
 
     # ------------------------------------------------------------------------- tokens
 
@@ -69,7 +76,7 @@ class Authenticator:
         if self._known_signer is None:
             secret = self._context.machine.secret(SECRET_NAME)
             if secret is not None:
-                self._known_signer = TokenSigner(secret, self._password)
+                self._known_signer = TokenSigner(secret, self._password, self._lifetime_seconds)
         return self._known_signer
 
     # ------------------------------------------------------------------------- handshake
@@ -80,7 +87,7 @@ class Authenticator:
         if request is None:
             raise StatusError(StatusCode.INTERNAL, "Error request next is None")
         self._check_version(request.protocol_version)
-        self._check_user(request.payload)
+        await self._check_user(request.payload, stream.call.peer())
         signer = await self._signer_or_new(stream.call)
         token = signer.sign(USERNAME, self._context.clock.wall_ms() // 1000)
         address = self._context.config.grpc_api_advertise_address
@@ -99,7 +106,7 @@ class Authenticator:
                 f" < metasrv min-compatible({self._min_client_version})",
             )
 
-    def _check_user(self, payload: bytes) -> None:
+    async def _check_user(self, payload: bytes, peer: str) -> None:
         try:
             user = pb.BasicAuth.FromString(payload)
         except DecodeError as error:
@@ -108,8 +115,11 @@ class Authenticator:
             raise StatusError(StatusCode.UNAUTHENTICATED, f"Unknown user: {user.username}")
         if self._password is None:
             return
-        if not hmac.compare_digest(user.password.encode(), self._password.encode()):
+        self._guesses.check(peer, USERNAME)
+        if not await self._passwords.is_right(user.password, self._password):
+            self._guesses.wrong(peer, USERNAME)
             raise StatusError(StatusCode.UNAUTHENTICATED, f"Wrong password of user: {USERNAME}")
+        self._guesses.right(peer, USERNAME)
 
     async def _signer_or_new(self, call: Call) -> TokenSigner:
         signer = self._signer()
@@ -119,5 +129,5 @@ class Authenticator:
         reply = await self._context.consensus.propose(command, timeout_ms_of(call))
         if not isinstance(reply, SecretReply):
             raise NoLeaderError("the cluster has no key for tokens yet")
-        self._known_signer = TokenSigner(reply.secret, self._password)
+        self._known_signer = TokenSigner(reply.secret, self._password, self._lifetime_seconds)
         return self._known_signer

@@ -2,7 +2,7 @@
 
 docs/contract/grpc.md section b.5 has the rules. The signing key comes from a secret that the cluster replicates, so that
 a token of one node holds on the others and over restarts. With a password configured the key depends on it: changing the
-password ends all earlier tokens.
+password ends all earlier tokens. A token that no password was asked for proves nothing and lives for ten years.
 Knows nothing of gRPC. Runs on the event loop; a repeated token costs one dictionary look-up.
 """
 
@@ -16,11 +16,10 @@ import json
 from typing import Any
 
 from metasrv.model.errors import MetasrvError
-from metasrv.model.limits import TOKEN_SIZE_BYTES_MAX, VERIFIED_TOKENS_MAX
+from metasrv.model.limits import TOKEN_LIFETIME_SECONDS_MAX, TOKEN_SIZE_BYTES_MAX, VERIFIED_TOKENS_MAX
 
 SECRET_NAME = "grpc-token-key"  # noqa: S105 - the name under which the secret is replicated, not the secret
 SECRET_SIZE_BYTES = 32
-TOKEN_LIFETIME_SECONDS = 3650 * 24 * 3600
 
 _HEADER = {"alg": "HS256", "typ": "JWT"}
 
@@ -32,9 +31,12 @@ class TokenError(MetasrvError):
 class TokenSigner:
     """Signs and verifies the tokens of one key."""
 
-    def __init__(self, cluster_secret: bytes, password: str | None) -> None:
+    def __init__(
+        self, cluster_secret: bytes, password: str | None, lifetime_seconds: int = TOKEN_LIFETIME_SECONDS_MAX
+    ) -> None:
         """`cluster_secret` is the replicated secret; `password` the configured one, None when none is required."""
         self._key = cluster_secret
+        self._lifetime_seconds = lifetime_seconds
         if password is not None:
             self._key = hmac.digest(cluster_secret, b"password:" + password.encode(), "sha256")
         self._verified: dict[bytes, int] = {}
@@ -44,7 +46,7 @@ class TokenSigner:
         claims = {
             "iat": now_seconds,
             "nbf": now_seconds,
-            "exp": now_seconds + TOKEN_LIFETIME_SECONDS,
+            "exp": now_seconds + self._lifetime_seconds,
             "username": username,
         }
         signed = _encode_json(_HEADER) + b"." + _encode_json(claims)

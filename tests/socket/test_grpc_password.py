@@ -67,3 +67,13 @@ async def test_without_a_token_nothing_is_told(start_node: StartNode) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED, method.name
+
+
+async def test_the_client_library_renews_a_token_that_is_expired(start_node: StartNode) -> None:
+    node = await start_node(grpc_password=SecretText("sesame"), grpc_token_lifetime_seconds=60)
+    async with AsyncClient([node.address], password="sesame") as client:
+        await client.upsert("a", b"1")
+        for ask in (client.get("a"), client.upsert("a", b"2"), anext(client.export()), client.cluster_status()):
+            node.clock.advance(3600)
+            assert await ask is not None
+        assert sum(connection.handshakes for connection in client._caller._connections.values()) == 5

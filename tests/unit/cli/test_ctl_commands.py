@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.cli import ctl, ctl_admin, ctl_grpc
+from metasrv.cli import ctl, ctl_admin, ctl_grpc, ctl_users
 from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
 from metasrv.testing.hand_clock import HandClock
@@ -33,6 +33,7 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["list-features"], ctl_admin.list_features, {"admin_api_address": ADMIN}),
     (["set-feature", "--feature", "f", "--enable", "true"], ctl_admin.set_feature, {"enable": "true"}),
     (["metrics"], ctl_admin.metrics, {"admin_api_address": ADMIN}),
+    (["hash-password"], ctl_users.hash_a_password, {}),
 ]
 
 
