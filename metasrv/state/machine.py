@@ -153,9 +153,10 @@ class StateMachine:
         """Sorted names of the features that are on."""
         return self._registry.features
 
-    def secret(self, name: str) -> bytes | None:
-        """A secret stored by SetClusterSecret."""
-        return self._registry.secrets.get(name)
+    @property
+    def secrets(self) -> Mapping[str, bytes]:
+        """Replicated secrets by name; another mapping after each change."""
+        return self._registry.secrets
 
     def free_size_bytes(self) -> tuple[int, int]:
         """Bytes of the state file that hold nothing, and of all of it once its write-ahead log is moved."""
@@ -385,11 +386,9 @@ def _apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> 
         return apply_command(effects, command)
     except RefusedCommandError as error:
         raise _CommandFault(position, str(error)) from error
-    except (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.InternalError, MetasrvError, MemoryError):
-        raise
     except sqlite3.DataError as error:
         raise _CommandFault(position, f"the command does not fit the store: {error}") from error
-    except sqlite3.Error:
+    except (sqlite3.Error, MetasrvError, MemoryError):
         raise
     except Exception as error:
         # `apply` is total (invariant 2). The same command fails in the same way on every node.
