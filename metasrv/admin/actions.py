@@ -10,6 +10,10 @@ from typing import Any, TypeVar
 
 from fastapi import APIRouter
 
+USERS_LIST_PATH = "/v1/users/list"
+USERS_SET_PATH = "/v1/users/set"
+POST_PATHS = frozenset({USERS_SET_PATH})
+"""The paths that take POST alone: what they do stands in the body."""
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 ACTION_PATHS = frozenset(

@@ -15,6 +15,7 @@ from metasrv.admin.health import health_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.problem import install_error_handlers
 from metasrv.admin.profiling import profiling_router
+from metasrv.admin.users import users_router
 from metasrv.node.context import NodeContext
 from metasrv.node.health import HealthMonitor
 
@@ -43,5 +44,6 @@ def create_app(context: NodeContext) -> FastAPI:
     app.include_router(cluster_router(context))
     app.include_router(metrics_router(context, monitor))
     app.include_router(control_router(context))
+    app.include_router(users_router(context))
     app.include_router(profiling_router())
     return app

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from metasrv.admin.actions import action
+from metasrv.admin.actions import USERS_LIST_PATH, USERS_SET_PATH, action
 from metasrv.admin.problem import fault
 from metasrv.admin.query import boolean, parse_query, unsigned
 from metasrv.admin.responses import JsonResponse, TextResponse, codes
@@ -29,8 +29,8 @@ from metasrv.node.context import NodeContext
 SNAPSHOT_PATH = "/v1/ctrl/trigger_snapshot"
 TRANSFER_PATH = "/v1/ctrl/trigger_transfer_leader"
 SET_FEATURE_PATH = "/v1/features/set"
-CONTROL_PATHS = frozenset({SNAPSHOT_PATH, TRANSFER_PATH, SET_FEATURE_PATH})
-"""Everything that changes state; `guard.py` protects and records it."""
+CONTROL_PATHS = frozenset({SNAPSHOT_PATH, TRANSFER_PATH, SET_FEATURE_PATH, USERS_LIST_PATH, USERS_SET_PATH})
+"""Everything that changes state, and what only operators may read; `guard.py` protects and records it."""
 
 TRANSFER_CODES = codes(
     ok="begun, unless `to` names no other voter", s404="this node is not the leader", s500="the node has stopped"

@@ -17,6 +17,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from metasrv.admin.actions import USERS_LIST_PATH
 from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
 from metasrv.admin.control import CONTROL_PATHS
 from metasrv.admin.hosts import AllowedHosts
@@ -32,6 +33,8 @@ audit_logger = logging.getLogger("metasrv.audit")
 DEBUG_PREFIX = "/debug/"
 HOME_PATH = "/debug/home"
 """A page of links for people. It does nothing itself, and what is opened from it comes from this node's own page."""
+READ_PATHS = frozenset({HOME_PATH, USERS_LIST_PATH})
+"""They need the token and do nothing, so a GET is fine, whoever sent it: no page of another origin reads the answer."""
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 NAMELESS_PATHS = frozenset({"/livez", "/readyz", "/v1/health", "/v1/metrics"})
 """Answered under any name: orchestrators and collectors use names that this node does not know."""
@@ -115,7 +118,7 @@ class Guard:
             return fault(421, UNKNOWN_NAME)
         if not _is_protected(path):
             return None
-        if path == HOME_PATH:
+        if path in READ_PATHS:
             return self._unauthorized(headers, exchange)
         if comes_from_a_page(headers):
             return fault(403, FROM_A_PAGE)

@@ -142,3 +142,26 @@ class TransferSchema(Schema):
 class FeaturesSchema(Schema):
     features: list[str] = Field(description="Every known feature.")
     enabled: list[str] = Field(description="Those that are on, sorted.")
+
+
+class GrantSchema(Schema):
+    right: str = Field(description="`read`, or `write`, which includes it.")
+    prefix: str = Field(description="Every key that starts with it; empty: all keys.")
+
+
+class UserSchema(Schema):
+    name: str
+    has_password: bool = Field(description="Without one the user logs in by a client certificate only.")
+    grants: list[GrantSchema]
+
+
+class UsersSchema(Schema):
+    users: list[UserSchema]
+
+
+class UserChangeSchema(Schema):
+    change: str = Field(description="`add`, `remove`, `set-password`, `grant`, `revoke`, `end-tokens` or `rotate-key`.")
+    name: str = Field(default="", description="The user; not for `rotate-key`.")
+    password_hash: str = Field(default="", description="As `metactl hash-password` prints it.")
+    right: str = Field(default="", description="`read` or `write`, for `grant`.")
+    prefix: str = Field(default="", description="For `grant` and `revoke`.")

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from metasrv import __version__
-from metasrv.cli import ctl_admin, ctl_grpc
+from metasrv.cli import ctl_admin, ctl_grpc, ctl_users
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import MetasrvError
+from metasrv.model.users import ROOT
 
 GRPC_ADDRESS_DEFAULT = "127.0.0.1:9191"
 GRPC_ADDRESS_VARIABLE = "METASRV_GRPC_API_ADDRESS"
@@ -169,7 +170,31 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     feature = _add_admin_command(commands, "set-feature", ctl_admin.set_feature, "turn a feature on or off")
     feature.add_argument("--feature", required=True, metavar="NAME")
     feature.add_argument("--enable", required=True, choices=("true", "false"))
+    _add_user_commands(commands)
+    hashing = _add_command(commands, "hash-password", "print the hash of a password, for grpc_password")
+    hashing.set_defaults(command=ctl_users.hash_a_password)
     _add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
+
+
+def _add_user_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    users = _add_command(commands, "user", "manage users beyond root")
+    actions = users.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add = _add_admin_command(actions, "add", ctl_users.add, "add a user without rights; its password comes from stdin")
+    add.add_argument("--no-password", action="store_true", help="it logs in by a client certificate only")
+    _add_admin_command(actions, "list", ctl_users.list_users, "list the users and their rights")
+    remove = _add_admin_command(actions, "remove", ctl_users.remove, "remove a user and end what it has open")
+    password = _add_admin_command(
+        actions, "set-password", ctl_users.set_password, "give a user another password, from stdin, and end its tokens"
+    )
+    grant = _add_admin_command(actions, "grant", ctl_users.grant, "give a user a right on all keys with a prefix")
+    grant.add_argument("--right", required=True, choices=("read", "write"), help="write includes read")
+    revoke = _add_admin_command(actions, "revoke", ctl_users.revoke, "take away the right on a prefix")
+    tokens = _add_admin_command(actions, "end-tokens", ctl_users.end_tokens, "end a user's tokens and open streams")
+    for command in (add, remove, password, grant, revoke, tokens):
+        command.add_argument("--name", required=True, help="the user")
+    for command in (grant, revoke):
+        command.add_argument("--prefix", required=True, help="an empty one is all keys")
+    _add_admin_command(actions, "rotate-key", ctl_users.rotate_key, "make a new key for tokens, which ends all of them")
 
 
 def _add_command(
@@ -191,6 +216,8 @@ def _add_grpc_command(
 
 def _add_grpc_flags(parser: argparse._ActionsContainer, address: str) -> None:
     parser.add_argument("--grpc-api-address", default=address, metavar="HOST:PORT", help=f"default {address}")
+    user = os.environ.get(ctl_grpc.USER_VARIABLE) or ROOT
+    parser.add_argument("--grpc-user", default=user, metavar="NAME", help=f"who logs in, default {user}")
     parser.add_argument("--grpc-tls-ca-file", metavar="FILE", help="authority of the servers' certificates; enables TLS")
     parser.add_argument("--grpc-tls-server-name", metavar="NAME", help="name in the certificates, if not the host")
 

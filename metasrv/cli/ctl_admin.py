@@ -1,4 +1,4 @@
-"""metactl's commands over the admin API: one GET each, the answer as text or JSON.
+"""metactl's commands over the admin API: one request each, the answer as text or JSON.
 
 Runs in the foreground of a short process; knows no route's meaning beyond its answer.
 """
@@ -44,7 +44,7 @@ class AdminError(MetasrvError):
 
 
 class AdminClient:
-    """GETs from one node's admin API."""
+    """Asks one node's admin API."""
 
     def __init__(self, address: str, token: str | None = None, tls_ca_file: str | None = None) -> None:
         """`address` is `host:port`, or a URL with `http://` or `https://`."""
@@ -65,9 +65,16 @@ class AdminClient:
         """The body of a 200; raises AdminError for another status, NotDoneError when nothing answers."""
         given = {name: value for name, value in query.items() if value is not None}
         target = f"{path}?{urlencode(given, quote_via=quote)}" if given else path
+        return self._answer("GET", target, None, self._headers)
+
+    def post(self, path: str, body: object) -> str:
+        """Send JSON; the body of a 200. Raises as `text`."""
+        return self._answer("POST", path, json.dumps(body).encode(), {**self._headers, "X-Metasrv-Action": "metactl"})
+
+    def _answer(self, method: str, target: str, sent: bytes | None, headers: dict[str, str]) -> str:
         connection = self._connection()
         try:
-            connection.request("GET", target, headers=self._headers)
+            connection.request(method, target, sent, headers)
             response = connection.getresponse()
             body = response.read(BODY_SIZE_BYTES_MAX).decode("utf-8", "replace")
         except ConnectionRefusedError as error:

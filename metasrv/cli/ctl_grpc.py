@@ -18,6 +18,7 @@ from metasrv.model.limits import KEY_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
 from metasrv.state.format import prefix_end
 
+USER_VARIABLE = "METASRV_GRPC_USER"
 PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
 PROGRESS_LINES = 10_000
 LAST_KEY = "\U0010ffff" * (KEY_SIZE_BYTES_MAX // 4)
@@ -37,6 +38,7 @@ def client_of(arguments: argparse.Namespace) -> Client:
     try:
         return Client(
             addresses,
+            username=arguments.grpc_user,
             password=os.environ.get(PASSWORD_VARIABLE, "xxx"),
             tls_ca_file=arguments.grpc_tls_ca_file,
             tls_server_name=arguments.grpc_tls_server_name,

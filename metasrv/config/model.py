@@ -13,7 +13,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
 from metasrv.config.levels import parse_levels
-from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB
+from metasrv.model.errors import InvalidRequestError
+from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB, TOKEN_LIFETIME_SECONDS_MAX
+from metasrv.model.passwords import PREFIX as PASSWORD_HASH_PREFIX
+from metasrv.model.passwords import check_hash
 from metasrv.model.types import Endpoint
 
 MASK = "***"
@@ -217,7 +220,14 @@ class Config(ConfigModel):
         description="Bytes of the largest gRPC message.",
     )
     grpc_password: Secret | None = Field(
-        default=None, description="Password that clients give as user root; prefer the file."
+        default=None,
+        description="Password that clients give as user root, or its hash (`metactl hash-password`); prefer the file.",
+    )
+    grpc_token_lifetime_seconds: int = Field(
+        default=24 * 3600,
+        ge=10,
+        le=TOKEN_LIFETIME_SECONDS_MAX,
+        description="How long a token is good where a password is asked for; clients then make another handshake.",
     )
     grpc_require_token: Literal["", "upstream", "all"] = Field(
         default="",
@@ -242,6 +252,16 @@ class Config(ConfigModel):
     @classmethod
     def _empty_secret_is_none(cls, secret: SecretText | None) -> SecretText | None:
         return secret if secret is not None and secret.get_secret_value() else None
+
+    @field_validator("grpc_password")
+    @classmethod
+    def _stored_password(cls, secret: SecretText | None) -> SecretText | None:
+        if secret is not None and secret.get_secret_value().startswith(PASSWORD_HASH_PREFIX):
+            try:
+                check_hash(secret.get_secret_value())
+            except InvalidRequestError as error:
+                raise ValueError(str(error)) from error
+        return secret
 
     @field_validator("grpc_api_advertise_host")
     @classmethod

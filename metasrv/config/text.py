@@ -51,7 +51,8 @@ def start_warnings(config: Config) -> list[str]:
         warnings.append(
             "raft_secret_strict is off: peers that prove no secret are let in; set it to true once every node has it"
         )
-    if not is_loopback(config.grpc_endpoint.addr) and not config.grpc_tokens_for_all:
+    reachable = not is_loopback(config.grpc_endpoint.addr)
+    if (reachable or config.grpc_password is not None) and not config.grpc_tokens_for_all:
         warnings.append(
             "grpc_require_token is not all: whoever reaches the gRPC port can watch and export every key without a token"
         )

@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
 from metasrv.grpc_api.calls import Call, Stream
-from metasrv.grpc_api.failures import failure_of
+from metasrv.grpc_api.failures import StatusError, failure_of
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.rights import readable_keys, require_stream, require_unary
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
 from metasrv.model.loop_work import LoopWork
+from metasrv.model.users import User
 from metasrv.node.context import NodeContext
 from metasrv.process.loop_steps import timed
 from metasrv.protocol.methods import (
@@ -51,6 +53,14 @@ SERVED_WHILE_DRAINING = frozenset((GET_CLUSTER_STATUS, GET_CLIENT_INFO, MEMBER_L
 """Methods that only look at the node; they are served until the listener closes."""
 
 
+class _OpenStream(NamedTuple):
+    """A streaming call of a user beyond root, to be looked at again when users change."""
+
+    user: User
+    method: Method
+    request: Any
+
+
 class Dispatcher:
     """Builds the server's routes from the method table and the bodies of the methods."""
 
@@ -64,6 +74,10 @@ class Dispatcher:
         self._stopping = False
         self._streams: dict[str, int] = {}
         """Streaming calls under way, by the client's address."""
+        self._open: dict[asyncio.Task[Any], _OpenStream] = {}
+        self._refused: dict[asyncio.Task[Any], StatusError] = {}
+        """Streams that end because of their user, and why."""
+        self._seen_secrets = context.machine.secrets
         self.calls = 0
         """Calls under way."""
 
@@ -95,6 +109,19 @@ class Dispatcher:
         for task in tuple(self._tasks):
             task.cancel()
 
+    def end_refused_streams(self) -> None:
+        """End the streams of users who may no longer have them. Costs nothing while no user changes."""
+        if self._context.machine.secrets is self._seen_secrets:
+            return
+        self._seen_secrets = self._context.machine.secrets
+        for task, (user, method, request) in tuple(self._open.items()):
+            try:
+                now = self._authenticator.current(user)
+                require_stream(now, method, request)
+            except StatusError as error:
+                self._refused[task] = error
+                task.cancel()
+
     # ------------------------------------------------------------------------- kinds of methods
 
     def _unary(self, method: Method, body: Body) -> Handler:
@@ -109,10 +136,12 @@ class Dispatcher:
             success = False
             try:
                 metrics.client_received_bytes(len(data))
-                await self._admit(method, call)
+                user = await self._admit(method, call)
                 if len(data) > LARGE_SIZE_BYTES:
                     await asyncio.sleep(0)  # its last bytes were handled in this step
                 request = _parsed(parse, data)
+                if user is not None:
+                    await require_unary(user, method, request)
                 reply: Message | list[bytes] = await body(request, call)
                 if isinstance(reply, list):
                     metrics.client_sent_bytes(sum(map(len, reply)))
@@ -136,17 +165,31 @@ class Dispatcher:
 
         async def handle(data: bytes, call: Call) -> None:
             self._metrics.client_received_bytes(len(data))
-            await self._stream(method, call, lambda stream: body(_parsed(parse, data), stream))
+
+            async def run(stream: Stream, user: User | None) -> None:
+                request = _parsed(parse, data)
+                if user is not None:
+                    require_stream(user, method, request)
+                    self._keep_open(_OpenStream(user, method, request))
+                await body(request, stream)
+
+            await self._stream(method, call, run)
 
         return handle
 
     def _bidirectional(self, method: Method, body: Body) -> Handler:
         async def handle(requests: AsyncIterator[bytes], call: Call) -> None:
-            await self._stream(method, call, lambda stream: body(self._parsed_all(method, requests), stream))
+            async def run(stream: Stream, user: User | None) -> None:
+                parsed = self._parsed_all(method, requests)
+                if user is not None:
+                    parsed = readable_keys(parsed, lambda: self._authenticator.current(user))
+                await body(parsed, stream)
+
+            await self._stream(method, call, run)
 
         return handle
 
-    async def _stream(self, method: Method, call: Call, run: Callable[[Stream], Awaitable[None]]) -> None:
+    async def _stream(self, method: Method, call: Call, run: Callable[[Stream, User | None], Awaitable[None]]) -> None:
         self._metrics.rpc_started()
         self.calls += 1
         started = perf_counter()
@@ -161,25 +204,40 @@ class Dispatcher:
                 raise OverloadedError(
                     f"this connection already has {GRPC_STREAMS_PER_CONNECTION_MAX} streams under way, the limit"
                 )
-            await self._admit(method, call)
-            await run(Stream(call, self._metrics))
+            user = await self._admit(method, call)
+            await run(Stream(call, self._metrics), user)
             success = True
         except asyncio.CancelledError:
-            serves = self._context.copies.serves
-            if (serves and not self._stopping) or call.done() or task is None:
+            error = self._why_cancelled(task)
+            if error is None or call.done() or task is None:
                 raise  # the client went away
             task.uncancel()
-            await self._fail(method, call, StoppingError() if self._stopping else DamagedCopyError())
+            await self._fail(method, call, error)
         except Exception as error:
             await self._fail(method, call, error)
         finally:
             if task is not None:
                 self._tasks.discard(task)
+                self._open.pop(task, None)
+                self._refused.pop(task, None)
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]
             self.calls -= 1
             self._metrics.rpc_finished(success, perf_counter() - started, method.write)
+
+    def _keep_open(self, stream: _OpenStream) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._open[task] = stream
+
+    def _why_cancelled(self, task: asyncio.Task[Any] | None) -> Exception | None:
+        """Why this node ends the stream itself; None when it does not."""
+        if self._stopping:
+            return StoppingError()
+        if not self._context.copies.serves:
+            return DamagedCopyError()
+        return None if task is None else self._refused.get(task)
 
     async def _parsed_all(self, method: Method, requests: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         parse = method.request.FromString
@@ -189,18 +247,22 @@ class Dispatcher:
 
     # ------------------------------------------------------------------------- around a call
 
-    async def _admit(self, method: Method, call: Call) -> None:
+    async def _admit(self, method: Method, call: Call) -> User | None:
+        """The user that calls, None for root, and where nobody has to say who it is."""
         if (self._context.draining or self._stopping) and method not in SERVED_WHILE_DRAINING:
             raise StoppingError
         if not self._context.copies.serves and method not in SERVED_WHILE_DRAINING:
             raise DamagedCopyError
         if self.calls > GRPC_CALLS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
-        if method.token or (self._tokens_for_all and method is not HANDSHAKE):
-            await self._authenticator.check(call)
+        needed = method.token or (method is not HANDSHAKE and (self._tokens_for_all or self._authenticator.has_users))
+        if needed:
+            user = await self._authenticator.check(call)
             call.prove()
-        elif method is not HANDSHAKE and call.standing() is Standing.STRANGER and self._authenticator.knows(call):
+            return user
+        if method is not HANDSHAKE and call.standing() is Standing.STRANGER and self._authenticator.knows(call):
             call.prove()
+        return None
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:
         """End the call with the status of `error`, unless the client is gone."""

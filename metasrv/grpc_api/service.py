@@ -126,6 +126,7 @@ class GrpcService:
             await self._health.refresh()
             if not self._context.copies.serves:
                 self._dispatcher.drop_streams()
+            self._dispatcher.end_refused_streams()
             await asyncio.sleep(HEALTH_SECONDS)
 
     def _is_member(self, host: str) -> bool:

@@ -146,6 +146,7 @@ NODE_REPLY = row(3, c.NodeReply, prev=optional(NODE), current=optional(NODE))
 FEATURE_REPLY = row(4, c.FeatureReply, enabled=sequence(STRING))
 SECRET_REPLY = row(5, c.SecretReply, secret=BYTES)
 ERROR_REPLY = row(6, c.ErrorReply, text=STRING)
+REPLACE_SECRET_REPLY = row(7, c.ReplaceSecretReply, replaced=BOOLEAN, secret=optional(BYTES))
 REPLIES: tuple[Row[Any], ...] = (
     UPSERT_REPLY,
     TRANSACTION_REPLY,
@@ -154,6 +155,7 @@ REPLIES: tuple[Row[Any], ...] = (
     FEATURE_REPLY,
     SECRET_REPLY,
     ERROR_REPLY,
+    REPLACE_SECRET_REPLY,
 )
 
 # ----------------------------------------------------------------------------- commands
@@ -183,6 +185,9 @@ ADD_NODE = request(3, c.AddNode, NODE_REPLY, node=NODE, overriding=BOOLEAN)
 REMOVE_NODE = request(4, c.RemoveNode, NODE_REPLY, node_id=UNSIGNED)
 SET_FEATURE = request(5, c.SetFeature, FEATURE_REPLY, feature=STRING, enable=BOOLEAN)
 SET_CLUSTER_SECRET = request(6, c.SetClusterSecret, SECRET_REPLY, name=STRING, secret=BYTES)
+REPLACE_SECRET = request(
+    7, c.ReplaceSecret, REPLACE_SECRET_REPLY, name=STRING, expected=optional(BYTES), secret=optional(BYTES)
+)
 COMMANDS: tuple[Request[Any, Any], ...] = (
     UPSERT,
     TRANSACTION,
@@ -191,6 +196,7 @@ COMMANDS: tuple[Request[Any, Any], ...] = (
     REMOVE_NODE,
     SET_FEATURE,
     SET_CLUSTER_SECRET,
+    REPLACE_SECRET,
 )
 
 

@@ -174,7 +174,9 @@ class RemoveNode(NamedTuple):
     node_id: int
 
 
-KNOWN_FEATURES = ("dummy", "dummy_feature2")
+USERS_FEATURE = "users"
+"""Turned on once every member knows `ReplaceSecret`: users beyond root, and new keys for tokens."""
+KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE)
 """Names that the admin API accepts, in the order of its list; the log may hold others, from a newer version."""
 
 
@@ -192,7 +194,23 @@ class SetClusterSecret(NamedTuple):
     secret: bytes
 
 
-Command = Upsert | Transaction | BranchTransaction | AddNode | RemoveNode | SetFeature | SetClusterSecret
+TOKEN_KEY_NAME = "grpc-token-key"  # noqa: S105 - the name of the secret
+"""The secret that signs the tokens of clients."""
+
+
+class ReplaceSecret(NamedTuple):
+    """Makes `secret` the named secret if that is `expected` now; None is none. Reply: `ReplaceSecretReply`.
+
+    Users are secrets with reserved names (`model/users.py`). Releases before it cannot read it, so it is only proposed
+    while the feature `USERS_FEATURE` is on.
+    """
+
+    name: str
+    expected: bytes | None
+    secret: bytes | None
+
+
+Command = Upsert | Transaction | BranchTransaction | AddNode | RemoveNode | SetFeature | SetClusterSecret | ReplaceSecret
 
 
 # ----------------------------------------------------------------------------- replies
@@ -268,6 +286,13 @@ class SecretReply(NamedTuple):
     secret: bytes
 
 
+class ReplaceSecretReply(NamedTuple):
+    """Whether the secret was the expected one, and the secret that is now stored under the name."""
+
+    replaced: bool
+    secret: bytes | None
+
+
 class ErrorReply(NamedTuple):
     """The command is in the log but asks for something impossible; nothing was changed.
 
@@ -277,4 +302,13 @@ class ErrorReply(NamedTuple):
     text: str
 
 
-Reply = UpsertReply | TransactionReply | BranchTransactionReply | NodeReply | FeatureReply | SecretReply | ErrorReply
+Reply = (
+    UpsertReply
+    | TransactionReply
+    | BranchTransactionReply
+    | NodeReply
+    | FeatureReply
+    | SecretReply
+    | ErrorReply
+    | ReplaceSecretReply
+)

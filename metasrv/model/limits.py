@@ -129,6 +129,24 @@ TOKEN_SIZE_BYTES_MAX = 4096
 """A token that a client shows."""
 VERIFIED_TOKENS_MAX = 4096
 """Good tokens that are remembered, so that their signature is not computed again."""
+TOKEN_KEY_SIZE_BYTES = 32
+"""The replicated key that signs tokens."""
+PASSWORD_SIZE_BYTES_MAX = 1024
+"""A password that is set or given."""
+PASSWORDS_REMEMBERED_MAX = 1024
+"""Good passwords that are remembered, so that their hash is not computed again."""
+PASSWORD_CHECKS_WAITING_MAX = 64
+"""Handshakes that wait until their password is compared: about three seconds."""
+USERS_MAX = 256
+"""Users beyond root; each is in the memory of every node."""
+USER_NAME_CHARACTERS_MAX = 64
+"""A user's name."""
+USER_RIGHTS_MAX = 256
+"""Rights of one user, each on a prefix; all are looked through for each key."""
+GUESSERS_REMEMBERED_MAX = 4096
+"""Addresses and users whose wrong passwords are counted; past it the oldest is forgotten."""
+TOKEN_LIFETIME_SECONDS_MAX = 3650 * 24 * 3600
+"""The longest `grpc_token_lifetime_seconds`, and the lifetime where no password is asked for."""
 
 # Watch ------------------------------------------------------------------------------------------
 WATCHERS_MAX = 20_000

@@ -28,11 +28,9 @@ def apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> c
         return apply_command(effects, command)
     except RefusedCommandError as error:
         raise CommandFaultError(position, str(error)) from error
-    except (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.InternalError, MetasrvError, MemoryError):
-        raise
     except sqlite3.DataError as error:
         raise CommandFaultError(position, f"the command does not fit the store: {error}") from error
-    except sqlite3.Error:
+    except (sqlite3.Error, MetasrvError, MemoryError):
         raise
     except Exception as error:
         # `apply` is total (invariant 2). The same command fails in the same way on every node.

@@ -14,10 +14,12 @@ from metasrv.state.effects import EntryEffects
 from metasrv.state.registry_rules import (
     apply_add_node,
     apply_remove_node,
+    apply_replace_secret,
     apply_set_cluster_secret,
     apply_set_feature,
     validate_add_node,
     validate_remove_node,
+    validate_replace_secret,
     validate_set_cluster_secret,
     validate_set_feature,
 )
@@ -39,6 +41,7 @@ COMMAND_RULES: tuple[Rule[Any, Any], ...] = (
     Rule(table.REMOVE_NODE, validate_remove_node, apply_remove_node),
     Rule(table.SET_FEATURE, validate_set_feature, apply_set_feature),
     Rule(table.SET_CLUSTER_SECRET, validate_set_cluster_secret, apply_set_cluster_secret),
+    Rule(table.REPLACE_SECRET, validate_replace_secret, apply_replace_secret),
 )
 check_rules("command", table.COMMANDS, COMMAND_RULES, "state/command_rules.py")
 

@@ -59,8 +59,7 @@ class StateMachine:
         self._store = store
         self.commits_later = False
         """Entries stay in an open transaction until `commit`, which whoever sets this calls soon."""
-        self.installs = 0
-        """How often another file has taken the state file's place."""
+        self.installs = 0  # how often another file has taken the state file's place
         self._applied = Applied()
         self._registry = Registry()
         self._expiry_floor_ms = 0
@@ -150,9 +149,10 @@ class StateMachine:
         """Sorted names of the features that are on."""
         return self._registry.features
 
-    def secret(self, name: str) -> bytes | None:
-        """A secret stored by SetClusterSecret."""
-        return self._registry.secrets.get(name)
+    @property
+    def secrets(self) -> Mapping[str, bytes]:
+        """Replicated secrets by name; another mapping after each change."""
+        return self._registry.secrets
 
     def free_size_bytes(self) -> tuple[int, int]:
         """Bytes of the state file that hold nothing, and of all of it once its write-ahead log is moved."""

@@ -89,3 +89,28 @@ def apply_set_cluster_secret(effects: EntryEffects, command: c.SetClusterSecret)
     secrets = MappingProxyType({**registry.secrets, command.name: command.secret})
     effects.registry = replace(registry, secrets=secrets)
     return c.SecretReply(command.secret)
+
+
+def validate_replace_secret(command: c.ReplaceSecret) -> None:
+    validate_key(command.name, "the secret's name")
+    for secret in (command.expected, command.secret):
+        validate_value(secret or b"")
+
+
+def apply_replace_secret(effects: EntryEffects, command: c.ReplaceSecret) -> c.ReplaceSecretReply:
+    """Store, replace or remove the secret if it is the expected one; two that change it at once cannot both succeed."""
+    registry = effects.registry
+    name, expected, secret = command
+    present = registry.secrets.get(name)
+    if present != expected:
+        return c.ReplaceSecretReply(False, present)
+    if secret == present:
+        return c.ReplaceSecretReply(True, present)
+    secrets = {other: value for other, value in registry.secrets.items() if other != name}
+    if secret is None:
+        effects.store.execute("DELETE FROM secrets WHERE name = ?", (name,))
+    else:
+        effects.store.execute("INSERT OR REPLACE INTO secrets VALUES(?, ?)", (name, seal(secret)))
+        secrets[name] = secret
+    effects.registry = replace(registry, secrets=MappingProxyType(secrets))
+    return c.ReplaceSecretReply(True, secret)

@@ -247,7 +247,7 @@ async def test_a_token_that_is_no_longer_known_is_replaced(start_node: StartNode
     node = await start_node()
     async with AsyncClient([node.address]) as client:
         await client.get("a")
-        node.service._authenticator._known_signer = None
+        node.service._authenticator._signer = None
         for connection in client._caller._connections.values():
             connection._token = b"stale"
         assert (await client.upsert("a", b"1")).result

@@ -58,6 +58,8 @@ COMMANDS: dict[str, c.Command] = {
     "set feature": c.SetFeature("dummy", True),
     "unset feature": c.SetFeature("dummy", False),
     "set cluster secret": c.SetClusterSecret("token", bytes(range(32))),
+    "replace secret": c.ReplaceSecret("user/é", b"\x01old", b"\xffnew"),
+    "replace secret without any": c.ReplaceSecret("", None, None),
     **{f"transaction of {name}": c.Transaction((), (), (operation,), ()) for name, operation in OPERATIONS.items()},
 }
 
@@ -84,14 +86,23 @@ REPLIES: dict[str, c.Reply] = {
     "empty feature reply": c.FeatureReply(()),
     "secret reply": c.SecretReply(b"\x00secret"),
     "error reply": c.ErrorReply("the command cannot be applied"),
+    "replace secret reply": c.ReplaceSecretReply(True, b"\xffnew"),
+    "empty replace secret reply": c.ReplaceSecretReply(False, None),
 }
 
 MEMBERSHIP = Membership(
     {1: Member(Endpoint("a", 1), "i1"), 2: Member(Endpoint("::1", 65535), "i2")}, {3: Member(Endpoint("b", 0), "")}
 )
+LATER_COMMANDS = (c.ReplaceSecret,)
+"""Not yet there when the entry of every command was recorded, which stays as it is; they have an entry of their own."""
 ENTRIES: dict[str, RegularEntry | NoopEntry | MembershipEntry] = {
     "entry without commands": RegularEntry(0, 1, ()),
-    "entry of every command": RegularEntry(1_700_000_000_000, 2, tuple(COMMANDS.values())),
+    "entry of every command": RegularEntry(
+        1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if not isinstance(each, LATER_COMMANDS))
+    ),
+    "entry of later commands": RegularEntry(
+        1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, LATER_COMMANDS))
+    ),
     "no-op entry": NoopEntry(3),
     "membership entry": MembershipEntry(1, Membership(), MEMBERSHIP),
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.cli import ctl, ctl_admin, ctl_grpc
+from metasrv.cli import ctl, ctl_admin, ctl_grpc, ctl_users
 from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
 from metasrv.testing.hand_clock import HandClock
@@ -33,6 +33,19 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["list-features"], ctl_admin.list_features, {"admin_api_address": ADMIN}),
     (["set-feature", "--feature", "f", "--enable", "true"], ctl_admin.set_feature, {"enable": "true"}),
     (["metrics"], ctl_admin.metrics, {"admin_api_address": ADMIN}),
+    (["hash-password"], ctl_users.hash_a_password, {}),
+    (["user", "add", "--name", "n"], ctl_users.add, {"admin_api_address": ADMIN, "name": "n", "no_password": False}),
+    (["user", "list"], ctl_users.list_users, {"admin_api_address": ADMIN}),
+    (["user", "remove", "--name", "n"], ctl_users.remove, {"name": "n"}),
+    (["user", "set-password", "--name", "n"], ctl_users.set_password, {"name": "n"}),
+    (
+        ["user", "grant", "--name", "n", "--right", "read", "--prefix", ""],
+        ctl_users.grant,
+        {"name": "n", "right": "read", "prefix": ""},
+    ),
+    (["user", "revoke", "--name", "n", "--prefix", "p"], ctl_users.revoke, {"name": "n", "prefix": "p"}),
+    (["user", "end-tokens", "--name", "n"], ctl_users.end_tokens, {"name": "n"}),
+    (["user", "rotate-key"], ctl_users.rotate_key, {}),
 ]
 
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from metasrv.config.levels import OFF, TRACE, parse_levels
 from metasrv.config.model import Config, RaftConfig
-from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT
+from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, TOKEN_LIFETIME_SECONDS_MAX
+from metasrv.model.passwords import hash_password
 from metasrv.model.types import Endpoint
 
 
@@ -75,6 +76,27 @@ def test_range_of_grpc_message_size(size_bytes: int, good: bool) -> None:
     else:
         with pytest.raises(ValidationError):
             Config(grpc_api_max_message_size=size_bytes)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "good"),
+    [(9, False), (10, True), (TOKEN_LIFETIME_SECONDS_MAX, True), (TOKEN_LIFETIME_SECONDS_MAX + 1, False)],
+)
+def test_range_of_the_lifetime_of_tokens(seconds: int, good: bool) -> None:
+    if good:
+        assert Config(grpc_token_lifetime_seconds=seconds).grpc_token_lifetime_seconds == seconds
+    else:
+        with pytest.raises(ValidationError):
+            Config(grpc_token_lifetime_seconds=seconds)
+
+
+def test_a_hash_of_the_password_must_be_whole() -> None:
+    stored = hash_password("sesame")
+    config = Config.model_validate({"grpc_password": stored}, strict=False)
+    assert config.grpc_password is not None
+    assert config.grpc_password.get_secret_value() == stored
+    with pytest.raises(ValidationError, match="a stored password has the form"):
+        Config.model_validate({"grpc_password": stored[:-1]}, strict=False)
 
 
 @pytest.mark.parametrize("values", [{"id": "1"}, {"id": True}, {"single": 1}, {"join": "a:1"}, {"raft_dir": ""}])

@@ -49,6 +49,9 @@ def test_warnings_name_ignored_keys_and_open_ports() -> None:
     ):
         reachable = Config.model_validate({"grpc_api_address": "0.0.0.0:9191", **settings}, strict=False)
         assert [warning.partition(" is ")[0] for warning in start_warnings(reachable)] == ["grpc_require_token"] * warned
+    # On loopback other programs of the machine reach the port; who sets a password means them, too.
+    local = Config.model_validate({"grpc_require_token": "upstream", "grpc_password": "x"}, strict=False)
+    assert [warning.partition(" is ")[0] for warning in start_warnings(local)] == ["grpc_require_token"]
 
 
 def test_banner_names_bound_addresses() -> None:

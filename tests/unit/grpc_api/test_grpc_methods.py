@@ -12,11 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metasrv.grpc_api.guessing import FREE_GUESSES, WAIT_SECONDS_MIN
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model import errors
 from metasrv.model.commands import ErrorReply
 from metasrv.model.limits import GRPC_READERS_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
+from metasrv.model.passwords import hash_password
 from metasrv.model.types import PeerProgress
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -107,6 +109,52 @@ async def test_a_configured_password_is_checked(tmp_path: Path) -> None:
         assert caught.value.code is Code.UNAUTHENTICATED
         assert "Wrong password" in caught.value.details
     assert (await bench.handshake(password="sesame")).payload
+    await bench.close()
+
+
+async def test_guesses_are_slowed_by_address(tmp_path: Path) -> None:
+    from metasrv.config.model import SecretText
+
+    bench = MethodBench(tmp_path, grpc_password=SecretText("sesame"))
+    for _ in range(FREE_GUESSES):
+        with pytest.raises(AbortedCall, match="Wrong password of user: root"):
+            await bench.handshake(password="wrong")
+    with pytest.raises(AbortedCall, match="5 wrong passwords of user root in a row from this address") as caught:
+        await bench.handshake(password="sesame")
+    assert caught.value.code is Code.RESOURCE_EXHAUSTED
+    bench.clock.advance(WAIT_SECONDS_MIN)
+    assert (await bench.handshake(password="sesame")).payload
+    await bench.close()
+
+
+async def test_the_configured_password_may_be_a_hash(tmp_path: Path) -> None:
+    from metasrv.config.model import SecretText
+
+    bench = MethodBench(tmp_path, grpc_password=SecretText(hash_password("sesame")))
+    with pytest.raises(AbortedCall, match="Wrong password of user: root"):
+        await bench.handshake(password="wrong")
+    for _ in range(3):
+        assert (await bench.handshake(password="sesame")).payload
+    assert bench.service._authenticator._passwords.computed == 2
+    await bench.close()
+
+
+@pytest.mark.parametrize(("password", "expires"), [("sesame", True), (None, False)])
+async def test_a_token_expires_where_a_password_is_asked_for(tmp_path: Path, password: str | None, expires: bool) -> None:
+    from metasrv.config.model import SecretText
+
+    settings = {} if password is None else {"grpc_password": SecretText(password)}
+    bench = MethodBench(tmp_path, **settings)
+    await bench.handshake(password="sesame")
+    bench.clock.advance(24 * 3600)
+    await bench.put("k")
+    bench.clock.advance(1)
+    if expires:
+        refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+        assert (refused.code, refused.details) == (Code.UNAUTHENTICATED, "token verify failed: the token is expired")
+        await bench.handshake(password="sesame")
+    bench.clock.advance(24 * 3600)
+    await bench.put("k")
     await bench.close()
 
 

@@ -276,7 +276,7 @@ def test_a_copy_is_the_state_at_the_pinned_instant(bench: Bench, tmp_path: Path)
     copied = StateMachine.open(info.path)
     assert copied.list_prefix("after", None, NOW_MS) == []
     assert copied.membership == bench.machine.membership
-    assert (copied.cluster_id, copied.features, copied.secret("s")) == ("cluster", ("dummy",), b"x")
+    assert (copied.cluster_id, copied.features, copied.secrets.get("s")) == ("cluster", ("dummy",), b"x")
     assert copied.installed_tail() == tail
     copied.close()
 

@@ -38,7 +38,7 @@ def test_a_new_state_is_empty(bench: Bench) -> None:
     assert machine.last_applied == ZERO_LOG_ID
     assert (machine.last_seq, machine.last_time_ms, machine.key_count, machine.expire_count) == (0, 0, 0, 0)
     assert (dict(machine.nodes), machine.features, machine.membership) == ({}, (), Membership())
-    assert (machine.membership_log_id, machine.cluster_id, machine.secret("s")) == (ZERO_LOG_ID, None, None)
+    assert (machine.membership_log_id, machine.cluster_id, machine.secrets.get("s")) == (ZERO_LOG_ID, None, None)
     assert machine.installed_tail() is None
     assert machine.file_sizes().database_bytes > 0
 
@@ -78,7 +78,7 @@ def test_every_kind_of_entry_moves_the_position_and_survives_a_restart(bench: Be
             machine.membership_log_id,
             list(machine.nodes.items()),
             machine.features,
-            machine.secret("token"),
+            machine.secrets.get("token"),
             machine.cluster_id,
         ]
 
@@ -140,6 +140,7 @@ def test_the_same_entries_give_the_same_state_byte_for_byte(tmp_path: Path) -> N
             c.RemoveNode(chance.randrange(5)),
             c.SetFeature(f"f{chance.randrange(3)}", chance.random() < 0.5),
             c.SetClusterSecret(f"s{chance.randrange(3)}", bytes([step])),
+            c.ReplaceSecret(f"s{chance.randrange(3)}", bytes([step - 1]) if step % 3 else None, bytes([step])),
         ]
         put = c.Put(key, bytes([step]), ttl_ms=chance.choice([None, 3, 50]))
         commands = (c.Transaction((), (), (put,), ()), chance.choice(others))
@@ -289,7 +290,7 @@ def test_nodes(bench: Bench) -> None:
 
 
 def test_features(bench: Bench) -> None:
-    assert c.KNOWN_FEATURES == ("dummy", "dummy_feature2")
+    assert c.KNOWN_FEATURES == ("dummy", "dummy_feature2", "users")
     replies = bench.apply(*(c.SetFeature(name, True) for name in ("dummy_feature2", "dummy", "dummy")))
     assert replies[-1] == c.FeatureReply(("dummy", "dummy_feature2")) == replies[-2]
     without = bench.apply(c.SetFeature("dummy", False), c.SetFeature("dummy", False))
@@ -299,7 +300,43 @@ def test_features(bench: Bench) -> None:
 
 def test_secrets_the_first_writer_wins(bench: Bench) -> None:
     assert bench.apply(c.SetClusterSecret("a", b"1"), c.SetClusterSecret("a", b"2")) == (c.SecretReply(b"1"),) * 2
-    assert bench.reopen().secret("a") == b"1"
+    assert bench.reopen().secrets.get("a") == b"1"
+
+
+def test_a_secret_is_replaced_only_if_it_is_the_expected_one(bench: Bench) -> None:
+    replaced = c.ReplaceSecretReply
+    replies = bench.apply(
+        c.ReplaceSecret("a", None, b"1"),
+        c.ReplaceSecret("a", None, b"2"),
+        c.ReplaceSecret("a", b"2", None),
+        c.ReplaceSecret("a", b"1", b"3"),
+        c.ReplaceSecret("b", None, b"4"),
+        c.ReplaceSecret("b", b"4", None),
+        c.ReplaceSecret("b", b"4", b"5"),
+        c.ReplaceSecret("b", None, None),
+    )
+    assert replies == (
+        replaced(True, b"1"),
+        replaced(False, b"1"),
+        replaced(False, b"1"),
+        replaced(True, b"3"),
+        replaced(True, b"4"),
+        replaced(True, None),
+        replaced(False, None),
+        replaced(True, None),
+    )
+    assert dict(bench.reopen().secrets) == {"a": b"3"}
+
+
+def test_the_mapping_of_secrets_is_another_one_after_each_change_and_only_then(bench: Bench) -> None:
+    bench.apply(c.ReplaceSecret("a", None, b"1"))
+    before = bench.machine.secrets
+    bench.apply(c.ReplaceSecret("a", None, b"2"), c.ReplaceSecret("a", b"1", b"1"), c.RemoveNode(9))
+    bench.put("k")
+    assert bench.machine.secrets is before
+    bench.apply(c.ReplaceSecret("a", b"1", b"2"))
+    assert bench.machine.secrets is not before
+    assert before["a"] == b"1"
 
 
 def test_a_cluster_id_is_set_once(bench: Bench) -> None:

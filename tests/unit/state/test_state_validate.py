@@ -43,6 +43,7 @@ def with_key(key: str) -> list[c.Command]:
         c.BranchTransaction((c.Branch(c.Expression(c.Combine.OR, (), (seq_condition(key),)), ()),)),
         c.SetFeature(key, True),
         c.SetClusterSecret(key, b""),
+        c.ReplaceSecret(key, None, None),
         c.AddNode(Node(1, Endpoint(key, 1), "", None), True),
         c.AddNode(Node(1, Endpoint("h", 1), key, None), True),
         c.AddNode(Node(1, Endpoint("h", 1), "", key), True),
@@ -76,6 +77,8 @@ def test_values() -> None:
             transaction(c.PutSequential("k", "n", value)),
             transaction(conditions=(c.Condition("k", c.Target.VALUE, value, c.Comparison.EQ),)),
             c.SetClusterSecret("k", value),
+            c.ReplaceSecret("k", None, value),
+            c.ReplaceSecret("k", value, None),
         ]
 
     for command in made(largest):
