@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from metasrv.admin.access import Access
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.control import control_router
 from metasrv.admin.guard import Guard
@@ -24,8 +25,11 @@ DESCRIPTION = (
 )
 
 
-def create_app(context: NodeContext) -> FastAPI:
-    """The application that serves `context`; `/openapi.json` describes it."""
+def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
+    """The application that serves `context`; `/openapi.json` describes it.
+
+    Without `access` it reads the tokens itself, and raises ConfigError when it cannot.
+    """
     app = FastAPI(
         title="metasrv admin API",
         version=context.binary_version,
@@ -37,7 +41,7 @@ def create_app(context: NodeContext) -> FastAPI:
     )
     install_error_handlers(app)
     app.add_middleware(HeadAsGet)
-    app.add_middleware(Guard, context=context)
+    app.add_middleware(Guard, context=context, access=access or Access(context.config))
     monitor = HealthMonitor(context)
     app.include_router(health_router(monitor))
     app.include_router(cluster_router(context))

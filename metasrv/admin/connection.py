@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from metasrv.admin.access import CERTIFICATE_NAME
 from metasrv.model.limits import (
     ADMIN_CONNECTIONS_BUSY_MAX,
     ADMIN_HEAD_SIZE_BYTES_MAX,
@@ -74,9 +76,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """Received since the head of the next request began."""
         self._head_in_piece = False
         """Whether a head was completed within the piece that is being parsed."""
+        self._certificate_name: str | None = None
+        """Common name of the client's certificate, which the TLS library has verified."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._certificate_name = _common_name(transport.get_extra_info("peercert"))
         self._start()
         limit = self.limit_concurrency
         if limit is not None and len(self.connections) >= limit:
@@ -96,6 +101,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_size_bytes > ADMIN_HEAD_SIZE_BYTES_MAX and not self.transport.is_closing():
             self.transport.write(HEAD_TOO_LARGE)
             self._cut_off("the head of a request is too large", at_once=False)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._certificate_name is not None:
+            self.scope["extensions"] = {CERTIFICATE_NAME: self._certificate_name}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> Any:
         self._end()
@@ -185,3 +195,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up_unread(self) -> None:
         self._unread_deadline = None
         self._cut_off("nothing of an answer was taken")
+
+
+def _common_name(certificate: Mapping[str, Any] | None) -> str | None:
+    """The common name of a certificate in the form of `ssl.SSLSocket.getpeercert`; None when it has none or several."""
+    pairs = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
+    names = [value for name, value in pairs if name == "commonName"]
+    return names[0] if len(names) == 1 else None

@@ -18,6 +18,7 @@ from functools import partial
 
 import uvicorn
 
+from metasrv.admin.access import Access
 from metasrv.admin.app import create_app
 from metasrv.admin.connection import BoundedProtocol, CutOffs
 from metasrv.model.errors import BindError, ConfigError
@@ -58,6 +59,8 @@ class AdminService:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
+        self.access = Access(context.config)
+        """Who may do what; it may read its tokens again at any time."""
         self._server: EmbeddedServer | None = None
         self._serving: asyncio.Task[None] | None = None
 
@@ -100,9 +103,9 @@ class AdminService:
     def _server_config(self) -> uvicorn.Config:
         config = self._context.config
         certificate, key = config.admin_tls_server_cert, config.admin_tls_server_key
-        secure = bool(certificate and key)
+        secure, authority = bool(certificate and key), config.admin_tls_client_ca_file or None
         server_config = uvicorn.Config(
-            create_app(self._context),
+            create_app(self._context, self.access),
             loop="none",
             http=partial(BoundedProtocol, CutOffs()),  # type: ignore[arg-type]  # called, as a class is
             ws="none",
@@ -116,12 +119,19 @@ class AdminService:
             backlog=BACKLOG,
             ssl_certfile=certificate if secure else None,
             ssl_keyfile=key if secure else None,
+            ssl_ca_certs=authority if secure else None,
+            # Probes have no certificate; `access.py` says what needs one.
+            ssl_cert_reqs=ssl.CERT_OPTIONAL if secure and authority else ssl.CERT_NONE,
         )
         try:
             server_config.load()
         except (ssl.SSLError, OSError) as error:
             raise ConfigError(
-                [f"admin_tls_server_cert {certificate} and admin_tls_server_key {key} cannot be used: {error}"]
+                [
+                    f"admin_tls_server_cert {certificate} and admin_tls_server_key {key} cannot be used"
+                    + (f", or admin_tls_client_ca_file {authority}" if authority else "")
+                    + f": {error}"
+                ]
             ) from error
         return server_config
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
+from metasrv.config.admin_tokens import Scope, parse_scope
 from metasrv.config.levels import parse_levels
 from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB
 from metasrv.model.types import Endpoint
@@ -205,7 +206,23 @@ class Config(ConfigModel):
     admin_get_actions: bool = Field(
         default=True, description="Let GET start snapshots, transfers and profiles, as upstream does; POST always may."
     )
-    admin_token: Secret | None = Field(default=None, description="Token that admin requests must carry; prefer the file.")
+    admin_token: Secret | None = Field(
+        default=None, description="Token that admin requests may carry, with the scope `operate`; prefer the file."
+    )
+    admin_tokens_file: str = Field(
+        default="",
+        description="File of lines `name:scope:token`, each a token that is valid; a scope is `read` or `operate`.",
+    )
+    admin_tls_client_ca_file: str = Field(
+        default="", description="PEM file of the authority that signed certificates of admin clients."
+    )
+    admin_tls_client_names: tuple[str, ...] = Field(
+        default=(), description="Common names of such certificates with their scopes, as `name:read` or `name:operate`."
+    )
+    admin_open_routes: tuple[Literal["probes", "metrics", "status", "config"], ...] = Field(
+        default=("probes", "metrics", "status", "config"),
+        description="Reads that need neither token nor certificate: any of `probes`, `metrics`, `status`, `config`.",
+    )
     grpc_api_address: str = Field(default="127.0.0.1:9191", description="`ip:port` of the gRPC API for clients.")
     grpc_api_advertise_host: str | None = Field(default=None, description="Host by which clients reach the gRPC API.")
     grpc_tls_server_cert: str = Field(default="", description="PEM file of the gRPC API's certificate.")
@@ -243,6 +260,16 @@ class Config(ConfigModel):
     def _empty_secret_is_none(cls, secret: SecretText | None) -> SecretText | None:
         return secret if secret is not None and secret.get_secret_value() else None
 
+    @field_validator("admin_tls_client_names")
+    @classmethod
+    def _names_with_scopes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for text in names:
+            name, _, scope = text.rpartition(":")
+            if not name:
+                raise ValueError(f"{text!r} is not `name:read` or `name:operate`")
+            parse_scope(scope)
+        return names
+
     @field_validator("grpc_api_advertise_host")
     @classmethod
     def _empty_host_is_none(cls, host: str | None) -> str | None:
@@ -252,6 +279,12 @@ class Config(ConfigModel):
     def admin_endpoint(self) -> Endpoint:
         """Where the admin API listens."""
         return Endpoint.parse(self.admin_api_address)
+
+    @property
+    def admin_certificate_scopes(self) -> dict[str, Scope]:
+        """The scope of each common name that is known; of a name that is given twice, the last one."""
+        pairs = (text.rpartition(":") for text in self.admin_tls_client_names)
+        return {name: parse_scope(scope) for name, _, scope in pairs}
 
     @property
     def grpc_endpoint(self) -> Endpoint:

@@ -20,6 +20,7 @@ import pytest
 from metasrv.admin import connection
 from metasrv.admin import service as service_module
 from metasrv.admin.service import AdminService
+from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.config.model import Config, RaftConfig
 from metasrv.model.errors import BindError, ConfigError
 from metasrv.model.limits import ADMIN_HEAD_SIZE_BYTES_MAX, ADMIN_PIPELINED_MAX
@@ -28,6 +29,7 @@ from metasrv.node.context import NodeContext
 from metasrv.profiling import cpu, memory
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
+from tests.support.authority import Authority
 
 MakeContext = Callable[..., NodeContext]
 
@@ -206,6 +208,50 @@ async def test_tls(make_context: MakeContext, certificate_and_key: tuple[str, st
         with pytest.raises(httpx.HTTPError):
             await client.get(f"http://{endpoint}/v1/health")
     await service.stop(200)
+
+
+async def test_client_certificates_have_the_scope_of_their_common_name(make_context: MakeContext, tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path / "authority"), Authority(tmp_path / "stranger")
+    for name in ("node", "reader", "operator", "unknown"):
+        authority.certify(name)
+    stranger.certify("operator")
+    files, folder = authority.files("node"), authority.directory
+    clients = {
+        "admin_tls_client_ca_file": files["raft_tls_ca"],
+        "admin_tls_client_names": ("reader:read", "operator:operate"),
+        "admin_open_routes": ("probes",),
+    }
+    context = make_context(certificate=files["raft_tls_cert"], key=files["raft_tls_key"])
+    context.config = context.config.model_copy(update=clients)
+    service = AdminService(context)
+    endpoint = await service.start()
+    found = {}
+    for name in ("", "reader", "operator", "unknown"):
+        trusting = ssl.create_default_context(cafile=files["raft_tls_ca"])
+        if name:
+            trusting.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+        async with httpx.AsyncClient(verify=trusting, base_url=f"https://{endpoint}") as client:
+            paths = ("/livez", "/v1/cluster/status", "/v1/ctrl/trigger_snapshot")
+            found[name] = [(await client.get(path)).status_code for path in paths]
+    pair = str(folder / "operator.pem"), str(folder / "operator.key")
+    metactl = AdminClient(str(endpoint), tls_ca_file=files["raft_tls_ca"], certificate=pair)
+    assert await asyncio.to_thread(metactl.text, "/v1/ctrl/trigger_snapshot") == "null"
+    pair = str(folder / "reader.pem"), str(folder / "reader.key")
+    metactl = AdminClient(str(endpoint), tls_ca_file=files["raft_tls_ca"], certificate=pair)
+    with pytest.raises(AdminError, match="the certificate of reader has the scope read"):
+        await asyncio.to_thread(metactl.text, "/v1/ctrl/trigger_snapshot")
+    forged = ssl.create_default_context(cafile=files["raft_tls_ca"])
+    forged.load_cert_chain(stranger.directory / "operator.pem", stranger.directory / "operator.key")
+    async with httpx.AsyncClient(verify=forged, base_url=f"https://{endpoint}") as client:
+        with pytest.raises(httpx.HTTPError):
+            await client.get("/livez")
+    await service.stop(200)
+    assert found == {
+        "": [200, 401, 401],
+        "reader": [200, 200, 403],
+        "operator": [200, 200, 200],
+        "unknown": [200, 401, 401],
+    }
 
 
 async def test_a_bad_certificate_is_one_clear_sentence(make_context: MakeContext, tmp_path: Path) -> None:
