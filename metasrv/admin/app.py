@@ -1,6 +1,6 @@
-"""The admin API as one application: a router per area behind one guard, faults as bare text.
+"""The admin API as one application: a router per area behind one guard, faults as bare text; and probes as another.
 
-A factory and nothing global, so that several nodes may live in one process. Runs on the node's event loop.
+Factories and nothing global, so that several nodes may live in one process. Runs on the node's event loop.
 """
 
 from __future__ import annotations
@@ -48,4 +48,13 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
     app.include_router(metrics_router(context, monitor))
     app.include_router(control_router(context))
     app.include_router(profiling_router())
+    return app
+
+
+def create_health_app(context: NodeContext) -> FastAPI:
+    """Probes and nothing else, for everybody and under any name."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    install_error_handlers(app)
+    app.add_middleware(HeadAsGet)
+    app.include_router(health_router(HealthMonitor(context)))
     return app

@@ -49,10 +49,6 @@ SCOPE_TOO_SMALL = "{caller} has the scope {scope}, this route needs {needed}"
 NOBODY = Caller(None, None, None)
 
 
-class BodyTooLargeError(Exception):
-    """The body of a request exceeds its limit."""
-
-
 @dataclass(slots=True)
 class _Exchange:
     """What the count and the audit line need to know of one request."""
@@ -61,7 +57,6 @@ class _Exchange:
     caller: Caller = NOBODY
     authenticated: bool = False
     """Whether the caller proved the scope that the route needs."""
-    started: bool = False
 
 
 class Guard:
@@ -84,7 +79,6 @@ class Guard:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.started = True
                 exchange.status_code = message["status"]
             await send(message)
 
@@ -105,14 +99,10 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        try:
-            await self._app(scope, _Counted(receive), send)
-        except BodyTooLargeError:
-            if exchange.started:
-                raise
-            await _too_large()(scope, receive, send)
+        await self._app(scope, receive, send)
 
     def _refusal(self, method: str, path: str, headers: dict[bytes, bytes]) -> TextResponse | None:
+        # A body without a length is counted where it arrives, in `connection.py`.
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 20 or int(length) > ADMIN_BODY_SIZE_BYTES_MAX:
             return _too_large()
@@ -168,21 +158,6 @@ class Guard:
             "last_applied": status.last_applied.index,
         }
         audit_logger.info("%s", json.dumps(line))
-
-
-class _Counted:
-    """Passes a body on; raises BodyTooLargeError past the limit."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._size_bytes = 0
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self._size_bytes += len(message.get("body", b""))
-        if self._size_bytes > ADMIN_BODY_SIZE_BYTES_MAX:
-            raise BodyTooLargeError
-        return message
 
 
 def _too_large() -> TextResponse:

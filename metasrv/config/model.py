@@ -197,6 +197,9 @@ class Config(ConfigModel):
     """Everything a node is told, from all sources together."""
 
     admin_api_address: str = Field(default="127.0.0.1:28101", description="`ip:port` of the HTTP admin API.")
+    health_api_address: str = Field(
+        default="", description="`ip:port` of a further listener that answers only probes; without it they are there too."
+    )
     admin_tls_server_cert: str = Field(default="", description="PEM file of the admin API's certificate.")
     admin_tls_server_key: str = Field(default="", description="PEM file of that certificate's key.")
     admin_allowed_hosts: tuple[str, ...] = Field(
@@ -279,6 +282,11 @@ class Config(ConfigModel):
     def admin_endpoint(self) -> Endpoint:
         """Where the admin API listens."""
         return Endpoint.parse(self.admin_api_address)
+
+    @property
+    def health_endpoint(self) -> Endpoint | None:
+        """Where only probes are answered; None without such a listener."""
+        return Endpoint.parse(self.health_api_address) if self.health_api_address else None
 
     @property
     def admin_certificate_scopes(self) -> dict[str, Scope]:

@@ -65,6 +65,11 @@ def _check_admin_address(config: Config) -> Iterator[str]:
     yield from _address_problems(config.admin_api_address)
 
 
+def _check_health_address(config: Config) -> Iterator[str]:
+    if config.health_api_address:
+        yield from _address_problems(config.health_api_address)
+
+
 def _check_grpc_address(config: Config) -> Iterator[str]:
     yield from _address_problems(config.grpc_api_address)
 
@@ -83,6 +88,8 @@ def _check_listeners_differ(config: Config) -> Iterator[str]:
             ("grpc_api_address", config.grpc_endpoint),
             ("raft_listen_host and raft_api_port", config.raft_config.raft_listen_endpoint),
         ]
+        if config.health_endpoint is not None:
+            listeners.append(("health_api_address", config.health_endpoint))
     except ValueError:
         return  # the check of that address reports it
     for position, (name, endpoint) in enumerate(listeners):
@@ -249,7 +256,8 @@ def _file_group_problems(files: dict[str, str]) -> Iterator[str]:
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("admin_api_address", _check_admin_address),
     ("grpc_api_address", _check_grpc_address),
-    ("admin_api_address grpc_api_address .raft_listen_host .raft_api_port", _check_listeners_differ),
+    ("health_api_address", _check_health_address),
+    ("admin_api_address grpc_api_address health_api_address .raft_listen_host .raft_api_port", _check_listeners_differ),
     (".single .join .leave_via", _check_start_mode),
     (".join .raft_listen_host .raft_api_port .leave_via", _check_join),
     (".leave_id .leave_via", _check_leave),

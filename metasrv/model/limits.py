@@ -139,6 +139,10 @@ ADMIN_CONNECTIONS_MAX = 512
 """Concurrent admin connections; a further one takes the place of one that is idle."""
 ADMIN_CONNECTIONS_BUSY_MAX = 64
 """Connections past that limit while none is idle; requests on them are refused, probes are answered."""
+ADMIN_ADDRESSES_MIN = 4
+"""Addresses that it takes to have all admin connections; each may have that part of them."""
+HEALTH_CONNECTIONS_MAX = 64
+"""Concurrent connections of the listener that has only probes."""
 ADMIN_HEAD_SIZE_BYTES_MAX = 64 * 1024
 """The head of an admin request, its path and headers."""
 ADMIN_PIPELINED_MAX = 16

@@ -110,6 +110,14 @@ def test_ipv6_addresses_and_port_zero_are_fine() -> None:
     assert problems(zero, single=True, raft_api_port=0) == []
 
 
+def test_the_listener_of_probes_is_an_address_or_nothing() -> None:
+    assert problems({"health_api_address": "0.0.0.0:28102"}, single=True) == []
+    assert problems({"health_api_address": "28102"}, single=True) == ["invalid socket address syntax while parsing 28102"]
+    assert problems({"health_api_address": "0.0.0.0:9191"}, single=True) == [
+        "`grpc_api_address` and `health_api_address` are both 0.0.0.0:9191; each listener needs a port of its own"
+    ]
+
+
 def test_listeners_need_ports_of_their_own() -> None:
     assert problems({"admin_api_address": "127.0.0.1:9191"}, single=True) == [
         "`admin_api_address` and `grpc_api_address` are both 127.0.0.1:9191; each listener needs a port of its own"
