@@ -2,7 +2,7 @@
 """Exits with 0 if the node of this container is ready (/readyz), else with 1 and the failing checks on standard output.
 
 Runs every few seconds in the container, so it needs the standard library only. `METASRV_HEALTH_URL` replaces the address
-when a configuration file, not METASRV_ADMIN_API_ADDRESS, says where the admin API listens.
+when a configuration file, not METASRV_HEALTH_API_ADDRESS or METASRV_ADMIN_API_ADDRESS, says where to ask.
 """
 
 import os
@@ -15,12 +15,13 @@ TIMEOUT_SECONDS = 4.0
 
 
 def ready_url() -> str:
-    """`/readyz` of this container's admin API."""
+    """`/readyz` of this container: at the listener that has only probes, if there is one, else at the admin API."""
     given = os.environ.get("METASRV_HEALTH_URL")
     if given:
         return given
-    scheme = "https" if os.environ.get("METASRV_ADMIN_TLS_SERVER_CERT") else "http"
-    host, _, port = os.environ.get("METASRV_ADMIN_API_ADDRESS", "0.0.0.0:28101").rpartition(":")
+    own = os.environ.get("METASRV_HEALTH_API_ADDRESS")
+    scheme = "https" if os.environ.get("METASRV_ADMIN_TLS_SERVER_CERT") and not own else "http"
+    host, _, port = (own or os.environ.get("METASRV_ADMIN_API_ADDRESS", "0.0.0.0:28101")).rpartition(":")
     wildcard = host == "0.0.0.0"  # noqa: S104 - compared with, not listened on
     return f"{scheme}://{'127.0.0.1' if wildcard else host}:{port}/readyz"
 

@@ -92,8 +92,9 @@ async def admin_page(app: FastAPI) -> list[str]:
     lines = [HEADER, "# Admin API: every route", "", description["info"]["description"], ""]
     lines += [
         "The description in OpenAPI is at `/openapi.json`. Every route also answers 405 for a method it does not take,",
-        "and 413 for a body that is too large. Where `admin_token` is configured, routes that change or profile the node",
-        "answer 401 without it. docs/contract/admin-api.md is the contract with Databend's tools, field by field.",
+        "and 413 for a body that is too large. Where tokens or client certificates are configured, routes that change or",
+        "profile the node answer 401 without one, and 403 to one whose scope is too small.",
+        "docs/contract/admin-api.md is the contract with Databend's tools, field by field.",
     ]
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:

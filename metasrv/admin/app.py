@@ -1,12 +1,13 @@
-"""The admin API as one application: a router per area behind one guard, faults as bare text.
+"""The admin API as one application: a router per area behind one guard, faults as bare text; and probes as another.
 
-A factory and nothing global, so that several nodes may live in one process. Runs on the node's event loop.
+Factories and nothing global, so that several nodes may live in one process. Runs on the node's event loop.
 """
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 
+from metasrv.admin.access import Access
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.control import control_router
 from metasrv.admin.guard import Guard
@@ -25,8 +26,11 @@ DESCRIPTION = (
 )
 
 
-def create_app(context: NodeContext) -> FastAPI:
-    """The application that serves `context`; `/openapi.json` describes it."""
+def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
+    """The application that serves `context`; `/openapi.json` describes it.
+
+    Without `access` it reads the tokens itself, and raises ConfigError when it cannot.
+    """
     app = FastAPI(
         title="metasrv admin API",
         version=context.binary_version,
@@ -38,7 +42,7 @@ def create_app(context: NodeContext) -> FastAPI:
     )
     install_error_handlers(app)
     app.add_middleware(HeadAsGet)
-    app.add_middleware(Guard, context=context)
+    app.add_middleware(Guard, context=context, access=access or Access(context.config))
     monitor = HealthMonitor(context)
     app.include_router(health_router(monitor))
     app.include_router(cluster_router(context))
@@ -46,4 +50,13 @@ def create_app(context: NodeContext) -> FastAPI:
     app.include_router(control_router(context))
     app.include_router(users_router(context))
     app.include_router(profiling_router())
+    return app
+
+
+def create_health_app(context: NodeContext) -> FastAPI:
+    """Probes and nothing else, for everybody and under any name."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    install_error_handlers(app)
+    app.add_middleware(HeadAsGet)
+    app.include_router(health_router(HealthMonitor(context)))
     return app

@@ -1,21 +1,28 @@
 """One HTTP connection, with bounds on what it may hold and for how long.
 
 The server's own keep-alive timer runs only between requests, and its parser keeps whatever arrives. Here the head of a
-request must arrive in time and within a size, requests that wait for earlier answers are few, and an answer must be
-taken. When there are too many connections a new one takes the place of an idle one, so that probes always find room;
-probes are answered while everything else is refused. Runs on the event loop.
+request must arrive in time and within a size, a body within another, requests that wait for earlier answers are few, and
+an answer must be taken. When there are too many connections, in all or from one address, a new one takes the place of an
+idle one, so that probes always find room; probes are answered while everything else is refused. A client may leave at
+any time. Runs on the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from metasrv.admin.access import CERTIFICATE_NAME, PROBE_PATHS
+from metasrv.admin.cut_offs import CountedWarnings, CutOffs
+from metasrv.admin.networks import network_of
 from metasrv.model.limits import (
+    ADMIN_ADDRESSES_MIN,
+    ADMIN_BODY_SIZE_BYTES_MAX,
     ADMIN_CONNECTIONS_BUSY_MAX,
     ADMIN_HEAD_SIZE_BYTES_MAX,
     ADMIN_PIPELINED_MAX,
@@ -23,43 +30,26 @@ from metasrv.model.limits import (
     ADMIN_UNREAD_SECONDS_MAX,
 )
 
-logger = logging.getLogger(__name__)
+PROBES = frozenset(path.encode() for path in PROBE_PATHS)
+SHARE_MIN = 4
+"""Connections that an address may have however few there are in all."""
 
-PROBES = frozenset({b"/livez", b"/readyz", b"/v1/health"})
-REPORT_SECONDS = 10.0
-"""Connections that were cut off are reported together, once in this time."""
-HEAD_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n"
-) + f"The head of a request may have {ADMIN_HEAD_SIZE_BYTES_MAX} bytes.\n".encode()
+
+def _refusal(status: str, sentence: str) -> bytes:
+    head = f"HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n"
+    return (head + sentence + "\n").encode()
+
+
+HEAD_TOO_LARGE = _refusal(
+    "431 Request Header Fields Too Large", f"The head of a request may have {ADMIN_HEAD_SIZE_BYTES_MAX} bytes."
+)
+BODY_TOO_LARGE = _refusal(
+    "413 Content Too Large", f"the body of a request may have at most {ADMIN_BODY_SIZE_BYTES_MAX} bytes"
+)
 
 
 class TooManyRequestsError(Exception):
     """A client sends requests faster than it takes answers."""
-
-
-class CutOffs:
-    """Counts connections that were cut off, and writes one line about all of them."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, loop: asyncio.AbstractEventLoop, reason: str) -> None:
-        """One more connection was cut off for this reason."""
-        self._counts[reason] += 1
-        if self._timer is None:
-            self._timer = loop.call_later(REPORT_SECONDS, self.report)
-
-    def report(self) -> None:
-        """Write the line and begin to count anew."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._counts:
-            reasons = ", ".join(f"{count} ({reason})" for reason, count in self._counts.most_common())
-            logger.warning("connections to the admin API were cut off: %s", reasons)
-            self._counts.clear()
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -68,80 +58,71 @@ class BoundedProtocol(HttpToolsProtocol):
     def __init__(self, cut_offs: CutOffs, **given: Any) -> None:
         super().__init__(**given)
         self._cut_offs = cut_offs
+        self.logger = CountedWarnings(self.logger, self._count_warning)  # type: ignore[assignment]
         self._deadline: asyncio.TimerHandle | None = None
         self._unread_deadline: asyncio.TimerHandle | None = None
         self._head_size_bytes = 0
         """Received since the head of the next request began."""
         self._head_in_piece = False
         """Whether a head was completed within the piece that is being parsed."""
+        self._in_body = False
+        """Whether a head is complete and its body is not."""
+        self._body_size_bytes = 0
+        self._only_probes = False
+        """Whether its address has more than its share, so that nothing else is answered here."""
+        self._running: RequestResponseCycle | None = None
+        """The request that is being answered; `cycle` is the newest, which may wait behind it."""
+        self._was_cut_off = False
+        self._certificate_name: str | None = None
+        """Common name of the client's certificate, which the TLS library has verified."""
+        self.network = ""
+        """Where the client is, for shares."""
+
+    # ------------------------------------------------------------------------- the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._certificate_name = _common_name(transport.get_extra_info("peercert"))
+        self.network = network_of(self.client[0]) if self.client else ""
         self._start()
         limit = self.limit_concurrency
-        if limit is not None and len(self.connections) >= limit:
-            self._take_place()
-            if len(self.connections) > limit + ADMIN_CONNECTIONS_BUSY_MAX:
-                self._cut_off("all connections are busy")
-
-    def data_received(self, data: bytes) -> None:
-        if self._deadline is None and self._waits_for_request():
-            self._start()
-        self._head_in_piece = False
-        super().data_received(data)
-        if self._head_in_piece or not self._waits_for_request():
-            self._head_size_bytes = 0
-            return
-        self._head_size_bytes += len(data)
-        if self._head_size_bytes > ADMIN_HEAD_SIZE_BYTES_MAX and not self.transport.is_closing():
-            self.transport.write(HEAD_TOO_LARGE)
-            self._cut_off("the head of a request is too large", at_once=False)
-
-    def on_headers_complete(self) -> Any:
-        self._end()
-        self._head_in_piece = True
-        if len(self.pipeline) >= ADMIN_PIPELINED_MAX:
-            self._cut_off("too many requests wait for the answers to earlier ones")
-            raise TooManyRequestsError
-        if self.url.partition(b"?")[0] not in PROBES:
-            return super().on_headers_complete()
-        limit, self.limit_concurrency = self.limit_concurrency, None
-        try:
-            return super().on_headers_complete()
-        finally:
-            self.limit_concurrency = limit
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._unread_deadline is None:
-            self._unread_deadline = self.loop.call_later(ADMIN_UNREAD_SECONDS_MAX, self._give_up_unread)
-
-    def resume_writing(self) -> None:
-        self._end_unread()
-        super().resume_writing()
+        if limit is not None:
+            self._keep_to_share(max(limit // ADMIN_ADDRESSES_MIN, SHARE_MIN))
+            if len(self.connections) >= limit and not self.transport.is_closing():
+                self._keep_to_limit(limit)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
         self._end_unread()
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
 
-    def send_400_response(self, msg: str) -> None:
-        if not self.transport.is_closing():
-            super().send_400_response(msg)
-
-    def _waits_for_request(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _take_place(self) -> None:
-        """Cut off an idle connection: of the client that has the most, the one that has been idle for longest."""
-        others = [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
-        idle = [one for one in others if one.is_idle()]
-        counts = Counter(one.client[0] if one.client else "" for one in idle)
-        if not counts:
+    def _keep_to_share(self, share: int) -> None:
+        """Make an address that has more connections than its share use those that it has."""
+        if len(self.connections) <= share:
             return
-        client, _ = counts.most_common(1)[0]
-        mine = [one for one in idle if (one.client[0] if one.client else "") == client]
-        min(mine, key=lambda one: one.idle_since()).give_place()
+        mine = [one for one in self._others() if one.network == self.network]
+        if len(mine) < share or _close_longest_idle(mine, "idle for longest, of an address that has its share"):
+            return
+        if len(mine) < share + max(share // 8, 1):
+            self._only_probes = True
+        else:
+            self._cut_off("all connections that an address may have are busy")
+
+    def _keep_to_limit(self, limit: int) -> None:
+        """Cut off an idle connection: of the client that has the most, the one that has been idle for longest."""
+        idle = [one for one in self._others() if one.is_idle()]
+        if idle:
+            network, _ = Counter(one.network for one in idle).most_common(1)[0]
+            _close_longest_idle((one for one in idle if one.network == network), "idle for longest, to make room")
+        if len(self.connections) > limit + ADMIN_CONNECTIONS_BUSY_MAX:
+            self._cut_off("all connections are busy")
+
+    def _others(self) -> list[BoundedProtocol]:
+        return [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
 
     def is_idle(self) -> bool:
         """Whether nothing is asked or answered on the connection."""
@@ -152,18 +133,108 @@ class BoundedProtocol(HttpToolsProtocol):
         timer = self._deadline or self.timeout_keep_alive_task
         return timer.when() if timer is not None else float("inf")
 
-    def give_place(self) -> None:
+    def give_place(self, reason: str) -> None:
         """Close at once, for another connection."""
-        self._cut_off("idle for longest, to make room")
+        self._cut_off(reason)
+
+    # ------------------------------------------------------------------------- requests
+
+    def data_received(self, data: bytes) -> None:
+        if self._deadline is None and self._waits_for_request():
+            self._start()
+        self._head_in_piece = False
+        super().data_received(data)
+        if self._head_in_piece or self._in_body:
+            self._head_size_bytes = 0
+            return
+        self._head_size_bytes += len(data)
+        if self._head_size_bytes > ADMIN_HEAD_SIZE_BYTES_MAX:
+            self._refuse(HEAD_TOO_LARGE if self._waits_for_request() else b"", "the head of a request is too large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._certificate_name is not None:
+            self.scope["extensions"] = {CERTIFICATE_NAME: self._certificate_name}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> Any:
+        self._end()
+        self._head_in_piece = self._in_body = True
+        self._body_size_bytes = 0
+        if len(self.pipeline) >= ADMIN_PIPELINED_MAX:
+            self._cut_off("too many requests wait for the answers to earlier ones")
+            raise TooManyRequestsError
+        limit = self.limit_concurrency
+        if self.url.partition(b"?")[0] in PROBES:
+            self.limit_concurrency = None
+        elif self._only_probes:
+            self.limit_concurrency = 0
+        try:
+            return super().on_headers_complete()
+        finally:
+            self.limit_concurrency = limit
+
+    def on_body(self, body: bytes) -> None:
+        self._body_size_bytes += len(body)
+        if self._body_size_bytes <= ADMIN_BODY_SIZE_BYTES_MAX:
+            super().on_body(body)
+            return
+        answered = self.pipeline or self.cycle.response_started
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        self._refuse(b"" if answered else BODY_TOO_LARGE, "the body of a request is too large")
+
+    def on_message_complete(self) -> None:
+        self._in_body = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            super().send_400_response(msg)
+
+    def _waits_for_request(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    # ------------------------------------------------------------------------- answers
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, partial(_answer, app, cycle, self._client_left))
+
+    def _client_left(self) -> None:
+        if not self._was_cut_off:
+            self._cut_offs.add(self.loop, "a client left before it had its answer")
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread_deadline is None:
+            self._unread_deadline = self.loop.call_later(ADMIN_UNREAD_SECONDS_MAX, self._give_up_unread)
+
+    def resume_writing(self) -> None:
+        self._end_unread()
+        super().resume_writing()
+
+    # ------------------------------------------------------------------------- ends
+
+    def _refuse(self, answer: bytes, reason: str) -> None:
+        """Close with this answer; empty where another answer is on its way."""
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self._cut_off(reason, at_once=False)
 
     def _cut_off(self, reason: str, *, at_once: bool = True) -> None:
-        self._cut_offs.add(self.loop, reason)
+        self._was_cut_off = True
+        self._cut_offs.add(self.loop, f"a connection was cut off, {reason}")
         # Not in the set while the transport closes: the place is free now.
         self.connections.discard(self)
         if at_once:
             self.transport.abort()
         else:
             self.transport.close()
+
+    def _count_warning(self, kind: str) -> None:
+        # What was cut off has been counted, and its parser complains as well.
+        if not self.transport.is_closing():
+            self._cut_offs.add(self.loop, kind)
 
     def _start(self) -> None:
         self._deadline = self.loop.call_later(ADMIN_REQUEST_SECONDS_MAX, self._give_up)
@@ -185,3 +256,45 @@ class BoundedProtocol(HttpToolsProtocol):
     def _give_up_unread(self) -> None:
         self._unread_deadline = None
         self._cut_off("nothing of an answer was taken")
+
+
+async def _answer(
+    app: Any, cycle: RequestResponseCycle, client_left: Callable[[], None], scope: Any, receive: Any, send: Any
+) -> None:
+    """Run the application for a client that may leave: what it sends then goes nowhere, and nothing fails."""
+    told = False
+
+    def leave() -> None:
+        nonlocal told
+        cycle.disconnected = True
+        if not told:
+            told = True
+            client_left()
+
+    async def sending(message: Any) -> None:
+        if cycle.transport.is_closing() and not cycle.response_complete:
+            leave()
+        try:
+            await send(message)
+        except (RuntimeError, OSError):
+            # The transport says so when it was closed while the answer waited to be taken.
+            if not cycle.transport.is_closing():
+                raise
+            leave()
+
+    await app(scope, receive, sending)
+
+
+def _close_longest_idle(connections: Iterable[BoundedProtocol], reason: str) -> bool:
+    """Close the one that has been idle for longest; False when none is idle."""
+    idle = [one for one in connections if one.is_idle()]
+    if idle:
+        min(idle, key=lambda one: one.idle_since()).give_place(reason)
+    return bool(idle)
+
+
+def _common_name(certificate: Mapping[str, Any] | None) -> str | None:
+    """The common name of a certificate in the form of `ssl.SSLSocket.getpeercert`; None when it has none or several."""
+    pairs = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
+    names = [value for name, value in pairs if name == "commonName"]
+    return names[0] if len(names) == 1 else None

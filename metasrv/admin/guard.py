@@ -1,15 +1,14 @@
 """Runs before every route: size limits, names, the token, refusal of web pages, the audit line, the request count.
 
 A plain ASGI layer, so that it also sees requests that no route takes. Routes that change state and everything under
-/debug are protected. They refuse what a web page may have sent (`browsers.py`). With `admin_token` set they need the
-token. Each of their requests leaves one JSON line on the logger `metasrv.audit`. Everything but probes and metrics is
-answered only under a name of this node (`hosts.py`). Reads and probes need no token. Headers that proxies add are never
+/debug are protected. They refuse what a web page may have sent (`browsers.py`). What needs a token or a certificate is
+said by `access.py`. Each request for a protected route leaves one JSON line on the logger `metasrv.audit`. Everything
+but probes and metrics is answered only under a name of this node (`hosts.py`). Headers that proxies add are never
 trusted. Runs on the event loop.
 """
 
 from __future__ import annotations
 
-import hmac
 import json
 import logging
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from metasrv.admin.access import Access, Caller, WrongTokenError, is_protected
 from metasrv.admin.actions import USERS_LIST_PATH
 from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
-from metasrv.admin.control import CONTROL_PATHS
 from metasrv.admin.hosts import AllowedHosts
 from metasrv.admin.problem import fault
 from metasrv.admin.responses import TextResponse
@@ -30,7 +29,6 @@ from metasrv.process.loop_steps import timed
 
 audit_logger = logging.getLogger("metasrv.audit")
 
-DEBUG_PREFIX = "/debug/"
 HOME_PATH = "/debug/home"
 """A page of links for people. It does nothing itself, and what is opened from it comes from this node's own page."""
 READ_PATHS = frozenset({HOME_PATH, USERS_LIST_PATH})
@@ -47,11 +45,11 @@ NO_ACTION_HEADER = (
 )
 NO_GET_ACTIONS = "`admin_get_actions` is off: send POST with the header X-Metasrv-Action"
 UNKNOWN_NAME = "this node is not known under the name in the Host header; add the name to `admin_allowed_hosts`"
-UNAUTHORIZED = "this route needs the admin token: Authorization: Bearer <admin_token>"
-
-
-class BodyTooLargeError(Exception):
-    """The body of a request exceeds its limit."""
+UNAUTHORIZED = "this route needs a token or a client certificate of scope {scope}: Authorization: Bearer <token>"
+NOT_VALID = "the Authorization header has no valid token; it must be Bearer <token>"
+UNKNOWN_CERTIFICATE = "; the certificate of {name} is not in `admin_tls_client_names`"
+SCOPE_TOO_SMALL = "{caller} has the scope {scope}, this route needs {needed}"
+NOBODY = Caller(None, None, None)
 
 
 @dataclass(slots=True)
@@ -59,20 +57,20 @@ class _Exchange:
     """What the count and the audit line need to know of one request."""
 
     status_code: int = 500
+    caller: Caller = NOBODY
     authenticated: bool = False
-    started: bool = False
+    """Whether the caller proved the scope that the route needs."""
 
 
 class Guard:
-    """Wraps the application; `context` gives the token, the metrics and the clock."""
+    """Wraps the application; `context` gives the metrics and the clock."""
 
-    def __init__(self, app: ASGIApp, context: NodeContext) -> None:
+    def __init__(self, app: ASGIApp, context: NodeContext, access: Access) -> None:
         self._app = app
         self._context = context
         self._hosts = AllowedHosts(context.config)
         self._takes_get = context.config.admin_get_actions
-        token = context.config.admin_token
-        self._token = None if token is None else token.get_secret_value().encode()
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,7 +82,6 @@ class Guard:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
-                exchange.started = True
                 exchange.status_code = message["status"]
             await send(message)
 
@@ -94,46 +91,52 @@ class Guard:
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._context.metrics.admin_request(_route_path(scope), method, exchange.status_code)
-            if _is_protected(scope["path"]):
+            if is_protected(scope["path"]):
                 self._audit(scope, exchange, clock.monotonic() - begun)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        refusal = self._refusal(scope["method"], scope["path"], headers, exchange)
+        refusal = self._refusal(scope["method"], scope["path"], headers)
+        if refusal is None:
+            refusal = self._unauthorized(scope, headers, exchange)
         if refusal is not None:
             await refusal(scope, receive, send)
             return
-        try:
-            await self._app(scope, _Counted(receive), send)
-        except BodyTooLargeError:
-            if exchange.started:
-                raise
-            await _too_large()(scope, receive, send)
+        await self._app(scope, receive, send)
 
-    def _refusal(self, method: str, path: str, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
+    def _refusal(self, method: str, path: str, headers: dict[bytes, bytes]) -> TextResponse | None:
+        # A body without a length is counted where it arrives, in `connection.py`.
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 20 or int(length) > ADMIN_BODY_SIZE_BYTES_MAX:
             return _too_large()
         if path not in NAMELESS_PATHS and not self._hosts.allow(headers.get(b"host")):
             return fault(421, UNKNOWN_NAME)
-        if not _is_protected(path):
+        if not is_protected(path) or path in READ_PATHS:
             return None
-        if path in READ_PATHS:
-            return self._unauthorized(headers, exchange)
         if comes_from_a_page(headers):
             return fault(403, FROM_A_PAGE)
         if method == "POST" and ACTION_HEADER not in headers:
             return fault(403, NO_ACTION_HEADER)
         if method != "POST" and not self._takes_get:
             return TextResponse(NO_GET_ACTIONS, status_code=405, headers={"Allow": "POST"})
-        return self._unauthorized(headers, exchange)
+        return None
 
-    def _unauthorized(self, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
-        if self._token is None:
+    def _unauthorized(self, scope: Scope, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
+        needed = self._access.needed(scope["path"])
+        if needed is None:
             return None
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
-            return TextResponse(UNAUTHORIZED, status_code=401, headers={"WWW-Authenticate": "Bearer"})
+        try:
+            caller = exchange.caller = self._access.caller(headers, scope.get("extensions") or {})
+        except WrongTokenError:
+            return _challenge(401, NOT_VALID, "Bearer")
+        if caller.scope is None:
+            text = UNAUTHORIZED.format(scope=needed)
+            if caller.certificate is not None:
+                text += UNKNOWN_CERTIFICATE.format(name=caller.certificate)
+            return _challenge(401, text, "Bearer")
+        if not caller.scope.covers(needed):
+            text = SCOPE_TOO_SMALL.format(caller=caller.described(), scope=caller.scope, needed=needed)
+            return _challenge(403, text, f'Bearer error="insufficient_scope", scope="{needed}"')
         exchange.authenticated = True
         return None
 
@@ -145,10 +148,14 @@ class Guard:
             "node_id": status.node_id,
             "client": f"{client[0]}:{client[1]}" if client else None,
             "authenticated": exchange.authenticated,
+            "token": exchange.caller.token,
+            "certificate": exchange.caller.certificate,
+            "scope": exchange.caller.scope,
             "method": scope["method"],
             "path": scope["path"],
             "query": scope["query_string"].decode("latin-1")[:ADMIN_QUERY_AUDITED_CHARACTERS_MAX],
             "status_code": exchange.status_code,
+            "result": _result(exchange.status_code),
             "seconds": round(seconds, 6),
             "term": status.term,
             "last_applied": status.last_applied.index,
@@ -156,28 +163,17 @@ class Guard:
         audit_logger.info("%s", json.dumps(line))
 
 
-class _Counted:
-    """Passes a body on; raises BodyTooLargeError past the limit."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._size_bytes = 0
-
-    async def __call__(self) -> Message:
-        message = await self._receive()
-        self._size_bytes += len(message.get("body", b""))
-        if self._size_bytes > ADMIN_BODY_SIZE_BYTES_MAX:
-            raise BodyTooLargeError
-        return message
-
-
 def _too_large() -> TextResponse:
     text = f"the body of a request may have at most {ADMIN_BODY_SIZE_BYTES_MAX} bytes"
     return TextResponse(text, status_code=413, headers={"Connection": "close"})
 
 
-def _is_protected(path: str) -> bool:
-    return path in CONTROL_PATHS or path.startswith(DEBUG_PREFIX)
+def _challenge(status_code: int, text: str, challenge: str) -> TextResponse:
+    return TextResponse(text, status_code=status_code, headers={"WWW-Authenticate": challenge})
+
+
+def _result(status_code: int) -> str:
+    return "done" if status_code < 400 else "refused" if status_code < 500 else "failed"
 
 
 def _route_path(scope: Scope) -> str:

@@ -24,7 +24,7 @@ class TextResponse(PlainTextResponse):
 def codes(**meanings: str) -> dict[int | str, dict[str, Any]]:
     """A route's `responses` for the API's description: `codes(ok="…", s404="not the leader")`; errors are bare text.
 
-    `ok` describes 200. Every route may also answer 413, 405 and, with a token configured, 401.
+    `ok` describes 200. Every route may also answer 413, 405 and, with tokens configured, 401 and 403.
     """
     described: dict[int | str, dict[str, Any]] = {}
     for name, meaning in meanings.items():

@@ -234,6 +234,11 @@ def _add_admin_command(
         help=f"default {ADMIN_ADDRESS_DEFAULT}",
     )
     parser.add_argument("--admin-tls-ca-file", metavar="FILE", help="authority of the server's certificate; enables TLS")
+    parser.add_argument("--admin-tls-cert-file", metavar="FILE", help="certificate to show to the server, with its key")
+    parser.add_argument("--admin-tls-key-file", metavar="FILE", help="key of that certificate")
+    parser.add_argument(
+        "--admin-token-file", metavar="FILE", help=f"file that has the token; otherwise {ctl_admin.TOKEN_VARIABLE}"
+    )
     return parser
 
 

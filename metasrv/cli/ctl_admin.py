@@ -25,6 +25,11 @@ PORTS = (
 )
 TIMEOUT_SECONDS = 10.0
 TOKEN_VARIABLE = "METASRV_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
+HINTS = {
+    401: f"; metactl takes a token from {TOKEN_VARIABLE} or --admin-token-file, a certificate from --admin-tls-cert-file",
+}
+"""What metactl adds to the server's sentence, by status code."""
+TOKEN_FILE_SIZE_BYTES_MAX = 64 * 1024
 BODY_SIZE_BYTES_MAX = 64 * 1024 * 1024
 
 TRANSFER_WAIT_SECONDS_DEFAULT = 10
@@ -39,15 +44,21 @@ class AdminError(MetasrvError):
     """The admin API refused; the text is what upstream's tool says."""
 
     def __init__(self, code: int, body: str) -> None:
-        super().__init__(f"status code: {code}, msg: {body}")
+        super().__init__(f"status code: {code}, msg: {body}{HINTS.get(code, '')}")
         self.code = code
 
 
 class AdminClient:
     """Asks one node's admin API."""
 
-    def __init__(self, address: str, token: str | None = None, tls_ca_file: str | None = None) -> None:
-        """`address` is `host:port`, or a URL with `http://` or `https://`."""
+    def __init__(
+        self,
+        address: str,
+        token: str | None = None,
+        tls_ca_file: str | None = None,
+        certificate: tuple[str, str] | None = None,
+    ) -> None:
+        """`address` is `host:port`, or a URL with `http://` or `https://`; `certificate` are two files, with its key."""
         try:
             parts = urlsplit(address if "://" in address else f"http://{address}")
             port = parts.port
@@ -59,6 +70,9 @@ class AdminClient:
         self._host, self._port = parts.hostname, port
         self._tls = parts.scheme == "https" or tls_ca_file is not None
         self._tls_ca_file = tls_ca_file
+        self._certificate = certificate
+        if certificate is not None and not self._tls:
+            raise InvalidRequestError("only TLS has client certificates: give --admin-tls-ca-file or an https:// address")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def text(self, path: str, **query: object) -> str:
@@ -72,7 +86,10 @@ class AdminClient:
         return self._answer("POST", path, json.dumps(body).encode(), {**self._headers, "X-Metasrv-Action": "metactl"})
 
     def _answer(self, method: str, target: str, sent: bytes | None, headers: dict[str, str]) -> str:
-        connection = self._connection()
+        try:
+            connection = self._connection()
+        except OSError as error:  # ssl.SSLError is one
+            raise NotDoneError(f"a file of a certificate or key cannot be used: {error}") from error
         try:
             connection.request(method, target, sent, headers)
             response = connection.getresponse()
@@ -102,11 +119,30 @@ class AdminClient:
         if not self._tls:
             return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
         context = ssl.create_default_context(cafile=self._tls_ca_file)
+        if self._certificate is not None:
+            context.load_cert_chain(*self._certificate)
         return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_SECONDS, context=context)
 
 
 def client_of(arguments: argparse.Namespace) -> AdminClient:
-    return AdminClient(arguments.admin_api_address, os.environ.get(TOKEN_VARIABLE), arguments.admin_tls_ca_file)
+    files = arguments.admin_tls_cert_file, arguments.admin_tls_key_file
+    if (files[0] is None) != (files[1] is None):
+        raise InvalidRequestError("--admin-tls-cert-file and --admin-tls-key-file go together")
+    token = _token_in(arguments.admin_token_file) if arguments.admin_token_file else os.environ.get(TOKEN_VARIABLE)
+    certificate = None if files[0] is None else files
+    return AdminClient(arguments.admin_api_address, token, arguments.admin_tls_ca_file, certificate)
+
+
+def _token_in(path: str) -> str:
+    """The token that a file has, and nothing else."""
+    try:
+        with open(path, "rb") as stream:
+            words = stream.read(TOKEN_FILE_SIZE_BYTES_MAX).decode("ascii").split()
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(f"--admin-token-file {path} cannot be read: {error}") from error
+    if len(words) != 1:
+        raise InvalidRequestError(f"--admin-token-file {path} must have one token, it has {len(words)} words")
+    return words[0]
 
 
 # ----------------------------------------------------------------------------- commands

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import uvloop
 
-from metasrv.admin.service import AdminService
+from metasrv.admin.service import AdminService, HealthService
 from metasrv.cli.options import CONFIG_CHECK, CONFIG_SHOW, Options, parse_options
 from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
@@ -151,7 +151,8 @@ async def _serve(loaded: LoadedConfig, begin_cluster: bool, rebuild: bool) -> in
             logger.warning("%s", sentence)
         if rebuild:
             await set_aside(config.raft_config, SystemClock())
-        factories: list[ServiceFactory] = [AdminService, GrpcService]
+        probes: list[ServiceFactory] = [HealthService] if config.health_api_address else []
+        factories: list[ServiceFactory] = [*probes, AdminService, GrpcService]
         node = MetaNode(config, build_commit(os.environ), factories, begin_cluster=begin_cluster)
 
         def on_listening(context: NodeContext) -> None:

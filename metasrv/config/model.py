@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
+from metasrv.config.admin_tokens import Scope, parse_scope
 from metasrv.config.levels import parse_levels
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB, TOKEN_LIFETIME_SECONDS_MAX
@@ -199,6 +200,9 @@ class Config(ConfigModel):
     """Everything a node is told, from all sources together."""
 
     admin_api_address: str = Field(default="127.0.0.1:28101", description="`ip:port` of the HTTP admin API.")
+    health_api_address: str = Field(
+        default="", description="`ip:port` of a further listener that answers only probes; without it they are there too."
+    )
     admin_tls_server_cert: str = Field(default="", description="PEM file of the admin API's certificate.")
     admin_tls_server_key: str = Field(default="", description="PEM file of that certificate's key.")
     admin_allowed_hosts: tuple[str, ...] = Field(
@@ -208,7 +212,23 @@ class Config(ConfigModel):
     admin_get_actions: bool = Field(
         default=True, description="Let GET start snapshots, transfers and profiles, as upstream does; POST always may."
     )
-    admin_token: Secret | None = Field(default=None, description="Token that admin requests must carry; prefer the file.")
+    admin_token: Secret | None = Field(
+        default=None, description="Token that admin requests may carry, with the scope `operate`; prefer the file."
+    )
+    admin_tokens_file: str = Field(
+        default="",
+        description="File of lines `name:scope:token`, each a token that is valid; a scope is `read` or `operate`.",
+    )
+    admin_tls_client_ca_file: str = Field(
+        default="", description="PEM file of the authority that signed certificates of admin clients."
+    )
+    admin_tls_client_names: tuple[str, ...] = Field(
+        default=(), description="Common names of such certificates with their scopes, as `name:read` or `name:operate`."
+    )
+    admin_open_routes: tuple[Literal["probes", "metrics", "status", "config"], ...] = Field(
+        default=("probes", "metrics", "status", "config"),
+        description="Reads that need neither token nor certificate: any of `probes`, `metrics`, `status`, `config`.",
+    )
     grpc_api_address: str = Field(default="127.0.0.1:9191", description="`ip:port` of the gRPC API for clients.")
     grpc_api_advertise_host: str | None = Field(default=None, description="Host by which clients reach the gRPC API.")
     grpc_tls_server_cert: str = Field(default="", description="PEM file of the gRPC API's certificate.")
@@ -263,6 +283,16 @@ class Config(ConfigModel):
                 raise ValueError(str(error)) from error
         return secret
 
+    @field_validator("admin_tls_client_names")
+    @classmethod
+    def _names_with_scopes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for text in names:
+            name, _, scope = text.rpartition(":")
+            if not name:
+                raise ValueError(f"{text!r} is not `name:read` or `name:operate`")
+            parse_scope(scope)
+        return names
+
     @field_validator("grpc_api_advertise_host")
     @classmethod
     def _empty_host_is_none(cls, host: str | None) -> str | None:
@@ -272,6 +302,17 @@ class Config(ConfigModel):
     def admin_endpoint(self) -> Endpoint:
         """Where the admin API listens."""
         return Endpoint.parse(self.admin_api_address)
+
+    @property
+    def health_endpoint(self) -> Endpoint | None:
+        """Where only probes are answered; None without such a listener."""
+        return Endpoint.parse(self.health_api_address) if self.health_api_address else None
+
+    @property
+    def admin_certificate_scopes(self) -> dict[str, Scope]:
+        """The scope of each common name that is known; of a name that is given twice, the last one."""
+        pairs = (text.rpartition(":") for text in self.admin_tls_client_names)
+        return {name: parse_scope(scope) for name, _, scope in pairs}
 
     @property
     def grpc_endpoint(self) -> Endpoint:

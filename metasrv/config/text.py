@@ -100,6 +100,7 @@ def banner_text(config: Config, listeners: Mapping[str, Endpoint]) -> str:
             f"Raft  Id: {raft.id}; Cluster: {raft.cluster_name}",
             f"      Mode: {start_mode_text(config)}",
             f"HTTP API listen at: {listeners.get('admin', config.admin_endpoint)}",
+            *([f"Probes listen at: {listeners.get('health', config.health_endpoint)}"] if config.health_endpoint else []),
             f"gRPC API listen at: {grpc} advertise: {grpc_advertise}",
             f"Raft API listen at: {raft_listener} advertise: {Endpoint(raft.raft_advertise_host, raft_listener.port)}",
             "",

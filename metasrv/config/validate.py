@@ -1,7 +1,7 @@
 """Checks of keys against each other, the disk and the network (docs/contract/admin-api.md section 3.4).
 
 Each check names the keys it reads. It is skipped if one of them is already known to be wrong, because it would blame
-another line. Reads certificate files, opens no socket. Runs before the event loop.
+another line. Reads files of certificates and tokens, opens no socket. Runs before the event loop.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 
+from metasrv.config.admin_tokens import load
 from metasrv.config.model import Config
+from metasrv.model.errors import ConfigError
 from metasrv.model.limits import RAFT_SECRETS_MAX
 from metasrv.model.types import Endpoint
 
@@ -63,6 +65,11 @@ def _check_admin_address(config: Config) -> Iterator[str]:
     yield from _address_problems(config.admin_api_address)
 
 
+def _check_health_address(config: Config) -> Iterator[str]:
+    if config.health_api_address:
+        yield from _address_problems(config.health_api_address)
+
+
 def _check_grpc_address(config: Config) -> Iterator[str]:
     yield from _address_problems(config.grpc_api_address)
 
@@ -81,6 +88,8 @@ def _check_listeners_differ(config: Config) -> Iterator[str]:
             ("grpc_api_address", config.grpc_endpoint),
             ("raft_listen_host and raft_api_port", config.raft_config.raft_listen_endpoint),
         ]
+        if config.health_endpoint is not None:
+            listeners.append(("health_api_address", config.health_endpoint))
     except ValueError:
         return  # the check of that address reports it
     for position, (name, endpoint) in enumerate(listeners):
@@ -184,6 +193,29 @@ def _check_admin_tls(config: Config) -> Iterator[str]:
     )
 
 
+def _check_admin_clients(config: Config) -> Iterator[str]:
+    authority, names = config.admin_tls_client_ca_file, config.admin_tls_client_names
+    if bool(authority) != bool(names):
+        given, missing = ("admin_tls_client_ca_file", "admin_tls_client_names")[:: 1 if authority else -1]
+        yield f"`{given}` is set but `{missing}` is not"
+    elif authority and not config.admin_tls_server_cert:
+        yield "`admin_tls_client_ca_file` is set but `admin_tls_server_cert` is not: only TLS has client certificates"
+    yield from _file_group_problems({"admin_tls_client_ca_file": authority} if authority else {})
+
+
+def _check_admin_tokens(config: Config) -> Iterator[str]:
+    if config.admin_tokens_file:
+        try:
+            load(config.admin_tokens_file)
+        except ConfigError as error:
+            yield from error.problems
+    elif config.admin_token is None and not config.admin_tls_client_names and len(set(config.admin_open_routes)) < 4:
+        yield (
+            "`admin_open_routes` closes routes, but nothing opens them: set `admin_tokens_file`, `admin_token` or "
+            "`admin_tls_client_ca_file` with `admin_tls_client_names`"
+        )
+
+
 def _check_grpc_tls(config: Config) -> Iterator[str]:
     yield from _file_group_problems(
         {
@@ -224,7 +256,8 @@ def _file_group_problems(files: dict[str, str]) -> Iterator[str]:
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("admin_api_address", _check_admin_address),
     ("grpc_api_address", _check_grpc_address),
-    ("admin_api_address grpc_api_address .raft_listen_host .raft_api_port", _check_listeners_differ),
+    ("health_api_address", _check_health_address),
+    ("admin_api_address grpc_api_address health_api_address .raft_listen_host .raft_api_port", _check_listeners_differ),
     (".single .join .leave_via", _check_start_mode),
     (".join .raft_listen_host .raft_api_port .leave_via", _check_join),
     (".leave_id .leave_via", _check_leave),
@@ -234,6 +267,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ),
     (".raft_secret .raft_accepted_secrets .raft_secret_strict", _check_secrets),
     ("admin_tls_server_cert admin_tls_server_key", _check_admin_tls),
+    ("admin_tls_client_ca_file admin_tls_client_names admin_tls_server_cert", _check_admin_clients),
+    ("admin_tokens_file admin_token admin_tls_client_names admin_open_routes", _check_admin_tokens),
     ("grpc_tls_server_cert grpc_tls_server_key", _check_grpc_tls),
     (".raft_tls_ca .raft_tls_cert .raft_tls_key", _check_raft_tls),
 )

@@ -163,6 +163,10 @@ ADMIN_CONNECTIONS_MAX = 512
 """Concurrent admin connections; a further one takes the place of one that is idle."""
 ADMIN_CONNECTIONS_BUSY_MAX = 64
 """Connections past that limit while none is idle; requests on them are refused, probes are answered."""
+ADMIN_ADDRESSES_MIN = 4
+"""Addresses that it takes to have all admin connections; each may have that part of them."""
+HEALTH_CONNECTIONS_MAX = 64
+"""Concurrent connections of the listener that has only probes."""
 ADMIN_HEAD_SIZE_BYTES_MAX = 64 * 1024
 """The head of an admin request, its path and headers."""
 ADMIN_PIPELINED_MAX = 16
@@ -177,6 +181,12 @@ ADMIN_QUERY_FIELDS_MAX = 100
 """Fields of a query string; one with more counts as empty."""
 ADMIN_QUERY_AUDITED_CHARACTERS_MAX = 1024
 """Characters of a query string in the audit log."""
+ADMIN_TOKENS_MAX = 64
+"""Tokens of the admin API that are valid at once; each request with a token is compared with all of them."""
+ADMIN_TOKENS_FILE_SIZE_BYTES_MAX = 64 * 1024
+"""The file that has them."""
+ADMIN_TOKEN_CHARACTERS_MIN = 16
+"""A token of a file; shorter ones can be found by trying."""
 PROFILE_SECONDS_MAX = 300
 """Longest profile."""
 PROFILE_FREQUENCY_HERTZ_MAX = 1000

@@ -48,7 +48,7 @@ class NodeContext:
     damage_found: Callable[[str], None] = _nothing
     """Told when a read finds this node's copy damaged, with one sentence."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
-    """Bound addresses by service name: `raft`, `admin`, `grpc`; a configured port 0 is resolved here."""
+    """Bound addresses by service name: `raft`, `health`, `admin`, `grpc`; a configured port 0 is resolved here."""
 
     def set_waiting_for(self, sentence: str) -> None:
         """Say what this node waits for before it serves."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import signal
 import socket
 import ssl
@@ -16,18 +17,29 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvloop
 
-from metasrv.admin import connection
+from metasrv.admin import connection, cut_offs
 from metasrv.admin import service as service_module
-from metasrv.admin.service import AdminService
-from metasrv.config.model import Config, RaftConfig
+from metasrv.admin.actions import ACTION_PATHS
+from metasrv.admin.service import AdminService, HealthService
+from metasrv.cli.ctl_admin import AdminClient, AdminError
+from metasrv.config.model import Config, RaftConfig, SecretText
 from metasrv.model.errors import BindError, ConfigError
-from metasrv.model.limits import ADMIN_HEAD_SIZE_BYTES_MAX, ADMIN_PIPELINED_MAX
+from metasrv.model.limits import (
+    ADMIN_ADDRESSES_MIN,
+    ADMIN_BODY_SIZE_BYTES_MAX,
+    ADMIN_HEAD_SIZE_BYTES_MAX,
+    ADMIN_PIPELINED_MAX,
+    HEALTH_CONNECTIONS_MAX,
+)
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
 from metasrv.profiling import cpu, memory
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
+from metasrv.testing.network import why_unavailable
+from tests.support.authority import Authority
 
 MakeContext = Callable[..., NodeContext]
 
@@ -208,6 +220,50 @@ async def test_tls(make_context: MakeContext, certificate_and_key: tuple[str, st
     await service.stop(200)
 
 
+async def test_client_certificates_have_the_scope_of_their_common_name(make_context: MakeContext, tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path / "authority"), Authority(tmp_path / "stranger")
+    for name in ("node", "reader", "operator", "unknown"):
+        authority.certify(name)
+    stranger.certify("operator")
+    files, folder = authority.files("node"), authority.directory
+    clients = {
+        "admin_tls_client_ca_file": files["raft_tls_ca"],
+        "admin_tls_client_names": ("reader:read", "operator:operate"),
+        "admin_open_routes": ("probes",),
+    }
+    context = make_context(certificate=files["raft_tls_cert"], key=files["raft_tls_key"])
+    context.config = context.config.model_copy(update=clients)
+    service = AdminService(context)
+    endpoint = await service.start()
+    found = {}
+    for name in ("", "reader", "operator", "unknown"):
+        trusting = ssl.create_default_context(cafile=files["raft_tls_ca"])
+        if name:
+            trusting.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+        async with httpx.AsyncClient(verify=trusting, base_url=f"https://{endpoint}") as client:
+            paths = ("/livez", "/v1/cluster/status", "/v1/ctrl/trigger_snapshot")
+            found[name] = [(await client.get(path)).status_code for path in paths]
+    pair = str(folder / "operator.pem"), str(folder / "operator.key")
+    metactl = AdminClient(str(endpoint), tls_ca_file=files["raft_tls_ca"], certificate=pair)
+    assert await asyncio.to_thread(metactl.text, "/v1/ctrl/trigger_snapshot") == "null"
+    pair = str(folder / "reader.pem"), str(folder / "reader.key")
+    metactl = AdminClient(str(endpoint), tls_ca_file=files["raft_tls_ca"], certificate=pair)
+    with pytest.raises(AdminError, match="the certificate of reader has the scope read"):
+        await asyncio.to_thread(metactl.text, "/v1/ctrl/trigger_snapshot")
+    forged = ssl.create_default_context(cafile=files["raft_tls_ca"])
+    forged.load_cert_chain(stranger.directory / "operator.pem", stranger.directory / "operator.key")
+    async with httpx.AsyncClient(verify=forged, base_url=f"https://{endpoint}") as client:
+        with pytest.raises(httpx.HTTPError):
+            await client.get("/livez")
+    await service.stop(200)
+    assert found == {
+        "": [200, 401, 401],
+        "reader": [200, 200, 403],
+        "operator": [200, 200, 200],
+        "unknown": [200, 401, 401],
+    }
+
+
 async def test_a_bad_certificate_is_one_clear_sentence(make_context: MakeContext, tmp_path: Path) -> None:
     bad = tmp_path / "bad.pem"
     bad.write_text("nothing")
@@ -254,7 +310,7 @@ async def test_a_new_connection_takes_the_place_of_the_longest_idle(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 3)
-    monkeypatch.setattr(connection, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(cut_offs, "REPORT_SECONDS", 0.0)
     service = AdminService(make_context())
     endpoint = await service.start()
     held = [await asyncio.open_connection(*endpoint) for _ in range(6)]
@@ -280,9 +336,9 @@ async def test_probes_are_answered_while_everything_else_is_refused(
     once = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=60, limits=once) as client:
         busy = asyncio.create_task(client.get(f"http://{endpoint}/debug/pprof/profile?seconds=2"))
-        server = service._server
-        assert server is not None
-        while not server.server_state.tasks:  # noqa: ASYNC110 - nothing tells when a request is being answered
+        listener = service._listener
+        assert listener is not None
+        while not listener.server.server_state.tasks:  # noqa: ASYNC110 - nothing tells when a request is being answered
             await asyncio.sleep(0.01)
         refused = await client.get(f"http://{endpoint}/v1/cluster/status")
         probe = await client.get(f"http://{endpoint}/livez")
@@ -319,7 +375,7 @@ async def test_a_client_that_takes_no_answer_is_cut_off(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connection, "ADMIN_UNREAD_SECONDS_MAX", 0.2)
-    monkeypatch.setattr(connection, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(cut_offs, "REPORT_SECONDS", 0.0)
     service = AdminService(make_context())
     endpoint = await service.start()
     with socket.socket() as client:
@@ -343,6 +399,225 @@ async def test_a_slow_answer_is_not_cut_off(make_context: MakeContext, monkeypat
         answer = await client.get(f"http://{endpoint}/debug/pprof/profile?seconds=1")
         assert answer.status_code == 200
         assert (await client.get(f"http://{endpoint}/v1/health")).status_code == 200
+    await service.stop(200)
+
+
+# ----------------------------------------------------------------------------- bodies, clients that leave, shares
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged as a warning or worse; a traceback is an error."""
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def send_body(endpoint: Endpoint, size_bytes: int) -> bytes:
+    """The status line of the answer to a body of this size, whose length is not said beforehand."""
+    reader, writer = await asyncio.open_connection(*endpoint)
+    writer.write(b"POST /v1/cluster/status HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+    writer.write(b"%x\r\n" % size_bytes)
+    line = b""
+    with contextlib.suppress(ConnectionError):
+        for begin in range(0, size_bytes, 50_000):
+            writer.write(b"x" * min(50_000, size_bytes - begin))
+            await writer.drain()
+        writer.write(b"\r\n0\r\n\r\nGET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        line = await asyncio.wait_for(reader.readline(), 10)
+        await asyncio.wait_for(reader.readuntil(b"method not allowed"), 10)
+        line = await asyncio.wait_for(reader.readline(), 10)
+    writer.close()
+    return line
+
+
+async def test_a_body_without_a_length_may_be_as_large_as_the_limit(
+    make_context: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    assert await send_body(endpoint, ADMIN_BODY_SIZE_BYTES_MAX) == b"HTTP/1.1 200 OK\r\n"
+    assert warnings_in(caplog) == []
+    assert await send_body(endpoint, ADMIN_BODY_SIZE_BYTES_MAX + 1) != b"HTTP/1.1 200 OK\r\n"
+    await service.stop(200)
+    assert warnings_in(caplog) == [
+        "the admin API, 1 times within 10 s: a connection was cut off, the body of a request is too large"
+    ]
+
+
+async def test_a_body_that_comes_before_its_answer_is_refused_with_413(make_context: MakeContext) -> None:
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    reader, writer = await asyncio.open_connection(*endpoint)
+    writer.write(
+        b"GET /debug/mem/pprof/profile?seconds=60 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    writer.write(b"%x\r\n" % (ADMIN_BODY_SIZE_BYTES_MAX + 1) + b"x" * (ADMIN_BODY_SIZE_BYTES_MAX + 1))
+    assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 413")
+    writer.close()
+    await service.stop(200)
+
+
+async def test_a_head_that_never_ends_is_cut_off_while_an_answer_is_awaited(
+    make_context: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    reader, writer = await asyncio.open_connection(*endpoint)
+    writer.write(b"GET /debug/mem/pprof/profile?seconds=60 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await asyncio.sleep(0.2)
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: n\r\n")
+    with contextlib.suppress(ConnectionError):
+        for number in range(ADMIN_HEAD_SIZE_BYTES_MAX // 1000 + 300):
+            writer.write(b"x%d: %s\r\n" % (number, b"v" * 1000))
+            await writer.drain()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+    writer.close()
+    await service.stop(200)
+    assert warnings_in(caplog) == [
+        "the admin API, 1 times within 10 s: a connection was cut off, the head of a request is too large"
+    ]
+
+
+def test_clients_that_leave_in_the_middle_of_answers_cost_one_line(
+    make_context: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def leave() -> None:
+        service = AdminService(make_context())
+        endpoint = await service.start()
+        for turn in range(40):
+            _, writer = await asyncio.open_connection(*endpoint)
+            writer.write(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * ADMIN_PIPELINED_MAX)
+            await asyncio.sleep(0.001 * (turn % 20))
+            writer.transport.abort()
+        reader, writer = await asyncio.open_connection(*endpoint)
+        writer.write(b"GET /debug/pprof/profile?seconds=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        writer.write(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * (ADMIN_PIPELINED_MAX + 1))
+        with contextlib.suppress(ConnectionError):
+            await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        await asyncio.sleep(1.5)  # longer than the profile, if nobody told it that its caller is gone
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(f"http://{endpoint}/livez")).status_code == 200
+        await service.stop(500)
+
+    uvloop.run(leave())  # a node's loop; its transports refuse what is written after their end
+    kinds = {line.partition(" s: ")[2] for line in warnings_in(caplog)}
+    assert kinds == {
+        "a client left before it had its answer",
+        "a connection was cut off, too many requests wait for the answers to earlier ones",
+    }
+    assert len(warnings_in(caplog)) == 2
+
+
+async def test_what_is_not_http_is_one_line_with_a_count(
+    make_context: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    for sent in (
+        *[b"\x16\x03\x01\r\n\r\n"] * 20,
+        b"GET / HTTP/1.1\r\nHost: n\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+    ):
+        reader, writer = await asyncio.open_connection(*endpoint)
+        writer.write(sent)
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 4")
+        writer.close()
+    await service.stop(200)
+    assert warnings_in(caplog) == [
+        "the admin API, 20 times within 10 s: what was sent is not HTTP",
+        "the admin API, 1 times within 10 s: a request asked for another protocol",
+    ]
+
+
+async def connect_from(address: str, endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(*endpoint, local_addr=(address, 0))
+
+
+async def status_line(target: str, connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bytes:
+    """The status line of the answer to a GET; empty when the connection is closed instead."""
+    reader, writer = connection
+    with contextlib.suppress(ConnectionError):
+        writer.write(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return await asyncio.wait_for(reader.readline(), 10)
+    return b""
+
+
+@pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+@pytest.mark.parametrize("past", [0, 1])
+async def test_an_address_has_a_share_of_all_connections(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, past: int
+) -> None:
+    share = 5
+    monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: share * ADMIN_ADDRESSES_MIN)
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    other = await connect_from("127.0.0.2", endpoint)
+    held = [await connect_from("127.0.0.1", endpoint) for _ in range(share + past)]
+    assert (await status_line("/livez", held[-1])).startswith(b"HTTP/1.1 200")
+    first = await status_line("/livez", held[0])
+    assert first == b"" if past else first.startswith(b"HTTP/1.1 200")
+    assert (await status_line("/livez", other)).startswith(b"HTTP/1.1 200")
+    for _, writer in [*held, other]:
+        writer.close()
+    await service.stop(200)
+
+
+@pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+async def test_an_address_whose_share_is_busy_gets_probes_and_others_get_everything(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 8 * ADMIN_ADDRESSES_MIN)
+    monkeypatch.setattr(connection.BoundedProtocol, "is_idle", lambda _connection: False)
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    held = [await connect_from("127.0.0.1", endpoint) for _ in range(10)]
+    other = await connect_from("127.0.0.2", endpoint)
+    assert (await status_line("/v1/cluster/nodes", held[7])).startswith(b"HTTP/1.1 200")
+    assert (await status_line("/livez", held[8])).startswith(b"HTTP/1.1 200")
+    assert await asyncio.wait_for(held[9][0].read(), 10) == b""
+    assert (await status_line("/v1/cluster/nodes", other)).startswith(b"HTTP/1.1 200")
+    await held[8][0].readuntil(b"\r\n\r\nok\n")
+    assert (await status_line("/v1/cluster/nodes", held[8])).startswith(b"HTTP/1.1 503")
+    for _, writer in [*held, other]:
+        writer.close()
+    await service.stop(200)
+    assert "all connections that an address may have are busy" in caplog.text
+    assert "a request was refused, all connections are busy" in caplog.text
+
+
+# ----------------------------------------------------------------------------- the listener of probes
+
+
+async def test_the_listener_of_probes_answers_nothing_else(make_context: MakeContext) -> None:
+    context = make_context()
+    config = {"health_api_address": "127.0.0.1:0", "admin_open_routes": (), "admin_token": SecretText("secret")}
+    context.config = context.config.model_copy(update=config)
+    service = HealthService(context)
+    endpoint = await service.start()
+    async with httpx.AsyncClient(base_url=f"http://{endpoint}", headers={"Host": "any.example"}) as client:
+        for path in ("/livez", "/readyz", "/readyz/leader", "/v1/health"):
+            assert (await client.get(path)).status_code == 200
+            assert (await client.head(path)).status_code == 200
+        bearer = {"Authorization": "Bearer secret", "X-Metasrv-Action": "1"}
+        for path in ("/v1/cluster/status", "/v1/metrics", "/v1/config", "/openapi.json", *ACTION_PATHS):
+            assert (await client.get(path, headers=bearer)).status_code == 404
+            assert (await client.post(path, headers=bearer)).status_code == 404
+    await service.stop(200)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*endpoint)
+
+
+async def test_the_listener_of_probes_holds_so_many_connections(make_context: MakeContext) -> None:
+    context = make_context()
+    context.config = context.config.model_copy(update={"health_api_address": "127.0.0.1:0"})
+    service = HealthService(context)
+    endpoint = await service.start()
+    assert service._listener is not None
+    server = service._listener.server
+    held = [await asyncio.open_connection(*endpoint) for _ in range(HEALTH_CONNECTIONS_MAX + 1)]
+    assert (await status_line("/livez", held[-1])).startswith(b"HTTP/1.1 200")
+    assert server.config.limit_concurrency == HEALTH_CONNECTIONS_MAX
+    assert len(server.server_state.connections) <= HEALTH_CONNECTIONS_MAX
+    for _, writer in held:
+        writer.close()
     await service.stop(200)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -250,6 +250,72 @@ def test_a_refused_connection_names_both_ports(
     assert error.startswith("Error: nothing listens at 127.0.0.1:28101: ")
     assert "port 28101" in error
     assert "upstream 28002" in error
+
+
+class Answering:
+    """A connection to a node that refuses."""
+
+    status = 0
+    body = b""
+    asked: ClassVar[list[dict[str, str]]] = []
+
+    def request(self, _method: str, _target: str, headers: dict[str, str]) -> None:
+        self.asked.append(headers)
+
+    def getresponse(self) -> Answering:
+        return self
+
+    def read(self, _size_bytes: int) -> bytes:
+        return self.body
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (401, "Error: status code: 401, msg: no; metactl takes a token from METASRV_ADMIN_TOKEN or --admin-token-file"),
+        (403, "Error: status code: 403, msg: no\n"),
+    ],
+)
+def test_a_refusal_says_what_is_missing(
+    code: int, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("from-the-file\n")
+    monkeypatch.setenv("METASRV_ADMIN_TOKEN", "from-the-environment")
+    monkeypatch.setattr(Answering, "status", code)
+    monkeypatch.setattr(Answering, "body", b"no")
+    monkeypatch.setattr(Answering, "asked", [])
+    monkeypatch.setattr(AdminClient, "_connection", lambda client: Answering())
+    assert ctl.main(["trigger-snapshot"]) == 1
+    assert ctl.main(["trigger-snapshot", "--admin-token-file", str(file)]) == 1
+    assert capsys.readouterr().err.startswith(sentence)
+    assert [headers["Authorization"] for headers in Answering.asked] == [
+        "Bearer from-the-environment",
+        "Bearer from-the-file",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--admin-tls-cert-file", "a"], "--admin-tls-cert-file and --admin-tls-key-file go together"),
+        (["--admin-tls-cert-file", "a", "--admin-tls-key-file", "b"], "only TLS has client certificates"),
+        (["--admin-token-file", "/missing"], "--admin-token-file /missing cannot be read"),
+        (["--admin-token-file", __file__], "must have one token"),
+        (
+            ["--admin-api-address", "https://h:1", "--admin-tls-cert-file", "/missing", "--admin-tls-key-file", "b"],
+            "a file of a certificate or key cannot be used",
+        ),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_one_sentence(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ctl.main(["trigger-snapshot", *arguments]) == 1
+    assert sentence in capsys.readouterr().err
 
 
 def test_no_address_is_refused() -> None:

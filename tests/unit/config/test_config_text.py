@@ -69,3 +69,9 @@ def test_banner_names_bound_addresses() -> None:
         "gRPC API listen at: 127.0.0.1:4444 advertise: client.example:4444",
         "Raft API listen at: 127.0.0.1:28004 advertise: peer.example:28004",
     ]
+
+
+def test_banner_names_the_listener_of_probes_where_there_is_one() -> None:
+    lines = banner_text(Config(health_api_address="127.0.0.1:0"), {"health": Endpoint("127.0.0.1", 555)}).splitlines()
+    assert lines[-3] == "Probes listen at: 127.0.0.1:555"
+    assert not any(line.startswith("Probes") for line in banner_text(Config(), {}).splitlines())

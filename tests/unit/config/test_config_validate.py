@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.config.model import Config
+from metasrv.config.model import Config, SecretText
 from metasrv.config.validate import cautions, cross_problems, is_loopback
 from metasrv.model.limits import RAFT_SECRETS_MAX
 
@@ -110,6 +110,14 @@ def test_ipv6_addresses_and_port_zero_are_fine() -> None:
     assert problems(zero, single=True, raft_api_port=0) == []
 
 
+def test_the_listener_of_probes_is_an_address_or_nothing() -> None:
+    assert problems({"health_api_address": "0.0.0.0:28102"}, single=True) == []
+    assert problems({"health_api_address": "28102"}, single=True) == ["invalid socket address syntax while parsing 28102"]
+    assert problems({"health_api_address": "0.0.0.0:9191"}, single=True) == [
+        "`grpc_api_address` and `health_api_address` are both 0.0.0.0:9191; each listener needs a port of its own"
+    ]
+
+
 def test_listeners_need_ports_of_their_own() -> None:
     assert problems({"admin_api_address": "127.0.0.1:9191"}, single=True) == [
         "`admin_api_address` and `grpc_api_address` are both 127.0.0.1:9191; each listener needs a port of its own"
@@ -164,6 +172,37 @@ def test_certificate_and_key_come_in_pairs_and_are_readable(name: str, tmp_path:
         f"`{key}`: {missing} cannot be read: No such file or directory"
     ]
     assert "is not a path" in problems({cert: "\0", key: str(good)}, single=True)[0]
+
+
+def test_client_certificates_need_an_authority_names_and_tls(tmp_path: Path) -> None:
+    good = str(tmp_path / "good.pem")
+    Path(good).touch()
+    tls = {"admin_tls_server_cert": good, "admin_tls_server_key": good}
+    clients = {"admin_tls_client_ca_file": good, "admin_tls_client_names": ("ops:operate",)}
+    assert problems({**tls, **clients}, single=True) == []
+    assert problems({**tls, "admin_tls_client_ca_file": good}, single=True) == [
+        "`admin_tls_client_ca_file` is set but `admin_tls_client_names` is not"
+    ]
+    assert problems({**tls, "admin_tls_client_names": ("ops:operate",)}, single=True) == [
+        "`admin_tls_client_names` is set but `admin_tls_client_ca_file` is not"
+    ]
+    assert problems(clients, single=True) == [
+        "`admin_tls_client_ca_file` is set but `admin_tls_server_cert` is not: only TLS has client certificates"
+    ]
+    assert "cannot be read" in problems({**tls, **clients, "admin_tls_client_ca_file": good + "x"}, single=True)[0]
+
+
+def test_routes_are_closed_only_where_something_opens_them(tmp_path: Path) -> None:
+    closed = {"admin_open_routes": ("probes",)}
+    assert problems(closed, single=True)[0].startswith("`admin_open_routes` closes routes, but nothing opens them")
+    assert problems({**closed, "admin_token": SecretText("x")}, single=True) == []
+    tokens = tmp_path / "tokens"
+    tokens.write_text("ops:operate:0123456789abcdef")
+    assert problems({**closed, "admin_tokens_file": str(tokens)}, single=True) == []
+    tokens.write_text("ops")
+    assert problems({"admin_tokens_file": str(tokens)}, single=True) == [
+        f"`admin_tokens_file`: {tokens} line 1: a line is `name:scope:token`, and a scope is read or operate"
+    ]
 
 
 def test_raft_tls_needs_all_three_files(tmp_path: Path) -> None:

@@ -124,13 +124,16 @@ def test_labels_agree() -> None:
 def test_ports_and_probes_agree() -> None:
     ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
     config = Config()
-    assert ports == {"admin": config.admin_endpoint.port, "raft": 28103, "grpc": config.grpc_endpoint.port}
+    variables = {one["name"]: one.get("value") for one in container()["env"]}
+    health = int(variables["METASRV_HEALTH_API_ADDRESS"].rpartition(":")[2])
+    own = {"admin": config.admin_endpoint.port, "grpc": config.grpc_endpoint.port}
+    assert ports == {**own, "raft": 28103, "health": health}
     for service in manifests()["Service"]:
         for port in service["spec"]["ports"]:
             assert ports[port["targetPort"]] == port["port"]
     paths = {kind: container()[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")}
-    assert paths["liveness"] == paths["startup"] == {"path": "/livez", "port": "admin"}
-    assert paths["readiness"] == {"path": "/readyz", "port": "admin"}
+    assert paths["liveness"] == paths["startup"] == {"path": "/livez", "port": "health"}
+    assert paths["readiness"] == {"path": "/readyz", "port": "health"}
 
 
 def test_the_set_fits_the_services_and_the_image() -> None:

@@ -1,0 +1,98 @@
+"""Who may do what on the admin port: scopes of tokens and of client certificates, and what is open without either.
+
+Reads need the scope `read`, what changes or profiles the node needs `operate`. Must not know HTTP answers; `guard.py`
+makes them. Nothing is asked for while no token and no certificate is configured. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from metasrv.admin.control import CONTROL_PATHS
+from metasrv.config.admin_tokens import Scope, Token, Tokens, load
+from metasrv.config.model import Config
+
+DEBUG_PREFIX = "/debug/"
+PROBE_PATHS = frozenset({"/livez", "/readyz", "/v1/health"})
+METRICS_PATHS = frozenset({"/metrics", "/v1/metrics"})
+CONFIG_PATH = "/v1/config"
+CERTIFICATE_NAME = "metasrv.certificate_name"
+"""Where `connection.py` puts the common name of a verified client certificate, among a request's extensions."""
+
+
+class Caller(NamedTuple):
+    """Who sent a request, as far as that is proven."""
+
+    token: str | None
+    """Name of the token, not its text."""
+    certificate: str | None
+    """Common name of a certificate whose authority is trusted."""
+    scope: Scope | None
+    """None when neither is known here."""
+
+    def described(self) -> str:
+        """For sentences: `the token ops`."""
+        return f"the token {self.token}" if self.token else f"the certificate of {self.certificate}"
+
+
+class WrongTokenError(Exception):
+    """A request carries a token that is not valid, or credentials of another kind."""
+
+
+class Access:
+    """What a configuration and its tokens allow."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._open = frozenset(config.admin_open_routes)
+        self._certificates = config.admin_certificate_scopes
+        self.tokens = Tokens()
+        self.load_tokens()
+
+    def load_tokens(self) -> None:
+        """Read the tokens, again as well; those of before stay valid if this raises ConfigError."""
+        path, secret = self._config.admin_tokens_file, self._config.admin_token
+        tokens = load(path) if path else Tokens()
+        self.tokens = tokens if secret is None else tokens.with_configured(secret.get_secret_value())
+
+    def needed(self, path: str) -> Scope | None:
+        """The scope that a request for `path` needs; None when everybody may send it."""
+        if not self.tokens and not self._certificates:
+            return None
+        if is_protected(path):
+            return Scope.OPERATE
+        return None if _group_of(path) in self._open else Scope.READ
+
+    def caller(self, headers: Mapping[bytes, bytes], extensions: Mapping[str, Any]) -> Caller:
+        """Who sent it. Raises WrongTokenError for a token that is not valid, whatever else the request has."""
+        certificate: str | None = extensions.get(CERTIFICATE_NAME)
+        token = self._token(headers.get(b"authorization"))
+        scopes = [self._certificates[certificate]] if certificate in self._certificates else []
+        if token is not None:
+            scopes.append(token.scope)
+        widest = Scope.OPERATE if Scope.OPERATE in scopes else Scope.READ if scopes else None
+        return Caller(token.name if token is not None else None, certificate, widest)
+
+    def _token(self, header: bytes | None) -> Token | None:
+        if header is None or not self.tokens:
+            return None
+        scheme, _, given = header.partition(b" ")
+        token = self.tokens.find(given.strip())
+        if scheme.lower() != b"bearer" or token is None:
+            raise WrongTokenError
+        return token
+
+
+def is_protected(path: str) -> bool:
+    """Whether the route changes or profiles the node."""
+    return path in CONTROL_PATHS or path.startswith(DEBUG_PREFIX)
+
+
+def _group_of(path: str) -> str:
+    """The member of `admin_open_routes` that a read belongs to; paths that no route takes count as `status`."""
+    if path in PROBE_PATHS or path.startswith(("/livez/", "/readyz/")):
+        return "probes"
+    if path in METRICS_PATHS:
+        return "metrics"
+    return "config" if path == CONFIG_PATH else "status"
