@@ -9,7 +9,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 
+from metasrv.config.groups import group_number
 from metasrv.config.model import Config
+from metasrv.model.errors import ConfigError
 from metasrv.model.limits import RAFT_SECRETS_MAX
 from metasrv.model.types import Endpoint
 
@@ -176,7 +178,7 @@ def _check_secrets(config: Config) -> Iterator[str]:
 
 
 def _check_admin_tls(config: Config) -> Iterator[str]:
-    yield from _file_group_problems(
+    yield from _pem_problems(
         {
             "admin_tls_server_cert": config.admin_tls_server_cert,
             "admin_tls_server_key": config.admin_tls_server_key,
@@ -185,7 +187,7 @@ def _check_admin_tls(config: Config) -> Iterator[str]:
 
 
 def _check_grpc_tls(config: Config) -> Iterator[str]:
-    yield from _file_group_problems(
+    yield from _pem_problems(
         {
             "grpc_tls_server_cert": config.grpc_tls_server_cert,
             "grpc_tls_server_key": config.grpc_tls_server_key,
@@ -195,7 +197,7 @@ def _check_grpc_tls(config: Config) -> Iterator[str]:
 
 def _check_raft_tls(config: Config) -> Iterator[str]:
     raft = config.raft_config
-    yield from _file_group_problems(
+    yield from _pem_problems(
         {
             "raft_tls_ca": raft.raft_tls_ca,
             "raft_tls_cert": raft.raft_tls_cert,
@@ -204,7 +206,14 @@ def _check_raft_tls(config: Config) -> Iterator[str]:
     )
 
 
-def _file_group_problems(files: dict[str, str]) -> Iterator[str]:
+def _check_file_group(config: Config) -> Iterator[str]:
+    try:
+        group_number(config.file_group)
+    except ConfigError as error:
+        yield from error.problems
+
+
+def _pem_problems(files: dict[str, str]) -> Iterator[str]:
     """All of the files must be given or none, and each must be readable."""
     given = {name: path for name, path in files.items() if path}
     missing = [f"`{name}`" for name in files if name not in given]
@@ -236,6 +245,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("admin_tls_server_cert admin_tls_server_key", _check_admin_tls),
     ("grpc_tls_server_cert grpc_tls_server_key", _check_grpc_tls),
     (".raft_tls_ca .raft_tls_cert .raft_tls_key", _check_raft_tls),
+    ("file_group", _check_file_group),
 )
 """The keys that a check reads, and the check."""
 
