@@ -97,6 +97,10 @@ soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descr
 attack: $(STAMP) ## Hostile clients against three local nodes, beside a load whose answers are checked (SECONDS=10)
 	@exec $(BIN)/python -m verification.attack --seconds $(SECONDS) $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## Fuzz everything that reads what others wrote, guided by coverage (MINUTES=10, ARGS="--only http2_bytes")
+	@exec $(BIN)/python -m verification.fuzz --minutes $(MINUTES) $(ARGS)
+
 .PHONY: replay
 replay: $(STAMP) ## Run one simulated history again and print all that happened in it; about 1 s (SEED=87329)
 	@exec $(BIN)/python -m verification.simulation --replay $(SEED) --trace $(ARGS)
