@@ -1,4 +1,4 @@
-"""Write a software bill of materials in CycloneDX 1.5 (JSON): what is installed in an environment, with versions and licences.
+"""Write a bill of materials in CycloneDX 1.5 (JSON): what is installed in an environment, with versions and licences.
 
     python scripts/bill_of_materials.py --environment DIRECTORY --output FILE
 
