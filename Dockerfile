@@ -33,23 +33,27 @@ RUN python3 -m venv /installer \
      && printf '[global]\ncert = /installer/trusted.pem\n' >/etc/pip.conf; \
     fi
 # Dependencies first: a change of the source does not fetch them again. The brackets make docker/wheels optional.
-COPY pyproject.toml docker/wheel[s] /source/
+# Exactly what requirements/ names, with its hashes, also of what builds the one package that comes as source.
+COPY requirements/build.txt requirements/runtime.txt pyproject.toml docker/wheel[s] /source/
 RUN if [ "$INSTALL_FROM" = index ]; then \
-        python3 -c 'import tomllib; print(*tomllib.load(open("/source/pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-            >/source/dependencies.txt \
-     && /installer/bin/pip --python /opt/metasrv/bin/python install --use-pep517 --requirement /source/dependencies.txt; \
+        /installer/bin/pip install --require-hashes --requirement /source/build.txt \
+     && /installer/bin/pip wheel --no-build-isolation --no-deps --require-hashes --requirement /source/runtime.txt \
+            --wheel-dir /wheels \
+     && /installer/bin/pip --python /opt/metasrv/bin/python install --no-index --no-deps /wheels/*.whl; \
     fi
 COPY README.md LICENSE THIRD-PARTY-NOTICES /source/
 COPY metasrv /source/metasrv
 RUN case "$INSTALL_FROM" in \
-        index) set -- --no-deps /source ;; \
+        index) /installer/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels /source \
+            && set -- --no-index --no-deps /wheels/metasrv-*.whl ;; \
         wheels) set -- --no-index --find-links /source metasrv ;; \
         *) echo "INSTALL_FROM is $INSTALL_FROM, and must be index or wheels." >&2; exit 2 ;; \
     esac \
  && /installer/bin/pip --python /opt/metasrv/bin/python install "$@"
 # The licences of what was installed just now, in exactly these versions.
-COPY scripts/third_party_notices.py /source/
-RUN /installer/bin/python /source/third_party_notices.py --environment /opt/metasrv --output /source/THIRD-PARTY-NOTICES
+COPY scripts/third_party_notices.py scripts/bill_of_materials.py /source/
+RUN /installer/bin/python /source/third_party_notices.py --environment /opt/metasrv --output /source/THIRD-PARTY-NOTICES \
+ && /installer/bin/python /source/bill_of_materials.py --environment /opt/metasrv --output /source/sbom.cdx.json
 
 FROM ${BASE}
 # The owner of the data is a number, so that it is the same in every release and every base. A pip of the base goes, too.
@@ -58,7 +62,7 @@ RUN groupadd --gid 10001 metasrv \
  && install -d -o 10001 -g 10001 -m 0700 /var/lib/metasrv /var/lib/metasrv-shared \
  && if python3 -m pip --version >/dev/null 2>&1; then python3 -m pip uninstall --quiet --yes --root-user-action=ignore pip; fi
 COPY --from=build /opt/metasrv /opt/metasrv
-COPY --from=build /source/LICENSE /source/THIRD-PARTY-NOTICES /usr/share/doc/metasrv/
+COPY --from=build /source/LICENSE /source/THIRD-PARTY-NOTICES /source/sbom.cdx.json /usr/share/doc/metasrv/
 COPY docker/entrypoint.sh /usr/local/bin/metasrv-entrypoint
 COPY docker/healthcheck.py /usr/local/bin/metasrv-healthcheck
 COPY docker/stateful.py /usr/local/bin/metasrv-stateful

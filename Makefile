@@ -1,7 +1,7 @@
 # metasrv: every command a person needs. `make` alone lists them.
 #
-# Needs only Python 3.11 or later with its venv module: each target makes .venv and installs what pyproject.toml names, the
-# first time and whenever pyproject.toml changes.
+# Needs only Python 3.11 or later with its venv module: each target makes .venv and installs what requirements/ names with its
+# hashes, the first time and whenever that or pyproject.toml changes.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -72,7 +72,7 @@ coverage: $(STAMP) ## Run the unit and the socket tests, show what they do not r
 
 # The unit and the socket tests run under measurement here, and so once.
 .PHONY: check
-check: lint coverage test-sim test-cluster test-chaos ## Everything that must hold: style, types, layering, coverage, tests; about 8 min
+check: lint audit coverage test-sim test-cluster test-chaos ## Everything that must hold: style, types, layering, coverage, tests; about 8 min
 
 .PHONY: lint
 lint: $(STAMP) ## Style and types only; about 10 s
@@ -96,6 +96,10 @@ soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descr
 .PHONY: attack
 attack: $(STAMP) ## Hostile clients against three local nodes, beside a load whose answers are checked (SECONDS=10)
 	@exec $(BIN)/python -m verification.attack --seconds $(SECONDS) $(ARGS)
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## Fuzz everything that reads what others wrote, guided by coverage (MINUTES=10, ARGS="--only http2_bytes")
+	@exec $(BIN)/python -m verification.fuzz --minutes $(MINUTES) $(ARGS)
 
 .PHONY: replay
 replay: $(STAMP) ## Run one simulated history again and print all that happened in it; about 1 s (SEED=87329)
@@ -142,6 +146,14 @@ wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 notices: $(STAMP) ## Write THIRD-PARTY-NOTICES again, after a change of the dependencies
 	@$(BIN)/python scripts/third_party_notices.py
 
+.PHONY: lock
+lock: ## Write requirements/*.txt again, after a change of the dependencies (ARGS=--upgrade for the newest versions)
+	@PYTHON=$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) exec scripts/lock.sh $(ARGS)
+
+.PHONY: audit
+audit: ## Look for known vulnerabilities of what metasrv needs to run; says so where the data cannot be reached
+	@PYTHON=$(if $(wildcard $(BIN)/python),$(BIN)/python,python3) exec scripts/audit.sh
+
 .PHONY: check-wheels
 check-wheels: $(STAMP) ## Check that every dependency has wheels for Linux and macOS, x86-64 and arm64 (90 s)
 	@exec $(BIN)/python scripts/check_wheels.py
@@ -157,9 +169,9 @@ docker: $(STAMP) ## Build the container image from wheels made here (BASE=image,
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and the data of `make run`
-	rm -rf $(VENV) .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
+	rm -rf $(VENV) .audit .fuzz .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml scripts/development_requirements.py scripts/make_environment.sh
+$(STAMP): pyproject.toml requirements/build.txt requirements/development.txt scripts/make_environment.sh
 	@scripts/make_environment.sh $(VENV)
 	@touch $@

@@ -22,7 +22,10 @@ echo "build: wheels for Python $version ..."
 rm -rf docker/wheels
 mkdir -p docker/wheels
 trap 'rm -rf docker/wheels' EXIT
-"$python" -m pip wheel --quiet --use-pep517 --wheel-dir docker/wheels .
+locked=(--quiet --no-deps --no-build-isolation --wheel-dir docker/wheels)
+"$python" -m pip install --quiet --require-hashes --requirement requirements/build.txt
+"$python" -m pip wheel "${locked[@]}" --require-hashes --requirement requirements/runtime.txt
+"$python" -m pip wheel "${locked[@]}" .
 
 commit=unknown
 if git rev-parse --verify --quiet HEAD >/dev/null 2>&1; then

@@ -65,8 +65,14 @@ if ! "$environment/bin/python" -m pip --version >/dev/null 2>&1; then
 fi
 
 echo "Installing metasrv and its development requirements into $environment ..."
-"$environment/bin/python" scripts/development_requirements.py >"$environment/development-requirements.txt"
-if ! "$environment/bin/python" -m pip install --quiet --editable . --requirement "$environment/development-requirements.txt"; then
+# Exactly what requirements/ names, with its hashes. What builds packages comes first, because pip would otherwise fetch that
+# without looking at hashes.
+install() {
+    "$environment/bin/python" -m pip install --quiet "$@"
+}
+if ! { install --require-hashes --requirement requirements/build.txt &&
+    install --require-hashes --no-build-isolation --requirement requirements/development.txt &&
+    install --no-deps --no-build-isolation --editable .; }; then
     echo "The installation failed; the reason is above. Nothing else was changed: fix it and run make again." >&2
     exit 1
 fi

@@ -17,6 +17,7 @@ import uvloop
 
 from metasrv.admin.service import AdminService, HealthService
 from metasrv.cli.options import CONFIG_CHECK, CONFIG_SHOW, Options, parse_options
+from metasrv.config.groups import group_number
 from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
 from metasrv.config.text import banner_text, show_config_text, start_warnings, version_text
@@ -31,6 +32,7 @@ from metasrv.process.build_info import build_commit
 from metasrv.process.clock import SystemClock
 from metasrv.process.logs import RunningLogs, start_logging
 from metasrv.process.open_files import open_files_warning, raise_open_files
+from metasrv.process.private_files import keep_new_files_private
 from metasrv.process.service_manager import ServiceManager
 from metasrv.process.standard_streams import STANDARD_ERROR, STANDARD_OUTPUT, open_missing_streams, say
 from metasrv.profiling.memory import load_profiler
@@ -133,6 +135,7 @@ def _run(loaded: LoadedConfig, begin_cluster: bool, rebuild: bool) -> int:
     """Run the node. Signals that mean nothing to it do nothing, from here to the end of the process."""
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    keep_new_files_private()
     return uvloop.run(_serve(loaded, begin_cluster, rebuild))
 
 
@@ -140,7 +143,7 @@ async def _serve(loaded: LoadedConfig, begin_cluster: bool, rebuild: bool) -> in
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     config = loaded.config
     load_profiler()
-    logs = start_logging(config.log, config.secret_values())
+    logs = start_logging(config.log, config.secret_values(), allowed_group=group_number(config.file_group))
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs)
     manager = ServiceManager.from_environment(os.environ)

@@ -17,6 +17,7 @@ from typing import Literal, TextIO
 
 from metasrv.model.errors import StorageError
 from metasrv.process.operating_system import sync_file
+from metasrv.process.private_files import open_private
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of characters that a terminal obeys instead of showing: controls, directions of text, line breaks."""
@@ -107,7 +108,9 @@ def opened_for_writing(path: str) -> Iterator[TextIO]:
             return
         draft = f"{os.path.realpath(path)}.part"
         try:
-            with open(draft, "w", encoding="utf-8") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(draft)  # a crash left it, or somebody put it there: it is not written through
+            with open(draft, "x", encoding="utf-8", opener=open_private) as file:
                 yield file
                 file.flush()
                 sync_file(file.fileno())

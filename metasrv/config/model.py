@@ -263,6 +263,10 @@ class Config(ConfigModel):
         pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$",
         description="Server version that clients are told; they refuse servers that are too old for them.",
     )
+    file_group: str = Field(
+        default="",
+        description="Group, by name or number, that keeps its rights to `raft_dir` and the log directory (fsGroup).",
+    )
     log: LogConfig = LogConfig()
     raft_config: RaftConfig = Field(default_factory=lambda: RaftConfig())
     ignored_keys: tuple[str, ...] = Field(default=(), exclude=True)

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 
 from metasrv.config.admin_tokens import load
+from metasrv.config.groups import group_number
 from metasrv.config.model import Config
 from metasrv.model.errors import ConfigError
 from metasrv.model.limits import RAFT_SECRETS_MAX
@@ -185,7 +186,7 @@ def _check_secrets(config: Config) -> Iterator[str]:
 
 
 def _check_admin_tls(config: Config) -> Iterator[str]:
-    yield from _file_group_problems(
+    yield from _pem_problems(
         {
             "admin_tls_server_cert": config.admin_tls_server_cert,
             "admin_tls_server_key": config.admin_tls_server_key,
@@ -200,7 +201,7 @@ def _check_admin_clients(config: Config) -> Iterator[str]:
         yield f"`{given}` is set but `{missing}` is not"
     elif authority and not config.admin_tls_server_cert:
         yield "`admin_tls_client_ca_file` is set but `admin_tls_server_cert` is not: only TLS has client certificates"
-    yield from _file_group_problems({"admin_tls_client_ca_file": authority} if authority else {})
+    yield from _pem_problems({"admin_tls_client_ca_file": authority} if authority else {})
 
 
 def _check_admin_tokens(config: Config) -> Iterator[str]:
@@ -217,7 +218,7 @@ def _check_admin_tokens(config: Config) -> Iterator[str]:
 
 
 def _check_grpc_tls(config: Config) -> Iterator[str]:
-    yield from _file_group_problems(
+    yield from _pem_problems(
         {
             "grpc_tls_server_cert": config.grpc_tls_server_cert,
             "grpc_tls_server_key": config.grpc_tls_server_key,
@@ -227,7 +228,7 @@ def _check_grpc_tls(config: Config) -> Iterator[str]:
 
 def _check_raft_tls(config: Config) -> Iterator[str]:
     raft = config.raft_config
-    yield from _file_group_problems(
+    yield from _pem_problems(
         {
             "raft_tls_ca": raft.raft_tls_ca,
             "raft_tls_cert": raft.raft_tls_cert,
@@ -236,7 +237,14 @@ def _check_raft_tls(config: Config) -> Iterator[str]:
     )
 
 
-def _file_group_problems(files: dict[str, str]) -> Iterator[str]:
+def _check_file_group(config: Config) -> Iterator[str]:
+    try:
+        group_number(config.file_group)
+    except ConfigError as error:
+        yield from error.problems
+
+
+def _pem_problems(files: dict[str, str]) -> Iterator[str]:
     """All of the files must be given or none, and each must be readable."""
     given = {name: path for name, path in files.items() if path}
     missing = [f"`{name}`" for name in files if name not in given]
@@ -271,6 +279,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("admin_tokens_file admin_token admin_tls_client_names admin_open_routes", _check_admin_tokens),
     ("grpc_tls_server_cert grpc_tls_server_key", _check_grpc_tls),
     (".raft_tls_ca .raft_tls_cert .raft_tls_key", _check_raft_tls),
+    ("file_group", _check_file_group),
 )
 """The keys that a check reads, and the check."""
 

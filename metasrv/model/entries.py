@@ -21,7 +21,7 @@ from metasrv.model import commands as c
 from metasrv.model.codec import command_from_tree
 from metasrv.model.errors import CodecError
 from metasrv.model.types import Endpoint, Member, Membership
-from metasrv.model.wire import pack, string, unpack, unsigned
+from metasrv.model.wire import mapping, pack, string, unpack, unsigned
 
 FORMAT_VERSION = 1
 
@@ -123,7 +123,7 @@ def membership_from_tree(tree: Any) -> Membership:
     voters, learners = (
         {
             unsigned(node_id): Member(Endpoint(string(host), unsigned(port)), string(incarnation))
-            for node_id, (host, port, incarnation) in sorted(group.items())
+            for node_id, (host, port, incarnation) in sorted(mapping(group).items())
         }
         for group in tree
     )

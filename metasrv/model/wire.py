@@ -39,6 +39,12 @@ def byte_string(value: Any) -> bytes:
     return value
 
 
+def mapping(value: Any) -> dict[Any, Any]:
+    if type(value) is not dict:
+        raise TypeError("a map was expected")
+    return value
+
+
 def integer(value: Any) -> int:
     if type(value) is not int:
         raise TypeError("an integer was expected")

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from metasrv import __version__
+from metasrv.config.groups import group_number
 from metasrv.config.model import Config
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import FatalError, InvariantError, MetasrvError, RemovedError
@@ -89,7 +90,13 @@ class MetaNode:
         helpers = ThreadPoolExecutor(thread_name_prefix="helper", initializer=show_thread_name)
         asyncio.get_running_loop().set_default_executor(helpers)
         sweep_temporary_directories()
-        data = open_data(raft.raft_dir, raft.id, raft.raft_advertise_endpoint, raft.single and not raft.join)
+        data = open_data(
+            raft.raft_dir,
+            raft.id,
+            raft.raft_advertise_endpoint,
+            raft.single and not raft.join,
+            allowed_group=group_number(self._config.file_group),
+        )
         try:
             if raft.learner:
                 refuse_voting_learner(data, self._begin_cluster)

@@ -53,16 +53,18 @@ def open_data(
     endpoint: Endpoint,
     bootstrap: bool,
     *,
+    allowed_group: int | None = None,
     machine_class: type[StateMachine] = StateMachine,
     log_checkpoint_size_bytes: int = CHECKPOINT_SIZE_BYTES,
 ) -> OpenedData:
     """Open or create the data directory; `bootstrap` makes a fresh one the first voter of a new cluster.
 
-    The simulator passes an observed state machine and a checkpoint size that short runs reach.
+    A group with the id `allowed_group` keeps its rights to the directory. The simulator passes an observed state machine
+    and a checkpoint size that short runs reach.
 
     Raises IdentityError, DataDamagedError, StorageError, RemovedError.
     """
-    directory = DataDirectory.open(root, node_id)
+    directory = DataDirectory.open(root, node_id, allowed_group)
     try:
         if directory.identity.removed is not None:
             raise RemovedError(removed_sentence(directory.root, directory.identity.removed))

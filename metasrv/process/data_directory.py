@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -26,6 +27,9 @@ from typing import Any
 from metasrv.model.errors import DataDamagedError, IdentityError, StorageError
 from metasrv.model.types import DATA_VERSION
 from metasrv.process.operating_system import sync_directory, sync_file
+from metasrv.process.private_files import make_private_directory, open_private, secure_directory, secure_tree
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 2
 FileId = tuple[int, int]
@@ -62,18 +66,21 @@ class DataDirectory:
         self.snapshot_directory = os.path.join(base, "snapshot")
 
     @classmethod
-    def open(cls, root: str, configured_id: int) -> DataDirectory:
-        """Lock the directory and read or create its identity.
+    def open(cls, root: str, configured_id: int, allowed_group: int | None = None) -> DataDirectory:
+        """Lock the directory, take the rights of others away, and read or create its identity.
 
-        Raises IdentityError (another process, another node), DataDamagedError, StorageError.
+        `allowed_group` is the id of a group that keeps its rights. Raises IdentityError (another process, another node),
+        DataDamagedError, StorageError.
         """
         root = os.path.abspath(root)
         try:
-            os.makedirs(root, mode=0o700, exist_ok=True)
+            make_private_directory(root)
+            _say(secure_directory(root, allowed_group))
             descriptor = _lock(root)
         except OSError as error:
             raise StorageError(f"the data directory {root} cannot be used: {error.strerror}") from error
         try:
+            _secure_content(root, allowed_group)
             identity = _read_identity(root)
             if identity is not None and identity.complete and identity.node_id != configured_id:
                 raise IdentityError(
@@ -136,7 +143,7 @@ class DataDirectory:
         path = os.path.join(self.root, DAMAGE_NAME)
         try:
             if sentence:
-                with open(path, "w", encoding="utf-8") as file:
+                with open(path, "w", encoding="utf-8", opener=open_private) as file:
                     file.write(sentence + "\n")
                     file.flush()
                     sync_file(file.fileno())
@@ -159,7 +166,7 @@ class DataDirectory:
 
     def _make_subdirectories(self) -> None:
         for path in (os.path.dirname(self.log_path), os.path.dirname(self.state_path), self.snapshot_directory):
-            os.makedirs(path, mode=0o700, exist_ok=True)
+            make_private_directory(path)
 
     def _write(self, identity: Identity) -> None:
         path = self._identity_path
@@ -174,7 +181,7 @@ class DataDirectory:
             fields["removed"] = identity.removed
         text = json.dumps({**fields, "checksum": _checksum(fields)}, indent=2)
         try:
-            with open(path + ".tmp", "w", encoding="utf-8") as file:
+            with open(path + ".tmp", "w", encoding="utf-8", opener=open_private) as file:
                 file.write(text + "\n")
                 file.flush()
                 sync_file(file.fileno())
@@ -232,8 +239,20 @@ def set_data_aside(root: str, configured_id: int, cluster_id: str, now_ms: int) 
         os.close(descriptor)
 
 
+def _say(sentence: str) -> None:
+    if sentence:
+        logger.warning("%s", sentence)
+
+
+def _secure_content(root: str, allowed_group: int | None) -> None:
+    try:
+        _say(secure_tree(root, allowed_group))
+    except OSError as error:
+        raise StorageError(f"the data directory {root} cannot be used: {error.strerror}") from error
+
+
 def _lock(root: str) -> int:
-    descriptor = os.open(os.path.join(root, "LOCK"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = open_private(os.path.join(root, "LOCK"), os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from metasrv.config.levels import OFF, TRACE, Levels, parse_level, parse_levels
 from metasrv.config.model import MASK, LogConfig
-from metasrv.model.errors import ConfigError
+from metasrv.model.errors import ConfigError, StorageError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs_file import RotatingFileHandler
 from metasrv.process.operating_system import show_thread_name
@@ -258,16 +258,24 @@ class RunningLogs:
             logger.setLevel(min(levels, default=OFF))
 
 
-def start_logging(config: LogConfig, secrets: Sequence[str] = (), stderr: IO[str] | None = None) -> RunningLogs:
+def start_logging(
+    config: LogConfig,
+    secrets: Sequence[str] = (),
+    stderr: IO[str] | None = None,
+    *,
+    allowed_group: int | None = None,
+) -> RunningLogs:
     """Open the configured sinks and attach them to the root logger.
 
     `secrets` never reach a sink (see `Config.secret_values`); `stderr` replaces standard error.
-    Raises ConfigError when the directory of the log files cannot be written.
+    A group with the id `allowed_group` keeps its rights to the directory of the log files.
+    Raises ConfigError when that directory cannot be written, or others can write to it.
     """
     logging.addLevelName(TRACE, "TRACE")
     redact = Redactor(secrets)
     overrides: dict[str, int] = {}
     sinks: list[Sink] = []
+    notice = ""
 
     def add(handler: logging.Handler, level: str, line_format: str) -> None:
         handler.setFormatter(JsonFormatter(redact) if line_format == "json" else TextFormatter(redact))
@@ -275,17 +283,22 @@ def start_logging(config: LogConfig, secrets: Sequence[str] = (), stderr: IO[str
 
     if config.file.on:
         try:
-            file_handler = RotatingFileHandler(config.file.dir, config.file.limit, config.file.max_size)
+            file_handler = RotatingFileHandler(config.file.dir, config.file.limit, config.file.max_size, allowed_group)
         except OSError as error:
             raise ConfigError(
                 [f"`log.file.dir`: {config.file.dir} cannot be written: {error.strerror or error}"]
             ) from error
+        except StorageError as error:
+            raise ConfigError([f"`log.file.dir`: {error}"]) from error
+        notice = file_handler.opening_notice
         add(file_handler, config.file.level, config.file.format)
     if config.stderr.on:
         handler = StandardErrorHandler() if stderr is None else logging.StreamHandler(stderr)
         add(handler, config.stderr.level, config.stderr.format)
     running = RunningLogs(sinks, overrides)
     running.start()
+    if notice:
+        logging.getLogger(__name__).warning("%s", notice)
     return running
 
 

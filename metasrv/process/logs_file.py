@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from io import FileIO
 from time import time
 
+from metasrv.model.errors import StorageError
+from metasrv.process.private_files import make_file_private, make_private_directory, open_private, secure_directory
 from metasrv.process.standard_streams import STANDARD_ERROR, say
 
 _NAME = re.compile(r"^metasrv\.(\d{4}-\d{2}-\d{2}-\d{2})(?:\.(\d+))?\.log$")
@@ -22,10 +24,11 @@ _NAME = re.compile(r"^metasrv\.(\d{4}-\d{2}-\d{2}-\d{2})(?:\.(\d+))?\.log$")
 class RotatingFileHandler(logging.Handler):
     """Writes whole lines and keeps at most `limit` files of at most about `max_size_bytes`.
 
-    Raises OSError when the directory or the first file cannot be written.
+    A group with the id `allowed_group` keeps its rights to the directory. Raises OSError when the directory or the first
+    file cannot be written, StorageError when others can write to it.
     """
 
-    def __init__(self, directory: str, limit: int, max_size_bytes: int) -> None:
+    def __init__(self, directory: str, limit: int, max_size_bytes: int, allowed_group: int | None = None) -> None:
         super().__init__()
         self._directory = directory
         self._limit = limit
@@ -35,7 +38,9 @@ class RotatingFileHandler(logging.Handler):
         self._stream: FileIO | None = None
         self._size_bytes = 0
         self._complained = False
-        os.makedirs(directory, exist_ok=True)
+        self._allowed_group = allowed_group
+        self.opening_notice = self._prepare_directory()
+        """What was changed about the directory's rights; empty for nothing. Nobody can log it yet."""
         self._open(_hour(time()))
 
     @property
@@ -60,14 +65,23 @@ class RotatingFileHandler(logging.Handler):
         """
         with self.lock or contextlib.nullcontext():
             try:
-                os.makedirs(self._directory, exist_ok=True)
+                self._prepare_directory()
                 self._open(max(_hour(time()), self._hour))
-            except OSError as error:
+            except (OSError, StorageError) as error:
                 self._complain(error)
 
     def close(self) -> None:
         self._close_stream()
         super().close()
+
+    def _prepare_directory(self) -> str:
+        """Make it this user's alone, unless it has files of others: /var/log must not be closed to them."""
+        make_private_directory(self._directory)
+        shared = any(_NAME.match(name) is None for name in os.listdir(self._directory))
+        notice = secure_directory(self._directory, self._allowed_group, shared=shared)
+        for _, _, name in self._files():
+            make_file_private(os.path.join(self._directory, name), self._allowed_group)
+        return notice
 
     def _write(self, line: bytes, hour: str) -> None:
         # A clock that went back must not reopen an old file.
@@ -94,7 +108,7 @@ class RotatingFileHandler(logging.Handler):
         while os.path.exists(self.path) and os.path.getsize(self.path) >= self._max_size_bytes:
             self._part += 1
         # Unbuffered and in append mode: a line is in the file when it is written, as one write.
-        self._stream = FileIO(self.path, "ab")
+        self._stream = FileIO(self.path, "ab", opener=open_private)
         self._size_bytes = os.path.getsize(self.path)
         self._remove_oldest()
 
@@ -118,11 +132,11 @@ class RotatingFileHandler(logging.Handler):
             stream, self._stream = self._stream, None
             stream.close()
 
-    def _complain(self, error: OSError) -> None:
+    def _complain(self, error: OSError | StorageError) -> None:
         """Say once on standard error that lines are lost; the log itself cannot say it."""
         if not self._complained:
             self._complained = True
-            say(f"metasrv: log lines are lost, {self.path}: {error.strerror or error}", STANDARD_ERROR)
+            say(f"metasrv: log lines are lost, {self.path}: {getattr(error, 'strerror', None) or error}", STANDARD_ERROR)
 
 
 def _hour(created: float) -> str:

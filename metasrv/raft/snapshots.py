@@ -18,6 +18,7 @@ from metasrv.model.errors import DataDamagedError, FatalError, StoppingError, St
 from metasrv.model.limits import SNAPSHOT_BURST_SIZE_BYTES_MAX, SNAPSHOT_CHUNK_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.process.clock import Clock
+from metasrv.process.private_files import open_private
 from metasrv.raft.core.messages import SnapshotChunk
 from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.storage_thread import Storage
@@ -59,7 +60,7 @@ class _Incoming:
         self.transfer_id = chunk.transfer_id
         self.term = chunk.term
         self.path = path
-        self.file: BinaryIO = open(path, "wb", buffering=0)  # noqa: SIM115  # closed when complete or abandoned
+        self.file: BinaryIO = open(path, "wb", 0, opener=open_private)  # noqa: SIM115  # closed when complete or abandoned
         self.received_bytes = 0
         self.started_at = now
         self.last_chunk_at = now

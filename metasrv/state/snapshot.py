@@ -24,7 +24,7 @@ from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail
 from metasrv.state.reader import READER_PAGE_RECORDS, read_cluster_id, read_membership
 from metasrv.state.registry import load_registry
 from metasrv.state.state_file import check_schema, remove_draft
-from metasrv.state.store import FILE_SWAP, Store, connect, fault, sync_directory
+from metasrv.state.store import FILE_SWAP, READER_CACHE_SIZE_KIB, Store, connect, fault, set_cache_size, sync_directory
 
 __all__ = [
     "SnapshotInfo",
@@ -199,11 +199,12 @@ def _check_records(store: Store) -> None:
 def open_snapshot(path: str, *, shared: bool = False) -> Store:
     """Read-only and without side files: nobody writes to a snapshot. Reads both formats.
 
-    `shared` when several threads use it in turn.
+    `shared` when several threads use it in turn. Raises as `connect` does.
     """
     uri = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=not shared)
     try:
+        set_cache_size(path, connection, READER_CACHE_SIZE_KIB)
         if connection.execute("PRAGMA user_version").fetchone()[0] == FIRST_FORMAT_VERSION:
             connection.execute(LARGE_NOWHERE)
     except BaseException:

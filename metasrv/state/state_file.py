@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from metasrv.model.errors import DataDamagedError
 from metasrv.process.operating_system import make_syncs_full
+from metasrv.process.private_files import open_private
 from metasrv.state.damage import damaged
 from metasrv.state.format import APPLICATION_ID, FORMAT_VERSION, META_APPLIED, SCHEMA, Applied, applied_out
 from metasrv.state.store import SET_META, sync_directory
@@ -28,6 +29,7 @@ class StateFileSizes(NamedTuple):
 def create_draft(path: str) -> sqlite3.Connection:
     """A new file with empty tables in the place of an unfinished one, not synced under its name; the caller closes it."""
     remove_draft(path)
+    os.close(open_private(path, os.O_CREAT | os.O_EXCL))  # SQLite would give it to everybody; side files get its rights
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         make_syncs_full(connection)

@@ -27,7 +27,7 @@ SWEPT = (
     ),
     *("tests/compose", "tests/BUGS.md", "benchmarks", "conf", "deploy", "docker", "docs", "scripts"),
     *(".ci/run", ".pre-commit-config.yaml", "Dockerfile", "Makefile", "docker-compose.yml"),
-    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "THREAT_MODEL.md"),
 )
 """What is read; a folder with all that is below it."""
 NOT_SWEPT = ("docs/contract/", "tests/unit/house/test_plain_english.py")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -229,6 +230,30 @@ def test_refused_directory_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be written: Not a directory") as caught:
         start_logging(LogConfig.model_validate({"file": {"dir": str(tmp_path / "file" / "logs")}}))
     assert caught.value.exit_code == 2
+
+
+def test_a_loose_directory_of_the_logs_is_tightened_with_a_line(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    directory.chmod(0o755)
+    old = directory / "metasrv.2020-01-01-00.log"
+    old.touch()
+    old.chmod(0o644)
+    logs = start_logging(LogConfig.model_validate({"file": {"dir": str(directory)}}))
+    logs.stop()
+    files = {path.name: path for path in directory.iterdir()}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files.values()} == {0o600}
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    (newest,) = files.keys() - {old.name}
+    assert "was open to other users (mode 0755)" in files[newest].read_text()
+
+
+def test_a_directory_of_logs_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    (tmp_path / "somebody's").touch()
+    with pytest.raises(ConfigError, match=r"`log.file.dir`: .* other users \(mode 0777\) can write to it"):
+        start_logging(LogConfig.model_validate({"file": {"dir": str(tmp_path)}}))
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o777
 
 
 # ----------------------------------------------------------------------------- rotation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from metasrv.model.types import LogId
 from metasrv.raft.core.messages import SnapshotChunk
 from metasrv.raft.log.storage_thread import InlineStorage
 from metasrv.raft.observer import SilentObserver
-from metasrv.raft.snapshots import BURST_SECONDS, INCOMING_NAME, RESEND_SECONDS, Snapshots
+from metasrv.raft.snapshots import BURST_SECONDS, RESEND_SECONDS, Snapshots
 from metasrv.state.snapshot import SnapshotInfo
 from metasrv.testing.hand_clock import HandClock
 
@@ -150,9 +151,9 @@ def first_chunk(data: bytes) -> SnapshotChunk:
     return SnapshotChunk(1, 0, "transfer", 0, 2 * len(data), "0" * 64, data)
 
 
-def test_a_full_disk_that_takes_no_snapshot_stops_the_node(tmp_path: Path) -> None:
+def test_a_full_disk_that_takes_no_snapshot_stops_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It could never catch up, and would ask for the snapshot again and again without a word to the operator."""
-    (tmp_path / INCOMING_NAME).symlink_to("/dev/full")
+    monkeypatch.setattr("metasrv.raft.snapshots.open_private", lambda _path, flags: os.open("/dev/full", flags))
     node = Node(tmp_path)
     node.snapshots.receive(2, first_chunk(b"x" * 100))
     [failure] = node.failures

@@ -1,0 +1,1 @@
+"""Fuzzing: hostile bytes for everything that reads what others wrote; `make fuzz`, docs/fuzzing.md."""
