@@ -47,13 +47,17 @@ def component(distribution: Distribution) -> dict[str, Any]:
         "version": version,
         "purl": address,
     }
-    expression = distribution.metadata.get("License-Expression")
-    text = distribution.metadata.get("License")
+    expression, text = (field(distribution, name) for name in ("License-Expression", "License"))
     if expression:
         made["licenses"] = [{"expression": expression}]
     elif text and len(text) <= LICENCE_LENGTH_MAX:
         made["licenses"] = [{"license": {"name": text}}]
     return made
+
+
+def field(distribution: Distribution, name: str) -> str | None:
+    metadata = distribution.metadata
+    return metadata[name] if name in metadata else None
 
 
 def needed_by(distribution: Distribution, present: set[str]) -> list[str]:

@@ -41,7 +41,7 @@ class AdminService:
         """Bind and serve. Raises BindError for the address, ConfigError for a bad certificate or key."""
         cut_offs = CutOffs("the admin API")
         app = create_app(self._context, self.access)
-        config = _server_config(app, cut_offs, admin_connections_max(descriptor_limit()), **self._tls())
+        config = server_config(app, cut_offs, admin_connections_max(descriptor_limit()), **self._tls())
         self._load(config)
         listener = HttpListener("the admin API", self._context.config.admin_api_address, config, cut_offs)
         endpoint = await listener.start()
@@ -95,7 +95,7 @@ class HealthService:
     async def start(self) -> Endpoint:
         """Bind and serve. Raises BindError."""
         cut_offs = CutOffs("the probes' listener")
-        config = _server_config(create_health_app(self._context), cut_offs, HEALTH_CONNECTIONS_MAX)
+        config = server_config(create_health_app(self._context), cut_offs, HEALTH_CONNECTIONS_MAX)
         listener = HttpListener("the probes' listener", self._context.config.health_api_address, config, cut_offs)
         endpoint = await listener.start()
         self._listener = listener
@@ -107,7 +107,8 @@ class HealthService:
             await self._listener.stop(grace_ms)
 
 
-def _server_config(app: FastAPI, cut_offs: CutOffs, connections_max: int, **tls: Any) -> uvicorn.Config:
+def server_config(app: FastAPI, cut_offs: CutOffs, connections_max: int, **tls: Any) -> uvicorn.Config:
+    """How an application is served here, whatever it serves; `tls` are the server's own keywords."""
     return uvicorn.Config(
         app,
         loop="none",

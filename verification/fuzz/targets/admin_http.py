@@ -9,9 +9,16 @@ import asyncio
 import tempfile
 from typing import Any
 
+from uvicorn.server import ServerState
+
 from metasrv.admin import profiling
-from metasrv.admin.service import AdminService, EmbeddedServer
+from metasrv.admin.access import Access
+from metasrv.admin.app import create_app
+from metasrv.admin.cut_offs import CutOffs
+from metasrv.admin.service import server_config
 from metasrv.config.model import Config, RaftConfig
+from metasrv.process.open_files import admin_connections_max
+from metasrv.process.operating_system import descriptor_limit
 from metasrv.profiling.profile import ProfilerBusyError
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
@@ -30,7 +37,9 @@ class _Admin:
         machine = StateMachine.open(f"{self._directory.name}/state.db")
         raft = RaftConfig(id=1, raft_advertise_host="localhost", raft_api_port=28103, single=True)
         context, _ = fake_context(machine, Config(raft_config=raft), leader_status())
-        self.config = AdminService(context)._server_config()
+        app = create_app(context, Access(context.config))
+        self.config = server_config(app, CutOffs("the admin API"), admin_connections_max(descriptor_limit()))
+        self.config.load()
         refused: Any = _refuse
         for name in ("record_cpu", "record_memory"):
             setattr(profiling, name, refused)
@@ -56,7 +65,7 @@ async def _exchanged(data: bytes) -> bytes:
     _admin = _admin or _Admin()
     config = _admin.config
     kind: Any = config.http_protocol_class
-    protocol = kind(config=config, server_state=EmbeddedServer(config).server_state, app_state={})
+    protocol = kind(config=config, server_state=ServerState(), app_state={})
     transport = MemoryTransport(protocol, "127.0.0.1")
     protocol.connection_made(transport)
     protocol.data_received(data)

@@ -50,6 +50,9 @@ class _Owner:
     def raft_message(self, connection: AcceptedConnection, payload: bytes) -> None:
         """Nothing to do: `raft_messages` has the content."""
 
+    def raft_message_arrives(self, connection: AcceptedConnection) -> None:
+        """Nothing to do."""
+
     async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
         return payload
 
