@@ -56,8 +56,8 @@ def component(distribution: Distribution) -> dict[str, Any]:
 
 
 def field(distribution: Distribution, name: str) -> str | None:
-    metadata = distribution.metadata
-    return metadata[name] if name in metadata else None
+    values = distribution.metadata.get_all(name)
+    return values[0] if values else None
 
 
 def needed_by(distribution: Distribution, present: set[str]) -> list[str]:

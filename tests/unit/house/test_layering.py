@@ -51,7 +51,7 @@ CONFINED = {
     "pysyncobj": {"metasrv.raft.core", "metasrv.raft.log.store", "verification.stock"},
     "fastapi": {"metasrv.admin"},
     "starlette": {"metasrv.admin"},
-    "uvicorn": {"metasrv.admin"},
+    "uvicorn": {"metasrv.admin", "verification.fuzz"},
     "grpc": {"metasrv.protocol", "metasrv.client", "metasrv.testing", "verification"},
     "google": {"metasrv.protocol", "metasrv.grpc_api", "metasrv.client", "verification.fuzz"},
     "hpack": {"metasrv.grpc_api.http2", "verification.fuzz"},

@@ -26,12 +26,16 @@ def _read(data: bytes) -> None:
     parse_read(data.decode("utf-8", "surrogateescape"))
 
 
+def _verify(data: bytes) -> None:
+    _SIGNER.verify(data, 1_000_000)
+
+
 _PARSERS: tuple[Callable[[bytes], Any], ...] = (
     lambda data: transaction_from(pb.TxnRequest.FromString(data)),
     lambda data: branch_transaction_from(pb.KvTransactionRequest.FromString(data)),
     _write,
     _read,
-    lambda data: _SIGNER.verify(data, 1_000_000.0),
+    _verify,
 )
 
 
