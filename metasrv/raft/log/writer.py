@@ -178,13 +178,15 @@ class LogWriter:
 
         Never raises: a fault makes the writer dead and the next write says why.
         """
-        if self._failure is not None or self._written < self._looked_at + _WRITES_BETWEEN_LOOKS:
+        # Large entries are not waited with: sixteen of 15 MB together would hold the next write for most of a second.
+        used = self._wal_used_bytes >= self._checkpoint_size_bytes
+        if self._failure is not None or not (used or self._written >= self._looked_at + _WRITES_BETWEEN_LOOKS):
             return
         self._looked_at = self._written
         try:
             self._measure()
             grown = self.file_sizes.wal_bytes > max(self._wal_seen_bytes, self._checkpoint_size_bytes)
-            if grown or self._wal_used_bytes >= self._checkpoint_size_bytes:
+            if grown or used:
                 self._checkpoint()
         except (sqlite3.Error, OSError) as error:
             self._fail("copying the write-ahead log into the database", error)

@@ -22,6 +22,7 @@ from metasrv.model.errors import DataDamagedError, IdentityError, InvariantError
 from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.mark import decode_mark
 from metasrv.raft.log.store import LogStore, LogWriter
+from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES
 
 SECTOR_SIZE_BYTES = 512
 WAL_HEADER_SIZE_BYTES = 32
@@ -348,4 +349,17 @@ def test_checkpoints_keep_the_write_ahead_log_small(tmp_path: Path) -> None:
         writer.checkpoint_if_due()
     assert writer.file_sizes.database_bytes > 15_000_000
     assert writer.file_sizes.wal_bytes < 8 * 1024 * 1024
+    writer.close()
+
+
+def test_large_entries_do_not_gather_for_one_long_checkpoint(tmp_path: Path) -> None:
+    store, writer = started(tmp_path)
+    size_bytes = CHECKPOINT_SIZE_BYTES + 1
+    for index in range(30, 36):
+        store.add(bytes(size_bytes), index, 1)
+        write(store, writer)
+        writer.checkpoint_if_due()
+        assert writer._wal_used_bytes == 0
+        assert writer.file_sizes.wal_bytes < 2 * size_bytes
+    assert writer.file_sizes.database_bytes > 6 * size_bytes
     writer.close()
