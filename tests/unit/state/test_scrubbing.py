@@ -10,6 +10,7 @@ import pytest
 
 from metasrv.model import commands as c
 from metasrv.model.errors import DataDamagedError
+from metasrv.process.clock import SystemClock
 from metasrv.state import scrubbing
 from metasrv.state.machine import StateMachine
 from metasrv.state.scrubbing import check_slice, check_sums, range_digests, sample_keys
@@ -34,7 +35,7 @@ def whole_round(bench: Bench, seconds_max: float) -> list[int]:
     """The records of each slice."""
     after, found = None, []
     while True:
-        done = check_slice(bench.path, after, seconds_max)
+        done = check_slice(bench.path, after, seconds_max, SystemClock())
         found.append(done.records)
         if done.last_key is None:
             return found
