@@ -109,11 +109,10 @@ async def require_found(cluster: ProcessCluster, victim: int, key: str) -> None:
     _require(f"copy of the state is damaged: {found['damage']}" in log, "the log does not say it")
     async with cluster.client(victim, timeout_ms=2_000) as client:
         try:
-            await client.get(key, stale=True)
-        except MetasrvError:
-            pass
-        else:
-            raise AssertionError(f"node {victim} answers from its damaged copy")
+            answer: object = await client.get(key, stale=True)
+        except MetasrvError as error:
+            answer = error
+    _require(isinstance(answer, MetasrvError), f"node {victim} answers from its damaged copy: {answer}")
     _require(await cluster.wait_for_leader(other_than=victim) != victim, f"node {victim} leads on")
     other = next(node_id for node_id in cluster.nodes if node_id != victim)
     deadline = time.monotonic() + FOUND_SECONDS_MAX
