@@ -70,7 +70,7 @@ async def _lead_again(cluster: ProcessCluster, victim: int) -> None:
     deadline = time.monotonic() + FOUND_SECONDS_MAX
     while (leader := await cluster.wait_for_leader(members=len(cluster.nodes))) != victim:
         _require(time.monotonic() < deadline, f"node {victim} does not lead again")
-        await cluster.admin(leader, f"/v1/ctrl/trigger_transfer_leader?to={victim}")
+        await ask(cluster, leader, f"/v1/ctrl/trigger_transfer_leader?to={victim}")
         await asyncio.sleep(_LOOK_SECONDS)
 
 
