@@ -128,6 +128,15 @@ def fetch_status(admin: Endpoint, timeout_s: float = 2.0) -> dict[str, Any] | No
     return status if isinstance(status, dict) else None
 
 
+def why_not_ready(admin: Endpoint) -> str | None:
+    """What `/readyz` says, or why it says nothing, as while a node starts; None when the node is ready."""
+    try:
+        code, body = fetch(f"http://{reachable(admin)}/readyz")
+    except OSError as error:
+        return f"no answer: {error}"
+    return None if code == 200 else body.decode(errors="replace")
+
+
 def leader_id_of(status: dict[str, Any] | None) -> int | None:
     """The id of the leader that a status names."""
     leader = (status or {}).get("leader")

@@ -64,17 +64,20 @@ def judge(own_id: int, copies: Mapping[int, Mapping[int, bytes]], membership: Me
 class CopyComparison:
     """See the module."""
 
-    def __init__(self, consensus: RaftConsensus, health: CopyHealth, clock: Clock) -> None:
+    def __init__(
+        self, consensus: RaftConsensus, health: CopyHealth, clock: Clock, every_seconds: float = COMPARE_SECONDS
+    ) -> None:
         self._consensus = consensus
         self._health = health
         self._clock = clock
+        self._every_seconds = every_seconds
         self._said: dict[int, tuple[bool, bool]] = {}
         """What was last said about members whose copy differs: which of the two copies is wrong."""
 
     async def run(self) -> None:
         """Compare until cancelled."""
         while True:
-            await asyncio.sleep(COMPARE_SECONDS)
+            await asyncio.sleep(self._every_seconds)
             await self.compare()
 
     async def compare(self) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
+from typing import Protocol
 
-from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import MetasrvError
 from metasrv.node.findings import CopyFindings
 from metasrv.process.data_directory import DataDirectory
@@ -25,11 +25,17 @@ _HAND_OVER_TIMEOUT_MS = 2_000
 REMEDY = "rebuild it: stop the node and start it once with --rebuild (docs/runbooks/damaged-copy.md)"
 
 
+class CopyMetrics(Protocol):
+    """Who is told of each change: the node's metrics."""
+
+    def copies(self, damaged: bool, differing: frozenset[int], scrubs: int) -> None: ...
+
+
 class CopyHealth:
     """Keeps the findings, and acts on them."""
 
     def __init__(
-        self, consensus: RaftConsensus, directory: DataDirectory, findings: CopyFindings, metrics: MetricsRegistry
+        self, consensus: RaftConsensus, directory: DataDirectory, findings: CopyFindings, metrics: CopyMetrics
     ) -> None:
         self._consensus = consensus
         self._directory = directory

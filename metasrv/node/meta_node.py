@@ -24,12 +24,10 @@ from metasrv.model.errors import FatalError, InvariantError, MetasrvError, Remov
 from metasrv.model.types import Endpoint, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
-from metasrv.node.copies import CopyComparison
-from metasrv.node.damage import CopyHealth
+from metasrv.node.copy_proof import CopyProof
 from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
-from metasrv.node.scrubber import Scrubber
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
@@ -168,18 +166,9 @@ class MetaNode:
 
     def _start_proof(self, consensus: RaftConsensus, context: NodeContext, data: OpenedData) -> list[asyncio.Task[None]]:
         """Begin to look for damage of this node's copy of the state, and to compare it with the others'."""
-        health = CopyHealth(consensus, data.directory, context.copies, context.metrics)
-        context.damage_found = health.damaged
-        scrubber = Scrubber(data.directory.state_path, health, self._clock)
-        comparison = CopyComparison(consensus, health, self._clock)
-        return [
-            asyncio.create_task(self._guarded(work), name=name)
-            for name, work in (
-                ("copy-hand-over", health.run()),
-                ("copy-scrub", scrubber.run()),
-                ("copy-compare", comparison.run()),
-            )
-        ]
+        proof = CopyProof(consensus, data.directory, context.copies, context.metrics, self._clock)
+        context.damage_found = proof.health.damaged
+        return [asyncio.create_task(self._guarded(work), name=name) for name, work in proof.works().items()]
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """A disk that refuses ends the node; any other error is this code's own, and must not pass unseen."""

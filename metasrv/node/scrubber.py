@@ -38,28 +38,35 @@ _LOOKS_AT_LOG_MAX = 25
 class Scrubber:
     """See the module. `path` is the state file."""
 
-    def __init__(self, path: str, health: CopyHealth, clock: Clock) -> None:
+    def __init__(
+        self, path: str, health: CopyHealth, clock: Clock, round_pause_seconds: float = ROUND_PAUSE_SECONDS
+    ) -> None:
         self._path = path
         self._health = health
         self._clock = clock
+        self._round_pause_seconds = round_pause_seconds
 
     async def run(self) -> None:
         """Round after round, until cancelled."""
         while True:
-            await asyncio.sleep(ROUND_PAUSE_SECONDS)
-            try:
-                await self.round()
-            except DataDamagedError as error:
-                self._health.damaged(str(error))
-            except StorageError as error:
-                logger.warning("the state file could not be looked through: %s", error)
+            await asyncio.sleep(self._round_pause_seconds)
+            await self.look_through()
+
+    async def look_through(self) -> None:
+        """One round, and what follows from it."""
+        try:
+            await self.round()
+        except DataDamagedError as error:
+            self._health.damaged(str(error))
+        except StorageError as error:
+            logger.warning("the state file could not be looked through: %s", error)
 
     async def round(self) -> None:
         """One look at everything. Raises DataDamagedError for damage that was found twice, or StorageError."""
         after: str | None = None
         while True:
             await self._until_log_is_short()
-            done = await self._twice(check_slice, self._path, after, SLICE_SECONDS)
+            done = await self._twice(check_slice, self._path, after, SLICE_SECONDS, self._clock)
             if done.last_key is None:
                 break
             after = done.last_key

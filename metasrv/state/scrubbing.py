@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from metasrv.model.limits import STATE_LOG_PINNED_SIZE_BYTES_MAX
+from metasrv.process.clock import Clock
 from metasrv.state.damage import damaged
 from metasrv.state.digest import DIGEST_MASK, UNKNOWN_DIGEST, RangeSums
 from metasrv.state.reader import read_membership
@@ -45,18 +45,18 @@ class RangeDigests(NamedTuple):
     digests: tuple[int, ...]
 
 
-def check_slice(path: str, after: str | None, seconds_max: float) -> Slice:
-    """Compare records after a key with their checksums, for about so long; at least one page.
+def check_slice(path: str, after: str | None, seconds_max: float, clock: Clock) -> Slice:
+    """Compare records after a key with their checksums, for about so long by `clock`; at least one page.
 
     Raises DataDamagedError naming the key, or StorageError.
     """
-    started, records = time.perf_counter(), 0
+    started, records = clock.monotonic(), 0
     with _view(path) as store:
         while True:
             page, is_last = store.scan_page("", None, after, _PAGE_RECORDS)
             records += len(page)
             after = page[-1][0] if page else after
-            seconds = time.perf_counter() - started
+            seconds = clock.monotonic() - started
             if is_last or seconds > seconds_max:
                 return Slice(None if is_last else after, records, seconds)
 

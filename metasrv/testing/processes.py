@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from metasrv.cli.node_process import fetch, fetch_status, last_lines, leader_id_of, start_node
+from metasrv.cli.node_process import fetch, fetch_status, last_lines, leader_id_of, start_node, why_not_ready
 from metasrv.client import AsyncClient
 from metasrv.client.asynchronous import TIMEOUT_MS_DEFAULT
 from metasrv.model.types import Endpoint
@@ -357,9 +357,9 @@ class ProcessCluster:
         """Until these nodes, by default all that run, say at /readyz that they serve; they are members before that."""
         deadline = time.monotonic() + timeout_s
         for node_id in node_ids or self.running():
-            while (answer := await self.admin(node_id, "/readyz"))[0] != 200:
+            while (problem := await asyncio.to_thread(why_not_ready, self.nodes[node_id].admin)) is not None:
                 if time.monotonic() > deadline:
-                    raise DeadlineError(f"node {node_id} is not ready: {answer[1]}\n{self.logs()}")
+                    raise DeadlineError(f"node {node_id} is not ready: {problem}\n{self.logs()}")
                 await asyncio.sleep(POLL_SECONDS)
 
     async def wait_until_equal(self, timeout_s: float = DEADLINE_SECONDS) -> None:

@@ -114,3 +114,12 @@ def test_run_names_a_configuration_file_that_is_not_there(tmp_path: Path) -> Non
     answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert answer.returncode == 1
     assert answer.stderr.strip() == f"{tmp_path}/absent.toml: there is no such file"
+
+
+async def test_waiting_for_a_node_may_begin_before_it_listens() -> None:
+    async with ProcessCluster(1) as cluster:
+        node = cluster.nodes[1]
+        node.write_config()
+        cluster.start(1)
+        await cluster.wait_for_ready(1)
+        assert (await cluster.admin(1, "/readyz"))[0] == 200

@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 
 from metasrv.testing.processes import DEADLINE_SECONDS, ProcessCluster
+from verification.nemesis.copy_faults import COPY_FAULTS
 from verification.nemesis.disk_faults import DISK_FAULTS
 from verification.nemesis.fault import Fault
 from verification.nemesis.membership_faults import MEMBERSHIP_FAULTS
@@ -19,6 +20,7 @@ FAULTS = [
     *NETWORK_FAULTS,
     *DISK_FAULTS,
     *STALL_FAULTS,
+    *COPY_FAULTS,
     *MEMBERSHIP_FAULTS,
     *SERVICE_FAULTS,
 ]

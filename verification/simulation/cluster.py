@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 from zlib import crc32
 
-from metasrv.model.errors import NotDoneError, RequestError, UnknownOutcomeError
+from metasrv.model.errors import DamagedCopyError, DataDamagedError, NotDoneError, RequestError, UnknownOutcomeError
 from metasrv.model.types import Endpoint
 from metasrv.raft.core.engine import LEADER
 from verification.simulation.disk import Image
@@ -88,6 +88,10 @@ class SimulatedCluster:
     def endpoint(self, node_id: int) -> Endpoint:
         machine = self.machines.get(node_id)
         return endpoint_of(node_id) if machine is None else machine.endpoint
+
+    def suspect(self, node_id: int) -> bool:
+        machine = self.machines.get(node_id)
+        return machine is not None and (machine.damaged or machine.suspect)
 
     def note(self, text: str) -> None:
         """Add a line to the trace, without the name of this run's directory."""
@@ -173,7 +177,14 @@ class SimulatedCluster:
                 answered.set_exception(UnknownOutcomeError(f"no answer of node {node_id}: {reason}"))
 
         async def serve() -> T:
-            return await call(process)
+            # As the client port does (`grpc_api/dispatch.py`).
+            if not process.proving.findings.serves:
+                raise DamagedCopyError
+            try:
+                return await call(process)
+            except DataDamagedError as error:
+                process.proving.proof.health.damaged(str(error))
+                raise UnknownOutcomeError(str(error)) from error
 
         process.loop.call_soon(lambda: process.loop.create_task(serve()).add_done_callback(answer))
         process.on_death.append(lost)

@@ -14,12 +14,19 @@ from metasrv.testing.models import CounterModel, RegisterModel
 from verification.simulation.clients import Clients, Told
 from verification.simulation.clock_checks import check_clock_hand_over
 from verification.simulation.cluster import START_SECONDS, SimulatedCluster, opened
+from verification.simulation.copy_checks import (
+    check_another_value,
+    check_found,
+    check_good_copies,
+    check_refuses,
+)
 from verification.simulation.expiry_checks import check_expiry
 from verification.simulation.formation import form, formed_images
-from verification.simulation.machine import STATE_LOG_SIZE_BYTES_MAX, Process
+from verification.simulation.machine import Process
 from verification.simulation.nemesis import Nemesis
 from verification.simulation.plan import FAULTS, Plan
 from verification.simulation.watching import END_KEY, FIRST_KEY, Watching
+from verification.simulation.world import STATE_LOG_SIZE_BYTES_MAX
 
 HEAL_SECONDS_MAX = 30.0
 """Simulated time after the last fault within which every member must serve again."""
@@ -74,6 +81,7 @@ class _History:
         self._nemesis.probe = self._clients.probe
         self._nemesis.write = self._clients.write
         self._nemesis.mark = self._clients.mark
+        self._nemesis.check_refuses = lambda process: check_refuses(cluster, process)
         self._watching: dict[Process, Watching] = {}
         self._undecided = 0
 
@@ -125,7 +133,10 @@ class _History:
         await self._nemesis.heal()
         await load
         healed_at = cluster.scheduler.now
-        problem = await self._until_well(healed_at + HEAL_SECONDS_MAX)
+        await check_found(cluster)
+        if cluster.witness.violations:
+            return
+        problem = await self._until_well(cluster.scheduler.now + HEAL_SECONDS_MAX)
         if problem:
             cluster.witness.violation(f"no progress {HEAL_SECONDS_MAX:.0f} s after the last fault: {problem}")
             return
@@ -189,6 +200,8 @@ class _History:
         self._compare_nodes([node_id for node_id in members if not self._was_removed(node_id)])
         await check_expiry(cluster, [node_id for node_id in self._voters() if not self._was_removed(node_id)])
         await check_clock_hand_over(cluster, self._plan.seed, self._voters())
+        await check_good_copies(cluster, self._voters())
+        await check_another_value(cluster, self._plan.seed, self._voters())
         await self._until_settled()
 
     async def _until_settled(self) -> None:

@@ -18,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from verification.simulation.scheduler import Scheduler
 
+HELPER_SECONDS = 0.001
+"""How long a job of a helper thread takes."""
+
 
 class ProcessKilled(BaseException):
     """Unwinds the stack of a process that was killed in the middle of its work."""
@@ -163,6 +166,26 @@ class SimulatedLoop(_Base):
         self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
     ) -> asyncio.Task[Any]:
         return asyncio.Task(coro, loop=self, name=name, context=context)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: None, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """What a helper thread would do, in one piece after `HELPER_SECONDS`."""
+        del executor
+        future = self.create_future()
+
+        def run() -> None:
+            if future.cancelled():
+                return
+            try:
+                result = func(*args)
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.call_later(HELPER_SECONDS, run)
+        return future
 
     def get_debug(self) -> bool:
         return False

@@ -20,29 +20,21 @@ from metasrv.node.beginning import begin_or_find
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.consensus import RaftConsensus
-from metasrv.raft.replica import RaftSettings, ReplicaResources
-from metasrv.raft.state_log import StateLogLimits
+from metasrv.raft.replica import ReplicaResources
 from verification.simulation.counting_observer import CountingObserver
 from verification.simulation.disk import Disk, Image, torn_write, write_image
 from verification.simulation.loop import ProcessKilled, SimulatedLoop
 from verification.simulation.networked_loop import NetworkedLoop
+from verification.simulation.proving import Harm, Proving
 from verification.simulation.security import security_of
 from verification.simulation.storage import DiskFaults, SimulatedStorage
 from verification.simulation.streams import Streams
 from verification.simulation.transport import SimulatedTransport
 from verification.simulation.watched_machine import WatchedMachine
-from verification.simulation.world import Tuning, World, endpoint_of
+from verification.simulation.world import LOG_CHECKPOINT_SIZE_BYTES, Tuning, World, endpoint_of
 
 HAND_OVER_TIMEOUT_MS = 500
 JOIN_TIMEOUT_MS = 60_000
-LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
-STATE_LOG_LIMITS = StateLogLimits(
-    unsynced=1024 * 1024, target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024, free_kept=8 * 1024
-)
-"""Small, so that short histories meet passes, restarts, and files that are cut; but no early syncs, after which there is
-little to lose."""
-STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
-"""No write-ahead log of a state is longer once nothing is in its way."""
 
 _open_data = partial(open_data, machine_class=WatchedMachine, log_checkpoint_size_bytes=LOG_CHECKPOINT_SIZE_BYTES)
 
@@ -62,6 +54,7 @@ class Process:
     log_storage: SimulatedStorage
     joined: bool = False
     ending: bool = False
+    proving: Proving = field(init=False)
     on_death: list[Callable[[], None]] = field(default_factory=list)
     """Called when the process dies: clients whose calls are under way."""
 
@@ -84,7 +77,8 @@ class Process:
         self.machine.world.witness.applied(self, log_id, entry, replies)
 
     def installed(self) -> None:
-        """The state machine has taken over a snapshot."""
+        """The state machine has taken over a snapshot, and with it a sound copy."""
+        self.machine.harm, self.machine.differs = None, False
         self.machine.world.witness.installed(self)
 
 
@@ -103,6 +97,12 @@ class Machine:
         self.lives = 0
         self.damaged = False
         """Its files were damaged on purpose: it may refuse to start or stop later, but never answer wrongly."""
+        self.harm: Harm | None = None
+        """What was done to its copy of the state, and nothing has replaced since."""
+        self.differs = False
+        """Its copy is good in itself, but holds another value than the entries say."""
+        self.suspect = False
+        """Its copy was harmed in the past, or of a directory that is gone."""
         self.faulty = False
         """Its disk was made to fail, so the node is allowed to stop."""
         self.removed = False
@@ -120,6 +120,8 @@ class Machine:
         """It may begin a cluster: at once without `joins`, otherwise once all of those know of none (`single = true`)."""
         self.on_exit: Callable[[FatalError | None], None] = lambda _error: None
         """Called when the process ended by itself, or refused to start; None after an orderly stop."""
+        self.on_damage: Callable[[Process], None] = lambda _process: None
+        """Called when the process says that its own copy of the state is damaged."""
 
     @property
     def serves(self) -> bool:
@@ -182,18 +184,7 @@ class Machine:
             after_each=data.writer.upkeep, executed=lambda args: world.witness.written(self.node_id, args[0])
         )
         resources = ReplicaResources(
-            settings=RaftSettings(
-                endpoint=self.endpoint,
-                heartbeat_ms=tuning.heartbeat_ms,
-                election_timeout_min_ms=tuning.election_timeout_min_ms,
-                election_timeout_max_ms=tuning.election_timeout_max_ms,
-                snapshot_logs_since_last=tuning.snapshot_logs_since_last,
-                max_applied_log_to_keep=tuning.max_applied_log_to_keep,
-                snapshot_chunk_size_bytes=tuning.snapshot_chunk_size_bytes,
-                install_snapshot_timeout_ms=tuning.install_snapshot_timeout_ms,
-                state_log=STATE_LOG_LIMITS,
-                hints=self.addresses if self.hinted else (),
-            ),
+            settings=tuning.settings(self.endpoint, self.addresses if self.hinted else ()),
             directory=data.directory,
             machine=data.machine,
             store=data.store,
@@ -208,6 +199,8 @@ class Machine:
         )
         consensus = loop.enter(lambda: RaftConsensus(resources))
         process = Process(self, self.lives, loop, disk, data, consensus, log_storage)
+        fatal, damaged = partial(self._fatal, process), lambda: self.on_damage(process)
+        process.proving = loop.enter(lambda: Proving(world, consensus, data.directory, fatal, damaged))
         process.state.watcher = process
         loop.on_last_step = self._last_step
         consensus.on_fatal(lambda error: self._fatal(process, error))
@@ -218,6 +211,7 @@ class Machine:
         """As `MetaNode` does: listen, begin or join, register."""
         endpoint = self.endpoint
         consensus = process.consensus
+        process.proving.start()
         await consensus.start(endpoint.addr, endpoint.port)
         consensus.load_snapshots()
         node = Node(self.node_id, endpoint, f"{endpoint.addr}:9191", None)
@@ -302,7 +296,9 @@ class Machine:
         if self.process is not None:
             raise AssertionError(f"node {self.node_id} runs: its disk cannot be swapped")
         self.image = None
-        self.damaged = False
+        self.suspect = self.suspect or self.damaged
+        self.damaged = self.differs = False
+        self.harm = None
         self.world.witness.emptied(self.node_id)
 
     def move(self) -> None:
@@ -330,6 +326,7 @@ class Machine:
         process.loop.call_soon(lambda: process.loop.create_task(self._drain(process)))
 
     async def _drain(self, process: Process) -> None:
+        process.proving.stop()
         try:
             await process.consensus.hand_over(HAND_OVER_TIMEOUT_MS)
         except MetasrvError as error:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from metasrv.model.errors import DataDamagedError, FatalError, IdentityError, RemovedError, StorageError
 from verification.simulation.cluster import SimulatedCluster
-from verification.simulation.machine import Machine
+from verification.simulation.machine import Machine, Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,14 @@ async def _no_clients(_node_id: int) -> None:
     """A nemesis without clients."""
 
 
+async def _nothing_to_check(_process: Process) -> None:
+    """A nemesis without checks."""
+
+
+_RUNBOOK_SECONDS = 0.6
+"""How long the operator needs for a look at the cluster; longer than a comparison takes to come round."""
+
+
 class Nemesis:
     """What a fault may use: the cluster, choices of machines, extra clients, and rules about lost disks."""
 
@@ -55,6 +63,9 @@ class Nemesis:
         """Have a client write through a node, now."""
         self.mark: Callable[[int], Awaitable[None]] = _no_clients
         """Write through a node, and wait for the answer."""
+        self.check_refuses: Callable[[Process], Awaitable[None]] = _nothing_to_check
+        """Ask a node that says that its copy of the state is damaged."""
+        self._rebuilding: list[asyncio.Task[None]] = []
         self._seed = seed
         self._kinds = kinds
         self._tasks: list[asyncio.Task[None]] = []
@@ -125,6 +136,31 @@ class Nemesis:
     def look_after(self, machine: Machine) -> None:
         """Start the machine again whenever its process ends by itself."""
         machine.on_exit = lambda error: self._ended(machine, error)
+        machine.on_damage = self._damage_found
+
+    def _damage_found(self, process: Process) -> None:
+        self.cluster.loop.call_later(_RUNBOOK_SECONDS, self._begin_rebuild, process)
+
+    def _begin_rebuild(self, process: Process) -> None:
+        self._rebuilding = [task for task in self._rebuilding if not task.done()]
+        self._rebuilding.append(asyncio.create_task(self._rebuild(process)))
+
+    async def _rebuild(self, process: Process) -> None:
+        """As the runbook says: replace what the node has, once the others can spare it."""
+        machine = process.machine
+        await self.check_refuses(process)
+        others = [other for other in self.all() if other is not machine]
+        while machine.process is process and process.proving.findings.damage and not machine.removed:
+            voters = self.cluster.voters()
+            changing = self.changing_members and not self._healing  # a change that the healing cut short stays marked
+            spared = not self.lost and not changing and not any(other.damaged for other in others)
+            if spared and len(voters) >= 3 and self.cluster.leader() is not None:
+                self.cluster.note(f"node {machine.node_id} is rebuilt")
+                self.cluster.witness.count("rebuilds")
+                self.wipe(machine)
+                machine.start()
+                return
+            await asyncio.sleep(_RUNBOOK_SECONDS)
 
     def _ended(self, machine: Machine, error: FatalError | None) -> None:
         useless = machine.damaged and isinstance(error, DataDamagedError | IdentityError | StorageError)

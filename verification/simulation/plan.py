@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from verification.simulation.address_faults import ADDRESS_FAULTS
+from verification.simulation.copy_faults import COPY_FAULTS
 from verification.simulation.disk_faults import DISK_FAULTS
 from verification.simulation.identity_faults import IDENTITY_FAULTS
 from verification.simulation.machine import Tuning
@@ -34,6 +35,7 @@ FAULTS: dict[str, Inflict] = {
     **IDENTITY_FAULTS,
     **STALL_FAULTS,
     **ADDRESS_FAULTS,
+    **COPY_FAULTS,
 }
 
 FORMATION_SHARE = 0.03
@@ -57,6 +59,9 @@ _LONG_FAULTS = {"deaf leader": 1.8, **dict.fromkeys(STALL_FAULTS, max(STALL_SECO
 _ADDRESS_SHARE = 0.15
 """Share of histories in which nodes move, drawn apart as well."""
 _ADDRESS_FROM = 300
+_COPY_SHARE = 0.05
+"""Share of histories in which a copy of the state is harmed, drawn apart as well."""
+_COPY_FROM = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ def make_plan(seed: int) -> Plan:
     drawn += _identity_faults(random.Random(f"{seed}/identity"), seconds)
     drawn += _stall_faults(random.Random(f"{seed}/stalls"), seconds)
     drawn += _address_faults(random.Random(f"{seed}/address"), seconds)
+    drawn += _copy_faults(random.Random(f"{seed}/copies"), seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
     seconds = long_enough(seconds, faults)
     forms = source.random() < FORMATION_SHARE
@@ -132,7 +138,7 @@ def _wire(source: random.Random) -> Wire:
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Random kinds at random times; often one kind several times, as faults of one kind find more together."""
-    apart = {*_DRAWN_APART, *IDENTITY_FAULTS, *STALL_FAULTS, *ADDRESS_FAULTS}
+    apart = {*_DRAWN_APART, *IDENTITY_FAULTS, *STALL_FAULTS, *ADDRESS_FAULTS, *COPY_FAULTS}
     kinds = sorted(FAULTS.keys() - apart)
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
@@ -163,6 +169,13 @@ def _address_faults(source: random.Random, seconds: float) -> list[PlannedFault]
         return []
     kind = source.choice(sorted(ADDRESS_FAULTS))
     return [PlannedFault(_ADDRESS_FROM, kind, seconds * 0.9 * source.random())]
+
+
+def _copy_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
+    if source.random() >= _COPY_SHARE:
+        return []
+    kind = source.choice(sorted(COPY_FAULTS))
+    return [PlannedFault(_COPY_FROM, kind, seconds * 0.9 * source.random())]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

@@ -14,7 +14,12 @@ from typing import Protocol, TypeVar
 from metasrv.model.commands import Reply
 from metasrv.model.entries import Entry
 from metasrv.model.types import Endpoint, LogId
+from metasrv.node.copies import COMPARE_SECONDS
+from metasrv.node.copy_proof import ProofPace
+from metasrv.node.scrubber import ROUND_PAUSE_SECONDS
 from metasrv.raft.log.format import PendingWrite
+from metasrv.raft.replica import RaftSettings
+from metasrv.raft.state_log import StateLogLimits
 from verification.simulation.loop import SimulatedClock
 from verification.simulation.network import Network
 from verification.simulation.scheduler import Scheduler
@@ -22,6 +27,18 @@ from verification.simulation.system import SimulatedSystem
 
 P = TypeVar("P")
 P_contra = TypeVar("P_contra", contravariant=True)
+
+
+LOG_CHECKPOINT_SIZE_BYTES = 48 * 1024
+STATE_LOG_LIMITS = StateLogLimits(
+    unsynced=1024 * 1024, target=32 * 1024, kept=48 * 1024, pinned_max=1024 * 1024, free_kept=8 * 1024
+)
+"""Small, so that short histories meet passes, restarts, and files that are cut; but no early syncs, after which there is
+little to lose."""
+STATE_LOG_SIZE_BYTES_MAX = STATE_LOG_LIMITS.kept + 2 * STATE_LOG_LIMITS.target
+"""No write-ahead log of a state is longer once nothing is in its way."""
+PACE = ProofPace(COMPARE_SECONDS / 10, ROUND_PAUSE_SECONDS / 10)
+"""A tenth of the product's times, so that short histories compare and look through their copies too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,22 @@ class Tuning:
     snapshot_chunk_size_bytes: int = 16 * 1024
     install_snapshot_timeout_ms: int = 1_000
     sync_seconds: float = 0.0005
+    pace: ProofPace = PACE
+
+    def settings(self, endpoint: Endpoint, hints: tuple[Endpoint, ...]) -> RaftSettings:
+        """What the product takes of it."""
+        return RaftSettings(
+            endpoint=endpoint,
+            heartbeat_ms=self.heartbeat_ms,
+            election_timeout_min_ms=self.election_timeout_min_ms,
+            election_timeout_max_ms=self.election_timeout_max_ms,
+            snapshot_logs_since_last=self.snapshot_logs_since_last,
+            max_applied_log_to_keep=self.max_applied_log_to_keep,
+            snapshot_chunk_size_bytes=self.snapshot_chunk_size_bytes,
+            install_snapshot_timeout_ms=self.install_snapshot_timeout_ms,
+            state_log=STATE_LOG_LIMITS,
+            hints=hints,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +146,10 @@ class World(Protocol[P]):
 
     def endpoint(self, node_id: int) -> Endpoint:
         """Where the node's machine is, and listens for peers when it runs."""
+        ...
+
+    def suspect(self, node_id: int) -> bool:
+        """Whether the node's copy of the state was ever harmed on purpose, so that an alarm about it is right."""
         ...
 
     def note(self, text: str) -> None:

@@ -13,6 +13,7 @@ from metasrv.model.errors import DataDamagedError
 from metasrv.state import scrubbing
 from metasrv.state.machine import StateMachine
 from metasrv.state.scrubbing import check_slice, check_sums, range_digests, sample_keys
+from metasrv.testing.hand_clock import HandClock
 from tests.support.state_bench import Bench
 
 KEYS = 300
@@ -32,9 +33,9 @@ def sql(bench: Bench, statement: str, *values: object) -> None:
 
 def whole_round(bench: Bench, seconds_max: float) -> list[int]:
     """The records of each slice."""
-    after, found = None, []
+    after, found, clock = None, [], HandClock(step_seconds=0.001)
     while True:
-        done = check_slice(bench.path, after, seconds_max)
+        done = check_slice(bench.path, after, seconds_max, clock)
         found.append(done.records)
         if done.last_key is None:
             return found
