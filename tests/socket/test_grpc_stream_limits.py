@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from metasrv.grpc_api.http2.portions import undivided
 from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
 from metasrv.protocol.methods import KV_READ_V1, WATCH
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -145,8 +146,8 @@ async def test_what_is_held_for_a_client_that_does_not_read(raw: tuple[RunningNo
     token, value = await token_from(stub), os.urandom(1_000_000)
     metadata = (("auth-token-bin", token),)
     assert (await stub.Transaction(pb.TxnRequest(if_then=[put("large", value)]), metadata=metadata)).success
-    assert server.budget.limit_bytes == GRPC_HELD_SIZE_BYTES_MAX
-    server.budget.limit_bytes = 3_000_000
+    assert server.budget.portions.limit == GRPC_HELD_SIZE_BYTES_MAX
+    server.budget.portions = undivided(3_000_000)
     read = pb.RaftRequest(data='{"GetKV":{"key":"large"}}')
 
     reader, writer = await asyncio.open_connection(*node.address.split(":"), limit=200_000)
