@@ -11,8 +11,8 @@ import grpc
 import pytest
 
 from metasrv.grpc_api.http2.portions import undivided
-from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
-from metasrv.protocol.methods import KV_READ_V1, WATCH
+from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX, GRPC_READERS_MAX
+from metasrv.protocol.methods import EXPORT, KV_READ_V1, WATCH
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.proto import meta_pb2_grpc
 from tests.support import http2_frames as http2
@@ -117,6 +117,26 @@ async def test_large_reads_at_once(raw: tuple[RunningNode, Any], monkeypatch: py
     monkeypatch.setattr("metasrv.grpc_api.readers.GRPC_READERS_MAX", 1)
     assert [chunk async for chunk in stub.ExportV1(pb.ExportRequest())]
     assert node.service._readers.open_count == 0
+
+
+async def test_exports_that_a_stranger_does_not_take_leave_room_for_clients(raw: tuple[RunningNode, Any]) -> None:
+    """40 exports behind a closed window and without a token."""
+    node, stub = raw
+    readers = node.service._readers
+    token = await token_from(stub)
+    reader, writer = await asyncio.open_connection(*node.address.split(":"))
+    settings_of_no_window = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0"
+    writer.write(http2.PREFACE + settings_of_no_window)
+    for number in range(40):
+        writer.write(http2.request(node.address, 2 * number + 1, EXPORT.path, b"", b""))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        for _ in range(40 - GRPC_READERS_MAX // 4):
+            await reader.readuntil(b"its share of 16")
+    assert readers.open_count == GRPC_READERS_MAX // 4
+    metadata = (("auth-token-bin", token),)
+    assert [chunk async for chunk in stub.ExportV1(pb.ExportRequest(), metadata=metadata)]
+    writer.close()
+    await until(lambda: readers.open_count == 0)
 
 
 async def test_calls_of_one_connection(raw: tuple[RunningNode, Any]) -> None:
