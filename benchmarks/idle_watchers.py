@@ -20,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import grpc
 
 from benchmarks.process_usage import MIB, UsageMeter, resident_mib
+from metasrv.protocol.methods import TOKEN_METADATA_KEY
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.proto import meta_pb2_grpc
+from metasrv.protocol.versions import SERVER_VERSION
 from metasrv.testing.processes import ProcessCluster
 
 OPENING_AT_ONCE = 200
@@ -37,16 +39,23 @@ class Watchers:
         make_stub: Any = meta_pb2_grpc.MetaServiceStub
         self._stubs: list[Any] = [make_stub(channel) for channel in self._channels]
         self.calls: list[Any] = []
+        self._metadata: tuple[tuple[str, bytes], ...] = ()
+        """With a token, an address may have half of a node's watch streams, and a quarter without."""
 
     async def open(self, count: int) -> None:
         """Returns once the server has answered every one."""
+        user = pb.BasicAuth(username="root").SerializeToString()
+        hello = pb.HandshakeRequest(protocol_version=SERVER_VERSION.digit, payload=user)
+        (reply,) = [reply async for reply in self._stubs[0].Handshake(iter([hello]))]
+        self._metadata = ((TOKEN_METADATA_KEY, reply.payload),)
         for start in range(0, count, OPENING_AT_ONCE):
             numbers = range(start, min(start + OPENING_AT_ONCE, count))
             self.calls += await asyncio.gather(*map(self._open, numbers))
 
     async def _open(self, number: int) -> Any:
         stub = self._stubs[number % len(self._stubs)]
-        call = stub.Watch(pb.WatchRequest(key=f"idle/{number:06}/", key_end=f"idle/{number:06}0"))
+        request = pb.WatchRequest(key=f"idle/{number:06}/", key_end=f"idle/{number:06}0")
+        call = stub.Watch(request, metadata=self._metadata)
         await call.initial_metadata()
         return call
 

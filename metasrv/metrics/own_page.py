@@ -124,7 +124,11 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
 def _client_families(client: ClientCounters) -> Iterator[Family]:
     yield gauge(f"{GRPC}connections", "Open connections of clients.", client.connections)
     refused = client.connections_refused
-    yield counter(f"{GRPC}connections_refused_total", "Connections refused because there are too many.", refused)
+    yield counter(
+        f"{GRPC}connections_refused_total",
+        "Connections refused, or closed for new ones, because there are too many.",
+        refused,
+    )
 
 
 def _health_families(work: WorkCounters) -> Iterator[Family]:

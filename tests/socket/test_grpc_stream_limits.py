@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
-from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
-from metasrv.protocol.methods import KV_READ_V1, WATCH
+from metasrv.grpc_api.http2.portions import undivided
+from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX, GRPC_READERS_MAX
+from metasrv.protocol.methods import EXPORT, KV_READ_V1, WATCH
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.proto import meta_pb2_grpc
 from tests.support import http2_frames as http2
@@ -118,6 +119,26 @@ async def test_large_reads_at_once(raw: tuple[RunningNode, Any], monkeypatch: py
     assert node.service._readers.open_count == 0
 
 
+async def test_exports_that_a_stranger_does_not_take_leave_room_for_clients(raw: tuple[RunningNode, Any]) -> None:
+    """40 exports behind a closed window and without a token."""
+    node, stub = raw
+    readers = node.service._readers
+    token = await token_from(stub)
+    reader, writer = await asyncio.open_connection(*node.address.split(":"))
+    settings_of_no_window = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\0"
+    writer.write(http2.PREFACE + settings_of_no_window)
+    for number in range(40):
+        writer.write(http2.request(node.address, 2 * number + 1, EXPORT.path, b"", b""))
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        for _ in range(40 - GRPC_READERS_MAX // 4):
+            await reader.readuntil(b"its share of 16")
+    assert readers.open_count == GRPC_READERS_MAX // 4
+    metadata = (("auth-token-bin", token),)
+    assert [chunk async for chunk in stub.ExportV1(pb.ExportRequest(), metadata=metadata)]
+    writer.close()
+    await until(lambda: readers.open_count == 0)
+
+
 async def test_calls_of_one_connection(raw: tuple[RunningNode, Any]) -> None:
     """Clients are told the number and let further calls wait; a client that does not care has them refused."""
     node, stub = raw
@@ -145,8 +166,8 @@ async def test_what_is_held_for_a_client_that_does_not_read(raw: tuple[RunningNo
     token, value = await token_from(stub), os.urandom(1_000_000)
     metadata = (("auth-token-bin", token),)
     assert (await stub.Transaction(pb.TxnRequest(if_then=[put("large", value)]), metadata=metadata)).success
-    assert server.budget.limit_bytes == GRPC_HELD_SIZE_BYTES_MAX
-    server.budget.limit_bytes = 3_000_000
+    assert server.budget.portions.limit == GRPC_HELD_SIZE_BYTES_MAX
+    server.budget.portions = undivided(3_000_000)
     read = pb.RaftRequest(data='{"GetKV":{"key":"large"}}')
 
     reader, writer = await asyncio.open_connection(*node.address.split(":"), limit=200_000)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from hpack import Decoder, Encoder
 
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.connection import Connection
+from metasrv.grpc_api.http2.portions import Portions, undivided
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.metrics.registry import MetricsRegistry
@@ -31,10 +32,11 @@ def compressed(data: bytes) -> bytes:
 class FakeTransport:
     """Keeps what was written."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.written = bytearray()
         self.closed = False
         self.held = False
+        self.host = host
 
     def write(self, data: bytes) -> None:
         assert not self.closed, "nothing is written after the end"
@@ -61,15 +63,15 @@ class FakeTransport:
 
     def get_extra_info(self, name: str) -> tuple[str, int]:
         assert name == "peername"
-        return ("127.0.0.1", 5)
+        return (self.host, 5)
 
 
 class Peer:
     """A client of one server, frame by frame."""
 
-    def __init__(self, server: GrpcServer, *, greeted: bool = True) -> None:
+    def __init__(self, server: GrpcServer, *, greeted: bool = True, host: str = "127.0.0.1") -> None:
         self.connection = Connection(server)
-        self.transport = FakeTransport()
+        self.transport = FakeTransport(host)
         transport: Any = self.transport
         self.connection.connection_made(transport)
         self.encoder = Encoder()
@@ -116,7 +118,7 @@ class Peer:
 class Bench:
     """A server with five methods and a look at what they do."""
 
-    def __init__(self) -> None:
+    def __init__(self, divide: Callable[[int], Portions] = undivided) -> None:
         self.cancelled = 0
         self.metrics = MetricsRegistry("", "")
         self.server = GrpcServer(
@@ -132,6 +134,7 @@ class Bench:
             streams_max=8,
             connections_max=3,
             held_size_bytes_max=150_000,
+            divide=divide,
             refusal_metadata=(("x-refused", "nothing was done"),),
         )
         self.now = 0.0

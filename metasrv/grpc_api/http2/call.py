@@ -137,7 +137,7 @@ class ServerCall:
         self._writes += 1
         if sender.waits:
             if self._is_too_much():
-                self.give_up(self._connection.budget.sentence())
+                self.give_up(self._too_much())
                 raise CallEndedError
             await sender.drained()
         elif self._writes % WRITES_PER_STEP == 0:
@@ -235,7 +235,7 @@ class ServerCall:
         if self._task is None:
             self._refuse_for_room()
         else:
-            self.give_up(self._connection.budget.sentence())
+            self.give_up(self._too_much())
 
     @property
     def awaits_request(self) -> bool:
@@ -285,11 +285,14 @@ class ServerCall:
 
     def _is_too_much(self) -> bool:
         """Whether more is held than may be, and no other client gives way."""
-        return self._connection.budget.exceeded and not self._connection.make_room()
+        return self._connection.is_over and not self._connection.make_room()
+
+    def _too_much(self) -> str:
+        return self._connection.budget.sentence(self._connection.account)
 
     def _refuse_for_room(self) -> None:
         connection = self._connection
-        self.end(StatusCode.RESOURCE_EXHAUSTED, connection.budget.sentence(), connection.refusal_metadata)
+        self.end(StatusCode.RESOURCE_EXHAUSTED, self._too_much(), connection.refusal_metadata)
         self._cancel()
 
     # ------------------------------------------------------------------------- the response
@@ -341,7 +344,7 @@ class ServerCall:
             sender.send(piece)
         sender.finish(OK_TRAILERS)
         if sender.waits and self._is_too_much():
-            self.give_up(self._connection.budget.sentence())
+            self.give_up(self._too_much())
 
     def _reply(self, reply: bytes) -> None:
         """Send the whole response in one piece if the windows allow it."""

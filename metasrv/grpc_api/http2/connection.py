@@ -13,12 +13,11 @@ from typing import cast
 
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.call import ServerCall
-from metasrv.grpc_api.http2.control_frames import ControlFrames
+from metasrv.grpc_api.http2.control_frames import FIELDS_FREE, FIELDS_PER_CONTROL_FRAME, ControlFrames, greeting
 from metasrv.grpc_api.http2.field_rules import check_trailers
-from metasrv.grpc_api.http2.frame_reader import FrameReader, NotHttp2Error
+from metasrv.grpc_api.http2.frame_reader import HTTP1_ANSWER, FrameReader, NotHttp2Error
 from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
 from metasrv.grpc_api.http2.headers import (
-    HEADER_LIST_SIZE_BYTES_MAX,
     Request,
     RequestDecoder,
     refusal_block,
@@ -27,7 +26,6 @@ from metasrv.grpc_api.http2.interfaces import ConnectionServer
 from metasrv.grpc_api.http2.messages import Compressed
 from metasrv.grpc_api.http2.peer_name import host_of, peer_name
 from metasrv.grpc_api.http2.portions import Standing
-from metasrv.grpc_api.http2.receiving import STREAM_WINDOW_SIZE_BYTES
 from metasrv.grpc_api.http2.send_windows import SendWindows
 from metasrv.grpc_api.http2.sending import header_frames
 from metasrv.grpc_api.http2.status import StatusCode
@@ -38,8 +36,6 @@ logger = logging.getLogger(__name__)
 
 CONNECTION_WINDOW_SIZE_BYTES = 16 * 1024 * 1024
 """Flow-control window of the connection: what a client may send on all its streams before more is granted."""
-FIELDS_PER_CONTROL_FRAME = 16
-"""A request counts as a frame more for each so many fields."""
 TICKS_UNTIL_PING = 4
 TICKS_UNTIL_DEAD = 6
 """A client that is silent for 20 seconds is sent a PING; after 30 its connection and its watchers are closed."""
@@ -51,10 +47,6 @@ STALLED_TICKS_MAX = 18
 """A client that takes no data of a response for a minute and a half loses the call."""
 UNREAD_SIZE_BYTES_MAX = 2 * 1024 * 1024
 """A peer that sends requests without reading is cut off when this much waits for it in the socket's buffer."""
-HTTP1_ANSWER = (
-    b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
-    b"This port speaks gRPC over HTTP/2; HTTP requests belong to the admin API's port.\n"
-)
 
 
 class Connection(asyncio.Protocol):
@@ -74,7 +66,8 @@ class Connection(asyncio.Protocol):
         self.peer = ""
         self.host = ""
         self.standing = Standing.STRANGER
-        self._is_near = False
+        self.is_near = False
+        self.account = self.budget.open_account("", Standing.STRANGER)
         self.calls: dict[int, ServerCall] = {}
         self.silent_ticks = 0
         """Ticks of the server since anything was received."""
@@ -99,7 +92,8 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
         address = transport.get_extra_info("peername")
         self.peer, self.host = peer_name(address), host_of(address)
-        self._is_near = self._server.is_near(self.host)
+        self.is_near = self._server.is_near(self.host)
+        self._count_to(Standing.STRANGER)
         if not self._server.admit(self):
             self.abort()
 
@@ -111,6 +105,7 @@ class Connection(asyncio.Protocol):
         for call in tuple(self.calls.values()):
             call.close()
         self._count_unread(0)
+        self.budget.leave(self.account)
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -130,7 +125,7 @@ class Connection(asyncio.Protocol):
         if self.writing_paused:
             # Frames that need no window, such as refusals, wait in the socket's buffer.
             self._count_unread(transport.get_write_buffer_size())
-            if self._unread_bytes > UNREAD_SIZE_BYTES_MAX or (self.budget.exceeded and not self.make_room()):
+            if self._unread_bytes > UNREAD_SIZE_BYTES_MAX or (self.is_over and not self.make_room()):
                 logger.warning("a gRPC client at %s is cut off: it sends requests and reads no answer", self.peer)
                 self.abort()
                 return
@@ -167,21 +162,38 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def hold(self, size_bytes: int) -> None:
-        self.held_bytes += size_bytes
-        self.budget.used_bytes += size_bytes
+        before_bytes = self.held_bytes
+        self.held_bytes = after_bytes = before_bytes + size_bytes
+        self.budget.count(self, self.account, before_bytes, after_bytes)
+
+    @property
+    def is_over(self) -> bool:
+        return self.budget.refuses(self.account)
 
     def prove(self) -> None:
-        self.standing = Standing.MEMBER if self._is_near else Standing.CLIENT
+        if self._transport is None:
+            return
+        self._count_to(Standing.MEMBER if self.is_near else Standing.CLIENT)
+        self._server.proved(self)
+
+    def _count_to(self, standing: Standing) -> None:
+        """Count what is held to the account of this address and standing."""
+        self.standing = standing
+        held_bytes = self.held_bytes
+        self.hold(-held_bytes)
+        self.budget.leave(self.account)
+        self.account = self.budget.open_account(self.host, standing)
+        self.hold(held_bytes)
 
     def make_room(self) -> bool:
         return self._server.make_room(self)
 
     def give_way(self) -> None:
         for call in sorted(self.calls.values(), key=lambda call: call.held_bytes + call.sender.held_bytes, reverse=True):
-            if not self.budget.exceeded:
+            if not self.is_over:
                 return
             call.give_way()
-        if self.budget.exceeded and self._unread_bytes:
+        if self.is_over and self._unread_bytes:
             self.abort()
 
     async def inflate(self, message: Compressed) -> bytes:
@@ -223,6 +235,22 @@ class Connection(asyncio.Protocol):
         for call in tuple(self.calls.values()):
             call.cut(code, text)
 
+    @property
+    def is_idle(self) -> bool:
+        return not self.calls
+
+    def displace(self) -> None:
+        transport = self._transport
+        if transport is None:
+            return
+        if transport.get_write_buffer_size() or not self._reader.preface_received:
+            transport.abort()
+            return
+        self._going_away = True
+        text = "another client needs the place of this connection, on which no token was shown"
+        self.write(f.goaway(self._history.last_id, ErrorCode.NO_ERROR, text))
+        transport.close()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
@@ -235,16 +263,7 @@ class Connection(asyncio.Protocol):
 
     def on_preface(self) -> None:
         """Send this server's settings. Not before: clients of other protocols would take them for an answer."""
-        self.write(
-            f.settings(
-                {
-                    f.SETTING_MAX_CONCURRENT_STREAMS: self._server.streams_max,
-                    f.SETTING_INITIAL_WINDOW_SIZE: STREAM_WINDOW_SIZE_BYTES,
-                    f.SETTING_MAX_HEADER_LIST_SIZE: HEADER_LIST_SIZE_BYTES_MAX,
-                }
-            )
-            + f.window_update(0, CONNECTION_WINDOW_SIZE_BYTES - f.WINDOW_SIZE_BYTES_DEFAULT)
-        )
+        self.write(greeting(self._server.streams_max, CONNECTION_WINDOW_SIZE_BYTES))
 
     def on_error(self, error: Exception) -> None:
         if isinstance(error, Http2ConnectionError):
@@ -299,7 +318,7 @@ class Connection(asyncio.Protocol):
             raise Http2ConnectionError(ErrorCode.PROTOCOL_ERROR, "a client's stream with an even number")
         try:
             request = self._decoder.decode(block)
-            if request.field_count > FIELDS_PER_CONTROL_FRAME:
+            if request.field_count > FIELDS_FREE:
                 self._control.count(request.field_count // FIELDS_PER_CONTROL_FRAME)
             if self._going_away:
                 return  # above the last stream that GOAWAY named: the client knows that nothing was done

@@ -10,7 +10,9 @@ from typing import Any
 
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError
+from metasrv.grpc_api.http2.headers import HEADER_LIST_SIZE_BYTES_MAX
 from metasrv.grpc_api.http2.interfaces import ControlledConnection
+from metasrv.grpc_api.http2.receiving import STREAM_WINDOW_SIZE_BYTES
 from metasrv.grpc_api.http2.send_windows import STREAMS_PER_CONTROL_FRAME
 
 CONTROL_FRAMES_MAX = 10_000
@@ -18,6 +20,19 @@ CONTROL_FRAMES_MAX = 10_000
 FRAMES_PER_DATA_FRAME = 3
 """So many more are allowed for each DATA frame sent: a client may grant windows and measure the connection for each."""
 SETTINGS_PER_CONTROL_FRAME = 10
+FIELDS_FREE = 32
+"""A request with more fields counts as frames: a field costs about as much to decode as a small frame to handle."""
+FIELDS_PER_CONTROL_FRAME = 4
+
+
+def greeting(streams_max: int, window_bytes: int) -> bytes:
+    """The first frames of the server; `window_bytes` is what a client may send on all streams together."""
+    values = {
+        f.SETTING_MAX_CONCURRENT_STREAMS: streams_max,
+        f.SETTING_INITIAL_WINDOW_SIZE: STREAM_WINDOW_SIZE_BYTES,
+        f.SETTING_MAX_HEADER_LIST_SIZE: HEADER_LIST_SIZE_BYTES_MAX,
+    }
+    return f.settings(values) + f.window_update(0, window_bytes - f.WINDOW_SIZE_BYTES_DEFAULT)
 
 
 class ControlFrames:

@@ -13,6 +13,10 @@ from metasrv.grpc_api.http2.turns import Turns
 
 FIELD_BLOCK_SIZE_BYTES_MAX = 160 * 1024
 CONTINUATIONS_MAX = 16
+HTTP1_ANSWER = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
+    b"This port speaks gRPC over HTTP/2; HTTP requests belong to the admin API's port.\n"
+)
 
 
 class NotHttp2Error(Exception):

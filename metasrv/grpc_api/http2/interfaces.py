@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Protocol
 
-from metasrv.grpc_api.http2.budget import Budget
+from metasrv.grpc_api.http2.budget import Account, Budget
 from metasrv.grpc_api.http2.deadlines import Deadlines
 from metasrv.grpc_api.http2.frames import ErrorCode
 from metasrv.grpc_api.http2.headers import Metadata
@@ -29,6 +29,8 @@ class StreamConnection(Protocol):
     budget: Budget
     peer: str
     """The client's address as gRPC writes it."""
+    account: Account
+    """To which the budget counts what is held."""
     standing: Standing
     """What the client has proved."""
     message_size_bytes_max: int
@@ -53,6 +55,10 @@ class StreamConnection(Protocol):
 
     async def inflate(self, message: Compressed, /) -> bytes:
         """Decompress a message off the event loop; raises MessageError."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more is held than may be for a client like this."""
 
     def prove(self) -> None:
         """The client has shown a valid token."""
@@ -98,8 +104,24 @@ class ControlledConnection(Protocol):
 class ServedConnection(Protocol):
     """A connection, as its server sees it."""
 
+    host: str
+    """The client's IP address; empty when it has none."""
+    is_near: bool
+    """Whether its client is on this machine or a member's."""
     held_bytes: int
     """What is kept for this client, as the budget counts it."""
+    account: Account
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more is held than may be for a client like this."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no calls."""
+
+    def displace(self) -> None:
+        """Close: another connection gets the place."""
 
     def give_way(self) -> None:
         """End calls that keep much until the budget is kept again."""
@@ -140,6 +162,9 @@ class ConnectionServer(Protocol):
 
     def admit(self, connection: ServedConnection, /) -> bool:
         """Whether there is room for a new connection."""
+
+    def proved(self, connection: ServedConnection, /) -> None:
+        """A valid token was shown on the connection."""
 
     def lost(self, connection: ServedConnection, /) -> None:
         """The connection is closed, or was never admitted."""

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Protocol
 
+from metasrv.grpc_api.http2.admission import Admission
 from metasrv.grpc_api.http2.budget import Budget
 from metasrv.grpc_api.http2.connection import Connection
 from metasrv.grpc_api.http2.deadlines import Deadlines
@@ -21,6 +22,7 @@ from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.interfaces import ServedConnection
 from metasrv.grpc_api.http2.messages import Compressed, inflated
 from metasrv.grpc_api.http2.peer_name import is_loopback
+from metasrv.grpc_api.http2.portions import Portions, portions_of
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.sending import TICK_SECONDS
 from metasrv.grpc_api.http2.status import StatusCode
@@ -43,7 +45,7 @@ class ConnectionObserver(Protocol):
         """This many connections are open now."""
 
     def client_connection_refused(self) -> None:
-        """A connection was closed at once, because there are too many."""
+        """A connection was closed, because there are too many."""
 
 
 class GrpcServer:
@@ -60,6 +62,7 @@ class GrpcServer:
         held_size_bytes_max: int,
         refusal_metadata: Metadata,
         is_member: Callable[[str], bool] = lambda host: False,
+        divide: Callable[[int], Portions] = portions_of,
         thread_began: Callable[[], None] | None = None,
     ) -> None:
         """`held_size_bytes_max` is the limit of the `Budget`; for the others see `interfaces.ConnectionServer`.
@@ -72,15 +75,15 @@ class GrpcServer:
         self.streams_max = streams_max
         self.connections_max = connections_max
         self.refusal_metadata = refusal_metadata
-        self.budget = Budget(held_size_bytes_max)
+        self.budget = Budget(divide(held_size_bytes_max))
         self.loop = asyncio.get_running_loop()
         self.turns = Turns(self.loop)
         self.deadlines = Deadlines(self.loop)
-        self.connections: set[ServedConnection] = set()
+        self._admission: Admission[ServedConnection] = Admission(divide(connections_max))
         self._observer = observer
         self._is_member = is_member
         self._refused = 0
-        """Connections refused since the last tick."""
+        """Connections refused, or closed for others, since the last tick."""
         self.inflater = ThreadPoolExecutor(1, "inflate", thread_began)
         """One thread, so that one decompressed message at a time is not yet counted."""
         self._listeners: list[asyncio.Server] = []
@@ -131,28 +134,37 @@ class GrpcServer:
 
     # ------------------------------------------------------------------------- for connections
 
+    @property
+    def connections(self) -> set[ServedConnection]:
+        return self._admission.connections
+
     def is_near(self, host: str) -> bool:
         return is_loopback(host) or self._is_member(host)
 
     def admit(self, connection: ServedConnection) -> bool:
         """Whether there is room for a new connection; a client whose connection is closed at once tries another node."""
-        if len(self.connections) >= self.connections_max:
+        displaced = self._admission.displaced
+        is_admitted = self._admission.admit(connection)
+        if not is_admitted or self._admission.displaced > displaced:
             self._refused += 1
             self._observer.client_connection_refused()
+        if not is_admitted:
             return False
-        self.connections.add(connection)
         self._observer.client_connections(len(self.connections))
         return True
 
+    def proved(self, connection: ServedConnection) -> None:
+        self._admission.proved(connection)
+
     def lost(self, connection: ServedConnection) -> None:
-        self.connections.discard(connection)
+        self._admission.lost(connection)
         self._observer.client_connections(len(self.connections))
 
     def make_room(self, connection: ServedConnection) -> bool:
-        largest = max(self.connections, key=lambda one: one.held_bytes, default=connection)
-        if largest.held_bytes > connection.held_bytes:
+        largest = self.budget.largest(connection.account)
+        if largest is not None and largest.held_bytes > connection.held_bytes:
             largest.give_way()
-        return not self.budget.exceeded
+        return not connection.is_over
 
     async def inflate(self, message: Compressed) -> bytes:
         return await self.loop.run_in_executor(self.inflater, inflated, message, self.message_size_bytes_max)
@@ -173,7 +185,8 @@ class GrpcServer:
 
     def _tick(self) -> None:
         if self._refused:
-            text = "%d connections of gRPC clients were refused in %.0f s: the limit is %d; does a client leak them?"
+            text = "%d connections of gRPC clients were refused or gave way in %.0f s"
+            text += ": the limit is %d; does a client leak them?"
             logger.warning(text, self._refused, TICK_SECONDS, self.connections_max)
             self._refused = 0
         self._tick_connections(iter(tuple(self.connections)))

@@ -376,6 +376,8 @@ async def test_a_client_may_measure_the_connection_with_each_piece_of_an_answer(
 async def test_more_connections_than_there_is_room_for_are_closed_at_once() -> None:
     bench = Bench()
     peers = [Peer(bench.server) for _ in range(3)]
+    for peer in peers:
+        peer.connection.prove()
     refused = Peer(bench.server, greeted=False)
     assert refused.transport.closed
     assert refused.frames() == []

@@ -9,6 +9,7 @@ import pytest
 
 from metasrv.grpc_api.http2 import connection as connection_module
 from metasrv.grpc_api.http2 import frames as f
+from metasrv.grpc_api.http2.control_frames import CONTROL_FRAMES_MAX, FIELDS_PER_CONTROL_FRAME
 from metasrv.grpc_api.http2.frames import ErrorCode
 from metasrv.grpc_api.http2.headers import FIELD_OVERHEAD_SIZE_BYTES, FIELDS_MAX, HEADER_LIST_SIZE_BYTES_MAX
 from metasrv.grpc_api.http2.messages import MESSAGE_OVERHEAD_SIZE_BYTES, length_prefixed
@@ -163,6 +164,8 @@ async def test_requests_of_many_fields_cost_their_sender_many_frames() -> None:
         if not peer.transport.closed:
             block = (head if not number else peer.encoder.encode([*HEADERS, ("a", "b")])) + b"\xbe" * 900
             peer.send(f.frame(f.HEADERS, f.END_HEADERS, 2 * number + 1, block))
+    taken = CONTROL_FRAMES_MAX // (900 // FIELDS_PER_CONTROL_FRAME)
+    assert peer.connection._history.last_id // 2 <= taken, "some milliseconds of work each"
     assert peer.goaway()[0] == ErrorCode.ENHANCE_YOUR_CALM
 
 
