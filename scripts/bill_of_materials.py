@@ -47,8 +47,10 @@ def component(distribution: Distribution) -> dict[str, Any]:
         "version": version,
         "purl": address,
     }
-    expression = distribution.metadata.get("License-Expression")
-    text = distribution.metadata.get("License")
+    given = {
+        name: distribution.metadata[name] for name in ("License-Expression", "License") if name in distribution.metadata
+    }
+    expression, text = given.get("License-Expression"), given.get("License", "")
     if expression:
         made["licenses"] = [{"expression": expression}]
     elif text and len(text) <= LICENCE_LENGTH_MAX:
