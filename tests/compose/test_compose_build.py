@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from metasrv import __version__
+from scripts.bill_of_materials import normalised
 from verification.compose import ComposeCluster, compose_command, run_command, why_no_containers
 from verification.compose_image import BUILD_SECONDS, ROOT
 from verification.compose_index import index_settings, why_no_index
