@@ -31,7 +31,10 @@ try:
     packages = json.load(open(sys.argv[1], encoding="utf-8"))["dependencies"]
 except (ValueError, KeyError):
     sys.exit(3)
-skipped = [f"{package['name']} ({package['skip_reason']})" for package in packages if "skip_reason" in package]
+skipped = [package for package in packages if "skip_reason" in package]
+if len(skipped) == len(packages):  # an index without that data answers that it does not know any of them
+    print(f"audit: skipped, nothing was looked for: {skipped[0]['skip_reason'] if skipped else 'nothing was named'}.")
+    sys.exit(0)
 found = [
     f"audit: {package['name']} {package['version']} has {weakness['id']}; mended in {', '.join(weakness['fix_versions']) or 'no version'}"
     for package in packages
@@ -39,7 +42,7 @@ found = [
 ]
 print(*found, sep="\n", end="\n" if found else "")
 if skipped:
-    print(f"audit: not looked for: {', '.join(skipped)}")
+    print(f"audit: not looked for: {', '.join(package['name'] for package in skipped)}")
 print(f"audit: {len(packages)} packages, {len(found)} known vulnerabilities")
 sys.exit(bool(found))
 PYTHON

@@ -47,17 +47,15 @@ def component(distribution: Distribution) -> dict[str, Any]:
         "version": version,
         "purl": address,
     }
-    expression, text = (field(distribution, name) for name in ("License-Expression", "License"))
+    given = {
+        name: distribution.metadata[name] for name in ("License-Expression", "License") if name in distribution.metadata
+    }
+    expression, text = given.get("License-Expression"), given.get("License", "")
     if expression:
         made["licenses"] = [{"expression": expression}]
     elif text and len(text) <= LICENCE_LENGTH_MAX:
         made["licenses"] = [{"license": {"name": text}}]
     return made
-
-
-def field(distribution: Distribution, name: str) -> str | None:
-    values = distribution.metadata.get_all(name)
-    return values[0] if values else None
 
 
 def needed_by(distribution: Distribution, present: set[str]) -> list[str]:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from metasrv import __version__
+from scripts.bill_of_materials import normalised
 from verification.compose import ComposeCluster, compose_command, run_command, why_no_containers
 from verification.compose_image import BUILD_SECONDS, ROOT
 from verification.compose_index import index_settings, why_no_index
@@ -20,7 +21,7 @@ from verification.compose_index import index_settings, why_no_index
 IMAGE = f"metasrv-compose-built-{os.getpid()}"
 COMMIT = "abcdef012345"
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
-ONLY_WHILE_BUILDING = ("/installer", "/source", "/etc/pip.conf")
+ONLY_WHILE_BUILDING = ("/installer", "/source", "/wheels", "/etc/pip.conf")
 NAMES_AND_VERSIONS = """
 from importlib.metadata import distributions
 for one in distributions():
@@ -87,6 +88,15 @@ def test_the_image_carries_the_licences_of_all_that_is_in_it(built: ComposeClust
     assert built.execute(1, "sh", "-c", f"ls {directory}").split() == ["LICENSE", "THIRD-PARTY-NOTICES"]
     assert built.execute(1, "cat", "/usr/share/doc/metasrv/LICENSE") == (ROOT / "LICENSE").read_text()
     assert len(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]) < len(installed)
+
+
+@pytest.mark.essential
+def test_the_image_carries_a_bill_of_materials(built: ComposeCluster) -> None:
+    built.wait_until_ready(1)
+    document = json.loads(built.execute(1, "cat", "/usr/share/doc/metasrv/sbom.cdx.json"))
+    named = {f"{one['name']} {one['version']}" for one in (*document["components"], document["metadata"]["component"])}
+    installed = built.execute(1, "python", "-I", "-c", NAMES_AND_VERSIONS).splitlines()
+    assert named == {f"{normalised(name)} {version}" for name, version in map(str.split, installed)}
 
 
 @pytest.mark.essential
