@@ -89,6 +89,10 @@ class RemovedError(FatalError):
     exit_code = 10
 
 
+class BackupError(FatalError):
+    """A backup cannot be read or restored; the text names the line, or what contradicts it. Nothing was changed."""
+
+
 # ----------------------------------------------------------------------------- requests
 
 
