@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from metasrv.model.entries import decode_entry
 from metasrv.model.errors import DataDamagedError
-from metasrv.model.types import LogId, Membership
+from metasrv.model.types import LogId, Membership, Node
 from metasrv.process.data_directory import DataDirectory, Identity
 from metasrv.raft.log.format import INDEX, LogEntry
 from metasrv.raft.log.store import LogStore
@@ -27,6 +27,8 @@ class StoppedNode(NamedTuple):
     """A locked directory of a stopped node, its log read and checked."""
 
     identity: Identity
+    damage: str
+    """What is known to be wrong with its state; mostly empty."""
     state_path: str
     term: int
     """The newest term that it has heard of."""
@@ -37,12 +39,17 @@ class StoppedNode(NamedTuple):
     """The entries behind that."""
     membership: Membership
     """The newest in its log, committed or not."""
+    nodes: Mapping[int, Node]
+    """Those registered in its state."""
 
 
 @contextmanager
-def stopped_node(root: str) -> Iterator[StoppedNode]:
-    """Lock and read the directory of a stopped node. Raises IdentityError, DataDamagedError, StorageError."""
-    directory = DataDirectory.open_present(root)
+def stopped_node(root: str, *, held: bool = False) -> Iterator[StoppedNode]:
+    """Lock and read the directory of a stopped node; `held` when this program has the lock.
+
+    Raises IdentityError, DataDamagedError, StorageError.
+    """
+    directory = DataDirectory.open_present(root, held=held)
     try:
         store = LogStore.open(directory.log_path, create_entries=None)
         writer = store.open_writer()
@@ -52,6 +59,7 @@ def stopped_node(root: str) -> Iterator[StoppedNode]:
             machine = StateMachine.open(directory.state_path)
             try:
                 applied, membership = machine.last_applied, membership_in_force(store, machine)
+                nodes = dict(machine.nodes)
                 if machine.installed_tail() is None:
                     store.check_against_state(applied.index)
             finally:
@@ -71,12 +79,14 @@ def stopped_node(root: str) -> Iterator[StoppedNode]:
             last = LogId(store.last_term, store.last_index) if entries else applied
             yield StoppedNode(
                 directory.identity,
+                directory.damage(),
                 directory.state_path,
                 max(store.getCurrentTerm(), store.last_term),
                 last,
                 applied,
                 entries,
                 membership,
+                nodes,
             )
         finally:
             writer.close()

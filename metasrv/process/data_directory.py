@@ -98,8 +98,8 @@ class DataDirectory:
         return directory
 
     @classmethod
-    def open_present(cls, root: str) -> DataDirectory:
-        """Lock a directory that a node has used, for a program that only looks at it.
+    def open_present(cls, root: str, *, held: bool = False) -> DataDirectory:
+        """Lock a directory that a node has used, for a program that only looks at it; `held` when it has the lock.
 
         Raises IdentityError (another process, no directory of a node), DataDamagedError, StorageError.
         """
@@ -107,7 +107,7 @@ class DataDirectory:
         try:
             if not os.path.isdir(root):
                 raise IdentityError(f"{root} is no directory")
-            descriptor = _lock(root)
+            descriptor = os.open(os.path.join(root, "LOCK"), os.O_RDONLY | os.O_CLOEXEC) if held else _lock(root)
         except OSError as error:
             raise StorageError(f"the data directory {root} cannot be used: {error.strerror}") from error
         try:
