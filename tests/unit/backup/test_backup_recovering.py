@@ -23,6 +23,7 @@ from metasrv.raft.replica import membership_in_force
 from metasrv.state.bulk import BulkRecord, StateBuilder
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter
 from metasrv.testing.hand_clock import HandClock
+from tests.support.data_directories import Kept, kept_directories
 
 MEMBERS = {1: Endpoint("a", 1), 2: Endpoint("b", 2), 3: Endpoint("c", 3)}
 NAMES = Names("the old cluster", {node_id: f"directory {node_id}" for node_id in MEMBERS})
@@ -187,6 +188,17 @@ def test_a_sound_directory(tmp_path: Path) -> None:
         flip(os.path.join(copied, name), pattern)
         found_parts = parts(copied)
         assert [name for name, damaged in found_parts.items() if damaged] == [part]
+
+
+@pytest.mark.parametrize("kept", kept_directories(), ids=lambda kept: kept.name)
+def test_directories_of_earlier_releases_are_sound_and_can_be_exported(tmp_path: Path, kept: Kept) -> None:
+    root = str(tmp_path / "data")
+    shutil.copytree(kept.path, root)
+    assert not any(parts(root).values())
+    with stopped_node(root) as node, whole_state(node) as machine, machine.open_reader() as view:
+        keys = {key for key, _ in view.records()}
+    assert keys >= {key for key in kept.expected["records"] if key != "expired"}
+    assert not any(parts(root).values())  # also in the present format
 
 
 def test_what_is_missing_or_noted_is_named(tmp_path: Path) -> None:
