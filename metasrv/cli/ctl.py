@@ -11,9 +11,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib import import_module
 
 from metasrv import __version__
-from metasrv.cli import ctl_admin, ctl_backup, ctl_grpc
+from metasrv.cli import ctl_admin, ctl_grpc
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
 
@@ -66,14 +68,24 @@ def _main(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     command: Command | None = getattr(namespace, "command", None)
     if command is None and namespace.export:
-        command = ctl_backup.export
+        command = backup_command("export")
         namespace.chunk_size = namespace.export_chunk_size
     if command is None and namespace.import_flag:
-        command = ctl_backup.import_backup
+        command = backup_command("import_backup")
     if command is None:
         parser.print_help()
         return EXIT_DONE
     return _run(command, namespace)
+
+
+@cache
+def backup_command(name: str) -> Command:
+    """A command of `ctl_backup.py`, which is loaded when it runs: it brings the server's storage along."""
+
+    def command(arguments: argparse.Namespace) -> None:
+        getattr(import_module("metasrv.cli.ctl_backup"), name)(arguments)
+
+    return command
 
 
 def _run(command: Command, namespace: argparse.Namespace) -> int:
@@ -142,7 +154,7 @@ def _add_cluster_commands(commands: argparse._SubParsersAction[argparse.Argument
     )
     bench.add_argument("--num", type=_positive, default=BENCH_CONNECTIONS_DEFAULT, metavar="N", help="connections")
     export = _add_grpc_command(
-        commands, "export", ctl_backup.export, "back up a node, running or stopped, as lines of JSON"
+        commands, "export", backup_command("export"), "back up a node, running or stopped, as lines of JSON"
     )
     _add_directory_flags(export)
     export.add_argument("--db", default="", metavar="FILE", help="write to FILE instead of stdout")
@@ -184,21 +196,21 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
 
 def _add_backup_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     imported = _add_command(commands, "import", "make the data directory of a node from a backup")
-    imported.set_defaults(command=ctl_backup.import_backup)
+    imported.set_defaults(command=backup_command("import_backup"))
     imported.add_argument("--db", default="", metavar="FILE", help="the backup; standard input by default")
     _add_directory_flags(imported)
     _add_initial_cluster(imported)
     snapshot = _add_command(commands, "snapshot", "make, check and restore backups with a checksum")
     snapshot.set_defaults(command=lambda _arguments: snapshot.print_help())
     actions = snapshot.add_subparsers(title="commands", metavar="COMMAND")
-    save = _add_grpc_command(actions, "save", ctl_backup.save, "back up a running node")
+    save = _add_grpc_command(actions, "save", backup_command("save"), "back up a running node")
     save.add_argument("file", metavar="FILE")
     save.add_argument("--local", action="store_true", help="save what the node has, without asking a quorum")
     inspect = _add_command(actions, "inspect", "check every line of a backup, and say what is in it")
-    inspect.set_defaults(command=ctl_backup.inspect_backup)
+    inspect.set_defaults(command=backup_command("inspect_backup"))
     inspect.add_argument("file", metavar="FILE")
     restore = _add_command(actions, "restore", "make the data directory of a node of a new cluster from a backup")
-    restore.set_defaults(command=ctl_backup.restore_backup)
+    restore.set_defaults(command=backup_command("restore_backup"))
     restore.add_argument("file", metavar="FILE")
     restore.add_argument("--raft-dir", required=True, metavar="DIR", help="the new data directory, without data")
     restore.add_argument("--id", type=_node_id, metavar="N", help="the node that it is for")

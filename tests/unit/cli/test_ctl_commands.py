@@ -23,7 +23,7 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["get", "--key", "k"], ctl_grpc.get, {"grpc_api_address": GRPC, "key": "k"}),
     (["upsert", "--key", "k", "--value", "v"], ctl_grpc.upsert, {"key": "k", "value": "v"}),
     (["watch", "--prefix", "p"], ctl_grpc.watch, {"prefix": "p"}),
-    (["export"], ctl_backup.export, {"chunk_size": 32, "db": ""}),
+    (["export"], ctl.backup_command("export"), {"chunk_size": 32, "db": ""}),
     (["keys-layout", "--depth", "2"], ctl_grpc.keys_layout, {"depth": 2}),
     (["keys-layout"], ctl_grpc.keys_layout, {"depth": None}),
     (["bench-client-num-conn"], ctl_grpc.bench_client_num_conn, {"num": 10_000}),
@@ -32,15 +32,19 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["trigger-snapshot"], ctl_admin.trigger_snapshot, {"admin_api_address": "127.0.0.1:28101"}),
     (["list-features"], ctl_admin.list_features, {"admin_api_address": ADMIN}),
     (["set-feature", "--feature", "f", "--enable", "true"], ctl_admin.set_feature, {"enable": "true"}),
-    (["import", "--raft-dir", "d"], ctl_backup.import_backup, {"raft_dir": "d", "db": "", "id": None}),
+    (["import", "--raft-dir", "d"], ctl.backup_command("import_backup"), {"raft_dir": "d", "db": "", "id": None}),
     (
         ["import", "--raft-dir", "d", "--id", "4", "--initial-cluster", "4=h:1", "5=h:2", "--initial-cluster", "6=h:3"],
-        ctl_backup.import_backup,
+        ctl.backup_command("import_backup"),
         {"id": 4, "initial_cluster": ["4=h:1", "5=h:2", "6=h:3"]},
     ),
-    (["snapshot", "save", "f"], ctl_backup.save, {"file": "f", "local": False, "grpc_api_address": GRPC}),
-    (["snapshot", "inspect", "f"], ctl_backup.inspect_backup, {"file": "f"}),
-    (["snapshot", "restore", "f", "--raft-dir", "d"], ctl_backup.restore_backup, {"cluster_token": "", "id": None}),
+    (["snapshot", "save", "f"], ctl.backup_command("save"), {"file": "f", "local": False, "grpc_api_address": GRPC}),
+    (["snapshot", "inspect", "f"], ctl.backup_command("inspect_backup"), {"file": "f"}),
+    (
+        ["snapshot", "restore", "f", "--raft-dir", "d"],
+        ctl.backup_command("restore_backup"),
+        {"cluster_token": "", "id": None},
+    ),
     (["metrics"], ctl_admin.metrics, {"admin_api_address": ADMIN}),
 ]
 
@@ -73,6 +77,11 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
         ctl.main(arguments)
     assert caught.value.code == 2
     assert capsys.readouterr().err
+
+
+def test_other_commands_do_not_load_the_servers_storage() -> None:
+    assert not hasattr(ctl, "ctl_backup")
+    assert ctl.backup_command("save").__module__ == ctl.__name__
 
 
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
