@@ -298,7 +298,10 @@ def _replace_data(root: str, built: str, place: str) -> str | None:
     if names or had_data:
         os.mkdir(place, 0o700)
         for name in names:
-            os.link(os.path.join(root, name), os.path.join(place, name))
+            with open(os.path.join(root, name), "rb") as present, open(os.path.join(place, name), "wb") as kept:
+                shutil.copyfileobj(present, kept)
+                kept.flush()
+                sync_file(kept.fileno())
         if had_data:
             os.rename(os.path.join(root, "df_meta"), os.path.join(place, "df_meta"))
         sync_directory(place)
