@@ -1,7 +1,7 @@
 """`metactl`: look at a cluster, operate it, read and write keys (docs/contract/admin-api.md section 4).
 
-Parsing and dispatch; the commands stand in `ctl_grpc.py` and `ctl_admin.py`. Answers go to stdout, everything else to
-stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+Parsing and dispatch; the commands stand in `ctl_grpc.py`, `ctl_admin.py` and `ctl_backup.py`. Answers go to stdout,
+everything else to stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from importlib import import_module
 
 from metasrv import __version__
 from metasrv.cli import ctl_admin, ctl_grpc, ctl_users
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
-from metasrv.model.errors import MetasrvError
+from metasrv.model.errors import InvalidRequestError, MetasrvError
 from metasrv.model.users import ROOT
 
 GRPC_ADDRESS_DEFAULT = "127.0.0.1:9191"
@@ -67,12 +69,24 @@ def _main(arguments: Sequence[str] | None) -> int:
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     command: Command | None = getattr(namespace, "command", None)
     if command is None and namespace.export:
-        command = ctl_grpc.export
+        command = backup_command("export")
         namespace.chunk_size = namespace.export_chunk_size
+    if command is None and namespace.import_flag:
+        command = backup_command("import_backup")
     if command is None:
         parser.print_help()
         return EXIT_DONE
     return _run(command, namespace)
+
+
+@cache
+def backup_command(name: str) -> Command:
+    """A command of `ctl_backup.py`, which is loaded when it runs: it brings the server's storage along."""
+
+    def command(arguments: argparse.Namespace) -> None:
+        getattr(import_module("metasrv.cli.ctl_backup"), name)(arguments)
+
+    return command
 
 
 def _run(command: Command, namespace: argparse.Namespace) -> int:
@@ -105,13 +119,15 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=_HelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"metactl {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"metactl {__version__}")
     parser.add_argument("--log-level", default="WARN", metavar="LEVEL", help="level of log lines on stderr")
     _add_deprecated(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_cluster_commands(commands)
     _add_key_commands(commands)
     _add_admin_commands(commands)
+    _add_backup_commands(commands)
+    _add_help(parser, commands)
     return parser
 
 
@@ -123,7 +139,10 @@ def _add_deprecated(parser: argparse.ArgumentParser) -> None:
     old.add_argument(
         "--export-chunk-size", type=_positive, default=EXPORT_CHUNK_SIZE_DEFAULT, metavar="LINES", help="see `export`"
     )
-    old.add_argument("--db", default="", metavar="FILE", help="see `export`")
+    old.add_argument("--import", dest="import_flag", action="store_true", help="same as the command `import`")
+    old.add_argument("--db", default="", metavar="FILE", help="see `export` and `import`")
+    _add_directory_flags(old)
+    _add_initial_cluster(old)
 
 
 def _add_cluster_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -135,7 +154,10 @@ def _add_cluster_commands(commands: argparse._SubParsersAction[argparse.Argument
         commands, "bench-client-num-conn", ctl_grpc.bench_client_num_conn, "open many connections and keep them"
     )
     bench.add_argument("--num", type=_positive, default=BENCH_CONNECTIONS_DEFAULT, metavar="N", help="connections")
-    export = _add_grpc_command(commands, "export", ctl_grpc.export, "back up a running node as lines of JSON")
+    export = _add_grpc_command(
+        commands, "export", backup_command("export"), "back up a node, running or stopped, as lines of JSON"
+    )
+    _add_directory_flags(export)
     export.add_argument("--db", default="", metavar="FILE", help="write to FILE instead of stdout")
     export.add_argument(
         "--chunk-size", type=_positive, default=EXPORT_CHUNK_SIZE_DEFAULT, metavar="LINES", help="lines per message"
@@ -197,6 +219,63 @@ def _add_user_commands(commands: argparse._SubParsersAction[argparse.ArgumentPar
     _add_admin_command(actions, "rotate-key", ctl_users.rotate_key, "make a new key for tokens, which ends all of them")
 
 
+def _add_backup_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    imported = _add_command(commands, "import", "make the data directory of a node from a backup")
+    imported.set_defaults(command=backup_command("import_backup"))
+    imported.add_argument("--db", default="", metavar="FILE", help="the backup; standard input by default")
+    _add_directory_flags(imported)
+    _add_initial_cluster(imported)
+    snapshot = _add_command(commands, "snapshot", "make, check and restore backups with a checksum")
+    snapshot.set_defaults(command=lambda _arguments: snapshot.print_help())
+    actions = snapshot.add_subparsers(title="commands", metavar="COMMAND")
+    save = _add_grpc_command(actions, "save", backup_command("save"), "back up a running node")
+    save.add_argument("file", metavar="FILE")
+    save.add_argument("--local", action="store_true", help="save what the node has, without asking a quorum")
+    inspect = _add_command(actions, "inspect", "check every line of a backup, and say what is in it")
+    inspect.set_defaults(command=backup_command("inspect_backup"))
+    inspect.add_argument("file", metavar="FILE")
+    restore = _add_command(actions, "restore", "make the data directory of a node of a new cluster from a backup")
+    restore.set_defaults(command=backup_command("restore_backup"))
+    restore.add_argument("file", metavar="FILE")
+    restore.add_argument("--raft-dir", required=True, metavar="DIR", help="the new data directory, without data")
+    restore.add_argument("--id", type=_node_id, metavar="N", help="the node that it is for")
+    _add_initial_cluster(restore)
+    restore.add_argument(
+        "--cluster-token",
+        default="",
+        metavar="TEXT",
+        help="tells clusters apart that are restored from the same backup with the same members",
+    )
+
+
+def _add_directory_flags(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--raft-dir", default="", metavar="DIR", help="the data directory of a stopped node")
+    parser.add_argument("--id", type=_node_id, metavar="N", help="id of the node that the directory is for")
+
+
+def _add_initial_cluster(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--initial-cluster",
+        nargs="+",
+        action="extend",
+        metavar="ID=HOST:PORT",
+        help="the members of the new cluster and their raft addresses; repeatable, or with commas",
+    )
+
+
+def _add_help(parser: argparse.ArgumentParser, commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    helping = _add_command(commands, "help", "print this help, or that of a command")
+    helping.add_argument("topic", nargs="?", metavar="COMMAND")
+
+    def print_help(arguments: argparse.Namespace) -> None:
+        topic = parser if arguments.topic is None else commands.choices.get(arguments.topic)
+        if topic is None:
+            raise InvalidRequestError(f"there is no command {arguments.topic!r}; `metactl help` lists them")
+        topic.print_help()
+
+    helping.set_defaults(command=print_help)
+
+
 def _add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
 ) -> argparse.ArgumentParser:
@@ -246,6 +325,13 @@ def _unsigned(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
+
+
+def _node_id(text: str) -> int:
+    number = _unsigned(text)
+    if number >= 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is too large")
+    return number
 
 
 def _positive(text: str) -> int:

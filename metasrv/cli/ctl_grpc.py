@@ -116,10 +116,10 @@ def export(arguments: argparse.Namespace) -> None:
     """The state of a running node, as lines of JSON."""
     note(f"export from the node at {arguments.grpc_api_address}")
     with client_of(arguments) as client:
-        _write(client.export(arguments.chunk_size), arguments.db)
+        write_lines(client.export(arguments.chunk_size), arguments.db)
 
 
-def _write(lines: Iterator[str], path: str) -> None:
+def write_lines(lines: Iterator[str], path: str) -> None:
     """Write to stdout or to a file."""
     if not path:
         for number, line in enumerate(lines, 1):

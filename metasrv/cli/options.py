@@ -1,4 +1,4 @@
-"""The command line of `metasrv`: one flag for each key, `--config-file`, `--cmd`, `config check` and `config show`.
+"""The command line of `metasrv`: one flag for each key, `--config-file`, `--cmd`, and the commands.
 
 Holds only the flags that were given, because presence decides
 (docs/contract/admin-api.md section 3.1). Texts stay texts: `metasrv.config.load` parses them together with those of
@@ -21,6 +21,10 @@ from metasrv.model.errors import ConfigError
 RUN = "run"
 CONFIG_CHECK = "config check"
 CONFIG_SHOW = "config show"
+FORCE_NEW_CLUSTER = "--force-new-cluster"
+LOST_MAJORITY = "--yes-i-lost-the-majority"
+RECOVER = "recover"
+CHECK = "check"
 
 _FLAG_PREFIX = "flag:"
 """Where the parser keeps a key's text, apart from its own names."""
@@ -31,7 +35,7 @@ class Options:
     """What the command line and METASRV_CONFIG_FILE asked for."""
 
     command: str
-    """`RUN`, `CONFIG_CHECK` or `CONFIG_SHOW`."""
+    """`RUN` or one of the others above."""
     config_file: str | None
     cmd: str
     """Upstream's `--cmd`: `ver`, `show-config` or another text; empty when not given."""
@@ -42,6 +46,10 @@ class Options:
     """Move this node's data aside and get it from the others."""
     check_file: str | None = None
     """The file of `config check`."""
+    check_directory: str | None = None
+    """The directory of `check`."""
+    lost_majority: bool = False
+    """`recover` is to do what it has planned."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +81,8 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
         begin_cluster=given.get("begin_cluster", False),
         rebuild=given.get("rebuild", False),
         check_file=given.get("check_file"),
+        check_directory=given.get("check_directory"),
+        lost_majority=given.get("lost_majority", False),
     )
 
 
@@ -114,7 +124,33 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     show.set_defaults(command=CONFIG_SHOW)
+    _add_offline_commands(commands, shared)
     return parser
+
+
+def _add_offline_commands(
+    commands: argparse._SubParsersAction[_Parser],
+    shared: _Parser,
+) -> None:
+    """What works on the directory of a stopped node."""
+    recover = commands.add_parser(
+        RECOVER,
+        help="make a cluster of one from the data of a node whose cluster has lost its majority for good",
+        parents=[shared],
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    recover.add_argument(FORCE_NEW_CLUSTER, action="store_true", required=True, help="say which recovery is meant")
+    recover.add_argument(
+        LOST_MAJORITY,
+        dest="lost_majority",
+        action="store_true",
+        help="do it; without this flag the plan is printed, and nothing is changed",
+    )
+    recover.set_defaults(command=RECOVER)
+    check = commands.add_parser(CHECK, help="check the data directory of a stopped node", allow_abbrev=False)
+    check.add_argument("check_directory", metavar="DIR")
+    check.set_defaults(command=CHECK)
 
 
 def _add_key_flags(parser: argparse.ArgumentParser) -> None:
@@ -151,18 +187,20 @@ def _flag_name(argument: str) -> str:
 
 def _unknown_flag(argument: str) -> str:
     flag = _flag_name(argument)
-    offered = [name for name, key in keys_by_flag().items() if not key.ignored] + [
-        "--config-file",
-        "--cmd",
-        "--begin-cluster",
-        "--rebuild",
-        "--help",
-    ]
+    offered = [*(name for name, key in keys_by_flag().items() if not key.ignored), *_OWN_FLAGS]
     close = difflib.get_close_matches(flag, offered, n=1, cutoff=0.7)
     return f"unknown flag {flag}" + (f"; did you mean {close[0]}?" if close else "")
 
 
-KNOWN_FLAGS = frozenset(
-    {"", "--", "--help", "--version", "--config-file", "--cmd", "--begin-cluster", "--rebuild", *keys_by_flag()}
+_OWN_FLAGS = (
+    "--help",
+    "--version",
+    "--config-file",
+    "--cmd",
+    "--begin-cluster",
+    "--rebuild",
+    FORCE_NEW_CLUSTER,
+    LOST_MAJORITY,
 )
+KNOWN_FLAGS = frozenset({"", "--", *_OWN_FLAGS, *keys_by_flag()})
 """Everything that may begin with two dashes."""

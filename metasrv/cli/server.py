@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import uvloop
 
 from metasrv.admin.service import AdminService, HealthService
-from metasrv.cli.options import CONFIG_CHECK, CONFIG_SHOW, Options, parse_options
+from metasrv.cli.offline import check, print_text, recover
+from metasrv.cli.options import CHECK, CONFIG_CHECK, CONFIG_SHOW, RECOVER, Options, parse_options
 from metasrv.config.groups import group_number
 from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
@@ -34,7 +35,7 @@ from metasrv.process.logs import RunningLogs, start_logging
 from metasrv.process.open_files import open_files_warning, raise_open_files
 from metasrv.process.private_files import keep_new_files_private
 from metasrv.process.service_manager import ServiceManager
-from metasrv.process.standard_streams import STANDARD_ERROR, STANDARD_OUTPUT, open_missing_streams, say
+from metasrv.process.standard_streams import STANDARD_ERROR, open_missing_streams, say
 from metasrv.profiling.memory import load_profiler
 from metasrv.raft.forwarding import Forwarding
 from metasrv.raft.peers.one_shot import one_shot_transport
@@ -57,13 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parse_options(sys.argv[1:] if arguments is None else list(arguments), os.environ)
         if options.command == CONFIG_CHECK and options.check_file is not None:
             return _check(options.check_file)
+        if options.command == CHECK and options.check_directory is not None:
+            return check(options.check_directory)
         if options.cmd and options.cmd != SHOW_CONFIG and options.command != CONFIG_SHOW:
             return _print_command(options)
         loaded = load_config(options.config_file, os.environ, options.flags)
         if options.cmd or options.command == CONFIG_SHOW:
             _warn(loaded)
-            _print(show_config_text(loaded))
+            print_text(show_config_text(loaded))
             return 0
+        if options.command == RECOVER:
+            _warn(loaded)
+            return recover(loaded.config, options.lost_majority)
         if loaded.config.raft_config.is_leave_request:
             _warn(loaded)
             uvloop.run(_leave(loaded.config))
@@ -83,7 +89,7 @@ def _check(path: str) -> int:
     for problem in problems:
         say(f"{path}: {problem}", STANDARD_ERROR)
     if not problems:
-        _print(f"{path}: ok")
+        print_text(f"{path}: ok")
     return ConfigError.exit_code if problems else 0
 
 
@@ -96,23 +102,8 @@ def _print_command(options: Options) -> int:
         config = load_config(options.config_file, os.environ, options.flags).config
     except ConfigError:
         config = Config()  # its defaults are what a version is about; `config check` names the mistakes
-    _print(version_text(config))
+    print_text(version_text(config))
     return 0
-
-
-def _print(text: str) -> None:
-    """Print what a command was run for. Raises FatalError when standard output does not take all of it.
-
-    A reader that has enough of it (`head`, perhaps) is no error.
-    """
-    data = f"{text}\n".encode("utf-8", "backslashreplace")
-    try:
-        while data:
-            data = data[os.write(STANDARD_OUTPUT, data) :]
-    except BrokenPipeError:
-        return
-    except OSError as error:
-        raise FatalError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def _warn(loaded: LoadedConfig) -> None:

@@ -13,14 +13,15 @@ import stat
 import sys
 import unicodedata
 from collections.abc import Iterator
-from typing import Literal, TextIO
+from typing import BinaryIO, Literal, TextIO
 
 from metasrv.model.errors import StorageError
-from metasrv.process.operating_system import sync_file
+from metasrv.process.operating_system import sync_directory, sync_file
 from metasrv.process.private_files import open_private
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of characters that a terminal obeys instead of showing: controls, directions of text, line breaks."""
+_ARCHIVE_BUFFER_SIZE_BYTES = 1024 * 1024
 _OWN_OUTPUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
@@ -115,6 +116,29 @@ def opened_for_writing(path: str) -> Iterator[TextIO]:
                 file.flush()
                 sync_file(file.fileno())
             os.replace(draft, os.path.realpath(path))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            raise
+    except OSError as error:
+        raise StorageError(f"{path} could not be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def opened_archive(path: str) -> Iterator[BinaryIO]:
+    """A file for its owner alone, which gets its name once it is complete and on disk. Raises StorageError."""
+    place = os.path.realpath(path)
+    draft = f"{place}.part"
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb", buffering=_ARCHIVE_BUFFER_SIZE_BYTES) as file:
+                os.fchmod(file.fileno(), 0o600)  # a draft that was left may have been made otherwise
+                yield file
+                file.flush()
+                sync_file(file.fileno())
+            os.replace(draft, place)
+            sync_directory(os.path.dirname(place))
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(draft)

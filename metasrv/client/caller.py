@@ -104,14 +104,14 @@ class Caller:
             self._learn(leader)
             return messages
 
-    async def stream(self, method: m.Method, request: Message) -> AsyncGenerator[Any, None]:
+    async def stream(self, method: m.Method, request: Message, metadata: Extra = ()) -> AsyncGenerator[Any, None]:
         """All replies of a stream without a deadline; only its start is retried."""
         retries = _Retries(self.endpoints, self._timeout_seconds)
         started = False
         while True:
             connection = self._connection()
             try:
-                answers = connection.stream(method, request, None, start_seconds=retries.seconds(method))
+                answers = connection.stream(method, request, None, metadata, start_seconds=retries.seconds(method))
                 async with aclosing(answers) as stream:
                     async for answer in stream:
                         started = True

@@ -10,14 +10,15 @@ import logging
 import os
 from collections.abc import Iterator
 
-from metasrv.grpc_api.calls import Stream, cluster_metadata
-from metasrv.grpc_api.export_lines import export_messages
+from metasrv.grpc_api.calls import Stream, cluster_metadata, metadata_value, timeout_ms_of
+from metasrv.grpc_api.export_lines import ArchiveHead, export_messages
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.readers import Readers
 from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX
 from metasrv.node.context import NodeContext
+from metasrv.protocol.methods import ARCHIVE_EXPORT, EXPORT_METADATA_KEY, LOCAL_ARCHIVE_EXPORT
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.keys_layout import keys_layout
 from metasrv.state.snapshot_keys import SnapshotKeys
@@ -33,6 +34,7 @@ class ExportMethods:
     def __init__(self, context: NodeContext, readers: Readers) -> None:
         self._consensus = context.consensus
         self._machine = context.machine
+        self._clock = context.clock
         self._readers = readers
 
     async def export(self, request: pb.Empty, stream: Stream) -> None:
@@ -41,16 +43,39 @@ class ExportMethods:
         await self._export(CHUNK_LINES_DEFAULT, stream)
 
     async def export_v1(self, request: pb.ExportRequest, stream: Stream) -> None:
-        """ExportV1: as many lines a message as asked for, at least one, at most EXPORT_CHUNK_LINES_MAX."""
-        lines = request.chunk_size if request.HasField("chunk_size") else CHUNK_LINES_DEFAULT
-        await self._export(max(1, min(lines, EXPORT_CHUNK_LINES_MAX)), stream)
+        """ExportV1: as many lines a message as asked for, at least one, at most EXPORT_CHUNK_LINES_MAX.
 
-    async def _export(self, chunk_lines: int, stream: Stream) -> None:
+        Of an archive, where the metadata ask for one.
+        """
+        lines = request.chunk_size if request.HasField("chunk_size") else CHUNK_LINES_DEFAULT
+        wanted = metadata_value(stream.call, EXPORT_METADATA_KEY)
+        head = None
+        if wanted == ARCHIVE_EXPORT:
+            await self._consensus.read_barrier(timeout_ms_of(stream.call))
+            head = self._head(confirmed=True)
+        elif wanted == LOCAL_ARCHIVE_EXPORT:
+            head = self._head(confirmed=False)
+        await self._export(max(1, min(lines, EXPORT_CHUNK_LINES_MAX)), stream, head)
+
+    async def _export(self, chunk_lines: int, stream: Stream, head: ArchiveHead | None = None) -> None:
         node_id = self._consensus.status().node_id
         async with self._readers.open(stream.call) as reader:
             await stream.start(cluster_metadata(self._machine.cluster_id))
-            async for page in reader.iterate(export_messages(reader.view, node_id, chunk_lines), patient=True):
+            messages = export_messages(reader.view, node_id, chunk_lines, head)
+            async for page in reader.iterate(messages, patient=True):
                 await reader.deliver(stream, page)
+
+    def _head(self, *, confirmed: bool) -> ArchiveHead:
+        status = self._consensus.status()
+        return ArchiveHead(
+            cluster_id=self._machine.cluster_id,
+            node_id=status.node_id,
+            saved_at_ms=self._clock.wall_ms(),
+            confirmed=confirmed,
+            last_log_index=status.last_log_id.index,
+            leader_id=status.leader_id,
+            features=self._machine.features,
+        )
 
     async def snapshot_keys_layout(self, request: pb.KeysLayoutRequest, stream: Stream) -> None:
         """SnapshotKeysLayout: key counts by directory of the newest snapshot file, children before parents, total last.

@@ -89,6 +89,14 @@ class RemovedError(FatalError):
     exit_code = 10
 
 
+class BackupError(FatalError):
+    """A backup cannot be read or restored; the text names the line, or what contradicts it. Nothing was changed."""
+
+
+class RecoveryRefusedError(FatalError):
+    """A new cluster must not be made of this directory, or nobody has said so; nothing was changed."""
+
+
 # ----------------------------------------------------------------------------- requests
 
 

@@ -196,6 +196,10 @@ METRICS_WINDOW_OBSERVATIONS_MAX = 1024
 METRICS_LABELS_MAX = 256
 """Label sets of one metric; peers reconnect from ever new ports, and each would stay for good."""
 
+# Backups ----------------------------------------------------------------------------------------
+BACKUP_LINE_SIZE_BYTES_MAX = 5 * COMMAND_SIZE_BYTES_MAX
+"""One line of a backup: up to four bytes of text for each byte of a value."""
+
 # Descriptors ------------------------------------------------------------------------------------
 OPEN_FILES_WANTED = 65_536
 """Files and connections that this process asks the system for; it also runs with fewer."""

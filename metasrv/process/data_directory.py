@@ -21,6 +21,8 @@ import os
 import shutil
 import uuid
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +38,8 @@ FileId = tuple[int, int]
 """Device and inode: what tells two files of one name apart."""
 DAMAGE_NAME = "DAMAGED"
 ASIDE_PREFIX = "aside-"
+BUILDING_NAME = "building"
+"""Where a restore builds data before it takes its place."""
 _ADVICE = "restore the directory from a copy, or remove it and let the node join again with an empty one"
 
 
@@ -66,11 +70,13 @@ class DataDirectory:
         self.snapshot_directory = os.path.join(base, "snapshot")
 
     @classmethod
-    def open(cls, root: str, configured_id: int, allowed_group: int | None = None) -> DataDirectory:
+    def open(
+        cls, root: str, configured_id: int, allowed_group: int | None = None, *, incarnation: str | None = None
+    ) -> DataDirectory:
         """Lock the directory, take the rights of others away, and read or create its identity.
 
-        `allowed_group` is the id of a group that keeps its rights. Raises IdentityError (another process, another node),
-        DataDamagedError, StorageError.
+        `allowed_group` is the id of a group that keeps its rights; `incarnation` is that of a new identity, by default
+        random. Raises IdentityError (another process, another node), DataDamagedError, StorageError.
         """
         root = os.path.abspath(root)
         try:
@@ -87,7 +93,9 @@ class DataDirectory:
                     f"{root} belongs to node {identity.node_id}, but the configuration says id = {configured_id}; "
                     "correct the id, or use another raft_dir"
                 )
-            directory = cls(root, descriptor, identity or Identity(configured_id, uuid.uuid4().hex, None, False))
+            directory = cls(
+                root, descriptor, identity or Identity(configured_id, incarnation or uuid.uuid4().hex, None, False)
+            )
             if identity is None or not identity.complete:
                 directory._begin(configured_id)
             else:
@@ -97,6 +105,28 @@ class DataDirectory:
             os.close(descriptor)
             raise
         return directory
+
+    @classmethod
+    def open_present(cls, root: str, *, held: bool = False) -> DataDirectory:
+        """Lock a directory that a node has used, for a program that only looks at it; `held` when it has the lock.
+
+        Raises IdentityError (another process, no directory of a node), DataDamagedError, StorageError.
+        """
+        root = os.path.abspath(root)
+        try:
+            if not os.path.isdir(root):
+                raise IdentityError(f"{root} is no directory")
+            descriptor = os.open(os.path.join(root, "LOCK"), os.O_RDONLY | os.O_CLOEXEC) if held else _lock(root)
+        except OSError as error:
+            raise StorageError(f"the data directory {root} cannot be used: {error.strerror}") from error
+        try:
+            identity = _read_identity(root)
+            if identity is None or not identity.complete:
+                raise IdentityError(f"{root} holds no data of a node")
+            return cls(root, descriptor, identity)
+        except BaseException:
+            os.close(descriptor)
+            raise
 
     @property
     def fresh(self) -> bool:
@@ -249,6 +279,60 @@ def _secure_content(root: str, allowed_group: int | None) -> None:
         _say(secure_tree(root, allowed_group))
     except OSError as error:
         raise StorageError(f"the data directory {root} cannot be used: {error.strerror}") from error
+
+
+@contextmanager
+def building_beside(root: str, now_ms: int) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """Lock `root` and give an empty directory inside it, where other data is built, and what puts that in its place.
+
+    The second moves what is there into a directory `aside-…`, which it returns, None when there was nothing. At each
+    moment `root` has all of the old data, all of the new, or an identity without data, with which no node starts.
+    Raises IdentityError when a process uses `root`, StorageError when the disk refuses.
+    """
+    root = os.path.abspath(root)
+    built = os.path.join(root, BUILDING_NAME)
+    place = os.path.join(root, f"{ASIDE_PREFIX}{now_ms}")
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        descriptor = _lock(root)
+        try:
+            shutil.rmtree(built, ignore_errors=True)  # left by a program that was killed
+            os.mkdir(built, 0o700)
+            try:
+                yield built, lambda: _replace_data(root, built, place)
+            finally:
+                shutil.rmtree(built, ignore_errors=True)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StorageError(f"the data directory {root} cannot be written: {error.strerror}") from error
+
+
+def holds_data(root: str) -> bool:
+    """Whether anything of a node is in the directory."""
+    return any(os.path.exists(os.path.join(root, name)) for name in ("df_meta", "node.json"))
+
+
+def _replace_data(root: str, built: str, place: str) -> str | None:
+    names = [name for name in ("node.json", DAMAGE_NAME) if os.path.exists(os.path.join(root, name))]
+    had_data = os.path.exists(os.path.join(root, "df_meta"))
+    if names or had_data:
+        os.mkdir(place, 0o700)
+        for name in names:
+            with open(os.path.join(root, name), "rb") as present, open(os.path.join(place, name), "wb") as kept:
+                shutil.copyfileobj(present, kept)
+                kept.flush()
+                sync_file(kept.fileno())
+        if had_data:
+            os.rename(os.path.join(root, "df_meta"), os.path.join(place, "df_meta"))
+        sync_directory(place)
+    os.rename(os.path.join(built, "df_meta"), os.path.join(root, "df_meta"))
+    sync_directory(root)
+    os.replace(os.path.join(built, "node.json"), os.path.join(root, "node.json"))
+    if DAMAGE_NAME in names:
+        os.unlink(os.path.join(root, DAMAGE_NAME))
+    sync_directory(root)
+    return place if names or had_data else None
 
 
 def _lock(root: str) -> int:

@@ -13,8 +13,8 @@ from typing import BinaryIO
 from metasrv.model.errors import DataDamagedError
 
 ADVICE = (
-    "restore this node from a backup, or remove its data directory and let it join again as a new member while"
-    " the others keep a quorum"
+    "`metasrv check` says what else is damaged; while the others keep a quorum, `metasrv --rebuild` gets this node's data"
+    " from them"
 )
 _MAGIC = b"SQLite format 3\0"
 _WAL_MAGICS = (0x377F0682, 0x377F0683)

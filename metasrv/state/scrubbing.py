@@ -7,7 +7,6 @@ view for as long as it runs. Runs in helper threads; what it finds raises DataDa
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from metasrv.state.damage import damaged
 from metasrv.state.digest import DIGEST_MASK, UNKNOWN_DIGEST, RangeSums
 from metasrv.state.reader import read_membership
 from metasrv.state.registry import load_registry
+from metasrv.state.state_file import file_sizes
 from metasrv.state.store import FILE_SWAP, Store, connect, fault
 
 _PAGE_RECORDS = 64
@@ -123,7 +123,7 @@ def _key_at(store: Store, start: str, offset: int) -> str | None:
 
 def _log_is_long(path: str) -> bool:
     """A view that is open for too long keeps the write-ahead log from beginning anew."""
-    return os.stat(f"{path}-wal").st_size > STATE_LOG_PINNED_SIZE_BYTES_MAX // 2
+    return file_sizes(path).log_bytes > STATE_LOG_PINNED_SIZE_BYTES_MAX // 2
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from metasrv.cli import ctl, ctl_admin, ctl_grpc, ctl_users
+from metasrv.cli import ctl, ctl_admin, ctl_backup, ctl_grpc, ctl_users
 from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
 from metasrv.testing.hand_clock import HandClock
@@ -23,7 +23,7 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["get", "--key", "k"], ctl_grpc.get, {"grpc_api_address": GRPC, "key": "k"}),
     (["upsert", "--key", "k", "--value", "v"], ctl_grpc.upsert, {"key": "k", "value": "v"}),
     (["watch", "--prefix", "p"], ctl_grpc.watch, {"prefix": "p"}),
-    (["export"], ctl_grpc.export, {"chunk_size": 32, "db": ""}),
+    (["export"], ctl.backup_command("export"), {"chunk_size": 32, "db": ""}),
     (["keys-layout", "--depth", "2"], ctl_grpc.keys_layout, {"depth": 2}),
     (["keys-layout"], ctl_grpc.keys_layout, {"depth": None}),
     (["bench-client-num-conn"], ctl_grpc.bench_client_num_conn, {"num": 10_000}),
@@ -32,6 +32,19 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["trigger-snapshot"], ctl_admin.trigger_snapshot, {"admin_api_address": "127.0.0.1:28101"}),
     (["list-features"], ctl_admin.list_features, {"admin_api_address": ADMIN}),
     (["set-feature", "--feature", "f", "--enable", "true"], ctl_admin.set_feature, {"enable": "true"}),
+    (["import", "--raft-dir", "d"], ctl.backup_command("import_backup"), {"raft_dir": "d", "db": "", "id": None}),
+    (
+        ["import", "--raft-dir", "d", "--id", "4", "--initial-cluster", "4=h:1", "5=h:2", "--initial-cluster", "6=h:3"],
+        ctl.backup_command("import_backup"),
+        {"id": 4, "initial_cluster": ["4=h:1", "5=h:2", "6=h:3"]},
+    ),
+    (["snapshot", "save", "f"], ctl.backup_command("save"), {"file": "f", "local": False, "grpc_api_address": GRPC}),
+    (["snapshot", "inspect", "f"], ctl.backup_command("inspect_backup"), {"file": "f"}),
+    (
+        ["snapshot", "restore", "f", "--raft-dir", "d"],
+        ctl.backup_command("restore_backup"),
+        {"cluster_token": "", "id": None},
+    ),
     (["metrics"], ctl_admin.metrics, {"admin_api_address": ADMIN}),
     (["hash-password"], ctl_users.hash_a_password, {}),
     (["user", "add", "--name", "n"], ctl_users.add, {"admin_api_address": ADMIN, "name": "n", "no_password": False}),
@@ -67,6 +80,9 @@ def test_commands_and_their_defaults(arguments: list[str], command: Any, expecte
         ["keys-layout", "--depth", str(2**32)],
         ["export", "--chunk-size", "0"],
         ["status", "--grpc-api"],
+        ["import", "--raft-dir", "d", "--id", str(2**63)],
+        ["snapshot", "restore", "f"],
+        ["snapshot", "save"],
     ],
 )
 def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,9 +92,39 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().err
 
 
+def test_other_commands_do_not_load_the_servers_storage() -> None:
+    assert not hasattr(ctl, "ctl_backup")
+    assert ctl.backup_command("save").__module__ == ctl.__name__
+
+
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl.main([]) == 0
     assert "transfer-leader" in capsys.readouterr().out
+
+
+def test_help_is_a_command_and_capital_v_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl.main(["help"]) == 0
+    assert "transfer-leader" in capsys.readouterr().out
+    assert ctl.main(["help", "import"]) == 0
+    assert "--initial-cluster" in capsys.readouterr().out
+    assert ctl.main(["snapshot"]) == 0
+    assert "inspect" in capsys.readouterr().out
+    assert ctl.main(["help", "nonsense"]) == 1
+    assert "there is no command 'nonsense'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        ctl.main(["-V"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("metactl ")
+
+
+def test_the_old_import_and_export_flags_with_a_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[argparse.Namespace] = []
+    for name in ("export_stopped", "import_backup"):
+        monkeypatch.setattr(ctl_backup, name, seen.append)
+    assert ctl.main(["--export", "--raft-dir", "d", "--id", "5"]) == 0
+    assert ctl.main(["--import", "--raft-dir", "d", "--id", "4", "--db", "f", "--initial-cluster", "4=h:1"]) == 0
+    assert (seen[0].raft_dir, seen[0].id, seen[0].db) == ("d", 5, "")
+    assert (seen[1].raft_dir, seen[1].id, seen[1].db, seen[1].initial_cluster) == ("d", 4, "f", ["4=h:1"])
 
 
 def test_the_old_export_flag(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,12 +262,12 @@ def test_an_export_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
         raise NotDoneError("the node went away")
 
     with pytest.raises(NotDoneError):
-        ctl_grpc._write(broken(), str(target))
+        ctl_grpc.write_lines(broken(), str(target))
     assert not target.exists()
-    ctl_grpc._write(iter(["1", "2"]), str(target))
+    ctl_grpc.write_lines(iter(["1", "2"]), str(target))
     assert target.read_text() == "1\n2\n"
     with pytest.raises(StorageError, match="could not be written"):
-        ctl_grpc._write(iter(["1"]), str(tmp_path / "missing" / "backup"))
+        ctl_grpc.write_lines(iter(["1"]), str(tmp_path / "missing" / "backup"))
 
 
 def test_a_broken_export_leaves_no_unfinished_file(tmp_path: Path) -> None:
@@ -230,7 +276,7 @@ def test_a_broken_export_leaves_no_unfinished_file(tmp_path: Path) -> None:
         raise NotDoneError("the node went away")
 
     with pytest.raises(NotDoneError):
-        ctl_grpc._write(broken(), str(tmp_path / "backup"))
+        ctl_grpc.write_lines(broken(), str(tmp_path / "backup"))
     assert list(tmp_path.iterdir()) == []
 
 

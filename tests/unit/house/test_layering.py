@@ -30,6 +30,7 @@ ROOMS = (
     "metasrv.grpc_api.http2",
     "metasrv.grpc_api",
     "metasrv.admin",
+    "metasrv.backup",
     "metasrv.client",
     "metasrv.cli",
     "metasrv.testing",

@@ -72,7 +72,7 @@ def test_a_crash_during_creation_is_no_damage(tmp_path: Path) -> None:
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(content)
-    with pytest.raises(DataDamagedError, match=r"state\.db: .*restore this node") as caught:
+    with pytest.raises(DataDamagedError, match=r"state\.db: .*metasrv --rebuild") as caught:
         StateMachine.open(str(path))
     assert caught.value.exit_code == 6
     assert path.read_bytes() == content

@@ -1,0 +1,121 @@
+"""An archive: the lines of a backup between a first line that says what it is and a last one with its checksum.
+
+    ["archive",{"Head":{"cluster_id":…,"node_id":…,"saved_at_ms":…,"confirmed":true,…}}]
+    the lines of docs/contract/grpc.md section g
+    ["archive",{"End":{"lines":N,"sha256":…}}]
+
+The checksum covers every byte before the last line. A file without both lines is an export: it is read as well, and its
+end cannot be proved. Nothing is held but one line. Runs in a program of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+from metasrv.grpc_api.export_lines import ARCHIVE_FORMAT, ArchiveHead, archive_line
+from metasrv.model.errors import BackupError
+from metasrv.model.limits import BACKUP_LINE_SIZE_BYTES_MAX
+
+_MARK = b'["archive",'
+
+
+class ArchiveWriter:
+    """Writes an archive from its lines, of which the first is the head, and adds the last one."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self.lines = 0
+        self.size_bytes = 0
+
+    def write(self, lines: Sequence[str]) -> None:
+        """Append lines of a backup. Raises OSError."""
+        data = ("\n".join(lines) + "\n").encode()
+        self._digest.update(data)
+        self._file.write(data)
+        self.lines += len(lines)
+        self.size_bytes += len(data)
+
+    def finish(self) -> str:
+        """Write the last line; returns the checksum."""
+        sha256 = self._digest.hexdigest()
+        self._file.write((archive_line("End", {"lines": self.lines, "sha256": sha256}) + "\n").encode())
+        return sha256
+
+
+class ArchiveReader:
+    """The lines of a backup in an archive or an export. After `lines` has ended without an error, all of it was there."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self.name = name
+        self.number = 0
+        """Number of the line that was read last, from 1."""
+        self.head: ArchiveHead | None = None
+        """None for an export."""
+        self.sha256: str | None = None
+        """The checksum that was confirmed; None for an export."""
+        self.size_bytes = 0
+
+    def lines(self) -> Iterator[bytes]:
+        """Every line of the backup itself. Raises BackupError naming the line, OSError."""
+        digest = hashlib.sha256()
+        read = self._file.readline
+        while line := read(BACKUP_LINE_SIZE_BYTES_MAX + 1):
+            self.number += 1
+            self.size_bytes += len(line)
+            if len(line) > BACKUP_LINE_SIZE_BYTES_MAX:
+                raise self.wrong(f"it is longer than {BACKUP_LINE_SIZE_BYTES_MAX} bytes")
+            if line.startswith(_MARK):
+                kind, body = self._own(line)
+                if kind == "End":
+                    self._finish(body, digest.hexdigest())
+                    return
+                self._begin(body)
+            elif line.strip():
+                yield line
+            digest.update(line)
+        if self.head is not None:
+            raise BackupError(f"{self.name}: it ends with line {self.number}, before its last line: it was cut off")
+
+    def wrong(self, what: str) -> BackupError:
+        """The error that names the line which was read last."""
+        return BackupError(f"{self.name}: line {self.number}: {what}")
+
+    def _own(self, line: bytes) -> tuple[str, Any]:
+        try:
+            _, body = json.loads(line)
+            (kind,) = body
+            if kind not in ("Head", "End") or type(body[kind]) is not dict:
+                raise ValueError("neither a first nor a last line")
+        except (ValueError, TypeError) as error:
+            raise self.wrong(f"it is no line of an archive: {error}") from error
+        return kind, body[kind]
+
+    def _begin(self, body: dict[str, Any]) -> None:
+        if self.number != 1:
+            raise self.wrong("another archive begins here")
+        if body.get("format") != ARCHIVE_FORMAT:
+            found = body.get("format")
+            raise self.wrong(f"the archive has format {found!r}, this version of metactl reads {ARCHIVE_FORMAT}")
+        try:
+            self.head = ArchiveHead(**{name: value for name, value in body.items() if name in ArchiveHead._fields})
+            self.head = self.head._replace(features=tuple(map(str, self.head.features)))
+        except TypeError as error:
+            raise self.wrong(f"the first line lacks something: {error}") from error
+
+    def _finish(self, body: dict[str, Any], sha256: str) -> None:
+        if self.head is None:
+            raise self.wrong("the archive ends, but its first line is missing")
+        if body.get("lines") != self.number - 1:
+            raise self.wrong(
+                f"the archive has {self.number - 1} lines before this one, it was written with {body.get('lines')}"
+            )
+        if body.get("sha256") != sha256:
+            raise self.wrong(f"the SHA-256 of all lines before it is {sha256}, it was written with {body.get('sha256')}")
+        self.sha256 = sha256
+        if self._file.read(1):
+            raise self.wrong("something follows the last line of the archive")

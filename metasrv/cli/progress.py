@@ -1,0 +1,47 @@
+"""How far a long command is: one line that is written over on a terminal, a line now and then elsewhere.
+
+Writes to standard error. Knows no command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+
+from metasrv.cli.terminal import note
+
+_REFRESH_SECONDS = 0.2
+_LINES_BETWEEN_NOTES = 100_000
+_MEBIBYTE = 1024 * 1024
+
+
+class Progress:
+    """Shows the number of lines and bytes done so far."""
+
+    def __init__(self, doing: str) -> None:
+        """`doing` is the verb in the past: `read`, `saved`."""
+        self._doing = doing
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._shown_at = 0.0
+        self._noted = 0
+
+    def __call__(self, lines: int, size_bytes: int) -> None:
+        text = f"{self._doing} {lines:,} lines, {size_bytes / _MEBIBYTE:,.1f} MiB"
+        if self._terminal:
+            if time.monotonic() - self._shown_at < _REFRESH_SECONDS:
+                return
+            self._shown_at = time.monotonic()
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(f"\r{text}\x1b[K")
+                sys.stderr.flush()
+        elif lines // _LINES_BETWEEN_NOTES > self._noted:
+            self._noted = lines // _LINES_BETWEEN_NOTES
+            note(text)
+
+    def end(self) -> None:
+        """Remove the line from the terminal."""
+        if self._terminal:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write("\r\x1b[K")
+                sys.stderr.flush()
