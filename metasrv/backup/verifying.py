@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 
 from metasrv.model.errors import DataDamagedError
+from metasrv.process.clock import SystemClock
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.scrubbing import check_slice, check_sums
 from metasrv.state.store import connect, fault
@@ -28,9 +29,9 @@ def verify_state(path: str) -> int:
         raise fault(path, error) from error
     if problem != "ok":
         raise damaged(path, "inside the file", f"SQLite's check says: {problem}")
-    records, after = 0, None
+    records, after, clock = 0, None, SystemClock()
     while True:
-        found = check_slice(path, after, _SLICE_SECONDS)
+        found = check_slice(path, after, _SLICE_SECONDS, clock)
         records += found.records
         after = found.last_key
         if after is None:

@@ -183,7 +183,7 @@ def test_the_nodes_of_a_restored_cluster_begin_with_the_same(whole: bytes, tmp_p
         assert data.machine.rows_fit()
         assert check_sums(data.directory.state_path) is not None
         assert data.machine.features == ("dummy",)
-        assert data.machine.secret("token") is None
+        assert "token" not in data.machine.secrets
         assert data.store.last_index == data.machine.last_applied.index == 27
         assert data.directory.identity.cluster_id == data.machine.cluster_id == made.cluster_id
         own = membership_in_force(data.store, data.machine).voters[node_id]
