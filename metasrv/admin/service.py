@@ -27,6 +27,7 @@ from metasrv.node.context import NodeContext
 from metasrv.process.listening_socket import listening_socket
 from metasrv.process.open_files import admin_connections_max
 from metasrv.process.operating_system import descriptor_limit
+from metasrv.process.tls import FORWARD_SECRET_CIPHERS
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ class AdminService:
             backlog=BACKLOG,
             ssl_certfile=certificate if secure else None,
             ssl_keyfile=key if secure else None,
+            ssl_ciphers=FORWARD_SECRET_CIPHERS,
         )
         try:
             server_config.load()

@@ -191,6 +191,19 @@ def _check_grpc_tls(config: Config) -> Iterator[str]:
             "grpc_tls_server_key": config.grpc_tls_server_key,
         }
     )
+    for name, path, needs, given in (
+        (
+            "grpc_tls_client_ca_file",
+            config.grpc_tls_client_ca_file,
+            "grpc_tls_server_cert",
+            config.grpc_tls_server_cert,
+        ),
+        ("grpc_tls_crl_file", config.grpc_tls_crl_file, "grpc_tls_client_ca_file", config.grpc_tls_client_ca_file),
+    ):
+        if path:
+            yield from _file_group_problems({name: path})
+            if not given:
+                yield f"`{name}` is set but `{needs}` is not"
 
 
 def _check_raft_tls(config: Config) -> Iterator[str]:
@@ -234,7 +247,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ),
     (".raft_secret .raft_accepted_secrets .raft_secret_strict", _check_secrets),
     ("admin_tls_server_cert admin_tls_server_key", _check_admin_tls),
-    ("grpc_tls_server_cert grpc_tls_server_key", _check_grpc_tls),
+    ("grpc_tls_server_cert grpc_tls_server_key grpc_tls_client_ca_file grpc_tls_crl_file", _check_grpc_tls),
     (".raft_tls_ca .raft_tls_cert .raft_tls_key", _check_raft_tls),
 )
 """The keys that a check reads, and the check."""

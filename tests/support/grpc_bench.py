@@ -57,6 +57,7 @@ class FakeCall:
     def __init__(self, metadata: Iterable[tuple[str, str | bytes]] = (), remaining: float | None = None) -> None:
         self._metadata = tuple(metadata)
         self._remaining = remaining
+        self.certificate: Any = None
         self.sent: list[bytes] = []
         self.initial: dict[str, str | bytes] | None = None
 
@@ -78,6 +79,9 @@ class FakeCall:
 
     def time_remaining(self) -> float | None:
         return self._remaining
+
+    def peer_certificate(self) -> Any:
+        return self.certificate
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:5555"
@@ -117,10 +121,12 @@ class MethodBench:
         method: m.Method,
         request: Message | bytes | list[Message] | AsyncIterator[Message],
         metadata: tuple[tuple[str, str | bytes], ...] = (),
+        certificate: Any = None,
     ) -> FakeCall:
         """The call afterwards; raises AbortedCall. The reply of a unary method is the last message sent."""
         token: tuple[tuple[str, str | bytes], ...] = ((m.TOKEN_METADATA_KEY, self.token),) if self.token else ()
         call = FakeCall((*token, *metadata))
+        call.certificate = certificate
         route = self.service._dispatcher.route(method, self._bodies[method])
         if method.kind is m.Kind.BIDIRECTIONAL:
             await route.function(_each(request), call)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import cast
+from typing import Any, cast
 
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.call import ServerCall
@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         self.frame_size_bytes_max = f.PAYLOAD_SIZE_BYTES_MAX
         self.writing_paused = False
         self.peer = ""
+        self.peer_certificate: Any = None
         self.calls: dict[int, ServerCall] = {}
         self.silent_ticks = 0
         """Ticks of the server since anything was received."""
@@ -92,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
         self.peer = peer_name(transport.get_extra_info("peername"))
+        self.peer_certificate = transport.get_extra_info("peercert")
         if not self._server.admit(self):
             self.abort()
 
