@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from metasrv.model.limits import (
     ADMIN_REQUEST_SECONDS_MAX,
     ADMIN_UNREAD_SECONDS_MAX,
 )
+from metasrv.process.tls import common_name
 
 PROBES = frozenset(path.encode() for path in PROBE_PATHS)
 SHARE_MIN = 4
@@ -82,7 +83,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._certificate_name = _common_name(transport.get_extra_info("peercert"))
+        self._certificate_name = common_name(transport.get_extra_info("peercert"))
         self.network = network_of(self.client[0]) if self.client else ""
         self._start()
         limit = self.limit_concurrency
@@ -291,10 +292,3 @@ def _close_longest_idle(connections: Iterable[BoundedProtocol], reason: str) -> 
     if idle:
         min(idle, key=lambda one: one.idle_since()).give_place(reason)
     return bool(idle)
-
-
-def _common_name(certificate: Mapping[str, Any] | None) -> str | None:
-    """The common name of a certificate in the form of `ssl.SSLSocket.getpeercert`; None when it has none or several."""
-    pairs = [pair for part in (certificate or {}).get("subject", ()) for pair in part]
-    names = [value for name, value in pairs if name == "commonName"]
-    return names[0] if len(names) == 1 else None

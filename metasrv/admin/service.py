@@ -24,6 +24,7 @@ from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
 from metasrv.process.open_files import admin_connections_max
 from metasrv.process.operating_system import descriptor_limit
+from metasrv.process.tls import FORWARD_SECRET_CIPHERS
 
 
 class AdminService:
@@ -62,6 +63,7 @@ class AdminService:
             "ssl_certfile": config.admin_tls_server_cert,
             "ssl_keyfile": config.admin_tls_server_key,
             "ssl_ca_certs": authority,
+            "ssl_ciphers": FORWARD_SECRET_CIPHERS,
             # Probes have no certificate; `access.py` says what needs one.
             "ssl_cert_reqs": ssl.CERT_OPTIONAL if authority else ssl.CERT_NONE,
         }

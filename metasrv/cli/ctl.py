@@ -299,6 +299,8 @@ def _add_grpc_flags(parser: argparse._ActionsContainer, address: str) -> None:
     parser.add_argument("--grpc-user", default=user, metavar="NAME", help=f"who logs in, default {user}")
     parser.add_argument("--grpc-tls-ca-file", metavar="FILE", help="authority of the servers' certificates; enables TLS")
     parser.add_argument("--grpc-tls-server-name", metavar="NAME", help="name in the certificates, if not the host")
+    parser.add_argument("--grpc-tls-cert-file", metavar="FILE", help="certificate of the user, instead of a password")
+    parser.add_argument("--grpc-tls-key-file", metavar="FILE", help="key of that certificate")
 
 
 def _add_admin_command(

@@ -42,6 +42,8 @@ def client_of(arguments: argparse.Namespace) -> Client:
             password=os.environ.get(PASSWORD_VARIABLE, "xxx"),
             tls_ca_file=arguments.grpc_tls_ca_file,
             tls_server_name=arguments.grpc_tls_server_name,
+            tls_cert_file=arguments.grpc_tls_cert_file,
+            tls_key_file=arguments.grpc_tls_key_file,
         )
     except OSError as error:
         raise InvalidRequestError(f"{error.filename}: {error.strerror}") from error

@@ -43,6 +43,8 @@ class AsyncClient:
         timeout_ms: int = TIMEOUT_MS_DEFAULT,
         tls_ca_file: str | None = None,
         tls_server_name: str | None = None,
+        tls_cert_file: str | None = None,
+        tls_key_file: str | None = None,
         cluster_id: str | None = None,
     ) -> None:
         """`endpoints` are `host:port` of some nodes; the client learns the others. `timeout_ms` bounds each call.
@@ -50,7 +52,7 @@ class AsyncClient:
         `cluster_id` is the cluster to talk to, by default the first that a node names; every call may raise
         OtherClusterError, when its endpoint belongs to another one.
         """
-        credentials = Credentials(username, password, tls_ca_file, tls_server_name)
+        credentials = Credentials(username, password, tls_ca_file, tls_server_name, tls_cert_file, tls_key_file)
         self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id)
 
     async def __aenter__(self) -> Self:

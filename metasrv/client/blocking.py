@@ -36,6 +36,8 @@ class Client:
         timeout_ms: int = TIMEOUT_MS_DEFAULT,
         tls_ca_file: str | None = None,
         tls_server_name: str | None = None,
+        tls_cert_file: str | None = None,
+        tls_key_file: str | None = None,
         cluster_id: str | None = None,
     ) -> None:
         self._runner = asyncio.Runner()
@@ -49,6 +51,8 @@ class Client:
                 timeout_ms=timeout_ms,
                 tls_ca_file=tls_ca_file,
                 tls_server_name=tls_server_name,
+                tls_cert_file=tls_cert_file,
+                tls_key_file=tls_key_file,
                 cluster_id=cluster_id,
             )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -52,6 +53,10 @@ class Credentials:
     """PEM file of the authority that signed the servers' certificates; None for connections without TLS."""
     tls_server_name: str | None = None
     """Name in the certificates if it is not the endpoint's host."""
+    tls_cert_file: str | None = None
+    """PEM file of this client's certificate, whose common name is `username`; it then needs no password."""
+    tls_key_file: str | None = None
+    """PEM file of that certificate's key."""
 
 
 class CallFailedError(RequestError):
@@ -110,13 +115,20 @@ class Connection:
         self.handshakes = 0
         """Attempts so far."""
         options: list[tuple[str, Any]] = list(CHANNEL_OPTIONS)
+        if (credentials.tls_cert_file is None) != (credentials.tls_key_file is None):
+            raise InvalidRequestError("a client certificate needs both its file and that of its key")
+        if credentials.tls_ca_file is None and credentials.tls_cert_file is not None:
+            raise InvalidRequestError("a client certificate needs the authority of the servers' certificates, too")
         if credentials.tls_ca_file is None:
             self._channel: Any = grpc.aio.insecure_channel(endpoint, options=options)
         else:
             if credentials.tls_server_name is not None:
                 options.append(("grpc.ssl_target_name_override", credentials.tls_server_name))
-            with open(credentials.tls_ca_file, "rb") as file:
-                tls = grpc.ssl_channel_credentials(root_certificates=file.read())
+            authority, key, certificate = (
+                None if path is None else Path(path).read_bytes()
+                for path in (credentials.tls_ca_file, credentials.tls_key_file, credentials.tls_cert_file)
+            )
+            tls = grpc.ssl_channel_credentials(authority, key, certificate)
             self._channel = grpc.aio.secure_channel(endpoint, tls, options=options)
         self._callables = {method: _callable(self._channel, method) for method in m.METHODS}
 

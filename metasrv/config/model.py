@@ -233,6 +233,13 @@ class Config(ConfigModel):
     grpc_api_advertise_host: str | None = Field(default=None, description="Host by which clients reach the gRPC API.")
     grpc_tls_server_cert: str = Field(default="", description="PEM file of the gRPC API's certificate.")
     grpc_tls_server_key: str = Field(default="", description="PEM file of that certificate's key.")
+    grpc_tls_client_ca_file: str = Field(
+        default="", description="PEM file of the authority of clients' certificates; their common name is the user."
+    )
+    grpc_tls_crl_file: str = Field(default="", description="PEM file of that authority's list of revoked certificates.")
+    grpc_tls_ciphers: str = Field(
+        default="", description="Ciphers of TLS 1.2 in OpenSSL's form; empty: ECDHE with AES-GCM or ChaCha20."
+    )
     grpc_api_max_message_size: int = Field(
         default=GRPC_MESSAGE_SIZE_BYTES_DEFAULT,
         ge=GRPC_MESSAGE_SIZE_BYTES_MIN,

@@ -224,6 +224,19 @@ def _check_grpc_tls(config: Config) -> Iterator[str]:
             "grpc_tls_server_key": config.grpc_tls_server_key,
         }
     )
+    for name, path, needs, given in (
+        (
+            "grpc_tls_client_ca_file",
+            config.grpc_tls_client_ca_file,
+            "grpc_tls_server_cert",
+            config.grpc_tls_server_cert,
+        ),
+        ("grpc_tls_crl_file", config.grpc_tls_crl_file, "grpc_tls_client_ca_file", config.grpc_tls_client_ca_file),
+    ):
+        if path:
+            yield from _pem_problems({name: path})
+            if not given:
+                yield f"`{name}` is set but `{needs}` is not"
 
 
 def _check_raft_tls(config: Config) -> Iterator[str]:
@@ -277,7 +290,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("admin_tls_server_cert admin_tls_server_key", _check_admin_tls),
     ("admin_tls_client_ca_file admin_tls_client_names admin_tls_server_cert", _check_admin_clients),
     ("admin_tokens_file admin_token admin_tls_client_names admin_open_routes", _check_admin_tokens),
-    ("grpc_tls_server_cert grpc_tls_server_key", _check_grpc_tls),
+    ("grpc_tls_server_cert grpc_tls_server_key grpc_tls_client_ca_file grpc_tls_crl_file", _check_grpc_tls),
     (".raft_tls_ca .raft_tls_cert .raft_tls_key", _check_raft_tls),
     ("file_group", _check_file_group),
 )

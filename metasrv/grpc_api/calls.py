@@ -7,7 +7,7 @@ loop.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.portions import Standing
@@ -34,6 +34,8 @@ class Call(Protocol):
     def time_remaining(self) -> float | None: ...
 
     def peer(self) -> str: ...
+
+    def peer_certificate(self) -> Any: ...
 
     def done(self) -> bool: ...
 

@@ -25,6 +25,7 @@ from metasrv.model.errors import NoLeaderError
 from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, TOKEN_LIFETIME_SECONDS_MAX
 from metasrv.model.users import ROOT, User
 from metasrv.node.context import NodeContext
+from metasrv.process.tls import common_name
 from metasrv.protocol.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.protocol.versions import ProtocolVersion
@@ -169,12 +170,18 @@ class Authenticator:
             )
 
     async def _log_in(self, payload: bytes, call: Call) -> User | None:
-        """The user that the handshake names, None for root. Raises StatusError, OverloadedError."""
+        """The user that the handshake names, None for root. Raises StatusError, OverloadedError.
+
+        Who shows a certificate with the user's name needs no password; who names another user does.
+        """
         try:
             given = pb.BasicAuth.FromString(payload)
         except DecodeError as error:
             raise StatusError(StatusCode.INTERNAL, f"the payload of the handshake is not a BasicAuth: {error}") from error
+        certified = common_name(call.peer_certificate()) == given.username
         if given.username == ROOT:
+            if certified and self._password is not None:
+                return None
             if self._password is not None:
                 await self._compare(given, self._password, call)
             elif self.has_users:
@@ -187,6 +194,8 @@ class Authenticator:
             user = self._users.get(given.username)
         elif user is None:
             raise _unauthenticated(f"Unknown user: {given.username}")
+        if certified and user is not None:
+            return user
         expected = None if user is None else user.stored_password
         # Whether the user does not exist or has no password: the answer is the same, and takes as long.
         await self._compare(given, NOBODYS_PASSWORD if expected is None else expected, call)

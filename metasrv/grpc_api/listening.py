@@ -11,11 +11,20 @@ import os
 import socket
 import ssl
 
-from metasrv.model.errors import BindError, ConfigError
+from metasrv.config.model import Config
+from metasrv.model.errors import BindError
 from metasrv.model.types import Endpoint
 from metasrv.process.listening_socket import listening_socket
+from metasrv.process.tls import TlsSettings, server_context
 
 BACKLOG = 1024
+TLS_KEYS = (
+    "grpc_tls_server_cert",
+    "grpc_tls_server_key",
+    "grpc_tls_client_ca_file",
+    "grpc_tls_crl_file",
+    "grpc_tls_ciphers",
+)
 
 
 async def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
@@ -49,26 +58,25 @@ async def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
     return sockets
 
 
-def server_tls(cert_path: str, key_path: str, endpoint: Endpoint) -> ssl.SSLContext | None:
+def server_tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext | None:
     """The TLS of the port, None without it; raises ConfigError for unreadable files, BindError for unusable ones."""
-    if not cert_path or not key_path:
+    settings = TlsSettings(
+        config.grpc_tls_server_cert,
+        config.grpc_tls_server_key,
+        config.grpc_tls_client_ca_file,
+        config.grpc_tls_crl_file,
+        config.grpc_tls_ciphers,
+        TLS_KEYS,
+    )
+    if not settings.certificate or not settings.key:
         return None
-    problems = []
-    for name, path in (("grpc_tls_server_key", key_path), ("grpc_tls_server_cert", cert_path)):
-        try:
-            with open(path, "rb"):
-                pass
-        except OSError as error:
-            problems.append(f"{name}: {path} cannot be read: {error.strerror}")
-    if problems:
-        raise ConfigError(problems)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
     try:
-        context.load_cert_chain(cert_path, key_path)
+        context = server_context(settings)
     except ssl.SSLError as error:
-        raise _bind_error(endpoint, "the certificate or its key is not usable") from error
+        clients = settings.client_authority or settings.revoked
+        more = ", or the authority of clients or its list of revoked certificates" if clients else ""
+        raise _bind_error(endpoint, f"the certificate or its key is not usable{more}") from error
+    context.set_alpn_protocols(["h2"])
     return context
 
 

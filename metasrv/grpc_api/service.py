@@ -64,7 +64,7 @@ class GrpcService:
         """Bind and serve; returns the bound address. Raises BindError."""
         config = self._context.config
         endpoint = config.grpc_endpoint
-        tls = server_tls(config.grpc_tls_server_cert, config.grpc_tls_server_key, endpoint)
+        tls = server_tls(config, endpoint)
         # Replies have no limit: a request whose reply is refused as too large was executed all the same.
         self._server = GrpcServer(
             {

@@ -26,6 +26,17 @@ class Authority:
         signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
         self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)
 
+    def revoke(self, *names: str) -> str:
+        """The path of a list of revoked certificates with these nodes on it."""
+        settings = "[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\ndefault_md=sha256\ndefault_crl_days=2\n"
+        (self.directory / "ca.cnf").write_text(settings)
+        (self.directory / "index.txt").touch()
+        own = ["ca", "-config", "ca.cnf", "-keyfile", "ca.key", "-cert", "ca.pem"]
+        for name in names:
+            self._run(*own, "-revoke", f"{name}.pem")
+        self._run(*own, "-gencrl", "-out", "crl.pem")
+        return str(self.directory / "crl.pem")
+
     def files(self, name: str, trusted: Authority | None = None) -> dict[str, str]:
         """The configuration keys of a certified node, which trusts this authority or another one."""
         return {

@@ -58,6 +58,7 @@ class FakeCall:
     def __init__(self, metadata: Iterable[tuple[str, str | bytes]] = (), remaining: float | None = None) -> None:
         self._metadata = tuple(metadata)
         self._remaining = remaining
+        self.certificate: Any = None
         self.sent: list[bytes] = []
         self.host = "127.0.0.1"
         self.proved = Standing.STRANGER
@@ -82,6 +83,9 @@ class FakeCall:
 
     def time_remaining(self) -> float | None:
         return self._remaining
+
+    def peer_certificate(self) -> Any:
+        return self.certificate
 
     def peer(self) -> str:
         return f"ipv4:{self.host}:5555"
@@ -130,10 +134,12 @@ class MethodBench:
         method: m.Method,
         request: Message | bytes | list[Message] | AsyncIterator[Message],
         metadata: tuple[tuple[str, str | bytes], ...] = (),
+        certificate: Any = None,
     ) -> FakeCall:
         """The call afterwards; raises AbortedCall. The reply of a unary method is the last message sent."""
         token: tuple[tuple[str, str | bytes], ...] = ((m.TOKEN_METADATA_KEY, self.token),) if self.token else ()
         call = FakeCall((*token, *metadata))
+        call.certificate = certificate
         route = self.service._dispatcher.route(method, self._bodies[method])
         if method.kind is m.Kind.BIDIRECTIONAL:
             await route.function(_each(request), call)

@@ -61,9 +61,9 @@ class FakeTransport:
     def get_write_buffer_size(self) -> int:
         return len(self.written)
 
-    def get_extra_info(self, name: str) -> tuple[str, int]:
-        assert name == "peername"
-        return (self.host, 5)
+    def get_extra_info(self, name: str) -> tuple[str, int] | None:
+        assert name in ("peername", "peercert")
+        return (self.host, 5) if name == "peername" else None
 
 
 class Peer:

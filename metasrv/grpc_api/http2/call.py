@@ -102,6 +102,10 @@ class ServerCall:
     def peer(self) -> str:
         return self._connection.peer
 
+    def peer_certificate(self) -> Any:
+        """The verified certificate of the client, as `ssl.SSLSocket.getpeercert` gives it; falsy without one."""
+        return self._connection.peer_certificate
+
     def done(self) -> bool:
         """Whether the call has its status, or its client is gone."""
         return self.closed

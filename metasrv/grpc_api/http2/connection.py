@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import cast
+from typing import Any, cast
 
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.call import ServerCall
@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         self.frame_size_bytes_max = f.PAYLOAD_SIZE_BYTES_MAX
         self.writing_paused = False
         self.peer = ""
+        self.peer_certificate: Any = None
         self.host = ""
         self.standing = Standing.STRANGER
         self.is_near = False
@@ -92,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
         address = transport.get_extra_info("peername")
         self.peer, self.host = peer_name(address), host_of(address)
+        self.peer_certificate = transport.get_extra_info("peercert")
         self.is_near = self._server.is_near(self.host)
         self._count_to(Standing.STRANGER)
         if not self._server.admit(self):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from metasrv.grpc_api.http2.budget import Account, Budget
 from metasrv.grpc_api.http2.deadlines import Deadlines
@@ -29,6 +29,8 @@ class StreamConnection(Protocol):
     budget: Budget
     peer: str
     """The client's address as gRPC writes it."""
+    peer_certificate: Any
+    """What `getpeercert` of the standard library gives for a certificate that was verified; falsy without one."""
     account: Account
     """To which the budget counts what is held."""
     standing: Standing

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from metasrv.model.errors import ConfigError
+from metasrv.process.tls import restrict
 
 NONCE_SIZE_BYTES = 32
 PROOF_SIZE_BYTES = 32
@@ -157,7 +158,7 @@ def tls_contexts(ca_path: str, cert_path: str, key_path: str) -> tuple[ssl.SSLCo
     server_context.verify_mode = ssl.CERT_REQUIRED
     problems: list[str] = []
     for context in (server_context, client_context):
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        restrict(context)
         try:
             context.load_verify_locations(cafile=ca_path)
         except (OSError, ValueError) as error:

@@ -205,6 +205,19 @@ def test_routes_are_closed_only_where_something_opens_them(tmp_path: Path) -> No
     ]
 
 
+def test_certificates_of_clients_need_tls_and_their_list_needs_the_authority(tmp_path: Path) -> None:
+    pem = tmp_path / "x.pem"
+    pem.touch()
+    server = {"grpc_tls_server_cert": str(pem), "grpc_tls_server_key": str(pem)}
+    authority, crl = {"grpc_tls_client_ca_file": str(pem)}, {"grpc_tls_crl_file": str(pem)}
+    assert problems({**server, **authority, **crl}, single=True) == []
+    assert problems(authority, single=True) == ["`grpc_tls_client_ca_file` is set but `grpc_tls_server_cert` is not"]
+    assert problems({**server, **crl}, single=True) == ["`grpc_tls_crl_file` is set but `grpc_tls_client_ca_file` is not"]
+    assert problems({**server, "grpc_tls_client_ca_file": str(tmp_path)}, single=True) == [
+        f"`grpc_tls_client_ca_file`: {tmp_path} cannot be read: Is a directory"
+    ]
+
+
 def test_raft_tls_needs_all_three_files(tmp_path: Path) -> None:
     assert problems(single=True, raft_tls_ca=str(tmp_path)) == [
         "`raft_tls_ca` is set but `raft_tls_cert` and `raft_tls_key` are not",

@@ -127,6 +127,40 @@ async def test_another_key_for_tokens_ends_them_all(bench: Bench) -> None:
     await bench.put("app/k")
 
 
+# ----------------------------------------------------------------------------- certificates
+
+
+async def log_in_by_certificate(bench: Bench, names: tuple[str, ...], username: str, password: str = "") -> None:
+    user = pb.BasicAuth(username=username, password=password)
+    request = pb.HandshakeRequest(payload=user.SerializeToString())
+    certificate = {"subject": tuple((("commonName", name),) for name in names)}
+    (data,) = (await bench.call(m.HANDSHAKE, request, certificate=certificate)).sent
+    bench.token = pb.HandshakeResponse.FromString(data).payload
+
+
+async def test_a_certificate_stands_for_the_password_of_its_user(bench: Bench) -> None:
+    await bench.set_user(password=None)
+    await log_in_by_certificate(bench, ("app",), "app")
+    await bench.put("app/k")
+    assert (await refusal(bench, m.EXPORT, pb.Empty())).code is StatusCode.PERMISSION_DENIED
+    await log_in_by_certificate(bench, ("root",), "root")
+    assert (await bench.call(m.EXPORT, pb.Empty())).sent
+
+
+@pytest.mark.parametrize(
+    ("names", "username"),
+    [(("eve",), "eve"), (("app",), "root"), (("eve",), "app"), (("app", "eve"), "app"), ((), "app"), (("",), "")],
+)
+async def test_it_stands_for_no_other(bench: Bench, names: tuple[str, ...], username: str) -> None:
+    with pytest.raises(AbortedCall, match="Wrong password of user"):
+        await log_in_by_certificate(bench, names, username)
+
+
+async def test_with_a_certificate_another_user_needs_its_password(bench: Bench) -> None:
+    await log_in_by_certificate(bench, ("eve",), "app", "open")
+    assert await bench.put("app/k") == 1
+
+
 # ----------------------------------------------------------------------------- rights
 
 

@@ -93,12 +93,14 @@ def test_everything_replicated_is_in_the_hash(bench: Bench) -> None:
         c.AddNode(Node(1, Endpoint("h", 1), "a", None), False),
         c.SetFeature("dummy", True),
         c.SetClusterSecret("token", b"secret"),
+        c.ReplaceSecret("token", b"secret", b"another"),
+        c.ReplaceSecret("token", b"another", None),
     ):
         bench.apply(command)
         changed()
     bench.put("a")
     changed()
-    assert len(seen) == 6
+    assert len(seen) == 8
     position, applied = machine.state_hash(), machine._applied
     for field in ("time_ms", "seq", "key_count", "expire_count", "digest"):
         machine._applied = applied._replace(**{field: getattr(applied, field) + 1})

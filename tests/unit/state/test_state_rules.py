@@ -60,7 +60,13 @@ def test_an_absolute_expiry_is_stored_as_given(bench: Bench, expire_at: int) -> 
 
 @pytest.mark.parametrize(
     "command",
-    [c.RemoveNode(9), c.SetFeature("dummy", True), c.SetClusterSecret("s", b"x"), c.BranchTransaction(())],
+    [
+        c.RemoveNode(9),
+        c.SetFeature("dummy", True),
+        c.SetClusterSecret("s", b"x"),
+        c.ReplaceSecret("s", None, b"x"),
+        c.BranchTransaction(()),
+    ],
 )
 def test_commands_without_keys_sweep_too(bench: Bench, command: c.Command) -> None:
     bench.put("a", ttl_ms=1)
