@@ -305,7 +305,7 @@ class Answering:
     body = b""
     asked: ClassVar[list[dict[str, str]]] = []
 
-    def request(self, _method: str, _target: str, headers: dict[str, str]) -> None:
+    def request(self, _method: str, _target: str, _body: bytes | None, headers: dict[str, str]) -> None:
         self.asked.append(headers)
 
     def getresponse(self) -> Answering:
