@@ -380,11 +380,12 @@ async def connect_and_take_nothing(service: AdminService, endpoint: Endpoint) ->
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.setblocking(False)
     await asyncio.get_running_loop().sock_connect(client, endpoint)
-    name = client.getsockname()
+    name, begun = client.getsockname(), False
     deadline = time.monotonic() + 60
     while True:
         mine = [one for one in connections if isinstance(one, connection.BoundedProtocol) and one.client == name]
-        if any(one.flow.write_paused for one in mine):
+        begun = begun or bool(mine)
+        if any(one.flow.write_paused for one in mine) or (begun and not mine):  # cut off already
             return client
         assert time.monotonic() < deadline
         if any(one._waits_for_request() for one in mine):  # otherwise too many requests would wait
@@ -401,6 +402,7 @@ async def test_a_client_that_takes_no_answer_is_cut_off(
     endpoint = await service.start()
     with await connect_and_take_nothing(service, endpoint):
         await until(lambda: "nothing of an answer was taken" in caplog.text, 20)
+    assert len(warnings_in(caplog)) == 1
     await service.stop(200)
 
 
