@@ -385,8 +385,8 @@ async def test_a_client_that_takes_no_answer_is_cut_off(
         deadline = time.monotonic() + 20
         while "nothing of an answer was taken" not in caplog.text and time.monotonic() < deadline:
             with contextlib.suppress(BlockingIOError, ConnectionError):
-                client.send(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * 4)
-            await asyncio.sleep(0.01)
+                client.send(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n")
+            await asyncio.sleep(0.02)
     assert "nothing of an answer was taken" in caplog.text
     await service.stop(200)
 
@@ -565,7 +565,7 @@ async def test_an_address_whose_share_is_busy_gets_probes_and_others_get_everyth
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 8 * ADMIN_ADDRESSES_MIN)
-    monkeypatch.setattr(connection.BoundedProtocol, "is_idle", lambda _connection: False)
+    monkeypatch.setattr(connection.BoundedProtocol, "waits_for_client", lambda _connection: None)
     service = AdminService(make_context())
     endpoint = await service.start()
     held = [await connect_from("127.0.0.1", endpoint) for _ in range(10)]
