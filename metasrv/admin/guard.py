@@ -68,8 +68,6 @@ class Guard:
         self._context = context
         self._hosts = AllowedHosts(context.config)
         self._takes_get = context.config.admin_get_actions
-        token = context.config.admin_token
-        self._token = None if token is None else token.get_secret_value().encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -126,10 +124,11 @@ class Guard:
         return self._unauthorized(headers, exchange)
 
     def _unauthorized(self, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
-        if self._token is None:
+        token = self._context.config.admin_token  # asked for each time: it changes when its file does
+        if token is None:
             return None
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(given.strip(), token.get_secret_value().encode()):
             return TextResponse(UNAUTHORIZED, status_code=401, headers={"WWW-Authenticate": "Bearer"})
         exchange.authenticated = True
         return None

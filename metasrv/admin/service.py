@@ -13,8 +13,9 @@ import logging
 import os
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import NamedTuple, cast
 
 import uvicorn
 
@@ -24,9 +25,12 @@ from metasrv.model.errors import BindError, ConfigError
 from metasrv.model.limits import ADMIN_KEEP_ALIVE_SECONDS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
+from metasrv.process.accepting import AcceptingObserver, AcceptingSocket, CurrentTls
+from metasrv.process.certificates import expiry_of, no_pass_phrase
 from metasrv.process.listening_socket import listening_socket
 from metasrv.process.open_files import admin_connections_max
 from metasrv.process.operating_system import descriptor_limit
+from metasrv.process.reloading import Reloadable
 
 logger = logging.getLogger(__name__)
 
@@ -36,18 +40,32 @@ STOP_MARGIN_SECONDS = 1.0
 
 
 class EmbeddedServer(uvicorn.Server):
-    """A server that leaves signals alone and says when it listens."""
+    """A server that leaves signals alone, says when it listens, and accepts as the raft port does."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, tls: CurrentTls, observer: AcceptingObserver) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._tls = tls
+        self._observer = observer
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Accept on the sockets; replaces the server's own, which does not see callers before their TLS handshake."""
+        await self.lifespan.startup()
+
+        def make_protocol() -> asyncio.Protocol:
+            make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+            return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        accepting = [
+            AcceptingSocket(AdminService.name, listening, make_protocol, self._tls, self._observer)
+            for listening in sockets or ()
+        ]
+        self.servers = cast(list[asyncio.Server], accepting)  # the server closes them, and nothing else
+        self.started = True
         self.listening.set()
 
 
@@ -60,12 +78,15 @@ class AdminService:
         self._context = context
         self._server: EmbeddedServer | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._tls: ssl.SSLContext | None = None
+        """What the next connection is accepted with."""
 
     async def start(self) -> Endpoint:
         """Bind and serve. Raises BindError for the address, ConfigError for a bad certificate or key."""
         config = self._server_config()
+        self._watch_certificate()
         listener = await bind(self._context.config.admin_api_address)
-        server = EmbeddedServer(config)
+        server = EmbeddedServer(config, lambda: self._tls, self._context.metrics)
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="admin-server")
         listening = asyncio.create_task(server.listening.wait(), name="admin-listening")
         try:
@@ -98,9 +119,6 @@ class AdminService:
         self._server = self._serving = None
 
     def _server_config(self) -> uvicorn.Config:
-        config = self._context.config
-        certificate, key = config.admin_tls_server_cert, config.admin_tls_server_key
-        secure = bool(certificate and key)
         server_config = uvicorn.Config(
             create_app(self._context),
             loop="none",
@@ -114,16 +132,54 @@ class AdminService:
             limit_concurrency=admin_connections_max(descriptor_limit()),
             timeout_keep_alive=ADMIN_KEEP_ALIVE_SECONDS_MAX,
             backlog=BACKLOG,
-            ssl_certfile=certificate if secure else None,
-            ssl_keyfile=key if secure else None,
         )
-        try:
-            server_config.load()
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError(
-                [f"admin_tls_server_cert {certificate} and admin_tls_server_key {key} cannot be used: {error}"]
-            ) from error
+        server_config.load()
         return server_config
+
+    def _watch_certificate(self) -> None:
+        """Load the certificate, and let a changed one take effect. Raises ConfigError."""
+        context = self._context
+        had_tls = bool(context.config.admin_tls_server_cert and context.config.admin_tls_server_key)
+
+        def paths() -> list[str]:
+            config = context.config
+            return [*context.config_paths, *filter(None, (config.admin_tls_server_cert, config.admin_tls_server_key))]
+
+        def load() -> ServerTls | None:
+            loaded = server_tls(context.config.admin_tls_server_cert, context.config.admin_tls_server_key)
+            if (loaded is not None) is not had_tls:
+                raise ConfigError(["turning TLS of the admin API on or off takes a restart"])
+            return loaded
+
+        def swap(loaded: ServerTls | None) -> None:
+            if loaded is not None:
+                self._tls = loaded.context
+                context.metrics.certificate_expires(self.name, loaded.expires_at)
+
+        context.reloader.add(Reloadable(self.name, paths, load, swap))
+        swap(load())
+
+
+class ServerTls(NamedTuple):
+    """The TLS of the port, and when its certificate expires, in seconds since the epoch."""
+
+    context: ssl.SSLContext
+    expires_at: float
+
+
+def server_tls(certificate: str, key: str) -> ServerTls | None:
+    """None without a certificate; raises ConfigError for one that cannot be used."""
+    if not certificate or not key:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password=no_pass_phrase)
+        return ServerTls(context, expiry_of(certificate))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            [f"admin_tls_server_cert {certificate} and admin_tls_server_key {key} cannot be used: {error}"]
+        ) from error
 
 
 async def bind(address: str) -> socket.socket:

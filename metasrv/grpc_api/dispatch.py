@@ -57,7 +57,6 @@ class Dispatcher:
         self._context = context
         self._metrics = context.metrics
         self._authenticator = authenticator
-        self._tokens_for_all = context.config.grpc_tokens_for_all
         self._hint = hint
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -195,7 +194,7 @@ class Dispatcher:
             raise DamagedCopyError
         if self.calls > GRPC_CALLS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
-        if method.token or (self._tokens_for_all and method is not HANDSHAKE):
+        if method.token or (self._context.config.grpc_tokens_for_all and method is not HANDSHAKE):
             await self._authenticator.check(call)
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:

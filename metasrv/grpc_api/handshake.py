@@ -44,6 +44,11 @@ class Authenticator:
         self._server_version = server_version
         self._known_signer: TokenSigner | None = None
 
+    def set_password(self, password: str | None) -> None:
+        """Ask for this one from now on. Another one than before ends all earlier tokens."""
+        if password != self._password:
+            self._password, self._known_signer = password, None
+
     # ------------------------------------------------------------------------- tokens
 
     async def check(self, call: Call) -> None:
