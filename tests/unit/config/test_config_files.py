@@ -55,7 +55,7 @@ def test_tls_loads_once_its_files_exist(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(check_config_file(file)) == 7
     directory = tmp_path / ".metasrv" / "tls"
     directory.mkdir(parents=True)
-    for name in ("admin", "admin-key", "grpc", "grpc-key", "raft-ca", "raft", "raft-key"):
+    for name in ("ca", "node", "node-key"):
         (directory / f"{name}.pem").touch()
     assert check_config_file(file) == []
 
@@ -72,7 +72,7 @@ def test_tls_is_good_with_every_shown_key_in_use(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / ".metasrv" / "tls"
     directory.mkdir(parents=True)
-    for name in ("admin", "admin-key", "grpc", "grpc-key", "raft-ca", "raft", "raft-key"):
+    for name in ("ca", "node", "node-key"):
         (directory / f"{name}.pem").touch()
     lines = (CONF / "tls.toml").read_text(encoding="utf-8").splitlines()
     used = [line.removeprefix("# ") if line.startswith("# ") and " = " in line else line for line in lines]
