@@ -186,7 +186,7 @@ class AcceptingSocket:
     def _begin(self, accepted: socket.socket) -> None:
         context = self._tls()
         waiting = [task for task, one in self._beginning.items() if one is not None]
-        if len(waiting) >= TLS_HANDSHAKES_MAX:
+        if context is not None and len(waiting) >= TLS_HANDSHAKES_MAX:
             self._make_room(waiting[0])
         task = self._loop.create_task(self._connect(accepted, context))
         self._beginning[task] = accepted
