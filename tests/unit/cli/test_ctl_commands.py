@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from metasrv.cli import ctl, ctl_admin, ctl_grpc, ctl_users
+from metasrv.cli import ctl, ctl_admin, ctl_certificates, ctl_grpc, ctl_users
 from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
 from metasrv.testing.hand_clock import HandClock
@@ -32,6 +32,7 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["trigger-snapshot"], ctl_admin.trigger_snapshot, {"admin_api_address": "127.0.0.1:28101"}),
     (["list-features"], ctl_admin.list_features, {"admin_api_address": ADMIN}),
     (["set-feature", "--feature", "f", "--enable", "true"], ctl_admin.set_feature, {"enable": "true"}),
+    (["cert", "generate", "d", "--node", "n"], ctl_certificates.generate, {"days": 365, "node": ["n"], "client": []}),
     (["metrics"], ctl_admin.metrics, {"admin_api_address": ADMIN}),
     (["hash-password"], ctl_users.hash_a_password, {}),
     (["user", "add", "--name", "n"], ctl_users.add, {"admin_api_address": ADMIN, "name": "n", "no_password": False}),
