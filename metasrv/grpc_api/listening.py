@@ -13,6 +13,7 @@ import ssl
 
 from metasrv.model.errors import BindError, ConfigError
 from metasrv.model.types import Endpoint
+from metasrv.process.certificates import no_pass_phrase
 from metasrv.process.listening_socket import listening_socket
 
 BACKLOG = 1024
@@ -66,8 +67,8 @@ def server_tls(cert_path: str, key_path: str, endpoint: Endpoint) -> ssl.SSLCont
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["h2"])
     try:
-        context.load_cert_chain(cert_path, key_path)
-    except ssl.SSLError as error:
+        context.load_cert_chain(cert_path, key_path, password=no_pass_phrase)
+    except (ssl.SSLError, ValueError) as error:
         raise _bind_error(endpoint, "the certificate or its key is not usable") from error
     return context
 
