@@ -44,21 +44,18 @@ class Access:
     """What a configuration and its tokens allow."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        """Raises ConfigError for a file of tokens that cannot be used."""
+        self.use(config, tokens_of(config))
+
+    def use(self, config: Config, tokens: Tokens) -> None:
+        """Let this configuration and its tokens decide from now on, for open connections as well."""
         self._open = frozenset(config.admin_open_routes)
         self._certificates = config.admin_certificate_scopes
-        self.tokens = Tokens()
-        self.load_tokens()
-
-    def load_tokens(self) -> None:
-        """Read the tokens, again as well; those of before stay valid if this raises ConfigError."""
-        path, secret = self._config.admin_tokens_file, self._config.admin_token
-        tokens = load(path) if path else Tokens()
-        self.tokens = tokens if secret is None else tokens.with_configured(secret.get_secret_value())
+        self._tokens = tokens
 
     def needed(self, path: str) -> Scope | None:
         """The scope that a request for `path` needs; None when everybody may send it."""
-        if not self.tokens and not self._certificates:
+        if not self._tokens and not self._certificates:
             return None
         if is_protected(path):
             return Scope.OPERATE
@@ -75,13 +72,20 @@ class Access:
         return Caller(token.name if token is not None else None, certificate, widest)
 
     def _token(self, header: bytes | None) -> Token | None:
-        if header is None or not self.tokens:
+        if header is None or not self._tokens:
             return None
         scheme, _, given = header.partition(b" ")
-        token = self.tokens.find(given.strip())
+        token = self._tokens.find(given.strip())
         if scheme.lower() != b"bearer" or token is None:
             raise WrongTokenError
         return token
+
+
+def tokens_of(config: Config) -> Tokens:
+    """Every token that is valid with this configuration; reads the file of tokens. Raises ConfigError."""
+    path, secret = config.admin_tokens_file, config.admin_token
+    tokens = load(path) if path else Tokens()
+    return tokens if secret is None else tokens.with_configured(secret.get_secret_value())
 
 
 def is_protected(path: str) -> bool:

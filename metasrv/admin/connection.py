@@ -106,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) <= share:
             return
         mine = [one for one in self._others() if one.network == self.network]
-        if len(mine) < share or _close_longest_idle(mine, "idle for longest, of an address that has its share"):
+        if len(mine) < share or _take_place(mine, "of an address that has its share"):
             return
         if len(mine) < share + max(share // 8, 1):
             self._only_probes = True
@@ -114,29 +114,32 @@ class BoundedProtocol(HttpToolsProtocol):
             self._cut_off("all connections that an address may have are busy")
 
     def _keep_to_limit(self, limit: int) -> None:
-        """Cut off an idle connection: of the client that has the most, the one that has been idle for longest."""
-        idle = [one for one in self._others() if one.is_idle()]
-        if idle:
-            network, _ = Counter(one.network for one in idle).most_common(1)[0]
-            _close_longest_idle((one for one in idle if one.network == network), "idle for longest, to make room")
+        """Take the place of a connection of the client that has the most that only wait for it."""
+        waiting = Counter(one.network for one in self._others() if one.waits_for_client() is not None)
+        if waiting:
+            network, _ = waiting.most_common(1)[0]
+            _take_place((one for one in self._others() if one.network == network), "to make room")
         if len(self.connections) > limit + ADMIN_CONNECTIONS_BUSY_MAX:
             self._cut_off("all connections are busy")
 
     def _others(self) -> list[BoundedProtocol]:
         return [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
 
-    def is_idle(self) -> bool:
-        """Whether nothing is asked or answered on the connection."""
-        return self._waits_for_request() and not self.transport.is_closing()
+    def waits_for_client(self) -> tuple[bool, float] | None:
+        """Whether an answer waits to be taken, and since when on a clock of its own; None while the node has work to do.
 
-    def idle_since(self) -> float:
-        """When it became idle, on a clock of its own kind: the earlier, the longer it has been idle."""
-        timer = self._deadline or self.timeout_keep_alive_task
-        return timer.when() if timer is not None else float("inf")
+        The smallest is the first to lose its place: idle connections, then those whose client takes no answer.
+        """
+        if self.transport.is_closing():
+            return None
+        if self._waits_for_request():
+            timer = self._deadline or self.timeout_keep_alive_task
+            return (False, timer.when() if timer is not None else float("inf"))
+        return None if self._unread_deadline is None else (True, self._unread_deadline.when())
 
-    def give_place(self, reason: str) -> None:
+    def give_place(self, unread: bool, reason: str) -> None:
         """Close at once, for another connection."""
-        self._cut_off(reason)
+        self._cut_off(f"{'unread' if unread else 'idle'} for longest, {reason}")
 
     # ------------------------------------------------------------------------- requests
 
@@ -286,9 +289,10 @@ async def _answer(
     await app(scope, receive, sending)
 
 
-def _close_longest_idle(connections: Iterable[BoundedProtocol], reason: str) -> bool:
-    """Close the one that has been idle for longest; False when none is idle."""
-    idle = [one for one in connections if one.is_idle()]
-    if idle:
-        min(idle, key=lambda one: one.idle_since()).give_place(reason)
-    return bool(idle)
+def _take_place(connections: Iterable[BoundedProtocol], reason: str) -> bool:
+    """Close the one that has waited for its client for longest; False when none waits."""
+    waiting = [(since, number, one) for number, one in enumerate(connections) if (since := one.waits_for_client())]
+    if waiting:
+        (unread, _), _, one = min(waiting)
+        one.give_place(unread, reason)
+    return bool(waiting)

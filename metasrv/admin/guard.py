@@ -16,12 +16,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from metasrv.admin.access import Access, Caller, WrongTokenError, is_protected
+from metasrv.admin.access import PROBE_PATHS, Access, Caller, WrongTokenError, is_protected
 from metasrv.admin.actions import USERS_LIST_PATH
 from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
 from metasrv.admin.hosts import AllowedHosts
 from metasrv.admin.problem import fault
 from metasrv.admin.responses import TextResponse
+from metasrv.admin.turns import Turns
 from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX, ADMIN_QUERY_AUDITED_CHARACTERS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
@@ -71,6 +72,7 @@ class Guard:
         self._hosts = AllowedHosts(context.config)
         self._takes_get = context.config.admin_get_actions
         self._access = access
+        self._turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -102,6 +104,8 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send)
             return
+        if scope["path"] not in PROBE_PATHS:
+            await self._turns.take()
         await self._app(scope, receive, send)
 
     def _refusal(self, method: str, path: str, headers: dict[bytes, bytes]) -> TextResponse | None:

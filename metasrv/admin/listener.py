@@ -1,8 +1,8 @@
 """One HTTP listener: binds, serves and stops an application inside the node's event loop.
 
 The socket is bound here and not by the server, so that a failure is one clear sentence and the port is known before the
-node goes on. The server gets no signal handlers: the node owns signals. Must not know what is served. Runs on the event
-loop.
+node goes on. It accepts as the raft port does, which counts silent callers and lets certificates change. The server gets
+no signal handlers: the node owns signals. Must not know what is served. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import uvicorn
 
 from metasrv.admin.cut_offs import CutOffs
 from metasrv.model.errors import BindError
 from metasrv.model.types import Endpoint
+from metasrv.process.accepting import AcceptingObserver, AcceptingSocket, CurrentTls
 from metasrv.process.listening_socket import listening_socket
 
 logger = logging.getLogger(__name__)
@@ -29,30 +31,63 @@ STOP_MARGIN_SECONDS = 1.0
 """The server checks every 100 ms whether it should stop, then whether its connections are closed."""
 
 
-class EmbeddedServer(uvicorn.Server):
-    """A server that leaves signals alone and says when it listens."""
+def no_tls() -> None:
+    """The current TLS of a listener that speaks plain HTTP."""
+    return
 
-    def __init__(self, config: uvicorn.Config) -> None:
+
+class EmbeddedServer(uvicorn.Server):
+    """A server that leaves signals alone, says when it listens, and accepts as the raft port does."""
+
+    def __init__(self, port: str, config: uvicorn.Config, tls: CurrentTls, observer: AcceptingObserver) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._port = port
+        self._tls = tls
+        self._observer = observer
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Accept on the sockets; replaces the server's own, which does not see callers before their TLS handshake."""
+        await self.lifespan.startup()
+
+        def make_protocol() -> asyncio.Protocol:
+            make: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+            return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+        accepting = [
+            AcceptingSocket(self._port, listening, make_protocol, self._tls, self._observer)
+            for listening in sockets or ()
+        ]
+        self.servers = cast(list[asyncio.Server], accepting)  # the server closes them, and nothing else
+        self.started = True
         self.listening.set()
 
 
 class HttpListener:
-    """A server at one address; `what` names it in sentences, as `the admin API`."""
+    """A server at one address.
 
-    def __init__(self, what: str, address: str, config: uvicorn.Config, cut_offs: CutOffs) -> None:
+    `port` names it in metrics and log lines, as `admin`; `what` in sentences, as `the admin API`. `tls` is asked for what
+    the next connection is accepted with.
+    """
+
+    def __init__(
+        self,
+        port: str,
+        what: str,
+        address: str,
+        config: uvicorn.Config,
+        cut_offs: CutOffs,
+        tls: CurrentTls,
+        observer: AcceptingObserver,
+    ) -> None:
         self._what, self._address = what, address
         self._cut_offs = cut_offs
         self._serving: asyncio.Task[None] | None = None
-        self.server = EmbeddedServer(config)
+        self.server = EmbeddedServer(port, config, tls, observer)
 
     async def start(self) -> Endpoint:
         """Bind and serve; the bound address. Raises BindError with one sentence."""

@@ -1,30 +1,36 @@
 """The two HTTP listeners of a node: the admin API, and one of its own for probes where `health_api_address` is set.
 
-What each of them serves, with which limits and certificates. The one for probes has plain HTTP, asks nobody who they are
-and has connections of its own, so that orchestrators need no way to the admin API. Runs on the event loop.
+What each of them serves, with which limits and credentials, and what of these is loaded anew when its files change. The
+one for probes has plain HTTP, asks nobody who they are and has connections of its own, so that orchestrators need no way
+to the admin API. Runs on the event loop.
 """
 
 from __future__ import annotations
 
 import ssl
 from functools import partial
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from metasrv.admin.access import Access
+from metasrv.admin.access import Access, tokens_of
 from metasrv.admin.app import create_app, create_health_app
 from metasrv.admin.connection import BoundedProtocol
 from metasrv.admin.cut_offs import CutOffs
-from metasrv.admin.listener import BACKLOG, HttpListener
+from metasrv.admin.listener import BACKLOG, HttpListener, no_tls
+from metasrv.admin.tls import ServerTls, has_tls, server_tls, tls_files
+from metasrv.config.admin_tokens import Tokens
+from metasrv.config.model import Config
 from metasrv.model.errors import ConfigError
 from metasrv.model.limits import ADMIN_KEEP_ALIVE_SECONDS_MAX, HEALTH_CONNECTIONS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
 from metasrv.process.open_files import admin_connections_max
 from metasrv.process.operating_system import descriptor_limit
-from metasrv.process.tls import FORWARD_SECRET_CIPHERS
+from metasrv.process.reloading import Reloadable
+
+TOKENS_NAME = "admin tokens"
+"""What is loaded anew, in log lines and metrics."""
 
 
 class AdminService:
@@ -34,17 +40,22 @@ class AdminService:
 
     def __init__(self, context: NodeContext) -> None:
         self._context = context
+        self._watch_tokens()
         self.access = Access(context.config)
-        """Who may do what; it may read its tokens again at any time."""
+        """Who may do what; its tokens are loaded anew when they change."""
         self._listener: HttpListener | None = None
+        self._tls: ssl.SSLContext | None = None
+        """What the next connection is accepted with."""
 
     async def start(self) -> Endpoint:
         """Bind and serve. Raises BindError for the address, ConfigError for a bad certificate or key."""
+        context = self._context
         cut_offs = CutOffs("the admin API")
-        app = create_app(self._context, self.access)
-        config = server_config(app, cut_offs, admin_connections_max(descriptor_limit()), **self._tls())
-        self._load(config)
-        listener = HttpListener("the admin API", self._context.config.admin_api_address, config, cut_offs)
+        app = create_app(context, self.access)
+        config = server_config(app, cut_offs, admin_connections_max(descriptor_limit()))
+        self._watch_certificate()
+        address, observer = context.config.admin_api_address, context.metrics
+        listener = HttpListener(self.name, "the admin API", address, config, cut_offs, lambda: self._tls, observer)
         endpoint = await listener.start()
         self._listener = listener
         return endpoint
@@ -54,39 +65,47 @@ class AdminService:
         if self._listener is not None:
             await self._listener.stop(grace_ms)
 
-    def _tls(self) -> dict[str, Any]:
-        config = self._context.config
-        if not (config.admin_tls_server_cert and config.admin_tls_server_key):
-            return {}
-        authority = config.admin_tls_client_ca_file or None
-        return {
-            "ssl_certfile": config.admin_tls_server_cert,
-            "ssl_keyfile": config.admin_tls_server_key,
-            "ssl_ca_certs": authority,
-            "ssl_ciphers": FORWARD_SECRET_CIPHERS,
-            # Probes have no certificate; `access.py` says what needs one.
-            "ssl_cert_reqs": ssl.CERT_OPTIONAL if authority else ssl.CERT_NONE,
-        }
+    def _watch_tokens(self) -> None:
+        """Let changed tokens, and what else decides who may do what, take effect."""
+        context = self._context
 
-    def _load(self, server_config: uvicorn.Config) -> None:
-        """Read the certificates. Raises ConfigError."""
-        try:
-            server_config.load()
-        except (ssl.SSLError, OSError) as error:
-            config = self._context.config
-            authority = config.admin_tls_client_ca_file
-            raise ConfigError(
-                [
-                    f"admin_tls_server_cert {config.admin_tls_server_cert} and admin_tls_server_key "
-                    f"{config.admin_tls_server_key} cannot be used"
-                    + (f", or admin_tls_client_ca_file {authority}" if authority else "")
-                    + f": {error}"
-                ]
-            ) from error
+        def paths() -> list[str]:
+            return [*context.config_paths, *filter(None, (context.config.admin_tokens_file,))]
+
+        def load() -> tuple[Config, Tokens]:
+            config = context.config
+            return config, tokens_of(config)
+
+        def swap(loaded: tuple[Config, Tokens]) -> None:
+            self.access.use(*loaded)
+
+        context.reloader.add(Reloadable(TOKENS_NAME, paths, load, swap))
+
+    def _watch_certificate(self) -> None:
+        """Load the certificates, and let changed ones take effect. Raises ConfigError."""
+        context = self._context
+        had_tls = has_tls(context.config)
+
+        def paths() -> list[str]:
+            return [*context.config_paths, *tls_files(context.config)]
+
+        def load() -> ServerTls | None:
+            config = context.config
+            if has_tls(config) is not had_tls:
+                raise ConfigError(["turning TLS of the admin API on or off takes a restart"])
+            return server_tls(config)
+
+        def swap(loaded: ServerTls | None) -> None:
+            if loaded is not None:
+                self._tls = loaded.context
+                context.metrics.certificate_expires(self.name, loaded.expires_at)
+
+        context.reloader.add(Reloadable(self.name, paths, load, swap))
+        swap(load())
 
 
 class HealthService:
-    """Implements `Service`: the probes alone, at `health_api_address`."""
+    """Implements `Service`: the probes alone, at `health_api_address`, in plain HTTP."""
 
     name = "health"
 
@@ -96,9 +115,11 @@ class HealthService:
 
     async def start(self) -> Endpoint:
         """Bind and serve. Raises BindError."""
-        cut_offs = CutOffs("the probes' listener")
-        config = server_config(create_health_app(self._context), cut_offs, HEALTH_CONNECTIONS_MAX)
-        listener = HttpListener("the probes' listener", self._context.config.health_api_address, config, cut_offs)
+        context, what = self._context, "the probes' listener"
+        cut_offs = CutOffs(what)
+        config = server_config(create_health_app(context), cut_offs, HEALTH_CONNECTIONS_MAX)
+        address, observer = context.config.health_api_address, context.metrics
+        listener = HttpListener(self.name, what, address, config, cut_offs, no_tls, observer)
         endpoint = await listener.start()
         self._listener = listener
         return endpoint
@@ -109,8 +130,8 @@ class HealthService:
             await self._listener.stop(grace_ms)
 
 
-def server_config(app: FastAPI, cut_offs: CutOffs, connections_max: int, **tls: Any) -> uvicorn.Config:
-    """How an application is served here, whatever it serves; `tls` are the server's own keywords."""
+def server_config(app: FastAPI, cut_offs: CutOffs, connections_max: int) -> uvicorn.Config:
+    """How an application is served here, whatever it serves; TLS is the listener's."""
     return uvicorn.Config(
         app,
         loop="none",
@@ -124,5 +145,4 @@ def server_config(app: FastAPI, cut_offs: CutOffs, connections_max: int, **tls: 
         limit_concurrency=connections_max,
         timeout_keep_alive=ADMIN_KEEP_ALIVE_SECONDS_MAX,
         backlog=BACKLOG,
-        **tls,
     )

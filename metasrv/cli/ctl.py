@@ -1,7 +1,7 @@
 """`metactl`: look at a cluster, operate it, read and write keys (docs/contract/admin-api.md section 4).
 
-Parsing and dispatch; the commands stand in `ctl_grpc.py`, `ctl_admin.py` and `ctl_backup.py`. Answers go to stdout,
-everything else to stderr. Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+Parsing and dispatch; the commands stand in the modules `ctl_….py`. Answers go to stdout, everything else to stderr.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 
 from metasrv import __version__
-from metasrv.cli import ctl_admin, ctl_grpc, ctl_users
+from metasrv.cli import ctl_admin, ctl_certificates, ctl_grpc, ctl_users
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
 from metasrv.model.users import ROOT
@@ -127,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_key_commands(commands)
     _add_admin_commands(commands)
     _add_backup_commands(commands)
+    _add_certificate_commands(commands)
     _add_help(parser, commands)
     return parser
 
@@ -274,6 +275,20 @@ def _add_help(parser: argparse.ArgumentParser, commands: argparse._SubParsersAct
         topic.print_help()
 
     helping.set_defaults(command=print_help)
+
+
+def _add_certificate_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    group = _add_command(commands, "cert", "make the certificates of a cluster")
+    group.set_defaults(command=lambda _arguments: group.print_help())
+    actions = group.add_subparsers(title="commands", metavar="COMMAND")
+    text = "make an authority, and the certificates of nodes and clients that it signs"
+    parser = _add_command(actions, "generate", text)
+    parser.set_defaults(command=ctl_certificates.generate)
+    ctl_certificates.add_command(parser)
+    days = ctl_certificates.DAYS_DEFAULT
+    parser.add_argument(
+        "--days", type=_positive, default=days, metavar="N", help=f"how long they hold, by default {days}"
+    )
 
 
 def _add_command(

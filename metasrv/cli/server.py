@@ -29,6 +29,7 @@ from metasrv.node.health import check_liveness
 from metasrv.node.joining import leave_cluster
 from metasrv.node.meta_node import MetaNode, ServiceFactory
 from metasrv.node.rebuilding import set_aside
+from metasrv.node.reloads import ConfigSource
 from metasrv.process.build_info import build_commit
 from metasrv.process.clock import SystemClock
 from metasrv.process.logs import RunningLogs, start_logging
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _warn(loaded)
             uvloop.run(_leave(loaded.config))
             return 0
-        return _run(loaded, options.begin_cluster, options.rebuild)
+        return _run(loaded, options)
     except ConfigError as error:
         for problem in error.problems:
             say(f"metasrv: {problem}", STANDARD_ERROR)
@@ -122,32 +123,35 @@ async def _leave(config: Config) -> None:
     say(f"node {raft.leave_id} left the cluster")
 
 
-def _run(loaded: LoadedConfig, begin_cluster: bool, rebuild: bool) -> int:
+def _run(loaded: LoadedConfig, options: Options) -> int:
     """Run the node. Signals that mean nothing to it do nothing, from here to the end of the process."""
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     keep_new_files_private()
-    return uvloop.run(_serve(loaded, begin_cluster, rebuild))
+    return uvloop.run(_serve(loaded, options))
 
 
-async def _serve(loaded: LoadedConfig, begin_cluster: bool, rebuild: bool) -> int:
+async def _serve(loaded: LoadedConfig, options: Options) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     config = loaded.config
     load_profiler()
     logs = start_logging(config.log, config.secret_values(), allowed_group=group_number(config.file_group))
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs)
+    loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs, None)
     manager = ServiceManager.from_environment(os.environ)
     watchdogs: list[asyncio.Task[None]] = []
     try:
         open_files = open_files_warning(raise_open_files())
         for sentence in [*loaded.warnings, *start_warnings(config), *([open_files] if open_files else [])]:
             logger.warning("%s", sentence)
-        if rebuild:
+        if options.rebuild:
             await set_aside(config.raft_config, SystemClock())
         probes: list[ServiceFactory] = [HealthService] if config.health_api_address else []
         factories: list[ServiceFactory] = [*probes, AdminService, GrpcService]
-        node = MetaNode(config, build_commit(os.environ), factories, begin_cluster=begin_cluster)
+        source = ConfigSource(options.config_file, lambda: _read_again(options, logs))
+        commit = build_commit(os.environ)
+        node = MetaNode(config, commit, factories, begin_cluster=options.begin_cluster, source=source)
+        loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs, node)
 
         def on_listening(context: NodeContext) -> None:
             say(banner_text(config, context.listeners))
@@ -181,10 +185,19 @@ async def _keep_watchdog(manager: ServiceManager, context: NodeContext) -> None:
     await manager.keep_watchdog(lambda: all(check.passed for check in check_liveness(context)))
 
 
-def _on_hangup(logs: RunningLogs) -> None:
-    """SIGHUP: what rotates the log files by renaming them, or a terminal that was closed; the node goes on."""
+def _read_again(options: Options, logs: RunningLogs) -> Config:
+    """The configuration as it is now, with the same variables and flags; its secrets stay out of the log."""
+    config = load_config(options.config_file, os.environ, options.flags).config
+    logs.hide(config.secret_values())
+    return config
+
+
+def _on_hangup(logs: RunningLogs, node: MetaNode | None) -> None:
+    """SIGHUP: log files were renamed, certificates or secrets replaced, or a terminal closed; the node goes on."""
     logs.reopen()
-    logger.info("SIGHUP: the log files are opened anew")
+    logger.info("SIGHUP: the log files are opened anew, certificates and secrets are loaded anew")
+    if node is not None:
+        node.reload()
 
 
 def _on_signal(node: MetaNode, manager: ServiceManager, number: signal.Signals) -> None:

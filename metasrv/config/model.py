@@ -152,6 +152,13 @@ class RaftConfig(ConfigModel):
     raft_tls_ca: str = Field(default="", description="PEM file of the authority that signed every peer's certificate.")
     raft_tls_cert: str = Field(default="", description="PEM file of this node's certificate for peers.")
     raft_tls_key: str = Field(default="", description="PEM file of that certificate's key.")
+    raft_tls_allowed_names: tuple[str, ...] = Field(
+        default=(),
+        description="Names of which a peer's certificate must have one, instead of the host that the peer advertises.",
+    )
+    raft_tls_operators: tuple[str, ...] = Field(
+        default=(), description="Common names of certificates that may ask for a leave without `raft_secret`."
+    )
 
     @field_validator("raft_secret")
     @classmethod

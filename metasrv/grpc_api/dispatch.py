@@ -68,7 +68,6 @@ class Dispatcher:
         self._context = context
         self._metrics = context.metrics
         self._authenticator = authenticator
-        self._tokens_for_all = context.config.grpc_tokens_for_all
         self._hint = hint
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
@@ -255,8 +254,8 @@ class Dispatcher:
             raise DamagedCopyError
         if self.calls > GRPC_CALLS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
-        needed = method.token or (method is not HANDSHAKE and (self._tokens_for_all or self._authenticator.has_users))
-        if needed:
+        for_all = self._context.config.grpc_tokens_for_all or self._authenticator.has_users
+        if method.token or (method is not HANDSHAKE and for_all):
             user = await self._authenticator.check(call)
             call.prove()
             return user

@@ -57,6 +57,11 @@ class Authenticator:
         self._passwords = PasswordChecker()
         self._guesses = Guesses(context.clock.monotonic)
 
+    def set_password(self, password: str | None) -> None:
+        """Ask for this one from now on. Another one than before ends all earlier tokens: their key depends on it."""
+        if password != self._password:
+            self._password, self._signer, self._seen_secrets = password, None, None
+
     # ------------------------------------------------------------------------- tokens
 
     @property
@@ -145,8 +150,11 @@ class Authenticator:
         if request is None:
             raise StatusError(StatusCode.INTERNAL, "Error request next is None")
         self._check_version(request.protocol_version)
+        password = self._password
         user = await self._log_in(request.payload, stream.call)
         signer = await self._signer_or_new(stream.call)
+        if user is None and password != self._password:
+            raise _unauthenticated("the password was changed during the handshake; log in again")
         now_seconds = self._context.clock.wall_ms() // 1000
         if user is not None:
             token = signer.sign(user.name, now_seconds, self._lifetime_seconds, user.generation)

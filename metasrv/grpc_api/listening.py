@@ -1,6 +1,7 @@
 """Opens the sockets of the gRPC port and reads its TLS files; says in one sentence what is wrong with them.
 
-gRPC clients require that the TLS handshake agrees on HTTP/2 (ALPN). Runs once, at the start.
+gRPC clients require that the TLS handshake agrees on HTTP/2 (ALPN). Runs at the start; the TLS files are
+read again, in a helper thread, when they change.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ async def open_sockets(endpoint: Endpoint) -> list[socket.socket]:
     return sockets
 
 
+def tls_files(config: Config) -> list[str]:
+    """The files that `server_tls` reads."""
+    return [path for path in (getattr(config, key) for key in TLS_KEYS[:4]) if path]
+
+
 def server_tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext | None:
     """The TLS of the port, None without it; raises ConfigError for unreadable files, BindError for unusable ones."""
     settings = TlsSettings(
@@ -72,7 +78,7 @@ def server_tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext | None:
         return None
     try:
         context = server_context(settings)
-    except ssl.SSLError as error:
+    except (ssl.SSLError, ValueError) as error:
         clients = settings.client_authority or settings.revoked
         more = ", or the authority of clients or its list of revoked certificates" if clients else ""
         raise _bind_error(endpoint, f"the certificate or its key is not usable{more}") from error

@@ -6,8 +6,10 @@ Composes the methods; each of them stands in its own module. Runs on the node's 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
+from metasrv.config.model import Config
 from metasrv.grpc_api.cluster import ClusterMethods
 from metasrv.grpc_api.dispatch import Dispatcher
 from metasrv.grpc_api.export import ExportMethods
@@ -18,7 +20,7 @@ from metasrv.grpc_api.health import HealthService
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.grpc_api.listening import open_sockets, server_tls
+from metasrv.grpc_api.listening import open_sockets, server_tls, tls_files
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.watch import WatchMethod
@@ -26,8 +28,10 @@ from metasrv.model.errors import ConfigError
 from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
+from metasrv.process.certificates import expiry_of
 from metasrv.process.open_files import client_connections_max
 from metasrv.process.operating_system import descriptor_limit, show_thread_name
+from metasrv.process.reloading import Reloadable
 from metasrv.protocol import methods as m
 from metasrv.protocol.versions import ProtocolVersion
 
@@ -48,12 +52,11 @@ class GrpcService:
             raise ConfigError(
                 ["grpc_announced_version: 0.0.0 is not a version; clients end themselves when they are told so"]
             )
-        password = config.grpc_password
         self._context = context
+        self._tls: ssl.SSLContext | None = None
+        """What the next connection is accepted with."""
         self._hint = LeaderHint(context)
-        self._authenticator = Authenticator(
-            context, None if password is None else password.get_secret_value(), min_client_version, server_version
-        )
+        self._authenticator = Authenticator(context, _password_in(config), min_client_version, server_version)
         self._dispatcher = Dispatcher(context, self._authenticator, self._hint)
         self._readers = Readers(context.machine)
         self._server: GrpcServer | None = None
@@ -64,7 +67,7 @@ class GrpcService:
         """Bind and serve; returns the bound address. Raises BindError."""
         config = self._context.config
         endpoint = config.grpc_endpoint
-        tls = server_tls(config, endpoint)
+        front = self._watch_credentials(endpoint)
         # Replies have no limit: a request whose reply is refused as too large was executed all the same.
         self._server = GrpcServer(
             {
@@ -82,7 +85,7 @@ class GrpcService:
             thread_began=show_thread_name,
         )
         sockets = await open_sockets(endpoint)
-        await self._server.start(sockets, tls)
+        await self._server.start(sockets, front)
         self._health_task = asyncio.create_task(self._follow_health(), name="grpc-health")
         return Endpoint(endpoint.addr, sockets[0].getsockname()[1])
 
@@ -98,6 +101,39 @@ class GrpcService:
             self._dispatcher.end_streams()
             await server.stop(grace_ms / 1000)
         await asyncio.to_thread(self._readers.close)
+
+    def _watch_credentials(self, endpoint: Endpoint) -> ssl.SSLContext | None:
+        """Let a changed certificate and password take effect; returns the TLS of the listener, which asks for each."""
+        context = self._context
+        had_tls = bool(context.config.grpc_tls_server_cert and context.config.grpc_tls_server_key)
+
+        def paths() -> list[str]:
+            return [*context.config_paths, *tls_files(context.config)]
+
+        def load() -> tuple[ssl.SSLContext | None, float | None]:
+            config = context.config
+            tls = server_tls(config, endpoint)
+            if (tls is not None) is not had_tls:
+                raise ConfigError(["turning TLS of the gRPC API on or off takes a restart"])
+            return tls, None if tls is None else expiry_of(config.grpc_tls_server_cert)
+
+        def swap(loaded: tuple[ssl.SSLContext | None, float | None]) -> None:
+            self._tls, expires_at = loaded
+            if expires_at is not None:
+                context.metrics.certificate_expires(self.name, expires_at)
+            self._authenticator.set_password(_password_in(context.config))
+
+        context.reloader.add(Reloadable(self.name, paths, load, swap))
+        swap(load())
+        front = self._tls
+        if front is not None:
+            front.sni_callback = self._choose_tls
+        return front
+
+    def _choose_tls(self, connection: ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
+        """The listener keeps the context that it began with; each handshake goes on with the newest."""
+        if self._tls is not None:
+            connection.context = self._tls
 
     def _bodies(self) -> dict[m.Method, Any]:
         kv = KvMethods(self._context, self._hint, self._readers)
@@ -138,6 +174,10 @@ class GrpcService:
         status = self._context.consensus.status()
         takes = self._context.copies.serves and not self._context.draining
         return takes and status.fatal is None and status.leader_id is not None
+
+
+def _password_in(config: Config) -> str | None:
+    return None if config.grpc_password is None else config.grpc_password.get_secret_value()
 
 
 def _version_of(key: str, text: str) -> ProtocolVersion:

@@ -92,3 +92,20 @@ class WorkCounters:
         self.health_checks: BoundedCounter[tuple[str, str, str]] = BoundedCounter((OTHER, OTHER, OTHER))
         self.admin_requests: BoundedCounter[tuple[str, str, str]] = BoundedCounter((OTHER, OTHER, OTHER))
         """By (route, method, status code)."""
+
+
+class SecurityCounters:
+    """Callers that have not said a word, certificates, and what was loaded anew; by the name of the port."""
+
+    def __init__(self) -> None:
+        self.handshakes: dict[str, int] = {}
+        """Unfinished TLS handshakes."""
+        self.handshakes_failed: BoundedCounter[tuple[str, str]] = BoundedCounter((OTHER, OTHER))
+        """By (port, reason)."""
+        self.descriptors_short: BoundedCounter[str] = BoundedCounter(OTHER)
+        self.expires_at: dict[str, float] = {}
+        """When the certificate in use expires, in seconds since the epoch."""
+        self.reloads: BoundedCounter[tuple[str, str]] = BoundedCounter((OTHER, OTHER))
+        """By (what, outcome)."""
+        self.reload_failed: dict[str, bool] = {}
+        """Whether the newest attempt failed, so that something older than the files is in force."""

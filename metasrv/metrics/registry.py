@@ -13,10 +13,18 @@ from itertools import chain
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS, ClientCounters, PeerCounters, StreamKind, WorkCounters
+from metasrv.metrics.counters import (
+    RPC_DELAY_BOUNDS_MS,
+    ClientCounters,
+    PeerCounters,
+    SecurityCounters,
+    StreamKind,
+    WorkCounters,
+)
 from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
 from metasrv.metrics.own_page import own_families
 from metasrv.metrics.page import client_families, legacy_families, network_families, server_families
+from metasrv.metrics.security_page import security_families
 from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
@@ -31,6 +39,7 @@ class MetricsRegistry:
         self.client = ClientCounters()
         self.peers = PeerCounters()
         self.work = WorkCounters()
+        self.security = SecurityCounters()
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
@@ -141,6 +150,26 @@ class MetricsRegistry:
         self.work.slow_steps[work] += 1
         self.work.slow_step_seconds[work] += seconds
 
+    # ------------------------------------------------------------------------- listeners and certificates
+
+    def tls_handshakes(self, port: str, count: int) -> None:
+        self.security.handshakes[port] = count
+
+    def tls_handshake_failed(self, port: str, reason: str) -> None:
+        self.security.handshakes_failed.add((port, reason), 1)
+
+    def descriptors_short(self, port: str) -> None:
+        self.security.descriptors_short.add(port, 1)
+
+    def certificate_expires(self, port: str, at_seconds: float) -> None:
+        """The certificate that the port shows from now on; `at_seconds` since the epoch."""
+        self.security.expires_at[port] = at_seconds
+
+    def reloaded(self, name: str, succeeded: bool) -> None:
+        """Files were loaded anew, or could not be."""
+        self.security.reloads.add((name, "success" if succeeded else "failure"), 1)
+        self.security.reload_failed[name] = not succeeded
+
     # ------------------------------------------------------------------------- admin API and health
 
     def admin_request(self, route: str, method: str, status_code: int) -> None:
@@ -171,6 +200,7 @@ class MetricsRegistry:
             network_families(self.peers, self.work, status),
             client_families(self.client),
             own_families(self.client, self.work, status, self.binary_version, self.commit),
+            security_families(self.security),
             (family_of(metric) for metric in self._process.collect()),
         )
 

@@ -205,7 +205,7 @@ class FrameError(PeerError):
 
 
 class AuthenticationError(PeerError):
-    """A peer did not prove that it holds the shared secret."""
+    """A peer did not prove the shared secret, or its certificate is not that of a node."""
 
 
 class PeerUnreachableError(PeerError, NotDoneError):

@@ -74,7 +74,9 @@ RAFT_SECRETS_MAX = 16
 HANDSHAKE_TIMEOUT_MS = 5_000
 """A connection that has not finished its handshake by then is closed."""
 PEER_CONNECTIONS_MAX = 256
-"""Accepted peer connections; further ones are closed at once."""
+"""Accepted peer connections; a further one takes the place of one whose handshake is not over, or is closed."""
+PEER_CONNECTIONS_RESERVED = 64
+"""The part of them that callers who are no peers do not get: those that ask once, and those that join."""
 PEER_BUFFER_HIGH_BYTES = 8 * MIB
 """Unsent bytes for a peer at which replication to it pauses."""
 PEER_BUFFER_SIZE_BYTES_MAX = 2 * PEER_BUFFER_HIGH_BYTES
@@ -205,6 +207,13 @@ OPEN_FILES_WANTED = 65_536
 """Files and connections that this process asks the system for; it also runs with fewer."""
 OPEN_FILES_RESERVED = 1_024
 """The part of them that gRPC clients do not get: for peers, the admin API, the log, the state and snapshots."""
+
+SPARE_DESCRIPTORS = 16
+"""Kept open by the raft port and by the admin API each, and given up for callers when the process has no others."""
+TLS_HANDSHAKES_MAX = 128
+"""Unfinished TLS handshakes of one port; a further one takes the place of the oldest."""
+TLS_HANDSHAKE_SECONDS_MAX = 5.0
+"""A connection that has not finished its TLS handshake by then is closed."""
 
 # Logging ----------------------------------------------------------------------------------------
 LOG_QUEUE_RECORDS_MAX = 16_384

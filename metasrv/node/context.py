@@ -15,6 +15,7 @@ from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
 from metasrv.node.findings import CopyFindings
 from metasrv.process.clock import Clock
+from metasrv.process.reloading import Reloader
 from metasrv.state.machine import StateMachine
 
 
@@ -27,6 +28,7 @@ class NodeContext:
     """References that live as long as the node."""
 
     config: Config
+    """What is in force: some keys change when the configuration file does (`reloads.py`)."""
     consensus: Consensus
     machine: StateMachine
     metrics: MetricsRegistry
@@ -47,8 +49,15 @@ class NodeContext:
     """What is known about this node's copy of the state and those of the others."""
     damage_found: Callable[[str], None] = _nothing
     """Told when a read finds this node's copy damaged, with one sentence."""
+    reloader: Reloader = field(init=False)
+    """What is loaded anew when its files change; see `reloads.py`."""
+    config_paths: tuple[str, ...] = ()
+    """The configuration file, if there is one, for what is loaded anew when it changes."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `health`, `admin`, `grpc`; a configured port 0 is resolved here."""
+
+    def __post_init__(self) -> None:
+        self.reloader = Reloader(self.metrics)
 
     def set_waiting_for(self, sentence: str) -> None:
         """Say what this node waits for before it serves."""

@@ -28,6 +28,7 @@ from metasrv.node.copy_proof import CopyProof
 from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
+from metasrv.node.reloads import ConfigSource, watch_configuration, watch_raft
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.process.operating_system import show_thread_name
@@ -58,8 +59,14 @@ class MetaNode:
         clock: Clock | None = None,
         *,
         begin_cluster: bool = False,
+        source: ConfigSource | None = None,
     ) -> None:
-        """`begin_cluster`: begin a cluster if no address in `join` knows one, although some do not answer."""
+        """`begin_cluster`: begin a cluster if no address in `join` knows one, although some do not answer.
+
+        `source` reads the configuration again when its file has changed; without it only certificates are reloaded.
+        """
+        self._source = source
+        self._context: NodeContext | None = None
         self._begin_cluster = begin_cluster
         self._config = config
         self._commit = commit
@@ -77,6 +84,11 @@ class MetaNode:
     def request_stop(self) -> None:
         """Begin an orderly stop (SIGTERM, SIGINT)."""
         self._stop.set()
+
+    def reload(self) -> None:
+        """Load certificates, secrets and what else can change anew now (SIGHUP)."""
+        if self._context is not None:
+            self._context.reloader.ask()
 
     def stopping(self) -> bool:
         """Whether a stop was requested."""
@@ -103,6 +115,7 @@ class MetaNode:
             self._files = FilesInPlace(data)
             files = asyncio.create_task(self._files.watch(consensus.fail), name="files-in-place")
             memory = asyncio.create_task(give_back_unused_memory(), name="unused-memory")
+            reloads = asyncio.create_task(context.reloader.run(), name="reloads")
             proof = self._start_proof(consensus, context, data)
             try:
                 await self._serve(consensus, context, data)
@@ -113,6 +126,7 @@ class MetaNode:
                 beat.cancel()
                 files.cancel()
                 memory.cancel()
+                reloads.cancel()
         finally:
             data.close()
         if self._failure is not None:
@@ -160,6 +174,10 @@ class MetaNode:
             started_at_ms=self._clock.wall_ms(),
             binary_version=binary_version(self._commit),
         )
+        if self._source is not None:
+            watch_configuration(context, self._source)
+        watch_raft(context, consensus.secure)
+        self._context = context
         consensus.belonging.addresses = [Endpoint.parse(address) for address in raft.join]
         consensus.belonging.on_removed = lambda reason: self._removed(context, data, reason)
         return consensus, context

@@ -40,10 +40,16 @@ class Redactor:
     """Replaces the configured secrets wherever they occur in a line."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
+        self._texts: set[str] = set()
+        self.hide(secrets)
+
+    def hide(self, secrets: Sequence[str]) -> None:
+        """Replace these too from now on; earlier ones stay secret."""
         texts = {secret for secret in secrets if secret}
         # JSON lines carry the escaped form. Longer secrets go first, because one may contain another.
         texts |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in texts}
-        self._secrets = sorted(texts, key=len, reverse=True)
+        self._texts |= texts
+        self._secrets = sorted(self._texts, key=len, reverse=True)
 
     def __call__(self, line: str) -> str:
         for secret in self._secrets:
@@ -187,9 +193,11 @@ class _Reopening:
 class RunningLogs:
     """The sinks of this process; `stop` writes out what waits and puts the root logger back."""
 
-    def __init__(self, sinks: list[Sink], overrides: dict[str, int]) -> None:
+    def __init__(self, sinks: list[Sink], overrides: dict[str, int], redactor: Redactor) -> None:
         self._sinks = sinks
         self._overrides = overrides
+        self.hide = redactor.hide
+        """Keep further secrets out of the lines; may be called from any thread."""
         self._touched: dict[str, int] = {}
         items: queue.Queue[Any] = queue.Queue(LOG_QUEUE_RECORDS_MAX)
         self._entrance = BoundedQueueHandler(items, sinks)
@@ -295,7 +303,7 @@ def start_logging(
     if config.stderr.on:
         handler = StandardErrorHandler() if stderr is None else logging.StreamHandler(stderr)
         add(handler, config.stderr.level, config.stderr.format)
-    running = RunningLogs(sinks, overrides)
+    running = RunningLogs(sinks, overrides, redact)
     running.start()
     if notice:
         logging.getLogger(__name__).warning("%s", notice)

@@ -11,6 +11,7 @@ import ssl
 from typing import Any, NamedTuple
 
 from metasrv.model.errors import ConfigError
+from metasrv.process.certificates import no_pass_phrase
 
 FORWARD_SECRET_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # noqa: S105 - names of ciphers
 """Ciphers of TLS 1.2, in OpenSSL's form; every cipher of TLS 1.3 has forward secrecy, and none of them can be chosen."""
@@ -33,8 +34,9 @@ class TlsSettings(NamedTuple):
 
 
 def server_context(settings: TlsSettings) -> ssl.SSLContext:
-    """The context of a listener; raises ConfigError for files that cannot be read, and ssl.SSLError for unusable ones.
+    """The context of a listener.
 
+    Raises ConfigError for files that cannot be read, and ssl.SSLError or ValueError for unusable ones.
     With a client authority a client may show a certificate: one that is not good ends its connection, none is fine.
     """
     problems = []
@@ -49,7 +51,7 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
         raise ConfigError(problems)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     restrict(context, settings.ciphers, settings.names[4])
-    context.load_cert_chain(settings.certificate, settings.key)
+    context.load_cert_chain(settings.certificate, settings.key, password=no_pass_phrase)
     if settings.client_authority:
         context.load_verify_locations(cafile=settings.client_authority)
         context.verify_mode = ssl.CERT_OPTIONAL

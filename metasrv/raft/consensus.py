@@ -68,6 +68,8 @@ class RaftConsensus:
             election_timeout_max_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
         replica.peers.refuse_foreign = holders.refuse_foreign
+        self.secure = replica.peers.transport.secure
+        """Prove and demand something else of peers from the next connection on."""
         self._membership = MembershipChanges(
             node_id=self.node_id,
             clock=resources.clock,

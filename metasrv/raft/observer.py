@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Protocol
 
 from metasrv.model.loop_work import LoopWork
+from metasrv.process.accepting import AcceptingObserver
 
 
-class RaftObserver(Protocol):
+class RaftObserver(AcceptingObserver, Protocol):
     """Counts and durations; every method is cheap and never raises."""
 
     def peer_connected(self, node_id: int, address: str, connected: bool) -> None: ...
@@ -118,3 +119,12 @@ class SilentObserver:
 
     def slow_step(self, work: LoopWork, seconds: float) -> None:
         del work, seconds
+
+    def tls_handshakes(self, port: str, count: int) -> None:
+        del port, count
+
+    def tls_handshake_failed(self, port: str, reason: str) -> None:
+        del port, reason
+
+    def descriptors_short(self, port: str) -> None:
+        del port

@@ -308,11 +308,12 @@ async def test_a_cluster_with_tls_removes_a_node_only_for_who_has_a_certificate(
     ours, other = Authority(tmp_path / "ours"), Authority(tmp_path / "other")
     for authority in (ours, other):
         authority.certify("node")
-    cluster: ProcessCluster = start_cluster(3, settings=ours.files("node"))
+        authority.certify("operate", usage="clientAuth")
+    cluster: ProcessCluster = start_cluster(3, settings={**ours.files("node"), "raft_tls_operators": ["operate"]})
     leader = await cluster.boot()
     leaving, staying = (node_id for node_id in cluster.nodes if node_id != leader)
     via = str(cluster.nodes[staying].raft)
-    foreign = {f"METASRV_{key.upper()}": value for key, value in other.files("node", ours).items()}
+    foreign = {f"METASRV_{key.upper()}": value for key, value in other.files("operate", ours).items()}
     for environment in ({}, foreign):
         refused = leave(leaving, via, **environment)
         assert refused.returncode == LeaveError.exit_code
@@ -322,13 +323,17 @@ async def test_a_cluster_with_tls_removes_a_node_only_for_who_has_a_certificate(
     assert status is not None
     assert len(status["voters"]) == 3
 
-    certified = {f"METASRV_{key.upper()}": value for key, value in ours.files("node").items()}
+    # The certificate of a node, as in the configuration file of a member, is good for a node and not for a command.
+    given = ["--config-file", str(cluster.nodes[staying].config_file)]
+    refused = leave(leaving, via, arguments=given)
+    assert refused.returncode == LeaveError.exit_code
+    assert "the common name of its certificate, 'node', is not among raft_tls_operators" in refused.stderr
+
+    certified = {f"METASRV_{key.upper()}": value for key, value in ours.files("operate").items()}
     answer = leave(leaving, via, **certified)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout == f"node {leaving} left the cluster\n"
     status = await cluster.status(leader)
     assert status is not None
     assert str(leaving) not in names(status["voters"])
-    # With the configuration file of a member, as on its machine; a node that is gone may be removed again.
-    given = ["--config-file", str(cluster.nodes[staying].config_file)]
-    assert leave(leaving, via, arguments=given).returncode == 0
+    assert leave(leaving, via, **certified).returncode == 0, "a node that is gone may be removed again"

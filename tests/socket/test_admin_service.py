@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import shutil
 import signal
 import socket
 import ssl
@@ -18,11 +19,13 @@ from pathlib import Path
 import httpx
 import pytest
 import uvloop
+from cryptography import x509
 
 from metasrv.admin import connection, cut_offs
 from metasrv.admin import service as service_module
 from metasrv.admin.actions import ACTION_PATHS
 from metasrv.admin.service import AdminService, HealthService
+from metasrv.cli.certificates import generate
 from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.config.model import Config, RaftConfig, SecretText
 from metasrv.model.errors import BindError, ConfigError
@@ -35,6 +38,7 @@ from metasrv.model.limits import (
 )
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
+from metasrv.process.certificates import expiry_of
 from metasrv.profiling import cpu, memory
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
@@ -264,6 +268,68 @@ async def test_client_certificates_have_the_scope_of_their_common_name(make_cont
     }
 
 
+def serial_of(path: str) -> int:
+    return x509.load_pem_x509_certificate(Path(path).read_bytes()).serial_number
+
+
+async def serial_shown(endpoint: Endpoint) -> int:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection(*endpoint, ssl=context)
+    encoded = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return x509.load_der_x509_certificate(encoded).serial_number
+
+
+async def test_a_new_certificate_and_a_new_token_take_effect_and_open_connections_stay(
+    make_context: MakeContext, certificate_and_key: tuple[str, str], tmp_path: Path
+) -> None:
+    certificate, key = certificate_and_key
+    context = make_context(certificate=certificate, key=key)
+    service = AdminService(context)
+    endpoint = await service.start()
+    before = serial_of(certificate)
+    async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=certificate)) as client:
+        assert (await client.get(f"https://{endpoint}/livez")).status_code == 200
+        made = generate(tmp_path / "new", {"node": ["127.0.0.1"]}, [], 1)
+        shutil.copy(tmp_path / "new/node.pem", certificate)
+        await context.reloader.look(everything=True)
+        assert await serial_shown(endpoint) == before, "the key does not belong to it"
+        assert context.metrics.security.reload_failed == {"admin": True}
+        shutil.copy(tmp_path / "new/node-key.pem", key)
+        await context.reloader.look(everything=True)
+        assert await serial_shown(endpoint) == serial_of(str(made[-1])) != before
+        assert context.metrics.security.reload_failed == {"admin": False}
+        assert context.metrics.security.expires_at["admin"] == expiry_of(str(made[-1]))
+
+        context.config = context.config.model_copy(update={"admin_token": SecretText("new")})
+        mark = {"X-Metasrv-Action": "test"}
+        path = f"https://{endpoint}/v1/ctrl/trigger_snapshot"
+        assert (await client.post(path, headers=mark)).status_code == 401
+        assert (await client.post(path, headers={**mark, "Authorization": "Bearer new"})).status_code == 200
+    await service.stop(200)
+
+
+async def test_silent_callers_of_tls_are_counted_and_time_out(
+    make_context: MakeContext, certificate_and_key: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metasrv.process.accepting.TLS_HANDSHAKE_SECONDS_MAX", 0.5)
+    context = make_context("127.0.0.1:0", *certificate_and_key)
+    service = AdminService(context)
+    endpoint = await service.start()
+    reader, writer = await asyncio.open_connection(*endpoint)
+    security = context.metrics.security
+    async with asyncio.timeout(10):
+        while security.handshakes.get("admin") != 1:  # noqa: ASYNC110 - nothing tells when a caller was accepted
+            await asyncio.sleep(0.01)
+        assert await reader.read() == b""
+        while security.handshakes["admin"]:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+    assert security.handshakes_failed.values == {("admin", "timeout"): 1}
+    writer.close()
+    await service.stop(200)
+
+
 async def test_a_bad_certificate_is_one_clear_sentence(make_context: MakeContext, tmp_path: Path) -> None:
     bad = tmp_path / "bad.pem"
     bad.write_text("nothing")
@@ -385,8 +451,8 @@ async def test_a_client_that_takes_no_answer_is_cut_off(
         deadline = time.monotonic() + 20
         while "nothing of an answer was taken" not in caplog.text and time.monotonic() < deadline:
             with contextlib.suppress(BlockingIOError, ConnectionError):
-                client.send(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n" * 4)
-            await asyncio.sleep(0.01)
+                client.send(b"GET /v1/metrics HTTP/1.1\r\nHost: n\r\n\r\n")
+            await asyncio.sleep(0.02)
     assert "nothing of an answer was taken" in caplog.text
     await service.stop(200)
 
@@ -565,7 +631,7 @@ async def test_an_address_whose_share_is_busy_gets_probes_and_others_get_everyth
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 8 * ADMIN_ADDRESSES_MIN)
-    monkeypatch.setattr(connection.BoundedProtocol, "is_idle", lambda _connection: False)
+    monkeypatch.setattr(connection.BoundedProtocol, "waits_for_client", lambda _connection: None)
     service = AdminService(make_context())
     endpoint = await service.start()
     held = [await connect_from("127.0.0.1", endpoint) for _ in range(10)]

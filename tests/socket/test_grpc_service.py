@@ -17,6 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from metasrv.cli.certificates import generate
 from metasrv.client import AsyncClient, Client, Transaction
 from metasrv.client.connection import Connection, Credentials
 from metasrv.config.model import SecretText
@@ -29,6 +30,7 @@ from metasrv.model.errors import (
     InvalidRequestError,
     NoLeaderError,
     NotDoneError,
+    RequestError,
     TooLargeError,
     UnknownOutcomeError,
 )
@@ -478,6 +480,34 @@ async def test_tls(start_node: StartNode, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="grpc_tls_server_cert: /nowhere cannot be read"):
         await GrpcService(broken.context).start()
     broken.context.machine.close()
+
+
+async def test_a_new_certificate_and_a_new_password_take_effect(start_node: StartNode, tmp_path: Path) -> None:
+    directory = tmp_path / "tls"
+    generate(directory, {"node": ["127.0.0.1"]}, [], 1)
+    certificate, key, authority = (str(directory / name) for name in ("node.pem", "node-key.pem", "ca.pem"))
+    node = await start_node(grpc_tls_server_cert=certificate, grpc_tls_server_key=key)
+    context = node.context
+    async with AsyncClient([node.address], tls_ca_file=authority) as early:
+        assert (await early.upsert("a", b"1")).result
+        await asyncio.to_thread(generate, tmp_path / "other", {"node": ["127.0.0.1"]}, [], 1)
+        for name in ("node.pem", "node-key.pem"):
+            (directory / name).write_bytes((tmp_path / "other" / name).read_bytes())
+        await context.reloader.look(everything=True)
+        assert context.metrics.security.reload_failed == {"grpc": False}
+        assert await early.get("a") is not None, "a connection that is open stays"
+    async with AsyncClient([node.address], tls_ca_file=authority, timeout_ms=500) as late:
+        with pytest.raises(NotDoneError):
+            await late.get("a")
+    trusted = str(tmp_path / "other" / "ca.pem")
+    async with AsyncClient([node.address], tls_ca_file=trusted) as late:
+        assert await late.get("a") is not None
+        context.config = context.config.model_copy(update={"grpc_password": SecretText("new")})
+        await context.reloader.look(everything=True)
+        with pytest.raises(RequestError, match="Wrong password"):
+            await late.get("a")
+    async with AsyncClient([node.address], tls_ca_file=trusted, password="new") as late:
+        assert await late.get("a") is not None
 
 
 async def test_calls_in_flight_finish_within_the_grace(start_node: StartNode) -> None:

@@ -558,7 +558,7 @@ async def test_a_certificate_for_another_host_is_refused(
     a = await cluster.add(1, authority.contexts("node"))
     a.transport.set_peers({2: b.endpoint})
     await until(lambda: a.counts.totals["connect_failed"] >= 1)
-    assert "certificate verify failed" in caplog.text
+    assert f"the certificate is for elsewhere.example, and not for host {HOST}" in caplog.text
     assert b.seen == []
 
 
@@ -600,15 +600,16 @@ async def test_connections_past_the_limit_are_closed_and_the_others_stay(
     cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("metasrv.raft.peers.listener.PEER_CONNECTIONS_MAX", 3)
+    monkeypatch.setattr("metasrv.raft.peers.listener.PEER_CONNECTIONS_RESERVED", 1)
     a, b = await cluster.connected_pair()
     idle = [await asyncio.open_connection(*b.endpoint) for _ in range(2)]
-    reader, writer = await asyncio.open_connection(*b.endpoint)
+    await until(lambda: len(b.transport._listener.connections) == 3)
+    idle.append(await asyncio.open_connection(*b.endpoint))
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
-        await asyncio.wait_for(reader.readexactly(1), 5)
+        await asyncio.wait_for(idle[0][0].readexactly(1), 5)
     assert a.transport.is_connected(2)
     for _, idle_writer in idle:
         idle_writer.close()
-    writer.close()
     await asyncio.sleep(0.02)
     assert await a.transport.request(b.endpoint, "echo", b"room again", 5000) == b"room again"
 

@@ -19,9 +19,10 @@ class Authority:
         directory.mkdir()
         self._run("req", "-x509", *self._new_key("ca"), "-out", "ca.pem", "-days", "2", "-subj", f"/CN={directory.name}")
 
-    def certify(self, name: str, subject_alternative: str = "IP:127.0.0.1") -> None:
-        """Make the key and the certificate of a node."""
-        (self.directory / f"{name}.ext").write_text(f"subjectAltName={subject_alternative}\n")
+    def certify(self, name: str, subject_alternative: str = "IP:127.0.0.1", usage: str = "") -> None:
+        """Make a key and a certificate with that common name; `usage` is the extended key usage, for all if empty."""
+        extensions = f"subjectAltName={subject_alternative}\n" + (f"extendedKeyUsage={usage}\n" if usage else "")
+        (self.directory / f"{name}.ext").write_text(extensions)
         self._run("req", "-new", *self._new_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
         signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
         self._run("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signing)

@@ -230,6 +230,53 @@ async def answers_that_nobody_reads(target: Target) -> None:
             raise ConnectionResetError
 
 
+async def busy_connections(target: Target) -> None:
+    """Many connections whose answers nobody reads."""
+    while target.goes_on():
+        with suppress(OSError):
+            for _ in range(150):
+                _, writer = await target.connect()
+                target.writers.append(writer)
+                writer.transport.pause_reading()  # type: ignore[attr-defined]
+                writer.write(b"GET /v1/metrics HTTP/1.1\r\nhost: a\r\n\r\n" * 16)
+        await asyncio.sleep(1)
+
+
+async def callers_that_leave(target: Target) -> None:
+    """Requests behind a profile, whose caller is gone before the first answer."""
+    _, writer = await target.connect()
+    writer.write(b"GET /debug/pprof/profile?seconds=300 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    writer.write(b"GET /v1/metrics HTTP/1.1\r\nhost: a\r\n\r\n" * 15)
+    await asyncio.sleep(0.02)
+    writer.transport.abort()
+
+
+async def head_behind_an_answer(target: Target) -> None:
+    """A head that never ends, behind a request whose answer takes long."""
+    _, writer = await target.connect()
+    writer.write(b"GET /debug/pprof/profile?seconds=300 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    await asyncio.sleep(0.02)
+    writer.write(b"GET /livez HTTP/1.1\r\nhost: a\r\n")
+    while target.goes_on():
+        await send(writer, b"x: %s\r\n" % (b"v" * 60_000))
+
+
+async def endless_body(target: Target) -> None:
+    """A body without a length that never ends."""
+    _, writer = await target.connect()
+    writer.write(b"POST /v1/metrics HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+    while target.goes_on():
+        await send(writer, b"ea60\r\n" + b"v" * 60_000 + b"\r\n")
+
+
+async def garbage(target: Target) -> None:
+    """What is not HTTP."""
+    reader, writer = await target.connect()
+    writer.write(b"\x16\x03\x01\x00\xff\r\n\r\n")
+    await reader.read()
+    writer.close()
+
+
 GRPC_ATTACKS: dict[str, Attack] = {
     "settings beside calls": settings_beside_calls,
     "windows of waiting answers": windows_of_waiting_answers,
@@ -245,6 +292,11 @@ ADMIN_ATTACKS: dict[str, Attack] = {
     "idle connections": idle_connections,
     "endless head": endless_head,
     "answers that nobody reads": answers_that_nobody_reads,
+    "busy connections": busy_connections,
+    "callers that leave": callers_that_leave,
+    "head behind an answer": head_behind_an_answer,
+    "endless body": endless_body,
+    "garbage": garbage,
 }
 
 

@@ -40,13 +40,19 @@ class NetworkedLoop(SimulatedLoop):
             raise
         return stream, protocol
 
-    async def create_server(  # type: ignore[override]
-        self, protocol_factory: Callable[[], asyncio.Protocol], *, sock: socket.socket, ssl: Any
+    def start_accepting(
+        self,
+        _port: str,
+        listening: socket.socket,
+        make_protocol: Callable[[], asyncio.BaseProtocol],
+        tls: Callable[[], Any],
+        _observer: Any,
     ) -> SimulatedServer:
-        _without_tls(ssl)
-        host, port = sock.getsockname()
-        self.streams.listen(Endpoint(host, port), protocol_factory)
-        return SimulatedServer(self.streams, sock)
+        """Replaces `metasrv.process.accepting.AcceptingSocket`: the network has descriptors for everybody."""
+        _without_tls(tls())
+        host, port = listening.getsockname()
+        self.streams.listen(Endpoint(host, port), make_protocol)
+        return SimulatedServer(self.streams, listening)
 
 
 class ListeningSocket:
@@ -65,15 +71,19 @@ def listening_socket(_family: int, address: tuple[Any, ...], _backlog: int) -> s
 
 
 class SimulatedServer:
-    """The methods of `asyncio.Server` that the product uses."""
+    """Implements `metasrv.process.accepting.Server`."""
 
     def __init__(self, streams: Streams, sock: socket.socket) -> None:
-        self.sockets = (sock,)
+        self._socket = sock
         self._streams = streams
 
     def close(self) -> None:
-        host, port = self.sockets[0].getsockname()
+        host, port = self._socket.getsockname()
         self._streams.unlisten(Endpoint(host, port))
+
+    def give_descriptor(self) -> bool:
+        """There is no shortage."""
+        return False
 
     async def wait_closed(self) -> None:
         """Return at once: asyncio waits for connections, which the product has closed before."""

@@ -36,7 +36,7 @@ class SimulatedTransport(PeerTransport):
         clock: Clock,
     ) -> None:
         watched = WatchedHandler(world, identity, life, loop, handler)
-        super().__init__(identity, security, watched, observer, clock, listening_socket)
+        super().__init__(identity, security, watched, observer, clock, listening_socket, loop.start_accepting)
         self._world = world
         self._own_id = identity.node_id or 0
 

@@ -75,6 +75,7 @@ class AcceptedConnection(Connection):
         self.unproven = False
         """Let in without a proof although this node holds a secret."""
         self._acceptor_events = events
+        self._security = security
         self._handshake = AcceptorHandshake(identity, security, secrets.token_bytes(NONCE_SIZE_BYTES))
         self._expected_kind = FrameKind.HELLO
         self._serving = 0
@@ -135,6 +136,8 @@ class AcceptedConnection(Connection):
             return
         remote, self.role = self._handshake.proved(frame.payload)
         self.unproven = self._handshake.unproven
+        host = None if remote.node_id is None else remote.endpoint.addr
+        self._security.check_caller(self.certificate, host, self._handshake.secret_proved)
         refusal = self._acceptor_events.admit(self, remote)
         if refusal is not None:
             raise PeerUnreachableError(refusal)

@@ -21,6 +21,7 @@ from metasrv.model.limits import (
     PEER_FRAME_SIZE_BYTES_MAX,
 )
 from metasrv.model.wire import unpack
+from metasrv.process.certificates import Certificate, certificate_in
 from metasrv.raft.peers.frames import (
     ChecksumIntegrity,
     DamagedHeadError,
@@ -70,6 +71,8 @@ class Connection(asyncio.Protocol, ABC):
         """Nothing is delivered or sent any more."""
         self.failure: str | None = None
         """Why it was closed, as the end of a sentence."""
+        self.certificate: Certificate | None = None
+        """The other side's certificate, which TLS has verified; None without TLS."""
         self._events = events
         self._loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = self._loop.create_future()
@@ -118,6 +121,7 @@ class Connection(asyncio.Protocol, ABC):
         self._transport = stream
         stream.set_write_buffer_limits(high=PEER_BUFFER_HIGH_BYTES, low=PEER_BUFFER_LOW_BYTES)
         _tune(transport.get_extra_info("socket"))
+        self.certificate = _certificate_behind(transport)
         self._handshake_timer = self._loop.call_later(HANDSHAKE_TIMEOUT_MS / 1000, self.handshake_expired)
         if self.closed:
             stream.abort()
@@ -221,6 +225,16 @@ def triple(payload: bytes) -> tuple[Any, Any, Any]:
     if type(tree) is not tuple or len(tree) != 3:
         raise FrameError("a request or an answer does not have its three parts")
     return tree
+
+
+def _certificate_behind(transport: asyncio.BaseTransport) -> Certificate | None:
+    """What the other side showed; None without TLS, or when it is not understood, which counts as none."""
+    secured = transport.get_extra_info("ssl_object")
+    encoded = None if secured is None else secured.getpeercert(binary_form=True)
+    try:
+        return None if encoded is None else certificate_in(encoded)
+    except ValueError:
+        return None
 
 
 def _tune(peer_socket: socket.socket | None) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 
 from metasrv.model.errors import (
+    AuthenticationError,
     FrameError,
     NotDoneError,
     OverloadedError,
@@ -36,11 +37,15 @@ class DialledConnection(Connection):
         role: Role,
         expected_node_id: int | None,
         events: ConnectionEvents,
+        host: str = "",
     ) -> None:
+        """`host` is what was dialled, for which the other side needs a certificate if there is TLS."""
         super().__init__(events)
         self.ready: asyncio.Future[str | None] = self._loop.create_future()
         """None once the connection is established, or why it will never be."""
         self._expected_node_id = expected_node_id
+        self._security = security
+        self._host = host
         self._handshake = DiallerHandshake(identity, security, role, secrets.token_bytes(NONCE_SIZE_BYTES))
         self._expected_kind = FrameKind.CHALLENGE
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -48,7 +53,13 @@ class DialledConnection(Connection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if not self.closed:
+        if self.closed:
+            return
+        try:
+            self._security.check_answerer(self.certificate, self._host)
+        except AuthenticationError as error:
+            self.abort(str(error))
+        else:
             self._send(FrameKind.HELLO, self._handshake.hello())
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Callable
 from typing import Protocol
 
 from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.limits import HANDSHAKE_TIMEOUT_MS
 from metasrv.model.types import Endpoint
+from metasrv.process.accepting import SHORTAGES
 from metasrv.process.clock import Clock
 from metasrv.raft.peers.connection import Connection, ConnectionEvents
 from metasrv.raft.peers.dialled_connection import DialledConnection
@@ -37,9 +39,14 @@ HURRIED_DELAY_MS = REDIAL_DELAY_MS_MIN
 class Dialler:
     """Opens connections as one node, with its identity and what it can prove."""
 
-    def __init__(self, identity: LocalIdentity, security: PeerSecurity) -> None:
+    def __init__(
+        self, identity: LocalIdentity, security: PeerSecurity, give_descriptor: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`give_descriptor` frees a spare one when this process has no other, and says whether it did."""
         self._identity = identity
-        self._security = security
+        self._give_descriptor = give_descriptor
+        self.security = security
+        """What is proved and demanded from the next attempt on."""
 
     async def dial(
         self, endpoint: Endpoint, role: Role, expected_node_id: int | None, events: ConnectionEvents
@@ -47,9 +54,14 @@ class Dialler:
         """An established connection; raises PeerUnreachableError with the last reason once all addresses were tried."""
         reason = "the name has no address"
         for family, address in await self._addresses(endpoint):
-            connection = DialledConnection(self._identity, self._security, role, expected_node_id, events)
+            connection = DialledConnection(self._identity, self.security, role, expected_node_id, events, endpoint.addr)
             try:
-                await self._connect(connection, endpoint, family, address)
+                try:
+                    await self._connect(connection, endpoint, family, address)
+                except OSError as error:
+                    if error.errno not in SHORTAGES or not self._give_descriptor():
+                        raise
+                    await self._connect(connection, endpoint, family, address)
                 failure = await connection.ready
             except (OSError, UnicodeError) as error:
                 connection.abort("the attempt failed")
@@ -75,7 +87,7 @@ class Dialler:
     async def _connect(
         self, connection: DialledConnection, endpoint: Endpoint, family: int, address: tuple[str, int]
     ) -> None:
-        context = self._security.client_context
+        context = self.security.client_context
         loop = asyncio.get_running_loop()
         timeout_ms = CONNECT_TIMEOUT_MS if context is None else HANDSHAKE_TIMEOUT_MS
         async with asyncio.timeout(timeout_ms / 1000):

@@ -144,6 +144,11 @@ class AcceptorHandshake:
         """Whether the dialler was let in without a proof although this node has a secret, which is not only accepted."""
         return self._security.secret is not None and self._secret is None
 
+    @property
+    def secret_proved(self) -> bool:
+        """Whether the dialler proved a secret of this node."""
+        return self._secret is not None
+
     def greeted(self, payload: bytes) -> bytes:
         """Payload of the CHALLENGE that answers a HELLO."""
         tree = _tree(payload)

@@ -13,9 +13,10 @@ from collections.abc import Coroutine
 from typing import Any
 
 from metasrv.model.errors import BindError
-from metasrv.model.limits import PEER_CONNECTIONS_MAX
+from metasrv.model.limits import PEER_CONNECTIONS_MAX, PEER_CONNECTIONS_RESERVED
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import Endpoint
+from metasrv.process.accepting import AcceptingSocket, Server, StartAccepting
 from metasrv.process.clock import Clock
 from metasrv.process.listening_socket import OpenSocket, listening_socket
 from metasrv.process.loop_steps import timed
@@ -30,6 +31,8 @@ from metasrv.raft.peers.security import PeerSecurity
 
 _LOGGER = logging.getLogger(__name__)
 
+PORT_NAME = "raft"
+"""In logs and metrics."""
 _BACKLOG = 128
 """Connections that the system holds until this process accepts them."""
 
@@ -46,15 +49,18 @@ class PeerListener:
         clock: Clock,
         contacts: PeerContacts,
         open_socket: OpenSocket = listening_socket,
+        start_accepting: StartAccepting = AcceptingSocket,
     ) -> None:
         self._identity = identity
-        self._security = security
+        self.security = security
+        """What is proved and demanded from the next connection on."""
         self._handler = handler
         self._observer = observer
         self._contacts = contacts
         self._open_socket = open_socket
+        self._start_accepting = start_accepting
         self._log = QuietLog(_LOGGER, clock)
-        self._server: asyncio.Server | None = None
+        self._server: Server | None = None
         self._accepted: dict[AcceptedConnection, None] = {}
         """In the order in which they came, which is the order in which they are closed; so with `_serving`."""
         self._current: dict[int, AcceptedConnection] = {}
@@ -68,19 +74,23 @@ class PeerListener:
             found = await loop.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, _, _, _, (address, _, *scope) = found[0]
             listening = self._open_socket(family, (address, port, *scope), _BACKLOG)
-            self._server = await loop.create_server(
-                self.new_connection, sock=listening, ssl=self._security.server_context
+            bound = listening.getsockname()
+            self._server = self._start_accepting(
+                PORT_NAME, listening, self.new_connection, lambda: self.security.server_context, self._observer
             )
         except (OSError, UnicodeError, OverflowError) as error:
             reason = (isinstance(error, OSError) and error.strerror) or error
             raise BindError(f"cannot listen for peers on {Endpoint(host, port)}: {reason}") from error
-        bound = self._server.sockets[0].getsockname()
         return Endpoint(str(bound[0]), int(bound[1]))
+
+    def give_descriptor(self) -> bool:
+        """Free a spare descriptor, so that this node can dial a peer; False when there is none."""
+        return self._server is not None and self._server.give_descriptor()
 
     def new_connection(self) -> AcceptedConnection:
         """The protocol of a connection that is being accepted."""
         self._generation += 1
-        return AcceptedConnection(self._identity, self._security, self._generation, self)
+        return AcceptedConnection(self._identity, self.security, self._generation, self)
 
     @property
     def connections(self) -> tuple[AcceptedConnection, ...]:
@@ -106,14 +116,22 @@ class PeerListener:
     # ------------------------------------------------------------------------- events of the connections
 
     def begun(self, connection: AcceptedConnection) -> str | None:
+        """Strangers who say nothing must not keep members out: the oldest of them makes room."""
         self._accepted[connection] = None
-        if len(self._accepted) > PEER_CONNECTIONS_MAX:
+        if len(self._accepted) <= PEER_CONNECTIONS_MAX:
+            return None
+        oldest = next((one for one in self._accepted if one.remote is None and not one.closed), connection)
+        if oldest is connection:
             return f"there are {PEER_CONNECTIONS_MAX} peer connections already"
+        oldest.abort("it had not finished its handshake, and made room for a newer connection")
+        self._accepted.pop(oldest, None)
         return None
 
     def admit(self, connection: AcceptedConnection, remote: RemoteIdentity) -> str | None:
         if connection.role is Role.CLIENT or remote.node_id is None:
-            return None
+            others = sum(one.remote is not None and one.role is Role.CLIENT for one in self._accepted)
+            limit = PEER_CONNECTIONS_MAX - PEER_CONNECTIONS_RESERVED
+            return f"there are {limit} connections of callers that are no peers already" if others >= limit else None
         current = self._current.get(remote.node_id)
         if current is not None and current.generation > connection.generation:
             return f"a newer connection of node {remote.node_id} is open"

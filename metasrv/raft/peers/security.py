@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from metasrv.model.errors import ConfigError
+from metasrv.model.errors import AuthenticationError, ConfigError
+from metasrv.process.certificates import Certificate, no_pass_phrase
 from metasrv.process.tls import restrict
+from metasrv.raft.peers.peer_certificates import check_node, check_operator
 
 NONCE_SIZE_BYTES = 32
 PROOF_SIZE_BYTES = 32
@@ -47,6 +49,12 @@ class RaftSecurityConfig(Protocol):
     @property
     def raft_tls_key(self) -> Any: ...
 
+    @property
+    def raft_tls_allowed_names(self) -> Sequence[str]: ...
+
+    @property
+    def raft_tls_operators(self) -> Sequence[str]: ...
+
 
 @dataclass(frozen=True)
 class PeerSecurity:
@@ -56,7 +64,7 @@ class PeerSecurity:
     `accepted`; so a change of secrets has no order in which a node could be locked out. `secret` decides what a node
     demands: with `strict` (which has no effect without one) every peer has to prove a secret. With `strict` off, a peer
     that proves nothing is let in and logged; a wrong proof is always refused. With TLS contexts every connection is
-    mutually authenticated by certificate as well.
+    mutually authenticated by certificate as well, and `allowed_names` and `operators` say whose certificates count.
     """
 
     secret: bytes | None = field(default=None, repr=False)
@@ -64,6 +72,10 @@ class PeerSecurity:
     strict: bool = True
     server_context: ssl.SSLContext | None = None
     client_context: ssl.SSLContext | None = None
+    allowed_names: tuple[str, ...] = ()
+    """Names of which a node's certificate must have one; without them it must have the host that the node advertises."""
+    operators: tuple[str, ...] = ()
+    """Common names of the certificates whose holders may ask for a leave."""
 
     @classmethod
     def from_config(cls, raft_config: RaftSecurityConfig) -> PeerSecurity:
@@ -84,7 +96,8 @@ class PeerSecurity:
             problems.append(f"TLS between peers needs all of {', '.join(files)}; missing: {', '.join(missing)}")
         if problems:
             raise ConfigError(problems)
-        return cls(secret, accepted, strict, server_context, client_context)
+        names, operators = tuple(raft_config.raft_tls_allowed_names), tuple(raft_config.raft_tls_operators)
+        return cls(secret, accepted, strict, server_context, client_context, names, operators)
 
     @property
     def verifies_proof(self) -> bool:
@@ -100,6 +113,28 @@ class PeerSecurity:
     @property
     def demands_proof(self) -> bool:
         return self.strict and self.secret is not None
+
+    def check_caller(self, certificate: Certificate | None, host: str | None, proved: bool) -> None:
+        """Raise AuthenticationError unless a caller's certificate lets it in.
+
+        `host` is what a node advertises, None for a caller that is no node; `proved` whether it proved a secret.
+        """
+        if self.server_context is None:
+            return
+        if certificate is None:
+            raise AuthenticationError("the caller has no certificate")
+        if host is not None:
+            check_node(certificate, host, self.allowed_names)
+        elif not proved:
+            check_operator(certificate, self.operators)
+
+    def check_answerer(self, certificate: Certificate | None, host: str) -> None:
+        """Raise AuthenticationError unless whoever answers at `host`, the host that was dialled, has its certificate."""
+        if self.client_context is None:
+            return
+        if certificate is None:
+            raise AuthenticationError("it has no certificate")
+        check_node(certificate, host, self.allowed_names)
 
     def prove(self, transcript: bytes) -> bytes:
         """A dialler's proofs of all the secrets that it holds, one after the other."""
@@ -151,11 +186,15 @@ def session_keys(secret: bytes, transcript: bytes) -> SessionKeys:
 def tls_contexts(ca_path: str, cert_path: str, key_path: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Contexts for accepting and for dialling; both demand a certificate signed by the authority in `ca_path`.
 
-    The dialler also checks that the certificate names the host it dialled. Raises ConfigError.
+    Whose certificate it is they leave to `PeerSecurity`, which knows the names that count. Raises ConfigError.
     """
     server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     server_context.verify_mode = ssl.CERT_REQUIRED
+    client_context.check_hostname = False
+    # A session that is taken up again would be let in by what its certificate was when it began.
+    server_context.num_tickets = 0
+    server_context.options |= ssl.OP_NO_TICKET
     problems: list[str] = []
     for context in (server_context, client_context):
         restrict(context)
@@ -164,17 +203,12 @@ def tls_contexts(ca_path: str, cert_path: str, key_path: str) -> tuple[ssl.SSLCo
         except (OSError, ValueError) as error:
             problems.append(f"raft_tls_ca: {ca_path}: {error}")
         try:
-            context.load_cert_chain(cert_path, key_path, password=_no_password)
+            context.load_cert_chain(cert_path, key_path, password=no_pass_phrase)
         except (OSError, ValueError) as error:
             problems.append(f"raft_tls_cert, raft_tls_key: {cert_path}, {key_path}: {error}")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
     return server_context, client_context
-
-
-def _no_password() -> str:
-    """Refuse encrypted keys: OpenSSL would ask for the pass phrase on the terminal and wait for ever."""
-    raise ValueError("the key is encrypted with a pass phrase, which is not supported")
 
 
 def _secret_bytes(value: Any) -> bytes | None:

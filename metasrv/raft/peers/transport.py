@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from metasrv.model.errors import NotDoneError, PeerUnreachableError, StoppingError
 from metasrv.model.limits import PEER_BUFFER_SIZE_BYTES_MAX, PEER_REQUESTS_ASIDE_MAX
 from metasrv.model.types import Endpoint
+from metasrv.process.accepting import AcceptingSocket, StartAccepting
 from metasrv.process.clock import Clock
 from metasrv.process.listening_socket import OpenSocket, listening_socket
 from metasrv.raft.observer import RaftObserver
@@ -49,15 +50,18 @@ class PeerTransport:
         observer: RaftObserver,
         clock: Clock,
         open_socket: OpenSocket = listening_socket,
+        start_accepting: StartAccepting = AcceptingSocket,
     ) -> None:
         self._identity = identity
         self._handler = handler
         self._observer = observer
         self._clock = clock
         self._log = QuietLog(_LOGGER, clock)
-        self._dialler = Dialler(identity, security)
         self._contacts = PeerContacts(clock)
-        self._listener = PeerListener(identity, security, handler, observer, clock, self._contacts, open_socket)
+        self._listener = PeerListener(
+            identity, security, handler, observer, clock, self._contacts, open_socket, start_accepting
+        )
+        self._dialler = Dialler(identity, security, self._listener.give_descriptor)
         self._links: dict[int, PeerLink] = {}
         self._told_up: set[int] = set()
         self._dialled: dict[Connection, None] = {}
@@ -70,6 +74,10 @@ class PeerTransport:
     async def listen(self, host: str, port: int) -> Endpoint:
         """Accept peers on the first address of `host`; returns the bound address. Raises BindError."""
         return await self._listener.listen(host, port)
+
+    def secure(self, security: PeerSecurity) -> None:
+        """Prove and demand this from the next connection on; those that are open have shown enough, and stay."""
+        self._dialler.security = self._listener.security = security
 
     def set_peers(self, endpoints: Mapping[int, Endpoint]) -> None:
         """Keep a connection to each of these; dial those anew whose endpoint changed, drop those that are not named.

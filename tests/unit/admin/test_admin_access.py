@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
-from metasrv.admin.access import CERTIFICATE_NAME, Access
+from metasrv.admin.access import CERTIFICATE_NAME, Access, tokens_of
 from metasrv.admin.app import create_app
-from metasrv.config.model import Config, RaftConfig
+from metasrv.config.model import Config, RaftConfig, SecretText
 from metasrv.model.errors import ConfigError
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
@@ -47,7 +47,7 @@ class Caller:
 
     def __init__(self, machine: StateMachine, tmp_path: Path, certificate: str | None = None, **keys: Any) -> None:
         values = {"raft_config": RaftConfig(raft_dir=str(tmp_path)), "admin_tokens_file": str(tokens_file(tmp_path))}
-        config = Config.model_validate({**values, **keys}, strict=False)
+        config = self.config = Config.model_validate({**values, **keys}, strict=False)
         self.access = Access(config)
         self._app = create_app(fake_context(machine, config, leader_status())[0], self.access)
         self._certificate = certificate
@@ -145,14 +145,18 @@ async def test_the_audit_line_says_who_did_what_and_how_it_ended(
     assert all(text not in caplog.text for text in (OPERATE, "Bearer"))
 
 
-async def test_tokens_can_be_read_again(machine: StateMachine, tmp_path: Path) -> None:
+async def test_tokens_and_names_can_be_loaded_again(machine: StateMachine, tmp_path: Path) -> None:
     caller = Caller(machine, tmp_path)
     new = "new-0123456789abcdef"
     (tmp_path / "tokens").write_text(f"ops:operate:{new}\n")
-    caller.access.load_tokens()
+    caller.access.use(caller.config, tokens_of(caller.config))
     assert (await caller.get("/debug/home", OPERATE)).status_code == 401
     assert (await caller.get("/debug/home", new)).status_code == 200
+    assert (await caller.get("/v1/config")).status_code == 200
+    closed = caller.config.model_copy(update={"admin_open_routes": (), "admin_token": SecretText(SINGLE)})
+    caller.access.use(closed, tokens_of(closed))
+    assert (await caller.get("/v1/config")).status_code == 401
+    assert (await caller.get("/debug/home", SINGLE)).status_code == 200
     (tmp_path / "tokens").write_text("nothing")
     with pytest.raises(ConfigError):
-        caller.access.load_tokens()
-    assert (await caller.get("/debug/home", new)).status_code == 200
+        tokens_of(closed)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from metasrv.cli import ctl, ctl_admin, ctl_backup, ctl_grpc, ctl_users
+from metasrv.cli import ctl, ctl_admin, ctl_backup, ctl_certificates, ctl_grpc, ctl_users
 from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
 from metasrv.testing.hand_clock import HandClock
@@ -45,6 +45,7 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
         ctl.backup_command("restore_backup"),
         {"cluster_token": "", "id": None},
     ),
+    (["cert", "generate", "d", "--node", "n"], ctl_certificates.generate, {"days": 365, "node": ["n"], "client": []}),
     (["metrics"], ctl_admin.metrics, {"admin_api_address": ADMIN}),
     (["hash-password"], ctl_users.hash_a_password, {}),
     (["user", "add", "--name", "n"], ctl_users.add, {"admin_api_address": ADMIN, "name": "n", "no_password": False}),
@@ -305,7 +306,7 @@ class Answering:
     body = b""
     asked: ClassVar[list[dict[str, str]]] = []
 
-    def request(self, _method: str, _target: str, headers: dict[str, str]) -> None:
+    def request(self, _method: str, _target: str, _body: bytes | None, headers: dict[str, str]) -> None:
         self.asked.append(headers)
 
     def getresponse(self) -> Answering:

@@ -55,7 +55,7 @@ def test_tls_loads_once_its_files_exist(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(check_config_file(file)) == 7
     directory = tmp_path / ".metasrv" / "tls"
     directory.mkdir(parents=True)
-    for name in ("admin", "admin-key", "grpc", "grpc-key", "raft-ca", "raft", "raft-key"):
+    for name in ("ca", "node", "node-key"):
         (directory / f"{name}.pem").touch()
     assert check_config_file(file) == []
 
@@ -64,7 +64,7 @@ def test_tls_shows_every_security_key() -> None:
     text = (CONF / "tls.toml").read_text(encoding="utf-8")
     words = ("tls", "secret", "insecure", "token", "password")
     keys = [path.rpartition(".")[2] for path, key in KEYS.items() if not key.ignored and any(w in path for w in words)]
-    assert len(keys) == 21
+    assert len(keys) == 23
     assert [key for key in keys if f"{key} = " not in text] == []
 
 
@@ -72,18 +72,7 @@ def test_tls_is_good_with_every_shown_key_in_use(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     directory = tmp_path / ".metasrv" / "tls"
     directory.mkdir(parents=True)
-    for name in (
-        "admin",
-        "admin-key",
-        "admin-clients",
-        "grpc",
-        "grpc-key",
-        "raft-ca",
-        "raft",
-        "raft-key",
-        "clients-ca",
-        "clients-crl",
-    ):
+    for name in ("admin-clients", "clients-ca", "clients-crl", "ca", "node", "node-key"):
         (directory / f"{name}.pem").touch()
     (directory / "admin-tokens").write_text("prometheus:read:0123456789abcdef\n")
     lines = (CONF / "tls.toml").read_text(encoding="utf-8").splitlines()

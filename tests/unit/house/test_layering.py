@@ -57,6 +57,7 @@ CONFINED = {
     "google": {"metasrv.protocol", "metasrv.grpc_api", "metasrv.client", "verification.fuzz"},
     "hpack": {"metasrv.grpc_api.http2", "verification.fuzz"},
     "prometheus_client": {"metasrv.metrics"},
+    "cryptography": {"metasrv.process.certificates", "metasrv.cli.certificates"},
     "memray": {"metasrv.profiling"},
     "pickle": set(),
     "marshal": set(),

@@ -106,6 +106,15 @@ def test_secrets_never_reach_a_sink(line_format: str) -> None:
     assert text.count("***") >= 6
 
 
+def test_secrets_that_are_loaded_later_never_reach_a_sink_and_earlier_ones_stay_hidden() -> None:
+    stream = io.StringIO()
+    logs = start_logging(stderr_only(), ["first"], stream)
+    logs.hide(["second"])
+    logging.getLogger("x").info("first, then second")
+    logs.stop()
+    assert stream.getvalue().endswith("x: ***, then ***\n")
+
+
 @pytest.mark.parametrize("line_format", ["text", "json"])
 def test_traces_are_kept(line_format: str) -> None:
     stream = io.StringIO()

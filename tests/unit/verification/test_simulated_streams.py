@@ -85,10 +85,8 @@ class World:
         self.scheduler.run(self.scheduler.now + seconds, lambda: False)
 
     def listen(self) -> None:
-        task = self.far.create_task(
-            self.far.create_server(self._accept, sock=listening_socket(2, (HOME.addr, HOME.port), 1), ssl=None)
-        )
-        assert self.scheduler.run(self.scheduler.now + 1.0, task.done)
+        listening = listening_socket(2, (HOME.addr, HOME.port), 1)
+        self.far.start_accepting("raft", listening, self._accept, lambda: None, None)
 
     def connect(self) -> Recorder:
         """Dial; returns the protocol that accepted."""

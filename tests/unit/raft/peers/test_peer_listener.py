@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from metasrv.model.limits import LOGGED_SUBJECTS_MAX, PEER_CONNECTIONS_MAX
+from metasrv.model.limits import LOGGED_SUBJECTS_MAX, PEER_CONNECTIONS_MAX, PEER_CONNECTIONS_RESERVED
 from metasrv.model.types import Endpoint
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.peers.accepted_connection import AcceptedConnection
@@ -174,14 +174,38 @@ async def test_connections_at_their_limit_and_one_past_it() -> None:
         transport = MemoryTransport(acceptor, "stranger")
         acceptor.connection_made(transport)
         ends.append((acceptor, transport))
-    assert [transport.aborted for _, transport in ends] == [False] * PEER_CONNECTIONS_MAX + [True]
-    assert ends[-1][0].failure == f"there are {PEER_CONNECTIONS_MAX} peer connections already"
-    ends[-1][1].lose()
+    assert [transport.aborted for _, transport in ends] == [True] + [False] * PEER_CONNECTIONS_MAX
+    assert ends[0][0].failure == "it had not finished its handshake, and made room for a newer connection"
     ends[0][1].lose()
-    _, again, _ = world.call(1)
-    assert not again.closed
+    dialler, member, stream = world.call(1)
+    await stream.pump()
+    assert dialler.is_open, "a member finds room among strangers who say nothing"
+    assert ends[1][1].aborted
+    for _ in range(PEER_CONNECTIONS_MAX):
+        acceptor = world.listener.new_connection()
+        acceptor.connection_made(MemoryTransport(acceptor, "stranger"))
+        ends.append((acceptor, MemoryTransport(acceptor, "stranger")))
+    assert not member.closed, "it keeps its place"
+    dialler.abort("the test is over")
     for acceptor, _ in ends:
         acceptor.abort("the test is over")
+
+
+async def test_callers_that_are_no_peers_leave_room_for_the_peers() -> None:
+    world = World()
+    limit = PEER_CONNECTIONS_MAX - PEER_CONNECTIONS_RESERVED
+    diallers = []
+    for number in range(limit + 1):
+        dialler, _, stream = world.call(100 + number, role=Role.CLIENT)
+        await stream.pump()
+        diallers.append(dialler)
+    assert [dialler.is_open for dialler in diallers] == [True] * limit + [False]
+    assert "callers that are no peers already" in str(diallers[-1].failure)
+    member, _, stream = world.call(1)
+    await stream.pump()
+    assert member.is_open
+    for dialler in (*diallers, member):
+        dialler.abort("the test is over")
 
 
 async def test_a_wrong_secret_is_logged_once_not_at_every_attempt(caplog: pytest.LogCaptureFixture) -> None:

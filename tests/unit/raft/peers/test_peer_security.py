@@ -330,6 +330,8 @@ def raft_config(**changes: object) -> SimpleNamespace:
         "raft_tls_ca": "",
         "raft_tls_cert": "",
         "raft_tls_key": "",
+        "raft_tls_allowed_names": (),
+        "raft_tls_operators": (),
     }
     return SimpleNamespace(**(options | changes))
 

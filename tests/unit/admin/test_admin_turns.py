@@ -1,0 +1,46 @@
+"""One request for each turn of the loop, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from metasrv.admin.turns import Turns
+
+
+async def test_a_lone_caller_does_not_wait() -> None:
+    with pytest.raises(StopIteration):
+        Turns().take().send(None)
+
+
+async def test_many_callers_go_on_one_a_turn_and_in_order() -> None:
+    turns, loop = Turns(), asyncio.get_running_loop()
+    turn = 0
+    found: list[tuple[int, int]] = []
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        if len(found) < 20:
+            loop.call_soon(count)
+
+    async def ask(number: int) -> None:
+        await turns.take()
+        found.append((number, turn))
+
+    loop.call_soon(count)
+    await asyncio.gather(*(ask(number) for number in range(20)))
+    assert [number for number, _ in found] == list(range(20))
+    assert len({at for _, at in found}) == 20
+
+
+async def test_a_caller_that_is_cancelled_gives_its_turn_away() -> None:
+    turns = Turns()
+    callers = [asyncio.create_task(turns.take()) for _ in range(5)]
+    await asyncio.sleep(0)
+    for caller in callers[1:4]:
+        caller.cancel()
+    await asyncio.wait_for(callers[4], 10)
+    assert [caller.cancelled() for caller in callers] == [False, True, True, True, False]
+    await asyncio.wait_for(turns.take(), 10)
