@@ -295,18 +295,68 @@ async def test_a_new_certificate_and_a_new_token_take_effect_and_open_connection
         shutil.copy(tmp_path / "new/node.pem", certificate)
         await context.reloader.look(everything=True)
         assert await serial_shown(endpoint) == before, "the key does not belong to it"
-        assert context.metrics.security.reload_failed == {"admin": True}
+        assert context.metrics.security.reload_failed == {"admin": True, "admin tokens": False}
         shutil.copy(tmp_path / "new/node-key.pem", key)
         await context.reloader.look(everything=True)
         assert await serial_shown(endpoint) == serial_of(str(made[-1])) != before
-        assert context.metrics.security.reload_failed == {"admin": False}
+        assert context.metrics.security.reload_failed == {"admin": False, "admin tokens": False}
         assert context.metrics.security.expires_at["admin"] == expiry_of(str(made[-1]))
 
         context.config = context.config.model_copy(update={"admin_token": SecretText("new")})
+        await context.reloader.look(everything=True)
         mark = {"X-Metasrv-Action": "test"}
         path = f"https://{endpoint}/v1/ctrl/trigger_snapshot"
         assert (await client.post(path, headers=mark)).status_code == 401
         assert (await client.post(path, headers={**mark, "Authorization": "Bearer new"})).status_code == 200
+    await service.stop(200)
+
+
+async def test_another_authority_of_clients_and_other_tokens_take_effect(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    authority, other = Authority(tmp_path / "authority"), Authority(tmp_path / "other")
+    for one, name in ((authority, "node"), (authority, "reader"), (other, "reader")):
+        one.certify(name)
+    files, clients, tokens = authority.files("node"), tmp_path / "clients.pem", tmp_path / "tokens"
+    shutil.copy(authority.directory / "ca.pem", clients)
+    tokens.write_text("ops:operate:old-0123456789abcdef\n")
+    keys = {
+        "admin_tls_client_ca_file": str(clients),
+        "admin_tls_client_names": ("reader:read",),
+        "admin_tokens_file": str(tokens),
+        "admin_open_routes": ("probes",),
+    }
+    context = make_context(certificate=files["raft_tls_cert"], key=files["raft_tls_key"])
+    context.config = context.config.model_copy(update=keys)
+    service = AdminService(context)
+    endpoint = await service.start()
+
+    async def status(issuer: Authority | None, token: str = "") -> int | None:
+        trusting = ssl.create_default_context(cafile=files["raft_tls_ca"])
+        if issuer is not None:
+            trusting.load_cert_chain(issuer.directory / "reader.pem", issuer.directory / "reader.key")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with httpx.AsyncClient(verify=trusting, base_url=f"https://{endpoint}") as client:
+            try:
+                return (await client.get("/v1/cluster/status", headers=headers)).status_code
+            except httpx.HTTPError:
+                return None
+
+    asked = (authority, ""), (other, ""), (None, "old-0123456789abcdef"), (None, "new-0123456789abcdef")
+    assert [await status(*one) for one in asked] == [200, None, 200, 401]
+    shutil.copy(other.directory / "ca.pem", clients)
+    tokens.write_text("ops:operate:new-0123456789abcdef\n")
+    for _ in range(2):  # a change has to stay the same for two looks
+        await context.reloader.look()
+    assert [await status(*one) for one in asked] == [None, 200, 401, 200]
+    clients.write_text("nothing")
+    tokens.write_text("nothing")
+    await context.reloader.look(everything=True)
+    assert context.metrics.security.reload_failed == {"admin": True, "admin tokens": True}
+    assert [await status(*one) for one in asked] == [None, 200, 401, 200]
+    context.config = context.config.model_copy(update={"admin_tls_client_names": (), "admin_tokens_file": ""})
+    await context.reloader.look(everything=True)
+    assert await status(other) == 200, "nothing asks for a token or a certificate any more"
     await service.stop(200)
 
 
@@ -653,7 +703,7 @@ async def test_an_address_whose_share_is_busy_gets_probes_and_others_get_everyth
 
 
 async def test_the_listener_of_probes_answers_nothing_else(make_context: MakeContext) -> None:
-    context = make_context()
+    context = make_context(certificate="node.pem", key="node-key.pem")  # it needs neither
     config = {"health_api_address": "127.0.0.1:0", "admin_open_routes": (), "admin_token": SecretText("secret")}
     context.config = context.config.model_copy(update=config)
     service = HealthService(context)

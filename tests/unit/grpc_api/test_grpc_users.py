@@ -89,6 +89,34 @@ async def test_a_user_that_cannot_be_read_cannot_log_in(bench: Bench) -> None:
         await bench.log_in()
 
 
+async def test_another_password_of_root_ends_the_tokens_of_all(bench: Bench) -> None:
+    await bench.log_in()
+    await bench.put("app/k")
+    bench.service._authenticator.set_password("sesame")
+    await bench.put("app/k")
+    bench.service._authenticator.set_password("new")
+    assert "token verify failed" in (await refusal(bench, m.TRANSACTION, pb.TxnRequest())).details
+    await bench.log_in()
+    await bench.put("app/k")
+    await bench.handshake(password="new")
+    await bench.put("k")
+
+
+async def test_a_password_that_changes_while_it_is_compared_opens_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authenticator = bench.service._authenticator
+
+    async def is_right(given: str, expected: str) -> bool:
+        authenticator.set_password("new")
+        return given == expected
+
+    monkeypatch.setattr(authenticator._passwords, "is_right", is_right)
+    with pytest.raises(AbortedCall, match="the password was changed during the handshake") as caught:
+        await bench.handshake(password="sesame")
+    assert caught.value.code is StatusCode.UNAUTHENTICATED
+
+
 async def test_the_token_of_a_user_expires(bench: Bench) -> None:
     await bench.log_in()
     bench.clock.advance(24 * 3600 + 1)
