@@ -64,6 +64,11 @@ def tls_files(config: Config) -> list[str]:
     return [path for path in (getattr(config, key) for key in TLS_KEYS[:4]) if path]
 
 
+def given_files(config: Config) -> tuple[bool, ...]:
+    """Which of the files the configuration names."""
+    return tuple(bool(getattr(config, key)) for key in TLS_KEYS[:4])
+
+
 def server_tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext | None:
     """The TLS of the port, None without it; raises ConfigError for unreadable files, BindError for unusable ones."""
     settings = TlsSettings(

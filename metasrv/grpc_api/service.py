@@ -20,7 +20,7 @@ from metasrv.grpc_api.health import HealthService
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.grpc_api.listening import open_sockets, server_tls, tls_files
+from metasrv.grpc_api.listening import given_files, open_sockets, server_tls, tls_files
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.watch import WatchMethod
@@ -105,16 +105,18 @@ class GrpcService:
     def _watch_credentials(self, endpoint: Endpoint) -> ssl.SSLContext | None:
         """Let a changed certificate and password take effect; returns the TLS of the listener, which asks for each."""
         context = self._context
-        had_tls = bool(context.config.grpc_tls_server_cert and context.config.grpc_tls_server_key)
+        given = given_files(context.config)
 
         def paths() -> list[str]:
             return [*context.config_paths, *tls_files(context.config)]
 
         def load() -> tuple[ssl.SSLContext | None, float | None]:
             config = context.config
+            if given_files(config) != given:
+                raise ConfigError(
+                    ["turning TLS of the gRPC API, certificates of clients or their list on or off takes a restart"]
+                )
             tls = server_tls(config, endpoint)
-            if (tls is not None) is not had_tls:
-                raise ConfigError(["turning TLS of the gRPC API on or off takes a restart"])
             return tls, None if tls is None else expiry_of(config.grpc_tls_server_cert)
 
         def swap(loaded: tuple[ssl.SSLContext | None, float | None]) -> None:
@@ -131,7 +133,10 @@ class GrpcService:
         return front
 
     def _choose_tls(self, connection: ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
-        """The listener keeps the context that it began with; each handshake goes on with the newest."""
+        """The listener keeps the context that it began with; each handshake goes on with the newest.
+
+        Whether a certificate is asked for, and looked up in the list of revoked ones, stays as the first context has it.
+        """
         if self._tls is not None:
             connection.context = self._tls
 

@@ -55,6 +55,9 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     if settings.client_authority:
         context.load_verify_locations(cafile=settings.client_authority)
         context.verify_mode = ssl.CERT_OPTIONAL
+        # A session that is taken up again would be let in by what its certificate was when it began.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
     if settings.revoked:
         context.load_verify_locations(cafile=settings.revoked)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF

@@ -106,6 +106,50 @@ async def test_a_revoked_certificate_ends_the_connection(
             assert await client.get("app/k") is None
 
 
+async def try_app(node: RunningNode, servers: Authority, clients: Authority, good: bool) -> None:
+    async with client_of(node, servers, clients, timeout_ms=10_000 if good else 1000) as client:
+        if good:
+            assert await client.get("app/k") is None
+        else:
+            with pytest.raises(NotDoneError):
+                await client.get("app/k")
+
+
+@BOTH_LOOPS
+async def test_another_authority_and_a_new_list_take_effect(
+    start_node: StartNode, servers: Authority, clients: Authority, tmp_path: Path
+) -> None:
+    clients.certify("other")
+    crl = await asyncio.to_thread(clients.revoke, "other")
+    node = await start_node(**settings_of(servers, clients, grpc_tls_crl_file=crl))
+    await add_app(node)
+    await try_app(node, servers, clients, good=True)
+    await asyncio.to_thread(clients.revoke, "app")
+    for _ in range(2):
+        await node.context.reloader.look()
+    await try_app(node, servers, clients, good=False)
+    later = Authority(tmp_path / "later")
+    await asyncio.to_thread(later.certify, "app")
+    await asyncio.to_thread(later.certify, "other")
+    named = {"grpc_tls_client_ca_file": str(later.directory / "ca.pem")}
+    named["grpc_tls_crl_file"] = await asyncio.to_thread(later.revoke, "other")
+    node.context.config = node.context.config.model_copy(update=named)
+    await node.context.reloader.look(everything=True)
+    await try_app(node, servers, clients, good=False)
+    await try_app(node, servers, later, good=True)
+
+
+@pytest.mark.parametrize("key", ["grpc_tls_client_ca_file", "grpc_tls_crl_file"])
+async def test_asking_for_certificates_or_a_list_takes_a_restart(
+    start_node: StartNode, servers: Authority, clients: Authority, key: str
+) -> None:
+    crl = await asyncio.to_thread(clients.revoke)
+    node = await start_node(**settings_of(servers, clients, grpc_tls_crl_file=crl))
+    node.context.config = node.context.config.model_copy(update={key: ""})
+    await node.context.reloader.look(everything=True)
+    assert node.context.metrics.security.reload_failed == {"grpc": True}
+
+
 async def test_without_an_authority_of_clients_their_certificates_mean_nothing(
     start_node: StartNode, servers: Authority, clients: Authority
 ) -> None:
