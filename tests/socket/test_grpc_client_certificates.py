@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import uvloop
 
 from metasrv.client import AsyncClient
 from metasrv.config.model import SecretText
+from metasrv.grpc_api.http2.connection import Connection
 from metasrv.model.commands import ReplaceSecret
 from metasrv.model.errors import BindError, InvalidRequestError, NotDoneError
 from metasrv.model.users import Grant, Right, User, secret_name, user_out
@@ -148,6 +151,41 @@ async def test_asking_for_certificates_or_a_list_takes_a_restart(
     node.context.config = node.context.config.model_copy(update={key: ""})
     await node.context.reloader.look(everything=True)
     assert node.context.metrics.security.reload_failed == {"grpc": True}
+
+
+@BOTH_LOOPS
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_session_taken_up_again_brings_no_certificate(
+    start_node: StartNode,
+    servers: Authority,
+    clients: Authority,
+    version: ssl.TLSVersion,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[bool] = []
+    made = Connection.connection_made
+
+    def connection_made(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        shown.append(bool(connection.peer_certificate))
+
+    monkeypatch.setattr(Connection, "connection_made", connection_made)
+    node = await start_node(**settings_of(servers, clients))
+    context = ssl.create_default_context(cafile=str(servers.directory / "ca.pem"))
+    context.maximum_version = version
+    context.set_alpn_protocols(["h2"])
+    context.load_cert_chain(clients.directory / "app.pem", clients.directory / "app.key")
+
+    def shake(session: ssl.SSLSession | None) -> ssl.SSLSocket:
+        plain = socket.create_connection(("127.0.0.1", int(node.address.rpartition(":")[2])), timeout=10)
+        secure = context.wrap_socket(plain, server_hostname="127.0.0.1", session=session)
+        secure.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+        secure.recv(1)  # tickets would have come before
+        return secure
+
+    with await asyncio.to_thread(shake, None) as first, await asyncio.to_thread(shake, first.session) as second:
+        assert second.session_reused is (version is ssl.TLSVersion.TLSv1_2)
+        assert shown == [True, not second.session_reused]
 
 
 async def test_without_an_authority_of_clients_their_certificates_mean_nothing(

@@ -62,7 +62,7 @@ class FakeTransport:
         return len(self.written)
 
     def get_extra_info(self, name: str) -> tuple[str, int] | None:
-        assert name in ("peername", "peercert")
+        assert name in ("peername", "ssl_object")
         return (self.host, 5) if name == "peername" else None
 
 

@@ -24,7 +24,7 @@ from metasrv.grpc_api.http2.headers import (
 )
 from metasrv.grpc_api.http2.interfaces import ConnectionServer
 from metasrv.grpc_api.http2.messages import Compressed
-from metasrv.grpc_api.http2.peer_name import host_of, peer_name
+from metasrv.grpc_api.http2.peer_name import certificate_of, host_of, peer_name
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.send_windows import SendWindows
 from metasrv.grpc_api.http2.sending import header_frames
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
         address = transport.get_extra_info("peername")
         self.peer, self.host = peer_name(address), host_of(address)
-        self.peer_certificate = transport.get_extra_info("peercert")
+        self.peer_certificate = certificate_of(transport)
         self.is_near = self._server.is_near(self.host)
         self._count_to(Standing.STRANGER)
         if not self._server.admit(self):

@@ -1,7 +1,8 @@
-"""A client's address as gRPC writes it. Pure."""
+"""What a transport knows about the client: its address as gRPC writes it, its host, its certificate. Pure."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 
@@ -24,3 +25,12 @@ def host_of(address: Any) -> str:
 def is_loopback(host: str) -> bool:
     """Whether a peer with this address runs on this machine."""
     return host.startswith("127.") or host == "::1"
+
+
+def certificate_of(transport: asyncio.BaseTransport) -> Any:
+    """What `getpeercert` gives for a certificate that was verified in this very handshake; falsy without one.
+
+    A session of TLS 1.2 that is taken up again has the certificate of its beginning, which may have been revoked since.
+    """
+    connection = transport.get_extra_info("ssl_object")
+    return None if connection is None or connection.session_reused else transport.get_extra_info("peercert")
