@@ -201,8 +201,12 @@ def _learn_the_key_of_tokens(planted: Planted) -> None:
     """The cluster makes it with the first handshake. A token itself is what a client is given, and no secret to it."""
     with Client([planted.grpc], password=planted.password, tls_ca_file=str(planted.authority / "ca.pem")) as client:
         client.upsert("key", b"value")
+    deadline = time.monotonic() + 10
+    rows: list[tuple[bytes]] = []
     with closing(sqlite3.connect(f"file:{planted.raft_dir}/df_meta/V004/state/state.db?mode=ro", uri=True)) as state:
-        ((secret,),) = state.execute("SELECT secret FROM secrets").fetchall()
+        while not rows and time.monotonic() < deadline:  # what is applied is committed some time later
+            rows = state.execute("SELECT secret FROM secrets").fetchall()
+    ((secret,),) = rows
     planted.secrets.add("token-key", bytes(secret))
 
 
