@@ -194,7 +194,7 @@ async def test_a_full_disk_stops_the_node_with_a_sentence_and_loses_nothing(
     cluster: ProcessCluster = start_cluster(1)
     node = cluster.nodes[1]
     node.raft_dir.mkdir()
-    if not mounted([*mount, "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(node.raft_dir)]):
+    if not mounted([*mount, "-t", "tmpfs", "-o", "size=6m,mode=700", "tmpfs", str(node.raft_dir)]):
         pytest.skip("a tmpfs cannot be mounted here")
     cluster.start(1, wrapper=enter)
     await cluster.wait_for_leader()
