@@ -27,7 +27,7 @@ def _apply_raises() -> list[Replacement]:
     def unguarded(effects: EntryEffects, _position: int, command: Any) -> Any:
         return apply_command(effects, command)
 
-    return [(machine, "_apply_guarded", unguarded)]
+    return [(machine, "apply_guarded", unguarded)]
 
 
 def _local_now_ms(state: StateMachine) -> int | None:

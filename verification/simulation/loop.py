@@ -90,8 +90,9 @@ class SimulatedLoop(_Base):
     def kill(self) -> None:
         """Nothing of this process runs from now on."""
         self.dead = True
-        self._ready.clear()
-        for task in asyncio.all_tasks(self):
+        tasks = asyncio.all_tasks(self)
+        self._ready.clear()  # nothing else may hold a task that never began
+        for task in tasks:
             coroutine = task.get_coro()
             if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                 coroutine.close()  # Python warns of one that never began
