@@ -30,10 +30,10 @@ help: ## List the targets
 run: $(STAMP) ## Start the three nodes of conf/ under .metasrv/ and follow them until Ctrl-C (ARGS="--fresh")
 	@exec $(BIN)/python -m metasrv.cli.local_cluster $(ARGS)
 
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker"
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not long"
 
 .PHONY: test
-test: $(STAMP) ## Run all tests but those with containers, under the floor of coverage; about 12 min (ARGS="-k name" for some)
+test: $(STAMP) ## Run all tests but those with containers, under the floor of coverage; about 15 min (ARGS="-k name" for some)
 ifeq ($(strip $(ARGS)),)
 	@$(PYTEST) tests/unit tests/socket --cov --cov-report=term:skip-covered
 	@exec $(PYTEST) tests/cluster tests/chaos tests/sim
@@ -41,20 +41,24 @@ else
 	@exec $(PYTEST) $(ARGS)
 endif
 
+.PHONY: test-long
+test-long: $(STAMP) ## Run the tests that `make test` leaves out for their length; about 2 min
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "long and not docker" $(ARGS)
+
 .PHONY: test-unit
-test-unit: $(STAMP) ## Run the tests that only compute; about 30 s
+test-unit: $(STAMP) ## Run the tests that only compute; about 2 min
 	@exec $(PYTEST) tests/unit $(ARGS)
 
 .PHONY: test-socket
-test-socket: $(STAMP) ## Run the tests that open sockets in their own process; about 25 s
+test-socket: $(STAMP) ## Run the tests that open sockets in their own process; about 60 s
 	@exec $(PYTEST) tests/socket $(ARGS)
 
 .PHONY: test-sim
-test-sim: $(STAMP) ## Run the simulator's own tests, with 500 histories and the planted defects; about 100 s
+test-sim: $(STAMP) ## Run the simulator's own tests, with 300 histories and the planted defects; about 150 s
 	@exec $(PYTEST) tests/sim $(ARGS)
 
 .PHONY: test-cluster
-test-cluster: $(STAMP) ## Run the tests that start real nodes, without breaking them; about 4 min
+test-cluster: $(STAMP) ## Run the tests that start real nodes, without breaking them; about 9 min
 	@exec $(PYTEST) tests/cluster $(ARGS)
 
 .PHONY: test-chaos

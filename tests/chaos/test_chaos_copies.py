@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason=str(why_un
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", ["flipped byte, follower", "flipped byte, leader"])
 async def test_a_flipped_byte_under_load_is_found_and_the_node_rebuilt(

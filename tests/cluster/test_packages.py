@@ -79,6 +79,7 @@ def test_the_source_archive_builds_the_same_wheel(packages: tuple[Path, Path], t
     assert {one.filename: one.CRC for one in again.infolist()} == {one.filename: one.CRC for one in first.infolist()}
 
 
+@pytest.mark.long
 def test_pipx_installs_the_wheel_and_it_runs_a_node(packages: tuple[Path, Path], tmp_path: Path) -> None:
     """pipx makes a clean environment of its own, so this is `pip install` as well."""
     wheel = packages[0]

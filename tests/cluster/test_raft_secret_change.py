@@ -46,7 +46,10 @@ async def write_until(done: asyncio.Event, cluster: ProcessCluster) -> float:
     return longest
 
 
-@pytest.mark.parametrize(("old", "new"), [(None, FIRST), (FIRST, SECOND)], ids=["adopted", "rotated"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [pytest.param(None, FIRST, id="adopted"), pytest.param(FIRST, SECOND, id="rotated", marks=pytest.mark.long)],
+)
 async def test_a_new_secret_takes_effect_without_an_interruption(old: str | None, new: str) -> None:
     settings = {} if old is None else {"raft_secret": old}
     async with ProcessCluster(3, settings=settings) as cluster:

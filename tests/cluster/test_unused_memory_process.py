@@ -28,6 +28,7 @@ def memory_of(cluster: ProcessCluster, name: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the size")
 async def test_large_reads_leave_no_unused_memory(start_cluster: StartCluster) -> None:
