@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from typing import Any
+from unittest.mock import patch
 
 from uvicorn.server import ServerState
 
@@ -40,9 +41,6 @@ class _Admin:
         app = create_app(context, Access(context.config))
         self.config = server_config(app, CutOffs("the admin API"), admin_connections_max(descriptor_limit()))
         self.config.load()
-        refused: Any = _refuse
-        for name in ("record_cpu", "record_memory"):
-            setattr(profiling, name, refused)
 
 
 async def _refuse(*_arguments: object) -> None:
@@ -53,7 +51,7 @@ _admin: _Admin | None = None
 
 
 def _run(data: bytes) -> None:
-    with no_logged_errors():
+    with no_logged_errors(), patch.multiple(profiling, record_cpu=_refuse, record_memory=_refuse):
         written = fuzz_loop().run_until_complete(_exchanged(data))
         run_callbacks(2)
     if b"HTTP/1.1 500" in written:
