@@ -20,6 +20,7 @@ WRITES_BETWEEN = 100
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_kill_the_leader_ten_times_and_all_nodes_five_times_under_writers(
     cluster: ProcessCluster, record_property: RecordProperty
 ) -> None:

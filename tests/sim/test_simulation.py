@@ -21,7 +21,7 @@ from verification.simulation.shrink import decode_changes, encode_changes, shrin
 from verification.simulation.wire_faults import WIRE_FAULTS
 
 FIRST_SEED = 1
-HISTORIES = 300
+HISTORIES = 150
 CHUNK = 50
 SAMPLE_SEEDS = (8, 23, 110, 12, 16, 75, 109)
 """A long history of seven nodes, two of many faults, and four with faults of the connections between nodes."""
