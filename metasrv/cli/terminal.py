@@ -107,19 +107,8 @@ def opened_for_writing(path: str) -> Iterator[TextIO]:
             with open(path, mode, encoding="utf-8") as stream:
                 yield stream
             return
-        draft = f"{os.path.realpath(path)}.part"
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(draft)  # a crash left it, or somebody put it there: it is not written through
-            with open(draft, "x", encoding="utf-8", opener=open_private) as file:
-                yield file
-                file.flush()
-                sync_file(file.fileno())
-            os.replace(draft, os.path.realpath(path))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-            raise
+        with _draft(path) as descriptor, open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+            yield file
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error.strerror}") from error
 
@@ -127,24 +116,36 @@ def opened_for_writing(path: str) -> Iterator[TextIO]:
 @contextlib.contextmanager
 def opened_archive(path: str) -> Iterator[BinaryIO]:
     """A file for its owner alone, which gets its name once it is complete and on disk. Raises StorageError."""
-    place = os.path.realpath(path)
-    draft = f"{place}.part"
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            with open(descriptor, "wb", buffering=_ARCHIVE_BUFFER_SIZE_BYTES) as file:
-                os.fchmod(file.fileno(), 0o600)  # a draft that was left may have been made otherwise
-                yield file
-                file.flush()
-                sync_file(file.fileno())
-            os.replace(draft, place)
-            sync_directory(os.path.dirname(place))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-            raise
+        with (
+            _draft(path) as descriptor,
+            open(descriptor, "wb", buffering=_ARCHIVE_BUFFER_SIZE_BYTES, closefd=False) as file,
+        ):
+            yield file
     except OSError as error:
         raise StorageError(f"{path} could not be written: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _draft(path: str) -> Iterator[int]:
+    """The descriptor of a new file, for its owner alone, that takes the place of `path` once it is on disk."""
+    place = os.path.realpath(path)
+    draft = f"{place}.part"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(draft)  # a crash left it, or somebody put it there: it is not written through
+    try:
+        descriptor = open_private(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+        try:
+            yield descriptor
+            sync_file(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(draft, place)
+        sync_directory(os.path.dirname(place))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
 
 
 def _written_through(path: str) -> Literal["w", "a"] | None:

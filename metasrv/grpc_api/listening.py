@@ -86,7 +86,11 @@ def server_tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext | None:
     except (ssl.SSLError, ValueError) as error:
         clients = settings.client_authority or settings.revoked
         more = ", or the authority of clients or its list of revoked certificates" if clients else ""
-        raise _bind_error(endpoint, f"the certificate or its key is not usable{more}") from error
+        # Said at the start and when the files have changed: no word of listening, which goes on with what was there.
+        raise BindError(
+            f"the gRPC API at {endpoint}: grpc_tls_server_cert {settings.certificate} or grpc_tls_server_key"
+            f" {settings.key} is not usable{more}: {error}"
+        ) from error
     context.set_alpn_protocols(["h2"])
     return context
 
