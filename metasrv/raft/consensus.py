@@ -289,7 +289,6 @@ class RaftConsensus:
 
     async def trigger_snapshot(self) -> None:
         self._refuse_if_stopping()
-        self.replica.machine.commit()  # the writer of snapshots has a connection of its own
         self.replica.snapshots.request(self.replica.machine.last_applied.index)
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:

@@ -143,6 +143,7 @@ class Replica:
             receive_timeout_seconds=settings.install_snapshot_timeout_ms / 1000,
         )
         self.snapshots.usable = lambda index: store.first_index <= index
+        self.snapshots.commit = given.machine.commit
         self.engine = Engine(
             clock=given.clock,
             node_id=self.node_id,
@@ -332,7 +333,6 @@ class Replica:
         self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         self._commits.consider()
         if self.snapshots.needed:
-            self.machine.commit()
             self.snapshots.build(self.machine.last_applied.index)
         self._compaction.consider()
         self.state_log.consider()

@@ -110,6 +110,8 @@ class Snapshots:
         """Log entries from here on must not be purged: a snapshot being written needs them."""
         self.takes: Callable[[int], bool] = lambda _node_id: True
         """Whether a peer may be sent a snapshot; one whose directory is not admitted cannot say that it has it."""
+        self.commit: Callable[[], None] = lambda: None
+        """Lets the writer of snapshots, which has a connection of its own, see all that is applied."""
         self.usable: Callable[[int], bool] = lambda _index: True
         """Whether the log still continues a snapshot that ends at this index."""
 
@@ -175,6 +177,7 @@ class Snapshots:
         """
         if self.building or applied_index < 2:
             return
+        self.commit()
         self.building = True
         self.needed = False
         self.pinned_index = applied_index

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from metasrv.raft.core.messages import SnapshotChunk
-from metasrv.raft.log.storage_thread import Storage
+from metasrv.raft.log.storage_thread import InlineStorage, Storage
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.snapshots import INCOMING_NAME, Snapshots
 from metasrv.state.machine import StateMachine
 from metasrv.testing.hand_clock import HandClock
+from tests.support.state_bench import Bench
 
 
 class SlowThread:
@@ -38,7 +39,7 @@ class SlowThread:
         self.jobs.pop(0)()
 
 
-def snapshots_of(directory: Path, thread: SlowThread) -> Snapshots:
+def snapshots_of(directory: Path, thread: Storage | SlowThread) -> Snapshots:
     return Snapshots(
         directory=str(directory),
         state_path=str(directory / "state.db"),
@@ -95,3 +96,19 @@ def test_a_snapshot_that_is_pinned_after_the_end_is_not_written(tmp_path: Path) 
     thread.work()
     assert not thread.jobs
     assert not snapshots.building
+
+
+def test_a_snapshot_that_is_asked_for_has_all_that_is_applied(tmp_path: Path) -> None:
+    """Its writer has a connection of its own: the last entries, in a transaction that is still open, were not there."""
+    bench = Bench(tmp_path)
+    bench.machine.commits_later = True
+    bench.put("a")
+    bench.put("b")
+    snapshots = snapshots_of(tmp_path, InlineStorage(lambda done: done()))
+    snapshots.commit = bench.machine.commit
+    snapshots.request(bench.machine.last_applied.index)
+    assert snapshots.newest is not None
+    assert snapshots.newest.log_id == bench.machine.last_applied
+    assert snapshots.newest.key_count == 2
+    bench.machine.close()
+    snapshots.close()
