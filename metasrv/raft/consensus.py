@@ -29,6 +29,7 @@ from metasrv.raft.belonging import Belonging
 from metasrv.raft.clock_hand_over import ClockHandOver
 from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
+from metasrv.raft.core.reads import give_up, not_confirmed
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.member_search import MemberSearch
@@ -193,11 +194,14 @@ class RaftConsensus:
     async def propose(self, command: Command, timeout_ms: int) -> Reply:
         deadline = self._clock.monotonic() + timeout_ms / 1000
         while True:
-            leader_id = await self._known_leader(deadline)
+            leader_id = self.replica.leader_id()
+            if leader_id is None:
+                leader_id = await self._known_leader(deadline)
             left_ms = max(1, int((deadline - self._clock.monotonic()) * 1000))
             try:
                 if leader_id == self.node_id:
                     return await self.propose_local(command, left_ms)
+                self._refuse_if_stopping()
                 return await self._propose_at(leader_id, command, left_ms)
             except (OverloadedError, StoppingError) as error:
                 if isinstance(error, OverloadedError) or self._stopping:
@@ -234,12 +238,15 @@ class RaftConsensus:
     async def read_barrier(self, timeout_ms: int) -> None:
         deadline = self._clock.monotonic() + timeout_ms / 1000
         while True:
-            leader_id = await self._known_leader(deadline)
+            leader_id = self.replica.leader_id()
+            if leader_id is None:
+                leader_id = await self._known_leader(deadline)
             left_ms = max(1, int((deadline - self._clock.monotonic()) * 1000))
             try:
                 if leader_id == self.node_id:
                     index = await self.read_index(left_ms)
                 else:
+                    self._refuse_if_stopping()
                     asked = self.forwarding.read_index(leader_id, left_ms)
                     index = await self._patience.wait(asked, leader_id, left_ms / 1000, READ_GRACE_SECONDS)
                 break
@@ -249,12 +256,14 @@ class RaftConsensus:
                 await self._retry_pause(deadline, NotDoneError(f"node {leader_id}, the leader, did not answer in time"))
             except (NotDoneError, UnknownOutcomeError) as error:  # a read may always be asked again
                 await self._retry_pause(deadline, NotDoneError(str(error)))
-        await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+        if self.replica.applied_index() < index:
+            await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
 
     async def read_barrier_local(self, timeout_ms: int) -> None:
         deadline = self._clock.monotonic() + timeout_ms / 1000
         index = await self.read_index(timeout_ms)
-        await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+        if self.replica.applied_index() < index:
+            await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
 
     async def read_index(self, timeout_ms: int) -> int:
         """The index that a read must have applied, once a majority has confirmed this leader after the call.
@@ -267,20 +276,27 @@ class RaftConsensus:
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
         time_ms = self.replica.log_time.now_ms()
-        future = self.replica.reads.register(max(self.replica.engine.commit_index(), self.replica.engine.noop_index()))
-        self.replica.driver.wake()
+        replica = self.replica
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + timeout_ms / 1000
+        future = replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()))
+        replica.driver.wake()
+        # A timer of its own costs a tenth of `asyncio.timeout`, and nearly every read ends here.
+        timer = loop.call_at(give_up_at, give_up, future, timeout_ms)
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                index = await future
-                await self.replica.applied.wait(index)
-                await self.replica.ticks.until_swept(time_ms)
-                return max(index, self.replica.applied_index())
-        except TimeoutError:
-            raise NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms") from None
+            index = await future
+        finally:
+            timer.cancel()
+        if replica.applied_index() < index or replica.machine.expires_before(time_ms):
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    await replica.applied.wait(index)
+                    await replica.ticks.until_swept(time_ms)
+            except TimeoutError:
+                raise not_confirmed(timeout_ms) from None
+        return max(index, replica.applied_index())
 
     async def _wait_applied(self, index: int, timeout_ms: int) -> None:
-        if self.replica.applied_index() >= index:
-            return
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await self.replica.applied.wait(index)

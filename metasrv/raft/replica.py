@@ -40,6 +40,7 @@ from metasrv.raft.state_hashes import StateHashes
 from metasrv.raft.state_log import StateLog, StateLogLimits
 from metasrv.raft.state_space import StateSpace
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
+from metasrv.raft.upkeep import Upkeep
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo
 
@@ -101,6 +102,7 @@ class Replica:
         self.reads = ReadIndex(self.node_id)
         self.applied = AppliedWaiters(self.applied_index)
         self.also_consider: Callable[[], None] = lambda: None
+        self._upkeep = Upkeep()
         """Called after each step."""
         self.state_hashes = StateHashes(resources.machine)
         self.state_replaced: Callable[[], None] = lambda: None
@@ -330,13 +332,17 @@ class Replica:
         if self._pending_install is not None and not self.driver.busy() and not self.state_log.restarting:
             info, self._pending_install = self._pending_install, None
             self._install(info)
-        self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         self._commits.consider()
+        self.ticks.consider()
+        if self._upkeep.is_due(self.machine.last_applied.index, self.clock.monotonic()):
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         if self.snapshots.needed:
             self.snapshots.build(self.machine.last_applied.index)
         self._compaction.consider()
         self.state_log.consider()
-        self.ticks.consider()
         self._state_space.consider()
         self._learners.look()
         self.also_consider()

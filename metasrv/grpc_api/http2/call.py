@@ -358,7 +358,7 @@ class ServerCall:
         windows = connection.windows
         window_bytes = min(windows.initial_bytes + sender.granted_bytes, windows.connection_bytes)
         room_bytes = min(window_bytes, connection.frame_size_bytes_max)
-        if connection.writing_paused or size_bytes > room_bytes:
+        if sender.started or connection.writing_paused or size_bytes > room_bytes:
             self._reply_in_pieces(reply)
             return
         windows.connection_bytes -= size_bytes

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from metasrv.model.errors import NotLeaderError, OverloadedError
+from metasrv.model.errors import NotDoneError, NotLeaderError, OverloadedError
 from metasrv.model.limits import READ_WAITERS_MAX
 from metasrv.model.types import Membership
 
@@ -126,3 +126,13 @@ class AppliedWaiters:
         for _, future in waiters:
             if not future.done():
                 future.set_exception(error)
+
+
+def give_up(future: asyncio.Future[int], timeout_ms: int) -> None:
+    """The time of one read is over: end it, unless it was answered."""
+    if not future.done():
+        future.set_exception(not_confirmed(timeout_ms))
+
+
+def not_confirmed(timeout_ms: int) -> NotDoneError:
+    return NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms")
