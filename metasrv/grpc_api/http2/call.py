@@ -343,8 +343,9 @@ class ServerCall:
         """Send the response as the windows allow; its message consists of these pieces."""
         sender = self.sender
         self._start()
-        sender.send(message_prefix(sum(map(len, pieces))))
-        for piece in pieces:
+        size_bytes = sum(map(len, pieces))
+        prefix = message_prefix(size_bytes)
+        for piece in (b"".join((prefix, *pieces)),) if size_bytes <= SMALL_SIZE_BYTES_MAX else (prefix, *pieces):
             sender.send(piece)
         sender.finish(OK_TRAILERS)
         if sender.waits and self._is_too_much():

@@ -1,7 +1,7 @@
 """What one connection sends: frames that are written in one step leave together, in one call to the system.
 
-An answer is headers, messages and a status; each of them alone would cost a call to the system and wake its reader. Runs on
-the event loop.
+An answer is headers, messages and a status; each of them alone would cost a call to the system and wake its reader.
+Runs on the event loop.
 """
 
 from __future__ import annotations
