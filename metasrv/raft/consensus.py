@@ -277,9 +277,9 @@ class RaftConsensus:
             raise NotLeaderError(self.replica.leader_id())
         time_ms = self.replica.log_time.now_ms()
         replica = self.replica
-        loop = asyncio.get_running_loop()
+        loop = replica.driver.loop
         give_up_at = loop.time() + timeout_ms / 1000
-        future = replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()))
+        future = replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()), loop)
         replica.driver.wake()
         # A timer of its own costs a tenth of `asyncio.timeout`, and nearly every read ends here.
         timer = loop.call_at(give_up_at, give_up, future, timeout_ms)

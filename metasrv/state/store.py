@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any
 
 from metasrv.model.errors import CodecError, DataDamagedError, StorageError
@@ -64,6 +64,23 @@ _NO_TEXT = "Could not decode to UTF-8"
 SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
 
 
+class Faults:
+    """See `Store.faults`. A class, because every read of one key enters it, and a generator costs as much as the read."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        if self._store.lost:
+            raise self._store.lost_error()
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise fault(self._store.path, error) from error
+
+
 class Store:
     """Reads and writes of one open state file."""
 
@@ -101,15 +118,9 @@ class Store:
     def lost_error(self) -> StorageError:
         return StorageError(f"{self.path}: the last entries could not be written")
 
-    @contextmanager
-    def faults(self) -> Iterator[None]:
-        """Turn SQLite's errors into StorageError or DataDamagedError."""
-        if self.lost:
-            raise self.lost_error()
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise fault(self.path, error) from error
+    def faults(self) -> Faults:
+        """A context that turns SQLite's errors into StorageError or DataDamagedError."""
+        return Faults(self)
 
     # ------------------------------------------------------------------------- space
 

@@ -108,8 +108,8 @@ class Sender:
             self._connection.hold(-self.held_bytes)
             self._queue.clear()
             self._offset = 0
-        self._windows.remove(self._stream_id)
-        self._wake()
+            self._windows.remove(self._stream_id)
+            self._wake()
 
     async def drained(self) -> None:
         """Return once nothing is queued."""

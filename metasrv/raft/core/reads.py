@@ -40,14 +40,14 @@ class ReadIndex:
         """Whether a read waits for a round that has not started, while no round is under way."""
         return bool(self._waiters) and self._waiters[-1].round > self.round and self._confirmed >= self.round
 
-    def register(self, read_index: int) -> asyncio.Future[int]:
-        """A future that resolves to `read_index` once a round that starts from now on is confirmed.
+    def register(self, read_index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
+        """A future of `loop` that resolves to `read_index` once a round that starts from now on is confirmed.
 
         Raises OverloadedError at the limit.
         """
         if len(self._waiters) >= READ_WAITERS_MAX:
             raise OverloadedError(f"{READ_WAITERS_MAX} reads already wait for the leader to be confirmed")
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[int] = loop.create_future()
         self._waiters.append(_Waiter(self.round + 1, read_index, future))
         return future
 
