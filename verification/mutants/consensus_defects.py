@@ -136,7 +136,7 @@ def _wrong_clock_leads() -> list[Replacement]:
 
 
 def _read_index_at_once() -> list[Replacement]:
-    def register(_self: ReadIndex, read_index: int) -> asyncio.Future[int]:
+    def register(_self: ReadIndex, read_index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
         future: asyncio.Future[int] = loop.create_future()
         future.set_result(read_index)
         return future
