@@ -27,8 +27,9 @@ from metasrv.model.types import Endpoint, Membership, RaftStatus
 from metasrv.process.clock import Clock
 
 REPORT_TIMEOUT_MS = 1_000
-CHANGE_TIMEOUT_MS = 8_000
-"""Callers of the admin API wait for ten seconds."""
+CHANGE_TIMEOUT_MS = 5_000
+"""Callers of the admin API wait for ten seconds: for the question to all, a hand-over, and a change."""
+HAND_OVER_TIMEOUT_MS = 3_000
 _POLL_SECONDS = 0.05
 
 
@@ -213,7 +214,7 @@ class Members:
             await self._consensus.transfer_leadership(to_id)
         else:
             await self._requests.transfer(leader_id, to_id, REPORT_TIMEOUT_MS)
-        deadline = self._clock.monotonic() + CHANGE_TIMEOUT_MS / 1000
+        deadline = self._clock.monotonic() + HAND_OVER_TIMEOUT_MS / 1000
         while self._consensus.status().leader_id in (None, node_id):
             if self._clock.monotonic() > deadline:
                 raise NotDoneError(f"node {node_id} leads, and node {to_id} did not take leadership over in time")
