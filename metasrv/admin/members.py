@@ -24,10 +24,10 @@ from metasrv.admin.problem import fault
 from metasrv.admin.query import boolean, parse_query
 from metasrv.admin.responses import JsonResponse, TextResponse, codes
 from metasrv.admin.schemas import MemberChangeSchema, MembersSchema, NewMemberSchema
-from metasrv.model.errors import InvalidRequestError, MembershipError, RequestError, UnknownMemberError
+from metasrv.model.errors import InvalidRequestError, MembershipError, RequestError
 from metasrv.model.types import Endpoint, Member, PeerProgress
 from metasrv.node.context import NodeContext
-from metasrv.node.members import Change, Overview
+from metasrv.node.members import Change, Overview, UnknownMemberError
 from metasrv.node.new_members import NewMember, Wish, add_member, replace_member
 
 audit_logger = logging.getLogger("metasrv.audit")
@@ -67,7 +67,7 @@ def members_router(context: NodeContext) -> APIRouter:
     )
     async def members() -> JsonResponse:
         """Every member: its role, whether it answers, how far it is, and how many failures the cluster survives."""
-        return JsonResponse(members_view(await context.members.overview()))
+        return JsonResponse(members_view(await context.members.look()))
 
     @router.post(
         MEMBERS_PATH,

@@ -174,10 +174,6 @@ class MembershipError(NotDoneError):
     """A membership change was refused; nothing was changed."""
 
 
-class UnknownMemberError(MembershipError):
-    """There is no such member."""
-
-
 class ChangeInProgressError(MembershipError):
     """Another membership change is not yet committed; try again."""
 

@@ -21,7 +21,6 @@ from metasrv.model.errors import (
     NoLeaderError,
     NotDoneError,
     NotLeaderError,
-    UnknownMemberError,
 )
 from metasrv.model.types import Endpoint, Membership, RaftStatus
 from metasrv.process.clock import Clock
@@ -31,6 +30,10 @@ CHANGE_TIMEOUT_MS = 5_000
 """Callers of the admin API wait for ten seconds: for the question to all, a hand-over, and a change."""
 HAND_OVER_TIMEOUT_MS = 3_000
 _POLL_SECONDS = 0.05
+
+
+class UnknownMemberError(MembershipError):
+    """There is no such member."""
 
 
 class MemberRequests(Protocol):
@@ -126,6 +129,22 @@ class Members:
         self._requests = requests
         self._clock = clock
         self._own_report = own_report
+        self._looking = asyncio.Lock()
+        self._begun = 0
+        self._latest: tuple[int, Overview] | None = None
+
+    async def look(self) -> Overview:
+        """An overview that was begun after the call; callers that wait at the same time share one.
+
+        So readers, however many, cost the peers' connections one question at a time.
+        """
+        begun = self._begun
+        async with self._looking:
+            if self._latest is not None and self._latest[0] > begun:
+                return self._latest[1]
+            self._begun += 1
+            self._latest = (self._begun, await self.overview())
+            return self._latest[1]
 
     async def overview(self) -> Overview:
         """Ask every member at once; takes no longer than `REPORT_TIMEOUT_MS`."""
@@ -265,8 +284,9 @@ def refuse_loss(seen: Overview, node_id: int, left: Membership, force: bool) -> 
     if after.spare < 0 and not force:
         silent = ", ".join(str(other) for other in sorted(set(left.voters) - seen.answering()))
         raise MembershipError(
-            f"without node {node_id} {after}. Silent: node {silent}. Start what is silent, or remove that first; "
-            "with force=true the node is removed all the same, and the change waits for a majority of those that stay"
+            f"node {node_id} cannot be spared: without it {after}. Silent: node {silent}. "
+            "Start what is silent, or remove that first; with force=true the node is removed all the same, and the "
+            "change waits for a majority of those that stay"
         )
 
 

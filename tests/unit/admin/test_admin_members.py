@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import tomllib
@@ -17,7 +18,7 @@ from metasrv.admin.app import create_app
 from metasrv.admin.schemas import MemberChangeSchema, MembersSchema
 from metasrv.config.load import load_config
 from metasrv.config.model import Config, RaftConfig
-from metasrv.consensus import JoinRequest, Standing, TransferResult
+from metasrv.consensus import JoinRequest, MemberReport, Standing, TransferResult
 from metasrv.model.errors import ChangeInProgressError, InvalidRequestError, UnknownOutcomeError
 from metasrv.model.types import Endpoint, Member, Membership, PeerProgress, RaftStatus
 from metasrv.node.member_report import MemberReports
@@ -106,6 +107,23 @@ async def test_a_silent_member_is_shown_with_the_reason(admin: Admin) -> None:
     assert (silent["reachable"], silent["ready"], silent["version"]) == (False, None, None)
     assert silent["error"] == "node 3 did not answer within 1000 ms"
     assert view["failure_tolerance_text"] == "2 of 3 voters answer, 2 are needed: no further voter may fail"
+
+
+async def test_many_readers_share_what_was_asked_after_they_came(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    report = admin.others.report
+
+    async def counted(target: int, timeout_ms: int) -> MemberReport:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return await report(target, timeout_ms)
+
+    monkeypatch.setattr(admin.others, "report", counted)
+    views = await asyncio.gather(*(admin.context.members.look() for _ in range(50)))
+    assert asked == 2 * 2, "the first reader's question to both others, and one for all who came meanwhile"
+    assert all(view is views[1] for view in views[1:])
+    assert await admin.context.members.look() is not views[1]
 
 
 async def test_a_member_of_an_older_release_answers_although_it_does_not_know_the_question(admin: Admin) -> None:
