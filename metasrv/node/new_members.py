@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from metasrv.config.model import Config, RaftConfig
+from metasrv.config.validate import is_loopback, is_unspecified
 from metasrv.model.errors import InvalidRequestError, MembershipError, NoLeaderError
 from metasrv.model.types import Endpoint, Membership, RaftStatus
 from metasrv.node.context import NodeContext
@@ -29,6 +30,7 @@ ALIKE = (
     "insecure_raft",
 )
 """Keys that are the same on all nodes."""
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104 - what other machines are to reach
 SECRET_HINT = "# raft_secret: as on the other nodes, here or in the variable METASRV_RAFT_SECRET"  # noqa: S105
 TLS_HINT = "# raft_tls_ca, raft_tls_cert, raft_tls_key: a certificate for {host} of the authority that the others trust"
 
@@ -154,12 +156,12 @@ def configuration_lines(config: Config, status: RaftStatus, node_id: int, addres
     defaults = Config()
     yield f"# node {node_id} of the cluster {status.cluster_id}"
     yield _line("admin_api_address", wish.admin_api_address or defaults.admin_api_address)
-    yield _line("grpc_api_address", wish.grpc_api_address or defaults.grpc_api_address)
+    yield _line("grpc_api_address", wish.grpc_api_address or _listens_alike(config.grpc_endpoint, host))
     yield _line("grpc_api_advertise_host", host)
     yield ""
     yield "[raft_config]"
     yield _line("id", node_id)
-    yield _line("raft_listen_host", "127.0.0.1" if host in ("127.0.0.1", "localhost") else "0.0.0.0")  # noqa: S104
+    yield _line("raft_listen_host", "127.0.0.1" if is_loopback(host) else ALL_ADDRESSES)
     yield _line("raft_advertise_host", host)
     yield _line("raft_api_port", port)
     yield _line("raft_dir", wish.raft_dir or f"./metasrv-{node_id}")
@@ -174,6 +176,12 @@ def configuration_lines(config: Config, status: RaftStatus, node_id: int, addres
         yield SECRET_HINT
     if own.raft_tls_ca:
         yield TLS_HINT.format(host=host)
+
+
+def _listens_alike(own: Endpoint, host: str) -> str:
+    """Where the new node's clients' port listens: reachable from other machines only if this node's is."""
+    addr = own.addr if is_loopback(own.addr) or is_unspecified(own.addr) else host
+    return str(Endpoint(addr, own.port))
 
 
 def _line(name: str, value: Any) -> str:

@@ -163,6 +163,18 @@ async def test_an_addition_answers_with_a_configuration_that_starts(admin: Admin
     assert admin.consensus.asked == admin.others.asked == []
 
 
+@pytest.mark.parametrize(
+    ("own", "listens"),
+    [("127.0.0.1:9191", "127.0.0.1:9191"), ("0.0.0.0:9291", "0.0.0.0:9291"), ("10.0.0.1:9191", "10.0.0.4:9191")],
+)
+async def test_a_new_node_is_as_open_to_clients_as_the_one_that_was_asked(admin: Admin, own: str, listens: str) -> None:
+    admin.context.config = admin.context.config.model_copy(update={"grpc_api_address": own})
+    answer = await admin.done("POST", "", json={"raft_address": "10.0.0.4:28104"})
+    written = tomllib.loads(answer["configuration"])
+    assert (written["grpc_api_address"], written["grpc_api_advertise_host"]) == (listens, "10.0.0.4")
+    assert (written["admin_api_address"], written["raft_config"]["raft_listen_host"]) == ("127.0.0.1:28101", "0.0.0.0")
+
+
 async def test_an_addition_that_cannot_work_is_refused_with_the_reason(admin: Admin) -> None:
     free = "10.0.0.9:28109"
     assert "node 3 is a member already" in await admin.refused(409, "POST", "", json={"id": 3, "raft_address": free})
