@@ -285,8 +285,8 @@ def refuse_loss(seen: Overview, node_id: int, left: Membership, force: bool) -> 
         silent = ", ".join(str(other) for other in sorted(set(left.voters) - seen.answering()))
         raise MembershipError(
             f"node {node_id} cannot be spared: without it {after}. Silent: node {silent}. "
-            "Start what is silent, or remove that first; with force=true the node is removed all the same, and the "
-            "change waits for a majority of those that stay"
+            "Start what is silent, or remove that first; with force=true the removal is tried all the same: "
+            "it takes effect once a majority of those that stay answers, if no new leader undoes it first"
         )
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from metasrv.testing.processes import ProcessCluster
@@ -36,6 +37,7 @@ def start_from(cluster: ProcessCluster, node_id: int, file: Path) -> None:
     cluster.start(node_id)
 
 
+@pytest.mark.timeout(240)
 async def test_an_operator_looks_at_a_cluster_restarts_it_and_changes_its_members(
     cluster: ProcessCluster, tmp_path: Path
 ) -> None:
@@ -93,7 +95,9 @@ async def a_context_stands_for_addresses_and_a_rolling_restart_is_walked(cluster
     file.chmod(0o600)
     here = {"METACTL_CONFIG": str(file)}
     assert (await metactl("context", "use", "local", environment=here)).out == "context local is used from now on\n"
-    assert "planted-secret" not in (await metactl("config", "view", environment=here)).out
+    for command in (("config", "view"), ("context", "list"), ("context", "show", "other")):
+        assert "planted-secret" not in (await metactl(*command, environment=here)).out
+    assert "complete -F _metactl metactl" in (await metactl("completion", "bash")).out
     assert (await metactl("upsert", "--key", "k", "--value", "v", environment=here)).out.startswith("upsert-result")
     assert (await metactl("endpoint", "health", environment=here)).err == ""
     await metactl("endpoint", "health", code=1, environment={**here, "METACTL_CONTEXT": "other"})
