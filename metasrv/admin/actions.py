@@ -1,6 +1,7 @@
 """Routes that do something: each takes POST, and GET because clients of upstream's API send that.
 
-`guard.py` refuses both when a web page may have sent them. Runs on the event loop.
+`guard.py` refuses both when a web page may have sent them. Changes of members take POST and DELETE alone. Runs on the
+event loop.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ USERS_LIST_PATH = "/v1/users/list"
 USERS_SET_PATH = "/v1/users/set"
 POST_PATHS = frozenset({USERS_SET_PATH})
 """The paths that take POST alone: what they do stands in the body."""
+MEMBERS_PATH = "/v1/cluster/members"
+MEMBER_PATH = f"{MEMBERS_PATH}/{{node_id}}"
+PROMOTE_PATH = f"{MEMBER_PATH}/promote"
+REPLACE_PATH = f"{MEMBER_PATH}/replace"
+READS = frozenset({"GET", "HEAD"})
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 ACTION_PATHS = frozenset(
@@ -40,3 +46,24 @@ def action(router: APIRouter, path: str, *, operation_id: str, **described: Any)
         return handler
 
     return decorate
+
+
+def changes_members(method: str, path: str) -> bool:
+    """Whether a request is about the members, and more than a read."""
+    return is_of_members(path) and method not in READS
+
+
+def needs_header(method: str, path: str) -> bool:
+    """Whether what a request does needs the header of `browsers.py`."""
+    return method == "POST" or (method == "DELETE" and is_of_members(path))
+
+
+def is_of_members(path: str) -> bool:
+    return path == MEMBERS_PATH or path.startswith(f"{MEMBERS_PATH}/")
+
+
+def member_methods(path: str) -> str:
+    """What a path of the members allows."""
+    if path == MEMBERS_PATH:
+        return "GET, HEAD, POST"
+    return "POST" if path.endswith(("/promote", "/replace")) else "DELETE"

@@ -13,6 +13,7 @@ from metasrv.admin.control import control_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
+from metasrv.admin.members import members_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.problem import install_error_handlers
 from metasrv.admin.profiling import profiling_router
@@ -21,7 +22,8 @@ from metasrv.node.context import NodeContext
 from metasrv.node.health import HealthMonitor
 
 DESCRIPTION = (
-    "Every answer is from the node that was asked; nothing is proxied to the leader. Errors are bare text. "
+    "Every answer is from the node that was asked; only members and users are asked of others, or changed through the "
+    "leader. Errors are bare text. "
     "A query string that cannot be parsed counts as absent."
 )
 
@@ -46,6 +48,7 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
     monitor = HealthMonitor(context)
     app.include_router(health_router(monitor))
     app.include_router(cluster_router(context))
+    app.include_router(members_router(context))
     app.include_router(metrics_router(context, monitor))
     app.include_router(control_router(context))
     app.include_router(users_router(context))

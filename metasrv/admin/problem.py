@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from metasrv.admin.actions import ACTION_PATHS, POST_PATHS
+from metasrv.admin.actions import ACTION_PATHS, POST_PATHS, is_of_members, member_methods
 from metasrv.admin.responses import TextResponse
 from metasrv.model.errors import MetasrvError
 
@@ -46,6 +46,8 @@ async def _http_error(request: Request, error: Exception) -> TextResponse:
 def _allowed(request: Request) -> dict[str, str]:
     if request.url.path in POST_PATHS:
         return {"Allow": "POST"}
+    if is_of_members(request.url.path):
+        return {"Allow": member_methods(request.url.path)}
     return {"Allow": f"{ALLOWED}, POST" if request.url.path in ACTION_PATHS else ALLOWED}
 
 

@@ -39,7 +39,7 @@ def client_of(arguments: argparse.Namespace) -> Client:
         return Client(
             addresses,
             username=arguments.grpc_user,
-            password=os.environ.get(PASSWORD_VARIABLE, "xxx"),
+            password=os.environ.get(PASSWORD_VARIABLE) or getattr(arguments, "context_password", None) or "xxx",
             tls_ca_file=arguments.grpc_tls_ca_file,
             tls_server_name=arguments.grpc_tls_server_name,
             tls_cert_file=arguments.grpc_tls_cert_file,

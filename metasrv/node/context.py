@@ -14,6 +14,7 @@ from metasrv.consensus import Consensus
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
 from metasrv.node.findings import CopyFindings
+from metasrv.node.members import Members
 from metasrv.process.clock import Clock
 from metasrv.process.reloading import Reloader
 from metasrv.state.machine import StateMachine
@@ -49,6 +50,8 @@ class NodeContext:
     """What is known about this node's copy of the state and those of the others."""
     damage_found: Callable[[str], None] = _nothing
     """Told when a read finds this node's copy damaged, with one sentence."""
+    members: Members = field(init=False)
+    """Who the members are, how each of them is, and how they change; set by the composition root."""
     reloader: Reloader = field(init=False)
     """What is loaded anew when its files change; see `reloads.py`."""
     config_paths: tuple[str, ...] = ()

@@ -27,6 +27,8 @@ from metasrv.node.context import NodeContext, Service
 from metasrv.node.copy_proof import CopyProof
 from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
+from metasrv.node.member_report import MemberReports
+from metasrv.node.members import Members
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
 from metasrv.node.reloads import ConfigSource, watch_configuration, watch_raft
 from metasrv.process.build_info import binary_version
@@ -174,6 +176,8 @@ class MetaNode:
             started_at_ms=self._clock.wall_ms(),
             binary_version=binary_version(self._commit),
         )
+        consensus.report = MemberReports(context).report
+        context.members = Members(consensus, consensus.forwarding, self._clock, consensus.report)
         if self._source is not None:
             watch_configuration(context, self._source)
         watch_raft(context, consensus.secure)

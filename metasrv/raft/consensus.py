@@ -7,9 +7,9 @@ what only the leader can do. Runs on the node's event loop. The order of the eng
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from metasrv.consensus import CopyState, JoinRequest, Place, Standing, TransferResult
+from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -52,6 +52,8 @@ class RaftConsensus:
         self.damage = ""
         """What is wrong with this node's copy of the state, for the other nodes (`node/damage.py`)."""
         self._serving = True
+        self.report: Callable[[], Awaitable[MemberReport]] | None = None
+        """What this node says of itself to other members (`node/member_report.py`); None until it is told how."""
         replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
@@ -363,6 +365,12 @@ class RaftConsensus:
         """What this node's records between these keys add up to; reads every key, in a helper thread."""
         self.replica.machine.commit()
         return await asyncio.to_thread(range_digests, self.replica.machine.path, bounds)
+
+    async def member_report(self) -> MemberReport:
+        """What this node says of itself. Raises NotDoneError while it is being built."""
+        if self.report is None:
+            raise NotDoneError("this node has just been started")
+        return await self.report()
 
     def set_serving(self, serving: bool) -> None:
         """Whether this node may answer from its state; while not, it takes no proposals and is slow to campaign."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from metasrv.consensus import Consensus, CopyState, JoinRequest, Place, Standing
+from metasrv.consensus import Consensus, CopyState, JoinRequest, MemberReport, Place, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -23,7 +23,7 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.types import Endpoint
-from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
+from metasrv.model.wire import byte_string, integer, pack, string, unpack, unsigned, unsigned_or_none
 from metasrv.state.scrubbing import RangeDigests
 
 T = TypeVar("T")
@@ -42,6 +42,8 @@ STATE_HASHES = "state_hashes"
 RANGE_DIGESTS = "range_digests"
 JOIN = "join"
 LEAVE = "leave"
+TRANSFER = "transfer"
+REPORT = "report"
 
 
 class Requester(Protocol):
@@ -71,6 +73,8 @@ class LocalAnswers(Protocol):
     def copy_state(self) -> CopyState: ...
 
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests: ...
+
+    async def member_report(self) -> MemberReport: ...
 
 
 class Forwarding:
@@ -119,6 +123,14 @@ class Forwarding:
 
     async def leave(self, target: int | Endpoint, node_id: int, timeout_ms: int, hops: int) -> None:
         await self._ask(target, LEAVE, (timeout_ms, hops, node_id), timeout_ms, _nothing_in)
+
+    async def transfer(self, leader_id: int, to_id: int, timeout_ms: int) -> None:
+        """Have the leader begin to hand leadership to `to_id`; releases before it refuse the request."""
+        await self._ask(leader_id, TRANSFER, (to_id,), timeout_ms, _nothing_in)
+
+    async def report(self, target: int, timeout_ms: int) -> MemberReport:
+        """What the other node says of itself; releases before it refuse the question."""
+        return await self._ask(target, REPORT, (), timeout_ms, _report_in)
 
     async def _ask(
         self,
@@ -196,6 +208,13 @@ class Answering:
         if method == LEAVE:
             timeout_ms, hops, node_id = fields
             return await self._leave(unsigned(node_id), unsigned(timeout_ms), unsigned(hops))
+        if method == TRANSFER:
+            (to_id,) = fields
+            await self._consensus.transfer_leadership(unsigned(to_id))
+            return None
+        if method == REPORT:
+            report = await self._local.member_report()
+            return tuple(report._replace(certificates=tuple(report.certificates.items())))  # type: ignore[arg-type]
         raise InvalidRequestError(f"a peer asked for {method!r}, which this version of metasrv does not know")
 
     async def _place(self, node_id: int, incarnation: str, timeout_ms: int, hops: int) -> Place:
@@ -254,6 +273,24 @@ def _copy_state_in(tree: Any) -> CopyState:
 def _range_digests_in(tree: Any) -> RangeDigests:
     index, digests = tree
     return RangeDigests(unsigned(index), tuple(map(unsigned, digests)))
+
+
+def _report_in(tree: Any) -> MemberReport:
+    version, state, term, leader_id, last, applied, started, offset, not_ready, warnings, certificates, address = tree
+    return MemberReport(
+        binary_version=string(version),
+        state=string(state),
+        term=unsigned(term),
+        leader_id=unsigned_or_none(leader_id),
+        last_log_index=unsigned(last),
+        applied_index=unsigned(applied),
+        started_at_ms=unsigned(started),
+        clock_offset_ms=None if offset is None else integer(offset),
+        not_ready=string(not_ready),
+        warnings=string(warnings),
+        certificates={string(port): unsigned(expires_at) for port, expires_at in certificates},
+        admin_api_address=string(address),
+    )
 
 
 def _nothing_in(tree: Any) -> None:
