@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from pathlib import Path
 
 from metasrv.cli.ctl_grpc import PASSWORD_VARIABLE, PASSWORD_WITHOUT_ANY
 from metasrv.cli.migrate_options import SOURCE, TARGET
@@ -25,7 +25,6 @@ from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import Endpoint
 
 _TARGET_TIMEOUT_MS = 15_000
-Made = TypeVar("Made")
 
 
 def migrate(arguments: argparse.Namespace) -> None:
@@ -56,7 +55,7 @@ async def _migrate(arguments: argparse.Namespace) -> None:
     shown = _Shown()
 
     async def run(target: Target) -> None:
-        source = _read_files(lambda: Source(_addresses(arguments, SOURCE), _credentials(arguments, SOURCE)))
+        source = Source(_addresses(arguments, SOURCE), _credentials(arguments, SOURCE))
         migration = Migration(
             source, target, shown, directory=arguments.work_directory, quiet_seconds=arguments.quiet_seconds
         )
@@ -83,27 +82,17 @@ async def _abort(arguments: argparse.Namespace) -> None:
 
 async def _with_target(arguments: argparse.Namespace, run: Callable[[Target], Awaitable[None]]) -> None:
     who = _credentials(arguments, TARGET)
-    client = _read_files(
-        lambda: AsyncClient(
-            _addresses(arguments, TARGET),
-            username=who.username,
-            password=who.password,
-            timeout_ms=_TARGET_TIMEOUT_MS,
-            tls_ca_file=who.tls_ca_file,
-            tls_server_name=who.tls_server_name,
-            tls_cert_file=who.tls_cert_file,
-            tls_key_file=who.tls_key_file,
-        )
-    )
-    async with client:
+    async with AsyncClient(
+        _addresses(arguments, TARGET),
+        username=who.username,
+        password=who.password,
+        timeout_ms=_TARGET_TIMEOUT_MS,
+        tls_ca_file=who.tls_ca_file,
+        tls_server_name=who.tls_server_name,
+        tls_cert_file=who.tls_cert_file,
+        tls_key_file=who.tls_key_file,
+    ) as client:
         await run(Target(client))
-
-
-def _read_files(make: Callable[[], Made]) -> Made:
-    try:
-        return make()
-    except OSError as error:
-        raise InvalidRequestError(f"{error.filename}: {error.strerror}") from error
 
 
 def _addresses(arguments: argparse.Namespace, side: str) -> list[str]:
@@ -124,6 +113,8 @@ def _credentials(arguments: argparse.Namespace, side: str) -> Credentials:
         value: str | None = getattr(arguments, f"{side}_grpc_{name}")
         return value
 
+    for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+        _check_readable(given(name))
     variable = PASSWORD_VARIABLE.replace("METASRV_", f"METASRV_{side.upper()}_")
     password = os.environ.get(variable) or os.environ.get(PASSWORD_VARIABLE, PASSWORD_WITHOUT_ANY)
     return Credentials(
@@ -134,3 +125,13 @@ def _credentials(arguments: argparse.Namespace, side: str) -> Credentials:
         given("tls_cert_file"),
         given("tls_key_file"),
     )
+
+
+def _check_readable(path: str | None) -> None:
+    """Connections read the files later, each for itself; say now what is wrong with one."""
+    if path is None:
+        return
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(f"{path}: {error.strerror}") from error

@@ -17,7 +17,7 @@ from metasrv.model.limits import MIGRATED_RECORDS_MAX
 from metasrv.model.types import KVMeta
 from metasrv.protocol.proto import meta_pb2 as pb
 
-_BATCH_SIZE_BYTES = 256 * 1024
+_BATCH_SIZE_BYTES = 64 * 1024
 Step = pb.MigrateRequest
 
 

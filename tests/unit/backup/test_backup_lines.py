@@ -82,8 +82,8 @@ def test_lines_of_older_versions() -> None:
         assert line("DataHeader", {"key": "header", "value": {"version": version}}, "header") == l.Header(version)
     assert line("RaftStateKV", {"key": "Id", "value": {"NodeId": 3}}, "raft_state") == l.NodeIdLine(3)
     assert line("RaftStateKV", {"key": "HardState", "value": {}}, "raft_state") == l.Ignored("RaftStateKV")
-    body = {"key": "Committed", "value": {"Committed": LOG_ID}}
-    assert line("RaftStateKV", body, "raft_state") == l.CommittedLine(LogId(3, 9, 1))
+    committed = {"key": "Committed", "value": {"Committed": LOG_ID}}
+    assert line("RaftStateKV", committed, "raft_state") == l.CommittedLine(LogId(3, 9, 1))
     assert line("LogMeta", {"key": "LastPurged", "value": {}}, "raft_log") == l.Ignored("LogMeta")
     body = {"key": 9, "value": {"log_id": LOG_ID, "payload": "Blank"}}
     assert line("Logs", body, "raft_log") == l.LogEntryLine(LogId(3, 9, 1), "Blank")
