@@ -6,6 +6,7 @@ it. Knows no command. Pure; runs anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from metasrv.model.errors import CodecError
@@ -38,3 +39,9 @@ def migration_in(data: bytes) -> Migration:
         return Migration(string(source), unsigned(run))
     except (TypeError, ValueError) as error:
         raise CodecError(f"not the marker of a migration: {error}") from error
+
+
+def migration_among(secrets: Mapping[str, bytes]) -> Migration | None:
+    """The migration whose marker stands among the replicated secrets; None without one. Raises CodecError."""
+    data = secrets.get(MIGRATION_NAME)
+    return None if data is None else migration_in(data)

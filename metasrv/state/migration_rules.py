@@ -14,7 +14,7 @@ from types import MappingProxyType
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError, TooLargeError
 from metasrv.model.limits import MIGRATED_RECORDS_MAX
-from metasrv.model.migration import MIGRATION_NAME, Migration, migration_in, migration_out
+from metasrv.model.migration import MIGRATION_NAME, Migration, migration_among, migration_out
 from metasrv.model.types import I64_MAX, KVMeta, SeqV
 from metasrv.state.effects import EntryEffects, RefusedCommandError
 from metasrv.state.format import INLINE_SIZE_BYTES_MAX, seal
@@ -29,16 +29,11 @@ def refusal_while_migrating(effects: EntryEffects, command: c.Command) -> str:
     """Why a migration keeps the command from being applied; empty for a command that it does not concern."""
     if not isinstance(command, _WRITES) or command == c.TICK:
         return ""
-    migration = _present(effects)
+    migration = migration_among(effects.registry.secrets)
     return (
         f"this cluster takes the records of {_named(migration)} and no other writes until that ends: "
         "with `metactl migrate --cut-over`, or `metactl migrate --abort`"
     )
-
-
-def _present(effects: EntryEffects) -> Migration | None:
-    data = effects.registry.secrets.get(MIGRATION_NAME)
-    return None if data is None else migration_in(data)
 
 
 def _named(migration: Migration | None) -> str:
@@ -75,12 +70,12 @@ def _validate_i64(number: int) -> None:
 def apply_migrate(effects: EntryEffects, command: c.Migrate) -> c.MigrationReply:
     """Take the step, or say why not; the reply shows where the migration stands."""
     refused = _begin(effects, command) if command.step is c.MigrationStep.BEGIN else _step(effects, command)
-    migration = _present(effects) or Migration("", 0)
+    migration = migration_among(effects.registry.secrets) or Migration("", 0)
     return c.MigrationReply(refused, migration.source, migration.run, effects.seq, effects.key_count)
 
 
 def _begin(effects: EntryEffects, command: c.Migrate) -> str:
-    present = _present(effects)
+    present = migration_among(effects.registry.secrets)
     if present is None and effects.key_count:
         return f"only an empty cluster takes the records of another, and this one has {effects.key_count} keys"
     if present is not None and present.source != command.source:
@@ -92,7 +87,7 @@ def _begin(effects: EntryEffects, command: c.Migrate) -> str:
 
 
 def _step(effects: EntryEffects, command: c.Migrate) -> str:
-    present = _present(effects)
+    present = migration_among(effects.registry.secrets)
     if present is None:
         return "no migration is under way"
     if command.run != present.run:

@@ -363,6 +363,9 @@ async def test_refusals_and_an_abort_by_the_tool(
     async with AsyncClient([target.address]) as client:
         begun = Target(client)
         await begun.begin("old")
+        async for lines in client.archive_messages():
+            assert '"migrating_from":"old"' in lines[0]
+            break
         await begun.store([Change(f"k{number}", number, SeqV(number, b"")) for number in range(1, 301)])
     assert await asyncio.to_thread(ctl.main, [*to, "--abort"]) == 0
     assert capsys.readouterr().out == "the migration is aborted; 300 keys that were copied are deleted\n"
