@@ -32,8 +32,9 @@ METHODS = {  # docs/contract/grpc.md section a.1: request, reply, client streams
     "MemberList": ("MemberListRequest", "MemberListReply", False, False),
     "GetClusterStatus": ("Empty", "ClusterStatus", False, False),
     "GetClientInfo": ("Empty", "ClientInfo", False, False),
+    "Migrate": ("MigrateRequest", "MigrateReply", False, False),
 }
-NEED_A_TOKEN = ("KvApi", "KvReadV1", "KvList", "KvGetMany", "Transaction", "KvTransaction", "MemberList")
+NEED_A_TOKEN = ("KvApi", "KvReadV1", "KvList", "KvGetMany", "Transaction", "KvTransaction", "MemberList", "Migrate")
 
 
 @pytest.fixture
