@@ -7,17 +7,19 @@ own.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
 from metasrv.client import AsyncClient
 from metasrv.migration.changes import Change
 from metasrv.migration.spooling import write_lines
-from metasrv.model.errors import MetasrvError, UnknownOutcomeError
+from metasrv.model.errors import MetasrvError, NotDoneError, UnknownOutcomeError
 from metasrv.model.limits import MIGRATED_RECORDS_MAX
 from metasrv.model.types import KVMeta
 from metasrv.protocol.proto import meta_pb2 as pb
 
 _BATCH_SIZE_BYTES = 64 * 1024
+_AGAIN_SECONDS = 0.5
 Step = pb.MigrateRequest
 
 
@@ -109,6 +111,11 @@ class Target:
                 reply = await self._client.migrate(request)
             except UnknownOutcomeError:
                 unknown = True
+                continue
+            except NotDoneError:
+                if not unknown:
+                    raise
+                await asyncio.sleep(_AGAIN_SECONDS)  # whether it was done has to be found out
                 continue
             if reply.refused and not (unknown and not reply.source):
                 raise MigrationRefusedError(reply.refused)

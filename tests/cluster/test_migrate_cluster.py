@@ -308,3 +308,6 @@ async def test_many_keys_move_to_three_nodes_under_load(start_cluster: StartClus
         await load.stop()
         assert "keys, compared one by one" in await cutting.output()
     await check_equal(cluster, target, load)
+    for node_id in target.running():
+        async with target.client(node_id) as client:
+            assert len(await client.list_prefix("", stale=True)) > 20_000

@@ -276,6 +276,24 @@ async def test_an_unknown_outcome_is_followed_by_a_new_run_so_that_nothing_comes
     assert any("leads the migration now" in text for text in refused)
 
 
+async def test_an_end_of_unknown_outcome_is_asked_for_until_it_is_known(source: RunningNode, target: RunningNode) -> None:
+    failures: list[Exception] = [UnknownOutcomeError("nobody knows"), NotDoneError("no leader")]
+
+    class Unsure(AsyncClient):
+        async def migrate(self, request: pb.MigrateRequest) -> pb.MigrateReply:
+            reply = await super().migrate(request)
+            if request.step == pb.MigrateRequest.FINISH and failures:
+                raise failures.pop(0)
+            return reply
+
+    notes = Notes()
+    odd = OddSource(source.address)
+    async with Unsure([target.address]) as client, migrating(odd, Target(client), notes) as task:
+        outcome = await task
+    assert (failures, outcome.key_count) == ([], len(records(source)))
+    check_equal(source, target)
+
+
 async def test_what_never_becomes_equal_is_named_and_nothing_is_ended(source: RunningNode, target: RunningNode) -> None:
     class Forgetful(Target):
         async def store(self, changes: Any, last_seq: int = 0) -> int:
