@@ -15,7 +15,16 @@ from functools import cache
 from importlib import import_module
 
 from metasrv import __version__
-from metasrv.cli import contexts, ctl_admin, ctl_certificates, ctl_cluster, ctl_endpoints, ctl_grpc, ctl_users
+from metasrv.cli import (
+    contexts,
+    ctl_admin,
+    ctl_certificates,
+    ctl_cluster,
+    ctl_endpoints,
+    ctl_grpc,
+    ctl_users,
+    migrate_options,
+)
 from metasrv.cli.ctl_flags import (
     GRPC_ADDRESS_DEFAULT,
     Command,
@@ -79,11 +88,11 @@ def _main(arguments: Sequence[str] | None) -> int:
 
 
 @cache
-def backup_command(name: str) -> Command:
-    """A command of `ctl_backup.py`, which is loaded when it runs: it brings the server's storage along."""
+def backup_command(name: str, module: str = "ctl_backup") -> Command:
+    """A command of a module that is loaded when it runs: it brings the server's storage along."""
 
     def command(arguments: argparse.Namespace) -> None:
-        getattr(import_module("metasrv.cli.ctl_backup"), name)(arguments)
+        getattr(import_module(f"metasrv.cli.{module}"), name)(arguments)
 
     return command
 
@@ -131,6 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_key_commands(commands)
     _add_admin_commands(commands)
     _add_backup_commands(commands)
+    _add_migrate(commands)
     _add_certificate_commands(commands)
     ctl_cluster.add_commands(commands, parser)
     _add_help(parser, commands)
@@ -251,6 +261,16 @@ def _add_backup_commands(commands: Commands) -> None:
         default="",
         metavar="TEXT",
         help="tells clusters apart that are restored from the same backup with the same members",
+    )
+
+
+def _add_migrate(commands: Commands) -> None:
+    parser = add_command(commands, "migrate", "move the records of another cluster into an empty one, while it serves")
+    parser.set_defaults(command=backup_command("migrate", "ctl_migrate"))
+    migrate_options.add_options(parser)
+    seconds = migrate_options.QUIET_SECONDS_DEFAULT
+    parser.add_argument(
+        "--quiet-seconds", type=positive, default=seconds, metavar="N", help=f"how long it is still, default {seconds}"
     )
 
 

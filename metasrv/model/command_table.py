@@ -147,6 +147,9 @@ FEATURE_REPLY = row(4, c.FeatureReply, enabled=sequence(STRING))
 SECRET_REPLY = row(5, c.SecretReply, secret=BYTES)
 ERROR_REPLY = row(6, c.ErrorReply, text=STRING)
 REPLACE_SECRET_REPLY = row(7, c.ReplaceSecretReply, replaced=BOOLEAN, secret=optional(BYTES))
+MIGRATION_REPLY = row(
+    8, c.MigrationReply, refused=STRING, source=STRING, run=UNSIGNED, last_seq=UNSIGNED, key_count=UNSIGNED
+)
 REPLIES: tuple[Row[Any], ...] = (
     UPSERT_REPLY,
     TRANSACTION_REPLY,
@@ -156,6 +159,7 @@ REPLIES: tuple[Row[Any], ...] = (
     SECRET_REPLY,
     ERROR_REPLY,
     REPLACE_SECRET_REPLY,
+    MIGRATION_REPLY,
 )
 
 # ----------------------------------------------------------------------------- commands
@@ -188,6 +192,25 @@ SET_CLUSTER_SECRET = request(6, c.SetClusterSecret, SECRET_REPLY, name=STRING, s
 REPLACE_SECRET = request(
     7, c.ReplaceSecret, REPLACE_SECRET_REPLY, name=STRING, expected=optional(BYTES), secret=optional(BYTES)
 )
+MIGRATED_RECORD = record(
+    c.MigratedRecord,
+    key=STRING,
+    seq=UNSIGNED,
+    data=optional(BYTES),
+    expire_at=UNSIGNED_OR_NONE,
+    proposed_at_ms=UNSIGNED,
+)
+MIGRATE = request(
+    8,
+    c.Migrate,
+    MIGRATION_REPLY,
+    step=enumeration(c.MigrationStep),
+    run=UNSIGNED,
+    source=STRING,
+    last_seq=UNSIGNED,
+    count=UNSIGNED,
+    records=sequence(MIGRATED_RECORD),
+)
 COMMANDS: tuple[Request[Any, Any], ...] = (
     UPSERT,
     TRANSACTION,
@@ -197,6 +220,7 @@ COMMANDS: tuple[Request[Any, Any], ...] = (
     SET_FEATURE,
     SET_CLUSTER_SECRET,
     REPLACE_SECRET,
+    MIGRATE,
 )
 
 

@@ -176,7 +176,9 @@ class RemoveNode(NamedTuple):
 
 USERS_FEATURE = "users"
 """Turned on once every member knows `ReplaceSecret`: users beyond root, and new keys for tokens."""
-KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE)
+MIGRATION_FEATURE = "migration"
+"""Turned on once every member knows `Migrate`: this cluster may take the records of another."""
+KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE, MIGRATION_FEATURE)
 """Names that the admin API accepts, in the order of its list; the log may hold others, from a newer version."""
 
 
@@ -210,7 +212,60 @@ class ReplaceSecret(NamedTuple):
     secret: bytes | None
 
 
-Command = Upsert | Transaction | BranchTransaction | AddNode | RemoveNode | SetFeature | SetClusterSecret | ReplaceSecret
+class MigrationStep(IntEnum):
+    """What `Migrate` does."""
+
+    BEGIN = 0
+    """Let the empty cluster take records from elsewhere, or a newer run of the same migration take over."""
+    STORE = 1
+    """Store and delete records."""
+    CLEAR = 2
+    """Delete `count` records, in key order."""
+    FINISH = 3
+    """End the migration, with exactly `count` records."""
+    ABORT = 4
+    """End it without any record."""
+
+
+class MigratedRecord(NamedTuple):
+    """A record as it stands elsewhere; without `data` it says that the record of number `seq` was deleted there."""
+
+    key: str
+    seq: int
+    data: bytes | None
+    expire_at: int | None = None
+    proposed_at_ms: int = 0
+
+
+class Migrate(NamedTuple):
+    """A step of moving another cluster's records into this one. Reply: `MigrationReply`.
+
+    Between BEGIN and FINISH or ABORT other writes are refused, and nothing expires here: it is the other cluster that
+    deletes. Releases before it cannot read it, so it is only proposed while the feature `MIGRATION_FEATURE` is on.
+    """
+
+    step: MigrationStep
+    run: int
+    """Counts who leads the migration; a step of an earlier run is refused."""
+    source: str = ""
+    """BEGIN: the cluster that the records come from."""
+    last_seq: int = 0
+    """The last sequence number that is known to be given out there; the one here is raised to it."""
+    count: int = 0  # type: ignore[assignment]  # the word of the wire hides tuple.count
+    records: tuple[MigratedRecord, ...] = ()
+
+
+Command = (
+    Upsert
+    | Transaction
+    | BranchTransaction
+    | AddNode
+    | RemoveNode
+    | SetFeature
+    | SetClusterSecret
+    | ReplaceSecret
+    | Migrate
+)
 
 
 # ----------------------------------------------------------------------------- replies
@@ -293,6 +348,18 @@ class ReplaceSecretReply(NamedTuple):
     secret: bytes | None
 
 
+class MigrationReply(NamedTuple):
+    """What the cluster says of its migration after a step."""
+
+    refused: str
+    """Why nothing was done, in a sentence; empty when it was done."""
+    source: str
+    """The cluster that records come from; empty when none is migrated."""
+    run: int
+    last_seq: int
+    key_count: int
+
+
 class ErrorReply(NamedTuple):
     """The command is in the log but asks for something impossible; nothing was changed.
 
@@ -311,4 +378,5 @@ Reply = (
     | SecretReply
     | ErrorReply
     | ReplaceSecretReply
+    | MigrationReply
 )

@@ -28,6 +28,9 @@ ENTRY_REPLIES_SIZE_BYTES_MAX = 256 * MIB
 GRPC_MESSAGE_SIZE_BYTES_DEFAULT = 32 * MIB
 """`grpc_api_max_message_size` when it is not configured."""
 
+MIGRATED_RECORDS_MAX = 128
+"""Records of one step of a migration; so many small ones are applied within `STEP_TIME_MS_MAX`."""
+
 # Log --------------------------------------------------------------------------------------------
 COMMAND_SIZE_BYTES_MAX = 32 * MIB
 """One encoded command; larger ones are refused before they are proposed (D17)."""

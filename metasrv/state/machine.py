@@ -208,7 +208,7 @@ class StateMachine:
         replies: list[c.Reply] = []
         store.begin()
         try:
-            if entry.commands:
+            if entry.commands and not self._registry.is_migrating:
                 # One sweep serves all commands: they share their time, and none can store what has expired by then.
                 effects.sweep()
             for position, command in enumerate(entry.commands):
@@ -265,7 +265,7 @@ class StateMachine:
 
     def expires_before(self, time_ms: int) -> bool:
         """Whether an entry of log time `time_ms` would delete something that has expired; mostly answered from memory."""
-        if not self._applied.expire_count or self._expiry_floor_ms >= time_ms:
+        if not self._applied.expire_count or self._expiry_floor_ms >= time_ms or self._registry.is_migrating:
             return False
         with self._store.faults():
             earliest_ms = self._store.earliest_expire_ms()

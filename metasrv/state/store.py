@@ -261,6 +261,10 @@ class Store:
         """Whether any value stands beside its record."""
         return bool(self.execute("SELECT EXISTS(SELECT 1 FROM large)").fetchone()[0])
 
+    def has_large_value(self, seq: int) -> bool:
+        """Whether the value of the record with this number stands beside it."""
+        return self.execute("SELECT 1 FROM large WHERE seq = ?", (seq,)).fetchone() is not None
+
     def expired(self, time_ms: int) -> list[tuple[str, SeqV]]:
         """Records that expired before `time_ms`, in the order of the sweep."""
         return self._records(self.execute(_EXPIRED, (time_ms,)))

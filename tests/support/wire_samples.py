@@ -60,6 +60,15 @@ COMMANDS: dict[str, c.Command] = {
     "set cluster secret": c.SetClusterSecret("token", bytes(range(32))),
     "replace secret": c.ReplaceSecret("user/é", b"\x01old", b"\xffnew"),
     "replace secret without any": c.ReplaceSecret("", None, None),
+    "migrate": c.Migrate(c.MigrationStep.BEGIN, 1, "cluster"),
+    "migrate with everything": c.Migrate(
+        c.MigrationStep.STORE,
+        2**32,
+        "",
+        2**63 - 1,
+        256,
+        (c.MigratedRecord(KEY, 7, b"\x00value", U64, 1), c.MigratedRecord("gone", 128, None)),
+    ),
     **{f"transaction of {name}": c.Transaction((), (), (operation,), ()) for name, operation in OPERATIONS.items()},
 }
 
@@ -88,6 +97,8 @@ REPLIES: dict[str, c.Reply] = {
     "error reply": c.ErrorReply("the command cannot be applied"),
     "replace secret reply": c.ReplaceSecretReply(True, b"\xffnew"),
     "empty replace secret reply": c.ReplaceSecretReply(False, None),
+    "migration reply": c.MigrationReply("", "cluster", 2, 300, 70_000),
+    "refusing migration reply": c.MigrationReply("no migration is under way", "", 0, 0, 0),
 }
 
 MEMBERSHIP = Membership(
@@ -95,13 +106,20 @@ MEMBERSHIP = Membership(
 )
 LATER_COMMANDS = (c.ReplaceSecret,)
 """Not yet there when the entry of every command was recorded, which stays as it is; they have an entry of their own."""
+MIGRATION_COMMANDS = (c.Migrate,)
+"""Later than these."""
 ENTRIES: dict[str, RegularEntry | NoopEntry | MembershipEntry] = {
     "entry without commands": RegularEntry(0, 1, ()),
     "entry of every command": RegularEntry(
-        1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if not isinstance(each, LATER_COMMANDS))
+        1_700_000_000_000,
+        2,
+        tuple(each for each in COMMANDS.values() if not isinstance(each, LATER_COMMANDS + MIGRATION_COMMANDS)),
     ),
     "entry of later commands": RegularEntry(
         1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, LATER_COMMANDS))
+    ),
+    "entry of migrations": RegularEntry(
+        1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, MIGRATION_COMMANDS))
     ),
     "no-op entry": NoopEntry(3),
     "membership entry": MembershipEntry(1, Membership(), MEMBERSHIP),

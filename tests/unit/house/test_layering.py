@@ -32,6 +32,7 @@ ROOMS = (
     "metasrv.admin",
     "metasrv.backup",
     "metasrv.client",
+    "metasrv.migration",
     "metasrv.cli",
     "metasrv.testing",
     "verification",
