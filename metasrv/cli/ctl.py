@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 
 from metasrv import __version__
-from metasrv.cli import ctl_admin, ctl_certificates, ctl_grpc, ctl_users
+from metasrv.cli import ctl_admin, ctl_certificates, ctl_events, ctl_grpc, ctl_users
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
 from metasrv.model.users import ROOT
@@ -197,6 +197,11 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     hashing = _add_command(commands, "hash-password", "print the hash of a password, for grpc_password")
     hashing.set_defaults(command=ctl_users.hash_a_password)
     _add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
+    events = _add_admin_command(commands, "events", ctl_events.events, "print what happened in the cluster, newest last")
+    events.add_argument("--follow", action="store_true", help="go on with what happens, until it is interrupted")
+    events.add_argument("--limit", type=_positive, default=ctl_events.LIMIT_DEFAULT, metavar="N", help="the newest N")
+    events.add_argument("--node", type=_node_id, metavar="ID", help="only those that this node tells")
+    events.add_argument("-o", "--output", choices=("text", "json"), default="text", help="a line of text or JSON each")
 
 
 def _add_user_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

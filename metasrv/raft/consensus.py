@@ -22,6 +22,7 @@ from metasrv.model.errors import (
     StoppingError,
     UnknownOutcomeError,
 )
+from metasrv.model.summary import SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.address_changes import AddressChanges
 from metasrv.raft.beginning import Beginning
@@ -29,11 +30,12 @@ from metasrv.raft.belonging import Belonging
 from metasrv.raft.clock_hand_over import ClockHandOver
 from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
-from metasrv.raft.forwarding import Answering, Forwarding
+from metasrv.raft.forwarding import Answering, Forwarding, no_summary
 from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
+from metasrv.raft.role_events import RoleEvents
 from metasrv.raft.stalled_leader import StalledLeader
 from metasrv.raft.transfer import LeadershipTransfer
 from metasrv.state.scrubbing import RangeDigests, range_digests
@@ -50,6 +52,8 @@ class RaftConsensus:
         self._stopping = False
         self.damage = ""
         """What is wrong with this node's copy of the state, for the other nodes (`node/damage.py`)."""
+        self.summary: Callable[[SummaryQuestion], SummaryAnswer] = no_summary
+        """What this node tells another one's console of itself."""
         self._serving = True
         replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
@@ -110,7 +114,7 @@ class RaftConsensus:
         )
         self._clock_rounds = self._make_clock_rounds(resources)
         self._stalled_leader = self._make_stalled_leader(resources)
-        replica.driver.on_timer = self._stalled_leader.look
+        replica.driver.on_timer = RoleEvents.of(replica).after(self._stalled_leader.look)
 
     def _make_stalled_leader(self, resources: ReplicaResources) -> StalledLeader:
         replica = self.replica
@@ -347,6 +351,10 @@ class RaftConsensus:
         """What this node's records between these keys add up to; reads every key, in a helper thread."""
         self.replica.machine.commit()
         return await asyncio.to_thread(range_digests, self.replica.machine.path, bounds)
+
+    def offer_summary(self, summary: Callable[[SummaryQuestion], SummaryAnswer]) -> None:
+        """Answer with this when another node's console asks for a summary."""
+        self.summary = summary
 
     def set_serving(self, serving: bool) -> None:
         """Whether this node may answer from its state; while not, it takes no proposals and is slow to campaign."""

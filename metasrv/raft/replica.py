@@ -15,6 +15,7 @@ from metasrv.model.errors import CodecError, DataDamagedError, StoppingError
 from metasrv.model.types import Endpoint, LogId, Membership, RaftStatus
 from metasrv.process.clock import Clock
 from metasrv.process.data_directory import DataDirectory
+from metasrv.process.event_ring import EventRing
 from metasrv.raft.clock_rounds import round_seconds
 from metasrv.raft.compaction import Compaction
 from metasrv.raft.core.clock_offsets import ClockOffsets
@@ -81,6 +82,11 @@ class ReplicaResources:
     observer: RaftObserver
     clock: Clock
     make_transport: TransportFactory = PeerTransport
+    events: EventRing = field(init=False)
+    """What happens here and is worth telling."""
+
+    def __post_init__(self) -> None:
+        self.events = EventRing(self.clock)
 
 
 class Replica:
