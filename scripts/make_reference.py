@@ -54,6 +54,7 @@ NOT_ASKED = {
     "/v1/console/history": "history.json",
     "/v1/console/stream": "lines.json",
     "/v1/events": "events.json",
+    "/v1/runbooks/{slug}": "runbook.txt",
 }
 """Routes whose answer is a file or a page, is long, or does not end; with the name of a file for it."""
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 LOOKED_AT_SECONDS = 10.0
 """After a request somebody counts as looking for this time."""
 FIRST_ANSWERS_SECONDS = 0.7
-"""The first request waits so long for the other members, at most; a page that stays has them at the next tick."""
+"""A request waits for the other members at most this time, a little more than they have to answer."""
 FRESH_SECONDS = 3.0
 EVENTS_SHOWN = 200
 """Events that a stream begins with."""
@@ -167,12 +167,12 @@ class Console:
 
     def events(self, since_ms: int = 0, limit: int = EVENTS_SHOWN, only_node: int | None = None) -> dict[str, Any]:
         """The shape of `GET /v1/events`."""
-        status, now = self._context.consensus.status(), self._context.clock.monotonic()
+        status = self._context.consensus.status()
         found = merged(
             status.node_id, self._context.events, self._known, since_ms, min(limit, EVENTS_ANSWERED_MAX), only_node
         )
         members = {*status.membership.voters, *status.membership.learners} - {status.node_id}
-        missing = sorted(node_id for node_id in members if not self._known.get(node_id).is_fresh(now))
+        missing = sorted(node_id for node_id in members if not self._known.get(node_id).answers)
         return {"events": found, "missing_nodes": missing}
 
     def open_stream(self) -> LineStream:

@@ -20,7 +20,7 @@ from metasrv.node.context import NodeContext
 
 logger = logging.getLogger(__name__)
 
-ASK_TIMEOUT_MS = 1_000
+ASK_TIMEOUT_MS = 600
 FRESH_SECONDS = 6.0
 """A summary that is older is the past."""
 
@@ -32,6 +32,8 @@ class KnownNode:
         self.summary: NodeSummary | None = None
         self.told_at = float("-inf")
         """Monotonic seconds of that summary."""
+        self.answers = False
+        """Whether it answered when it was last asked."""
         self.round_trip_ms: float | None = None
         self.incarnation = ""
         self.events: deque[tuple[str, Event]] = deque(maxlen=EVENTS_KEPT_MAX)
@@ -79,12 +81,13 @@ class KnownNodes:
             question = SummaryQuestion(node.incarnation, node.last_number)
             summary, incarnation, events = await self._context.ask_summary(node_id, question, ASK_TIMEOUT_MS)
         except MetasrvError as error:
+            node.answers = False
             logger.debug("node %d tells nothing of itself: %s", node_id, error)
             return
         if summary.node_id != node_id:
             logger.debug("node %d answers as node %d, which does not count", node_id, summary.node_id)
             return
-        node.told_at = clock.monotonic()
+        node.answers, node.told_at = True, clock.monotonic()
         node.round_trip_ms = round((node.told_at - begun) * 1000, 2)
         node.summary, node.incarnation = summary, incarnation
         for event in events:

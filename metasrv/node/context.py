@@ -61,7 +61,7 @@ class NodeContext:
     events: EventRing = None  # type: ignore[assignment]  # made below when none is given
     """What happens here and is worth telling."""
     ask_summary: Callable[[int, SummaryQuestion, int], Awaitable[SummaryAnswer]] = _nobody_to_ask
-    """What another node, by its id, tells of itself; the last argument is a timeout in milliseconds. Raises RequestError."""
+    """What another node, by its id, tells of itself; the last argument is a timeout in ms. Raises RequestError."""
     offer_summary: Callable[[Callable[[SummaryQuestion], SummaryAnswer]], None] = field(
         default=lambda _summary: None, repr=False
     )
