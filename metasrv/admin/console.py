@@ -75,7 +75,7 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
             return Response(media_type=MEDIA_TYPE, headers=NO_STORE)
         await console.look()
         try:
-            opened = console.open_stream()
+            opened = await console.open_stream()
         except NotDoneError as error:
             return problem(503, str(error))
         return LineStreamResponse(opened, console.streams.close, NO_STORE)

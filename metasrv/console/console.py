@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from metasrv.console.cluster_events import Repetitions, TaggedEvent, merged
@@ -17,6 +18,7 @@ from metasrv.console.folding import Folding
 from metasrv.console.history import STEP_MS, History, Point
 from metasrv.console.known_nodes import KnownNodes
 from metasrv.console.own_summary import own_summary
+from metasrv.console.reach import contact_bound_ms, is_heard
 from metasrv.console.sampling import Sampler
 from metasrv.console.state import Knowledge, state_view
 from metasrv.console.streams import LineStream, Streams
@@ -59,7 +61,8 @@ class Console:
         self._ticks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
-        self._state_line: tuple[float, bytes] | None = None
+        self._opening: dict[str, tuple[float, bytes]] = {}
+        """The lines that a stream begins with, by their type, each with the monotonic time at which it was made."""
         self._stopped = False
 
     # ------------------------------------------------------------------ life
@@ -102,6 +105,7 @@ class Console:
         lag_ms = context.loop_lag_peak_ms
         point = self._sampler.take(status)
         self.history.add(point, context.clock.monotonic())
+        self._opening.pop("history", None)
         self._folding.look(status, lag_ms, self._directory)
         looked_at = self._is_looked_at()
         if looked_at or self._ticks % IDLE_PROBE_TICKS == 0:
@@ -114,7 +118,7 @@ class Console:
 
     def _publish(self, status: RaftStatus, point: Point) -> None:
         line = _line({"type": "state", "state": self.state(status)})
-        self._state_line = (self._context.clock.monotonic(), line)
+        self._opening["state"] = (self._context.clock.monotonic(), line)
         self.streams.publish(line)
         self.streams.publish(_line({"type": "point", "time_ms": point.time_ms, "values": point.values}))
 
@@ -171,23 +175,38 @@ class Console:
         found = merged(
             status.node_id, self._context.events, self._known, since_ms, min(limit, EVENTS_ANSWERED_MAX), only_node
         )
-        members = {*status.membership.voters, *status.membership.learners} - {status.node_id}
-        missing = sorted(node_id for node_id in members if not self._known.get(node_id).answers)
+        bound_ms = contact_bound_ms(self._context.config.raft_config, status.is_leader)
+        missing = [
+            peer.node_id
+            for peer in status.peers
+            if not is_heard(peer, bound_ms) or not self._known.get(peer.node_id).answers
+        ]
         return {"events": found, "missing_nodes": missing}
 
-    def open_stream(self) -> LineStream:
-        """A stream with the state, the history and the last events. Raises OverloadedError, NotDoneError."""
+    async def open_stream(self) -> LineStream:
+        """A stream with the state, the history and the last events. Raises OverloadedError, NotDoneError.
+
+        Pages that are opened together, as behind a proxy that comes back, share these lines.
+        """
+        wall_ms = self._context.clock.wall_ms
+        lines = [self._opening_line("state", lambda: {"state": self.state()})]
+        await asyncio.sleep(0)
+        lines.append(self._opening_line("history", lambda: {"history": self.history.view(wall_ms())}))
+        await asyncio.sleep(0)
+        lines.append(self._opening_line("events", self.events))
         if self._stopped:
             raise NotDoneError("this node is shutting down")
         if len(self.streams) >= CONSOLE_STREAMS_MAX:
             raise OverloadedError(f"{CONSOLE_STREAMS_MAX} pages follow this node already; close one, or ask another node")
+        return self.streams.open(lines)
+
+    def _opening_line(self, kind: str, make: Callable[[], dict[str, Any]]) -> bytes:
         now = self._context.clock.monotonic()
-        known = self._state_line
-        if known is None or now - known[0] > STEP_MS / 1000:
-            known = self._state_line = (now, _line({"type": "state", "state": self.state()}))
-        history = _line({"type": "history", "history": self.history.view(self._context.clock.wall_ms())})
-        events = _line({"type": "events", **self.events()})
-        return self.streams.open([known[1], history, events])
+        made_at, line = self._opening.get(kind, (float("-inf"), b""))
+        if now - made_at > STEP_MS / 1000:
+            line = _line({"type": kind, **make()})
+            self._opening[kind] = (now, line)
+        return line
 
     def _own_event(self, event: Event) -> None:
         self._show_event(self._node_id, self._context.events.incarnation, event)
@@ -196,6 +215,7 @@ class Console:
         self._show_event(node_id, incarnation, event)
 
     def _show_event(self, node_id: int, incarnation: str, event: Event) -> None:
+        self._opening.pop("events", None)  # a stream that is opened now would lack it
         if len(self.streams) and not self._repetitions.is_told(event):
             self.streams.publish(_line({"type": "event", "event": TaggedEvent(node_id, incarnation, event).view()}))
 

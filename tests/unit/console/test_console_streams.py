@@ -69,7 +69,7 @@ async def test_a_slow_reader_is_cut_at_the_limit() -> None:
 async def test_a_stream_begins_with_everything_and_goes_on_with_each_tick(context: NodeContext) -> None:
     console = Console(context)
     context.events.on_event = console._own_event
-    stream = console.open_stream()
+    stream = await console.open_stream()
     assert await kinds(stream) == ["state", "history", "events"]
     console.tick()
     piece = await stream.next()
@@ -78,15 +78,18 @@ async def test_a_stream_begins_with_everything_and_goes_on_with_each_tick(contex
     assert (state["state"]["answered_by"], set(point["values"])) == (1, set(SERIES))
     context.events.record(EventKind.LEADER, Severity.INFO, "node 1 leads in term 68", 68)
     assert await kinds(stream) == ["event"]
+    later = await (await console.open_stream()).next()
+    assert later is not None
+    assert b"node 1 leads in term 68" in later, "what happened before it was opened is among the events"
     await console.stop()
     assert await stream.next() is None
     with pytest.raises(NotDoneError):
-        console.open_stream()
+        await console.open_stream()
 
 
 async def test_a_state_is_made_once_for_all_streams(context: NodeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(context)
-    streams = [console.open_stream() for _ in range(10)]
+    streams = [await console.open_stream() for _ in range(10)]
     made = []
     real = console.state
     monkeypatch.setattr(console, "state", lambda status: made.append(1) or real(status))  # type: ignore[func-returns-value]
@@ -98,13 +101,13 @@ async def test_a_state_is_made_once_for_all_streams(context: NodeContext, monkey
 
 async def test_one_stream_too_many_is_refused_with_a_sentence(context: NodeContext) -> None:
     console = Console(context)
-    opened = [console.open_stream() for _ in range(CONSOLE_STREAMS_MAX)]
+    opened = [await console.open_stream() for _ in range(CONSOLE_STREAMS_MAX)]
     with pytest.raises(OverloadedError, match=f"^{CONSOLE_STREAMS_MAX} pages follow this node already"):
-        console.open_stream()
+        await console.open_stream()
     answer = await asked(context, console, "/v1/console/stream")
     assert (answer[0]["status"], json.loads(answer[1]["body"])["status"]) == (503, 503)
     console.streams.close(opened[0])
-    assert console.open_stream() is not None
+    assert not (await console.open_stream()).ended
     await console.stop()
 
 
