@@ -54,6 +54,8 @@ def tolerance(status: RaftStatus, heard: frozenset[int], lags: dict[int, int]) -
     voters = status.membership.voters
     alive = {i for i in voters if i == status.node_id or i in heard}
     count = len(voters)
+    if status.removed is not None:
+        return Tolerance(0, count, None, "this node is no longer a member of its cluster")
     if not count:
         return Tolerance(0, 0, None, "this node does not belong to a cluster yet")
     if len(alive) < status.membership.majority:

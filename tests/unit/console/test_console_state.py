@@ -98,6 +98,7 @@ def test_tolerance_counts_voters_that_are_heard_and_complete() -> None:
     assert held(leads) == (None, "1 of 3 voters heard, writes are refused")
     assert held(sample_status(leader_id=None), 2) == (None, "2 of 3 voters heard, and none of them leads")
     assert held(sample_status(membership=Membership())) == (None, "this node does not belong to a cluster yet")
+    assert held(sample_status(removed="gone"), 2, 3) == (None, "this node is no longer a member of its cluster")
     alone = Membership({1: leads.membership.voters[1]})
     assert held(leader_status(membership=alone)) == (0, "there is one voter: its failure stops the cluster")
 
