@@ -7,14 +7,19 @@ called where these things happen. Runs on the event loop.
 from __future__ import annotations
 
 from metasrv.model.events import EventKind, Severity
+from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
 from metasrv.node.health import DirectoryReport
 
 FOLD_SECONDS = 10.0
 """Refusals within this time are one event."""
-SLOW_SECONDS_MIN = 0.1
-"""Slow steps of one kind that together took less between two looks are not worth an event."""
+SLOW_FOLD_SECONDS = 60.0
+"""Slow steps within this time are one event, so that a busy machine does not push everything else out of the ring."""
+SLOW_SECONDS_MIN = 2.0
+"""Slow steps that together took less within that time are not worth an event."""
+LONG_STEP_SECONDS = 0.25
+"""Steps that took so long, in the mean of those between two looks, are told at once."""
 STANDSTILL_MS = 1_000.0
 """A loop that was late by more stood still."""
 
@@ -26,6 +31,9 @@ class Folding:
         self._context = context
         work = context.metrics.work
         self._steps, self._step_seconds = dict(work.slow_steps), dict(work.slow_step_seconds)
+        self._slow: dict[LoopWork, tuple[int, float]] = {}
+        """Slow steps since they were told last: how many, and their seconds together."""
+        self._slow_told_at = context.clock.monotonic()
         self._refusals = self._count_refusals()
         self._told_at = context.clock.monotonic()
         self._clock_is_off = False
@@ -48,10 +56,27 @@ class Folding:
             events.record(EventKind.SLOW_STEP, Severity.WARNING, text)
         for kind, count in work.slow_steps.items():
             new, seconds = count - self._steps[kind], work.slow_step_seconds[kind] - self._step_seconds[kind]
-            if new and seconds >= SLOW_SECONDS_MIN:
+            if new and seconds / new >= LONG_STEP_SECONDS:
                 text = f"{kind} held the event loop {_times(new)}, {seconds * 1000:,.0f} ms together"
                 events.record(EventKind.SLOW_STEP, Severity.WARNING, text)
+            elif new:
+                known, known_seconds = self._slow.get(kind, (0, 0.0))
+                self._slow[kind] = (known + new, known_seconds + seconds)
         self._steps, self._step_seconds = dict(work.slow_steps), dict(work.slow_step_seconds)
+        self._tell_slow_steps()
+
+    def _tell_slow_steps(self) -> None:
+        now = self._context.clock.monotonic()
+        passed = now - self._slow_told_at
+        if passed < SLOW_FOLD_SECONDS:
+            return
+        slow, self._slow, self._slow_told_at = self._slow, {}, now
+        together = sum(seconds for _, seconds in slow.values())
+        if together >= SLOW_SECONDS_MIN:
+            count, most = sum(count for count, _ in slow.values()), max(slow, key=lambda kind: slow[kind][1])
+            text = f"the event loop was held {_times(count)} within {passed:.0f} s, {together:.1f} s together"
+            text += f", mostly by {most}"
+            self._context.events.record(EventKind.SLOW_STEP, Severity.WARNING, text)
 
     def _look_at_refusals(self) -> None:
         now = self._context.clock.monotonic()

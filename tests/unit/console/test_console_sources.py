@@ -64,17 +64,27 @@ def test_a_ring_keeps_the_newest_and_cuts_long_texts(clock: HandClock) -> None:
 # ----------------------------------------------------------------------------- folded counters
 
 
-def test_slow_steps_are_folded_and_short_ones_left_out(context: NodeContext) -> None:
+def test_slow_steps_are_folded_and_long_ones_told_at_once(context: NodeContext, clock: HandClock) -> None:
     folding, status = Folding(context), sample_status()
-    context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.006)
-    folding.look(status, 5.0, None)
-    assert told(context.events) == []
-    for _ in range(3):
-        context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.050)
+    for _ in range(30):
+        for _ in range(4):
+            context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.020)
+        context.metrics.slow_step(LoopWork.GRPC_CALL, 0.006)
+        clock.advance(2.0)
+        assert told(context.events) == [], "not each of them"
+        folding.look(status, 5.0, None)
+    text = "the event loop was held 150 times within 60 s, 2.6 s together, mostly by raft_apply"
+    assert told(context.events) == [("slow_step", text)]
+    for _ in range(30):
+        context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.020)
+        clock.advance(2.0)
+        folding.look(status, 5.0, None)
+    assert len(told(context.events)) == 1, "what takes little together is not worth an event"
+    context.metrics.slow_step(LoopWork.RAFT_UPKEEP, 0.300)
     folding.look(status, 5.0, None)
     folding.look(status, 1_500.0, None)
-    assert told(context.events) == [
-        ("slow_step", "raft_apply held the event loop 3 times, 150 ms together"),
+    assert told(context.events)[1:] == [
+        ("slow_step", "raft_upkeep held the event loop once, 300 ms together"),
         ("slow_step", "this process stood still for 1,500 ms"),
     ]
 
