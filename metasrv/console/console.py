@@ -39,6 +39,8 @@ FIRST_ANSWERS_SECONDS = 0.7
 FRESH_SECONDS = 3.0
 EVENTS_SHOWN = 200
 """Events that a stream begins with."""
+PROBE_AGE_SECONDS = 1.0
+"""Less than a tick, so that each tick with somebody who looks, here or at another node, has a new report."""
 IDLE_PROBE_TICKS = 5
 """While nobody looks, the data directory is looked at with each of so many ticks."""
 
@@ -55,9 +57,10 @@ class Console:
         self._folding = Folding(context)
         self._known = KnownNodes(context, self._peer_event)
         self._repetitions = Repetitions()
-        self._probe = DirectoryProbe(context.config.raft_config.raft_dir, context.clock.monotonic)
+        self._probe = DirectoryProbe(context.config.raft_config.raft_dir, context.clock.monotonic, PROBE_AGE_SECONDS)
         self._directory: DirectoryReport | None = None
-        self._looked_at = float("-inf")
+        self._looked_at = self._told_at = float("-inf")
+        """Monotonic seconds of the last request here, and of the last question of another node."""
         self._ticks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
@@ -108,7 +111,8 @@ class Console:
         self._opening.pop("history", None)
         self._folding.look(status, lag_ms, self._directory)
         looked_at = self._is_looked_at()
-        if looked_at or self._ticks % IDLE_PROBE_TICKS == 0:
+        shown_elsewhere = context.clock.monotonic() - self._told_at < LOOKED_AT_SECONDS
+        if looked_at or shown_elsewhere or self._ticks % IDLE_PROBE_TICKS == 0:
             self._start(self._look_at_directory(), "console-directory")
         self._ticks += 1
         if looked_at:
@@ -131,6 +135,7 @@ class Console:
 
     def answer(self, question: SummaryQuestion) -> SummaryAnswer:
         """What another member's console is told; the newest events when there are more than fit."""
+        self._told_at = self._context.clock.monotonic()
         events = self._context.events
         after = question.number if question.incarnation == events.incarnation else 0
         newer = events.after(after, SUMMARY_EVENTS_MAX)

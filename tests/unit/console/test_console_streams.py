@@ -13,12 +13,13 @@ import pytest
 from metasrv.admin.app import create_app
 from metasrv.admin.line_stream import LineStreamResponse
 from metasrv.config.model import Config, RaftConfig
-from metasrv.console.console import Console
+from metasrv.console.console import IDLE_PROBE_TICKS, Console
 from metasrv.console.history import SERIES
 from metasrv.console.streams import LineStream, Streams
 from metasrv.model.errors import NotDoneError, OverloadedError
 from metasrv.model.events import EventKind, Severity
 from metasrv.model.limits import CONSOLE_LINES_WAITING_MAX, CONSOLE_STREAMS_MAX
+from metasrv.model.summary import SummaryQuestion
 from metasrv.node.context import NodeContext
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
@@ -85,6 +86,29 @@ async def test_a_stream_begins_with_everything_and_goes_on_with_each_tick(contex
     assert await stream.next() is None
     with pytest.raises(NotDoneError):
         await console.open_stream()
+
+
+async def test_the_disk_is_looked_at_with_each_tick_while_another_node_shows_it(
+    context: NodeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console, looks = Console(context), list[int]()
+
+    async def look() -> None:
+        looks.append(1)
+
+    monkeypatch.setattr(console, "_look_at_directory", look)
+
+    async def looks_in(ticks: int) -> int:
+        before = len(looks)
+        for _ in range(ticks):
+            console.tick()
+        await asyncio.sleep(0)
+        return len(looks) - before
+
+    assert await looks_in(IDLE_PROBE_TICKS) == 1, "seldom while nobody looks"
+    console.answer(SummaryQuestion("", 0))
+    assert await looks_in(IDLE_PROBE_TICKS) == IDLE_PROBE_TICKS
+    await console.stop()
 
 
 async def test_a_state_is_made_once_for_all_streams(context: NodeContext, monkeypatch: pytest.MonkeyPatch) -> None:
