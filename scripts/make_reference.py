@@ -42,6 +42,7 @@ EXAMPLES = {
     "/readyz/{check}": "/readyz/leader",
     "/v1/ctrl/trigger_transfer_leader": "/v1/ctrl/trigger_transfer_leader?to=2",
     "/v1/features/set": "/v1/features/set?feature=dummy&enable=true",
+    "/v1/runbooks/{slug}": "/v1/runbooks/no-leader",
     "/debug/pprof/profile": "/debug/pprof/profile?seconds=10&format=svg",
     "/debug/mem/pprof/profile": "/debug/mem/pprof/profile?seconds=10&format=folded",
 }
@@ -52,8 +53,17 @@ CHANGES = {
     ("post", "/v1/cluster/members/{node_id}/replace"): ("/v1/cluster/members/3/replace", None),
 }
 """Examples of routes that take no GET: the address and the body."""
-NOT_ASKED = ("/debug/pprof/profile", "/debug/mem/pprof/profile", "/debug/home")
-"""Routes whose answer is a file or a page."""
+NOT_ASKED = {
+    "/debug/pprof/profile": "profile",
+    "/debug/mem/pprof/profile": "profile",
+    "/debug/home": "home.html",
+    "/v1/console": "state.json",
+    "/v1/console/history": "history.json",
+    "/v1/console/stream": "lines.json",
+    "/v1/events": "events.json",
+    "/v1/runbooks/{slug}": "runbook.txt",
+}
+"""Routes whose answer is a file or a page, is long, or does not end; with the name of a file for it."""
 
 
 def main() -> int:
@@ -151,7 +161,7 @@ async def _example_lines(client: httpx.AsyncClient, path: str) -> list[str]:
     url = EXAMPLES.get(path, path)
     quoted = f"'http://127.0.0.1:28101{url}'" if "?" in url else f"http://127.0.0.1:28101{url}"
     if path in NOT_ASKED:
-        return ["", "```", f"$ curl -s {quoted} -o {'home.html' if path == '/debug/home' else 'profile'}", "```"]
+        return ["", "```", f"$ curl -s {quoted} -o {NOT_ASKED[path]}", "```"]
     answer = await client.get(url)
     content = _stable(answer.text)
     if answer.headers["content-type"].startswith("application/json"):

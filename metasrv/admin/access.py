@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from metasrv.admin.actions import changes_members
 from metasrv.admin.control import CONTROL_PATHS
+from metasrv.admin.problem import KEY_PATH, KEYS_PATH
 from metasrv.config.admin_tokens import Scope, Token, Tokens, load
 from metasrv.config.model import Config
 
@@ -18,6 +19,8 @@ DEBUG_PREFIX = "/debug/"
 PROBE_PATHS = frozenset({"/livez", "/readyz", "/v1/health"})
 METRICS_PATHS = frozenset({"/metrics", "/v1/metrics"})
 CONFIG_PATH = "/v1/config"
+KEY_PATHS = frozenset({KEYS_PATH, KEY_PATH})
+"""What clients have stored: never open, whatever `admin_open_routes` says, where anything is asked for."""
 CERTIFICATE_NAME = "metasrv.certificate_name"
 """Where `connection.py` puts the common name of a verified client certificate, among a request's extensions."""
 
@@ -60,6 +63,8 @@ class Access:
             return None
         if is_protected(method, path):
             return Scope.OPERATE
+        if path in KEY_PATHS:
+            return Scope.READ
         return None if _group_of(path) in self._open else Scope.READ
 
     def caller(self, headers: Mapping[bytes, bytes], extensions: Mapping[str, Any]) -> Caller:

@@ -20,7 +20,7 @@ from metasrv.admin.access import PROBE_PATHS, Access, Caller, WrongTokenError, i
 from metasrv.admin.actions import USERS_LIST_PATH, is_of_members, needs_header
 from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
 from metasrv.admin.hosts import AllowedHosts
-from metasrv.admin.problem import fault
+from metasrv.admin.problem import as_spoken, fault
 from metasrv.admin.responses import TextResponse
 from metasrv.admin.turns import Turns
 from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX, ADMIN_QUERY_AUDITED_CHARACTERS_MAX
@@ -102,7 +102,7 @@ class Guard:
         if refusal is None:
             refusal = self._unauthorized(scope, headers, exchange)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            await as_spoken(scope["path"], refusal)(scope, receive, send)
             return
         if scope["path"] not in PROBE_PATHS:
             await self._turns.take()

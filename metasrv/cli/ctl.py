@@ -21,6 +21,7 @@ from metasrv.cli import (
     ctl_certificates,
     ctl_cluster,
     ctl_endpoints,
+    ctl_events,
     ctl_grpc,
     ctl_users,
     migrate_options,
@@ -212,6 +213,11 @@ def _add_admin_commands(commands: Commands) -> None:
     hashing = add_command(commands, "hash-password", "print the hash of a password, for grpc_password")
     hashing.set_defaults(command=ctl_users.hash_a_password)
     add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
+    events = add_admin_command(commands, "events", ctl_events.events, "print what happened in the cluster, newest last")
+    events.add_argument("--follow", action="store_true", help="go on with what happens, until it is interrupted")
+    events.add_argument("--limit", type=positive, default=ctl_events.LIMIT_DEFAULT, metavar="N", help="the newest N")
+    events.add_argument("--node", type=node_id, metavar="ID", help="only those that this node tells")
+    events.add_argument("-o", "--output", choices=("text", "json"), default="text", help="a line of text or JSON each")
 
 
 def _add_user_commands(commands: Commands) -> None:

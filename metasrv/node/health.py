@@ -202,22 +202,25 @@ def _check_clock(context: NodeContext, status: RaftStatus) -> Check:
 
 
 class DirectoryProbe:
-    """Writes a few bytes to the data directory and remembers the outcome for `PROBE_AGE_SECONDS_MAX`.
+    """Writes a few bytes to the data directory and remembers the outcome for `age_seconds_max`.
 
     The file has no name, so nothing stays behind. A disk that hangs delays one answer by `PROBE_TIMEOUT_SECONDS`;
     later answers come at once until the disk responds.
     """
 
-    def __init__(self, directory: str, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, directory: str, monotonic: Callable[[], float], age_seconds_max: float = PROBE_AGE_SECONDS_MAX
+    ) -> None:
         self._directory = directory
+        self._age_seconds_max = age_seconds_max
         self._monotonic = monotonic
         self._report: DirectoryReport | None = None
         self._running: asyncio.Task[DirectoryReport] | None = None
 
     async def report(self) -> DirectoryReport:
-        """The last report, renewed when it is older than `PROBE_AGE_SECONDS_MAX`."""
+        """The last report, renewed when it is older than `age_seconds_max`."""
         known = self._report
-        if known is not None and self._monotonic() - known.at <= PROBE_AGE_SECONDS_MAX:
+        if known is not None and self._monotonic() - known.at <= self._age_seconds_max:
             return known
         running = self._running
         if running is None or running.done():

@@ -22,20 +22,20 @@ from metasrv.model.errors import (
     StoppingError,
     UnknownOutcomeError,
 )
+from metasrv.model.summary import SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.address_changes import AddressChanges
 from metasrv.raft.beginning import Beginning
 from metasrv.raft.belonging import Belonging
-from metasrv.raft.clock_hand_over import ClockHandOver
-from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.core.reads import give_up, not_confirmed
-from metasrv.raft.forwarding import Answering, Forwarding
+from metasrv.raft.forwarding import Answering, Forwarding, no_summary
 from metasrv.raft.id_holders import IdHolders
+from metasrv.raft.leader_watch import clock_rounds_of, stalled_leader_of
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
-from metasrv.raft.stalled_leader import StalledLeader
+from metasrv.raft.role_events import RoleEvents
 from metasrv.raft.transfer import LeadershipTransfer
 from metasrv.state.scrubbing import RangeDigests, range_digests
 
@@ -51,6 +51,8 @@ class RaftConsensus:
         self._stopping = False
         self.damage = ""
         """What is wrong with this node's copy of the state, for the other nodes (`node/damage.py`)."""
+        self.summary: Callable[[SummaryQuestion], SummaryAnswer] = no_summary
+        """What this node tells another one's console of itself."""
         self._serving = True
         self.report: Callable[[], Awaitable[MemberReport]] | None = None
         """What this node says of itself to other members (`node/member_report.py`); None until it is told how."""
@@ -111,44 +113,9 @@ class RaftConsensus:
             free=replica.until_free,
             timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
-        self._clock_rounds = self._make_clock_rounds(resources)
-        self._stalled_leader = self._make_stalled_leader(resources)
-        replica.driver.on_timer = self._stalled_leader.look
-
-    def _make_stalled_leader(self, resources: ReplicaResources) -> StalledLeader:
-        replica = self.replica
-        return StalledLeader(
-            disk=replica.disk,
-            engine=replica.engine,
-            store=resources.store,
-            driver=replica.driver,
-            proposals=replica.proposals,
-            reads=replica.reads,
-            applied=replica.applied,
-            transfer=self._transfer,
-            reachable=replica.peers.transport.is_connected,
-            free=replica.until_free,
-            hand_over_ms=resources.settings.election_timeout_max_ms,
-        )
-
-    def _make_clock_rounds(self, resources: ReplicaResources) -> ClockRounds:
-        replica, settings = self.replica, resources.settings
-        hand_over = ClockHandOver(
-            clock=resources.clock,
-            engine=replica.engine,
-            offsets=replica.clock_offsets,
-            leads=lambda: replica.leader_id() == self.node_id,
-            transfer=self._transfer.start,
-            answer_age_seconds_max=settings.election_timeout_min_ms / 1000,
-        )
-        return ClockRounds(
-            clock=resources.clock,
-            offsets=replica.clock_offsets,
-            pause_seconds=round_seconds(settings.heartbeat_ms),
-            peers=replica.connected_members,
-            ask=self.forwarding.wall_ms,
-            after_round=hand_over.consider,
-        )
+        self._clock_rounds = clock_rounds_of(replica, self._transfer, self.forwarding)
+        self._stalled_leader = stalled_leader_of(replica, self._transfer)
+        replica.driver.on_timer = RoleEvents.of(replica).after(self._stalled_leader.look)
 
     # ------------------------------------------------------------------ life
 
@@ -371,6 +338,10 @@ class RaftConsensus:
         if self.report is None:
             raise NotDoneError("this node has just been started")
         return await self.report()
+
+    def offer_summary(self, summary: Callable[[SummaryQuestion], SummaryAnswer]) -> None:
+        """Answer with this when another node's console asks for a summary."""
+        self.summary = summary
 
     def set_serving(self, serving: bool) -> None:
         """Whether this node may answer from its state; while not, it takes no proposals and is slow to campaign."""

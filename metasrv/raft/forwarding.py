@@ -22,6 +22,7 @@ from metasrv.model.errors import (
     NotLeaderError,
     UnknownOutcomeError,
 )
+from metasrv.model.summary import SummaryAnswer, SummaryQuestion, decode_answer, encode_answer
 from metasrv.model.types import Endpoint
 from metasrv.model.wire import byte_string, integer, pack, string, unpack, unsigned, unsigned_or_none
 from metasrv.state.scrubbing import RangeDigests
@@ -40,6 +41,7 @@ PLACE = "place"
 PLACES = "places"
 STATE_HASHES = "state_hashes"
 RANGE_DIGESTS = "range_digests"
+SUMMARY = "summary"
 JOIN = "join"
 LEAVE = "leave"
 TRANSFER = "transfer"
@@ -75,6 +77,8 @@ class LocalAnswers(Protocol):
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests: ...
 
     async def member_report(self) -> MemberReport: ...
+
+    def summary(self, question: SummaryQuestion) -> SummaryAnswer: ...
 
 
 class Forwarding:
@@ -116,6 +120,10 @@ class Forwarding:
     async def range_digests(self, target: int, bounds: tuple[str, ...], timeout_ms: int) -> RangeDigests:
         """What the other node's records between these keys add up to."""
         return await self._ask(target, RANGE_DIGESTS, (bounds,), timeout_ms, _range_digests_in)
+
+    async def summary(self, target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
+        """What the other node tells the console of itself; earlier releases refuse the question."""
+        return await self._ask(target, SUMMARY, tuple(question), timeout_ms, _summary_in)
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -201,6 +209,9 @@ class Answering:
         if method == RANGE_DIGESTS:
             (bounds,) = fields
             return tuple(await self._local.range_digests(tuple(map(string, bounds))))
+        if method == SUMMARY:
+            incarnation, number = fields
+            return encode_answer(self._local.summary(SummaryQuestion(string(incarnation), unsigned(number))))
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -240,6 +251,11 @@ class Answering:
             if hops == 0 or error.leader_id is None:
                 raise
             await self._forwarding.leave(error.leader_id, node_id, timeout_ms, hops - 1)
+
+
+def no_summary(_question: SummaryQuestion) -> SummaryAnswer:
+    """The answer of a node that has no admin API yet. Raises NotDoneError."""
+    raise NotDoneError("this node does not offer its admin API yet")
 
 
 def _cluster_id_in(tree: Any) -> str | None:
@@ -291,6 +307,10 @@ def _report_in(tree: Any) -> MemberReport:
         certificates={string(port): unsigned(expires_at) for port, expires_at in certificates},
         admin_api_address=string(address),
     )
+
+
+def _summary_in(tree: Any) -> SummaryAnswer:
+    return decode_answer(byte_string(tree))
 
 
 def _nothing_in(tree: Any) -> None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from metasrv.model.entries import MembershipEntry, RegularEntry, decode_entry, encode_noop_entry
 from metasrv.model.errors import CodecError, DataDamagedError, StoppingError
-from metasrv.model.types import Endpoint, LogId, Membership, RaftStatus
+from metasrv.model.types import Endpoint, LogId, RaftStatus
 from metasrv.process.clock import Clock
 from metasrv.process.data_directory import DataDirectory
+from metasrv.process.event_ring import EventRing
 from metasrv.raft.clock_rounds import round_seconds
 from metasrv.raft.compaction import Compaction
 from metasrv.raft.core.clock_offsets import ClockOffsets
@@ -27,9 +28,10 @@ from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
 from metasrv.raft.disk_stall import DISK_STALL_MS, DiskStall
 from metasrv.raft.expiry_ticks import ExpiryTicks
 from metasrv.raft.learners import Learners
-from metasrv.raft.log.format import CONTENT, TERM, LogEntry
+from metasrv.raft.log.format import TERM, LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore, LogWriter
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peer_set import Peers
 from metasrv.raft.peers.peer_handler import TransportFactory
@@ -82,6 +84,11 @@ class ReplicaResources:
     observer: RaftObserver
     clock: Clock
     make_transport: TransportFactory = PeerTransport
+    events: EventRing = field(init=False)
+    """What happens here and is worth telling."""
+
+    def __post_init__(self) -> None:
+        self.events = EventRing(self.clock)
 
 
 class Replica:
@@ -386,14 +393,3 @@ class Replica:
             # Only when the log was replaced: an older snapshot proves nothing about this log.
             self.engine.reply_append(leader_id)
         self.driver.wake()
-
-
-def membership_in_force(store: LogStore, machine: StateMachine) -> Membership:
-    """The membership at start: the newest one in the log, or the applied one."""
-    for index in range(store.last_index, machine.last_applied.index, -1):
-        entry = store.entry_at(index)
-        if entry is not None:
-            decoded = decode_entry(entry[CONTENT])
-            if isinstance(decoded, MembershipEntry):
-                return decoded.after
-    return machine.membership

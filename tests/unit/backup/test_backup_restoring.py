@@ -24,7 +24,7 @@ from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.node.opening import open_data
 from metasrv.process.data_directory import holds_data
 from metasrv.raft.log.format import CONTENT, TERM
-from metasrv.raft.replica import membership_in_force
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.state.scrubbing import check_sums
 
 ENDPOINT = Endpoint("127.0.0.1", 28103)

@@ -27,6 +27,7 @@ ROOMS = (
     "metasrv.metrics",
     "metasrv.profiling",
     "metasrv.node",
+    "metasrv.console",
     "metasrv.grpc_api.http2",
     "metasrv.grpc_api",
     "metasrv.admin",
