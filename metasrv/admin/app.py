@@ -8,6 +8,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from metasrv.admin.access import Access
+from metasrv.admin.backups import backups_router
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.control import control_router
 from metasrv.admin.guard import Guard
@@ -49,6 +50,7 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
     app.include_router(metrics_router(context, monitor))
     app.include_router(control_router(context))
     app.include_router(users_router(context))
+    app.include_router(backups_router(context))
     app.include_router(profiling_router())
     return app
 

@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 
 from metasrv import __version__
-from metasrv.cli import ctl_admin, ctl_certificates, ctl_grpc, ctl_users
+from metasrv.cli import ctl_admin, ctl_certificates, ctl_grpc, ctl_scheduled, ctl_users
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
 from metasrv.model.users import ROOT
@@ -127,6 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_key_commands(commands)
     _add_admin_commands(commands)
     _add_backup_commands(commands)
+    _add_scheduled_commands(commands)
     _add_certificate_commands(commands)
     _add_help(parser, commands)
     return parser
@@ -232,12 +233,20 @@ def _add_backup_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     save = _add_grpc_command(actions, "save", backup_command("save"), "back up a running node")
     save.add_argument("file", metavar="FILE")
     save.add_argument("--local", action="store_true", help="save what the node has, without asking a quorum")
+    save.add_argument(
+        "--without-secrets",
+        action="store_true",
+        help="leave out the key that signs tokens, and users with their passwords",
+    )
+    save.add_argument("--encrypt-with", metavar="FILE", help="encrypt with the key in FILE: 32 bytes, or a passphrase")
     inspect = _add_command(actions, "inspect", "check every line of a backup, and say what is in it")
     inspect.set_defaults(command=backup_command("inspect_backup"))
     inspect.add_argument("file", metavar="FILE")
+    _add_decryption(inspect)
     restore = _add_command(actions, "restore", "make the data directory of a node of a new cluster from a backup")
     restore.set_defaults(command=backup_command("restore_backup"))
     restore.add_argument("file", metavar="FILE")
+    _add_decryption(restore)
     restore.add_argument("--raft-dir", required=True, metavar="DIR", help="the new data directory, without data")
     restore.add_argument("--id", type=_node_id, metavar="N", help="the node that it is for")
     _add_initial_cluster(restore)
@@ -247,6 +256,20 @@ def _add_backup_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
         metavar="TEXT",
         help="tells clusters apart that are restored from the same backup with the same members",
     )
+
+
+def _add_scheduled_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    backup = _add_command(commands, "backup", "look at the backups that the leader makes by itself, and have one made")
+    backup.set_defaults(command=lambda _arguments: backup.print_help())
+    actions = backup.add_subparsers(title="commands", metavar="COMMAND")
+    _add_admin_command(actions, "list", ctl_scheduled.list_backups, "list the archives of the cluster; any node answers")
+    now = _add_admin_command(actions, "now", ctl_scheduled.backup_now, "have the leader make one, and wait for it")
+    seconds = ctl_scheduled.WAIT_SECONDS_DEFAULT
+    now.add_argument("--wait", type=_positive, default=seconds, metavar="SECONDS", help=f"at most, {seconds} by default")
+
+
+def _add_decryption(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--decrypt-with", metavar="FILE", help="the key that the archive was encrypted with")
 
 
 def _add_directory_flags(parser: argparse._ActionsContainer) -> None:

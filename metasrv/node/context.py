@@ -13,6 +13,7 @@ from metasrv.config.model import Config
 from metasrv.consensus import Consensus
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
+from metasrv.node.backups import Backups
 from metasrv.node.findings import CopyFindings
 from metasrv.process.clock import Clock
 from metasrv.process.reloading import Reloader
@@ -47,6 +48,8 @@ class NodeContext:
     """Monotonic seconds of that heartbeat."""
     copies: CopyFindings = field(default_factory=CopyFindings)
     """What is known about this node's copy of the state and those of the others."""
+    backups: Backups | None = None
+    """The backups that the leader makes by itself; None where none are configured."""
     damage_found: Callable[[str], None] = _nothing
     """Told when a read finds this node's copy damaged, with one sentence."""
     reloader: Reloader = field(init=False)
