@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
 import tracemalloc
 import urllib.request
 from collections.abc import Iterator
@@ -168,6 +170,23 @@ def test_what_goes_wrong_is_a_sentence_without_a_credential(server: Server, tmp_
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         with pytest.raises(BackupError, match=r"no credentials were found: set `backup.credentials_file`"):
             BucketPlace(server.config(credentials_file=str(empty))).archives(CLUSTER)
+
+
+def test_a_connection_that_is_lost_in_the_middle_is_a_sentence(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metasrv.backup.bucket.ATTEMPTS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def take_a_little() -> None:
+            for _ in range(2):  # the upload of a part, and that it is given up
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1000)
+
+        thread = threading.Thread(target=take_a_little, daemon=True)
+        thread.start()
+        broken = server.config(endpoint=f"http://127.0.0.1:{listener.getsockname()[1]}")
+        with pytest.raises(BackupError, match=r"the bucket backups at .* cannot be written: Connection"):
+            BucketPlace(broken).store(DRAFT, [bytes(1000)])
 
 
 def test_a_server_that_goes_away_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
