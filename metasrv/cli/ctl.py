@@ -225,6 +225,7 @@ def _add_backup_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     imported = _add_command(commands, "import", "make the data directory of a node from a backup")
     imported.set_defaults(command=backup_command("import_backup"))
     imported.add_argument("--db", default="", metavar="FILE", help="the backup; standard input by default")
+    _add_decryption(imported)
     _add_directory_flags(imported)
     _add_initial_cluster(imported)
     snapshot = _add_command(commands, "snapshot", "make, check and restore backups with a checksum")
