@@ -59,7 +59,10 @@ class Draft(NamedTuple):
 
 
 def make_draft(place: Place, view: StateReader, head: ArchiveHead, key: ArchiveKey | None, pace: Pace) -> Draft:
-    """Write and check the archive of `view`. Raises BackupError, ViewLostError, StorageError, DataDamagedError."""
+    """Write the archive of `view`, close that, and check what was written.
+
+    Raises BackupError, ViewLostError, StorageError, DataDamagedError.
+    """
     if head.cluster_id is None or head.node_id is None:
         raise BackupError("this node belongs to no cluster yet")
     place.sweep(head.cluster_id, head.node_id)
@@ -67,6 +70,7 @@ def make_draft(place: Place, view: StateReader, head: ArchiveHead, key: ArchiveK
     draft = draft_name(name, head.node_id)
     try:
         size_bytes = place.store(draft, _chunks(export_lines(view, head.node_id, head), key, pace))
+        view.close()  # the state's write-ahead log need not wait for the check as well
         keys = _check(place, draft, view, key, pace)
     except BaseException:
         _discard(place, draft)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -250,3 +252,26 @@ async def test_nothing_runs_where_nothing_is_configured(tmp_path: Path) -> None:
     bench = Bench(tmp_path, every_seconds=0)
     assert keep_backups(bench.context) is None
     assert bench.context.backups is None
+
+
+async def test_the_state_is_pinned_only_while_it_is_written(bench: Bench) -> None:
+    pinned: list[int] = []
+
+    class Looking(DirectoryPlace):
+        def store(self, draft: str, chunks: Iterable[bytes]) -> int:
+            pinned.append(len(bench.machine.views))
+            return super().store(draft, chunks)
+
+        def archives(self, cluster_id: str) -> list[ArchiveName]:
+            pinned.append(len(bench.machine.views))
+            return super().archives(cluster_id)
+
+        @contextlib.contextmanager
+        def open(self, draft: str) -> Iterator[BinaryIO]:
+            pinned.append(len(bench.machine.views))
+            with super().open(draft) as file:
+                yield file
+
+    await BackupSchedule(bench.context, Looking(str(bench.directory)), Pauses(look_seconds=10_000)).look()
+    assert pinned == [0, 1, 0, 0]
+    assert len(bench.names()) == 1
