@@ -42,7 +42,7 @@ else
 endif
 
 .PHONY: test-long
-test-long: $(STAMP) ## Run the tests that `make test` leaves out for their length; about 3 min
+test-long: $(STAMP) ## Run the tests that `make test` leaves out for their length; about 5 min
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "long and not docker" $(ARGS)
 
 .PHONY: test-unit

@@ -271,6 +271,9 @@ def _labels(family: Family) -> list[str]:
 def _registry_with_everything() -> MetricsRegistry:
     """Each event has been counted once, so that no family lacks its labels."""
     registry = MetricsRegistry("1.2.3", "abcdef0")
+    registry.backups_every(3600)  # the families of a node that makes backups
+    registry.backup_made(1_000_000, 1.5)
+    registry.backup_standing(1.0, failing=False)
     registry.peer_connected(2, "127.0.0.1:28104", True)
     registry.connect_failed(2, "127.0.0.1:28104")
     registry.sent_bytes(2, 1)

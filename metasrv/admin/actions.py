@@ -24,6 +24,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 ACTION_PATHS = frozenset(
     {
+        "/v1/ctrl/trigger_backup",
         "/v1/ctrl/trigger_snapshot",
         "/v1/ctrl/trigger_transfer_leader",
         "/v1/features/set",

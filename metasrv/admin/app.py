@@ -8,6 +8,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from metasrv.admin.access import Access
+from metasrv.admin.backups import backups_router
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.console import console_router
 from metasrv.admin.control import control_router
@@ -57,6 +58,7 @@ def create_app(context: NodeContext, access: Access | None = None, console: Cons
     app.include_router(console_router(context, console or Console(context)))
     app.include_router(control_router(context))
     app.include_router(users_router(context))
+    app.include_router(backups_router(context))
     app.include_router(profiling_router())
     return app
 

@@ -1,6 +1,7 @@
 """Routes that change something: snapshot, leadership, features.
 
     GET, POST /v1/ctrl/trigger_snapshot          start a snapshot on this node
+    GET, POST /v1/ctrl/trigger_backup            have the scheduled backup made now; leader only (`backups.py`)
     GET, POST /v1/ctrl/trigger_transfer_leader   hand leadership over; leader only
     GET /v1/features/list                        known features and those that are on
     GET, POST /v1/features/set                   turn one on or off; leader only
@@ -29,7 +30,8 @@ from metasrv.node.context import NodeContext
 SNAPSHOT_PATH = "/v1/ctrl/trigger_snapshot"
 TRANSFER_PATH = "/v1/ctrl/trigger_transfer_leader"
 SET_FEATURE_PATH = "/v1/features/set"
-CONTROL_PATHS = frozenset({SNAPSHOT_PATH, TRANSFER_PATH, SET_FEATURE_PATH, USERS_LIST_PATH, USERS_SET_PATH})
+BACKUP_PATH = "/v1/ctrl/trigger_backup"
+CONTROL_PATHS = frozenset({SNAPSHOT_PATH, BACKUP_PATH, TRANSFER_PATH, SET_FEATURE_PATH, USERS_LIST_PATH, USERS_SET_PATH})
 """Everything that changes state, and what only operators may read; `guard.py` protects and records it."""
 
 TRANSFER_CODES = codes(

@@ -82,6 +82,19 @@ class CopiesSchema(Schema):
     scrubbed_seconds_ago: float | None = Field(description="Since the last complete look at the state file ended.")
 
 
+class BackupSchema(Schema):
+    place: str = Field(description="Where the archives go.")
+    running: bool
+    attempts: int = Field(description="Attempts of this node that have ended since it started.")
+    last_saved_at_ms: int | None = Field(
+        description="When the cluster's newest good backup was made, as the leader knows."
+    )
+    age_seconds: float | None = Field(description="The time since then.")
+    last_size_bytes: int | None
+    last_duration_seconds: float | None = Field(description="Of the last one that this node made.")
+    failure: str | None = Field(description="Why the newest attempt failed.")
+
+
 class StatusSchema(Schema):
     id: int
     endpoint: str = Field(description="Raft advertise address, `host:port`.")
@@ -128,6 +141,9 @@ class StatusSchema(Schema):
     draining: bool
     removed: str | None = Field(description="Why this node is no longer a member of its cluster.")
     copies: CopiesSchema = Field(description="Whether the copies of the state are the same.")
+    backup: BackupSchema | None = Field(
+        description="Backups that the leader makes by itself; null if none are configured."
+    )
     fatal: str | None
 
 
@@ -137,6 +153,22 @@ class TransferSchema(Schema):
     from_id: int = Field(alias="from")
     to: int
     voter_ids: list[int]
+
+
+class ArchiveSchema(Schema):
+    name: str
+    saved_at_ms: int = Field(description="Wall clock of the node that made it.")
+    log_index: int = Field(description="The last log entry that it has.")
+    size_bytes: int
+
+
+class BackupListSchema(Schema):
+    place: str
+    archives: list[ArchiveSchema] = Field(description="Those of this cluster, the oldest first.")
+
+
+class BackupAskedSchema(Schema):
+    attempt: int = Field(description="`backup.attempts` of the status once it has ended.")
 
 
 class FeaturesSchema(Schema):

@@ -121,6 +121,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "draining": context.draining,
         "removed": status.removed,
         "copies": _copies_view(context),
+        "backup": _backup_view(context),
         "fatal": status.fatal,
     }
 
@@ -133,6 +134,22 @@ def _copies_view(context: NodeContext) -> View:
         "differing": {str(node_id): copies.peers[node_id] for node_id in sorted(copies.peers)},
         "compared_seconds_ago": None if copies.compared_at is None else round(now - copies.compared_at, 1),
         "scrubbed_seconds_ago": None if copies.scrubbed_at is None else round(now - copies.scrubbed_at, 1),
+    }
+
+
+def _backup_view(context: NodeContext) -> View | None:
+    if context.backups is None:
+        return None
+    standing, last_ms = context.backups.standing, context.backups.standing.last_saved_at_ms
+    return {
+        "place": context.backups.place,
+        "running": standing.running,
+        "attempts": standing.attempts,
+        "last_saved_at_ms": last_ms,
+        "age_seconds": None if last_ms is None else round((context.clock.wall_ms() - last_ms) / 1000, 1),
+        "last_size_bytes": standing.last_size_bytes,
+        "last_duration_seconds": standing.last_duration_seconds,
+        "failure": standing.failure or None,
     }
 
 

@@ -1,6 +1,7 @@
 """An archive: the lines of a backup between a first line that says what it is and a last one with its checksum.
 
     ["archive",{"Head":{"cluster_id":…,"node_id":…,"saved_at_ms":…,"confirmed":true,…}}]
+    ["archive",{"Secret":{"name":…,"data":…}}]          as many as there are, if the head says that it holds them
     the lines of docs/contract/grpc.md section g
     ["archive",{"End":{"lines":N,"sha256":…}}]
 
@@ -12,20 +13,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
-from metasrv.grpc_api.export_lines import ARCHIVE_FORMAT, ArchiveHead, archive_line
+from metasrv.grpc_api.export_lines import ARCHIVE_FORMAT, ARCHIVE_FORMAT_WITH_SECRETS, ArchiveHead, archive_line
 from metasrv.model.errors import BackupError
-from metasrv.model.limits import BACKUP_LINE_SIZE_BYTES_MAX
+from metasrv.model.limits import BACKUP_LINE_SIZE_BYTES_MAX, BACKUP_SECRETS_MAX
 
 _MARK = b'["archive",'
+
+
+class Sink(Protocol):
+    """Takes the bytes of an archive."""
+
+    def write(self, data: bytes, /) -> object: ...
 
 
 class ArchiveWriter:
     """Writes an archive from its lines, of which the first is the head, and adds the last one."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Sink) -> None:
         self._file = file
         self._digest = hashlib.sha256()
         self.lines = 0
@@ -59,6 +67,8 @@ class ArchiveReader:
         self.sha256: str | None = None
         """The checksum that was confirmed; None for an export."""
         self.size_bytes = 0
+        self.secrets: dict[str, bytes] = {}
+        """The secrets that the archive holds, once its lines have been read."""
 
     def lines(self) -> Iterator[bytes]:
         """Every line of the backup itself. Raises BackupError naming the line, OSError."""
@@ -74,7 +84,10 @@ class ArchiveReader:
                 if kind == "End":
                     self._finish(body, digest.hexdigest())
                     return
-                self._begin(body)
+                if kind == "Head":
+                    self._begin(body)
+                else:
+                    self._take_secret(body)
             elif line.strip():
                 yield line
             digest.update(line)
@@ -89,8 +102,8 @@ class ArchiveReader:
         try:
             _, body = json.loads(line)
             (kind,) = body
-            if kind not in ("Head", "End") or type(body[kind]) is not dict:
-                raise ValueError("neither a first nor a last line")
+            if kind not in ("Head", "Secret", "End") or type(body[kind]) is not dict:
+                raise ValueError("neither a first nor a last line, nor a secret")
         except (ValueError, TypeError) as error:
             raise self.wrong(f"it is no line of an archive: {error}") from error
         return kind, body[kind]
@@ -98,14 +111,29 @@ class ArchiveReader:
     def _begin(self, body: dict[str, Any]) -> None:
         if self.number != 1:
             raise self.wrong("another archive begins here")
-        if body.get("format") != ARCHIVE_FORMAT:
-            found = body.get("format")
-            raise self.wrong(f"the archive has format {found!r}, this version of metactl reads {ARCHIVE_FORMAT}")
+        if body.get("format") not in (ARCHIVE_FORMAT, ARCHIVE_FORMAT_WITH_SECRETS):
+            raise self.wrong(
+                f"the archive has format {body.get('format')!r}, this version of metactl reads {ARCHIVE_FORMAT} and "
+                f"{ARCHIVE_FORMAT_WITH_SECRETS}"
+            )
         try:
             self.head = ArchiveHead(**{name: value for name, value in body.items() if name in ArchiveHead._fields})
             self.head = self.head._replace(features=tuple(map(str, self.head.features)))
         except TypeError as error:
             raise self.wrong(f"the first line lacks something: {error}") from error
+
+    def _take_secret(self, body: dict[str, Any]) -> None:
+        if self.head is None or not self.head.holds_secrets:
+            raise self.wrong("a secret, and the first line does not say that the archive holds any")
+        name, data = body.get("name"), body.get("data")
+        try:
+            if type(name) is not str or type(data) is not str or name in self.secrets:
+                raise ValueError("it has no name of its own")
+            self.secrets[name] = b64decode(data, validate=True)
+        except ValueError as error:
+            raise self.wrong(f"a secret cannot be read: {error}") from error
+        if len(self.secrets) > BACKUP_SECRETS_MAX:
+            raise self.wrong(f"it holds more than {BACKUP_SECRETS_MAX} secrets")
 
     def _finish(self, body: dict[str, Any], sha256: str) -> None:
         if self.head is None:

@@ -75,13 +75,16 @@ def found(
     membership: Membership,
     nodes: tuple[Node, ...],
     features: tuple[str, ...] | None = None,
+    secrets: Mapping[str, bytes] | None = None,
 ) -> None:
     """Make the data directory `root` around the state file `state_path`, which is moved into it.
 
-    `features` are those that are on, None for those in the state. `log_id` becomes the last entry of the log, and the
-    last one that the state has applied. Raises StorageError or DataDamagedError.
+    `features` are those that are on, `secrets` the replicated ones; None for those in the state. `log_id` becomes the
+    last entry of the log, and the last one that the state has applied. Raises StorageError or DataDamagedError.
     """
-    give_beginning(state_path, Beginning(log_id, membership_log_id, membership, nodes, names.cluster_id, features))
+    give_beginning(
+        state_path, Beginning(log_id, membership_log_id, membership, nodes, names.cluster_id, features, secrets)
+    )
     directory = DataDirectory.open(root, node_id, incarnation=names.incarnations[node_id])
     try:
         os.replace(state_path, directory.state_path)

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from metasrv.backup.archive import ArchiveReader
 from metasrv.backup.contents import Contents, Progress, read_contents
+from metasrv.model.commands import TOKEN_KEY_NAME
 from metasrv.model.errors import BackupError
 from metasrv.model.types import LogId
+from metasrv.model.users import user_names
 from metasrv.state.bulk import BulkRecord
 
 PREFIXES_MAX = 1000
@@ -60,7 +62,7 @@ def inspect(reader: ArchiveReader, progress: Progress) -> Inspection:
     return Inspection(contents, counter.keys, counter.expiring, counter.values_size_bytes, counter.prefixes)
 
 
-def report(reader: ArchiveReader, found: Inspection) -> Iterator[str]:
+def report(reader: ArchiveReader, found: Inspection, *, encrypted: bool) -> Iterator[str]:
     """The lines to print, in a fixed order."""
     head, contents = reader.head, found.contents
     if head is None:
@@ -73,7 +75,11 @@ def report(reader: ArchiveReader, found: Inspection) -> Iterator[str]:
         if head.migrating_from:
             yield f"MigratingFrom: {head.migrating_from}; it has only some of the records, and is not restored"
         yield f"Features: {', '.join(head.features) or 'none'}"
-    yield f"Secrets: {'all values, in clear text' if head is None else head.secrets}"
+    yield f"Secrets: {'all values' if head is None else head.secrets}"
+    if head is not None and head.holds_secrets:
+        users = len(user_names(reader.secrets))
+        yield f"SecretsHeld: {users} users, {'the' if TOKEN_KEY_NAME in reader.secrets else 'no'} key of tokens"
+    yield f"Encrypted: {'yes' if encrypted else 'no, all of it is in clear text'}"
     yield f"DataVersion: {contents.version}"
     yield f"Node: {'unknown' if contents.node_id is None else contents.node_id}"
     yield f"LastApplied: {contents.applied}"

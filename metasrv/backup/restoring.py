@@ -48,6 +48,8 @@ class Restored(NamedTuple):
     voters: tuple[int, ...]
     applied: Applied
     contents: Contents
+    secrets: int | None
+    """How many secrets it was given; None for a backup that holds none, so that a new key for tokens will be made."""
     aside: str | None
     """Where the data went that was there before."""
 
@@ -86,9 +88,22 @@ def restore(reader: ArchiveReader, wanted: Wanted, now_ms: int, progress: Progre
             membership_of(names, voters, learners),
             _nodes(contents, wanted),
             None if reader.head is None else reader.head.features,
+            reader.secrets or None,
         )
         aside = put_in_place()
-    return Restored(node_id, names.cluster_id, tuple(sorted(voters)), applied, contents, aside)
+    return Restored(
+        node_id,
+        names.cluster_id,
+        tuple(sorted(voters)),
+        applied,
+        contents,
+        len(reader.secrets) if _holds_secrets(reader) else None,
+        aside,
+    )
+
+
+def _holds_secrets(reader: ArchiveReader) -> bool:
+    return reader.head is not None and reader.head.holds_secrets
 
 
 def _refuse_part(reader: ArchiveReader) -> None:

@@ -23,6 +23,7 @@ from metasrv.cli import (
     ctl_endpoints,
     ctl_events,
     ctl_grpc,
+    ctl_scheduled,
     ctl_users,
     migrate_options,
 )
@@ -142,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_admin_commands(commands)
     _add_backup_commands(commands)
     _add_migrate(commands)
+    _add_scheduled_commands(commands)
     _add_certificate_commands(commands)
     ctl_cluster.add_commands(commands, parser)
     _add_help(parser, commands)
@@ -245,6 +247,7 @@ def _add_backup_commands(commands: Commands) -> None:
     imported = add_command(commands, "import", "make the data directory of a node from a backup")
     imported.set_defaults(command=backup_command("import_backup"))
     imported.add_argument("--db", default="", metavar="FILE", help="the backup; standard input by default")
+    _add_decryption(imported)
     _add_directory_flags(imported)
     _add_initial_cluster(imported)
     snapshot = add_command(commands, "snapshot", "make, check and restore backups with a checksum")
@@ -253,12 +256,20 @@ def _add_backup_commands(commands: Commands) -> None:
     save = add_grpc_command(actions, "save", backup_command("save"), "back up a running node")
     save.add_argument("file", metavar="FILE")
     save.add_argument("--local", action="store_true", help="save what the node has, without asking a quorum")
+    save.add_argument(
+        "--without-secrets",
+        action="store_true",
+        help="leave out the key that signs tokens, and users with their passwords",
+    )
+    save.add_argument("--encrypt-with", metavar="FILE", help="encrypt with the key in FILE: 32 bytes, or a passphrase")
     inspect = add_command(actions, "inspect", "check every line of a backup, and say what is in it")
     inspect.set_defaults(command=backup_command("inspect_backup"))
     inspect.add_argument("file", metavar="FILE")
+    _add_decryption(inspect)
     restore = add_command(actions, "restore", "make the data directory of a node of a new cluster from a backup")
     restore.set_defaults(command=backup_command("restore_backup"))
     restore.add_argument("file", metavar="FILE")
+    _add_decryption(restore)
     restore.add_argument("--raft-dir", required=True, metavar="DIR", help="the new data directory, without data")
     restore.add_argument("--id", type=node_id, metavar="N", help="the node that it is for")
     _add_initial_cluster(restore)
@@ -278,6 +289,20 @@ def _add_migrate(commands: Commands) -> None:
     parser.add_argument(
         "--quiet-seconds", type=positive, default=seconds, metavar="N", help=f"how long it is still, default {seconds}"
     )
+
+
+def _add_scheduled_commands(commands: Commands) -> None:
+    backup = add_command(commands, "backup", "look at the backups that the leader makes by itself, and have one made")
+    backup.set_defaults(command=lambda _arguments: backup.print_help())
+    actions = backup.add_subparsers(title="commands", metavar="COMMAND")
+    add_admin_command(actions, "list", ctl_scheduled.list_backups, "list the archives of the cluster; any node answers")
+    now = add_admin_command(actions, "now", ctl_scheduled.backup_now, "have the leader make one, and wait for it")
+    seconds = ctl_scheduled.WAIT_SECONDS_DEFAULT
+    now.add_argument("--wait", type=positive, default=seconds, metavar="SECONDS", help=f"at most, {seconds} by default")
+
+
+def _add_decryption(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--decrypt-with", metavar="FILE", help="the key that the archive was encrypted with")
 
 
 def _add_directory_flags(parser: argparse._ActionsContainer) -> None:

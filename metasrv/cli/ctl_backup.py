@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from metasrv.backup.archive import ArchiveReader, ArchiveWriter
 from metasrv.backup.contents import Contents
+from metasrv.backup.encryption import ArchiveKey, Encrypted, load_key, opened_archive_in
 from metasrv.backup.inspecting import confirmation, inspect, report
 from metasrv.backup.lines import LastApplied, parse_line
 from metasrv.backup.offline import stopped_node, whole_state
@@ -69,12 +70,14 @@ def import_backup(arguments: argparse.Namespace) -> None:
 def save(arguments: argparse.Namespace) -> None:
     """An archive of a running node's state."""
     progress = Progress("saved")
+    key = None if arguments.encrypt_with is None else load_key(arguments.encrypt_with)
     applied: LogId | None = None
     head: ArchiveHead | None = None
     with client_of(arguments) as client, opened_archive(arguments.file) as file:
-        writer = ArchiveWriter(file)
+        sink = Encrypted(file, key) if key is not None else file
+        writer = ArchiveWriter(sink)
         try:
-            for lines in client.archive(local=arguments.local):
+            for lines in client.archive(local=arguments.local, secrets=not arguments.without_secrets):
                 if writer.lines == 0:
                     head = _head_of(lines[0])
                     if head is None:
@@ -93,6 +96,8 @@ def save(arguments: argparse.Namespace) -> None:
         finally:
             progress.end()
         sha256 = writer.finish()
+        if isinstance(sink, Encrypted):
+            sink.finish()
     if head is not None and head.last_log_index:
         confirmed = confirmation(head.confirmed, applied or LogId(), head.last_log_index, head.leader_id)
     else:
@@ -100,7 +105,12 @@ def save(arguments: argparse.Namespace) -> None:
     show(f"saved {writer.lines} lines up to {applied or LogId()} to {arguments.file}")
     show(f"confirmed: {confirmed}")
     show(f"sha256: {sha256}")
-    note("the file holds all values in clear text")
+    if head is not None:
+        show(f"secrets: {head.secrets}")
+        if not head.holds_secrets and not arguments.without_secrets:
+            note("the node gives the key of tokens and users only to root, and only where grpc_password is set")
+    if key is None:
+        note("the file holds all of it in clear text; --encrypt-with FILE encrypts it")
 
 
 def _head_of(line: str) -> ArchiveHead | None:
@@ -125,12 +135,13 @@ def inspect_backup(arguments: argparse.Namespace) -> None:
     """Check every line of a backup and say what is in it."""
     progress = Progress("checked")
     with _opened(arguments.file) as (file, name):
-        reader = ArchiveReader(file, name)
+        opened, encrypted = opened_archive_in(file, _key_in(arguments.decrypt_with), name)
+        reader = ArchiveReader(opened, name)
         try:
             found = inspect(reader, progress)
         finally:
             progress.end()
-    for line in report(reader, found):
+    for line in report(reader, found, encrypted=encrypted):
         show(line)
 
 
@@ -149,7 +160,8 @@ def _restore(path: str, arguments: argparse.Namespace, *, replace: bool) -> None
     with _opened(path) as (file, name):
         note(f"import {name} into {arguments.raft_dir}")
         try:
-            restored = restore(ArchiveReader(file, name), wanted, int(time.time() * 1000), progress, replace=replace)
+            opened, _ = opened_archive_in(file, _key_in(getattr(arguments, "decrypt_with", None)), name)
+            restored = restore(ArchiveReader(opened, name), wanted, int(time.time() * 1000), progress, replace=replace)
         finally:
             progress.end()
     for line in _told(restored, restored.contents):
@@ -166,12 +178,20 @@ def _told(restored: Restored, contents: Contents) -> Iterator[str]:
     applied = restored.applied
     yield f"imported {applied.key_count} keys up to {contents.applied} for node {restored.node_id}"
     yield f"cluster id: {restored.cluster_id}; a new one, so clients that keep to the old cluster have to be started anew"
+    if restored.secrets is None:
+        yield "the backup has no secrets: the cluster makes a new key for tokens, and has no users but root"
+    else:
+        yield f"the key of tokens and the users of the backup are there: {restored.secrets} secrets"
     others = [node_id for node_id in restored.voters if node_id != restored.node_id]
     if others:
         yield (
             f"voters: {list(restored.voters)}. Import the same backup with the same --initial-cluster for {others} "
             "before you start them, and never once they have run: a node that loses its data joins with an empty one"
         )
+
+
+def _key_in(path: str | None) -> ArchiveKey | None:
+    return None if path is None else load_key(path)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import uvloop
 
 from metasrv.admin.service import AdminService, HealthService
+from metasrv.backup.schedule import keep_backups
 from metasrv.cli.offline import check, print_text, recover
 from metasrv.cli.options import CHECK, CONFIG_CHECK, CONFIG_SHOW, RECOVER, Options, parse_options
 from metasrv.config.groups import group_number
@@ -150,7 +151,9 @@ async def _serve(loaded: LoadedConfig, options: Options) -> int:
         factories: list[ServiceFactory] = [*probes, AdminService, GrpcService]
         source = ConfigSource(options.config_file, lambda: _read_again(options, logs))
         commit = build_commit(os.environ)
-        node = MetaNode(config, commit, factories, begin_cluster=options.begin_cluster, source=source)
+        node = MetaNode(
+            config, commit, factories, begin_cluster=options.begin_cluster, source=source, works=[keep_backups]
+        )
         loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs, node)
 
         def on_listening(context: NodeContext) -> None:

@@ -179,15 +179,20 @@ class AsyncClient:
                 yield message.data
 
     async def archive_messages(
-        self, *, local: bool = False, chunk_size: int = 1024
+        self, *, local: bool = False, secrets: bool = False, chunk_size: int = 1024
     ) -> AsyncGenerator[Sequence[str], None]:
         """The lines of an archive without its last one, from the node asked, in lists of at most `chunk_size`.
 
         The first says what it is. A quorum has confirmed that the node had everything acknowledged, unless `local`.
-        A server that does not know archives sends the lines of an export.
+        With `secrets` it holds the key of tokens and the users, if the caller is root and the cluster has a password; the
+        first line says whether it does. A server that does not know archives sends the lines of an export.
         """
         request = pb.ExportRequest(chunk_size=chunk_size)
-        metadata = ((m.EXPORT_METADATA_KEY, m.LOCAL_ARCHIVE_EXPORT if local else m.ARCHIVE_EXPORT),)
+        metadata: tuple[tuple[str, str], ...] = (
+            (m.EXPORT_METADATA_KEY, m.LOCAL_ARCHIVE_EXPORT if local else m.ARCHIVE_EXPORT),
+        )
+        if secrets:
+            metadata += ((m.SECRETS_METADATA_KEY, m.INCLUDE_SECRETS),)
         async with aclosing(self._caller.stream(m.EXPORT_V1, request, metadata)) as stream:
             async for message in stream:
                 yield message.data

@@ -125,8 +125,8 @@ class Client:
         for lines in self._iterate(self._client.export_messages(chunk_size)):
             yield from lines
 
-    def archive(self, *, local: bool = False, chunk_size: int = 1024) -> Iterator[Sequence[str]]:
-        return self._iterate(self._client.archive_messages(local=local, chunk_size=chunk_size))
+    def archive(self, *, local: bool = False, secrets: bool = False, chunk_size: int = 1024) -> Iterator[Sequence[str]]:
+        return self._iterate(self._client.archive_messages(local=local, secrets=secrets, chunk_size=chunk_size))
 
     def keys_layout(self, depth: int | None = None) -> Iterator[tuple[str, int]]:
         return self._iterate(self._client.keys_layout(depth))

@@ -30,6 +30,7 @@ GRPC_MESSAGE_SIZE_BYTES_MIN = 1024
 GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1
 """gRPC counts message sizes in signed 32 bits."""
 DURATION_MS_MAX = 24 * 3600 * 1000
+BACKUP_EVERY_SECONDS_MAX = 366 * 24 * 3600
 
 
 class SecretText(SecretStr):
@@ -203,6 +204,32 @@ class RaftConfig(ConfigModel):
         return bool(self.leave_via) and self.leave_id is not None
 
 
+class BackupConfig(ConfigModel):
+    """`[backup]`: archives that the leader makes by itself, in a directory or a bucket."""
+
+    every_seconds: int = Field(
+        default=0, ge=0, le=BACKUP_EVERY_SECONDS_MAX, description="Seconds between backups of the cluster; 0 for none."
+    )
+    keep: int = Field(default=24, ge=1, le=1_000_000, description="Number of archives of this cluster to keep.")
+    directory: str = Field(
+        default="", description="Directory of the archives, which has to exist; the same, shared one on all nodes."
+    )
+    bucket: str = Field(default="", description="S3-compatible bucket of the archives, instead of a directory.")
+    endpoint: str = Field(default="", description="URL of the bucket's server; empty for that of AWS.")
+    region: str = Field(default="", description="Region of the bucket; empty for that of the environment.")
+    prefix: str = Field(default="", description="What the names of the archives in the bucket begin with.")
+    credentials_file: str = Field(
+        default="",
+        description="File with the bucket's credentials, in the form of ~/.aws/credentials; empty: the environment.",
+    )
+    without_secrets: bool = Field(
+        default=False, description="Leave the key that signs tokens, and users with their passwords, out of the archives."
+    )
+    encrypt_with: str = Field(
+        default="", description="File with the key that the archives are encrypted with: 32 bytes, or a passphrase."
+    )
+
+
 class Config(ConfigModel):
     """Everything a node is told, from all sources together."""
 
@@ -285,6 +312,7 @@ class Config(ConfigModel):
         description="Group, by name or number, that keeps its rights to `raft_dir` and the log directory (fsGroup).",
     )
     log: LogConfig = LogConfig()
+    backup: BackupConfig = BackupConfig()
     raft_config: RaftConfig = Field(default_factory=lambda: RaftConfig())
     ignored_keys: tuple[str, ...] = Field(default=(), exclude=True)
     """Given keys of upstream releases that mean nothing here, so that one log line can name them."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 
 from metasrv.config.admin_tokens import load
 from metasrv.config.groups import group_number
@@ -257,6 +258,23 @@ def _check_file_group(config: Config) -> Iterator[str]:
         yield from error.problems
 
 
+def _check_backup(config: Config) -> Iterator[str]:
+    backup = config.backup
+    if not backup.every_seconds:
+        return
+    if bool(backup.directory) == bool(backup.bucket):
+        yield "`backup.every_seconds` is set, so one of `backup.directory` and `backup.bucket` has to be, and only one"
+    if backup.bucket and find_spec("boto3") is None:
+        yield "`backup.bucket` needs the package boto3: pip install 'metasrv[s3]'"
+    if backup.endpoint and not backup.endpoint.startswith(("http://", "https://")):
+        yield f"`backup.endpoint` is {backup.endpoint}, and not a URL with http:// or https://"
+    for name, path in (
+        ("backup.credentials_file", backup.credentials_file),
+        ("backup.encrypt_with", backup.encrypt_with),
+    ):
+        yield from _pem_problems({name: path} if path else {})
+
+
 def _pem_problems(files: dict[str, str]) -> Iterator[str]:
     """All of the files must be given or none, and each must be readable."""
     given = {name: path for name, path in files.items() if path}
@@ -293,6 +311,10 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("grpc_tls_server_cert grpc_tls_server_key grpc_tls_client_ca_file grpc_tls_crl_file", _check_grpc_tls),
     (".raft_tls_ca .raft_tls_cert .raft_tls_key", _check_raft_tls),
     ("file_group", _check_file_group),
+    (
+        "backup.every_seconds backup.directory backup.bucket backup.endpoint backup.credentials_file backup.encrypt_with",
+        _check_backup,
+    ),
 )
 """The keys that a check reads, and the check."""
 

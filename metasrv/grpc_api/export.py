@@ -10,16 +10,23 @@ import logging
 import os
 from collections.abc import Iterator
 
-from metasrv.grpc_api.calls import Stream, cluster_metadata, metadata_value, timeout_ms_of
+from metasrv.grpc_api.calls import Call, Stream, cluster_metadata, metadata_value, timeout_ms_of
 from metasrv.grpc_api.export_lines import ArchiveHead, export_messages
 from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.readers import Readers
 from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX
 from metasrv.model.migration import migration_among
 from metasrv.node.context import NodeContext
-from metasrv.protocol.methods import ARCHIVE_EXPORT, EXPORT_METADATA_KEY, LOCAL_ARCHIVE_EXPORT
+from metasrv.protocol.methods import (
+    ARCHIVE_EXPORT,
+    EXPORT_METADATA_KEY,
+    INCLUDE_SECRETS,
+    LOCAL_ARCHIVE_EXPORT,
+    SECRETS_METADATA_KEY,
+)
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.keys_layout import keys_layout
 from metasrv.state.snapshot_keys import SnapshotKeys
@@ -32,7 +39,9 @@ CHUNK_LINES_DEFAULT = 32
 class ExportMethods:
     """Bodies of the methods that read the whole state."""
 
-    def __init__(self, context: NodeContext, readers: Readers) -> None:
+    def __init__(self, context: NodeContext, readers: Readers, authenticator: Authenticator) -> None:
+        self._context = context
+        self._authenticator = authenticator
         self._consensus = context.consensus
         self._machine = context.machine
         self._clock = context.clock
@@ -56,6 +65,8 @@ class ExportMethods:
             head = self._head(confirmed=True)
         elif wanted == LOCAL_ARCHIVE_EXPORT:
             head = self._head(confirmed=False)
+        if head is not None and await self._may_have_secrets(stream.call):
+            head = head.with_secrets()
         await self._export(max(1, min(lines, EXPORT_CHUNK_LINES_MAX)), stream, head)
 
     async def _export(self, chunk_lines: int, stream: Stream, head: ArchiveHead | None = None) -> None:
@@ -65,6 +76,18 @@ class ExportMethods:
             messages = export_messages(reader.view, node_id, chunk_lines, head)
             async for page in reader.iterate(messages, patient=True):
                 await reader.deliver(stream, page)
+
+    async def _may_have_secrets(self, call: Call) -> bool:
+        """Whether the call asks for secrets and is root's, proved by a password: who has the key of tokens is anybody.
+
+        Where no password is asked for there is nothing that they would protect.
+        """
+        config = self._context.config
+        if metadata_value(call, SECRETS_METADATA_KEY) != INCLUDE_SECRETS:
+            return False
+        if config.grpc_password is None or not config.grpc_tokens_for_all:
+            return False
+        return await self._authenticator.check(call) is None
 
     def _head(self, *, confirmed: bool) -> ArchiveHead:
         status = self._consensus.status()

@@ -7,6 +7,7 @@ every applied write, so `Committed` and `Purged` are both the last applied posit
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from binascii import b2a_base64
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -20,7 +21,10 @@ LOG_TREE = "raft_log"
 STATE_TREE = "state_machine/0"
 ARCHIVE_TREE = "archive"
 ARCHIVE_FORMAT = 1
-ARCHIVE_SECRETS = "all values, in clear text; not the key that signs client tokens, no password, no certificate"
+ARCHIVE_FORMAT_WITH_SECRETS = 2
+"""The same with lines of kind `Secret`, which a reader of format 1 would not restore."""
+SECRETS_NONE = "all values; not the key that signs client tokens, no users, no certificate"
+SECRETS_HELD = "all values, the key that signs client tokens, users with the hashes of their passwords; no certificate"
 """What an archive holds that has to be kept from others."""
 
 CHUNK_SIZE_BYTES_TARGET = 1024 * 1024
@@ -49,10 +53,17 @@ class ArchiveHead(NamedTuple):
     """Whom the node knew as leader."""
     features: tuple[str, ...]
     """The features that are on, which the other lines do not say."""
-    secrets: str = ARCHIVE_SECRETS
+    holds_secrets: bool = False
+    """Lines with the key of tokens and with users follow."""
+    secrets: str = SECRETS_NONE
+    """The same in words."""
     format: int = ARCHIVE_FORMAT
     migrating_from: str = ""
     """The cluster whose records were being moved into this one, of which the archive has only some; else empty."""
+
+    def with_secrets(self) -> ArchiveHead:
+        """The head of an archive that holds them."""
+        return self._replace(holds_secrets=True, secrets=SECRETS_HELD, format=ARCHIVE_FORMAT_WITH_SECRETS)
 
     def line(self) -> str:
         body = self._asdict()
@@ -73,6 +84,9 @@ def export_lines(view: StateReader, node_id: int, head: ArchiveHead | None = Non
     """
     if head is not None:
         yield head.line()
+        if head.holds_secrets:
+            for name, secret in view.secrets.items():
+                yield archive_line("Secret", {"name": name, "data": b64encode(secret).decode()})
     applied = None if view.last_applied == ZERO_LOG_ID else log_id_tree(view.last_applied)
     last = view.last_applied
     vote = {"leader_id": {"term": last.term, "node_id": last.node_id}, "committed": True}

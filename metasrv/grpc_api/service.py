@@ -143,7 +143,7 @@ class GrpcService:
 
     def _bodies(self) -> dict[m.Method, Any]:
         kv = KvMethods(self._context, self._hint, self._readers)
-        export = ExportMethods(self._context, self._readers)
+        export = ExportMethods(self._context, self._readers, self._authenticator)
         cluster = ClusterMethods(self._context)
         return {
             m.HANDSHAKE: self._authenticator.handshake,

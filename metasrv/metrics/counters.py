@@ -94,6 +94,20 @@ class WorkCounters:
         """By (route, method, status code)."""
 
 
+class BackupCounters:
+    """The backups that this node makes while it leads."""
+
+    def __init__(self) -> None:
+        self.every_seconds = 0
+        """0 where none are configured: there are no families then."""
+        self.last_success_at: float | None = None
+        """Seconds since the epoch, 0 for none ever; None while another node leads."""
+        self.outcomes = {"success": 0, "failure": 0}
+        self.last_size_bytes: int | None = None
+        self.last_duration_seconds: float | None = None
+        self.failing = False
+
+
 class SecurityCounters:
     """Callers that have not said a word, certificates, and what was loaded anew; by the name of the port."""
 

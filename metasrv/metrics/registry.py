@@ -13,8 +13,10 @@ from itertools import chain
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
+from metasrv.metrics.backup_page import backup_families
 from metasrv.metrics.counters import (
     RPC_DELAY_BOUNDS_MS,
+    BackupCounters,
     ClientCounters,
     PeerCounters,
     SecurityCounters,
@@ -40,6 +42,7 @@ class MetricsRegistry:
         self.peers = PeerCounters()
         self.work = WorkCounters()
         self.security = SecurityCounters()
+        self.backup = BackupCounters()
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
@@ -170,6 +173,22 @@ class MetricsRegistry:
         self.security.reloads.add((name, "success" if succeeded else "failure"), 1)
         self.security.reload_failed[name] = not succeeded
 
+    # ------------------------------------------------------------------------- backups
+
+    def backups_every(self, seconds: int) -> None:
+        self.backup.every_seconds = seconds
+
+    def backup_made(self, size_bytes: int, seconds: float) -> None:
+        self.backup.outcomes["success"] += 1
+        self.backup.last_size_bytes, self.backup.last_duration_seconds = size_bytes, seconds
+
+    def backup_failed(self) -> None:
+        self.backup.outcomes["failure"] += 1
+
+    def backup_standing(self, last_success_at: float | None, *, failing: bool) -> None:
+        """When the cluster's newest backup was made, in seconds since the epoch; None once another node leads."""
+        self.backup.last_success_at, self.backup.failing = last_success_at, failing
+
     # ------------------------------------------------------------------------- admin API and health
 
     def admin_request(self, route: str, method: str, status_code: int) -> None:
@@ -201,6 +220,7 @@ class MetricsRegistry:
             client_families(self.client),
             own_families(self.client, self.work, status, self.binary_version, self.commit),
             security_families(self.security),
+            backup_families(self.backup),
             (family_of(metric) for metric in self._process.collect()),
         )
 

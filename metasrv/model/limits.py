@@ -227,6 +227,11 @@ CONSOLE_VALUE_SIZE_BYTES_MAX = 128 * 1024
 BACKUP_LINE_SIZE_BYTES_MAX = 5 * COMMAND_SIZE_BYTES_MAX
 """One line of a backup: up to four bytes of text for each byte of a value."""
 
+BACKUP_KEY_FILE_SIZE_BYTES_MAX = 4096
+"""A file that holds the key of encrypted archives; a larger one is probably another file."""
+BACKUP_SECRETS_MAX = 100_000
+"""Secrets in one archive: the key of tokens, and a user each."""
+
 # Descriptors ------------------------------------------------------------------------------------
 OPEN_FILES_WANTED = 65_536
 """Files and connections that this process asks the system for; it also runs with fewer."""

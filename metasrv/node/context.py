@@ -15,6 +15,7 @@ from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.summary import SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint
+from metasrv.node.backups import Backups
 from metasrv.node.findings import CopyFindings
 from metasrv.node.members import Members
 from metasrv.process.clock import Clock
@@ -55,6 +56,8 @@ class NodeContext:
     """Monotonic seconds of that heartbeat."""
     copies: CopyFindings = field(default_factory=CopyFindings)
     """What is known about this node's copy of the state and those of the others."""
+    backups: Backups | None = None
+    """The backups that the leader makes by itself; None where none are configured."""
     damage_found: Callable[[str], None] = _nothing
     """Told when a read finds this node's copy damaged, with one sentence."""
     members: Members = field(init=False)

@@ -49,6 +49,8 @@ HAND_OVER_TIMEOUT_MS = 1_500
 SERVICE_GRACE_MS = 1_000
 
 ServiceFactory = Callable[[NodeContext], Service]
+Work = Callable[[NodeContext], asyncio.Task[None] | None]
+"""Begins what goes on beside the services until the node drains, if the configuration asks for it."""
 
 
 class MetaNode:
@@ -63,10 +65,12 @@ class MetaNode:
         *,
         begin_cluster: bool = False,
         source: ConfigSource | None = None,
+        works: Sequence[Work] = (),
     ) -> None:
         """`begin_cluster`: begin a cluster if no address in `join` knows one, although some do not answer.
 
         `source` reads the configuration again when its file has changed; without it only certificates are reloaded.
+        `works` begin what goes on beside the services.
         """
         self._source = source
         self._context: NodeContext | None = None
@@ -74,6 +78,7 @@ class MetaNode:
         self._config = config
         self._commit = commit
         self._factories = factories
+        self._works = works
         self._clock = clock or SystemClock()
         self._stop = asyncio.Event()
         self._failure: FatalError | None = None
@@ -120,6 +125,7 @@ class MetaNode:
             memory = asyncio.create_task(give_back_unused_memory(), name="unused-memory")
             reloads = asyncio.create_task(context.reloader.run(), name="reloads")
             proof = self._start_proof(consensus, context, data)
+            proof += [task for work in self._works if (task := work(context)) is not None]
             try:
                 await self._serve(consensus, context, data)
             finally:

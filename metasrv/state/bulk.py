@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 from metasrv.model.errors import DataDamagedError, StorageError
@@ -136,10 +137,12 @@ class Beginning(NamedTuple):
     cluster_id: str | None
     features: Sequence[str] | None = None
     """The features that are on; None for those that the file has."""
+    secrets: Mapping[str, bytes] | None = None
+    """The replicated secrets; None for those that the file has."""
 
 
 def give_beginning(path: str, beginning: Beginning) -> Applied:
-    """Let the closed state file at `path` belong to another cluster; records and secrets stay as they are.
+    """Let the closed state file at `path` belong to another cluster; records stay as they are.
 
     Synced. Returns what the file has applied. Raises DataDamagedError or StorageError.
     """
@@ -154,6 +157,11 @@ def give_beginning(path: str, beginning: Beginning) -> Applied:
                 store.execute("DELETE FROM features")
                 for name in registry.features:
                     store.execute("INSERT INTO features VALUES(?)", (name,))
+            if beginning.secrets is not None:
+                registry = replace(registry, secrets=MappingProxyType(dict(sorted(beginning.secrets.items()))))
+                store.execute("DELETE FROM secrets")
+                for name, secret in registry.secrets.items():
+                    store.execute("INSERT INTO secrets VALUES(?, ?)", (name, seal(secret)))
             store.execute("DELETE FROM nodes")
             for node in registry.nodes.values():
                 store.execute("INSERT INTO nodes VALUES(?, ?)", (str(node.node_id), seal(node)))

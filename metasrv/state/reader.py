@@ -52,6 +52,7 @@ class StateReader:
             registry = load_registry(self._store)
             self.nodes = registry.nodes
             self.features = registry.features
+            self.secrets = registry.secrets
             self.membership_log_id, self.membership = read_membership(self._store)
             self.cluster_id = read_cluster_id(self._store)
         except sqlite3.Error as error:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -16,6 +14,7 @@ import pytest
 from metasrv.model.errors import BindError, ConfigError, DataDamagedError, IdentityError, StorageError
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
 from metasrv.testing.processes import ProcessCluster
+from tests.cluster.conftest import mounted
 from tests.conftest import StartCluster
 
 SQLITE_MAGIC = b"SQLite format 3\0"
@@ -24,10 +23,6 @@ SQLITE_MAGIC = b"SQLite format 3\0"
 def run_server(*arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "metasrv.cli.server", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
-
-
-def mounted(command: list[str]) -> bool:
-    return subprocess.run(command, check=False).returncode == 0
 
 
 async def fill(cluster: ProcessCluster) -> int:
@@ -163,27 +158,6 @@ async def test_a_vanished_database_file_is_refused(single: ProcessCluster) -> No
 
 
 # ----------------------------------------------------------------------------- a full disk
-
-
-@pytest.fixture
-def small_disk() -> Iterator[tuple[list[str], list[str]]]:
-    """A private mount namespace, as a command to run things in it and one to run first; both gone with the test."""
-    if os.geteuid() != 0 or shutil.which("unshare") is None or shutil.which("nsenter") is None:
-        pytest.skip("needs root, unshare and nsenter for a small file system")
-    holder = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sleep", "600"])
-    enter = ["nsenter", "-m", "-t", str(holder.pid), "--"]
-    try:
-        for _ in range(100):  # until unshare has made the namespace
-            mine, its = os.readlink("/proc/self/ns/mnt"), os.readlink(f"/proc/{holder.pid}/ns/mnt")
-            if mine != its:
-                break
-            subprocess.run(["sleep", "0.02"], check=True)
-        else:
-            pytest.skip("a mount namespace cannot be made here")
-        yield enter, [*enter, "mount"]
-    finally:
-        holder.kill()
-        holder.wait()
 
 
 @pytest.mark.root

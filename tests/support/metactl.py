@@ -23,7 +23,7 @@ class Ran(NamedTuple):
 async def metactl(
     *arguments: object, given: bytes = b"", code: int = 0, environment: Mapping[str, str] | None = None
 ) -> Ran:
-    """Run metactl; the test fails unless it ends with `code`."""
+    """Run metactl with further variables; the test fails unless it ends with `code`."""
     return await _run("metasrv.cli.ctl", arguments, given, code, environment or {})
 
 
@@ -41,8 +41,8 @@ async def _run(
             input=given,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
-            env={**os.environ, **environment},
             check=False,
+            env={**os.environ, **environment},
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
 

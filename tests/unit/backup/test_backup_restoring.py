@@ -19,7 +19,7 @@ from metasrv.model import commands as c
 from metasrv.model.codec import encode_command
 from metasrv.model.entries import decode_entry, encode_regular_entry
 from metasrv.model.errors import BackupError, DataDamagedError
-from metasrv.model.limits import BACKUP_LINE_SIZE_BYTES_MAX
+from metasrv.model.limits import BACKUP_LINE_SIZE_BYTES_MAX, BACKUP_SECRETS_MAX
 from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.node.opening import open_data
 from metasrv.process.data_directory import holds_data
@@ -104,7 +104,7 @@ def whole(source: str) -> bytes:
 
 def test_an_inspection_names_what_is_in_an_archive(whole: bytes) -> None:
     reader = reading(whole)
-    lines = list(report(reader, inspect(reader, quiet)))
+    lines = list(report(reader, inspect(reader, quiet), encrypted=False))
     assert "ClusterId: the cluster" in lines
     assert "SavedAt: 2023-11-14T22:13:20Z" in lines
     assert "LastApplied: T2-N1.27" in lines
@@ -160,7 +160,7 @@ def test_an_archive_of_a_cluster_that_is_being_moved_into_is_told_and_not_restor
     assert "migrating_from" not in HEAD.line()
     part = archive(source, HEAD._replace(migrating_from="old"))
     reader = reading(part)
-    told = list(report(reader, inspect(reader, quiet)))
+    told = list(report(reader, inspect(reader, quiet), encrypted=False))
     assert "MigratingFrom: old; it has only some of the records, and is not restored" in told
     with pytest.raises(BackupError, match="were moved into its cluster, and has only some of them"):
         restored(part, tmp_path / "new", 5, THREE)
@@ -350,3 +350,48 @@ def test_members_are_named_in_any_of_upstreams_forms() -> None:
     ):
         with pytest.raises(BackupError, match="--initial-cluster"):
             parse_members(wrong)
+
+
+# ----------------------------------------------------------------------------- secrets
+
+
+def archive_with_secrets(root: str) -> bytes:
+    file = io.BytesIO()
+    writer = ArchiveWriter(file)
+    writer.write(exported(root, HEAD.with_secrets()))
+    writer.finish()
+    return file.getvalue()
+
+
+def secrets_in(root: Path) -> dict[str, bytes]:
+    with stopped_node(str(root)) as node, whole_state(node) as machine:
+        return dict(machine.secrets)
+
+
+def test_secrets_are_restored_where_the_archive_holds_them(source: str, tmp_path: Path) -> None:
+    data = archive_with_secrets(source)
+    reader = reading(data)
+    lines = list(report(reader, inspect(reader, quiet), encrypted=True))
+    assert "Kind: archive, format 2" in lines
+    assert "SecretsHeld: 0 users, no key of tokens" in lines
+    assert "Encrypted: yes" in lines
+    assert restored(data, tmp_path / "with", 4, THREE).secrets == 1
+    assert secrets_in(tmp_path / "with") == {"token": b"secret"}
+    assert restored(archive(source), tmp_path / "without", 4, THREE).secrets is None
+    assert secrets_in(tmp_path / "without") == {}
+
+
+@pytest.mark.parametrize("what", ["unannounced", "twice", "no text", "too many"])
+def test_a_secret_that_does_not_belong_there_is_refused(source: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = archive_with_secrets(source).splitlines(keepends=True)
+    if what == "unannounced":
+        lines[0] = (HEAD.line() + "\n").encode()
+    elif what == "twice":
+        lines.insert(1, lines[1])
+    elif what == "no text":
+        lines[1] = b'["archive",{"Secret":{"name":"token","data":"?"}}]\n'
+    else:
+        assert BACKUP_SECRETS_MAX > 1000
+        monkeypatch.setattr("metasrv.backup.archive.BACKUP_SECRETS_MAX", 0)
+    with pytest.raises(BackupError, match=r"line [23]: .*secret"):
+        inspect(reading(b"".join(lines)), quiet)

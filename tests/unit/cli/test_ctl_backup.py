@@ -35,8 +35,8 @@ class FakeClient:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def archive(self, *, local: bool) -> Iterator[Sequence[str]]:
-        del local
+    def archive(self, *, local: bool, secrets: bool) -> Iterator[Sequence[str]]:
+        del local, secrets
         return self._archive()
 
 

@@ -338,6 +338,42 @@ async def test_a_right_on_everything_covers_exports(bench: Bench) -> None:
     assert b"user/app" not in exported
 
 
+ARCHIVE = (m.EXPORT_METADATA_KEY, m.ARCHIVE_EXPORT)
+WITH_SECRETS = (m.SECRETS_METADATA_KEY, m.INCLUDE_SECRETS)
+
+
+async def archived(bench: MethodBench, *metadata: tuple[str, str]) -> bytes:
+    """The lines of ExportV1 with these metadata."""
+    return b"".join((await bench.call(m.EXPORT_V1, pb.ExportRequest(), metadata)).sent)
+
+
+async def test_an_archive_has_secrets_for_root_that_asks_for_them(bench: Bench) -> None:
+    await bench.handshake(password="sesame")
+    whole = await archived(bench, ARCHIVE, WITH_SECRETS)
+    assert b'"holds_secrets":true' in whole
+    assert b'{"Secret":{"name":"user/app"' in whole
+    assert f'{{"Secret":{{"name":"{TOKEN_KEY_NAME}"'.encode() in whole
+    for metadata in ((ARCHIVE,), (WITH_SECRETS,)):
+        assert b"user/app" not in await archived(bench, *metadata)
+
+
+async def test_an_archive_has_no_secrets_for_others(bench: Bench, tmp_path: Path) -> None:
+    """A user that may read every key, and whoever comes where no password is asked for, or no token for an export."""
+    await bench.set_user((Grant(Right.WRITE, ""),))
+    await bench.log_in()
+    assert b'"holds_secrets":false' in await archived(bench, ARCHIVE, WITH_SECRETS)
+    for name, settings in (
+        ("open", {}),
+        ("upstream", {"grpc_password": SecretText("x"), "grpc_require_token": "upstream"}),
+    ):
+        (tmp_path / name).mkdir()
+        other = Bench(tmp_path / name, **settings)
+        await other.handshake(password="x")
+        await other.put_secret(TOKEN_KEY_NAME + "2", b"secret")
+        assert b"Secret" not in await archived(other, ARCHIVE, WITH_SECRETS)
+        await other.close()
+
+
 async def test_root_may_do_everything(bench: Bench) -> None:
     await bench.handshake(password="sesame")
     await bench.put("other/k")

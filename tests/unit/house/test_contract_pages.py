@@ -147,6 +147,8 @@ def test_the_keys_are_those_of_the_configuration() -> None:
     assert set(SHORTHANDS) <= described
     raft = {name for cells in rows(ADMIN, "3.3") for name in names_in(cells[0])}
     assert raft == {path.removeprefix("raft_config.") for path in keys if path.startswith("raft_config.")}
+    backup = {name for cells in rows(ADMIN, "3.5") for name in names_in(cells[0])}
+    assert backup == {path.removeprefix("backup.") for path in keys if path.startswith("backup.")}
     (file,) = (cells for cells in rows(ADMIN, "3.2") if cells[0] == "`[log.file]`")
     assert {f"log.file.{name}" for name in re.findall(r"`([a-z_]+)` ", file[2])} == {
         path for path in keys if path.startswith("log.file.")
