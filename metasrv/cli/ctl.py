@@ -10,15 +10,15 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from importlib import import_module
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from metasrv import __version__
 from metasrv.cli import ctl_admin, ctl_certificates, ctl_grpc, ctl_users
+from metasrv.cli.ctl_tools import add_tools
+from metasrv.cli.later import Command, later_command
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
-from metasrv.model.users import ROOT
 
 GRPC_ADDRESS_DEFAULT = "127.0.0.1:9191"
 GRPC_ADDRESS_VARIABLE = "METASRV_GRPC_API_ADDRESS"
@@ -29,8 +29,6 @@ BENCH_CONNECTIONS_DEFAULT = 10_000
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-
-Command = Callable[[argparse.Namespace], None]
 
 
 class _HelpFormatter(argparse.HelpFormatter):
@@ -79,14 +77,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     return _run(command, namespace)
 
 
-@cache
 def backup_command(name: str) -> Command:
-    """A command of `ctl_backup.py`, which is loaded when it runs: it brings the server's storage along."""
-
-    def command(arguments: argparse.Namespace) -> None:
-        getattr(import_module("metasrv.cli.ctl_backup"), name)(arguments)
-
-    return command
+    """A command of `ctl_backup.py`, which brings the server's storage along."""
+    return later_command("ctl_backup", name)
 
 
 def _run(command: Command, namespace: argparse.Namespace) -> int:
@@ -128,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_admin_commands(commands)
     _add_backup_commands(commands)
     _add_certificate_commands(commands)
+    add_tools(partial(_add_command, commands))
     _add_help(parser, commands)
     return parser
 
@@ -310,12 +304,7 @@ def _add_grpc_command(
 
 def _add_grpc_flags(parser: argparse._ActionsContainer, address: str) -> None:
     parser.add_argument("--grpc-api-address", default=address, metavar="HOST:PORT", help=f"default {address}")
-    user = os.environ.get(ctl_grpc.USER_VARIABLE) or ROOT
-    parser.add_argument("--grpc-user", default=user, metavar="NAME", help=f"who logs in, default {user}")
-    parser.add_argument("--grpc-tls-ca-file", metavar="FILE", help="authority of the servers' certificates; enables TLS")
-    parser.add_argument("--grpc-tls-server-name", metavar="NAME", help="name in the certificates, if not the host")
-    parser.add_argument("--grpc-tls-cert-file", metavar="FILE", help="certificate of the user, instead of a password")
-    parser.add_argument("--grpc-tls-key-file", metavar="FILE", help="key of that certificate")
+    ctl_grpc.add_login_flags(parser)
 
 
 def _add_admin_command(
@@ -329,12 +318,7 @@ def _add_admin_command(
         metavar="HOST:PORT",
         help=f"default {ADMIN_ADDRESS_DEFAULT}",
     )
-    parser.add_argument("--admin-tls-ca-file", metavar="FILE", help="authority of the server's certificate; enables TLS")
-    parser.add_argument("--admin-tls-cert-file", metavar="FILE", help="certificate to show to the server, with its key")
-    parser.add_argument("--admin-tls-key-file", metavar="FILE", help="key of that certificate")
-    parser.add_argument(
-        "--admin-token-file", metavar="FILE", help=f"file that has the token; otherwise {ctl_admin.TOKEN_VARIABLE}"
-    )
+    ctl_admin.add_login_flags(parser)
     return parser
 
 

@@ -124,13 +124,27 @@ class AdminClient:
         return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_SECONDS, context=context)
 
 
+def add_login_flags(parser: argparse._ActionsContainer) -> None:
+    """What shows the admin API who asks."""
+    parser.add_argument("--admin-tls-ca-file", metavar="FILE", help="authority of the server's certificate; enables TLS")
+    parser.add_argument("--admin-tls-cert-file", metavar="FILE", help="certificate to show to the server, with its key")
+    parser.add_argument("--admin-tls-key-file", metavar="FILE", help="key of that certificate")
+    parser.add_argument("--admin-token-file", metavar="FILE", help=f"file that has the token; otherwise {TOKEN_VARIABLE}")
+
+
 def client_of(arguments: argparse.Namespace) -> AdminClient:
+    """A client of the address in `--admin-api-address`."""
+    return made(arguments.admin_api_address, arguments)
+
+
+def made(address: str, arguments: argparse.Namespace) -> AdminClient:
+    """A client of `address`, with the token or certificate that the flags name."""
     files = arguments.admin_tls_cert_file, arguments.admin_tls_key_file
     if (files[0] is None) != (files[1] is None):
         raise InvalidRequestError("--admin-tls-cert-file and --admin-tls-key-file go together")
     token = _token_in(arguments.admin_token_file) if arguments.admin_token_file else os.environ.get(TOKEN_VARIABLE)
     certificate = None if files[0] is None else files
-    return AdminClient(arguments.admin_api_address, token, arguments.admin_tls_ca_file, certificate)
+    return AdminClient(address, token, arguments.admin_tls_ca_file, certificate)
 
 
 def _token_in(path: str) -> str:

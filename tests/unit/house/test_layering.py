@@ -59,6 +59,7 @@ CONFINED = {
     "prometheus_client": {"metasrv.metrics"},
     "cryptography": {"metasrv.process.certificates", "metasrv.cli.certificates"},
     "memray": {"metasrv.profiling"},
+    "lupa": {"metasrv.cli.scripting.runtime"},
     "pickle": set(),
     "marshal": set(),
     "shelve": set(),

@@ -1,0 +1,36 @@
+"""The command line of metactl's tools beside the commands for one node: lua, dump-raft-log-wal, filter-tenant.
+
+Only flags; what the commands do stands in modules that are loaded when they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from metasrv.cli import ctl_admin, ctl_grpc
+from metasrv.cli.later import later_command
+
+AddCommand = Callable[[str, str], argparse.ArgumentParser]
+
+
+def add_tools(add: AddCommand) -> None:
+    """`add` makes the parser of a command from its name and a sentence."""
+    lua = add("lua", "run Lua scripts in order, or the one on standard input")
+    lua.set_defaults(command=later_command("ctl_lua", "run_scripts"))
+    lua.add_argument(
+        "--file", dest="sources", action="append", type=_file, metavar="FILE", help="a script's file; repeatable"
+    )
+    lua.add_argument(
+        "--script", dest="sources", action="append", type=_script, metavar="CODE", help="a script's text; repeatable"
+    )
+    ctl_grpc.add_login_flags(lua)
+    ctl_admin.add_login_flags(lua)
+
+
+def _file(path: str) -> tuple[str, str]:
+    return "file", path
+
+
+def _script(text: str) -> tuple[str, str]:
+    return "script", text
