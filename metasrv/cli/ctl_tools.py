@@ -26,6 +26,11 @@ def add_tools(add: AddCommand) -> None:
     )
     ctl_grpc.add_login_flags(lua)
     ctl_admin.add_login_flags(lua)
+    dump = add("dump-raft-log-wal", "print the raft log of a stopped node, a line a record")
+    dump.set_defaults(command=later_command("ctl_dump", "dump_raft_log"))
+    dump.add_argument("--raft-dir", required=True, metavar="DIR", help="the data directory of a stopped node")
+    dump.add_argument("-V", "--decode-values", action="store_true", help="show values that are text")
+    dump.add_argument("-R", "--raw", action="store_true", help="show the bytes of values")
 
 
 def _file(path: str) -> tuple[str, str]:

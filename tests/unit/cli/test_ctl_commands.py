@@ -47,6 +47,11 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
         {"cluster_token": "", "id": None},
     ),
     (["cert", "generate", "d", "--node", "n"], ctl_certificates.generate, {"days": 365, "node": ["n"], "client": []}),
+    (
+        ["dump-raft-log-wal", "--raft-dir", "d", "-V", "-R"],
+        later_command("ctl_dump", "dump_raft_log"),
+        {"raft_dir": "d", "decode_values": True, "raw": True},
+    ),
     (["lua"], later_command("ctl_lua", "run_scripts"), {"sources": None, "grpc_user": "root", "admin_token_file": None}),
     (
         ["lua", "--file", "a", "--script", "b()", "--file", "c"],
