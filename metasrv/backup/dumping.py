@@ -19,7 +19,7 @@ from metasrv.raft.log.salvage import BadEntry, salvage
 
 _CHUNK = "ChunkId(00_000_000_000_000_000_000)"
 _FIRST_INDEX = 1
-"""Of a log that was never purged."""
+"""The first of a log that was never purged."""
 
 
 def dump(root: str, *, decoded: bool, raw: bool) -> Iterator[str]:

@@ -31,6 +31,11 @@ def add_tools(add: AddCommand) -> None:
     dump.add_argument("--raft-dir", required=True, metavar="DIR", help="the data directory of a stopped node")
     dump.add_argument("-V", "--decode-values", action="store_true", help="show values that are text")
     dump.add_argument("-R", "--raw", action="store_true", help="show the bytes of values")
+    filtering = add("filter-tenant", "copy the lines of an export that belong to one tenant of Databend")
+    filtering.set_defaults(command=later_command("ctl_filter", "filter_tenant"))
+    filtering.add_argument("--tenant", required=True, metavar="NAME", help="the tenant whose keys are kept")
+    filtering.add_argument("--input", default="", metavar="FILE", help="the export; standard input by default")
+    filtering.add_argument("--output", default="", metavar="FILE", help="write to FILE instead of standard output")
 
 
 def _file(path: str) -> tuple[str, str]:

@@ -52,6 +52,11 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
         later_command("ctl_dump", "dump_raft_log"),
         {"raft_dir": "d", "decode_values": True, "raw": True},
     ),
+    (
+        ["filter-tenant", "--tenant", "t"],
+        later_command("ctl_filter", "filter_tenant"),
+        {"tenant": "t", "input": "", "output": ""},
+    ),
     (["lua"], later_command("ctl_lua", "run_scripts"), {"sources": None, "grpc_user": "root", "admin_token_file": None}),
     (
         ["lua", "--file", "a", "--script", "b()", "--file", "c"],
