@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from metasrv.backup.log_text import payload_text, value_lines
-from metasrv.model.entries import decode_entry
+from metasrv.model.entries import decode_entry, leader_id_of
 from metasrv.model.errors import CodecError, DataDamagedError
 from metasrv.model.types import LogId
 from metasrv.process.data_directory import DataDirectory
 from metasrv.raft.log.files import open_log
-from metasrv.raft.log.format import INDEX, TERM, LogEntry, MetaRow, meta_size_bytes
+from metasrv.raft.log.format import CONTENT, INDEX, TERM, LogEntry, MetaRow, meta_size_bytes
 from metasrv.raft.log.salvage import BadEntry, salvage
 
 _CHUNK = "ChunkId(00_000_000_000_000_000_000)"
@@ -78,10 +78,10 @@ class _Records:
 
 
 def _state_text(meta: MetaRow, entries: list[LogEntry], node_id: int) -> str:
-    last = decode_entry(entries[-1][0])
-    last_id = LogId(entries[-1][TERM], entries[-1][INDEX], last.leader_id)
+    last_id = LogId(entries[-1][TERM], entries[-1][INDEX], leader_id_of(entries[-1][CONTENT]))
     vote = "None" if meta.voted_for is None else f"<T{meta.term}-N{meta.voted_for}:->"
-    purged = "None" if meta.first_index <= _FIRST_INDEX else f"index {meta.first_index - 1}"
+    anchor = LogId(entries[0][TERM], meta.first_index, leader_id_of(entries[0][CONTENT]))
+    purged = "None" if meta.first_index <= _FIRST_INDEX else str(anchor)
     return (
         f"RaftLogState(RaftLogState(vote: {vote}, last: {last_id}, committed: None, purged: {purged}, "
         f"user_data: LogStoreMeta{{ node_id: Some({node_id}) }}))"
