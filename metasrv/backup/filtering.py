@@ -67,8 +67,8 @@ class TenantFilter:
             self._decisions.append(decision)
         if undecided:
             raise BackupError(
-                f"{self._name}: {len(undecided)} lines belong to no tenant that is known, so nothing was written: "
-                f"{'; '.join(undecided[:_NAMED_MAX])}"
+                f"{self._name}: nothing was written, because these lines belong to no tenant that is known "
+                f"({len(undecided)} in all): {'; '.join(undecided[:_NAMED_MAX])}"
             )
 
     def lines(self) -> Iterator[str]:

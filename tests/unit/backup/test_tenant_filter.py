@@ -128,7 +128,7 @@ def test_what_is_left_behind_is_left_out_and_named() -> None:
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        ([record("own/key"), record("other")], "2 lines belong to no tenant .* line 2: own/key; line 3: other"),
+        ([record("own/key"), record("other")], r"no tenant that is known \(2 in all\): line 2: own/key; line 3: other"),
         ([record("__fd_table_by_id/5")], "line 2: __fd_table_by_id/5"),
         ([record("__fd_unheard_of/a/x")], "line 2: __fd_unheard_of/a/x"),
         ([expire("gone")], "line 2: gone"),
