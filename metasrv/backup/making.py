@@ -17,6 +17,7 @@ from metasrv.backup.inspecting import inspect
 from metasrv.backup.places import Place, archive_name, draft_name
 from metasrv.grpc_api.export_lines import ArchiveHead, export_lines
 from metasrv.model.errors import BackupError
+from metasrv.model.types import LogId
 from metasrv.state.reader import StateReader
 
 CHUNK_SIZE_BYTES = 256 * 1024
@@ -58,8 +59,10 @@ class Draft(NamedTuple):
     keys: int
 
 
-def make_draft(place: Place, view: StateReader, head: ArchiveHead, key: ArchiveKey | None, pace: Pace) -> Draft:
-    """Write the archive of `view`, close that, and check what was written.
+def make_draft(
+    place: Place, view: StateReader, head: ArchiveHead, purged: LogId | None, key: ArchiveKey | None, pace: Pace
+) -> Draft:
+    """Write the archive of `view`, close that, and check what was written. `purged`: as for `export_lines`.
 
     Raises BackupError, ViewLostError, StorageError, DataDamagedError.
     """
@@ -69,7 +72,7 @@ def make_draft(place: Place, view: StateReader, head: ArchiveHead, key: ArchiveK
     name = archive_name(head.cluster_id, head.saved_at_ms, view.last_applied.index)
     draft = draft_name(name, head.node_id)
     try:
-        size_bytes = place.store(draft, _chunks(export_lines(view, head.node_id, head), key, pace))
+        size_bytes = place.store(draft, _chunks(export_lines(view, head.node_id, purged, head), key, pace))
         view.close()  # the state's write-ahead log need not wait for the check as well
         keys = _check(place, draft, view, key, pace)
     except BaseException:

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from metasrv.model.entries import decode_entry
+from metasrv.model.entries import decode_entry, leader_id_of
 from metasrv.model.errors import DataDamagedError
 from metasrv.model.types import LogId, Membership, Node
 from metasrv.process.data_directory import DataDirectory, Identity
-from metasrv.raft.log.format import INDEX, LogEntry
+from metasrv.raft.log.format import CONTENT, INDEX, TERM, LogEntry
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.state.bulk import copy_state
@@ -33,6 +33,8 @@ class StoppedNode(NamedTuple):
     term: int
     """The newest term that it has heard of."""
     last_log_id: LogId
+    purged: LogId | None
+    """The last entry that its log has no more; None while it has all."""
     applied: LogId
     """What its state has applied."""
     entries: list[LogEntry]
@@ -83,6 +85,7 @@ def stopped_node(root: str, *, held: bool = False) -> Iterator[StoppedNode]:
                 directory.state_path,
                 max(store.getCurrentTerm(), store.last_term),
                 last,
+                _purged(store),
                 applied,
                 entries,
                 membership,
@@ -92,6 +95,15 @@ def stopped_node(root: str, *, held: bool = False) -> Iterator[StoppedNode]:
             writer.close()
     finally:
         directory.close()
+
+
+def _purged(store: LogStore) -> LogId | None:
+    """The last purged entry, whose place the log keeps."""
+    first = store.first_index
+    entry = store.entry_at(first)
+    if entry is None or first <= 1:
+        return None
+    return LogId(entry[TERM], first, leader_id_of(entry[CONTENT]))
 
 
 def copy_with_log(node: StoppedNode, destination: str) -> None:

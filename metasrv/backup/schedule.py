@@ -176,7 +176,7 @@ class BackupSchedule:
         view = context.machine.open_reader()
         watching = asyncio.create_task(self._abandon_when_replaced(pace), name="backup-watch")
         try:
-            return await in_thread(lambda: make_draft(self._place, view, head, key, pace)), head
+            return await in_thread(lambda: make_draft(self._place, view, head, status.purged, key, pace)), head
         finally:
             watching.cancel()
             pace.abandon("the node stops")

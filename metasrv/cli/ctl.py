@@ -11,8 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from functools import cache
-from importlib import import_module
+from functools import partial
 
 from metasrv import __version__
 from metasrv.cli import (
@@ -29,7 +28,6 @@ from metasrv.cli import (
 )
 from metasrv.cli.ctl_flags import (
     GRPC_ADDRESS_DEFAULT,
-    Command,
     Commands,
     HelpFormatter,
     add_admin_command,
@@ -42,6 +40,8 @@ from metasrv.cli.ctl_flags import (
     unsigned,
     unsigned_32,
 )
+from metasrv.cli.ctl_tools import add_tools
+from metasrv.cli.later import Command, later_command
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
 
@@ -89,14 +89,9 @@ def _main(arguments: Sequence[str] | None) -> int:
     return _run(command, namespace)
 
 
-@cache
 def backup_command(name: str, module: str = "ctl_backup") -> Command:
     """A command of a module that is loaded when it runs: it brings the server's storage along."""
-
-    def command(arguments: argparse.Namespace) -> None:
-        getattr(import_module(f"metasrv.cli.{module}"), name)(arguments)
-
-    return command
+    return later_command(module, name)
 
 
 def _run(command: Command, namespace: argparse.Namespace) -> int:
@@ -146,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_scheduled_commands(commands)
     _add_certificate_commands(commands)
     ctl_cluster.add_commands(commands, parser)
+    add_tools(partial(add_command, commands))
     _add_help(parser, commands)
     return parser
 

@@ -169,6 +169,12 @@ def _place(address: str, tls_ca_file: str | None) -> _Place:
 
 
 def client_of(arguments: argparse.Namespace) -> AdminClient:
+    """A client of the address in `--admin-api-address`."""
+    return made(arguments.admin_api_address, arguments)
+
+
+def made(address: str, arguments: argparse.Namespace) -> AdminClient:
+    """A client of `address`, with the token or certificate that the flags name."""
     files = arguments.admin_tls_cert_file, arguments.admin_tls_key_file
     if (files[0] is None) != (files[1] is None):
         raise InvalidRequestError("--admin-tls-cert-file and --admin-tls-key-file go together")
@@ -176,7 +182,7 @@ def client_of(arguments: argparse.Namespace) -> AdminClient:
     if arguments.admin_token_file:
         token = _token_in(arguments.admin_token_file)
     certificate = None if files[0] is None else files
-    return AdminClient(arguments.admin_api_address, token, arguments.admin_tls_ca_file, certificate)
+    return AdminClient(address, token, arguments.admin_tls_ca_file, certificate)
 
 
 def _token_in(path: str) -> str:

@@ -54,7 +54,7 @@ def export_stopped(arguments: argparse.Namespace) -> None:
             )
         node_id = node.identity.node_id if arguments.id is None else arguments.id
         with whole_state(node) as machine, machine.open_reader() as view:
-            write_lines(export_lines(view, node_id), arguments.db)
+            write_lines(export_lines(view, node_id, node.purged), arguments.db)
 
 
 def import_backup(arguments: argparse.Namespace) -> None:

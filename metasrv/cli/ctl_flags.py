@@ -58,6 +58,11 @@ def add_grpc_command(commands: Commands, name: str, command: Command, text: str)
 
 def add_grpc_flags(parser: argparse._ActionsContainer, address: str) -> None:
     parser.add_argument("--grpc-api-address", default=address, metavar="HOST:PORT", help=f"default {address}")
+    add_grpc_login_flags(parser)
+
+
+def add_grpc_login_flags(parser: argparse._ActionsContainer) -> None:
+    """Who logs in at the client API, and how."""
     user = os.environ.get(ctl_grpc.USER_VARIABLE) or NotGiven(ROOT)
     parser.add_argument("--grpc-user", default=user, metavar="NAME", help=f"who logs in, default {user}")
     parser.add_argument("--grpc-tls-ca-file", metavar="FILE", help="authority of the servers' certificates; enables TLS")
@@ -76,13 +81,18 @@ def add_admin_command(commands: Commands, name: str, command: Command, text: str
         metavar="HOST:PORT",
         help=f"default {ADMIN_ADDRESS_DEFAULT}",
     )
+    add_admin_login_flags(parser)
+    return parser
+
+
+def add_admin_login_flags(parser: argparse._ActionsContainer) -> None:
+    """What shows the admin API who asks."""
     parser.add_argument("--admin-tls-ca-file", metavar="FILE", help="authority of the server's certificate; enables TLS")
     parser.add_argument("--admin-tls-cert-file", metavar="FILE", help="certificate to show to the server, with its key")
     parser.add_argument("--admin-tls-key-file", metavar="FILE", help="key of that certificate")
     parser.add_argument(
         "--admin-token-file", metavar="FILE", help=f"file that has the token; otherwise {ctl_admin.TOKEN_VARIABLE}"
     )
-    return parser
 
 
 def add_context_flag(parser: argparse._ActionsContainer, default: object = argparse.SUPPRESS) -> None:

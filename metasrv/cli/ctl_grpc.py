@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from metasrv.cli.output import debug_record, record_json, status_lines, upsert_line, watch_line
 from metasrv.cli.terminal import note, opened_for_writing, show
-from metasrv.client import Client
+from metasrv.client import AsyncClient, Client
 from metasrv.model.errors import InvalidRequestError, RequestError
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
@@ -22,22 +23,28 @@ USER_VARIABLE = "METASRV_GRPC_USER"
 PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
 PASSWORD_WITHOUT_ANY = "xxx"  # noqa: S105 - what upstream's tool sends, where passwords are not checked
 PROGRESS_LINES = 10_000
+AnyClient = TypeVar("AnyClient", Client, AsyncClient)
 LAST_KEY = "\U0010ffff" * (KEY_SIZE_BYTES_MAX // 4)
 """The end of a range that has none: no key sorts above it."""
 
 
 def client_of(arguments: argparse.Namespace) -> Client:
     """A client of the addresses in `--grpc-api-address`, several of them separated by commas."""
-    addresses = [address.strip() for address in arguments.grpc_api_address.split(",") if address.strip()]
+    return made(Client, arguments.grpc_api_address, "--grpc-api-address", arguments)
+
+
+def made(kind: Callable[..., AnyClient], text: str, what: str, arguments: argparse.Namespace) -> AnyClient:
+    """A client of the addresses in `text`, which `what` names in errors; it logs in as the flags say."""
+    addresses = [address.strip() for address in text.split(",") if address.strip()]
     if not addresses:
-        raise InvalidRequestError("--grpc-api-address names no address")
+        raise InvalidRequestError(f"{what} names no address")
     for address in addresses:
         try:
             Endpoint.parse(address)
         except ValueError as error:
-            raise InvalidRequestError(f"--grpc-api-address: {error}") from error
+            raise InvalidRequestError(f"{what}: {error}") from error
     try:
-        return Client(
+        return kind(
             addresses,
             username=arguments.grpc_user,
             password=os.environ.get(PASSWORD_VARIABLE)

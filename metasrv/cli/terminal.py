@@ -51,6 +51,17 @@ def show_text(text: str) -> None:
         show(line)
 
 
+def show_bytes(data: bytes) -> None:
+    """Print bytes as they are; on a terminal, text of several lines. Raises OSError."""
+    output = _standard_output()
+    if output.isatty():
+        lines = data.decode("utf-8", "backslashreplace").split("\n")
+        output.write("\n".join(map(visible, lines)))
+    else:
+        output.flush()
+        output.buffer.write(data)
+
+
 def note(text: str) -> None:
     """Print to standard error, if anybody is there to read it."""
     if sys.stderr is None:

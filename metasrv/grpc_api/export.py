@@ -70,10 +70,10 @@ class ExportMethods:
         await self._export(max(1, min(lines, EXPORT_CHUNK_LINES_MAX)), stream, head)
 
     async def _export(self, chunk_lines: int, stream: Stream, head: ArchiveHead | None = None) -> None:
-        node_id = self._consensus.status().node_id
+        status = self._consensus.status()
         async with self._readers.open(stream.call) as reader:
             await stream.start(cluster_metadata(self._machine.cluster_id))
-            messages = export_messages(reader.view, node_id, chunk_lines, head)
+            messages = export_messages(reader.view, status.node_id, status.purged, chunk_lines, head)
             async for page in reader.iterate(messages, patient=True):
                 await reader.deliver(stream, page)
 

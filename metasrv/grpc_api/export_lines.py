@@ -1,7 +1,7 @@
 """The lines of an export: one JSON array each, in the format of data version V004 (docs/contract/grpc.md section g).
 
 Reads one pinned view from first to last; runs in a helper thread or offline. The log is not exported: the view holds
-every applied write, so `Committed` and `Purged` are both the last applied position and an importer sees no gap.
+every applied write, and an entry of the log may hold many commands, for which the format has no form.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ def archive_line(kind: str, body: dict[str, Any]) -> str:
     return _line(ARCHIVE_TREE, kind, body)
 
 
-def export_lines(view: StateReader, node_id: int, head: ArchiveHead | None = None) -> Iterator[str]:
+def export_lines(view: StateReader, node_id: int, purged: LogId | None, head: ArchiveHead | None = None) -> Iterator[str]:
     """Every line in order: header, log positions, scalars, nodes, expiry index, records.
 
-    With `head` they are those of an archive: values are in base64, a third as long.
+    `purged` is the last entry that the node's log has no more. With `head` they are those of an archive: values are in
+    base64, a third as long.
     """
     if head is not None:
         yield head.line()
@@ -94,7 +95,7 @@ def export_lines(view: StateReader, node_id: int, head: ArchiveHead | None = Non
     yield _line(LOG_TREE, "NodeId", node_id)
     yield _line(LOG_TREE, "Vote", vote)
     yield _line(LOG_TREE, "Committed", applied)
-    yield _line(LOG_TREE, "Purged", applied)
+    yield _line(LOG_TREE, "Purged", None if purged is None else log_id_tree(purged))
     yield _line(STATE_TREE, "Sequences", {"key": "generic-kv", "value": view.last_seq})
     if applied is not None:
         yield _line(STATE_TREE, "StateMachineMeta", {"key": "LastApplied", "value": {"LogId": applied}})
@@ -110,14 +111,14 @@ def export_lines(view: StateReader, node_id: int, head: ArchiveHead | None = Non
 
 
 def export_messages(
-    view: StateReader, node_id: int, chunk_lines: int, head: ArchiveHead | None = None
+    view: StateReader, node_id: int, purged: LogId | None, chunk_lines: int, head: ArchiveHead | None = None
 ) -> Iterator[list[bytes]]:
     """The lines as encoded ExportedChunk messages of at most `chunk_lines` lines, some messages at a time."""
     page: list[bytes] = []
     chunk: list[str] = []
     page_lines = page_size = chunk_size = 0
     page_lines_max = PAGE_LINES if head is None else ARCHIVE_PAGE_RECORDS
-    for line in export_lines(view, node_id, head):
+    for line in export_lines(view, node_id, purged, head):
         chunk.append(line)
         chunk_size += len(line)
         if len(chunk) < chunk_lines and chunk_size < CHUNK_SIZE_BYTES_TARGET:

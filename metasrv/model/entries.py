@@ -29,8 +29,10 @@ KIND_REGULAR = 0
 KIND_NOOP = 1
 KIND_MEMBERSHIP = 2
 
-_HEAD_SIZE_BYTES_MAX = 16
-"""The head of an array and a number."""
+_HEAD_SIZE_BYTES_MAX = 24
+"""The head of an array and two numbers."""
+_FIRST_ENTRY = bytes((KIND_NOOP,))
+"""The engine's own first entry, the same on every node."""
 _PREFIX_REGULAR = bytes((KIND_REGULAR, FORMAT_VERSION))
 _PREFIX_NOOP = bytes((KIND_NOOP, FORMAT_VERSION))
 _PREFIX_MEMBERSHIP = bytes((KIND_MEMBERSHIP, FORMAT_VERSION))
@@ -77,6 +79,21 @@ def time_ms_of(data: bytes) -> int | None:
         raise CodecError(f"not a log entry: {error}") from error
 
 
+def leader_id_of(data: bytes) -> int:
+    """The leader that wrote an encoded entry; looks at its head only. Raises CodecError."""
+    if data == _FIRST_ENTRY:
+        return 0
+    unpacker = msgpack.Unpacker(max_buffer_size=_HEAD_SIZE_BYTES_MAX)
+    unpacker.feed(memoryview(data)[2 : 2 + _HEAD_SIZE_BYTES_MAX])
+    try:
+        unpacker.read_array_header()
+        if data[0] == KIND_REGULAR:
+            unpacker.unpack()  # the time
+        return unsigned(unpacker.unpack())
+    except (IndexError, TypeError, ValueError, msgpack.OutOfData) as error:
+        raise CodecError(f"not a log entry: {error}") from error
+
+
 def encode_noop_entry(leader_id: int) -> bytes:
     return _PREFIX_NOOP + pack((leader_id,))
 
@@ -87,8 +104,8 @@ def encode_membership_entry(leader_id: int, before: Membership, after: Membershi
 
 def decode_entry(data: bytes) -> Entry:
     """The entry in `data`; raises CodecError, also for a format version this build does not know."""
-    if len(data) == 1 and data[0] == KIND_NOOP:
-        return NoopEntry(0)  # the engine's own first entry, the same on every node
+    if data == _FIRST_ENTRY:
+        return NoopEntry(0)
     if len(data) < 2:
         raise CodecError("a log entry is shorter than its header")
     kind, version = data[0], data[1]

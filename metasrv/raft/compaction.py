@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from metasrv.model.entries import leader_id_of
 from metasrv.model.errors import FatalError, StorageError
 from metasrv.model.limits import LOG_MEMORY_BYTES_HELD_MAX, LOG_MEMORY_BYTES_MAX
 from metasrv.model.types import LogId
-from metasrv.raft.log.format import TERM
+from metasrv.raft.log.format import CONTENT, TERM
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.snapshots import Snapshots
@@ -58,7 +59,7 @@ class Compaction:
         """The last purged entry; the log keeps its position, as Raft's consistency check needs it."""
         first = self._store.first_index
         entry = self._store.entry_at(first)
-        return LogId(entry[TERM], first, 0) if entry is not None and first > 1 else None
+        return LogId(entry[TERM], first, leader_id_of(entry[CONTENT])) if entry is not None and first > 1 else None
 
     def consider(self) -> None:
         """Start a sync of the state if enough was applied since the last one."""

@@ -69,7 +69,10 @@ async def test_exports_are_equal_after_a_random_workload_with_restarts_and_a_sna
     for node_id, lines in found.items():
         assert lines[1] == f"{OWN_LINE}{node_id}}}]"
         assert [line for line in lines if line.startswith(OWN_LINE)] == [lines[1]]
-    one, two, three = ("\n".join(lines[:1] + lines[2:]).encode() for lines in found.values())
+    purged = {node_id: status["purged"]["index"] for node_id, status in (await cluster.statuses()).items() if status}
+    for node_id, lines in found.items():
+        assert json.loads(lines[4])[1]["Purged"]["index"] == purged[node_id] > 0
+    one, two, three = ("\n".join(lines[:1] + lines[2:4] + lines[5:]).encode() for lines in found.values())
     assert one == two == three
     kinds = [next(iter(json.loads(line)[1])) for line in found[1]]
     assert {"Expire", "GenericKV", "Nodes", "Sequences"} <= set(kinds)

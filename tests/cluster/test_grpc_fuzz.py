@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
-from tests.support.grpc_wire import LEADER_HEADER, OWN_LINE, Wire
+from tests.support.grpc_wire import LEADER_HEADER, OWN_LINE, PURGED_LINE, Wire
 
 pytestmark = pytest.mark.xdist_group("grpc-fuzz")
 
@@ -243,7 +243,8 @@ def test_every_node_lives_and_all_hold_the_same(target: Target) -> None:
     assert cluster.running() == [1, 2, 3]
     asyncio.run(cluster.wait_until_equal())
     exports = [wire.export_lines() for wire in target.wires]
-    one, two, three = ([line for line in lines if not line.startswith(OWN_LINE)] for lines in exports)
+    own = (OWN_LINE, PURGED_LINE)
+    one, two, three = ([line for line in lines if not line.startswith(own)] for lines in exports)
     assert one == two == three
     for wire in target.wires:
         assert wire.put("alive").current.seq

@@ -19,7 +19,9 @@ from metasrv.protocol.proto import meta_pb2_grpc
 CLIENT_VERSION = 260_205_013_002
 """databend-query's of August 2026."""
 OWN_LINE = '["raft_log",{"NodeId":'
-"""How the one line of an export begins that says which node wrote it."""
+"""How the line of an export begins that says which node wrote it."""
+PURGED_LINE = '["raft_log",{"Purged":'
+"""How the line begins that says where the node's log begins."""
 LEADER_HEADER = "x-databend-meta-leader-grpc-endpoint"
 TIMEOUT_SECONDS = 10.0
 WATCH_SECONDS = 60.0

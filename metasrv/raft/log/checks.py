@@ -83,7 +83,7 @@ class _Frame(NamedTuple):
 def check_log(path: str, database: bytearray, wal: bytes, mark: MarkValue) -> LogContents:
     """All checks, in order; raises DataDamagedError at the first one that fails. `database` is used up."""
     _check_header(path, database)
-    _put_together(path, database, read_wal(wal_path(path), wal))
+    put_together(path, database, read_wal(wal_path(path), wal))
     _check_header(path, database)
     contents = _read_tables(path, database)
     _check_mark(path, contents, mark)
@@ -118,7 +118,7 @@ def _check_header(path: str, database: bytearray) -> None:
         raise DataDamagedError(path, f"byte {_VACUUM_OFFSETS[0]}", what, ADVICE)
 
 
-def _put_together(path: str, database: bytearray, wal: WalPages) -> None:
+def put_together(path: str, database: bytearray, wal: WalPages) -> None:
     """Turn `database` into what SQLite would read through the write-ahead log; in place, because it may be large."""
     page_count = wal.page_count
     if page_count is None:

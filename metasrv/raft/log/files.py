@@ -62,7 +62,7 @@ def open_log(path: str, create_entries: Sequence[LogEntry] | None) -> OpenedLog:
             _check_never_used(path, mark)
             _create(path, list(create_entries), mark)
         value = decode_mark(mark.path, mark.read())
-        return OpenedLog(check_log(path, _read(path), bytes(_read_wal(path)), value), mark)
+        return OpenedLog(check_log(path, read_file(path), bytes(read_wal_file(path)), value), mark)
     except BaseException:
         mark.close()
         raise
@@ -129,7 +129,7 @@ def _sync(path: str) -> None:
         os.close(descriptor)
 
 
-def _read(path: str) -> bytearray:
+def read_file(path: str) -> bytearray:
     # Closing a descriptor of a database drops the locks SQLite holds on it in this process: only ever read it before
     # SQLite has it open.
     try:
@@ -145,7 +145,7 @@ def _read(path: str) -> bytearray:
         raise disk_error(path, "reading", error) from error
 
 
-def _read_wal(path: str) -> bytearray:
+def read_wal_file(path: str) -> bytearray:
     if os.path.lexists(path + "-journal"):
         raise DataDamagedError(path + "-journal", "file", "a raft log never has a rollback journal", ADVICE)
-    return _read(wal_path(path)) if os.path.lexists(wal_path(path)) else bytearray()
+    return read_file(wal_path(path)) if os.path.lexists(wal_path(path)) else bytearray()

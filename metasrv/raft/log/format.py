@@ -119,6 +119,11 @@ def entry_row(entry: LogEntry, written: int) -> tuple[int, int, int, int, bytes]
     return index, term, written, entry_checksum(content, index, term, written), content
 
 
+def meta_size_bytes(row: MetaRow) -> int:
+    """How many bytes of content the row has."""
+    return len(row.store_id) + _THREE_NUMBERS.size + len((row.voted_for or "").encode())
+
+
 def meta_parameters(row: MetaRow) -> tuple[int, int, int, str | None, int]:
     return row.first_index, row.written, row.term, row.voted_for, row.checksum
 

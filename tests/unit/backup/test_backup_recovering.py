@@ -67,7 +67,7 @@ def recover(root: str, heard: Mapping[str, Heard], *, done: bool = True, node_id
 
 def records(root: str) -> list[str]:
     with stopped_node(root) as node, whole_state(node) as machine, machine.open_reader() as view:
-        return [line for line in export_lines(view, 1) if "GenericKV" in line]
+        return [line for line in export_lines(view, 1, None) if "GenericKV" in line]
 
 
 def test_a_survivor_becomes_a_cluster_of_one_with_everything_it_has(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from metasrv.model.codec import encode_command
 from metasrv.model.entries import decode_entry, encode_regular_entry
 from metasrv.model.errors import BackupError, DataDamagedError
 from metasrv.model.limits import BACKUP_LINE_SIZE_BYTES_MAX, BACKUP_SECRETS_MAX
-from metasrv.model.types import Endpoint, LogId, Node
+from metasrv.model.types import Endpoint, KVMeta, LogId, Node, SeqV
 from metasrv.node.opening import open_data
 from metasrv.process.data_directory import holds_data
 from metasrv.raft.log.format import CONTENT, TERM
@@ -69,7 +69,7 @@ def make_node(root: Path, applied: int = 100) -> str:
 
 def exported(root: str, head: ArchiveHead | None = None, node_id: int = 1) -> list[str]:
     with stopped_node(root) as node, whole_state(node) as machine, machine.open_reader() as view:
-        return list(export_lines(view, node_id, head))
+        return list(export_lines(view, node_id, node.purged, head))
 
 
 def archive(root: str, head: ArchiveHead = HEAD) -> bytes:
@@ -175,14 +175,18 @@ def test_what_was_restored_exports_the_same_bytes(source: str, whole: bytes, tmp
     lines = exported(source)
     data = whole if kind == "archive" else "\n".join(lines).encode()
     restored(data, tmp_path / "new")
-    assert exported(str(tmp_path / "new")) == lines
+    again = exported(str(tmp_path / "new"))
+    # The new log begins with two entries, of which the first holds the place of those before.
+    assert lines[4] == '["raft_log",{"Purged":null}]'
+    assert json.loads(again[4])[1]["Purged"]["index"] == json.loads(lines[3])[1]["Committed"]["index"] - 1
+    assert [*again[:4], *again[5:]] == [*lines[:4], *lines[5:]]
 
 
-def test_with_other_members_three_named_lines_differ(source: str, whole: bytes, tmp_path: Path) -> None:
+def test_with_other_members_only_named_lines_differ(source: str, whole: bytes, tmp_path: Path) -> None:
     restored(whole, tmp_path / "new", 5, THREE)
     before, after = exported(source), exported(str(tmp_path / "new"), node_id=5)
     kinds = {next(iter(json.loads(line)[1])) for line in set(before) ^ set(after)}
-    assert kinds == {"NodeId", "StateMachineMeta", "Nodes"}
+    assert kinds == {"NodeId", "Purged", "StateMachineMeta", "Nodes"}
     meta = [json.loads(line)[1]["StateMachineMeta"] for line in set(before) ^ set(after) if "StateMachineMeta" in line]
     assert {body["key"] for body in meta} == {"LastMembership"}
 
@@ -330,6 +334,39 @@ def test_entries_of_upstreams_log_are_applied_on_top(source: str, tmp_path: Path
     ):
         with pytest.raises(BackupError, match=text):
             restored("\n".join([*lines[:5], *wrong, *lines[5:]]).encode(), tmp_path / "wrong")
+
+
+def test_the_log_of_a_young_node_of_upstream_is_all_that_its_backup_has(tmp_path: Path) -> None:
+    """Nothing was purged, and no snapshot made: every write is a line of the log, one command each."""
+    node = {"name": "7", "endpoint": {"addr": "h", "port": 7}, "grpc_api_advertise_address": "h:9191"}
+    put = {"request": {"Put": {"key": "k", "value": [102], "prev_value": True, "expire_at": None, "ttl_ms": None}}}
+    transaction = {"condition": [{"key": "k", "expected": 0, "target": {"Seq": 0}}], "if_then": [put], "else_then": []}
+    payloads = [
+        {"Membership": {"configs": [[7]], "nodes": {"7": {}}}},
+        "Blank",
+        {"Normal": {"time_ms": 5, "cmd": {"AddNode": {"node_id": 7, "node": node, "overriding": False}}}},
+        {"Normal": {"time_ms": 6, "cmd": {"Transaction": transaction}}},
+        {"Normal": {"time_ms": 7, "cmd": {"UpsertKV": {"key": "u", "seq": {"GE": 0}, "value": {"Update": [1]}}}}},
+    ]
+    last = {"leader_id": {"term": 1, "node_id": 7}, "index": len(payloads) - 1}
+    lines = [
+        ["header", {"DataHeader": {"key": "header", "value": {"version": "V004"}}}],
+        ["raft_log", {"NodeId": 7}],
+        ["raft_log", {"Vote": {"leader_id": last["leader_id"], "committed": True}}],
+        ["raft_log", {"Committed": last}],
+        ["raft_log", {"Purged": None}],
+        *(["raft_log", {"LogEntry": {"log_id": {**last, "index": n}, "payload": p}}] for n, p in enumerate(payloads)),
+        ["state_machine/0", {"Sequences": {"key": "generic-kv", "value": 0}}],
+    ]
+    made = restored("\n".join(map(json.dumps, lines)).encode(), tmp_path / "new", None)
+    assert (made.node_id, made.voters) == (7, (7,))
+    with stopped_node(str(tmp_path / "new")) as stopped, whole_state(stopped) as machine:
+        assert machine.last_applied == LogId(1, 4, 7)
+        assert {key: machine.get(key, 0) for key in ("k", "u")} == {
+            "k": SeqV(1, b"f", KVMeta(None, 6)),
+            "u": SeqV(2, b"\x01", KVMeta(None, 7)),
+        }
+        assert machine.nodes[7].grpc_api_advertise_address == "h:9191"
 
 
 def test_members_are_named_in_any_of_upstreams_forms() -> None:

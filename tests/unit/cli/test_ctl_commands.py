@@ -11,6 +11,7 @@ import pytest
 
 from metasrv.cli import ctl, ctl_admin, ctl_backup, ctl_certificates, ctl_events, ctl_grpc, ctl_users
 from metasrv.cli.ctl_admin import AdminClient, AdminError
+from metasrv.cli.later import later_command
 from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
 from metasrv.testing.hand_clock import HandClock
 
@@ -48,6 +49,22 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
         {"cluster_token": "", "id": None},
     ),
     (["cert", "generate", "d", "--node", "n"], ctl_certificates.generate, {"days": 365, "node": ["n"], "client": []}),
+    (
+        ["dump-raft-log-wal", "--raft-dir", "d", "-V", "-R"],
+        later_command("ctl_dump", "dump_raft_log"),
+        {"raft_dir": "d", "decode_values": True, "raw": True},
+    ),
+    (
+        ["filter-tenant", "--tenant", "t"],
+        later_command("ctl_filter", "filter_tenant"),
+        {"tenant": "t", "input": "", "output": ""},
+    ),
+    (["lua"], later_command("ctl_lua", "run_scripts"), {"sources": None, "grpc_user": "root", "admin_token_file": None}),
+    (
+        ["lua", "--file", "a", "--script", "b()", "--file", "c"],
+        later_command("ctl_lua", "run_scripts"),
+        {"sources": [("file", "a"), ("script", "b()"), ("file", "c")]},
+    ),
     (["metrics"], ctl_admin.metrics, {"admin_api_address": ADMIN}),
     (["hash-password"], ctl_users.hash_a_password, {}),
     (["user", "add", "--name", "n"], ctl_users.add, {"admin_api_address": ADMIN, "name": "n", "no_password": False}),
@@ -97,7 +114,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str], capsys: pytest.CaptureFix
 
 def test_other_commands_do_not_load_the_servers_storage() -> None:
     assert not hasattr(ctl, "ctl_backup")
-    assert ctl.backup_command("save").__module__ == ctl.__name__
+    assert ctl.backup_command("save").__module__ == later_command.__module__
 
 
 def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,7 +96,7 @@ def test_an_export_names_the_term_of_the_first_membership(tmp_path: Path) -> Non
     data = _open(tmp_path)
     _write(data, 3, 3, apply_to=3)
     with StateReader(data.directory.state_path) as view:
-        lines = [json.loads(line)[1] for line in export_lines(view, 1)]
+        lines = [json.loads(line)[1] for line in export_lines(view, 1, None)]
     (stored,) = (line["StateMachineMeta"]["value"]["Membership"] for line in lines if "LastMembership" in str(line))
     assert stored["log_id"] == {"leader_id": {"term": 1, "node_id": 1}, "index": 2}
     assert data.store.last_term == 1
