@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from metasrv.admin.control import CONTROL_PATHS
+from metasrv.admin.pages import is_page
 from metasrv.config.admin_tokens import Scope, Token, Tokens, load
 from metasrv.config.model import Config
 
@@ -55,7 +56,7 @@ class Access:
 
     def needed(self, path: str) -> Scope | None:
         """The scope that a request for `path` needs; None when everybody may send it."""
-        if not self._tokens and not self._certificates:
+        if is_page(path) or not (self._tokens or self._certificates):
             return None
         if is_protected(path):
             return Scope.OPERATE

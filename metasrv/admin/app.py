@@ -14,6 +14,7 @@ from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
 from metasrv.admin.metrics import metrics_router
+from metasrv.admin.pages import pages_router
 from metasrv.admin.problem import install_error_handlers
 from metasrv.admin.profiling import profiling_router
 from metasrv.admin.users import users_router
@@ -35,7 +36,7 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
         title="metasrv admin API",
         version=context.binary_version,
         description=DESCRIPTION,
-        # The bundled pages would load scripts from elsewhere.
+        # The framework's own would load scripts from elsewhere; `pages.py` has one that does not.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -50,6 +51,7 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
     app.include_router(control_router(context))
     app.include_router(users_router(context))
     app.include_router(profiling_router())
+    app.include_router(pages_router())
     return app
 
 
