@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from metasrv.admin.access import Access
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.control import control_router
+from metasrv.admin.description import description_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
@@ -36,6 +37,7 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
         title="metasrv admin API",
         version=context.binary_version,
         description=DESCRIPTION,
+        openapi_url=None,  # `description.py` has it
         # The framework's own would load scripts from elsewhere; `pages.py` has one that does not.
         docs_url=None,
         redoc_url=None,
@@ -52,6 +54,7 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
     app.include_router(users_router(context))
     app.include_router(profiling_router())
     app.include_router(pages_router())
+    app.include_router(description_router(app))
     return app
 
 

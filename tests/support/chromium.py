@@ -185,8 +185,10 @@ class Page:
         return int(self.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
     def picture(self, file: Path, full_height: bool = True) -> None:
-        """Save what is seen; with `full_height` the whole page, as tall as it is."""
-        parameters: dict[str, Any] = {"format": "png", "captureBeyondViewport": full_height}
+        """Save what is seen as PNG or, by the file's name, WebP; with `full_height` the whole page, as tall as it is."""
+        parameters: dict[str, Any] = {"format": file.suffix[1:], "captureBeyondViewport": full_height}
+        if file.suffix == ".webp":
+            parameters["quality"] = 88
         if full_height:
             size = self.command("Page.getLayoutMetrics")["cssContentSize"]
             parameters["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}

@@ -24,6 +24,7 @@ from metasrv.config.model import Config, RaftConfig
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
 from tests.support import console_states
+from tests.support.chromium import DESKTOP, PHONE, Chromium, Page
 from tests.support.paths import ROOT
 
 TOKEN = "read-0123456789abcdef"
@@ -181,28 +182,59 @@ class Handler(BaseHTTPRequestHandler):
 
 def take_pictures(folder: Path) -> None:
     """One picture of each state: light and dark on a desktop, and on a phone."""
-    from tests.support.chromium import DESKTOP, PHONE, Chromium
-
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory, ConsoleServer() as server, Chromium(Path(directory)) as browser:
         for situation in (*console_states.STATES, "token", "absent"):
             server.situation = situation
             for name, size, theme in (("light", DESKTOP, "light"), ("dark", DESKTOP, "dark"), ("phone", PHONE, "light")):
-                page = browser.page(size, theme)
-                page.open(server.url)
-                page.wait_for("document.body.dataset.connection !== 'connecting'")
-                time.sleep(0.4)
+                page = shown(browser, server, "/", size, theme)
                 page.picture(folder / f"{situation}-{name}.png")
-                print(situation, name, page.overflow(), *page.errors)
+                print(situation, name, *page.errors)
                 page.close()
+
+
+def take_pictures_of_documentation(folder: Path) -> None:
+    """Those that the documentation shows; each is small enough to be kept beside the source."""
+    with tempfile.TemporaryDirectory() as directory, ConsoleServer() as server, Chromium(Path(directory)) as browser:
+        for name, situation, path, size, theme in (
+            ("console", "one-node-lost", "/", (1280, 1040), "light"),
+            ("console-dark", "healthy", "/", (1280, 860), "dark"),
+            ("console-no-majority", "no-majority", "/", (1280, 760), "light"),
+            ("console-first-start", "first-start", "/", (1280, 760), "light"),
+            ("console-phone", "one-node-lost", "/", (360, 1100), "dark"),
+            ("api-reference", "healthy", "/docs", (1280, 860), "light"),
+        ):
+            server.situation = situation
+            page = shown(browser, server, path, size, theme)
+            page.picture(folder / f"{name}.webp", full_height=False)
+            page.close()
+        server.situation = "healthy"
+        page = shown(browser, server, "/", (1280, 560), "light")
+        page.click("[data-name=cpu]")
+        page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+        page.wait_for("document.querySelector('.flame')")
+        page.picture(folder / "console-flame-graph.webp", full_height=False)
+
+
+def shown(browser: Chromium, server: ConsoleServer, path: str, size: tuple[int, int], theme: str) -> Page:
+    """A page that has drawn what it was told."""
+    page = browser.page(size, theme)
+    page.open(server.url + path)
+    page.wait_for("document.readyState === 'complete' && document.body.dataset.connection !== 'connecting'")
+    time.sleep(2 * BEAT_SECONDS)
+    return page
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=Path, help="take pictures of every state into this directory, and end")
+    parser.add_argument("--documentation", action="store_true", help="take the pictures of docs/images again, and end")
     options = parser.parse_args()
-    if options.pictures is not None:
-        take_pictures(options.pictures)
+    if options.pictures is not None or options.documentation:
+        if options.pictures is not None:
+            take_pictures(options.pictures)
+        if options.documentation:
+            take_pictures_of_documentation(ROOT / "docs" / "images")
         return
     with ConsoleServer() as server:
         print(f"{server.url}, Ctrl-C ends", flush=True)

@@ -2,7 +2,7 @@
 // in all of them. Where a value is not known, the line has a gap.
 
 import { drawing, element } from "./dom.js";
-import { bytes, milliseconds, number, timeOfDay, UNKNOWN } from "./format.js";
+import { bytes, duration, milliseconds, number, timeOfDay, UNKNOWN } from "./format.js";
 import { lengthOf } from "./model.js";
 
 const WIDTH = 450;
@@ -71,7 +71,7 @@ export class Charts {
     const last = lengthOf(this.#model.history) - 1;
     this.#position = position === null || last < 0 ? null : Math.min(position, last);
     const at = this.#position ?? last;
-    for (const { chart, values, cursor, moment, plot } of this.#parts) {
+    for (const { chart, values, cursor, start, moment, plot } of this.#parts) {
       chart.lines.forEach(([name], row) => {
         values[row].textContent = chart.format(series[name]?.[at] ?? null);
       });
@@ -79,6 +79,7 @@ export class Charts {
       const x = last > 0 ? (at / last) * WIDTH : 0;
       cursor.setAttribute("x1", x);
       cursor.setAttribute("x2", x);
+      start.textContent = last > 0 ? `${duration((last + 1) * stepMs)} ago` : "";
       moment.textContent = last < 0 ? "no values yet" : this.#position === null ? "now" : timeOfDay(startMs + at * stepMs);
       const said = chart.lines.map(([name, label]) => `${label} ${chart.format(series[name]?.[at] ?? null)}`);
       plot.setAttribute("aria-label", `${chart.title}, ${moment.textContent}: ${said.join(", ")}`);
@@ -92,6 +93,7 @@ function part(chart) {
   const paths = chart.lines.map((_, row) => drawing("path", { class: `line line-${row}` }));
   const cursor = drawing("line", { class: "cursor", y1: 0, y2: HEIGHT, hidden: true });
   const top = element("span", { class: "scale-top" });
+  const start = element("span");
   const moment = element("span", {}, "now");
   const grid = [0.5, HEIGHT / 2, HEIGHT - 0.5].map((y) => drawing("line", { class: "grid", x1: 0, x2: WIDTH, y1: y, y2: y }));
   const plot = drawing(
@@ -113,9 +115,9 @@ function part(chart) {
       ),
     ),
     element("div", { class: "plot-area" }, top, plot),
-    element("p", { class: "axis", "aria-hidden": true }, element("span", {}, "15 min ago"), moment),
+    element("p", { class: "axis", "aria-hidden": true }, start, moment),
   );
-  return { chart, root, plot, values, paths, cursor, top, moment };
+  return { chart, root, plot, values, paths, cursor, top, start, moment };
 }
 
 function draw({ chart, paths, top, root }, series, length) {

@@ -68,6 +68,7 @@ function showState() {
   document.body.dataset.state = "known";
   showTop();
   showFirstSteps(byId("first"), state);
+  byId("cluster").hidden = state.nodes.length === 0;
   showMap(byId("map"), state);
   showNodes(byId("node-list"), state);
   showActions(byId("action-list"), state, paths ?? {});

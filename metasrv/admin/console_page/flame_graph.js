@@ -1,7 +1,7 @@
 // A flame graph from folded stacks (`main;work 42`, root first): zoom with a click, search by words.
 
 import { element } from "./dom.js";
-import { number, whole } from "./format.js";
+import { number } from "./format.js";
 
 const SHARE_MIN = 0.001; // narrower boxes cannot be seen or hit
 const ROW_PIXELS = 19;
@@ -113,8 +113,8 @@ class FlameGraph {
   /** Each stack counts once, however often the words are in it. */
   #count() {
     const sum = (box) => (this.#isFound(box) ? box.value : [...box.children.values()].reduce((all, child) => all + sum(child), 0));
-    const share = number((100 * sum(this.#root)) / this.#root.value);
-    this.#found.textContent = this.#words ? `${share} % of all samples` : `${whole(this.#root.children.size)} roots`;
+    const share = this.#words ? number((100 * sum(this.#root)) / this.#root.value) : null;
+    this.#found.textContent = share === null ? "" : `${share} % of all samples`;
   }
 }
 

@@ -17,7 +17,7 @@ export function showVerdict(target, model) {
   }
   if (connection === "absent" || connection === "forbidden") {
     const title = connection === "absent" ? "This node has no console" : "This node does not let the console in";
-    update(target, verdict({ tone: "unknown", title, text: model.error || "The routes of the console do not answer." }));
+    update(target, verdict({ tone: "unknown", title, text: `It answered: ${model.error}. The page keeps trying.` }));
     return;
   }
   if (state === null) {
@@ -127,6 +127,7 @@ export function summaryOf(model) {
     return { tone: "critical", text: counted(problems.length, "problem") };
   }
   if (problems.length) return { tone: "warning", text: counted(problems.length, "problem") };
+  if (model.state.cluster.voters.length === 0) return { tone: "warning", text: "not in a cluster" };
   const { tone } = situationOf(model.state);
-  return tone === "critical" ? { tone, text: "not serving" } : { tone: "ok", text: "no problems" };
+  return { tone: tone === "unknown" ? "ok" : tone, text: tone === "critical" ? "not serving" : "no problems" };
 }

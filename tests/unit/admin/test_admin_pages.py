@@ -75,6 +75,15 @@ async def test_a_page_under_a_name_that_is_not_the_nodes_is_refused(client: http
     assert (await client.get("/", headers={"Host": "rebound.example"})).status_code == 421
 
 
+async def test_the_description_is_the_same_each_time_and_needs_the_token(client: httpx.AsyncClient) -> None:
+    headers = {"Authorization": "Bearer read-0123456789abcdef"}
+    first, second = [await client.get("/openapi.json", headers=headers) for _ in range(2)]
+    assert (first.status_code, second.content) == (200, first.content)
+    assert "/v1/cluster/status" in first.json()["paths"]
+    assert "/" not in first.json()["paths"]
+    assert (await client.get("/openapi.json")).status_code == 401
+
+
 def test_the_files_are_small_and_readable() -> None:
     assert sum(len(file.body) for file in FILES.values()) < SIZE_BYTES_MAX
     lines = {name: file.body.count(b"\n") for name, file in FILES.items()}
