@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import StartCluster
 from tests.support.chromium import DESKTOP, PHONE, PROGRAM, Chromium, Page
-from tests.support.console_server import KEYS_OFF, TOKEN, ConsoleServer
+from tests.support.console_server import BUSY, KEYS_OFF, TOKEN, ConsoleServer
 from tests.support.console_states import STATES
 
 pytestmark = [
@@ -177,11 +177,37 @@ def test_a_token_is_asked_for_and_stays_out_of_addresses(server: ConsoleServer, 
 
 
 @pytest.mark.long
-def test_a_node_without_a_console_says_so(server: ConsoleServer, open_page: OpenPage) -> None:
-    server.situation = "absent"
+@pytest.mark.parametrize(
+    ("situation", "title", "words"),
+    [
+        ("absent", "This node has no console", "not found"),
+        ("busy", "This node does not serve the console now", BUSY),
+    ],
+)
+def test_a_node_that_refuses_says_why(
+    server: ConsoleServer, open_page: OpenPage, situation: str, title: str, words: str
+) -> None:
+    server.situation = situation
     page = open_page(settled=False)
-    page.wait_for("document.body.dataset.connection === 'absent'")
-    assert page.text(".verdict-title") == "This node has no console"
+    page.wait_for(f"document.body.dataset.connection === '{situation}'")
+    assert page.text(".verdict-title") == title
+    assert words in page.text(".verdict-text")
+
+
+@pytest.mark.long
+def test_problems_are_announced_by_title_and_once(server: ConsoleServer, open_page: OpenPage) -> None:
+    server.situation = "one-node-lost"
+    page = open_page()
+    said = "2 problems. Warning: A follower lags. Critical: A voter does not answer."
+    assert page.evaluate("document.querySelector('[aria-live=polite]#announcement').textContent") == said
+    page.evaluate(
+        """window.said = 0;
+        new MutationObserver(() => { window.said += 1; }).observe(document.getElementById('announcement'), {
+            childList: true, characterData: true, subtree: true });"""
+    )
+    server.situation = "healthy"
+    page.wait_for("document.getElementById('announcement').textContent === 'No problems.'")
+    assert page.evaluate("window.said") == 1
 
 
 @pytest.mark.long

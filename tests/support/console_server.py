@@ -32,6 +32,7 @@ BEAT_SECONDS = 0.25
 """Between two lines of the stream; a node sends one every 2 s."""
 JSON = "application/json; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
+BUSY = "64 streams are open already"
 KEYS_OFF = "the key browser is switched off; `admin_key_browser` turns it on"
 
 
@@ -56,7 +57,8 @@ class ConsoleServer(ThreadingHTTPServer):
         self.files = load_files()
         self.description = json.dumps(described())
         self.situation = "healthy"
-        """A name of `STATES`, or `token` (asks for one), `absent` (no console), `down` (ends each connection)."""
+        """A name of `STATES`, or `token` (asks for one), `absent` (no console), `busy` (refuses the stream), `down` (ends
+        each connection)."""
         self.offers_keys = True
         self.acted: list[tuple[str, str]] = []
         """Path with query of each POST, and the value of its action header."""
@@ -126,6 +128,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/v1/events":
             events = console_states.events(int(time.time() * 1000))
             self.answer(200, JSON, json.dumps({"events": events, "missing_nodes": []}))
+        elif path == "/v1/console/stream" and self.server.situation == "busy":
+            problem = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": BUSY}
+            self.answer(503, "application/problem+json", json.dumps(problem))
         elif path == "/v1/console/stream" and self.server.situation != "absent":
             self.stream()
         else:

@@ -11,7 +11,7 @@ import { showFirstSteps } from "./first_steps.js";
 import { showKeys, showRecord } from "./keys.js";
 import { Model } from "./model.js";
 import { showNodes } from "./node_cards.js";
-import { showProblems, showVerdict, summaryOf } from "./overview.js";
+import { announcementOf, showProblems, showVerdict, summaryOf } from "./overview.js";
 import { openLinkedRunbook, watchRunbooks } from "./runbooks.js";
 import { showShortcuts, watchShortcuts } from "./shortcuts.js";
 import { Live } from "./stream.js";
@@ -67,6 +67,7 @@ function showState() {
   const { state } = model;
   document.body.dataset.state = "known";
   showTop();
+  update(byId("announcement"), announcementOf(model));
   showFirstSteps(byId("first"), state);
   byId("cluster").hidden = state.nodes.length === 0;
   showMap(byId("map"), state);

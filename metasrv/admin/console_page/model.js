@@ -11,7 +11,7 @@ export class Model {
     this.history = { step_ms: 2000, start_ms: 0, series: {} };
     this.events = [];
     this.missingNodes = [];
-    /** connecting, live, lost, token, forbidden or absent */
+    /** connecting, live, lost, busy, token, forbidden or absent */
     this.connection = "connecting";
     this.error = "";
     this.receivedAt = 0;

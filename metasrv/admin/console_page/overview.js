@@ -6,6 +6,11 @@ import { pageAddress } from "./model.js";
 import { runbookFold } from "./runbooks.js";
 import { noticesOf, situationOf } from "./situation.js";
 
+const REFUSALS = {
+  absent: "This node has no console",
+  busy: "This node does not serve the console now",
+  forbidden: "This node does not let the console in",
+};
 const SEVERITY = { critical: "Critical", warning: "Warning", info: "Note" };
 
 /** The sentence at the top; without a connection, where to go on. */
@@ -15,9 +20,9 @@ export function showVerdict(target, model) {
     update(target, lost(model));
     return;
   }
-  if (connection === "absent" || connection === "forbidden") {
-    const title = connection === "absent" ? "This node has no console" : "This node does not let the console in";
-    update(target, verdict({ tone: "unknown", title, text: `It answered: ${model.error}. The page keeps trying.` }));
+  const refusal = REFUSALS[connection];
+  if (refusal) {
+    update(target, verdict({ tone: "unknown", title: refusal, text: `It answered: ${model.error}. The page keeps trying.` }));
     return;
   }
   if (state === null) {
@@ -80,7 +85,7 @@ function lost(model) {
   );
 }
 
-/** Notices and problems. The list is a live region, so a screen reader says what is new. */
+/** Notices and problems. */
 export function showProblems(target, model) {
   const { state } = model;
   if (state === null) {
@@ -94,6 +99,13 @@ export function showProblems(target, model) {
     problems.map((problem) => problemCard(problem)),
     notices.map(({ tone, text }) => element("p", { class: `notice ${tone}`, "data-key": text }, text)),
   );
+}
+
+/** What a screen reader says of the problems: their titles, because the texts count seconds and change all the time. */
+export function announcementOf(model) {
+  const { problems } = model.state;
+  const said = problems.map(({ severity, title }) => `${SEVERITY[severity] ?? severity}: ${title}.`);
+  return said.length ? `${counted(said.length, "problem")}. ${said.join(" ")}` : "No problems.";
 }
 
 function rank(problem) {

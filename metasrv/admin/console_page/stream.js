@@ -39,7 +39,7 @@ export class Live {
   #timer = 0;
   #resting = 0;
 
-  /** `onMessage(object)` for each line; `onConnection(name, error)` with live, lost, token, forbidden or absent. */
+  /** `onMessage(object)` for each line; `onConnection(name, error)` with live, lost, busy, token, forbidden or absent. */
   constructor(onMessage, onConnection) {
     this.onMessage = onMessage;
     this.onConnection = onConnection;
@@ -87,7 +87,7 @@ export class Live {
   #again(error) {
     this.#abort = null;
     const status = error instanceof ApiError ? error.status : 0;
-    this.onConnection({ 401: "token", 403: "forbidden", 404: "absent" }[status] ?? "lost", error);
+    this.onConnection({ 0: "lost", 401: "token", 403: "forbidden", 404: "absent" }[status] ?? "busy", error);
     if (status === 401) return; // goes on with the next token
     this.#timer = setTimeout(() => this.#run(), pauseMs(this.#attempts));
     this.#attempts += 1;
