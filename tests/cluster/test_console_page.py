@@ -134,6 +134,15 @@ def test_each_state_is_designed(server: ConsoleServer, open_page: OpenPage, tmp_
         page.close()
 
 
+@pytest.mark.long
+def test_a_line_shows_only_what_was_measured_on_it(server: ConsoleServer, open_page: OpenPage) -> None:
+    """Round trips are between a node and the one that answers; lags are the leader's."""
+    texts = "[...document.querySelectorAll('.edge text')].map((text) => text.textContent)"
+    assert open_page().evaluate(texts) == ["lag 0", "0.51 ms", "lag 0", "0.61 ms"]
+    server.situation = "learner"
+    assert open_page().evaluate(texts) == ["lag 0", "lag 0", "lag 220", "0.9 ms"]
+
+
 def is_dark(page: Page) -> bool:
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")) < 3 * 128

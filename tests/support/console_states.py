@@ -169,7 +169,8 @@ def no_majority(now_ms: int) -> View:
 
 
 def learner(now_ms: int) -> View:
-    nodes = [node(1, "leader"), node(2), node(3), node(4, "learner", lag_entries=220)]
+    leader = node(1, "leader", round_trip_ms=0.9, last_contact_ms=31)
+    nodes = [leader, node(2), node(3), node(4, "learner", lag_entries=220)]
     return cluster(nodes, now_ms, answered_by=4)
 
 

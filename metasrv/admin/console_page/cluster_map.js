@@ -20,7 +20,7 @@ export function showMap(target, state) {
   const picture = drawing(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": inWords(state) },
-    from ? others.map((node) => edge(from, places.get(node.id), node, isCrowded)) : null,
+    from ? others.map((node) => edge(from, places.get(node.id), measured(node, state), isCrowded)) : null,
     state.nodes.map((node) => circle(places.get(node.id), node, state, isCrowded && from && node.id !== leader)),
     leader === null ? drawing("text", { x: WIDTH / 2, y: HEIGHT / 2 + 5, class: "map-empty" }, "no leader") : null,
   );
@@ -40,6 +40,16 @@ function placesOf(nodes) {
   return places;
 }
 
+/**
+ * The node with what was measured on its line to the leader. Contact and round trip are between a node and the one that
+ * answers, so they belong to this line only where it ends at the one that answers.
+ */
+function measured(node, { nodes, cluster, answered_by: answeredBy }) {
+  if (answeredBy === cluster.leader_id) return node;
+  const leader = node.id === answeredBy ? nodes.find((one) => one.id === cluster.leader_id) : null;
+  return { ...node, last_contact_ms: leader?.last_contact_ms ?? null, round_trip_ms: leader?.round_trip_ms ?? null };
+}
+
 function edge(from, to, node, isBare) {
   const state = linkState(node);
   const line = drawing("line", { x1: from.x, y1: from.y, x2: to.x, y2: to.y });
@@ -47,7 +57,8 @@ function edge(from, to, node, isBare) {
   if (isBare) return drawing("g", attributes, line);
   const along = 0.54;
   const [x, y] = [from.x + (to.x - from.x) * along, from.y + (to.y - from.y) * along];
-  const texts = state === "lost" ? ["not reachable"] : [lagOf(node), milliseconds(node.round_trip_ms)];
+  const texts = state === "lost" ? ["not reachable"] : [lagOf(node)];
+  if (state !== "lost" && node.round_trip_ms !== null) texts.push(milliseconds(node.round_trip_ms));
   const width = Math.max(...texts.map((text) => text.length)) * 6.4 + 10;
   return drawing(
     "g",
