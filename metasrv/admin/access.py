@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from metasrv.admin.actions import changes_members
 from metasrv.admin.control import CONTROL_PATHS
+from metasrv.admin.pages import is_page
 from metasrv.admin.problem import KEY_PATH, KEYS_PATH
 from metasrv.config.admin_tokens import Scope, Token, Tokens, load
 from metasrv.config.model import Config
@@ -59,7 +60,7 @@ class Access:
 
     def needed(self, method: str, path: str) -> Scope | None:
         """The scope that a request needs; None when everybody may send it."""
-        if not self._tokens and not self._certificates:
+        if is_page(path) or not (self._tokens or self._certificates):
             return None
         if is_protected(method, path):
             return Scope.OPERATE

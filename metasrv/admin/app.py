@@ -12,11 +12,13 @@ from metasrv.admin.backups import backups_router
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.console import console_router
 from metasrv.admin.control import control_router
+from metasrv.admin.description import description_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
 from metasrv.admin.members import members_router
 from metasrv.admin.metrics import metrics_router
+from metasrv.admin.pages import pages_router
 from metasrv.admin.problem import install_error_handlers
 from metasrv.admin.profiling import profiling_router
 from metasrv.admin.users import users_router
@@ -42,7 +44,8 @@ def create_app(context: NodeContext, access: Access | None = None, console: Cons
         title="metasrv admin API",
         version=context.binary_version,
         description=DESCRIPTION,
-        # The bundled pages would load scripts from elsewhere.
+        openapi_url=None,  # `description.py` has it
+        # The framework's own would load scripts from elsewhere; `pages.py` has one that does not.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -60,6 +63,8 @@ def create_app(context: NodeContext, access: Access | None = None, console: Cons
     app.include_router(users_router(context))
     app.include_router(backups_router(context))
     app.include_router(profiling_router())
+    app.include_router(pages_router())
+    app.include_router(description_router(app))
     return app
 
 

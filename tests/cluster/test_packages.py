@@ -66,6 +66,7 @@ def test_the_packages_hold_what_belongs_to_them(packages: tuple[Path, Path]) -> 
     assert sum(name.startswith("metasrv/runbooks/") for name in names) == len(
         list((ROOT / "docs" / "runbooks").iterdir())
     )
+    assert {"metasrv/admin/console_page/console.html", "metasrv/admin/console_page/console.js"} <= set(names)
     assert {name.split("/")[0] for name in names} == {"metasrv", f"metasrv-{__version__}.dist-info"}
     with tarfile.open(archive) as opened:
         inside = {name.partition("/")[2] for name in opened.getnames()}

@@ -370,7 +370,7 @@ def test_whether_a_caller_accepts_gzip(header: str, expected: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/health/", "/v1/kv", "/v1/cluster", "/docs", "/v1/ctrl/block_dump_snapshot"]
+    "path", ["/nowhere", "/v1", "/v1/health/", "/v1/kv", "/v1/cluster", "/docs/", "/v1/ctrl/block_dump_snapshot"]
 )
 async def test_unknown_paths_are_404_with_a_bare_text(admin: Admin, path: str) -> None:
     answer = await admin.get(path)

@@ -1,0 +1,401 @@
+"""The console in a real browser: every state of a cluster, on a desktop and on a phone, and what a reader does with it.
+
+The answers are made up (`tests/support/console_states.py`), the pages are the real ones. Pictures of all of this:
+`python -m tests.support.console_server --pictures DIRECTORY`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartCluster
+from tests.support.chromium import DESKTOP, PHONE, PROGRAM, Chromium, Page
+from tests.support.console_server import BUSY, KEYS_OFF, TOKEN, ConsoleServer
+from tests.support.console_states import STATES
+
+pytestmark = [
+    pytest.mark.skipif(not PROGRAM, reason="not installed: chromium"),
+    pytest.mark.xdist_group("chromium"),
+]
+OpenPage = Callable[..., Page]
+
+TITLES = {
+    "healthy": "One node may fail",
+    "one-node-lost": "One more failure stops the cluster",
+    "no-leader": "No leader",
+    "no-majority": "No majority: 1 of 3 voters answers",
+    "learner": "One node may fail",
+    "removed": "Node 4 is no longer a member",
+    "read-only": "One node may fail",
+    "first-start": "One node may fail",
+    "waiting": "This node does not belong to a cluster yet",
+    "lone": "The only node",
+    "seven": "One node may fail",
+}
+SAID = {
+    "healthy": ["Node 1 leads in term 7. 3 of 3 voters answer.", "All 10 checks pass", "no problems"],
+    "one-node-lost": [
+        "2 problems",
+        "Start it again",
+        "1 of 10 checks fail",
+        "not ready",
+    ],
+    "no-leader": ["an election should end within seconds", "no leader is known"],
+    "no-majority": ["refused until one more voter answers", "No acknowledged write is lost"],
+    "learner": ["Node 4, which shows this page, is a learner", "220 entries"],
+    "removed": ["Stop it, or empty its data directory", "removed"],
+    "read-only": ["The cluster is read-only", "Make room"],
+    "first-start": ["Nothing is stored yet", "metactl upsert --grpc-api-address 127.0.0.1:9191", "--to 2"],
+    "waiting": ["It waits: for a leader to register with"],
+    "lone": ["It is the only voter, so there is no second copy."],
+    "seven": ["5 of 6 voters answer. Node 7 is a learner", "Node 5 does not answer node 2"],
+}
+
+
+@pytest.fixture
+def server() -> Iterator[ConsoleServer]:
+    with ConsoleServer() as made:
+        yield made
+
+
+@pytest.fixture
+def open_page(server: ConsoleServer, tmp_path: Path) -> Iterator[OpenPage]:
+    """Opens a page of the node; nothing may have gone wrong in any of them."""
+    with Chromium(tmp_path) as browser:
+
+        def make(path: str = "/", size: tuple[int, int] = DESKTOP, theme: str = "light", settled: bool = True) -> Page:
+            page = browser.page(size, theme)
+            page.open(server.url + path)
+            if settled:
+                page.wait_for("document.body.dataset.state === 'known'")
+            return page
+
+        yield make
+        assert [error for page in browser.pages.values() for error in page.errors] == []
+
+
+def test_the_page_shows_a_living_cluster(open_page: OpenPage) -> None:
+    """The short form of everything below; `make test-long` runs the rest."""
+    page = open_page(size=PHONE)
+    assert page.text(".verdict-title") == "One node may fail, and the cluster goes on"
+    assert [page.text(f"[data-key='{node}'] .role") for node in (1, 2, 3)] == ["leader", "follower", "follower"]
+    assert page.overflow() == 0
+    before = page.evaluate("document.querySelector('.plot .line').getAttribute('d')")
+    page.wait_for(f"document.querySelector('.plot .line').getAttribute('d') !== {json.dumps(before)}")
+
+
+async def test_a_real_node_serves_it(start_cluster: StartCluster, tmp_path: Path) -> None:
+    cluster = start_cluster(1)
+    await cluster.boot()
+    _, body = await cluster.admin(1, "/openapi.json")
+    expected = "live" if "/v1/console/stream" in json.loads(body)["paths"] else "absent"
+    with Chromium(tmp_path) as browser:
+        page = browser.page()
+        page.open(f"http://{cluster.nodes[1].admin}/")
+        page.wait_for(f"document.body.dataset.connection === '{expected}'")
+        if expected == "live":
+            page.wait_for(
+                "document.querySelectorAll('.node').length === 1 && document.querySelectorAll('.event').length > 0"
+            )
+            page.wait_for("document.querySelectorAll('#action-list .card').length >= 4")
+        page.open(f"http://{cluster.nodes[1].admin}/docs")
+        page.wait_for("document.querySelectorAll('.route').length > 10")
+        assert page.errors == []
+
+
+def test_every_state_is_told(server: ConsoleServer) -> None:
+    assert TITLES.keys() == SAID.keys() == STATES.keys()
+    server.situation = "no-majority"
+    assert server.state()["cluster"]["leader_id"] is None
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("situation", STATES)
+def test_each_state_is_designed(server: ConsoleServer, open_page: OpenPage, tmp_path: Path, situation: str) -> None:
+    server.situation = situation
+    for size, theme in ((DESKTOP, "light"), (DESKTOP, "dark"), (PHONE, "light")):
+        page = open_page(size=size, theme=theme)
+        page.wait_for("document.querySelectorAll('#action-list .card').length > 0")
+        assert page.text(".verdict-title").startswith(TITLES[situation])
+        text = page.text("main")
+        assert [words for words in SAID[situation] if words not in text + page.text("#summary")] == []
+        assert "undefined" not in text
+        assert "NaN" not in text
+        assert page.overflow() == 0
+        assert is_dark(page) == (theme == "dark")
+        picture = tmp_path / "picture.png"
+        page.picture(picture)
+        assert picture.stat().st_size > 20_000
+        page.close()
+
+
+@pytest.mark.long
+def test_a_line_shows_only_what_was_measured_on_it(server: ConsoleServer, open_page: OpenPage) -> None:
+    """Round trips are between a node and the one that answers; lags are the leader's."""
+    texts = "[...document.querySelectorAll('.edge text')].map((text) => text.textContent)"
+    assert open_page().evaluate(texts) == ["lag 0", "0.51 ms", "lag 0", "0.61 ms"]
+    server.situation = "learner"
+    assert open_page().evaluate(texts) == ["lag 0", "lag 0", "lag 220", "0.9 ms"]
+
+
+def is_dark(page: Page) -> bool:
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    return sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(",")) < 3 * 128
+
+
+@pytest.mark.long
+def test_a_node_that_goes_away_says_where_to_go_on(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    server.situation = "down"
+    page.wait_for("document.body.dataset.connection === 'lost'")
+    assert page.text(".verdict-title") == "Node 1 does not answer"
+    links = page.evaluate("[...document.querySelectorAll('.elsewhere a')].map((link) => link.href)")
+    assert links == ["http://10.0.4.12:28101/", "http://10.0.4.13:28101/"]
+    assert "What is below was true at" in page.text("#verdict")
+    assert json.loads(page.evaluate("localStorage.getItem('metasrv.nodes')"))["answered_by"] == 1
+    server.situation = "healthy"
+    page.wait_for("document.body.dataset.connection === 'live'")
+    assert page.text(".verdict-title") == "One node may fail, and the cluster goes on"
+
+
+@pytest.mark.long
+def test_a_token_is_asked_for_and_stays_out_of_addresses(server: ConsoleServer, open_page: OpenPage) -> None:
+    server.situation = "token"
+    page = open_page(settled=False)
+    page.wait_for("document.body.dataset.connection === 'token'")
+    assert "This node asks for a token" in page.text()
+    for token in ("wrong", TOKEN):
+        page.wait_for("document.getElementById('token-text')?.checkVisibility()")
+        page.evaluate(f"document.getElementById('token-text').value = {json.dumps(token)}")
+        page.evaluate("document.getElementById('token-form').requestSubmit()")
+        if token == "wrong":
+            page.wait_for("document.querySelector('#token .failed')")
+            assert "has no valid token" in page.text("#token")
+    page.wait_for("document.body.dataset.connection === 'live'")
+    assert page.evaluate("document.getElementById('token').hidden")
+    addresses = page.evaluate("[location.href, ...performance.getEntriesByType('resource').map((entry) => entry.name)]")
+    assert [address for address in addresses if TOKEN in address] == []
+    assert page.evaluate("Object.values(localStorage).join()").find(TOKEN) == -1
+    page.click("#forget")
+    page.wait_for("document.body.dataset.connection === 'token'")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("situation", "title", "words"),
+    [
+        ("absent", "This node has no console", "not found"),
+        ("busy", "This node does not serve the console now", BUSY),
+    ],
+)
+def test_a_node_that_refuses_says_why(
+    server: ConsoleServer, open_page: OpenPage, situation: str, title: str, words: str
+) -> None:
+    server.situation = situation
+    page = open_page(settled=False)
+    page.wait_for(f"document.body.dataset.connection === '{situation}'")
+    assert page.text(".verdict-title") == title
+    assert words in page.text(".verdict-text")
+
+
+@pytest.mark.long
+def test_problems_are_announced_by_title_and_once(server: ConsoleServer, open_page: OpenPage) -> None:
+    server.situation = "one-node-lost"
+    page = open_page()
+    said = "2 problems. Warning: A follower lags. Critical: A voter does not answer."
+    assert page.evaluate("document.querySelector('[aria-live=polite]#announcement').textContent") == said
+    page.evaluate(
+        """window.said = 0;
+        new MutationObserver(() => { window.said += 1; }).observe(document.getElementById('announcement'), {
+            childList: true, characterData: true, subtree: true });"""
+    )
+    server.situation = "healthy"
+    page.wait_for("document.getElementById('announcement').textContent === 'No problems.'")
+    assert page.evaluate("window.said") == 1
+
+
+@pytest.mark.long
+def test_a_runbook_folds_out_and_stays_open(server: ConsoleServer, open_page: OpenPage) -> None:
+    server.situation = "one-node-lost"
+    page = open_page()
+    page.click("#problems .critical summary")
+    page.wait_for("document.querySelector('#problems .runbook-text h4')")
+    assert page.text("#problems .runbook-text h4") == "No leader"
+    time.sleep(1)  # the state comes again several times
+    assert page.evaluate("document.querySelector('#problems .critical details').open") is True
+    page.click("#problems .runbook-text [data-slug='another-cluster']")
+    page.wait_for("document.querySelector('#problems .runbook-text h4').innerText !== 'No leader'")
+    page.click("#node-list .failing summary")
+    page.wait_for("document.querySelector('#node-list .failing .runbook-text h4')")
+
+
+@pytest.mark.long
+def test_actions_name_their_consequence_and_wait_for_a_yes(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    page.wait_for("document.querySelector('[data-name=transfer]')")
+    assert page.evaluate("document.querySelector('[data-name=drain]')") is None
+    page.click("[data-name=transfer]")
+    assert "Node 1 stops leading" in page.text("#dialog")
+    assert server.acted == []
+    for _ in range(8):  # the focus does not leave the dialog for the page below
+        page.press("Tab")
+        assert (
+            page.evaluate("document.activeElement.closest('#dialog') || document.activeElement === document.body")
+            is not None
+        )
+    page.press("Escape")
+    page.wait_for("!document.getElementById('dialog').open")
+    assert server.acted == []
+    page.click("[data-name=transfer]")
+    page.evaluate("document.querySelector('#dialog select').value = '2'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('#dialog .done')")
+    assert page.text("#dialog .done") == "Node 2 was asked to take over from node 1."
+    assert server.acted == [("/v1/ctrl/trigger_transfer_leader?to=2", "console")]
+    page.click("#dialog [data-action=close]")
+    page.click("[data-name=snapshot]")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('#dialog .failed')")
+    assert page.text("#dialog .failed") == "the node is stopping"
+
+
+@pytest.mark.long
+def test_a_profile_opens_as_a_flame_graph(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    page.wait_for("document.querySelector('[data-name=cpu]')")
+    page.click("[data-name=cpu]")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('.flame')")
+    assert server.acted == [("/debug/pprof/profile?seconds=5&format=folded", "console")]
+    shown = "[...document.querySelectorAll('.flame')].map((box) => box.textContent)"
+    assert len(page.evaluate(shown)) == 10
+    page.evaluate("[...document.querySelectorAll('.flame')].find((box) => box.textContent.startsWith('apply')).click()")
+    assert page.text(".flame-detail") == "apply (state/machine.py:88) · 150 samples · 27.5 %"
+    assert page.evaluate(shown)[-1].startswith("put")
+    search = "document.querySelector('#dialog input[type=search]')"
+    page.evaluate(f"{search}.value = 'apply'; {search}.dispatchEvent(new Event('input'))")
+    assert "27.5 % of all samples" in page.text("#dialog")
+
+
+@pytest.mark.long
+def test_keys_are_read_only_when_asked_for(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    assert page.text("#key-list").startswith("Counts and sizes")
+    page.evaluate("document.getElementById('key-form').requestSubmit()")
+    page.wait_for("document.querySelector('[data-action=record]')")
+    assert "48,310" in page.text("#key-list")
+    forms = {"greeting": ("Text", "hello"), "settings": ("JSON", '"retention_days": 30'), "table": ("Protobuf", "orders")}
+    for key, (form, words) in forms.items():
+        page.click(f"[data-action=record][data-key={key}]")
+        page.wait_for(f"document.querySelector('.record h3')?.innerText === {json.dumps(key)}")
+        assert page.text(".record .choice[aria-pressed=true]") == form
+        assert words in page.text(".value-form")
+    page.evaluate("[...document.querySelectorAll('.record .choice')].at(-1).click()")
+    assert page.text(".value-form").startswith("000000  08 e9 07 12")
+    server.offers_keys = False
+    page.evaluate("document.getElementById('key-form').requestSubmit()")
+    page.wait_for("document.querySelector('#key-list .notice')")
+    assert page.text("#key-list") == KEYS_OFF
+
+
+@pytest.mark.long
+def test_events_are_filtered_and_charts_read_by_keyboard(open_page: OpenPage) -> None:
+    page = open_page()
+    count = "document.querySelectorAll('.event').length"
+    page.wait_for(f"{count} === 9")
+    choose = "const choice = document.getElementById('{}'); choice.value = '{}'; choice.dispatchEvent(new Event('input'))"
+    for name, value, left in (("event-severity", "warning", 4), ("event-node", "2", 2), ("event-words", "password", 1)):
+        page.evaluate(f"(() => {{ {choose.format(name, value)} }})()")
+        assert page.evaluate(count) == left
+    assert "one event of 9" in page.text("#event-count")
+    page.evaluate("document.querySelector('.plot').focus()")
+    page.press("ArrowLeft")
+    label = page.evaluate("document.querySelector('.plot').getAttribute('aria-label')")
+    assert label.startswith("Requests, ")
+    assert "writes" in label
+    assert page.evaluate("document.querySelectorAll('.cursor:not([hidden])').length") == 8
+
+
+@pytest.mark.long
+def test_keyboard_theme_and_labels(open_page: OpenPage) -> None:
+    page = open_page()
+    page.press("?")
+    page.wait_for("document.getElementById('dialog').open")
+    assert "Search the events" in page.text("#dialog")
+    page.press("Escape")
+    page.wait_for("!document.getElementById('dialog').open")
+    assert not is_dark(page)
+    page.press("t")
+    page.press("t")
+    assert is_dark(page)
+    page.press("3")
+    assert page.evaluate("document.activeElement.id") == "events-title"
+    nameless = """[...document.querySelectorAll('button, a, input, select, [role=img], [tabindex="0"]')].filter((one) =>
+        one.checkVisibility() && !(one.innerText ?? one.textContent).trim() && !one.ariaLabel && !one.labels?.length
+    ).map((one) => one.outerHTML.slice(0, 120))"""
+    assert page.evaluate(nameless) == []
+    landmarks = "['header', 'nav', 'main', 'h1', '[aria-live]'].filter((one) => !document.querySelector(one))"
+    assert page.evaluate(landmarks) == []
+
+
+@pytest.mark.long
+def test_the_reference_lists_the_routes(open_page: OpenPage) -> None:
+    for size in (DESKTOP, PHONE):
+        page = open_page("/docs", size, settled=False)
+        page.wait_for("document.querySelectorAll('.route').length > 10")
+        text = page.text("#routes")
+        for words in ("/v1/cluster/status", "one of pprof, svg, folded, speedscope", "this node is not the leader"):
+            assert words in text
+        page.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+        assert '"is_leader": true' in page.text("#routes")
+        assert page.overflow() == 0
+
+
+@pytest.mark.long
+def test_foreign_text_stays_text(open_page: OpenPage) -> None:
+    """What others wrote, as Markdown and as a value, makes no element of its own and starts nothing."""
+    page = open_page()
+    hostile = (
+        "# <img src=x onerror=alert(1)>\\n\\n[x](javascript:alert(1)) **<b>** `<i>` | a\\n\\n- <script>1</script>\\n"
+    )
+    made = page.evaluate(
+        f"""import('/ui/markdown.js').then(({{ markdown }}) => {{
+            const box = document.createElement('div');
+            box.append(...markdown("{hostile}", (label) => label));
+            return [box.querySelectorAll('img, script, a, b, i').length, box.textContent];
+        }})"""
+    )
+    assert made[0] == 0
+    assert "<img src=x onerror=alert(1)>" in made[1]
+    key = "<img src=x onerror=alert(1)>"
+    page.evaluate(f"import('/ui/keys.js').then(({{ showRecord }}) => showRecord({json.dumps(key)}))")
+    page.wait_for("document.querySelector('.record h3')")
+    assert page.text(".record h3") == key
+    assert page.evaluate("document.querySelectorAll('.record img, .record script').length") == 0
+
+
+@pytest.mark.long
+def test_charts_keep_time_and_gaps(open_page: OpenPage) -> None:
+    page = open_page()
+    kept = page.evaluate(
+        """import('/ui/model.js').then(({ addPoint }) => {
+            const history = { step_ms: 2000, start_ms: 0, series: {} };
+            addPoint(history, 10000, { a: 1 });
+            addPoint(history, 16000, { a: 2, b: 3 });
+            const gaps = JSON.stringify(history.series);
+            for (let at = 1; at <= 460; at += 1) addPoint(history, 16000 + 2000 * at, { a: at });
+            const full = [history.series.a.length, history.series.b.length, history.series.a.at(-1), history.start_ms];
+            addPoint(history, 9_000_000_000, { a: 7 });
+            return [gaps, full, JSON.stringify(history.series)];
+        })"""
+    )
+    assert kept[0] == '{"a":[1,null,null,2],"b":[null,null,null,3]}'
+    assert kept[1] == [450, 450, 460, 16_000 + 2_000 * 460 - 2_000 * 449]
+    assert kept[2] == '{"a":[7],"b":[null]}'
+    path = page.evaluate("import('/ui/charts.js').then(({ pathOf }) => pathOf([1, 1, null, 1], 4, 1))")
+    assert path == "M0.0 1.5L150.0 1.5M450.0 1.5h0.1"
