@@ -40,3 +40,13 @@ def action(router: APIRouter, path: str, *, operation_id: str, **described: Any)
         return handler
 
     return decorate
+
+
+def parameters(**described: tuple[str, str, bool]) -> dict[str, Any]:
+    """Query parameters for the API's description; the framework must not parse them, because it would answer 422."""
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}
+            for name, (text, kind, required) in described.items()
+        ]
+    }

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from metasrv.admin.access import Access
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.control import control_router
+from metasrv.admin.features import features_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
@@ -48,6 +49,7 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
     app.include_router(cluster_router(context))
     app.include_router(metrics_router(context, monitor))
     app.include_router(control_router(context))
+    app.include_router(features_router(context))
     app.include_router(users_router(context))
     app.include_router(profiling_router())
     return app

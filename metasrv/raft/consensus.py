@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from metasrv.consensus import CopyState, JoinRequest, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
-from metasrv.model.commands import Command, Reply
+from metasrv.model.commands import KNOWN_FEATURES, Command, Reply
 from metasrv.model.errors import (
     DamagedCopyError,
     FatalError,
@@ -31,6 +31,7 @@ from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.id_holders import IdHolders
+from metasrv.raft.member_features import known_by, refuse_ignorant
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
@@ -302,7 +303,14 @@ class RaftConsensus:
             await self._transfer.start(to_id)
         return TransferResult(self.node_id, to_id, voter_ids)
 
+    async def known_features(self) -> dict[int, frozenset[str] | None]:
+        membership = self.replica.engine.membership()
+        others = [i for i in (*membership.voters, *membership.learners) if i != self.node_id]
+        return {self.node_id: frozenset(KNOWN_FEATURES), **await known_by(self.forwarding.features, others)}
+
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
+        if self.replica.leader_id() == self.node_id:
+            await refuse_ignorant(self.forwarding.features, request.node, self.replica.machine.features)
         await self._membership.join(request, timeout_ms)
 
     async def leave(self, node_id: int, timeout_ms: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from metasrv.consensus import Consensus, CopyState, JoinRequest, Place, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
-from metasrv.model.commands import Command, Reply
+from metasrv.model.commands import KNOWN_FEATURES, Command, Reply
 from metasrv.model.errors import (
     CodecError,
     InvalidRequestError,
@@ -40,6 +40,7 @@ PLACE = "place"
 PLACES = "places"
 STATE_HASHES = "state_hashes"
 RANGE_DIGESTS = "range_digests"
+FEATURES = "features"
 JOIN = "join"
 LEAVE = "leave"
 
@@ -112,6 +113,10 @@ class Forwarding:
     async def range_digests(self, target: int, bounds: tuple[str, ...], timeout_ms: int) -> RangeDigests:
         """What the other node's records between these keys add up to."""
         return await self._ask(target, RANGE_DIGESTS, (bounds,), timeout_ms, _range_digests_in)
+
+    async def features(self, target: int | Endpoint, timeout_ms: int) -> frozenset[str]:
+        """The features of a cluster that the other node's release knows. Releases before it refuse the question."""
+        return await self._ask(target, FEATURES, (), timeout_ms, lambda names: frozenset(map(string, names)))
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -189,6 +194,8 @@ class Answering:
         if method == RANGE_DIGESTS:
             (bounds,) = fields
             return tuple(await self._local.range_digests(tuple(map(string, bounds))))
+        if method == FEATURES:
+            return KNOWN_FEATURES
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
