@@ -51,6 +51,7 @@ async def serve(name: str) -> None:
             MetricsRegistry("", ""),
             message_size_bytes_max=2**20,
             streams_max=100,
+            calls_max=10_000,
             connections_max=1000,
             held_size_bytes_max=2**30,
             refusal_metadata=(),

@@ -25,7 +25,7 @@ from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.watch import WatchMethod
 from metasrv.model.errors import ConfigError
-from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
+from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
 from metasrv.process.certificates import expiry_of
@@ -78,6 +78,7 @@ class GrpcService:
             self._context.metrics,
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
+            calls_max=GRPC_CALLS_MAX,
             held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
             refusal_metadata=NOT_DONE_METADATA,
             connections_max=client_connections_max(descriptor_limit()),

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from metasrv.grpc_api.http2.admission import Admission
 from metasrv.grpc_api.http2.budget import Budget
+from metasrv.grpc_api.http2.call_places import CallingConnection, CallPlaces
 from metasrv.grpc_api.http2.connection import Connection
 from metasrv.grpc_api.http2.deadlines import Deadlines
 from metasrv.grpc_api.http2.headers import Metadata
@@ -58,6 +59,7 @@ class GrpcServer:
         *,
         message_size_bytes_max: int,
         streams_max: int,
+        calls_max: int,
         connections_max: int,
         held_size_bytes_max: int,
         refusal_metadata: Metadata,
@@ -65,7 +67,9 @@ class GrpcServer:
         divide: Callable[[int], Portions] = portions_of,
         thread_began: Callable[[], None] | None = None,
     ) -> None:
-        """`held_size_bytes_max` is the limit of the `Budget`; for the others see `interfaces.ConnectionServer`.
+        """`held_size_bytes_max` is the limit of the `Budget`, `calls_max` that of all calls.
+
+        For the others see `interfaces.ConnectionServer`.
 
         `is_member` says whether a member of the cluster has this IP address. `thread_began` is called in the thread that
         decompresses, once it is needed.
@@ -88,8 +92,7 @@ class GrpcServer:
         """One thread, so that one decompressed message at a time is not yet counted."""
         self._listeners: list[asyncio.Server] = []
         self._tick_timer: asyncio.TimerHandle | None = None
-        self._calls = 0
-        """Under way on all connections."""
+        self.places = CallPlaces(divide(calls_max))
         self._idle: asyncio.Event | None = None
         """While the server stops: set once no call is under way."""
 
@@ -169,16 +172,16 @@ class GrpcServer:
     async def inflate(self, message: Compressed) -> bytes:
         return await self.loop.run_in_executor(self.inflater, inflated, message, self.message_size_bytes_max)
 
-    def call_began(self) -> None:
-        self._calls += 1
+    def call_began(self, connection: CallingConnection) -> str | None:
+        return self.places.take(connection)
 
-    def call_ended(self) -> None:
-        self._calls -= 1
+    def call_ended(self, connection: CallingConnection) -> None:
+        self.places.give_back(connection)
         if self._idle is not None:
             self._set_if_idle()
 
     def _set_if_idle(self) -> None:
-        if self._idle is not None and not self._calls:
+        if self._idle is not None and not self.places.in_use:
             self._idle.set()
 
     # ------------------------------------------------------------------------- the timer
