@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Protocol
@@ -35,8 +34,20 @@ CONNECTIONS_PER_STEP = 256
 """So many are looked after before the rest of the loop has its turn."""
 CLOSE_SECONDS = 0.5
 """How long connections may take to send their last bytes when the server stops."""
-TLS_HANDSHAKE_SECONDS = 10.0
-"""A connection that has not finished its TLS handshake by then is closed."""
+
+
+class Listener(Protocol):
+    """What accepts the connections of a listening socket."""
+
+    def close(self) -> None:
+        """Accept no more; connections that are open stay."""
+
+    async def wait_closed(self) -> None:
+        """Return once no connection is on its way to its protocol."""
+
+
+Accept = Callable[[socket.socket, Callable[[], asyncio.BaseProtocol]], Listener]
+"""Begins to accept on a listening socket, which belongs to the listener then, and makes each connection a protocol."""
 
 
 class ConnectionObserver(Protocol):
@@ -90,23 +101,16 @@ class GrpcServer:
         """Connections refused, or closed for others, since the last tick."""
         self.inflater = ThreadPoolExecutor(1, "inflate", thread_began)
         """One thread, so that one decompressed message at a time is not yet counted."""
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._tick_timer: asyncio.TimerHandle | None = None
         self.places = CallPlaces(divide(calls_max))
         self._idle: asyncio.Event | None = None
         """While the server stops: set once no call is under way."""
 
-    async def start(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
-        """Accept connections on listening sockets, which belong to the server from now on."""
+    def start(self, sockets: Iterable[socket.socket], accept: Accept) -> None:
+        """Have `accept` accept connections on listening sockets."""
         for listening in sockets:
-            self._listeners.append(
-                await self.loop.create_server(
-                    lambda: Connection(self),
-                    sock=listening,
-                    ssl=tls,
-                    ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_SECONDS,
-                )
-            )
+            self._listeners.append(accept(listening, lambda: Connection(self)))
         self._tick_timer = self.loop.call_later(TICK_SECONDS, self._tick)
 
     async def stop(self, grace_seconds: float) -> None:
@@ -133,6 +137,8 @@ class GrpcServer:
             await asyncio.sleep(0.005)
         for connection in tuple(self.connections):
             connection.abort()
+        for listener in self._listeners:
+            await listener.wait_closed()
         self.inflater.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------------- for connections
