@@ -42,11 +42,20 @@ def action(router: APIRouter, path: str, *, operation_id: str, **described: Any)
     return decorate
 
 
-def parameters(**described: tuple[str, str, bool]) -> dict[str, Any]:
-    """Query parameters for the API's description; the framework must not parse them, because it would answer 422."""
+def parameters(**described: tuple[str, str | list[str], bool]) -> dict[str, Any]:
+    """Query parameters for the API's description: what each is, its type or its possible texts, whether it is needed.
+
+    The framework must not parse them, because it would answer 422.
+    """
     return {
         "parameters": [
-            {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}
+            {
+                "name": name,
+                "in": "query",
+                "required": required,
+                "description": text,
+                "schema": {"type": kind} if isinstance(kind, str) else {"type": "string", "enum": kind},
+            }
             for name, (text, kind, required) in described.items()
         ]
     }

@@ -44,7 +44,7 @@ def features_router(context: NodeContext) -> APIRouter:
         operation_id="setFeature",
         response_model=FeaturesSchema,
         openapi_extra=parameters(
-            feature=("Name of a known feature.", "string", True),
+            feature=("Name of a known feature.", list(KNOWN_FEATURES), True),
             enable=("`true` or `false`.", "boolean", True),
             force=("`true` turns it on although a member may not know it.", "boolean", False),
         ),
