@@ -25,6 +25,7 @@ from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.listening import open_sockets
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import Endpoint
+from metasrv.process.accepting import AcceptingSocket
 
 HOST = "127.0.0.1"
 MESSAGE_SIZE_BYTES = 300
@@ -46,18 +47,20 @@ async def serve(name: str) -> None:
         await theirs.start()
     else:
         routes = {"/t.T/Echo": Route(answer, single_request=True, single_reply=True)}
+        metrics = MetricsRegistry("", "")
         ours = GrpcServer(
             routes,
-            MetricsRegistry("", ""),
+            metrics,
             message_size_bytes_max=2**20,
             streams_max=100,
+            calls_max=10_000,
             connections_max=1000,
             held_size_bytes_max=2**30,
             refusal_metadata=(),
         )
         sockets = await open_sockets(Endpoint(HOST, 0))
         port = sockets[0].getsockname()[1]
-        await ours.start(sockets, None)
+        ours.start(sockets, lambda listening, make: AcceptingSocket("grpc", listening, make, lambda: None, metrics))
     print(port, flush=True)
     await asyncio.Event().wait()
 

@@ -122,8 +122,14 @@ class Consensus(Protocol):
         """
         ...
 
+    async def known_features(self) -> dict[int, frozenset[str] | None]:
+        """The features that each member's release knows, this node's included; None for one that gives no answer."""
+        ...
+
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         """Leader only: admit a node (learner first, voter after it caught up). Idempotent.
+
+        A node whose release does not know a feature that is on is refused.
 
         Raises NotLeaderError, ChangeInProgressError, MembershipError, TooLargeError for an address past its limit.
         """

@@ -68,3 +68,22 @@ def member_methods(path: str) -> str:
     if path == MEMBERS_PATH:
         return "GET, HEAD, POST"
     return "POST" if path.endswith(("/promote", "/replace")) else "DELETE"
+
+
+def parameters(**described: tuple[str, str | list[str], bool]) -> dict[str, Any]:
+    """Query parameters for the API's description: what each is, its type or its possible texts, whether it is needed.
+
+    The framework must not parse them, because it would answer 422.
+    """
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": required,
+                "description": text,
+                "schema": {"type": kind} if isinstance(kind, str) else {"type": "string", "enum": kind},
+            }
+            for name, (text, kind, required) in described.items()
+        ]
+    }

@@ -13,6 +13,7 @@ from metasrv.admin.cluster import cluster_router
 from metasrv.admin.console import console_router
 from metasrv.admin.control import control_router
 from metasrv.admin.description import description_router
+from metasrv.admin.features import features_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
@@ -60,6 +61,7 @@ def create_app(context: NodeContext, access: Access | None = None, console: Cons
     app.include_router(metrics_router(context, monitor))
     app.include_router(console_router(context, console or Console(context)))
     app.include_router(control_router(context))
+    app.include_router(features_router(context))
     app.include_router(users_router(context))
     app.include_router(backups_router(context))
     app.include_router(profiling_router())

@@ -1,10 +1,8 @@
-"""Routes that change something: snapshot, leadership, features.
+"""Routes that change something on this node or move the leadership: snapshot, transfer.
 
     GET, POST /v1/ctrl/trigger_snapshot          start a snapshot on this node
     GET, POST /v1/ctrl/trigger_backup            have the scheduled backup made now; leader only (`backups.py`)
     GET, POST /v1/ctrl/trigger_transfer_leader   hand leadership over; leader only
-    GET /v1/features/list                        known features and those that are on
-    GET, POST /v1/features/set                   turn one on or off; leader only
 
 They take GET, because that is what clients of this API send; `guard.py` refuses web pages. Runs on the event loop.
 """
@@ -12,17 +10,14 @@ They take GET, because that is what clients of this API send; `guard.py` refuses
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Request
 
-from metasrv.admin.actions import USERS_LIST_PATH, USERS_SET_PATH, action
+from metasrv.admin.actions import USERS_LIST_PATH, USERS_SET_PATH, action, parameters
 from metasrv.admin.problem import fault
-from metasrv.admin.query import boolean, parse_query, unsigned
+from metasrv.admin.query import parse_query, unsigned
 from metasrv.admin.responses import JsonResponse, TextResponse, codes
-from metasrv.admin.schemas import FeaturesSchema, TransferSchema
-from metasrv.admin.views import features_view
-from metasrv.model.commands import KNOWN_FEATURES, FeatureReply, SetFeature
+from metasrv.admin.schemas import TransferSchema
 from metasrv.model.errors import NotLeaderError
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
@@ -37,8 +32,6 @@ CONTROL_PATHS = frozenset({SNAPSHOT_PATH, BACKUP_PATH, TRANSFER_PATH, SET_FEATUR
 TRANSFER_CODES = codes(
     ok="begun, unless `to` names no other voter", s404="this node is not the leader", s500="the node has stopped"
 )
-PROPOSAL_TIMEOUT_MS = 10_000
-MISSING_FEATURE_QUERY = "'feature' and 'enable' query parameters are required"
 
 
 def control_router(context: NodeContext) -> APIRouter:
@@ -60,7 +53,7 @@ def control_router(context: NodeContext) -> APIRouter:
         TRANSFER_PATH,
         operation_id="transferLeader",
         response_model=TransferSchema,
-        openapi_extra=_parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
+        openapi_extra=parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
         responses=TRANSFER_CODES,
     )
     async def trigger_transfer_leader(request: Request) -> JsonResponse | TextResponse:
@@ -71,43 +64,6 @@ def control_router(context: NodeContext) -> APIRouter:
         except NotLeaderError:
             return fault(404, not_leader_to_transfer(context.consensus.status()))
         return JsonResponse({"from": result.from_id, "to": result.to_id, "voter_ids": sorted(result.voter_ids)})
-
-    @router.get("/v1/features/list", operation_id="listFeatures", response_model=FeaturesSchema)
-    async def list_features() -> JsonResponse:
-        """Known features and those that are on, from local applied state."""
-        return JsonResponse(features_view(context.machine.features))
-
-    @act(
-        SET_FEATURE_PATH,
-        operation_id="setFeature",
-        response_model=FeaturesSchema,
-        openapi_extra=_parameters(
-            feature=("Name of a known feature.", "string", True), enable=("`true` or `false`.", "boolean", True)
-        ),
-        responses=codes(
-            ok="the features that are on now",
-            s400="a parameter is missing or unknown",
-            s404="this node is not the leader",
-            s500="the change was not committed",
-        ),
-    )
-    async def set_feature(request: Request) -> JsonResponse | TextResponse:
-        """Turn a feature on or off in the whole cluster."""
-        fields = {"feature": _known_feature, "enable": boolean}
-        query: dict[str, str | bool] = parse_query(request.scope["query_string"], fields)
-        feature, enable = query.get("feature"), query.get("enable")
-        if not isinstance(feature, str) or not isinstance(enable, bool):
-            return fault(400, MISSING_FEATURE_QUERY)
-        status = context.consensus.status()
-        if not status.is_leader:
-            return fault(404, not_leader_to_set_feature(status))
-        try:
-            reply = await context.consensus.propose_local(SetFeature(feature, enable), PROPOSAL_TIMEOUT_MS)
-        except NotLeaderError:
-            return fault(404, not_leader_to_set_feature(context.consensus.status()))
-        if not isinstance(reply, FeatureReply):
-            return fault(500, f"the feature was not set: {reply}")
-        return JsonResponse(features_view(reply.enabled))
 
     return router
 
@@ -122,25 +78,5 @@ def not_leader_to_transfer(status: RaftStatus) -> str:
     )
 
 
-def not_leader_to_set_feature(status: RaftStatus) -> str:
-    """One line (docs/contract/admin-api.md section 1.6)."""
-    leader = optional_text(status.leader_id)
-    return f"This node is not leader, can not set feature; id={status.node_id} current_leader={leader}"
-
-
 def optional_text(node_id: int | None) -> str:
     return "None" if node_id is None else f"Some({node_id})"
-
-
-def _known_feature(text: str) -> str | None:
-    return text if text in KNOWN_FEATURES else None
-
-
-def _parameters(**described: tuple[str, str, bool]) -> dict[str, Any]:
-    """Query parameters for the API's description; the framework must not parse them, because it would answer 422."""
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}
-            for name, (text, kind, required) in described.items()
-        ]
-    }

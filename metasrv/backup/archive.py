@@ -12,16 +12,18 @@ end cannot be proved. Nothing is held but one line. Runs in a program of its own
 from __future__ import annotations
 
 import hashlib
-import json
 from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Protocol
 
+from metasrv.backup.lines import MALFORMED, json_of, number, optional
 from metasrv.grpc_api.export_lines import ARCHIVE_FORMAT, ARCHIVE_FORMAT_WITH_SECRETS, ArchiveHead, archive_line
 from metasrv.model.errors import BackupError
 from metasrv.model.limits import BACKUP_LINE_SIZE_BYTES_MAX, BACKUP_SECRETS_MAX
 
 _MARK = b'["archive",'
+_SAVED_AT_MS_MAX = 253_402_300_799_999
+"""The end of the year 9999, the last that Python's dates know."""
 
 
 class Sink(Protocol):
@@ -100,11 +102,11 @@ class ArchiveReader:
 
     def _own(self, line: bytes) -> tuple[str, Any]:
         try:
-            _, body = json.loads(line)
+            _, body = json_of(line)
             (kind,) = body
             if kind not in ("Head", "Secret", "End") or type(body[kind]) is not dict:
                 raise ValueError("neither a first nor a last line, nor a secret")
-        except (ValueError, TypeError) as error:
+        except MALFORMED as error:
             raise self.wrong(f"it is no line of an archive: {error}") from error
         return kind, body[kind]
 
@@ -117,10 +119,11 @@ class ArchiveReader:
                 f"{ARCHIVE_FORMAT_WITH_SECRETS}"
             )
         try:
-            self.head = ArchiveHead(**{name: value for name, value in body.items() if name in ArchiveHead._fields})
-            self.head = self.head._replace(features=tuple(map(str, self.head.features)))
-        except TypeError as error:
-            raise self.wrong(f"the first line lacks something: {error}") from error
+            self.head = _head_of(body)
+        except KeyError as error:
+            raise self.wrong(f"the first line lacks {error}") from error
+        except ValueError as error:
+            raise self.wrong(f"the first line is not that of an archive: {error}") from error
 
     def _take_secret(self, body: dict[str, Any]) -> None:
         if self.head is None or not self.head.holds_secrets:
@@ -147,3 +150,32 @@ class ArchiveReader:
         self.sha256 = sha256
         if self._file.read(1):
             raise self.wrong("something follows the last line of the archive")
+
+
+def _head_of(body: dict[str, Any]) -> ArchiveHead:
+    """The first line's members, each of its kind. Raises KeyError or ValueError."""
+    features = body["features"]
+    if type(features) is not list or not all(type(name) is str for name in features):
+        raise ValueError("features is not a list of names")
+    texts = {name: body[name] for name in ("cluster_id", "secrets", "migrating_from") if body.get(name) is not None}
+    if not all(type(text) is str for text in texts.values()):
+        raise ValueError(f"{' and '.join(texts)} are texts")
+    head = ArchiveHead(
+        texts.get("cluster_id"),
+        optional(body["node_id"]),
+        number(body["saved_at_ms"], _SAVED_AT_MS_MAX),
+        _truth(body["confirmed"], "confirmed"),
+        number(body["last_log_index"]),
+        optional(body["leader_id"]),
+        tuple(features),
+        _truth(body.get("holds_secrets", False), "holds_secrets"),
+        format=body["format"],
+        migrating_from=texts.get("migrating_from", ""),
+    )
+    return head._replace(secrets=texts["secrets"]) if "secrets" in texts else head
+
+
+def _truth(value: Any, name: str) -> bool:
+    if type(value) is not bool:
+        raise ValueError(f"{name} is neither true nor false")
+    return value

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from metasrv.backup import lines as l
 from metasrv.backup.archive import ArchiveReader
-from metasrv.backup.log_lines import entry_of
+from metasrv.backup.log_lines import entry_of, membership_in
 from metasrv.model.errors import BackupError
 from metasrv.model.types import I64_MAX, ZERO_LOG_ID, LogId, Membership, Node
 from metasrv.state.bulk import Beginning, BulkRecord, StateBuilder, applied_of, give_beginning
@@ -151,14 +151,16 @@ def _replay(log_lines: BinaryIO, path: str, contents: Contents, reader: ArchiveR
             line = l.parse_line(text)
             if not isinstance(line, l.LogEntryLine) or line.log_id.index > index_max:
                 continue
-            if "Membership" in line.payload and line.log_id >= contents.applied:
-                contents.membership = l.membership_of(line.log_id, line.payload["Membership"])
+            if line.log_id >= contents.applied:
+                contents.membership = _membership_in(line, reader) or contents.membership
             next_index = machine.last_applied.index + 1
             if line.log_id.index < next_index:
                 continue
             if line.log_id.index > next_index:
                 raise BackupError(f"{reader.name}: log entries {next_index} to {line.log_id.index - 1} are missing")
             try:
+                if line.log_id.term < machine.last_applied.term:
+                    raise BackupError(f"its term {line.log_id.term} is before that of the entry before it")
                 machine.apply_entry(line.log_id, entry_of(line, machine.last_time_ms))
             except BackupError as error:
                 raise BackupError(f"{reader.name}: log entry {line.log_id.index}: {error}") from error
@@ -167,3 +169,10 @@ def _replay(log_lines: BinaryIO, path: str, contents: Contents, reader: ArchiveR
     finally:
         machine.close()
     return applied_of(path)
+
+
+def _membership_in(line: l.LogEntryLine, reader: ArchiveReader) -> l.LastMembership | None:
+    try:
+        return membership_in(line)
+    except BackupError as error:
+        raise BackupError(f"{reader.name}: log entry {line.log_id.index}: {error}") from error

@@ -18,6 +18,9 @@ from metasrv.state.bulk import BulkRecord
 
 VERSIONS = ("V002", "V003", "V004")
 _RECORDS_SEQUENCE = "generic-kv"
+_DIGITS_MAX = len(str(U64_MAX))
+MALFORMED = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""What reading a tree raises that has not the expected shape."""
 _ASCII_KEY_CHARACTERS_MAX = KEY_SIZE_BYTES_MAX // 4
 
 
@@ -92,7 +95,7 @@ Line = (
 def parse_line(text: bytes | str) -> Line:
     """What one line says. Raises BackupError, whose text does not name the line's number."""
     try:
-        tree, body = json.loads(text)
+        tree, body = json_of(text)
         (kind,) = body
         value = body[kind]
         if kind == "GenericKV":
@@ -103,13 +106,51 @@ def parse_line(text: bytes | str) -> Line:
         return parse(value)
     except KeyError as error:
         raise BackupError(f"its member {error} is missing") from error
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except MALFORMED as error:
         raise BackupError(f"it is no line of a backup: {error}") from error
+
+
+def json_of(text: bytes | str) -> Any:
+    """The JSON of a line. Raises ValueError or RecursionError, also for a text in it that has no UTF-8 form."""
+    if isinstance(text, bytes):
+        text = text.decode()
+    tree = json.loads(text)
+    if "\\u" in text:  # an escape may be half of a surrogate pair
+        json.dumps(tree, ensure_ascii=False).encode()
+    return tree
+
+
+def number(value: Any, limit: int = U64_MAX) -> int:
+    """The same. Raises ValueError unless it is an integer from 0 to `limit`."""
+    if type(value) is not int or not 0 <= value <= limit:
+        raise ValueError(f"{value!r:.40} is not a number from 0 to {limit}")
+    return value
+
+
+def optional(value: Any) -> int | None:
+    """As `number`, or None."""
+    return None if value is None else number(value)
+
+
+def _node_id(value: Any) -> int:
+    """A node's id, which is a text where it names a member of a JSON object."""
+    return number(int(value) if type(value) is str and len(value) <= _DIGITS_MAX else value)
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str or len(value) > KEY_SIZE_BYTES_MAX:
+        raise ValueError(f"{value!r:.40} is not a text of at most {KEY_SIZE_BYTES_MAX} characters")
+    return value
 
 
 def _record(key: Any, value: Any) -> BulkRecord:
     data = value["data"]
-    data = b64decode(data, validate=True) if type(data) is str else bytes(data)
+    if type(data) is str:
+        data = b64decode(data, validate=True)
+    elif type(data) is list:
+        data = bytes(data)
+    else:  # bytes() of a number is as many zeros
+        raise BackupError("its value is neither a text in base64 nor an array of bytes")
     meta = value.get("meta") or {}
     seq, expire_at, proposed_at_ms = value["seq"], meta.get("expire_at"), meta.get("proposed_at_ms") or 0
     if type(key) is not str or (len(key) > _ASCII_KEY_CHARACTERS_MAX and len(key.encode()) > KEY_SIZE_BYTES_MAX):
@@ -135,7 +176,7 @@ def _header(value: Any) -> Header:
 def _raft_state(value: Any) -> Line:
     """V002 and V003: the node's id, vote and committed entry, under their keys."""
     if value["key"] == "Id":
-        return NodeIdLine(int(value["value"]["NodeId"]))
+        return NodeIdLine(_node_id(value["value"]["NodeId"]))
     if value["key"] == "Committed":
         return _committed(value["value"]["Committed"])
     return Ignored("RaftStateKV")
@@ -169,9 +210,9 @@ def _state_meta(value: Any) -> Line:
 
 
 def membership_of(log_id: LogId, tree: Any) -> LastMembership:
-    """A membership as upstream writes it. Raises KeyError, TypeError, ValueError or AttributeError."""
-    voters = sorted({int(node_id) for config in tree["configs"] for node_id in config})
-    learners = sorted({int(node_id) for node_id in tree.get("nodes") or ()} - set(voters))
+    """A membership as upstream writes it. Raises what `MALFORMED` names."""
+    voters = sorted({_node_id(node_id) for config in tree["configs"] for node_id in config})
+    learners = sorted({_node_id(node_id) for node_id in tree.get("nodes") or ()} - set(voters))
     return LastMembership(log_id, tuple(voters), tuple(learners))
 
 
@@ -180,26 +221,27 @@ def _node(value: Any) -> NodeLine:
 
 
 def node_of(node_id: Any, value: Any) -> Node:
-    """A node as upstream writes it. Raises KeyError, TypeError, ValueError or AttributeError."""
-    endpoint = Endpoint(str(value["endpoint"]["addr"]), int(value["endpoint"]["port"]))
+    """A node as upstream writes it. Raises what `MALFORMED` names."""
+    endpoint = Endpoint(_text(value["endpoint"]["addr"]), number(value["endpoint"]["port"], 65535))
     advertised = value.get("grpc_api_advertise_address")
     return Node(
-        int(node_id), endpoint, str(value.get("grpc_api_addr") or ""), None if advertised is None else str(advertised)
+        _node_id(node_id),
+        endpoint,
+        _text(value.get("grpc_api_addr") or ""),
+        None if advertised is None else _text(advertised),
     )
 
 
 def log_id_of(value: Any) -> LogId:
-    """A log id as upstream writes it. Raises KeyError, TypeError or ValueError."""
+    """A log id as upstream writes it. Raises what `MALFORMED` names."""
     leader = value["leader_id"]
-    log_id = LogId(int(leader["term"]), int(value["index"]), int(leader.get("node_id") or 0))
-    if not all(0 <= number <= I64_MAX for number in log_id):
-        raise ValueError(f"log id {tuple(log_id)} is out of range")
-    return log_id
+    parts = (leader["term"], value["index"], leader.get("node_id") or 0)
+    return LogId(*(number(part, I64_MAX) for part in parts))
 
 
 _PARSERS: dict[str, Callable[[Any], Line]] = {
     "DataHeader": _header,
-    "NodeId": lambda value: NodeIdLine(None if value is None else int(value)),
+    "NodeId": lambda value: NodeIdLine(None if value is None else _node_id(value)),
     "Vote": lambda value: Ignored("Vote"),
     "Committed": _committed,
     "Purged": lambda value: Ignored("Purged"),
@@ -210,7 +252,7 @@ _PARSERS: dict[str, Callable[[Any], Line]] = {
     "Sequences": _sequence,
     "StateMachineMeta": _state_meta,
     "Nodes": _node,
-    "Expire": lambda value: ExpireLine(int((value.get("value") or {}).get("seq") or value["key"]["seq"])),
+    "Expire": lambda value: ExpireLine(number((value.get("value") or {}).get("seq") or value["key"]["seq"])),
     "ClientLastResps": lambda value: Ignored("ClientLastResps"),
 }
 """By the kind of a line. `RaftStateKV`, `Logs`, `LogMeta` and `ClientLastResps` are of older versions."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from metasrv.backup.lines import LogEntryLine, node_of
+from metasrv.backup.lines import MALFORMED, LastMembership, LogEntryLine, membership_of, node_of, number
 from metasrv.grpc_api.kv_json import byte_string, parse_write
 from metasrv.model import commands as c
+from metasrv.model.codec import encode_command
 from metasrv.model.entries import Entry, NoopEntry, RegularEntry
-from metasrv.model.errors import BackupError, InvalidRequestError
+from metasrv.model.errors import BackupError, CodecError, InvalidRequestError, TooLargeError
+from metasrv.model.types import I64_MAX
+from metasrv.state.command_rules import validate_command
 
 _COMPARISONS = tuple(c.Comparison)
 
@@ -24,18 +27,31 @@ def entry_of(line: LogEntryLine, time_ms: int) -> Entry:
     An entry that changes no record (blank, or a membership) becomes a no-op.
     """
     try:
-        if line.payload == "Blank" or "Membership" in line.payload:
+        if line.payload == "Blank" or membership_in(line) is not None:
             return NoopEntry(line.log_id.node_id)
         normal = line.payload["Normal"]
         stamped = normal.get("time_ms")
         command = _command(normal["cmd"])
-        return RegularEntry(time_ms if stamped is None else int(stamped), line.log_id.node_id, (command,))
+        validate_command(command)
+        encode_command(command)
+        time_ms = time_ms if stamped is None else number(stamped, I64_MAX)
+        return RegularEntry(time_ms, line.log_id.node_id, (command,))
     except InvalidRequestError as error:
         raise BackupError(f"its command cannot be read: {error}") from error
     except KeyError as error:
         raise BackupError(f"its command is not known, or lacks {error}") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (*MALFORMED, CodecError, TooLargeError) as error:
         raise BackupError(f"its command cannot be read: {error}") from error
+
+
+def membership_in(line: LogEntryLine) -> LastMembership | None:
+    """The membership that the entry begins; None for any other entry. Raises BackupError."""
+    if type(line.payload) is not dict or "Membership" not in line.payload:
+        return None
+    try:
+        return membership_of(line.log_id, line.payload["Membership"])
+    except MALFORMED as error:
+        raise BackupError(f"its membership cannot be read: {error}") from error
 
 
 def _command(tree: Any) -> c.Command:

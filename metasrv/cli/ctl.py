@@ -207,6 +207,7 @@ def _add_admin_commands(commands: Commands) -> None:
     feature = add_admin_command(commands, "set-feature", ctl_admin.set_feature, "turn a feature on or off")
     feature.add_argument("--feature", required=True, metavar="NAME")
     feature.add_argument("--enable", required=True, choices=("true", "false"))
+    feature.add_argument("--force", action="store_true", help="turn it on although a member may not know it")
     _add_user_commands(commands)
     hashing = add_command(commands, "hash-password", "print the hash of a password, for grpc_password")
     hashing.set_defaults(command=ctl_users.hash_a_password)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from metasrv.cli.output import pretty_json
-from metasrv.cli.terminal import show, show_text
+from metasrv.cli.terminal import note, show, show_text
+from metasrv.model.commands import USERS_FEATURE
 from metasrv.model.errors import InvalidRequestError, MetasrvError, NotDoneError
 
 ADMIN_PORT, UPSTREAM_ADMIN_PORT = 28101, 28002
@@ -38,6 +39,10 @@ _POLL_SECONDS = 0.1
 _TRANSFER = ("from", "to", "voter_ids")
 _STATUS = ("voters", "leader")
 _FEATURES = ("features", "enabled")
+USERS_STAY = (
+    "users that there are stay and keep their rights; until the feature is on again they cannot be changed or removed, "
+    "and the token key cannot be rotated"
+)
 
 
 class AdminError(MetasrvError):
@@ -242,9 +247,13 @@ def list_features(arguments: argparse.Namespace) -> None:
 
 
 def set_feature(arguments: argparse.Namespace) -> None:
-    answer = client_of(arguments).json("/v1/features/set", _FEATURES, feature=arguments.feature, enable=arguments.enable)
+    """Turn a feature on or off. What an `off` leaves behind is said on stderr: stdout is what upstream prints."""
+    query = {"feature": arguments.feature, "enable": arguments.enable, **({"force": "true"} if arguments.force else {})}
+    answer = client_of(arguments).json("/v1/features/set", _FEATURES, **query)
     show("set-feature: Done; features:")
     show_text(pretty_json(answer))
+    if arguments.feature == USERS_FEATURE and arguments.enable == "false":
+        note(USERS_STAY)
 
 
 def metrics(arguments: argparse.Namespace) -> None:

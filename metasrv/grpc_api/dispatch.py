@@ -22,7 +22,7 @@ from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.rights import readable_keys, require_stream, require_unary
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
-from metasrv.model.limits import GRPC_CALLS_MAX, GRPC_STREAMS_PER_CONNECTION_MAX
+from metasrv.model.limits import GRPC_STREAMS_PER_CONNECTION_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.users import User
 from metasrv.node.context import NodeContext
@@ -77,8 +77,6 @@ class Dispatcher:
         self._refused: dict[asyncio.Task[Any], StatusError] = {}
         """Streams that end because of their user, and why."""
         self._seen_secrets = context.machine.secrets
-        self.calls = 0
-        """Calls under way."""
 
     def routes(self, bodies: Mapping[Method, Body]) -> dict[str, Route]:
         """The methods of MetaService by path."""
@@ -130,7 +128,6 @@ class Dispatcher:
 
         async def handle(data: bytes, call: Call) -> bytes | list[bytes]:
             metrics.rpc_started()
-            self.calls += 1
             started = clock()
             success = False
             try:
@@ -154,7 +151,6 @@ class Dispatcher:
                 await self._fail(method, call, error)
                 return b""
             finally:
-                self.calls -= 1
                 metrics.rpc_finished(success, clock() - started, method.write)
 
         return handle
@@ -193,7 +189,6 @@ class Dispatcher:
         self, method: Method, call: Call, request: Any, run: Callable[[Any, Stream, User | None], Awaitable[bytes | None]]
     ) -> bytes | None:
         self._metrics.rpc_started()
-        self.calls += 1
         started = perf_counter()
         success = False
         task = asyncio.current_task()
@@ -211,6 +206,8 @@ class Dispatcher:
             if last is not None:
                 self._metrics.client_sent_bytes(len(last))
             success = True
+            if method is HANDSHAKE:
+                call.prove()  # it has a token now; calls that follow at once are a client's
             return last
         except asyncio.CancelledError:
             error = self._why_cancelled(task)
@@ -228,7 +225,6 @@ class Dispatcher:
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]
-            self.calls -= 1
             self._metrics.rpc_finished(success, perf_counter() - started, method.write)
         return None
 
@@ -259,8 +255,6 @@ class Dispatcher:
             raise StoppingError
         if not self._context.copies.serves and method not in SERVED_WHILE_DRAINING:
             raise DamagedCopyError
-        if self.calls > GRPC_CALLS_MAX:
-            raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
         if method.token or (method is not HANDSHAKE and self._needs_token()):
             user = await self._authenticator.check(call)
             call.prove()

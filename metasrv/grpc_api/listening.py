@@ -64,9 +64,9 @@ def tls_files(config: Config) -> list[str]:
     return [path for path in (getattr(config, key) for key in TLS_KEYS[:4]) if path]
 
 
-def given_files(config: Config) -> tuple[bool, ...]:
-    """Which of the files the configuration names."""
-    return tuple(bool(getattr(config, key)) for key in TLS_KEYS[:4])
+def has_tls(config: Config) -> bool:
+    """Whether the port speaks TLS: with a certificate and its key."""
+    return bool(config.grpc_tls_server_cert and config.grpc_tls_server_key)
 
 
 def server_tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext | None:
@@ -79,7 +79,7 @@ def server_tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext | None:
         config.grpc_tls_ciphers,
         TLS_KEYS,
     )
-    if not settings.certificate or not settings.key:
+    if not has_tls(config):
         return None
     try:
         context = server_context(settings)

@@ -6,6 +6,7 @@ Composes the methods; each of them stands in its own module. Runs on the node's 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from typing import Any
 
@@ -20,15 +21,21 @@ from metasrv.grpc_api.health import HealthService
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.grpc_api.listening import given_files, open_sockets, server_tls, tls_files
+from metasrv.grpc_api.listening import has_tls, open_sockets, server_tls, tls_files
 from metasrv.grpc_api.migrate import MigrateMethod
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.watch import WatchMethod
 from metasrv.model.errors import ConfigError
-from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX
+from metasrv.model.limits import (
+    GRPC_CALLS_MAX,
+    GRPC_CALLS_PER_CONNECTION_MAX,
+    GRPC_HELD_SIZE_BYTES_MAX,
+    GRPC_TLS_HANDSHAKES_MAX,
+)
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
+from metasrv.process.accepting import AcceptingSocket, MakeProtocol
 from metasrv.process.certificates import expiry_of
 from metasrv.process.open_files import client_connections_max
 from metasrv.process.operating_system import descriptor_limit, show_thread_name
@@ -68,7 +75,7 @@ class GrpcService:
         """Bind and serve; returns the bound address. Raises BindError."""
         config = self._context.config
         endpoint = config.grpc_endpoint
-        front = self._watch_credentials(endpoint)
+        self._watch_credentials(endpoint)
         # Replies have no limit: a request whose reply is refused as too large was executed all the same.
         self._server = GrpcServer(
             {
@@ -79,6 +86,7 @@ class GrpcService:
             self._context.metrics,
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
+            calls_max=GRPC_CALLS_MAX,
             held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
             refusal_metadata=NOT_DONE_METADATA,
             connections_max=client_connections_max(descriptor_limit()),
@@ -86,7 +94,7 @@ class GrpcService:
             thread_began=show_thread_name,
         )
         sockets = await open_sockets(endpoint)
-        await self._server.start(sockets, front)
+        self._server.start(sockets, self._accept)
         self._health_task = asyncio.create_task(self._follow_health(), name="grpc-health")
         return Endpoint(endpoint.addr, sockets[0].getsockname()[1])
 
@@ -103,20 +111,25 @@ class GrpcService:
             await server.stop(grace_ms / 1000)
         await asyncio.to_thread(self._readers.close)
 
-    def _watch_credentials(self, endpoint: Endpoint) -> ssl.SSLContext | None:
-        """Let a changed certificate and password take effect; returns the TLS of the listener, which asks for each."""
+    def _accept(self, listening: socket.socket, make_protocol: MakeProtocol) -> AcceptingSocket:
+        """Accept with the newest certificate, and with bounds on callers that do not finish their TLS handshake."""
+        observer = self._context.metrics
+        return AcceptingSocket(
+            self.name, listening, make_protocol, lambda: self._tls, observer, handshakes_max=GRPC_TLS_HANDSHAKES_MAX
+        )
+
+    def _watch_credentials(self, endpoint: Endpoint) -> None:
+        """Load certificates and password, and let changed ones take effect."""
         context = self._context
-        given = given_files(context.config)
+        had_tls = has_tls(context.config)
 
         def paths() -> list[str]:
             return [*context.config_paths, *tls_files(context.config)]
 
         def load() -> tuple[ssl.SSLContext | None, float | None]:
             config = context.config
-            if given_files(config) != given:
-                raise ConfigError(
-                    ["turning TLS of the gRPC API, certificates of clients or their list on or off takes a restart"]
-                )
+            if has_tls(config) is not had_tls:
+                raise ConfigError(["turning TLS of the gRPC API on or off takes a restart"])
             tls = server_tls(config, endpoint)
             return tls, None if tls is None else expiry_of(config.grpc_tls_server_cert)
 
@@ -128,18 +141,6 @@ class GrpcService:
 
         context.reloader.add(Reloadable(self.name, paths, load, swap))
         swap(load())
-        front = self._tls
-        if front is not None:
-            front.sni_callback = self._choose_tls
-        return front
-
-    def _choose_tls(self, connection: ssl.SSLObject, _name: str | None, _front: ssl.SSLContext) -> None:
-        """The listener keeps the context that it began with; each handshake goes on with the newest.
-
-        Whether a certificate is asked for, and looked up in the list of revoked ones, stays as the first context has it.
-        """
-        if self._tls is not None:
-            connection.context = self._tls
 
     def _bodies(self) -> dict[m.Method, Any]:
         kv = KvMethods(self._context, self._hint, self._readers)

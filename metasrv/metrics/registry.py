@@ -155,8 +155,8 @@ class MetricsRegistry:
 
     # ------------------------------------------------------------------------- listeners and certificates
 
-    def tls_handshakes(self, port: str, count: int) -> None:
-        self.security.handshakes[port] = count
+    def tls_handshakes(self, port: str, change: int) -> None:
+        self.security.handshakes[port] = self.security.handshakes.get(port, 0) + change
 
     def tls_handshake_failed(self, port: str, reason: str) -> None:
         self.security.handshakes_failed.add((port, reason), 1)

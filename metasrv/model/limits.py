@@ -239,9 +239,11 @@ OPEN_FILES_RESERVED = 1_024
 """The part of them that gRPC clients do not get: for peers, the admin API, the log, the state and snapshots."""
 
 SPARE_DESCRIPTORS = 16
-"""Kept open by the raft port and by the admin API each, and given up for callers when the process has no others."""
+"""Kept open by each listening socket, and given up for callers when the process has no others."""
 TLS_HANDSHAKES_MAX = 128
-"""Unfinished TLS handshakes of one port; a further one takes the place of the oldest."""
+"""Unfinished TLS handshakes of the raft port, and of the admin API; a further one takes the place of the oldest."""
+GRPC_TLS_HANDSHAKES_MAX = 1_024
+"""The same for the gRPC port, where all clients come at once after a restart."""
 TLS_HANDSHAKE_SECONDS_MAX = 5.0
 """A connection that has not finished its TLS handshake by then is closed."""
 

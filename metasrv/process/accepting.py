@@ -15,7 +15,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from metasrv.model.limits import SPARE_DESCRIPTORS, TLS_HANDSHAKE_SECONDS_MAX, TLS_HANDSHAKES_MAX
 
@@ -36,8 +36,8 @@ CurrentTls = Callable[[], ssl.SSLContext | None]
 class AcceptingObserver(Protocol):
     """Is told what happens before a connection reaches its protocol; every method is cheap and never raises."""
 
-    def tls_handshakes(self, port: str, count: int) -> None:
-        """This many TLS handshakes are unfinished now."""
+    def tls_handshakes(self, port: str, change: int) -> None:
+        """So many more TLS handshakes are unfinished, on one of the sockets of the port; fewer when negative."""
         ...
 
     def tls_handshake_failed(self, port: str, reason: str) -> None:
@@ -93,6 +93,13 @@ class SpareDescriptors:
             continue
 
 
+class _Caller(NamedTuple):
+    """A connection that has not reached its protocol."""
+
+    host: str
+    accepted: socket.socket
+
+
 class AcceptingSocket:
     """Accepts on `listening`, which belongs to it from now on; implements `Server`."""
 
@@ -103,17 +110,22 @@ class AcceptingSocket:
         make_protocol: MakeProtocol,
         tls: CurrentTls,
         observer: AcceptingObserver,
+        handshakes_max: int = TLS_HANDSHAKES_MAX,
     ) -> None:
-        """`port` is the name for logs and metrics: raft, admin."""
+        """`port` is the name for logs and metrics: raft, admin, grpc."""
         self._port = port
         self._listening = listening
         self._make_protocol = make_protocol
         self._tls = tls
         self._observer = observer
+        self._handshakes_max = handshakes_max
         self._loop = asyncio.get_running_loop()
         self.spares = SpareDescriptors(SPARE_DESCRIPTORS)
-        self._beginning: dict[asyncio.Task[None], socket.socket | None] = {}
-        """Connections whose protocol is not yet reached, oldest first; None once they have been told to make room."""
+        self._beginning: set[asyncio.Task[None]] = set()
+        """Connections whose protocol is not yet reached."""
+        self._waiting: dict[asyncio.Task[None], _Caller] = {}
+        """Those of them that have not been told to make room, oldest first."""
+        self._waiting_by_host: dict[str, dict[asyncio.Task[None], None]] = {}
         self._paused: asyncio.TimerHandle | None = None
         self._reported_at: float | None = None
         self._closed = False
@@ -129,7 +141,7 @@ class AcceptingSocket:
             self._paused.cancel()
         self._listening.close()
         self.spares.close()
-        for task in list(self._beginning):
+        for task in list(self._waiting):
             self._make_room(task)
 
     async def wait_closed(self) -> None:
@@ -145,7 +157,7 @@ class AcceptingSocket:
         self.spares.refill()
         for _ in range(ACCEPTED_PER_STEP):
             try:
-                accepted, _ = self._listening.accept()
+                accepted, address = self._listening.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
@@ -155,7 +167,7 @@ class AcceptingSocket:
                     return
                 continue
             accepted.setblocking(False)
-            self._begin(accepted)
+            self._begin(_Caller(str(address[0]) if isinstance(address, tuple) else "", accepted))
 
     def _short(self, error: OSError) -> bool:
         """No descriptor is left: count it, and whether another attempt may succeed at once."""
@@ -168,9 +180,8 @@ class AcceptingSocket:
                 self._port,
                 error.strerror,
             )
-        oldest = next((task for task, accepted in self._beginning.items() if accepted is not None), None)
-        if oldest is not None:
-            self._make_room(oldest)
+        if self._waiting:
+            self._make_room(next(iter(self._waiting)))
         if self.spares.give_up():
             return True
         self._loop.remove_reader(self._listening)
@@ -183,20 +194,24 @@ class AcceptingSocket:
 
     # ------------------------------------------------------------------------- until the protocol is reached
 
-    def _begin(self, accepted: socket.socket) -> None:
+    def _begin(self, caller: _Caller) -> None:
         context = self._tls()
-        waiting = [task for task, one in self._beginning.items() if one is not None]
-        if context is not None and len(waiting) >= TLS_HANDSHAKES_MAX:
-            self._make_room(waiting[0])
-        task = self._loop.create_task(self._connect(accepted, context))
-        self._beginning[task] = accepted
+        if context is not None and len(self._waiting) >= self._handshakes_max:
+            # An address that has many makes room for itself, so that it cannot end the handshakes of others.
+            own = self._waiting_by_host.get(caller.host, {})
+            self._make_room(next(iter(own if len(own) > self._handshakes_max // 4 else self._waiting)))
+        task = self._loop.create_task(self._connect(caller.accepted, context))
+        self._beginning.add(task)
+        self._waiting[task] = caller
+        self._waiting_by_host.setdefault(caller.host, {})[task] = None
         task.add_done_callback(self._begun)
         if context is not None:
-            self._observer.tls_handshakes(self._port, len(self._beginning))
+            self._observer.tls_handshakes(self._port, 1)
+            task.add_done_callback(lambda _: self._observer.tls_handshakes(self._port, -1))
 
     def _begun(self, task: asyncio.Task[None]) -> None:
-        del self._beginning[task]
-        self._observer.tls_handshakes(self._port, len(self._beginning))
+        self._beginning.discard(task)
+        self._forget(task)
 
     async def _connect(self, accepted: socket.socket, context: ssl.SSLContext | None) -> None:
         begun_at = self._loop.time()
@@ -208,7 +223,7 @@ class AcceptingSocket:
             )
         except OSError as error:  # of TLS as well, and of its time limit
             accepted.close()
-            if task is not None and self._beginning.get(task) is None:
+            if task not in self._waiting:
                 reason = "made room"
             elif timeout is not None and self._loop.time() - begun_at >= timeout:
                 reason = "timeout"
@@ -219,14 +234,23 @@ class AcceptingSocket:
 
     def _make_room(self, task: asyncio.Task[None]) -> None:
         """End a connection that has not reached its protocol: its stream ends, and its task with it."""
-        accepted = self._beginning.get(task)
-        if accepted is None:
+        caller = self._forget(task)
+        if caller is None:
             return
-        self._beginning[task] = None
         try:
-            accepted.shutdown(socket.SHUT_RDWR)
+            caller.accepted.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # it has ended by itself
+
+    def _forget(self, task: asyncio.Task[None]) -> _Caller | None:
+        """The caller waits no more; None when it did not."""
+        caller = self._waiting.pop(task, None)
+        if caller is not None:
+            own = self._waiting_by_host[caller.host]
+            del own[task]
+            if not own:
+                del self._waiting_by_host[caller.host]
+        return caller
 
 
 StartAccepting = Callable[[str, socket.socket, MakeProtocol, CurrentTls, AcceptingObserver], Server]

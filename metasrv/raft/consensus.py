@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
-from metasrv.model.commands import Command, Reply
+from metasrv.model.commands import KNOWN_FEATURES, Command, Reply
 from metasrv.model.errors import (
     DamagedCopyError,
     FatalError,
@@ -32,6 +32,7 @@ from metasrv.raft.core.reads import give_up, not_confirmed
 from metasrv.raft.forwarding import Answering, Forwarding, no_summary
 from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.leader_watch import clock_rounds_of, stalled_leader_of
+from metasrv.raft.member_features import known_by, refuse_ignorant
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
@@ -287,7 +288,14 @@ class RaftConsensus:
             await self._transfer.start(to_id)
         return TransferResult(self.node_id, to_id, voter_ids)
 
+    async def known_features(self) -> dict[int, frozenset[str] | None]:
+        membership = self.replica.engine.membership()
+        others = [i for i in (*membership.voters, *membership.learners) if i != self.node_id]
+        return {self.node_id: frozenset(KNOWN_FEATURES), **await known_by(self.forwarding.features, others)}
+
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
+        if self.replica.leader_id() == self.node_id:
+            await refuse_ignorant(self.forwarding.features, request.node, self.replica.machine.features)
         await self._membership.join(request, timeout_ms)
 
     async def leave(self, node_id: int, timeout_ms: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from metasrv.consensus import Consensus, CopyState, JoinRequest, MemberReport, Place, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
-from metasrv.model.commands import Command, Reply
+from metasrv.model.commands import KNOWN_FEATURES, Command, Reply
 from metasrv.model.errors import (
     CodecError,
     InvalidRequestError,
@@ -42,6 +42,7 @@ PLACES = "places"
 STATE_HASHES = "state_hashes"
 RANGE_DIGESTS = "range_digests"
 SUMMARY = "summary"
+FEATURES = "features"
 JOIN = "join"
 LEAVE = "leave"
 TRANSFER = "transfer"
@@ -124,6 +125,10 @@ class Forwarding:
     async def summary(self, target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
         """What the other node tells the console of itself; earlier releases refuse the question."""
         return await self._ask(target, SUMMARY, tuple(question), timeout_ms, _summary_in)
+
+    async def features(self, target: int | Endpoint, timeout_ms: int) -> frozenset[str]:
+        """The features of a cluster that the other node's release knows. Releases before it refuse the question."""
+        return await self._ask(target, FEATURES, (), timeout_ms, lambda names: frozenset(map(string, names)))
 
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
@@ -212,6 +217,8 @@ class Answering:
         if method == SUMMARY:
             incarnation, number = fields
             return encode_answer(self._local.summary(SummaryQuestion(string(incarnation), unsigned(number))))
+        if method == FEATURES:
+            return KNOWN_FEATURES
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))

@@ -120,8 +120,8 @@ class SilentObserver:
     def slow_step(self, work: LoopWork, seconds: float) -> None:
         del work, seconds
 
-    def tls_handshakes(self, port: str, count: int) -> None:
-        del port, count
+    def tls_handshakes(self, port: str, change: int) -> None:
+        del port, change
 
     def tls_handshake_failed(self, port: str, reason: str) -> None:
         del port, reason

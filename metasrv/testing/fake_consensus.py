@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metasrv.consensus import JoinRequest, TransferResult
-from metasrv.model.commands import TICK, Command, ErrorReply, FeatureReply, Reply, SetFeature
+from metasrv.model.commands import KNOWN_FEATURES, TICK, Command, ErrorReply, FeatureReply, Reply, SetFeature
 from metasrv.model.entries import MembershipEntry, RegularEntry
 from metasrv.model.errors import NotLeaderError
 from metasrv.model.types import LogId, Membership, RaftState, RaftStatus
@@ -38,6 +38,8 @@ class FakeConsensus:
         """Proposals wait for it before they are committed."""
         self.asked: list[tuple[Any, ...]] = []
         """Every call but `status`: the method's name and its arguments."""
+        self.knowing: dict[int, frozenset[str] | None] = {}
+        """The features that members know, for those that do not know all; None: such a member gives no answer."""
         self._machine = machine
         self._clock = clock or SystemClock()
         if machine is not None and machine.last_applied.index == 0:
@@ -134,6 +136,11 @@ class FakeConsensus:
         voters = sorted(status.membership.voters)
         following = [node_id for node_id in voters if node_id > status.node_id] or voters
         return TransferResult(status.node_id, following[0] if to_id is None else to_id, voters)
+
+    async def known_features(self) -> dict[int, frozenset[str] | None]:
+        membership = self.current.membership
+        everything = frozenset(KNOWN_FEATURES)
+        return {i: self.knowing.get(i, everything) for i in (*membership.voters, *membership.learners)}
 
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         self._ask("join", request, timeout_ms)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,3 +125,62 @@ async def test_users_are_the_same_on_every_node_and_end_at_once(
         await until_says(metactl, ("user", "list"), lambda text: text == "")
         with pytest.raises(InvalidRequestError, match="Unknown user: app"):
             await client.get("app/1")
+
+
+EARLIER_RELEASE = """
+from metasrv.model import commands
+from metasrv.raft import forwarding, member_features
+
+commands.KNOWN_FEATURES = forwarding.KNOWN_FEATURES = tuple(sorted(member_features.EARLIER_FEATURES))
+if {refuses}:
+    forwarding.FEATURES = "a question of another release"
+"""
+"""Python runs this before the node: one that knows no users, and perhaps not the question either."""
+
+
+async def test_users_stay_off_until_every_member_knows_them(
+    start_cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster: ProcessCluster = start_cluster(3)
+
+    def earlier(refuses: bool) -> dict[str, str]:
+        site = cluster.directory / f"earlier-{refuses}"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(EARLIER_RELEASE.format(refuses=refuses), encoding="utf-8")
+        return {**SECRETS, "PYTHONPATH": f"{site}:{Path.cwd()}"}
+
+    for node_id in (1, 2):
+        cluster.start(node_id, **SECRETS)
+    await cluster.wait_for_leader(members=2)
+    cluster.start(3, **earlier(refuses=False))
+    leader = await cluster.wait_for_leader(members=3)
+    metactl = Ctl(cluster, monkeypatch, capsys)
+    turn_on = ("set-feature", "--feature", "users", "--enable", "true")
+
+    assert "users stays off: the release of node 3 does not know it;" in await metactl(leader, *turn_on, code=1)
+    await cluster.stop(3)
+    assert "users stays off: node 3 could not be asked;" in await metactl(leader, *turn_on, code=1)
+    assert "users" not in (await metactl(leader, "list-features")).partition("enabled")[2]
+    cluster.start(3, **SECRETS)
+    await cluster.wait_for_ready(3)
+    leader = await cluster.wait_for_leader(members=3)
+    await metactl(leader, *turn_on)
+    await metactl(leader, "user", "add", "--name", "app", stdin="open\n")
+
+    late = cluster.add_node()
+    cluster.start(late, **earlier(refuses=True))
+    text = f"node {late} cannot join: its release does not know what is on in this cluster (users)"
+    await cluster.wait_until(lambda: text in cluster.nodes[late].output(), "the joining node to be refused")
+    await cluster.kill(late)
+
+    await metactl(leader, "set-feature", "--feature", "users", "--enable", "false")
+    assert "feature users is off" in await metactl(leader, "user", "remove", "--name", "app", code=1)
+    async with AsyncClient([str(cluster.nodes[leader].grpc)], username="app", password="open") as client:
+        with pytest.raises(InvalidRequestError, match="user app has no right to read"):
+            await client.get("app/1")
+    cluster.pause(3)
+    try:
+        assert "node 3 could not be asked" in await metactl(leader, *turn_on, code=1)
+        await metactl(leader, *turn_on, "--force")
+    finally:
+        cluster.send_signal(3, signal.SIGCONT)

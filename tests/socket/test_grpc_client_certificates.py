@@ -143,12 +143,33 @@ async def test_another_authority_and_a_new_list_take_effect(
     assert await lets_in(node, servers, later, good=True)
 
 
-@pytest.mark.parametrize("key", ["grpc_tls_client_ca_file", "grpc_tls_crl_file"])
-async def test_asking_for_certificates_or_a_list_takes_a_restart(
+async def test_asking_for_certificates_and_a_list_begin_and_end_without_a_restart(
+    start_node: StartNode, servers: Authority, clients: Authority
+) -> None:
+    crl = await asyncio.to_thread(clients.revoke, "app")
+    node = await start_node(**settings_of(servers, clients, grpc_tls_client_ca_file=""))
+    await add_app(node)
+
+    async def use(**named: str) -> None:
+        node.context.config = node.context.config.model_copy(update=named)
+        await node.context.reloader.look(everything=True)
+        assert node.context.metrics.security.reload_failed == {"grpc": False}
+
+    await use(grpc_tls_client_ca_file=str(clients.directory / "ca.pem"))
+    assert await lets_in(node, servers, clients, good=True)
+    await use(grpc_tls_crl_file=crl)
+    assert not await lets_in(node, servers, clients, good=False)
+    await use(grpc_tls_crl_file="", grpc_tls_client_ca_file="")
+    async with client_of(node, servers, clients) as client:
+        with pytest.raises(InvalidRequestError, match="Wrong password of user: app"):
+            await client.get("app/k")
+
+
+@pytest.mark.parametrize("key", ["grpc_tls_server_cert", "grpc_tls_server_key"])
+async def test_turning_tls_off_takes_a_restart(
     start_node: StartNode, servers: Authority, clients: Authority, key: str
 ) -> None:
-    crl = await asyncio.to_thread(clients.revoke)
-    node = await start_node(**settings_of(servers, clients, grpc_tls_crl_file=crl))
+    node = await start_node(**settings_of(servers, clients))
     node.context.config = node.context.config.model_copy(update={key: ""})
     await node.context.reloader.look(everything=True)
     assert node.context.metrics.security.reload_failed == {"grpc": True}

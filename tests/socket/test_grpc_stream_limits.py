@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from metasrv.grpc_api.http2.portions import undivided
 from metasrv.model.limits import GRPC_CALLS_PER_CONNECTION_MAX, GRPC_HELD_SIZE_BYTES_MAX, GRPC_READERS_MAX
@@ -39,6 +40,13 @@ async def token_from(stub: Any) -> bytes:
     return bytes(reply.payload)
 
 
+async def token_of(node: RunningNode) -> bytes:
+    """A token from a connection of its own: a handshake makes its connection a client's."""
+    async with grpc.aio.insecure_channel(node.address, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
+        make_stub: Any = meta_pb2_grpc.MetaServiceStub
+        return await token_from(make_stub(channel))
+
+
 async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
     async with asyncio.timeout(TIMEOUT_SECONDS):
         return await call.code(), await call.details()
@@ -48,7 +56,7 @@ async def test_watchers(raw: tuple[RunningNode, Any], monkeypatch: pytest.Monkey
     """Strangers of an address get a quarter, clients of it with a token a half."""
     node, stub = raw
     monkeypatch.setattr("metasrv.grpc_api.watch.WATCHERS_MAX", 12)
-    token = await token_from(stub)
+    token = await token_of(node)
     watching: list[Any] = []
 
     async def watch(metadata: tuple[tuple[str, bytes], ...] = ()) -> Any:
@@ -96,17 +104,41 @@ async def test_streams_of_one_connection(raw: tuple[RunningNode, Any], monkeypat
     await until(lambda: node.service._dispatcher._streams == {})
 
 
-async def test_calls_of_one_node(raw: tuple[RunningNode, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    node, stub = raw
-    monkeypatch.setattr("metasrv.grpc_api.dispatch.GRPC_CALLS_MAX", 2)
-    calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(2)]
-    for call in calls:
-        await call.initial_metadata()
-    code, text = await status_of(stub.GetClientInfo(pb.Empty()))
-    assert (code, text) == (EXHAUSTED, "this node already serves 2 calls, the limit")
-    calls.pop().cancel()
-    await until(lambda: node.service._dispatcher.calls == 1)
-    assert (await stub.GetClientInfo(pb.Empty())).client_addr
+async def test_calls_of_one_address(start_node: StartNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watch streams that strangers hold leave room for the health check of a probe and for clients with a token."""
+    monkeypatch.setattr("metasrv.grpc_api.service.GRPC_CALLS_MAX", 8)
+    node = await start_node()
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    make_stub: Any = meta_pb2_grpc.MetaServiceStub
+    async with (
+        grpc.aio.insecure_channel(node.address, options=options) as hostile,
+        grpc.aio.insecure_channel(node.address, options=options) as probing,
+        grpc.aio.insecure_channel(node.address, options=options) as honest,
+    ):
+        stub = make_stub(hostile)
+        calls = [stub.Watch(pb.WatchRequest(key="k")) for _ in range(2)]
+        for call in calls:
+            await call.initial_metadata()
+        code, text = await status_of(stub.GetClientInfo(pb.Empty()))
+        assert (code, text.partition(";")[0]) == (
+            EXHAUSTED,
+            "the address 127.0.0.1 already has 2 calls, its share of 8",
+        )
+        make_health: Any = health_pb2_grpc.HealthStub
+        answer = await make_health(probing).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        client = make_stub(honest)
+        metadata = (("auth-token-bin", await token_from(client)),)
+        held = [client.Watch(pb.WatchRequest(key="k"), metadata=metadata) for _ in range(2)]
+        for call in held:
+            await call.initial_metadata()
+        code, text = await status_of(client.GetClientInfo(pb.Empty(), metadata=metadata))
+        assert (code, text) == (EXHAUSTED, "the address 127.0.0.1 already has 4 calls, its share of 8")
+        calls.pop().cancel()
+        assert node.service._server is not None
+        places = node.service._server.places
+        await until(lambda: places.in_use == 3)
+        assert (await client.GetClientInfo(pb.Empty(), metadata=metadata)).client_addr
 
 
 async def test_large_reads_at_once(raw: tuple[RunningNode, Any], monkeypatch: pytest.MonkeyPatch) -> None:

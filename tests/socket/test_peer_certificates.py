@@ -40,8 +40,8 @@ class Counts(SilentObserver):
         self.failed: Counter[str] = Counter()
         self.unfinished = self.short = 0
 
-    def tls_handshakes(self, port: str, count: int) -> None:
-        self.unfinished = count
+    def tls_handshakes(self, port: str, change: int) -> None:
+        self.unfinished += change
 
     def tls_handshake_failed(self, port: str, reason: str) -> None:
         self.failed[reason] += 1
@@ -279,6 +279,29 @@ async def test_a_shortage_of_descriptors_is_reported_and_the_port_goes_on(caplog
     accepting.close()
     await accepting.wait_closed()
     writer.close()
+
+
+async def test_an_address_with_many_silent_callers_ends_none_of_others(authority: Authority) -> None:
+    security = security_of(authority, "node")
+    listening = listening_socket(socket.AF_INET, (HOST, 0), 64)
+    context: ssl.SSLContext | None = security.server_context
+    counts = Counts()
+    accepting = AcceptingSocket("grpc", listening, asyncio.Protocol, lambda: context, counts, handshakes_max=8)
+    address = listening.getsockname()
+    other = await asyncio.open_connection(*address, local_addr=("127.0.0.2", 0))
+    await until(lambda: counts.unfinished == 1)
+    many = [await asyncio.open_connection(*address) for _ in range(7)]
+    await until(lambda: counts.unfinished == 8)
+    assert counts.failed == {}
+    many += [await asyncio.open_connection(*address) for _ in range(8)]
+    await until(lambda: counts.failed == {"made room": 8} and counts.unfinished == 8)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(other[0].read(), 0.1)
+    accepting.close()
+    await asyncio.wait_for(accepting.wait_closed(), 5)
+    assert (counts.unfinished, accepting._waiting, accepting._waiting_by_host) == (0, {}, {})
+    for _, writer in (other, *many):
+        writer.close()
 
 
 async def test_closing_ends_callers_that_have_not_said_a_word(authority: Authority) -> None:

@@ -134,6 +134,7 @@ class Bench:
             self.metrics,
             message_size_bytes_max=100_000,
             streams_max=8,
+            calls_max=16,
             connections_max=3,
             held_size_bytes_max=150_000,
             divide=divide,

@@ -16,6 +16,7 @@ TARGETS = (
     "configuration",
     "snapshot_files",
     "log_files",
+    "backup_files",
 )
 CORPUS = Path(__file__).resolve().parents[2] / "tests" / "data" / "fuzz"
 

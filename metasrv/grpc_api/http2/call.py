@@ -154,8 +154,14 @@ class ServerCall:
 
     # ------------------------------------------------------------------------- for the connection
 
-    def begin(self) -> None:
-        """Start after the headers; a handler that takes a stream of messages runs from now on."""
+    def begin(self, refusal: str | None) -> None:
+        """Start after the headers; a handler that takes a stream of messages runs from now on.
+
+        `refusal` says why there is no place for the call.
+        """
+        if refusal is not None:
+            self.end(StatusCode.RESOURCE_EXHAUSTED, refusal, self._connection.refusal_metadata)
+            return
         if self._request.encoding not in ENCODINGS:
             self.end(
                 StatusCode.UNIMPLEMENTED,

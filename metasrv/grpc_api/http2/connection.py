@@ -204,7 +204,7 @@ class Connection(asyncio.Protocol):
             self._history.cut(stream_id)
         if call.deadline is not None:
             self._server.deadlines.remove(call)
-        self._server.call_ended()
+        self._server.call_ended(self)
 
     def tick(self) -> None:
         """Reset the counts, send a silent peer a PING, and end what does not move."""
@@ -366,11 +366,11 @@ class Connection(asyncio.Protocol):
             return
         seconds = request.timeout_seconds
         call = ServerCall(self, stream_id, request, route, None if seconds is None else self.loop.time() + seconds)
+        refusal = self._server.call_began(self)
         self.calls[stream_id] = call
-        self._server.call_began()
         if seconds is not None:
             self._server.deadlines.add(call)
-        call.begin()
+        call.begin(refusal)
         if ended and not call.closed:
             call.receive(b"", True)
         elif ended:

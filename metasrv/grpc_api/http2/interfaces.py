@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from metasrv.grpc_api.http2.budget import Account, Budget
+from metasrv.grpc_api.http2.call_places import CallingConnection
 from metasrv.grpc_api.http2.deadlines import Deadlines
 from metasrv.grpc_api.http2.frames import ErrorCode
 from metasrv.grpc_api.http2.headers import Metadata
@@ -160,7 +161,7 @@ class ConnectionServer(Protocol):
     streams_max: int
     """Calls that one connection may have under way."""
     refusal_metadata: Metadata
-    """Trailers of a call that the server refuses because the budget is exceeded, before its request is complete."""
+    """Trailers of a call that the server refuses for want of room, before its request is complete."""
 
     def is_near(self, host: str, /) -> bool:
         """Whether a client at this address runs on this machine or on a member's."""
@@ -180,6 +181,8 @@ class ConnectionServer(Protocol):
     async def inflate(self, message: Compressed, /) -> bytes:
         """Decompress a message off the event loop; raises MessageError."""
 
-    def call_began(self) -> None: ...
+    def call_began(self, connection: CallingConnection, /) -> str | None:
+        """Count a call of the connection; returns why it has to be refused, None when there is room for it."""
 
-    def call_ended(self) -> None: ...
+    def call_ended(self, connection: CallingConnection, /) -> None:
+        """A call that was counted has ended."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from typing import Protocol
 
 from metasrv.grpc_api.http2.admission import Admission
 from metasrv.grpc_api.http2.budget import Budget
+from metasrv.grpc_api.http2.call_places import CallingConnection, CallPlaces
 from metasrv.grpc_api.http2.connection import Connection
 from metasrv.grpc_api.http2.deadlines import Deadlines
 from metasrv.grpc_api.http2.headers import Metadata
@@ -34,8 +34,20 @@ CONNECTIONS_PER_STEP = 256
 """So many are looked after before the rest of the loop has its turn."""
 CLOSE_SECONDS = 0.5
 """How long connections may take to send their last bytes when the server stops."""
-TLS_HANDSHAKE_SECONDS = 10.0
-"""A connection that has not finished its TLS handshake by then is closed."""
+
+
+class Listener(Protocol):
+    """What accepts the connections of a listening socket."""
+
+    def close(self) -> None:
+        """Accept no more; connections that are open stay."""
+
+    async def wait_closed(self) -> None:
+        """Return once no connection is on its way to its protocol."""
+
+
+Accept = Callable[[socket.socket, Callable[[], asyncio.BaseProtocol]], Listener]
+"""Begins to accept on a listening socket, which belongs to the listener then, and makes each connection a protocol."""
 
 
 class ConnectionObserver(Protocol):
@@ -58,6 +70,7 @@ class GrpcServer:
         *,
         message_size_bytes_max: int,
         streams_max: int,
+        calls_max: int,
         connections_max: int,
         held_size_bytes_max: int,
         refusal_metadata: Metadata,
@@ -65,7 +78,9 @@ class GrpcServer:
         divide: Callable[[int], Portions] = portions_of,
         thread_began: Callable[[], None] | None = None,
     ) -> None:
-        """`held_size_bytes_max` is the limit of the `Budget`; for the others see `interfaces.ConnectionServer`.
+        """`held_size_bytes_max` is the limit of the `Budget`, `calls_max` that of all calls.
+
+        For the others see `interfaces.ConnectionServer`.
 
         `is_member` says whether a member of the cluster has this IP address. `thread_began` is called in the thread that
         decompresses, once it is needed.
@@ -86,24 +101,16 @@ class GrpcServer:
         """Connections refused, or closed for others, since the last tick."""
         self.inflater = ThreadPoolExecutor(1, "inflate", thread_began)
         """One thread, so that one decompressed message at a time is not yet counted."""
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._tick_timer: asyncio.TimerHandle | None = None
-        self._calls = 0
-        """Under way on all connections."""
+        self.places = CallPlaces(divide(calls_max))
         self._idle: asyncio.Event | None = None
         """While the server stops: set once no call is under way."""
 
-    async def start(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
-        """Accept connections on listening sockets, which belong to the server from now on."""
+    def start(self, sockets: Iterable[socket.socket], accept: Accept) -> None:
+        """Have `accept` accept connections on listening sockets."""
         for listening in sockets:
-            self._listeners.append(
-                await self.loop.create_server(
-                    lambda: Connection(self),
-                    sock=listening,
-                    ssl=tls,
-                    ssl_handshake_timeout=None if tls is None else TLS_HANDSHAKE_SECONDS,
-                )
-            )
+            self._listeners.append(accept(listening, lambda: Connection(self)))
         self._tick_timer = self.loop.call_later(TICK_SECONDS, self._tick)
 
     async def stop(self, grace_seconds: float) -> None:
@@ -130,6 +137,8 @@ class GrpcServer:
             await asyncio.sleep(0.005)
         for connection in tuple(self.connections):
             connection.abort()
+        for listener in self._listeners:
+            await listener.wait_closed()
         self.inflater.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------------- for connections
@@ -169,16 +178,16 @@ class GrpcServer:
     async def inflate(self, message: Compressed) -> bytes:
         return await self.loop.run_in_executor(self.inflater, inflated, message, self.message_size_bytes_max)
 
-    def call_began(self) -> None:
-        self._calls += 1
+    def call_began(self, connection: CallingConnection) -> str | None:
+        return self.places.take(connection)
 
-    def call_ended(self) -> None:
-        self._calls -= 1
+    def call_ended(self, connection: CallingConnection) -> None:
+        self.places.give_back(connection)
         if self._idle is not None:
             self._set_if_idle()
 
     def _set_if_idle(self) -> None:
-        if self._idle is not None and not self._calls:
+        if self._idle is not None and not self.places.in_use:
             self._idle.set()
 
     # ------------------------------------------------------------------------- the timer

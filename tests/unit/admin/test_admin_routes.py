@@ -280,6 +280,32 @@ async def test_a_feature_is_not_set_off_the_leader(admin: Admin) -> None:
         assert f"id=1 current_leader=Some({status.leader_id})" in answer.text
 
 
+DUMMIES = frozenset({"dummy", "dummy_feature2"})
+
+
+@pytest.mark.parametrize(
+    ("knowing", "reason"),
+    [
+        ({2: DUMMIES}, "the release of node 2 does not know it;"),
+        ({3: DUMMIES, 2: frozenset()}, "the release of nodes 2, 3 does not know it;"),
+        ({3: None}, "node 3 could not be asked;"),
+        ({2: DUMMIES, 3: None}, "the release of node 2 does not know it and node 3 could not be asked;"),
+    ],
+)
+async def test_a_feature_stays_off_while_a_member_may_not_know_it(admin: Admin, knowing: Any, reason: str) -> None:
+    admin.consensus.current, admin.consensus.knowing = leader_status(), knowing
+    answer = await admin.get("/v1/features/set?feature=users&enable=true")
+    assert (answer.status_code, admin.consensus.asked) == (409, [])
+    assert answer.text.startswith(f"the feature users stays off: {reason}")
+    assert "force=true" in answer.text
+    answer = await admin.get("/v1/features/set?feature=users&enable=true&force=false")
+    assert (answer.status_code, admin.consensus.asked) == (409, [])
+    answer = await admin.get("/v1/features/set?feature=users&enable=true&force=true")
+    assert (answer.status_code, answer.json()["enabled"]) == (200, ["users"])
+    answer = await admin.get("/v1/features/set?feature=users&enable=false")
+    assert (answer.status_code, answer.json()["enabled"]) == (200, []), "it can always be turned off"
+
+
 @pytest.mark.parametrize("failure", [UnknownOutcomeError("the entry may be committed"), NoLeaderError()])
 async def test_other_failures_of_a_feature_are_500(admin: Admin, failure: Exception) -> None:
     admin.consensus.current, admin.consensus.failure = leader_status(), failure

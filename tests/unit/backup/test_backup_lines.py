@@ -115,6 +115,37 @@ def test_what_is_no_line_is_refused() -> None:
         line("GenericKV", {"key": "k"})
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "sentence"),
+    [
+        ("GenericKV", {"key": "k", "value": {"seq": 1, "data": 2**62}}, "neither a text in base64 nor an array of bytes"),
+        ("GenericKV", {"key": "\ud800", "value": {"seq": 1, "data": [1]}}, "surrogates not allowed"),
+        (
+            "Nodes",
+            {"key": 1, "value": {"endpoint": {"addr": "h", "port": 65536}}},
+            "65536 is not a number from 0 to 65535",
+        ),
+        ("Nodes", {"key": 1, "value": {"endpoint": {"addr": "h", "port": -1}}}, "-1 is not a number from 0 to 65535"),
+        ("Nodes", {"key": 2**64, "value": {"endpoint": {"addr": "h", "port": 1}}}, "is not a number from 0 to"),
+        ("Nodes", {"key": 1, "value": {"endpoint": {"addr": None, "port": 1}}}, "None is not a text"),
+        ("NodeId", -1, "-1 is not a number"),
+        ("Expire", {"key": {"seq": "7"}}, "'7' is not a number"),
+        ("Nodes", [], "list indices must be integers"),
+    ],
+)
+def test_values_of_another_kind_are_refused(kind: str, value: object, sentence: str) -> None:
+    with pytest.raises(BackupError, match=sentence):
+        line(kind, value)
+
+
+def test_ids_of_members_may_be_names_of_an_object() -> None:
+    assert l.membership_of(LogId(1, 2, 3), {"configs": [[1]], "nodes": {"18446744073709551615": {}}}).learners == (
+        2**64 - 1,
+    )
+    with pytest.raises(ValueError, match="is not a number"):
+        l.membership_of(LogId(1, 2, 3), {"configs": [[1]], "nodes": {"18446744073709551616": {}}})
+
+
 def entry(payload: Any, time_ms: int = 50) -> Any:
     return entry_of(l.LogEntryLine(LogId(3, 9, 1), payload), time_ms)
 

@@ -224,6 +224,13 @@ def test_admin_commands_print_what_upstream_prints(
     pretty = '{\n  "features": [\n    "dummy"\n  ],\n  "enabled": [\n    "dummy"\n  ]\n}\n'
     assert capsys.readouterr().out == f"set-feature: Done; features:\n{pretty}"
     assert admin.asked == [("/v1/features/set", {"feature": "dummy", "enable": "true"})]
+    assert ctl.main(["set-feature", "--feature", "dummy", "--enable", "true", "--force"]) == 0
+    assert admin.asked[1] == ("/v1/features/set", {"feature": "dummy", "enable": "true", "force": "true"})
+    capsys.readouterr()
+    assert ctl.main(["set-feature", "--feature", "users", "--enable", "false"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"set-feature: Done; features:\n{pretty}", "what upstream prints, and no more"
+    assert "users that there are stay and keep their rights" in printed.err
     assert ctl.main(["list-features"]) == 0
     assert capsys.readouterr().out == pretty
 

@@ -1,4 +1,4 @@
-"""What handlers take from a call, the leader hint, and the limit on calls."""
+"""What handlers take from a call, and the leader hint."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from pathlib import Path
 import pytest
 
 from metasrv.grpc_api.calls import ANSWER_MARGIN_MS, TIMEOUT_MS_DEFAULT, client_address, timeout_ms_of
-from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.leader import HINT_SECONDS, LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
 from metasrv.protocol import methods as m
-from metasrv.protocol.proto import meta_pb2 as pb
-from tests.support.grpc_bench import NODES, AbortedCall, FakeCall, MethodBench, make_context
+from tests.support.grpc_bench import NODES, FakeCall, make_context
 
 
 @pytest.mark.parametrize(
@@ -57,25 +55,6 @@ def test_the_leader_hint_is_remembered_for_a_moment(tmp_path: Path) -> None:
     consensus.change(nodes={2: NODES[2]._replace(grpc_api_advertise_address=None)})
     assert hint.address() is None
     context.machine.close()
-
-
-async def test_calls_at_and_past_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metasrv.grpc_api.dispatch.GRPC_CALLS_MAX", 2)
-    bench = MethodBench(tmp_path)
-    await bench.handshake()
-    watches = [asyncio.create_task(bench.call(m.WATCH, pb.WatchRequest(key="k"))) for _ in range(2)]
-    await asyncio.sleep(0)
-    with pytest.raises(AbortedCall) as caught:
-        await bench.call(m.GET_CLIENT_INFO, pb.Empty())
-    assert caught.value.code is StatusCode.RESOURCE_EXHAUSTED
-    assert "2 calls, the limit" in caught.value.details
-    watches.pop().cancel()
-    await asyncio.sleep(0)
-    assert (await bench.call(m.GET_CLIENT_INFO, pb.Empty())).sent
-    bench.service._dispatcher.end_streams()
-    await asyncio.gather(*watches, return_exceptions=True)
-    assert bench.service._dispatcher.calls == 0
-    await bench.close()
 
 
 async def test_a_cancelled_read_closes_its_view_behind_the_thread(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
-from metasrv.model.commands import AddNode, Command, NodeReply, Reply
+from metasrv.model.commands import KNOWN_FEATURES, AddNode, Command, NodeReply, Reply
 from metasrv.model.errors import (
     InvalidRequestError,
     LeaveSelfError,
@@ -150,6 +150,7 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert await asking.range_digests(2, ("", "k"), 100) == RangeDigests(70, (2**64 - 1, 2**64 - 2))
     assert await asking.report(2, 100) == REPORT
     assert await asking.summary(2, SummaryQuestion("run", 7), 100) == ANSWER
+    assert await asking.features(NODE.endpoint, 100) == frozenset(KNOWN_FEATURES)
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}

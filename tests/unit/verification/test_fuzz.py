@@ -15,7 +15,14 @@ from verification.fuzz.mutation import mutated
 from verification.fuzz.target import LoggedError, Target, no_logged_errors
 
 SEED = 1
-INPUTS = {"admin_http": 60, "configuration": 60, "snapshot_files": 80, "log_files": 150, "raft_frames": 200}
+INPUTS = {
+    "admin_http": 60,
+    "configuration": 60,
+    "snapshot_files": 80,
+    "backup_files": 60,
+    "log_files": 150,
+    "raft_frames": 200,
+}
 INPUTS_DEFAULT = 300
 
 

@@ -48,6 +48,7 @@ async def _server() -> GrpcServer:
         MetricsRegistry("", ""),
         message_size_bytes_max=10_000,
         streams_max=8,
+        calls_max=16,
         connections_max=3,
         held_size_bytes_max=50_000,
         refusal_metadata=(),
