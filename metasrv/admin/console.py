@@ -21,7 +21,7 @@ from metasrv.admin.head import is_head
 from metasrv.admin.line_stream import MEDIA_TYPE, LineStreamResponse
 from metasrv.admin.problem import KEY_PATH, KEYS_PATH, problem
 from metasrv.admin.query import parse_query, unsigned
-from metasrv.admin.responses import JsonResponse, TextResponse, codes
+from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes
 from metasrv.console.console import EVENTS_SHOWN, Console
 from metasrv.console.keys import KeyBrowser
 from metasrv.console.runbooks import runbook
@@ -30,9 +30,14 @@ from metasrv.node.context import NodeContext
 
 NO_STORE = {"Cache-Control": "no-store"}
 KEYS_ARE_OFF = "the key browser is off; `admin_key_browser = true` in the configuration of this node turns it on"
-STOPPED = codes(ok="as this node knows it", s500="the node has stopped")
+STOPPED = codes(PROBLEM_MEDIA_TYPE, ok="as this node knows it", s500="the node has stopped")
 KEY_CODES = codes(
-    ok="from this node's applied state", s400="no key is named", s403="it is off", s404="no record", s503="too many reads"
+    PROBLEM_MEDIA_TYPE,
+    ok="from this node's applied state",
+    s400="no key is named",
+    s403="it is off",
+    s404="no record",
+    s503="too many reads",
 )
 
 
@@ -65,7 +70,7 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
             console.events(given.get("since_ms", 0), given.get("limit", EVENTS_SHOWN) or EVENTS_SHOWN, given.get("node"))
         )
 
-    lines = codes(ok="lines of JSON, without an end", s503="too many follow this node already")
+    lines = codes(PROBLEM_MEDIA_TYPE, ok="lines of JSON, without an end", s503="too many follow this node already")
     lines[200]["content"] = {MEDIA_TYPE: {"schema": {"type": "string"}}}
 
     @router.get("/v1/console/stream", operation_id="consoleStream", responses=lines, response_class=Response)
@@ -80,7 +85,8 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
             return problem(503, str(error))
         return LineStreamResponse(opened, console.streams.close, NO_STORE)
 
-    found = codes(ok="Markdown", s404="there is no such runbook")
+    found = codes(PROBLEM_MEDIA_TYPE, ok="Markdown", s404="there is no such runbook")
+    found[200]["content"] = {"text/markdown": {"schema": {"type": "string"}}}
     slug = {"name": "slug", "in": "path", "required": True, "description": "its name, as `no-leader`"}
     named = {"parameters": [{**slug, "schema": {"type": "string"}}]}
 
@@ -91,7 +97,7 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
             return problem(404, "there is no such runbook")
         return Response(text.encode(), media_type="text/markdown; charset=utf-8", headers=NO_STORE)
 
-    one: dict[str, Any] = {"response_class": TextResponse, "responses": found, "openapi_extra": named}
+    one: dict[str, Any] = {"response_class": Response, "responses": found, "openapi_extra": named}
     router.add_api_route("/v1/runbooks/{slug}", one_runbook, methods=["GET"], operation_id="runbook", **one)
     _add_key_routes(router, context, KeyBrowser(context))
     return router

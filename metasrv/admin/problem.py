@@ -16,7 +16,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from metasrv.admin.actions import ACTION_PATHS, POST_PATHS, is_of_members, member_methods
-from metasrv.admin.responses import JsonResponse, TextResponse
+from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, TextResponse
 from metasrv.model.errors import MetasrvError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def fault(status_code: int, text: str) -> TextResponse:
 class ProblemResponse(JsonResponse):
     """A fault as RFC 9457 has it."""
 
-    media_type = "application/problem+json"
+    media_type = PROBLEM_MEDIA_TYPE
 
 
 def problem(status_code: int, text: str, headers: Mapping[str, str] | None = None) -> ProblemResponse:

@@ -21,7 +21,10 @@ class TextResponse(PlainTextResponse):
     """Bare text; every error of this API is one."""
 
 
-def codes(**meanings: str) -> dict[int | str, dict[str, Any]]:
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
+
+def codes(error_type: str = "text/plain", **meanings: str) -> dict[int | str, dict[str, Any]]:
     """A route's `responses` for the API's description: `codes(ok="…", s404="not the leader")`; errors are bare text.
 
     `ok` describes 200. Every route may also answer 413, 405 and, with tokens configured, 401 and 403.
@@ -31,6 +34,6 @@ def codes(**meanings: str) -> dict[int | str, dict[str, Any]]:
         if name == "ok":
             described[200] = {"description": meaning}
         else:
-            text: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
-            described[int(name.removeprefix("s"))] = {"description": meaning, "content": text}
+            schema = {"type": "object"} if error_type == PROBLEM_MEDIA_TYPE else {"type": "string"}
+            described[int(name.removeprefix("s"))] = {"description": meaning, "content": {error_type: {"schema": schema}}}
     return described

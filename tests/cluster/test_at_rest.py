@@ -104,7 +104,8 @@ raft_tls_key = {key}
         try:
             connection.request(method, target, body, headers)
             answer = connection.getresponse()
-            content = answer.read()
+            endless = answer.getheader("Content-Type", "").startswith("application/x-ndjson")
+            content = b"".join(answer.readline() for _ in range(3)) if endless else answer.read()
             return answer.status, str(answer.getheaders()).encode() + content
         finally:
             connection.close()
