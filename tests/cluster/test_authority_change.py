@@ -34,7 +34,8 @@ def documented_steps() -> list[list[str]]:
     page = (ROOT / "docs/runbooks/certificates.md").read_text(encoding="utf-8")
     steps = page.partition("## Another authority")[2].split("**Step ")[1:]
     assert [step[0] for step in steps] == ["1", "2", "3"]
-    return [re.findall(r"^    (\S.*)$", step, re.MULTILINE) for step in steps]
+    blocks = [re.findall(r"^```sh\n(.*?)^```$", step, re.MULTILINE | re.DOTALL) for step in steps]
+    return [[line for block in step for line in block.splitlines()] for step in blocks]
 
 
 class Spread(Secured):
