@@ -12,8 +12,11 @@ from fastapi import APIRouter
 
 USERS_LIST_PATH = "/v1/users/list"
 USERS_SET_PATH = "/v1/users/set"
-POST_PATHS = frozenset({USERS_SET_PATH})
-"""The paths that take POST alone: what they do stands in the body."""
+READ_ONLY_PATH = "/v1/ctrl/read_only"
+DRAIN_PATH = "/v1/ctrl/drain"
+COMPACT_PATH = "/v1/ctrl/compact"
+POST_PATHS = frozenset({USERS_SET_PATH, READ_ONLY_PATH, DRAIN_PATH, COMPACT_PATH})
+"""The paths that take POST alone: no client of upstream's API knows them."""
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 ACTION_PATHS = frozenset(

@@ -13,6 +13,7 @@ from metasrv.admin.control import control_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
+from metasrv.admin.maintenance import maintenance_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.problem import install_error_handlers
 from metasrv.admin.profiling import profiling_router
@@ -49,6 +50,7 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
     app.include_router(metrics_router(context, monitor))
     app.include_router(control_router(context))
     app.include_router(users_router(context))
+    app.include_router(maintenance_router(context))
     app.include_router(profiling_router())
     return app
 

@@ -11,14 +11,13 @@ They take GET, because that is what clients of this API send; `guard.py` refuses
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from fastapi import APIRouter, Request
 
-from metasrv.admin.actions import USERS_LIST_PATH, USERS_SET_PATH, action
+from metasrv.admin.actions import POST_PATHS, USERS_LIST_PATH, action
 from metasrv.admin.problem import fault
 from metasrv.admin.query import boolean, parse_query, unsigned
-from metasrv.admin.responses import JsonResponse, TextResponse, codes
+from metasrv.admin.responses import JsonResponse, TextResponse, codes, parameters
 from metasrv.admin.schemas import FeaturesSchema, TransferSchema
 from metasrv.admin.views import features_view
 from metasrv.model.commands import KNOWN_FEATURES, FeatureReply, SetFeature
@@ -29,7 +28,7 @@ from metasrv.node.context import NodeContext
 SNAPSHOT_PATH = "/v1/ctrl/trigger_snapshot"
 TRANSFER_PATH = "/v1/ctrl/trigger_transfer_leader"
 SET_FEATURE_PATH = "/v1/features/set"
-CONTROL_PATHS = frozenset({SNAPSHOT_PATH, TRANSFER_PATH, SET_FEATURE_PATH, USERS_LIST_PATH, USERS_SET_PATH})
+CONTROL_PATHS = frozenset({SNAPSHOT_PATH, TRANSFER_PATH, SET_FEATURE_PATH, USERS_LIST_PATH, *POST_PATHS})
 """Everything that changes state, and what only operators may read; `guard.py` protects and records it."""
 
 TRANSFER_CODES = codes(
@@ -58,7 +57,7 @@ def control_router(context: NodeContext) -> APIRouter:
         TRANSFER_PATH,
         operation_id="transferLeader",
         response_model=TransferSchema,
-        openapi_extra=_parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
+        openapi_extra=parameters(to=("Target node; by default the next voter, wrapping.", "integer", False)),
         responses=TRANSFER_CODES,
     )
     async def trigger_transfer_leader(request: Request) -> JsonResponse | TextResponse:
@@ -79,7 +78,7 @@ def control_router(context: NodeContext) -> APIRouter:
         SET_FEATURE_PATH,
         operation_id="setFeature",
         response_model=FeaturesSchema,
-        openapi_extra=_parameters(
+        openapi_extra=parameters(
             feature=("Name of a known feature.", "string", True), enable=("`true` or `false`.", "boolean", True)
         ),
         responses=codes(
@@ -132,13 +131,3 @@ def optional_text(node_id: int | None) -> str:
 
 def _known_feature(text: str) -> str | None:
     return text if text in KNOWN_FEATURES else None
-
-
-def _parameters(**described: tuple[str, str, bool]) -> dict[str, Any]:
-    """Query parameters for the API's description; the framework must not parse them, because it would answer 422."""
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}
-            for name, (text, kind, required) in described.items()
-        ]
-    }

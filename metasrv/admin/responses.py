@@ -1,4 +1,4 @@
-"""The two kinds of bodies, JSON and bare text, with the content types that Databend sends; and the codes of a route."""
+"""The two kinds of bodies, JSON and bare text, with the content types that Databend sends; and what describes a route."""
 
 from __future__ import annotations
 
@@ -34,3 +34,16 @@ def codes(**meanings: str) -> dict[int | str, dict[str, Any]]:
             text: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
             described[int(name.removeprefix("s"))] = {"description": meaning, "content": text}
     return described
+
+
+def parameters(**described: tuple[str, str, bool]) -> dict[str, Any]:
+    """Query parameters for the API's description: (text, kind, required) by name.
+
+    The framework must not parse them, because it would answer 422.
+    """
+    return {
+        "parameters": [
+            {"name": name, "in": "query", "required": required, "description": text, "schema": {"type": kind}}
+            for name, (text, kind, required) in described.items()
+        ]
+    }

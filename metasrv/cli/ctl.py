@@ -15,7 +15,7 @@ from functools import cache
 from importlib import import_module
 
 from metasrv import __version__
-from metasrv.cli import ctl_admin, ctl_certificates, ctl_grpc, ctl_users
+from metasrv.cli import ctl_admin, ctl_certificates, ctl_grpc, ctl_maintenance, ctl_users
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
 from metasrv.model.users import ROOT
@@ -197,6 +197,15 @@ def _add_admin_commands(commands: argparse._SubParsersAction[argparse.ArgumentPa
     hashing = _add_command(commands, "hash-password", "print the hash of a password, for grpc_password")
     hashing.set_defaults(command=ctl_users.hash_a_password)
     _add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
+    _add_maintenance_commands(commands)
+
+
+def _add_maintenance_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    groups = {"": commands}
+    for name, text in (("cluster", "what concerns all nodes"), ("node", "what concerns one node")):
+        group = _add_command(commands, name, text)
+        groups[name] = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    ctl_maintenance.add_commands(groups, _add_admin_command, _node_id)
 
 
 def _add_user_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

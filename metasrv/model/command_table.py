@@ -147,6 +147,8 @@ FEATURE_REPLY = row(4, c.FeatureReply, enabled=sequence(STRING))
 SECRET_REPLY = row(5, c.SecretReply, secret=BYTES)
 ERROR_REPLY = row(6, c.ErrorReply, text=STRING)
 REPLACE_SECRET_REPLY = row(7, c.ReplaceSecretReply, replaced=BOOLEAN, secret=optional(BYTES))
+LIMITS_REPLY = row(8, c.LimitsReply, read_only=optional(STRING), quota_bytes=UNSIGNED)
+REFUSED_REPLY = row(9, c.RefusedReply, text=STRING)
 REPLIES: tuple[Row[Any], ...] = (
     UPSERT_REPLY,
     TRANSACTION_REPLY,
@@ -156,6 +158,8 @@ REPLIES: tuple[Row[Any], ...] = (
     SECRET_REPLY,
     ERROR_REPLY,
     REPLACE_SECRET_REPLY,
+    LIMITS_REPLY,
+    REFUSED_REPLY,
 )
 
 # ----------------------------------------------------------------------------- commands
@@ -188,6 +192,8 @@ SET_CLUSTER_SECRET = request(6, c.SetClusterSecret, SECRET_REPLY, name=STRING, s
 REPLACE_SECRET = request(
     7, c.ReplaceSecret, REPLACE_SECRET_REPLY, name=STRING, expected=optional(BYTES), secret=optional(BYTES)
 )
+SET_READ_ONLY = request(8, c.SetReadOnly, LIMITS_REPLY, read_only=optional(STRING))
+SET_QUOTA = request(9, c.SetQuota, LIMITS_REPLY, quota_bytes=UNSIGNED)
 COMMANDS: tuple[Request[Any, Any], ...] = (
     UPSERT,
     TRANSACTION,
@@ -197,6 +203,8 @@ COMMANDS: tuple[Request[Any, Any], ...] = (
     SET_FEATURE,
     SET_CLUSTER_SECRET,
     REPLACE_SECRET,
+    SET_READ_ONLY,
+    SET_QUOTA,
 )
 
 

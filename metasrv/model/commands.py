@@ -176,7 +176,9 @@ class RemoveNode(NamedTuple):
 
 USERS_FEATURE = "users"
 """Turned on once every member knows `ReplaceSecret`: users beyond root, and new keys for tokens."""
-KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE)
+LIMITS_FEATURE = "write-limits"
+"""Turned on once every member knows `SetReadOnly` and `SetQuota`, and what they mean for the commands after them."""
+KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE, LIMITS_FEATURE)
 """Names that the admin API accepts, in the order of its list; the log may hold others, from a newer version."""
 
 
@@ -210,7 +212,37 @@ class ReplaceSecret(NamedTuple):
     secret: bytes | None
 
 
-Command = Upsert | Transaction | BranchTransaction | AddNode | RemoveNode | SetFeature | SetClusterSecret | ReplaceSecret
+class SetReadOnly(NamedTuple):
+    """Refuses all writes of clients from this entry on, or takes them again. Reply: `LimitsReply`.
+
+    As `ReplaceSecret`, only proposed while its feature is on: `LIMITS_FEATURE`.
+    """
+
+    read_only: str | None
+    """The reason, perhaps empty; None to take writes again."""
+
+
+class SetQuota(NamedTuple):
+    """How many bytes keys and values may take together, 0 for any number. Reply: `LimitsReply`.
+
+    As `SetReadOnly`, only proposed while `LIMITS_FEATURE` is on.
+    """
+
+    quota_bytes: int
+
+
+Command = (
+    Upsert
+    | Transaction
+    | BranchTransaction
+    | AddNode
+    | RemoveNode
+    | SetFeature
+    | SetClusterSecret
+    | ReplaceSecret
+    | SetReadOnly
+    | SetQuota
+)
 
 
 # ----------------------------------------------------------------------------- replies
@@ -302,6 +334,19 @@ class ErrorReply(NamedTuple):
     text: str
 
 
+class LimitsReply(NamedTuple):
+    """What the cluster does not take now."""
+
+    read_only: str | None
+    quota_bytes: int
+
+
+class RefusedReply(NamedTuple):
+    """The cluster does not take this write now; nothing was changed. The text is the whole sentence."""
+
+    text: str
+
+
 Reply = (
     UpsertReply
     | TransactionReply
@@ -311,4 +356,6 @@ Reply = (
     | SecretReply
     | ErrorReply
     | ReplaceSecretReply
+    | LimitsReply
+    | RefusedReply
 )

@@ -29,12 +29,14 @@ from metasrv.raft.belonging import Belonging
 from metasrv.raft.clock_hand_over import ClockHandOver
 from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
+from metasrv.raft.draining import Draining
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
-from metasrv.raft.stalled_leader import StalledLeader
+from metasrv.raft.stalled_leader import stalled_leader_of
+from metasrv.raft.tidying import Tidying
 from metasrv.raft.transfer import LeadershipTransfer
 from metasrv.state.scrubbing import RangeDigests, range_digests
 
@@ -90,7 +92,6 @@ class RaftConsensus:
             changes=self._membership,
             leads=lambda: replica.leader_id() == self.node_id,
         )
-        replica.also_consider = self._addresses.consider
         self._search = MemberSearch(
             clock=resources.clock,
             engine=replica.engine,
@@ -108,25 +109,13 @@ class RaftConsensus:
             free=replica.until_free,
             timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
+        self._draining = Draining(replica, self._transfer, resources.settings.election_timeout_max_ms)
+        self._tidying = Tidying(replica, resources.writer, lambda: self.status().file_sizes_bytes())
+        replica.sources.drained, replica.sources.compaction = lambda: self._draining.on, self._tidying.status
+        replica.also_consider = self._consider
         self._clock_rounds = self._make_clock_rounds(resources)
-        self._stalled_leader = self._make_stalled_leader(resources)
+        self._stalled_leader = stalled_leader_of(replica, self._transfer)
         replica.driver.on_timer = self._stalled_leader.look
-
-    def _make_stalled_leader(self, resources: ReplicaResources) -> StalledLeader:
-        replica = self.replica
-        return StalledLeader(
-            disk=replica.disk,
-            engine=replica.engine,
-            store=resources.store,
-            driver=replica.driver,
-            proposals=replica.proposals,
-            reads=replica.reads,
-            applied=replica.applied,
-            transfer=self._transfer,
-            reachable=replica.peers.transport.is_connected,
-            free=replica.until_free,
-            hand_over_ms=resources.settings.election_timeout_max_ms,
-        )
 
     def _make_clock_rounds(self, resources: ReplicaResources) -> ClockRounds:
         replica, settings = self.replica, resources.settings
@@ -171,6 +160,10 @@ class RaftConsensus:
         """Stop consensus for good: what is asked from now on is refused."""
         self.replica.driver.fail(error)
 
+    def _consider(self) -> None:
+        self._addresses.consider()
+        self._draining.consider()
+
     async def hand_over(self, timeout_ms: int) -> bool:
         """Move leadership away before stopping; True when another node leads or none was needed."""
         return await self._transfer.hand_over(timeout_ms)
@@ -180,6 +173,8 @@ class RaftConsensus:
         self._stopping = True
         await self._clock_rounds.stop()
         self._stalled_leader.close()
+        self._draining.close()
+        await self._tidying.close()
         self.belonging.stop()
         await self._search.stop()
         await self._addresses.stop()
@@ -290,6 +285,18 @@ class RaftConsensus:
     async def trigger_snapshot(self) -> None:
         self._refuse_if_stopping()
         self.replica.snapshots.request(self.replica.machine.last_applied.index)
+
+    def compact(self) -> None:
+        self._refuse_if_stopping()
+        self._tidying.start()
+
+    async def drain(self, timeout_ms: int) -> None:
+        self._refuse_if_stopping()
+        await self._draining.drain(timeout_ms)
+
+    def end_drain(self) -> None:
+        self._refuse_if_stopping()
+        self._draining.end()
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
         voter_ids = sorted(self.replica.engine.membership().voters)

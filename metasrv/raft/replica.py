@@ -175,7 +175,7 @@ class Replica:
         self.driver.attach(self.engine, self.guards)
         self.driver.after_step = self._after_step
         self.peers.attach(self.driver, self.engine, self.guards, self.snapshots, given.machine)
-        self._compaction = Compaction(
+        self.compaction = Compaction(
             store=given.store,
             snapshots=self.snapshots,
             thread=given.state_thread,
@@ -209,11 +209,11 @@ class Replica:
             driver=self.driver,
             leads=lambda: self.leader_id() == self.node_id,
         )
-        self._state_space = StateSpace(
+        self.state_space = StateSpace(
             machine=given.machine, clock=given.clock, state_log=self.state_log, kept=settings.state_log.free_kept
         )
         self._learners = Learners(given.clock, self.engine, given.store)
-        self._sources = StatusSources(
+        self.sources = StatusSources(
             node_id=self.node_id,
             clock=given.clock,
             engine=self.engine,
@@ -251,7 +251,7 @@ class Replica:
         return None if leader_id == self.node_id else leader_id
 
     def status(self) -> RaftStatus:
-        return build_status(self._sources, self.history, self._compaction.purged())
+        return build_status(self.sources, self.history, self.compaction.purged())
 
     def connected_members(self) -> list[int]:
         """The other members to which this node has a connection."""
@@ -334,10 +334,10 @@ class Replica:
         self._commits.consider()
         if self.snapshots.needed:
             self.snapshots.build(self.machine.last_applied.index)
-        self._compaction.consider()
+        self.compaction.consider()
         self.state_log.consider()
         self.ticks.consider()
-        self._state_space.consider()
+        self.state_space.consider()
         self._learners.look()
         self.also_consider()
 

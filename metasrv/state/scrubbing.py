@@ -78,7 +78,7 @@ def check_sums(path: str) -> RangeSums | None:
             if _log_is_long(path):
                 return None
         found = RangeSums(keys, expiring, digest & DIGEST_MASK)
-        left = RangeSums(applied.key_count, applied.expire_count, applied.digest)
+        left = applied.sums
         if left.digest == UNKNOWN_DIGEST:
             left = left._replace(digest=found.digest)
         if found != left:

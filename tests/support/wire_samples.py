@@ -60,6 +60,9 @@ COMMANDS: dict[str, c.Command] = {
     "set cluster secret": c.SetClusterSecret("token", bytes(range(32))),
     "replace secret": c.ReplaceSecret("user/é", b"\x01old", b"\xffnew"),
     "replace secret without any": c.ReplaceSecret("", None, None),
+    "set read-only": c.SetReadOnly("moving to é"),
+    "set writable": c.SetReadOnly(None),
+    "set quota": c.SetQuota(U64),
     **{f"transaction of {name}": c.Transaction((), (), (operation,), ()) for name, operation in OPERATIONS.items()},
 }
 
@@ -86,6 +89,9 @@ REPLIES: dict[str, c.Reply] = {
     "empty feature reply": c.FeatureReply(()),
     "secret reply": c.SecretReply(b"\x00secret"),
     "error reply": c.ErrorReply("the command cannot be applied"),
+    "limits reply": c.LimitsReply("", 2**40),
+    "limits reply without any": c.LimitsReply(None, 0),
+    "refused reply": c.RefusedReply("the cluster is read-only"),
     "replace secret reply": c.ReplaceSecretReply(True, b"\xffnew"),
     "empty replace secret reply": c.ReplaceSecretReply(False, None),
 }
@@ -95,13 +101,20 @@ MEMBERSHIP = Membership(
 )
 LATER_COMMANDS = (c.ReplaceSecret,)
 """Not yet there when the entry of every command was recorded, which stays as it is; they have an entry of their own."""
+LIMIT_COMMANDS = (c.SetReadOnly, c.SetQuota)
+"""Not yet there when either was recorded."""
 ENTRIES: dict[str, RegularEntry | NoopEntry | MembershipEntry] = {
     "entry without commands": RegularEntry(0, 1, ()),
     "entry of every command": RegularEntry(
-        1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if not isinstance(each, LATER_COMMANDS))
+        1_700_000_000_000,
+        2,
+        tuple(each for each in COMMANDS.values() if not isinstance(each, (*LATER_COMMANDS, *LIMIT_COMMANDS))),
     ),
     "entry of later commands": RegularEntry(
         1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, LATER_COMMANDS))
+    ),
+    "entry of limits": RegularEntry(
+        1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, LIMIT_COMMANDS))
     ),
     "no-op entry": NoopEntry(3),
     "membership entry": MembershipEntry(1, Membership(), MEMBERSHIP),

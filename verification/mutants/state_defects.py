@@ -12,7 +12,7 @@ from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.expiry_ticks import ExpiryTicks
 from metasrv.state import machine
 from metasrv.state.command_rules import apply_command
-from metasrv.state.digest import RangeSums
+from metasrv.state.digest import Removed
 from metasrv.state.effects import EntryEffects
 from metasrv.state.instants import Instants
 from metasrv.state.machine import StateMachine
@@ -124,7 +124,7 @@ def _one_node_stores_another_value() -> list[Replacement]:
 def _digest_forgets_what_was_swept() -> list[Replacement]:
     real = Store.delete_expired
 
-    def delete_expired(self: Store, time_ms: int) -> RangeSums:
+    def delete_expired(self: Store, time_ms: int) -> Removed:
         return real(self, time_ms)._replace(digest=0)
 
     return [(Store, "delete_expired", delete_expired)]
