@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metasrv.cli import ctl
 from metasrv.client import AsyncClient
 from metasrv.model.errors import WriteRefusedError
 from metasrv.testing.history import Operation
@@ -24,26 +23,37 @@ READ_ONLY = "the cluster is read-only, an operator has turned writes off"
 
 
 class Operator:
-    """Runs metactl against a node's admin API, or its client port."""
+    """Runs metactl in this process against a node's admin API, or its client port."""
 
-    def __init__(self, cluster: ProcessCluster) -> None:
+    def __init__(self, cluster: ProcessCluster, capsys: pytest.CaptureFixture[str]) -> None:
         self.cluster = cluster
+        self._capsys = capsys
 
-    async def __call__(self, node_id: int, *arguments: object, code: int = 0) -> str:
+    async def __call__(self, node_id: int, *arguments: str, code: int = 0) -> str:
         """What it prints on stdout, or on stderr when it is to fail."""
-        address = self.cluster.nodes[node_id].admin
-        ran = await metactl(*arguments, "--admin-api-address", address, code=code)
-        return ran.err if code else ran.out
+        address = str(self.cluster.nodes[node_id].admin)
+        return await self._run([*arguments, "--admin-api-address", address], code)
 
     async def status(self, node_id: int) -> str:
-        return (await metactl("status", "--grpc-api-address", self.cluster.nodes[node_id].grpc)).out
+        return await self._run(["status", "--grpc-api-address", str(self.cluster.nodes[node_id].grpc)], 0)
+
+    async def export(self, node_id: int) -> str:
+        return await self._run(["export", "--grpc-api-address", str(self.cluster.nodes[node_id].grpc)], 0)
+
+    async def _run(self, arguments: list[str], code: int) -> str:
+        self._capsys.readouterr()
+        assert await asyncio.to_thread(ctl.main, arguments) == code, self._capsys.readouterr()
+        printed = self._capsys.readouterr()
+        return printed.err if code else printed.out
 
     async def metric(self, node_id: int, name: str) -> float:
         _, page = await self.cluster.admin(node_id, "/v1/metrics")
         return float(next(line for line in page.splitlines() if line.startswith(f"{name} ")).split()[1])
 
 
-async def led(start_cluster: Any, **settings: Any) -> tuple[ProcessCluster, Operator, int, list[int]]:
+async def led(
+    start_cluster: Any, capsys: pytest.CaptureFixture[str], **settings: Any
+) -> tuple[ProcessCluster, Operator, int, list[int]]:
     """Three nodes with the feature on; the leader and the others."""
     cluster: ProcessCluster = start_cluster(3)
     for node in cluster.nodes.values():
@@ -53,7 +63,7 @@ async def led(start_cluster: Any, **settings: Any) -> tuple[ProcessCluster, Oper
         cluster.start(node_id)
     leader = await cluster.wait_for_leader(members=3)
     await cluster.wait_for_ready(1, 2, 3)
-    return cluster, Operator(cluster), leader, [node_id for node_id in (1, 2, 3) if node_id != leader]
+    return cluster, Operator(cluster, capsys), leader, [node_id for node_id in (1, 2, 3) if node_id != leader]
 
 
 async def refusal_of(client: AsyncClient, key: str = "k", value: bytes = b"v") -> str:
@@ -62,8 +72,10 @@ async def refusal_of(client: AsyncClient, key: str = "k", value: bytes = b"v") -
     return str(refused.value)
 
 
-async def test_a_read_only_cluster_takes_no_write_and_does_everything_else(start_cluster: Any) -> None:
-    cluster, operator, leader, (follower, other) = await led(start_cluster)
+async def test_a_read_only_cluster_takes_no_write_and_does_everything_else(
+    start_cluster: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster, operator, leader, (follower, other) = await led(start_cluster, capsys)
     assert "set-feature --feature write-limits" in await operator(follower, "cluster", "read-only", "on", code=1)
     await operator(leader, *FEATURE)
     async with cluster.client(leader) as client, cluster.client(follower) as second:
@@ -79,7 +91,7 @@ async def test_a_read_only_cluster_takes_no_write_and_does_everything_else(start
             assert time.monotonic() - begun < 2, "the client must not try again until its deadline"
         assert await second.get("kept") is not None
         assert await asyncio.wait_for(watch, 10) is None, "the lease ends, and its watcher hears of it"
-        assert (await metactl("export", "--grpc-api-address", cluster.nodes[other].grpc)).out.count("GenericKV") == 1
+        assert (await operator.export(other)).count("GenericKV") == 1
 
         await cluster.kill(leader)
         await cluster.wait_for_leader(members=3)
@@ -96,6 +108,7 @@ async def test_a_read_only_cluster_takes_no_write_and_does_everything_else(start
         assert await operator(leader, "cluster", "read-only", "off") == "the cluster takes writes\n"
         await second.upsert("k", b"v")
         assert "ReadOnly" not in await operator.status(leader)
+    await refusals_are_linearizable(cluster, operator)
 
 
 async def first_change(client: AsyncClient, key: str) -> bytes | None:
@@ -104,9 +117,8 @@ async def first_change(client: AsyncClient, key: str) -> bytes | None:
     raise AssertionError("the watch ended")
 
 
-async def test_refusals_are_linearizable_under_toggles_and_a_kill(start_cluster: Any) -> None:
-    cluster, operator, leader, followers = await led(start_cluster)
-    await operator(leader, *FEATURE)
+async def refusals_are_linearizable(cluster: ProcessCluster, operator: Operator) -> None:
+    """Writers on every node, and a switch that is turned on and off through every node."""
     operations: list[Operation] = []
     stopping = False
 
@@ -129,7 +141,7 @@ async def test_refusals_are_linearizable_under_toggles_and_a_kill(start_cluster:
 
     clients = [asyncio.create_task(client_of(number, node_id)) for number, node_id in enumerate((1, 2, 3))]
     for turn, on in enumerate((True, False, True, False)):
-        node_id, called_at = (leader, *followers)[turn % 3], time.monotonic()
+        node_id, called_at = turn % 3 + 1, time.monotonic()
         await operator(node_id, "cluster", "read-only", "on" if on else "off")
         operations.append(Operation(9, "r", "switch", on, None, called_at, time.monotonic()))
         await asyncio.sleep(0.15)
@@ -140,8 +152,10 @@ async def test_refusals_are_linearizable_under_toggles_and_a_kill(start_cluster:
     assert check(operations, SwitchedRegisterModel()) == []
 
 
-async def test_a_quota_refuses_growth_and_lets_shrinking_through(start_cluster: Any) -> None:
-    cluster, operator, leader, (follower, _) = await led(start_cluster, quota_bytes=20_000)
+async def test_a_quota_refuses_growth_and_a_drained_node_leads_no_more(
+    start_cluster: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster, operator, leader, (follower, other) = await led(start_cluster, capsys, quota_bytes=20_000)
     await operator(leader, *FEATURE)
     await cluster.wait_for_statuses(
         lambda statuses: all(status["quota_bytes"] == 20_000 for status in statuses.values()), "the quota is everywhere"
@@ -161,12 +175,17 @@ async def test_a_quota_refuses_growth_and_lets_shrinking_through(start_cluster: 
         assert await operator.metric(node_id, "metasrv_cluster_writes_refused_total") == 1
         assert "Quota: keys and values take 18045 of 20000 bytes (90%)" in await operator.status(node_id)
         assert "[!]writes warning: keys and values take 18045" in (await cluster.admin(node_id, "/readyz?verbose"))[1]
+    await drained_node_leads_no_more(cluster, operator, leader, other)
 
 
-async def test_a_drained_node_leads_no_more_and_goes_on_replicating(start_cluster: Any) -> None:
-    cluster, operator, leader, (follower, _) = await led(start_cluster)
-    assert "this is node" in await operator(leader, "node", "drain", follower, code=1)
-    said = await operator(leader, "node", "drain", leader)
+async def drained_node_leads_no_more(cluster: ProcessCluster, operator: Operator, leader: int, follower: int) -> None:
+    assert "this is node" in await operator(leader, "node", "drain", str(follower), code=1)
+    await operator(follower, "node", "drain", str(follower))
+    assert (await cluster.admin(follower, "/readyz"))[0] == 503
+    assert await operator(follower, "node", "drain", str(follower), "--off") == f"node {follower} is not drained\n"
+    assert (await cluster.admin(follower, "/readyz"))[0] == 200
+
+    said = await operator(leader, "node", "drain", str(leader))
     assert said.startswith(f"node {leader} is drained")
     second = await cluster.wait_for_leader(members=3)
     assert second != leader
@@ -175,42 +194,35 @@ async def test_a_drained_node_leads_no_more_and_goes_on_replicating(start_cluste
     assert "[-]draining failed: an operator drained this node" in text
     assert f"Drained: node {leader} " in await operator.status(leader)
     async with cluster.client(leader) as client:
-        await client.upsert("through the drained node", b"1")
-        assert await client.get("through the drained node") is not None
-    await operator(second, "transfer-leader", "--to", leader)
+        await client.upsert("small", b"1")
+        assert await client.get("small") is not None, "it goes on serving"
+    await cluster.wait_until_equal()
+    await operator(second, "transfer-leader", "--to", str(leader))
     await cluster.kill(second)
     third = await cluster.wait_for_leader(members=3)
-    assert third not in (leader, second)
-    cluster.start(second)
-    await cluster.wait_for_ready(second)
-    await operator(leader, "node", "drain", leader, "--off")
-    await cluster.wait_for_ready(1, 2, 3)
-    await operator(third, "transfer-leader", "--to", leader, "--wait")
-    await operator(leader, "node", "drain", leader)
-    assert await cluster.stop(leader, signal.SIGTERM) == 0
-    cluster.start(leader)
+    assert third not in (leader, second), "neither a transfer nor an election makes it lead"
+    await cluster.restart(leader)
     await cluster.wait_for_ready(leader)
+    await operator(third, "transfer-leader", "--to", str(leader), "--wait")
 
 
-async def test_the_only_voter_is_not_drained(start_cluster: Any) -> None:
+async def test_the_program_on_a_node_alone(start_cluster: Any) -> None:
+    """Each command as a process of its own; compaction makes the files smaller and says so."""
     cluster: ProcessCluster = start_cluster(1)
     cluster.start(1)
     await cluster.wait_for_ready(1)
-    assert "is the only voter" in await Operator(cluster)(1, "node", "drain", 1, code=1)
+    address = ("--admin-api-address", cluster.nodes[1].admin)
+    assert "is the only voter" in (await metactl("node", "drain", 1, *address, code=1)).err
     await cluster.wait_for_ready(1)
-
-
-async def test_compaction_makes_the_files_smaller_and_says_so(start_cluster: Any, tmp_path: Path) -> None:
-    cluster: ProcessCluster = start_cluster(1)
-    cluster.start(1)
-    await cluster.wait_for_ready(1)
+    refused = (await metactl("cluster", "read-only", "on", *address, code=1)).err
+    assert "metactl set-feature --feature write-limits --enable true" in refused
     async with cluster.client(1) as client:
         for number in range(60):
             await client.upsert(f"large/{number}", bytes(50_000))
         for number in range(60):
             await client.delete(f"large/{number}")
         before = await cluster.status(1)
-        said = await Operator(cluster)(1, "compact")
+        said = (await metactl("compact", *address)).out
         after = await cluster.status(1)
         assert before is not None
         assert after is not None
