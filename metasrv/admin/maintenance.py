@@ -24,7 +24,8 @@ from metasrv.model.errors import InvalidRequestError, NotDoneError, RequestError
 from metasrv.node.context import NodeContext
 from metasrv.state.command_rules import validate_command
 
-PROPOSAL_TIMEOUT_MS = 10_000
+PROPOSAL_TIMEOUT_MS = 8_000
+"""Less than metactl waits for an answer."""
 DRAIN_TIMEOUT_MS = 5_000
 FEATURE_OFF = (
     f"the feature {LIMITS_FEATURE} is off; once every node of the cluster runs a release that knows it, turn it on: "
