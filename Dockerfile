@@ -42,6 +42,7 @@ RUN if [ "$INSTALL_FROM" = index ]; then \
      && /installer/bin/pip --python /opt/metasrv/bin/python install --no-index --no-deps /wheels/*.whl; \
     fi
 COPY README.md LICENSE THIRD-PARTY-NOTICES /source/
+COPY docs/runbooks /source/docs/runbooks
 COPY metasrv /source/metasrv
 RUN case "$INSTALL_FROM" in \
         index) /installer/bin/pip wheel --no-build-isolation --no-deps --wheel-dir /wheels /source \

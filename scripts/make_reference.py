@@ -42,11 +42,28 @@ EXAMPLES = {
     "/readyz/{check}": "/readyz/leader",
     "/v1/ctrl/trigger_transfer_leader": "/v1/ctrl/trigger_transfer_leader?to=2",
     "/v1/features/set": "/v1/features/set?feature=dummy&enable=true",
+    "/v1/runbooks/{slug}": "/v1/runbooks/no-leader",
     "/debug/pprof/profile": "/debug/pprof/profile?seconds=10&format=svg",
     "/debug/mem/pprof/profile": "/debug/mem/pprof/profile?seconds=10&format=folded",
 }
-NOT_ASKED = ("/debug/pprof/profile", "/debug/mem/pprof/profile", "/debug/home")
-"""Routes whose answer is a file or a page."""
+CHANGES = {
+    ("post", "/v1/cluster/members"): ("/v1/cluster/members", {"raft_address": "10.0.0.4:28103"}),
+    ("delete", "/v1/cluster/members/{node_id}"): ("/v1/cluster/members/3", None),
+    ("post", "/v1/cluster/members/{node_id}/promote"): ("/v1/cluster/members/2/promote", None),
+    ("post", "/v1/cluster/members/{node_id}/replace"): ("/v1/cluster/members/3/replace", None),
+}
+"""Examples of routes that take no GET: the address and the body."""
+NOT_ASKED = {
+    "/debug/pprof/profile": "profile",
+    "/debug/mem/pprof/profile": "profile",
+    "/debug/home": "home.html",
+    "/v1/console": "state.json",
+    "/v1/console/history": "history.json",
+    "/v1/console/stream": "lines.json",
+    "/v1/events": "events.json",
+    "/v1/runbooks/{slug}": "runbook.txt",
+}
+"""Routes whose answer is a file or a page, is long, or does not end; with the name of a file for it."""
 
 
 def main() -> int:
@@ -106,7 +123,10 @@ async def admin_page(app: FastAPI) -> list[str]:
                     lines += ["", f"## {area.capitalize()}"]
                 lines += ["", f"### {method.upper()} {path}", ""]
                 lines += _operation_lines(operation)
-                lines += await _example_lines(client, path)
+                if (method, path) in CHANGES:
+                    lines += await _change_lines(client, method, *CHANGES[method, path])
+                else:
+                    lines += await _example_lines(client, path)
     return lines
 
 
@@ -141,7 +161,7 @@ async def _example_lines(client: httpx.AsyncClient, path: str) -> list[str]:
     url = EXAMPLES.get(path, path)
     quoted = f"'http://127.0.0.1:28101{url}'" if "?" in url else f"http://127.0.0.1:28101{url}"
     if path in NOT_ASKED:
-        return ["", "```", f"$ curl -s {quoted} -o {'home.html' if path == '/debug/home' else 'profile'}", "```"]
+        return ["", "```", f"$ curl -s {quoted} -o {NOT_ASKED[path]}", "```"]
     answer = await client.get(url)
     content = _stable(answer.text)
     if answer.headers["content-type"].startswith("application/json"):
@@ -152,6 +172,17 @@ async def _example_lines(client: httpx.AsyncClient, path: str) -> list[str]:
     shown = [line if len(line) <= EXAMPLE_WIDTH_MAX else f"{line[:EXAMPLE_WIDTH_MAX]}…" for line in shown]
     status = "" if answer.status_code == 200 else f"   # {answer.status_code}"
     return ["", "```", f"$ curl -s {quoted}{status}", *shown, "```"]
+
+
+async def _change_lines(client: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None) -> list[str]:
+    answer = await client.request(method, url, json=body, headers={"X-Metasrv-Action": "curl"})
+    sent = "" if body is None else f" -d '{json.dumps(body)}'"
+    verb = f" -X {method.upper()}" if body is None else ""
+    shown = json.dumps(answer.json(), indent=2).splitlines() if answer.status_code == 200 else [answer.text]
+    shown = [line if len(line) <= EXAMPLE_WIDTH_MAX else f"{line[:EXAMPLE_WIDTH_MAX]}…" for line in shown]
+    status = "" if answer.status_code == 200 else f"   # {answer.status_code}"
+    command = f"$ curl -s{verb} -H 'X-Metasrv-Action: curl'{sent} http://127.0.0.1:28101{url}{status}"
+    return ["", "```", command, *shown, "```"]
 
 
 def _stable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from metasrv.testing.processes import ProcessCluster
 
 pytest.register_assert_rewrite("tests.support")
+
+os.environ["METACTL_CONFIG"] = os.devnull  # also for child processes: nobody's own contexts take part
 
 StartCluster = Callable[..., "ProcessCluster"]
 RecordProperty = Callable[[str, object], None]

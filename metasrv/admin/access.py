@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from metasrv.admin.actions import changes_members
 from metasrv.admin.control import CONTROL_PATHS
+from metasrv.admin.problem import KEY_PATH, KEYS_PATH
 from metasrv.config.admin_tokens import Scope, Token, Tokens, load
 from metasrv.config.model import Config
 
@@ -17,6 +19,8 @@ DEBUG_PREFIX = "/debug/"
 PROBE_PATHS = frozenset({"/livez", "/readyz", "/v1/health"})
 METRICS_PATHS = frozenset({"/metrics", "/v1/metrics"})
 CONFIG_PATH = "/v1/config"
+KEY_PATHS = frozenset({KEYS_PATH, KEY_PATH})
+"""What clients have stored: never open, whatever `admin_open_routes` says, where anything is asked for."""
 CERTIFICATE_NAME = "metasrv.certificate_name"
 """Where `connection.py` puts the common name of a verified client certificate, among a request's extensions."""
 
@@ -53,12 +57,14 @@ class Access:
         self._certificates = config.admin_certificate_scopes
         self._tokens = tokens
 
-    def needed(self, path: str) -> Scope | None:
-        """The scope that a request for `path` needs; None when everybody may send it."""
+    def needed(self, method: str, path: str) -> Scope | None:
+        """The scope that a request needs; None when everybody may send it."""
         if not self._tokens and not self._certificates:
             return None
-        if is_protected(path):
+        if is_protected(method, path):
             return Scope.OPERATE
+        if path in KEY_PATHS:
+            return Scope.READ
         return None if _group_of(path) in self._open else Scope.READ
 
     def caller(self, headers: Mapping[bytes, bytes], extensions: Mapping[str, Any]) -> Caller:
@@ -88,9 +94,9 @@ def tokens_of(config: Config) -> Tokens:
     return tokens if secret is None else tokens.with_configured(secret.get_secret_value())
 
 
-def is_protected(path: str) -> bool:
-    """Whether the route changes or profiles the node."""
-    return path in CONTROL_PATHS or path.startswith(DEBUG_PREFIX)
+def is_protected(method: str, path: str) -> bool:
+    """Whether the request changes the node or its cluster, or profiles it."""
+    return path in CONTROL_PATHS or path.startswith(DEBUG_PREFIX) or changes_members(method, path)
 
 
 def _group_of(path: str) -> str:

@@ -1,6 +1,7 @@
 """Routes that do something: each takes POST, and GET because clients of upstream's API send that.
 
-`guard.py` refuses both when a web page may have sent them. Runs on the event loop.
+`guard.py` refuses both when a web page may have sent them. Changes of members take POST and DELETE alone. Runs on the
+event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ READ_ONLY_PATH = "/v1/ctrl/read_only"
 DRAIN_PATH = "/v1/ctrl/drain"
 COMPACT_PATH = "/v1/ctrl/compact"
 POST_PATHS = frozenset({USERS_SET_PATH, READ_ONLY_PATH, DRAIN_PATH, COMPACT_PATH})
-"""The paths that take POST alone: no client of upstream's API knows them."""
+"""The paths that take POST alone: what they do stands in the body or the query."""
+MEMBERS_PATH = "/v1/cluster/members"
+MEMBER_PATH = f"{MEMBERS_PATH}/{{node_id}}"
+PROMOTE_PATH = f"{MEMBER_PATH}/promote"
+REPLACE_PATH = f"{MEMBER_PATH}/replace"
+READS = frozenset({"GET", "HEAD"})
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 ACTION_PATHS = frozenset(
@@ -43,3 +49,24 @@ def action(router: APIRouter, path: str, *, operation_id: str, **described: Any)
         return handler
 
     return decorate
+
+
+def changes_members(method: str, path: str) -> bool:
+    """Whether a request is about the members, and more than a read."""
+    return is_of_members(path) and method not in READS
+
+
+def needs_header(method: str, path: str) -> bool:
+    """Whether what a request does needs the header of `browsers.py`."""
+    return method == "POST" or (method == "DELETE" and is_of_members(path))
+
+
+def is_of_members(path: str) -> bool:
+    return path == MEMBERS_PATH or path.startswith(f"{MEMBERS_PATH}/")
+
+
+def member_methods(path: str) -> str:
+    """What a path of the members allows."""
+    if path == MEMBERS_PATH:
+        return "GET, HEAD, POST"
+    return "POST" if path.endswith(("/promote", "/replace")) else "DELETE"

@@ -9,28 +9,34 @@ from fastapi import FastAPI
 
 from metasrv.admin.access import Access
 from metasrv.admin.cluster import cluster_router
+from metasrv.admin.console import console_router
 from metasrv.admin.control import control_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
 from metasrv.admin.maintenance import maintenance_router
+from metasrv.admin.members import members_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.problem import install_error_handlers
 from metasrv.admin.profiling import profiling_router
 from metasrv.admin.users import users_router
+from metasrv.console.console import Console
 from metasrv.node.context import NodeContext
 from metasrv.node.health import HealthMonitor
 
 DESCRIPTION = (
-    "Every answer is from the node that was asked; nothing is proxied to the leader. Errors are bare text. "
+    "Every answer is from the node that was asked; only members and users are asked of others, or changed through the "
+    "leader, and a console shows what the others say of themselves. Errors are bare text, under /v1/console, /v1/events "
+    "and /v1/runbooks problems in JSON. "
     "A query string that cannot be parsed counts as absent."
 )
 
 
-def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
+def create_app(context: NodeContext, access: Access | None = None, console: Console | None = None) -> FastAPI:
     """The application that serves `context`; `/openapi.json` describes it.
 
-    Without `access` it reads the tokens itself, and raises ConfigError when it cannot.
+    Without `access` it reads the tokens itself, and raises ConfigError when it cannot. Without `console` it shows one
+    that does not sample.
     """
     app = FastAPI(
         title="metasrv admin API",
@@ -47,7 +53,9 @@ def create_app(context: NodeContext, access: Access | None = None) -> FastAPI:
     monitor = HealthMonitor(context)
     app.include_router(health_router(monitor))
     app.include_router(cluster_router(context))
+    app.include_router(members_router(context))
     app.include_router(metrics_router(context, monitor))
+    app.include_router(console_router(context, console or Console(context)))
     app.include_router(control_router(context))
     app.include_router(users_router(context))
     app.include_router(maintenance_router(context))

@@ -17,10 +17,10 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metasrv.admin.access import PROBE_PATHS, Access, Caller, WrongTokenError, is_protected
-from metasrv.admin.actions import USERS_LIST_PATH
+from metasrv.admin.actions import USERS_LIST_PATH, is_of_members, needs_header
 from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
 from metasrv.admin.hosts import AllowedHosts
-from metasrv.admin.problem import fault
+from metasrv.admin.problem import as_spoken, fault
 from metasrv.admin.responses import TextResponse
 from metasrv.admin.turns import Turns
 from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX, ADMIN_QUERY_AUDITED_CHARACTERS_MAX
@@ -42,7 +42,7 @@ FROM_A_PAGE = (
     "Sec-Fetch-Site or a User-Agent with Mozilla"
 )
 NO_ACTION_HEADER = (
-    "a POST to this route needs the header X-Metasrv-Action, with any value: no form of a web page can set it"
+    "a {method} to this route needs the header X-Metasrv-Action, with any value: no form of a web page can set it"
 )
 NO_GET_ACTIONS = "`admin_get_actions` is off: send POST with the header X-Metasrv-Action"
 UNKNOWN_NAME = "this node is not known under the name in the Host header; add the name to `admin_allowed_hosts`"
@@ -93,7 +93,7 @@ class Guard:
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._context.metrics.admin_request(_route_path(scope), method, exchange.status_code)
-            if is_protected(scope["path"]):
+            if is_protected(scope["method"], scope["path"]):
                 self._audit(scope, exchange, clock.monotonic() - begun)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
@@ -102,7 +102,7 @@ class Guard:
         if refusal is None:
             refusal = self._unauthorized(scope, headers, exchange)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            await as_spoken(scope["path"], refusal)(scope, receive, send)
             return
         if scope["path"] not in PROBE_PATHS:
             await self._turns.take()
@@ -115,18 +115,18 @@ class Guard:
             return _too_large()
         if path not in NAMELESS_PATHS and not self._hosts.allow(headers.get(b"host")):
             return fault(421, UNKNOWN_NAME)
-        if not is_protected(path) or path in READ_PATHS:
+        if not is_protected(method, path) or path in READ_PATHS:
             return None
         if comes_from_a_page(headers):
             return fault(403, FROM_A_PAGE)
-        if method == "POST" and ACTION_HEADER not in headers:
-            return fault(403, NO_ACTION_HEADER)
-        if method != "POST" and not self._takes_get:
+        if needs_header(method, path) and ACTION_HEADER not in headers:
+            return fault(403, NO_ACTION_HEADER.format(method=method))
+        if method != "POST" and not self._takes_get and not is_of_members(path):
             return TextResponse(NO_GET_ACTIONS, status_code=405, headers={"Allow": "POST"})
         return None
 
     def _unauthorized(self, scope: Scope, headers: dict[bytes, bytes], exchange: _Exchange) -> TextResponse | None:
-        needed = self._access.needed(scope["path"])
+        needed = self._access.needed(scope["method"], scope["path"])
         if needed is None:
             return None
         try:

@@ -8,6 +8,14 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_HEAD = "metasrv.head"
+"""Among a request's own entries: its answer will have no body."""
+
+
+def is_head(scope: Scope) -> bool:
+    """Whether nobody gets the body, so that an answer without an end needs none."""
+    return _HEAD in scope
+
 
 class HeadAsGet:
     """Wraps the routes."""
@@ -23,7 +31,7 @@ class HeadAsGet:
         async def without_body(message: Message) -> None:
             await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
-        as_get = {**scope, "method": "GET"}
+        as_get = {**scope, "method": "GET", _HEAD: True}
         try:
             await self._app(as_get, receive, without_body)
         finally:

@@ -1,22 +1,30 @@
-"""Faults as answers: a status code and one bare sentence, never JSON, never 422.
+"""Faults as answers: a status code and one bare sentence, never 422; under metasrv's own newer routes a problem in JSON.
 
-As docs/contract/admin-api.md section 1.0 requires. Must not know what the routes do. Runs on the event loop.
+As docs/contract/admin-api.md section 1.0 requires: clients of upstream's routes expect bare text. Must not know what the
+routes do. Runs on the event loop.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from metasrv.admin.actions import ACTION_PATHS, POST_PATHS
-from metasrv.admin.responses import TextResponse
+from metasrv.admin.actions import ACTION_PATHS, POST_PATHS, is_of_members, member_methods
+from metasrv.admin.responses import JsonResponse, TextResponse
 from metasrv.model.errors import MetasrvError
 
 logger = logging.getLogger(__name__)
+
+CONSOLE_PATH = "/v1/console"
+KEYS_PATH = "/v1/console/keys"
+KEY_PATH = "/v1/console/key"
+_PROBLEM_PREFIXES = (f"{CONSOLE_PATH}/", "/v1/events/", "/v1/runbooks/")
 
 ALLOWED = "GET, HEAD"
 """What every route allows; those that do something also take POST."""
@@ -35,9 +43,39 @@ def fault(status_code: int, text: str) -> TextResponse:
     return TextResponse(text, status_code=status_code)
 
 
-async def _http_error(request: Request, error: Exception) -> TextResponse:
+class ProblemResponse(JsonResponse):
+    """A fault as RFC 9457 has it."""
+
+    media_type = "application/problem+json"
+
+
+def problem(status_code: int, text: str, headers: Mapping[str, str] | None = None) -> ProblemResponse:
+    """One answer that says what is wrong, for programs and people."""
+    title = HTTPStatus(status_code).phrase
+    content = {"type": "about:blank", "title": title, "status": status_code, "detail": text}
+    return ProblemResponse(content, status_code=status_code, headers={**(headers or {}), "Cache-Control": "no-store"})
+
+
+def speaks_problems(path: str) -> bool:
+    """Whether faults of this path are problems in JSON."""
+    return f"{path}/".startswith(_PROBLEM_PREFIXES)
+
+
+def as_spoken(path: str, refusal: TextResponse) -> Response:
+    """The refusal in the form that the path has."""
+    if not speaks_problems(path):
+        return refusal
+    kept = {name: value for name, value in refusal.headers.items() if not name.startswith("content-")}
+    return problem(refusal.status_code, bytes(refusal.body).decode(), kept)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    return as_spoken(request.url.path, await _http_text(request, error))
+
+
+async def _http_text(request: Request, error: Exception) -> TextResponse:
     if not isinstance(error, HTTPException):
-        return await _unknown_error(request, error)
+        return _unknown_text(request, error)
     text = HTTPStatus(error.status_code).phrase.lower() if error.status_code in (404, 405) else str(error.detail)
     headers = _allowed(request) if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
     return TextResponse(text, status_code=error.status_code, headers=headers)
@@ -46,6 +84,8 @@ async def _http_error(request: Request, error: Exception) -> TextResponse:
 def _allowed(request: Request) -> dict[str, str]:
     if request.url.path in POST_PATHS:
         return {"Allow": "POST"}
+    if is_of_members(request.url.path):
+        return {"Allow": member_methods(request.url.path)}
     return {"Allow": f"{ALLOWED}, POST" if request.url.path in ACTION_PATHS else ALLOWED}
 
 
@@ -54,10 +94,14 @@ async def _validation_error(_request: Request, error: Exception) -> TextResponse
     return fault(400, "the request is not valid")
 
 
-async def _known_error(_request: Request, error: Exception) -> TextResponse:
-    return fault(500, str(error))
+async def _known_error(request: Request, error: Exception) -> Response:
+    return as_spoken(request.url.path, fault(500, str(error)))
 
 
-async def _unknown_error(request: Request, error: Exception) -> TextResponse:
+async def _unknown_error(request: Request, error: Exception) -> Response:
+    return as_spoken(request.url.path, _unknown_text(request, error))
+
+
+def _unknown_text(request: Request, error: Exception) -> TextResponse:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return fault(500, f"internal error: {type(error).__name__}: {error}")

@@ -196,3 +196,58 @@ class UserChangeSchema(Schema):
     password_hash: str = Field(default="", description="As `metactl hash-password` prints it.")
     right: str = Field(default="", description="`read` or `write`, for `grant`.")
     prefix: str = Field(default="", description="For `grant` and `revoke`.")
+
+
+class MemberSchema(Schema):
+    id: int
+    role: Literal["leader", "voter", "learner"]
+    votes: bool
+    raft_address: str
+    grpc_address: str | None = Field(description="What clients dial; null for a node that has not registered.")
+    admin_address: str | None = Field(description="Where its admin API listens, as its configuration has it.")
+    reachable: bool = Field(description="It answered this node's question.")
+    error: str | None = Field(description="Why it did not answer, or not fully.")
+    ready: bool | None = Field(description="What its `/readyz` says; null for one that does not answer.")
+    not_ready: str | None = Field(description="Why it is not ready.")
+    warnings: str | None = Field(description="What somebody should look at although it is ready.")
+    version: str | None
+    state: str | None
+    term: int | None
+    applied_index: int | None
+    lag: int | None = Field(description="Entries of the leader's log that it has not applied; null while unknown.")
+    last_contact_ms: int | None = Field(description="Since this node heard from it; null for this node itself.")
+    learner_for_ms: int | None = Field(description="Milliseconds since this node knows it as a learner.")
+    caught_up: bool | None = Field(description="Of a learner, whether it ever had nearly all entries; leader only.")
+    clock_offset_ms: int | None = Field(description="Its wall clock less that of the majority.")
+    certificates: dict[str, int] | None = Field(description="When each port's expires, in seconds since the epoch.")
+    started_at_ms: int | None
+
+
+class MembersSchema(Schema):
+    cluster_id: str | None
+    asked: int = Field(description="The node that answers.")
+    leader: int | None
+    voters: int
+    answering: int = Field(description="Voters that answer.")
+    majority: int
+    failure_tolerance: int = Field(description="Voters that may still fail; below zero there are too few already.")
+    failure_tolerance_text: str
+    members: list[MemberSchema]
+
+
+class MemberChangeSchema(Schema):
+    id: int
+    changed: str = Field(description="What changed.")
+    failure_tolerance: int
+    failure_tolerance_text: str
+    next_step: str = Field(description="What to do next.")
+    configuration: str | None = Field(description="The file with which the new node starts; null without a new node.")
+
+
+class NewMemberSchema(Schema):
+    id: int | None = Field(default=None, description="By default the next one that was never used, or the old node's.")
+    raft_address: str | None = Field(default=None, description="Where the others reach it, `host:port`.")
+    learner: bool = Field(default=False, description="It does not vote.")
+    grpc_api_address: str | None = None
+    admin_api_address: str | None = None
+    raft_dir: str | None = None

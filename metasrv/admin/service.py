@@ -21,6 +21,7 @@ from metasrv.admin.listener import BACKLOG, HttpListener, no_tls
 from metasrv.admin.tls import ServerTls, has_tls, server_tls, tls_files
 from metasrv.config.admin_tokens import Tokens
 from metasrv.config.model import Config
+from metasrv.console.console import Console
 from metasrv.model.errors import ConfigError
 from metasrv.model.limits import ADMIN_KEEP_ALIVE_SECONDS_MAX, HEALTH_CONNECTIONS_MAX
 from metasrv.model.types import Endpoint
@@ -43,6 +44,7 @@ class AdminService:
         self._watch_tokens()
         self.access = Access(context.config)
         """Who may do what; its tokens are loaded anew when they change."""
+        self.console = Console(context)
         self._listener: HttpListener | None = None
         self._tls: ssl.SSLContext | None = None
         """What the next connection is accepted with."""
@@ -51,17 +53,19 @@ class AdminService:
         """Bind and serve. Raises BindError for the address, ConfigError for a bad certificate or key."""
         context = self._context
         cut_offs = CutOffs("the admin API")
-        app = create_app(context, self.access)
+        app = create_app(context, self.access, self.console)
         config = server_config(app, cut_offs, admin_connections_max(descriptor_limit()))
         self._watch_certificate()
         address, observer = context.config.admin_api_address, context.metrics
         listener = HttpListener(self.name, "the admin API", address, config, cut_offs, lambda: self._tls, observer)
         endpoint = await listener.start()
         self._listener = listener
+        self.console.start()
         return endpoint
 
     async def stop(self, grace_ms: int) -> None:
-        """Stop accepting; requests in flight get `grace_ms`, then they are cancelled."""
+        """Stop accepting; requests in flight get `grace_ms`, then they are cancelled. Streams end at once."""
+        await self.console.stop()
         if self._listener is not None:
             await self._listener.stop(grace_ms)
 

@@ -16,7 +16,7 @@ from metasrv.backup import lines as l
 from metasrv.backup.archive import ArchiveReader
 from metasrv.backup.log_lines import entry_of
 from metasrv.model.errors import BackupError
-from metasrv.model.types import ZERO_LOG_ID, LogId, Membership, Node
+from metasrv.model.types import I64_MAX, ZERO_LOG_ID, LogId, Membership, Node
 from metasrv.state.bulk import Beginning, BulkRecord, StateBuilder, applied_of, give_beginning
 from metasrv.state.format import Applied
 from metasrv.state.machine import StateMachine
@@ -34,6 +34,8 @@ class Contents:
     version: str = ""
     node_id: int | None = None
     applied: LogId = ZERO_LOG_ID
+    committed: LogId | None = None
+    """The last entry that is known to be committed; None where the backup does not say."""
     last_seq: int = 0
     membership: l.LastMembership | None = None
     nodes: dict[int, Node] = field(default_factory=dict)
@@ -89,6 +91,8 @@ def _note(contents: Contents, line: l.Line, reader: ArchiveReader) -> None:
         contents.node_id = line.node_id
     elif isinstance(line, l.LastApplied):
         contents.applied = line.log_id
+    elif isinstance(line, l.CommittedLine):
+        contents.committed = line.log_id
     elif isinstance(line, l.LastSequence):
         contents.last_seq = line.seq
     elif isinstance(line, l.LastMembership):
@@ -106,9 +110,12 @@ def _note(contents: Contents, line: l.Line, reader: ArchiveReader) -> None:
         contents.ignored.add(line.kind)
 
 
-def build_state(reader: ArchiveReader, path: str, progress: Progress) -> tuple[Contents, Applied]:
+def build_state(
+    reader: ArchiveReader, path: str, progress: Progress, *, only_committed: bool = False
+) -> tuple[Contents, Applied]:
     """Make a state file of a whole backup, the log's entries applied on top; what it says, and what it has applied.
 
+    `only_committed` leaves out entries behind the last one that is known to be committed: they may be given up yet.
     Raises BackupError, DataDamagedError or StorageError.
     """
     builder = StateBuilder(path)
@@ -130,18 +137,19 @@ def build_state(reader: ArchiveReader, path: str, progress: Progress) -> tuple[C
             builder.close()
         if contents.last_log_id.index > contents.applied.index:
             log_lines.seek(0)
-            applied = _replay(log_lines, path, contents, reader)
+            index_max = contents.committed.index if only_committed and contents.committed is not None else I64_MAX
+            applied = _replay(log_lines, path, contents, reader, index_max)
     return contents, applied
 
 
-def _replay(log_lines: BinaryIO, path: str, contents: Contents, reader: ArchiveReader) -> Applied:
-    """Apply the log's entries behind the state; nodes and membership follow them."""
+def _replay(log_lines: BinaryIO, path: str, contents: Contents, reader: ArchiveReader, index_max: int) -> Applied:
+    """Apply the log's entries behind the state, up to `index_max`; nodes and membership follow them."""
     give_beginning(path, Beginning(contents.applied, LogId(), Membership(), tuple(contents.nodes.values()), None))
     machine = StateMachine.open(path)
     try:
         for text in log_lines:
             line = l.parse_line(text)
-            if not isinstance(line, l.LogEntryLine):
+            if not isinstance(line, l.LogEntryLine) or line.log_id.index > index_max:
                 continue
             if "Membership" in line.payload and line.log_id >= contents.applied:
                 contents.membership = l.membership_of(line.log_id, line.payload["Membership"])

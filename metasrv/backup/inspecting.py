@@ -70,6 +70,8 @@ def report(reader: ArchiveReader, found: Inspection) -> Iterator[str]:
         yield f"ClusterId: {head.cluster_id or 'unknown'}"
         yield f"SavedAt: {datetime.fromtimestamp(head.saved_at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
         yield f"Confirmed: {confirmation(head.confirmed, contents.applied, head.last_log_index, head.leader_id)}"
+        if head.migrating_from:
+            yield f"MigratingFrom: {head.migrating_from}; it has only some of the records, and is not restored"
         yield f"Features: {', '.join(head.features) or 'none'}"
     yield f"Secrets: {'all values, in clear text' if head is None else head.secrets}"
     yield f"DataVersion: {contents.version}"

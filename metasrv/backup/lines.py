@@ -44,6 +44,12 @@ class LastApplied(NamedTuple):
     log_id: LogId
 
 
+class CommittedLine(NamedTuple):
+    """The last entry that is known to be committed; None where the backup does not say."""
+
+    log_id: LogId | None
+
+
 class LastMembership(NamedTuple):
     """Ids only; their addresses stand in the lines of the nodes."""
 
@@ -74,6 +80,7 @@ Line = (
     | LogEntryLine
     | LastSequence
     | LastApplied
+    | CommittedLine
     | LastMembership
     | NodeLine
     | ExpireLine
@@ -129,7 +136,13 @@ def _raft_state(value: Any) -> Line:
     """V002 and V003: the node's id, vote and committed entry, under their keys."""
     if value["key"] == "Id":
         return NodeIdLine(int(value["value"]["NodeId"]))
+    if value["key"] == "Committed":
+        return _committed(value["value"]["Committed"])
     return Ignored("RaftStateKV")
+
+
+def _committed(value: Any) -> CommittedLine:
+    return CommittedLine(None if value is None else log_id_of(value))
 
 
 def _log_entry(value: Any) -> LogEntryLine:
@@ -188,7 +201,7 @@ _PARSERS: dict[str, Callable[[Any], Line]] = {
     "DataHeader": _header,
     "NodeId": lambda value: NodeIdLine(None if value is None else int(value)),
     "Vote": lambda value: Ignored("Vote"),
-    "Committed": lambda value: Ignored("Committed"),
+    "Committed": _committed,
     "Purged": lambda value: Ignored("Purged"),
     "LogEntry": _log_entry,
     "RaftStateKV": _raft_state,

@@ -18,7 +18,7 @@ from metasrv.model.types import LogId, Membership, Node
 from metasrv.process.data_directory import DataDirectory, Identity
 from metasrv.raft.log.format import INDEX, LogEntry
 from metasrv.raft.log.store import LogStore
-from metasrv.raft.replica import membership_in_force
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.state.bulk import copy_state
 from metasrv.state.machine import StateMachine
 

@@ -63,6 +63,7 @@ def restore(reader: ArchiveReader, wanted: Wanted, now_ms: int, progress: Progre
     with building_beside(wanted.raft_dir, now_ms) as (built, put_in_place):
         state_path = os.path.join(built, "restored.db")
         contents, applied = build_state(reader, state_path, progress)
+        _refuse_part(reader)
         voters, learners = _members(contents, wanted, reader.name)
         node_id = _own_id(contents, wanted, voters, learners)
         names = name_cluster(applied, voters, learners, wanted.token)
@@ -88,6 +89,14 @@ def restore(reader: ArchiveReader, wanted: Wanted, now_ms: int, progress: Progre
         )
         aside = put_in_place()
     return Restored(node_id, names.cluster_id, tuple(sorted(voters)), applied, contents, aside)
+
+
+def _refuse_part(reader: ArchiveReader) -> None:
+    if reader.head is not None and reader.head.migrating_from:
+        raise BackupError(
+            f"{reader.name}: it was saved while the records of cluster {reader.head.migrating_from} were moved into its "
+            "cluster, and has only some of them; save one after the migration has ended"
+        )
 
 
 def _present(raft_dir: str) -> tuple[str | None, int] | None:

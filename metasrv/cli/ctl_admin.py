@@ -11,7 +11,7 @@ import json
 import os
 import ssl
 import time
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from metasrv.cli.output import pretty_json
@@ -58,20 +58,15 @@ class AdminClient:
         tls_ca_file: str | None = None,
         certificate: tuple[str, str] | None = None,
     ) -> None:
-        """`address` is `host:port`, or a URL with `http://` or `https://`; `certificate` are two files, with its key."""
-        try:
-            parts = urlsplit(address if "://" in address else f"http://{address}")
-            port = parts.port
-        except ValueError as error:
-            raise InvalidRequestError(f"{address!r} is not host:port: {error}") from error
-        if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
-            raise InvalidRequestError(f"{address!r} is not host:port")
-        self._address = address
-        self._host, self._port = parts.hostname, port
-        self._tls = parts.scheme == "https" or tls_ca_file is not None
+        """`address` is `host:port`, or a URL with `http://` or `https://`, or several of them with commas between.
+
+        `certificate` are two files, with its key.
+        """
+        self._places = [_place(text.strip(), tls_ca_file) for text in address.split(",")]
+        """Asked in turn, until one can be connected to; that one is asked from then on."""
         self._tls_ca_file = tls_ca_file
         self._certificate = certificate
-        if certificate is not None and not self._tls:
+        if certificate is not None and not all(place.tls for place in self._places):
             raise InvalidRequestError("only TLS has client certificates: give --admin-tls-ca-file or an https:// address")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -81,28 +76,55 @@ class AdminClient:
         target = f"{path}?{urlencode(given, quote_via=quote)}" if given else path
         return self._answer("GET", target, None, self._headers)
 
-    def post(self, path: str, body: object) -> str:
+    def post(self, path: str, body: object, **query: object) -> str:
         """Send JSON; the body of a 200. Raises as `text`."""
-        return self._answer("POST", path, json.dumps(body).encode(), {**self._headers, "X-Metasrv-Action": "metactl"})
+        return self._act("POST", path, json.dumps(body).encode(), query)
+
+    def delete(self, path: str, **query: object) -> str:
+        """The body of a 200. Raises as `text`."""
+        return self._act("DELETE", path, None, query)
+
+    def _act(self, method: str, path: str, sent: bytes | None, query: dict[str, object]) -> str:
+        given = {name: value for name, value in query.items() if value is not None}
+        target = f"{path}?{urlencode(given, quote_via=quote)}" if given else path
+        return self._answer(method, target, sent, {**self._headers, "X-Metasrv-Action": "metactl"})
 
     def _answer(self, method: str, target: str, sent: bytes | None, headers: dict[str, str]) -> str:
-        try:
-            connection = self._connection()
-        except OSError as error:  # ssl.SSLError is one
-            raise NotDoneError(f"a file of a certificate or key cannot be used: {error}") from error
+        connection = self._connected()
+        address = self._places[0].address
         try:
             connection.request(method, target, sent, headers)
             response = connection.getresponse()
             body = response.read(BODY_SIZE_BYTES_MAX).decode("utf-8", "replace")
         except ConnectionRefusedError as error:
-            raise NotDoneError(f"nothing listens at {self._address}: {PORTS}") from error
+            raise NotDoneError(f"nothing listens at {address}: {PORTS}") from error
         except (OSError, http.client.HTTPException) as error:
-            raise NotDoneError(f"the admin API at {self._address} does not answer: {error}") from error
+            raise NotDoneError(f"the admin API at {address} does not answer: {error}") from error
         finally:
             connection.close()
         if response.status != http.client.OK:
             raise AdminError(response.status, body)
         return body
+
+    def _connected(self) -> http.client.HTTPConnection:
+        """A connection to the first address; of several, to one that takes it and is asked first from then on."""
+        failures = []
+        for _ in self._places:
+            try:
+                connection = self._connection()
+            except OSError as error:  # ssl.SSLError is one
+                raise NotDoneError(f"a file of a certificate or key cannot be used: {error}") from error
+            if len(self._places) == 1:
+                return connection
+            try:
+                connection.connect()
+            except OSError as error:
+                connection.close()
+                failures.append(f"{self._places[0].address}: {error}")
+                self._places.append(self._places.pop(0))
+                continue
+            return connection
+        raise NotDoneError(f"no endpoint can be connected to: {'; '.join(failures)}")
 
     def json(self, path: str, members: tuple[str, ...], **query: object) -> dict[str, Any]:
         """The body of a 200, a JSON object with these members."""
@@ -112,23 +134,47 @@ class AdminClient:
         except ValueError:
             answer = None
         if not isinstance(answer, dict) or not all(member in answer for member in members):
-            raise NotDoneError(f"the server at {self._address} is not a node's admin API: it answered something else")
+            address = self._places[0].address
+            raise NotDoneError(f"the server at {address} is not a node's admin API: it answered something else")
         return answer
 
     def _connection(self) -> http.client.HTTPConnection:
-        if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT_SECONDS)
+        place = self._places[0]
+        if not place.tls:
+            return http.client.HTTPConnection(place.host, place.port, timeout=TIMEOUT_SECONDS)
         context = ssl.create_default_context(cafile=self._tls_ca_file)
         if self._certificate is not None:
             context.load_cert_chain(*self._certificate)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT_SECONDS, context=context)
+        return http.client.HTTPSConnection(place.host, place.port, timeout=TIMEOUT_SECONDS, context=context)
+
+
+class _Place(NamedTuple):
+    """Where an admin API is."""
+
+    address: str
+    host: str
+    port: int
+    tls: bool
+
+
+def _place(address: str, tls_ca_file: str | None) -> _Place:
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        port = parts.port
+    except ValueError as error:
+        raise InvalidRequestError(f"{address!r} is not host:port: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port is None:
+        raise InvalidRequestError(f"{address!r} is not host:port")
+    return _Place(address, parts.hostname, port, parts.scheme == "https" or tls_ca_file is not None)
 
 
 def client_of(arguments: argparse.Namespace) -> AdminClient:
     files = arguments.admin_tls_cert_file, arguments.admin_tls_key_file
     if (files[0] is None) != (files[1] is None):
         raise InvalidRequestError("--admin-tls-cert-file and --admin-tls-key-file go together")
-    token = _token_in(arguments.admin_token_file) if arguments.admin_token_file else os.environ.get(TOKEN_VARIABLE)
+    token = os.environ.get(TOKEN_VARIABLE) or getattr(arguments, "context_token", None)
+    if arguments.admin_token_file:
+        token = _token_in(arguments.admin_token_file)
     certificate = None if files[0] is None else files
     return AdminClient(arguments.admin_api_address, token, arguments.admin_tls_ca_file, certificate)
 

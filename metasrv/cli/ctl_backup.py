@@ -161,8 +161,8 @@ def _told(restored: Restored, contents: Contents) -> Iterator[str]:
         yield f"what was in the directory is now in {restored.aside}"
     if contents.log_entries:
         yield f"the entries of the log up to {contents.last_log_id} were applied"
-    if contents.ignored - {"Vote", "Committed", "Purged"}:
-        yield f"left out: lines of kind {', '.join(sorted(contents.ignored - {'Vote', 'Committed', 'Purged'}))}"
+    if contents.ignored - {"Vote", "Purged"}:
+        yield f"left out: lines of kind {', '.join(sorted(contents.ignored - {'Vote', 'Purged'}))}"
     applied = restored.applied
     yield f"imported {applied.key_count} keys up to {contents.applied} for node {restored.node_id}"
     yield f"cluster id: {restored.cluster_id}; a new one, so clients that keep to the old cluster have to be started anew"

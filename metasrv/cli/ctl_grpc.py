@@ -20,6 +20,7 @@ from metasrv.state.format import prefix_end
 
 USER_VARIABLE = "METASRV_GRPC_USER"
 PASSWORD_VARIABLE = "METASRV_GRPC_PASSWORD"  # noqa: S105 - the name of the variable
+PASSWORD_WITHOUT_ANY = "xxx"  # noqa: S105 - what upstream's tool sends, where passwords are not checked
 PROGRESS_LINES = 10_000
 LAST_KEY = "\U0010ffff" * (KEY_SIZE_BYTES_MAX // 4)
 """The end of a range that has none: no key sorts above it."""
@@ -39,7 +40,9 @@ def client_of(arguments: argparse.Namespace) -> Client:
         return Client(
             addresses,
             username=arguments.grpc_user,
-            password=os.environ.get(PASSWORD_VARIABLE, "xxx"),
+            password=os.environ.get(PASSWORD_VARIABLE)
+            or getattr(arguments, "context_password", None)
+            or PASSWORD_WITHOUT_ANY,
             tls_ca_file=arguments.grpc_tls_ca_file,
             tls_server_name=arguments.grpc_tls_server_name,
             tls_cert_file=arguments.grpc_tls_cert_file,

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlencode
 
 from metasrv.cli import ctl_admin
+from metasrv.cli.ctl_flags import Commands, add_admin_command, node_id
 from metasrv.cli.terminal import note, show
 from metasrv.model.errors import NotDoneError
 
@@ -21,21 +21,17 @@ _POLL_SECONDS = 0.2
 _KIB = 1024
 
 
-class AddCommand(Protocol):
-    """How `ctl.py` adds a command that asks the admin API."""
-
-    def __call__(self, commands: Any, name: str, command: Any, text: str, /) -> argparse.ArgumentParser: ...
-
-
-def add_commands(groups: Mapping[str, Any], add: AddCommand, node_id: Any) -> None:
-    """Add the commands; `groups` has the subparsers of the top level (""), of `cluster` and of `node`."""
-    switch = add(groups["cluster"], "read-only", read_only, "refuse writes of clients in the whole cluster, or take them")
+def add_commands(commands: Commands, cluster: Commands, node: Commands) -> None:
+    """Add the commands; `cluster` and `node` are those of the two groups."""
+    text = "refuse writes of clients in the whole cluster, or take them"
+    switch = add_admin_command(cluster, "read-only", read_only, text)
     switch.add_argument("state", choices=("on", "off"))
     switch.add_argument("--reason", default="", metavar="TEXT", help="why; it stands in every refusal")
-    draining = add(groups["node"], "drain", drain, "let a node lead no more and be not ready, until a restart")
+    draining = add_admin_command(node, "drain", drain, "let a node lead no more and be not ready, until a restart")
     draining.add_argument("id", type=node_id, metavar="ID", help="the node, whose admin API is asked")
     draining.add_argument("--off", action="store_true", help="end the drain")
-    add(groups[""], "compact", compact, "purge a node's log up to a new snapshot and give free space back")
+    text = "purge a node's log up to a new snapshot and give free space back"
+    add_admin_command(commands, "compact", compact, text)
 
 
 def read_only(arguments: argparse.Namespace) -> None:

@@ -13,6 +13,7 @@ from metasrv.cli.terminal import note
 
 _REFRESH_SECONDS = 0.2
 _LINES_BETWEEN_NOTES = 100_000
+_SECONDS_BETWEEN_NOTES = 10.0
 _MEBIBYTE = 1024 * 1024
 
 
@@ -29,15 +30,25 @@ class Progress:
     def __call__(self, lines: int, size_bytes: int) -> None:
         text = f"{self._doing} {lines:,} lines, {size_bytes / _MEBIBYTE:,.1f} MiB"
         if self._terminal:
-            if time.monotonic() - self._shown_at < _REFRESH_SECONDS:
-                return
-            self._shown_at = time.monotonic()
-            with contextlib.suppress(OSError, ValueError):
-                sys.stderr.write(f"\r{text}\x1b[K")
-                sys.stderr.flush()
+            if time.monotonic() - self._shown_at >= _REFRESH_SECONDS:
+                self._write_over(text)
         elif lines // _LINES_BETWEEN_NOTES > self._noted:
             self._noted = lines // _LINES_BETWEEN_NOTES
             note(text)
+
+    def say(self, text: str) -> None:
+        """Show what is done now: on a terminal at once, elsewhere a line every ten seconds."""
+        if self._terminal:
+            self._write_over(text)
+        elif time.monotonic() - self._shown_at >= _SECONDS_BETWEEN_NOTES:
+            self._shown_at = time.monotonic()
+            note(text)
+
+    def _write_over(self, text: str) -> None:
+        self._shown_at = time.monotonic()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"\r{text}\x1b[K")
+            sys.stderr.flush()
 
     def end(self) -> None:
         """Remove the line from the terminal."""

@@ -135,6 +135,11 @@ class AsyncClient:
         reply = await self._caller.unary(m.KV_TRANSACTION, request)
         return answers.branch_transaction_reply_of(reply)
 
+    async def migrate(self, request: pb.MigrateRequest) -> pb.MigrateReply:
+        """Take a step of moving another cluster's records into this one (docs/contract/grpc.md section g.3)."""
+        reply: pb.MigrateReply = await self._caller.unary(m.MIGRATE, request)
+        return reply
+
     async def _transaction(self, request: pb.TxnRequest) -> pb.TxnReply:
         reply: pb.TxnReply = await self._caller.unary(m.TRANSACTION, request)
         return reply

@@ -102,9 +102,11 @@ class Connection:
         credentials: Credentials,
         reached: Callable[[str, str | None], None] | None = None,
         cluster: ClusterPin | None = None,
+        oldest_server: ProtocolVersion = MIN_SERVER_VERSION,
     ) -> None:
         """`reached` is called after each handshake with the endpoint and the address that its node advertises, None if it
         says none."""
+        self._oldest_server = oldest_server
         self._cluster = cluster or ClusterPin()
         self.endpoint = endpoint
         self._credentials = credentials
@@ -166,10 +168,12 @@ class Connection:
         seconds: float | None,
         metadata: tuple[tuple[str, str], ...] = (),
         start_seconds: float = CONNECT_SECONDS_MAX,
+        started: Callable[[], None] | None = None,
     ) -> AsyncGenerator[Answer, None]:
         """One request, many replies; raises CallFailedError.
 
         The server must begin to answer within `start_seconds` and end within `seconds`; with None it may go on for ever.
+        `started` is called when it has begun to answer, which may be long before the first reply.
         """
         await self._ready(start_seconds)
         call = self._callables[method](request, timeout=seconds, metadata=self._metadata(method, metadata))
@@ -180,6 +184,8 @@ class Connection:
             # A channel connects again by itself, perhaps to somebody else.
             self._cluster.check(self.endpoint, _value_of(metadata_received, m.CLUSTER_METADATA_KEY))
             leader = _value_of(metadata_received, m.LEADER_METADATA_KEY)
+            if started is not None:
+                started()
             while (message := await call.read()) is not _EOF:
                 yield Answer(message, leader)
         except TimeoutError as error:
@@ -239,9 +245,9 @@ class Connection:
             failed = NotDoneError(f"{self.endpoint}: the server ended the handshake without an answer")
             raise CallFailedError(Outcome(failed, None))
         server = ProtocolVersion.from_digit(reply.protocol_version)
-        if server < MIN_SERVER_VERSION:
+        if server < self._oldest_server:
             raise InvalidRequestError(
-                f"server protocol_version({tuple(server)}) < client required({tuple(MIN_SERVER_VERSION)})"
+                f"server protocol_version({tuple(server)}) < client required({tuple(self._oldest_server)})"
             )
         if self._reached is not None:
             self._reached(self.endpoint, name)

@@ -225,6 +225,9 @@ class Config(ConfigModel):
     admin_get_actions: bool = Field(
         default=True, description="Let GET start snapshots, transfers and profiles, as upstream does; POST always may."
     )
+    admin_key_browser: bool = Field(
+        default=False, description="Let those with the scope `read` look at keys and values in the console."
+    )
     admin_token: Secret | None = Field(
         default=None, description="Token that admin requests may carry, with the scope `operate`; prefer the file."
     )

@@ -43,7 +43,7 @@ Answer = bytes | list[bytes] | None
 Handler = Callable[[Any, Call], Coroutine[Any, Any, Answer]]
 Body = Callable[[Any, Any], Awaitable[Any]]
 """Unary: (request, call) -> reply message, or its encoding in pieces.
-Streaming: (request or iterator of requests, Stream) -> None."""
+Streaming: (request or iterator of requests, Stream) -> the last message, or None when all are sent."""
 
 LEADER_ONLY = frozenset((KV_LIST, KV_GET_MANY, KV_TRANSACTION))
 """Methods that are never forwarded: a client is sent to the leader instead."""
@@ -162,33 +162,36 @@ class Dispatcher:
     def _server_stream(self, method: Method, body: Body) -> Handler:
         parse = method.request.FromString
 
-        async def handle(data: bytes, call: Call) -> None:
+        async def run(data: bytes, stream: Stream, user: User | None) -> bytes | None:
+            request = _parsed(parse, data)
+            if user is not None:
+                require_stream(user, method, request)
+                self._keep_open(_OpenStream(user, method, request))
+            last: bytes | None = await body(request, stream)
+            return last
+
+        async def handle(data: bytes, call: Call) -> bytes | None:
             self._metrics.client_received_bytes(len(data))
-
-            async def run(stream: Stream, user: User | None) -> None:
-                request = _parsed(parse, data)
-                if user is not None:
-                    require_stream(user, method, request)
-                    self._keep_open(_OpenStream(user, method, request))
-                await body(request, stream)
-
-            await self._stream(method, call, run)
+            return await self._stream(method, call, data, run)
 
         return handle
 
     def _bidirectional(self, method: Method, body: Body) -> Handler:
-        async def handle(requests: AsyncIterator[bytes], call: Call) -> None:
-            async def run(stream: Stream, user: User | None) -> None:
-                parsed = self._parsed_all(method, requests)
-                if user is not None:
-                    parsed = readable_keys(parsed, lambda: self._authenticator.current(user))
-                await body(parsed, stream)
+        async def run(requests: AsyncIterator[bytes], stream: Stream, user: User | None) -> bytes | None:
+            parsed = self._parsed_all(method, requests)
+            if user is not None:
+                parsed = readable_keys(parsed, lambda: self._authenticator.current(user))
+            last: bytes | None = await body(parsed, stream)
+            return last
 
-            await self._stream(method, call, run)
+        async def handle(requests: AsyncIterator[bytes], call: Call) -> bytes | None:
+            return await self._stream(method, call, requests, run)
 
         return handle
 
-    async def _stream(self, method: Method, call: Call, run: Callable[[Stream, User | None], Awaitable[None]]) -> None:
+    async def _stream(
+        self, method: Method, call: Call, request: Any, run: Callable[[Any, Stream, User | None], Awaitable[bytes | None]]
+    ) -> bytes | None:
         self._metrics.rpc_started()
         self.calls += 1
         started = perf_counter()
@@ -204,8 +207,11 @@ class Dispatcher:
                     f"this connection already has {GRPC_STREAMS_PER_CONNECTION_MAX} streams under way, the limit"
                 )
             user = await self._admit(method, call)
-            await run(Stream(call, self._metrics), user)
+            last = await run(request, Stream(call, self._metrics), user)
+            if last is not None:
+                self._metrics.client_sent_bytes(len(last))
             success = True
+            return last
         except asyncio.CancelledError:
             error = self._why_cancelled(task)
             if error is None or call.done() or task is None:
@@ -224,6 +230,7 @@ class Dispatcher:
                 del self._streams[peer]
             self.calls -= 1
             self._metrics.rpc_finished(success, perf_counter() - started, method.write)
+        return None
 
     def _keep_open(self, stream: _OpenStream) -> None:
         task = asyncio.current_task()
@@ -254,14 +261,16 @@ class Dispatcher:
             raise DamagedCopyError
         if self.calls > GRPC_CALLS_MAX:
             raise OverloadedError(f"this node already serves {GRPC_CALLS_MAX} calls, the limit")
-        for_all = self._context.config.grpc_tokens_for_all or self._authenticator.has_users
-        if method.token or (method is not HANDSHAKE and for_all):
+        if method.token or (method is not HANDSHAKE and self._needs_token()):
             user = await self._authenticator.check(call)
             call.prove()
             return user
         if method is not HANDSHAKE and call.standing() is Standing.STRANGER and self._authenticator.knows(call):
             call.prove()
         return None
+
+    def _needs_token(self) -> bool:
+        return self._context.config.grpc_tokens_for_all or self._authenticator.has_users
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:
         """End the call with the status of `error`, unless the client is gone."""

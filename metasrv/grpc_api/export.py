@@ -17,6 +17,7 @@ from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.readers import Readers
 from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX
+from metasrv.model.migration import migration_among
 from metasrv.node.context import NodeContext
 from metasrv.protocol.methods import ARCHIVE_EXPORT, EXPORT_METADATA_KEY, LOCAL_ARCHIVE_EXPORT
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -67,6 +68,7 @@ class ExportMethods:
 
     def _head(self, *, confirmed: bool) -> ArchiveHead:
         status = self._consensus.status()
+        migration = migration_among(self._machine.secrets)
         return ArchiveHead(
             cluster_id=self._machine.cluster_id,
             node_id=status.node_id,
@@ -75,6 +77,7 @@ class ExportMethods:
             last_log_index=status.last_log_id.index,
             leader_id=status.leader_id,
             features=self._machine.features,
+            migrating_from="" if migration is None else migration.source,
         )
 
     async def snapshot_keys_layout(self, request: pb.KeysLayoutRequest, stream: Stream) -> None:

@@ -51,9 +51,14 @@ class ArchiveHead(NamedTuple):
     """The features that are on, which the other lines do not say."""
     secrets: str = ARCHIVE_SECRETS
     format: int = ARCHIVE_FORMAT
+    migrating_from: str = ""
+    """The cluster whose records were being moved into this one, of which the archive has only some; else empty."""
 
     def line(self) -> str:
-        return archive_line("Head", self._asdict())
+        body = self._asdict()
+        if not self.migrating_from:
+            del body["migrating_from"]
+        return archive_line("Head", body)
 
 
 def archive_line(kind: str, body: dict[str, Any]) -> str:

@@ -107,19 +107,26 @@ class KvMethods:
 
     # ------------------------------------------------------------------------- reads
 
-    async def kv_read_v1(self, request: pb.RaftRequest, stream: Stream) -> None:
-        """KvReadV1: get, mget and list in JSON, answered as items."""
+    async def kv_read_v1(self, request: pb.RaftRequest, stream: Stream) -> bytes | None:
+        """KvReadV1: get, mget and list in JSON, answered as items. The only item of a get leaves with the status."""
         query = kv_json.parse_read(request.data)
-        if not wants_stale_read(stream.call):
+        stale = wants_stale_read(stream.call)
+        if not stale:
             await self._consensus.read_barrier(timeout_ms_of(stream.call))
         metadata = self._hint.metadata()
         if metadata:
             await stream.start(metadata)
         if isinstance(query, kv_json.ListPrefix):
             await self._send_list(query.prefix, None, stream)
-            return
-        count = await self._send_keys(query.keys, stream)
-        self._metrics.stream_items("mget" if query.many else "get", count)
+            return None
+        if not query.many:
+            [key] = query.keys
+            validate_key(key)
+            record = self._machine.get(key, self._clock.wall_ms() if stale else 0)
+            self._metrics.stream_items("get", 1)
+            return stream_item(key, record)
+        self._metrics.stream_items("mget", await self._send_keys(query.keys, stream))
+        return None
 
     async def kv_list(self, request: pb.KvListRequest, stream: Stream) -> None:
         """KvList: on the leader only, unless a stale read is asked for."""

@@ -54,6 +54,9 @@ def parse_write(text: str, byte_strings: Mapping[str, bytes] = MappingProxyType(
 
 def parse_read(text: str) -> ReadRequest:
     """A KvReadV1 request; raises InvalidRequestError."""
+    plain = _PLAIN_GET.fullmatch(text)
+    if plain is not None:
+        return GetKeys([plain[1]], False)
     name, body = _variant(_parse(text), "request")
     if name == "MGetKV":
         [keys] = _struct(body, name, "keys")
@@ -67,6 +70,10 @@ def parse_read(text: str) -> ReadRequest:
         [prefix] = _struct(body, name, "prefix")
         return ListPrefix(_string(prefix, "prefix"))
     raise InvalidRequestError(f"KvReadV1 knows GetKV, MGetKV and ListKV only, not {name!r}")
+
+
+_PLAIN_GET = re.compile(r'\{"GetKV": ?\{"key": ?"([^"\\\x00-\x1f]*)"\}\}')
+"""The most frequent request as clients write it, when nothing in the key is escaped; costs a tenth of parsing JSON."""
 
 
 class _Members(dict[str, Any]):

@@ -106,6 +106,10 @@ async def _branch_transaction(user: User, request: pb.KvTransactionRequest) -> N
     require_command(user, branch_transaction_from(request))
 
 
+async def _migrate(user: User, request: pb.MigrateRequest) -> None:
+    require(user, Right.WRITE, "", "the prefix")
+
+
 async def _looks_at_the_node(user: User, request: Any) -> None:
     """Every user may: nothing of it is a key."""
 
@@ -142,6 +146,7 @@ _UNARY: Mapping[m.Method, Callable[[User, Any], Awaitable[None]]] = {
     m.MEMBER_LIST: _looks_at_the_node,
     m.GET_CLUSTER_STATUS: _looks_at_the_node,
     m.GET_CLIENT_INFO: _looks_at_the_node,
+    m.MIGRATE: _migrate,
 }
 _STREAMS: Mapping[m.Method, Callable[[User, Any], None]] = {
     m.KV_READ_V1: _read,

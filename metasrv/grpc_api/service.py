@@ -21,6 +21,7 @@ from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.listening import given_files, open_sockets, server_tls, tls_files
+from metasrv.grpc_api.migrate import MigrateMethod
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
 from metasrv.grpc_api.watch import WatchMethod
@@ -159,6 +160,7 @@ class GrpcService:
             m.MEMBER_LIST: cluster.member_list,
             m.GET_CLUSTER_STATUS: cluster.get_cluster_status,
             m.GET_CLIENT_INFO: cluster.get_client_info,
+            m.MIGRATE: MigrateMethod(self._context).migrate,
         }
 
     async def _follow_health(self) -> None:

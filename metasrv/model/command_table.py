@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 from metasrv.model import commands as c
 from metasrv.model.errors import InvariantError
+from metasrv.model.migration import MigratedRecord, MigrationStep
 from metasrv.model.shapes import (
     BOOLEAN,
     BYTES,
@@ -147,8 +148,11 @@ FEATURE_REPLY = row(4, c.FeatureReply, enabled=sequence(STRING))
 SECRET_REPLY = row(5, c.SecretReply, secret=BYTES)
 ERROR_REPLY = row(6, c.ErrorReply, text=STRING)
 REPLACE_SECRET_REPLY = row(7, c.ReplaceSecretReply, replaced=BOOLEAN, secret=optional(BYTES))
-LIMITS_REPLY = row(8, c.LimitsReply, read_only=optional(STRING), quota_bytes=UNSIGNED)
-REFUSED_REPLY = row(9, c.RefusedReply, text=STRING)
+MIGRATION_REPLY = row(
+    8, c.MigrationReply, refused=STRING, source=STRING, run=UNSIGNED, last_seq=UNSIGNED, key_count=UNSIGNED
+)
+LIMITS_REPLY = row(9, c.LimitsReply, read_only=optional(STRING), quota_bytes=UNSIGNED)
+REFUSED_REPLY = row(10, c.RefusedReply, text=STRING)
 REPLIES: tuple[Row[Any], ...] = (
     UPSERT_REPLY,
     TRANSACTION_REPLY,
@@ -158,6 +162,7 @@ REPLIES: tuple[Row[Any], ...] = (
     SECRET_REPLY,
     ERROR_REPLY,
     REPLACE_SECRET_REPLY,
+    MIGRATION_REPLY,
     LIMITS_REPLY,
     REFUSED_REPLY,
 )
@@ -192,8 +197,27 @@ SET_CLUSTER_SECRET = request(6, c.SetClusterSecret, SECRET_REPLY, name=STRING, s
 REPLACE_SECRET = request(
     7, c.ReplaceSecret, REPLACE_SECRET_REPLY, name=STRING, expected=optional(BYTES), secret=optional(BYTES)
 )
-SET_READ_ONLY = request(8, c.SetReadOnly, LIMITS_REPLY, read_only=optional(STRING))
-SET_QUOTA = request(9, c.SetQuota, LIMITS_REPLY, quota_bytes=UNSIGNED)
+MIGRATED_RECORD = record(
+    MigratedRecord,
+    key=STRING,
+    seq=UNSIGNED,
+    data=optional(BYTES),
+    expire_at=UNSIGNED_OR_NONE,
+    proposed_at_ms=UNSIGNED,
+)
+MIGRATE = request(
+    8,
+    c.Migrate,
+    MIGRATION_REPLY,
+    step=enumeration(MigrationStep),
+    run=UNSIGNED,
+    source=STRING,
+    last_seq=UNSIGNED,
+    count=UNSIGNED,
+    records=sequence(MIGRATED_RECORD),
+)
+SET_READ_ONLY = request(9, c.SetReadOnly, LIMITS_REPLY, read_only=optional(STRING))
+SET_QUOTA = request(10, c.SetQuota, LIMITS_REPLY, quota_bytes=UNSIGNED)
 COMMANDS: tuple[Request[Any, Any], ...] = (
     UPSERT,
     TRANSACTION,
@@ -203,6 +227,7 @@ COMMANDS: tuple[Request[Any, Any], ...] = (
     SET_FEATURE,
     SET_CLUSTER_SECRET,
     REPLACE_SECRET,
+    MIGRATE,
     SET_READ_ONLY,
     SET_QUOTA,
 )

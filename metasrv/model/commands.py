@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from metasrv.model.migration import MigratedRecord, MigrationStep
 from metasrv.model.types import Node, SeqV
 
 # ----------------------------------------------------------------------------- parts
@@ -176,9 +177,11 @@ class RemoveNode(NamedTuple):
 
 USERS_FEATURE = "users"
 """Turned on once every member knows `ReplaceSecret`: users beyond root, and new keys for tokens."""
+MIGRATION_FEATURE = "migration"
+"""Turned on once every member knows `Migrate`: this cluster may take the records of another."""
 LIMITS_FEATURE = "write-limits"
 """Turned on once every member knows `SetReadOnly` and `SetQuota`, and what they mean for the commands after them."""
-KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE, LIMITS_FEATURE)
+KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE, MIGRATION_FEATURE, LIMITS_FEATURE)
 """Names that the admin API accepts, in the order of its list; the log may hold others, from a newer version."""
 
 
@@ -212,6 +215,24 @@ class ReplaceSecret(NamedTuple):
     secret: bytes | None
 
 
+class Migrate(NamedTuple):
+    """A step of moving another cluster's records into this one. Reply: `MigrationReply`.
+
+    Between BEGIN and FINISH or ABORT other writes are refused, and nothing expires here: it is the other cluster that
+    deletes. Releases before it cannot read it, so it is only proposed while the feature `MIGRATION_FEATURE` is on.
+    """
+
+    step: MigrationStep
+    run: int
+    """Counts who leads the migration; a step of an earlier run is refused."""
+    source: str = ""
+    """BEGIN: the cluster that the records come from."""
+    last_seq: int = 0
+    """The last sequence number that is known to be given out there; the one here is raised to it."""
+    count: int = 0  # type: ignore[assignment]  # the word of the wire hides tuple.count
+    records: tuple[MigratedRecord, ...] = ()
+
+
 class SetReadOnly(NamedTuple):
     """Refuses all writes of clients from this entry on, or takes them again. Reply: `LimitsReply`.
 
@@ -240,6 +261,7 @@ Command = (
     | SetFeature
     | SetClusterSecret
     | ReplaceSecret
+    | Migrate
     | SetReadOnly
     | SetQuota
 )
@@ -325,6 +347,18 @@ class ReplaceSecretReply(NamedTuple):
     secret: bytes | None
 
 
+class MigrationReply(NamedTuple):
+    """What the cluster says of its migration after a step."""
+
+    refused: str
+    """Why nothing was done, in a sentence; empty when it was done."""
+    source: str
+    """The cluster that records come from; empty when none is migrated."""
+    run: int
+    last_seq: int
+    key_count: int
+
+
 class ErrorReply(NamedTuple):
     """The command is in the log but asks for something impossible; nothing was changed.
 
@@ -356,6 +390,7 @@ Reply = (
     | SecretReply
     | ErrorReply
     | ReplaceSecretReply
+    | MigrationReply
     | LimitsReply
     | RefusedReply
 )

@@ -28,6 +28,9 @@ ENTRY_REPLIES_SIZE_BYTES_MAX = 256 * MIB
 GRPC_MESSAGE_SIZE_BYTES_DEFAULT = 32 * MIB
 """`grpc_api_max_message_size` when it is not configured."""
 
+MIGRATED_RECORDS_MAX = 128
+"""Records of one step of a migration; so many small ones are applied within `STEP_TIME_MS_MAX`."""
+
 # Log --------------------------------------------------------------------------------------------
 COMMAND_SIZE_BYTES_MAX = 32 * MIB
 """One encoded command; larger ones are refused before they are proposed (D17)."""
@@ -199,6 +202,28 @@ METRICS_WINDOW_OBSERVATIONS_MAX = 1024
 """Observations kept for the quantiles of one summary."""
 METRICS_LABELS_MAX = 256
 """Label sets of one metric; peers reconnect from ever new ports, and each would stay for good."""
+
+# Console ----------------------------------------------------------------------------------------
+EVENTS_KEPT_MAX = 512
+"""Events of one node that are kept, on the node itself and on each node that asks it for them."""
+EVENT_TEXT_CHARACTERS_MAX = 400
+"""The sentence of an event; a longer one is cut."""
+SUMMARY_EVENTS_MAX = 128
+"""Events that one answer to another node brings along; the newest ones when there are more."""
+CONSOLE_STREAMS_MAX = 64
+"""Open streams of the console; a further one is refused with a sentence."""
+CONSOLE_LINES_WAITING_MAX = 32
+"""Lines that wait for one stream's reader; past it the stream ends and the page connects anew."""
+EVENTS_ANSWERED_MAX = 1_000
+"""Events of one answer of `/v1/events`, whatever `limit` says."""
+CONSOLE_ENTRIES_MAX = 200
+"""Prefixes and records of one answer of the key browser."""
+CONSOLE_KEYS_SECONDS_MAX = 2.0
+"""One answer of the key browser counts keys for this time at most; what it did not count it says."""
+CONSOLE_KEY_READS_MAX = 2
+"""Reads of the key browser at once; a further one is refused with a sentence."""
+CONSOLE_VALUE_SIZE_BYTES_MAX = 128 * 1024
+"""The part of a value that the key browser shows."""
 
 # Backups ----------------------------------------------------------------------------------------
 BACKUP_LINE_SIZE_BYTES_MAX = 5 * COMMAND_SIZE_BYTES_MAX

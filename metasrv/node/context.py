@@ -5,22 +5,30 @@ A plain holder, filled by `meta_node.py`; services take what they need from it a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from metasrv.config.model import Config
 from metasrv.consensus import Consensus
 from metasrv.metrics.registry import MetricsRegistry
+from metasrv.model.errors import PeerUnreachableError
+from metasrv.model.summary import SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint
 from metasrv.node.findings import CopyFindings
+from metasrv.node.members import Members
 from metasrv.process.clock import Clock
+from metasrv.process.event_ring import EventRing
 from metasrv.process.reloading import Reloader
 from metasrv.state.machine import StateMachine
 
 
 def _nothing(_sentence: str) -> None:
     """Nobody wants to hear of it."""
+
+
+async def _nobody_to_ask(node_id: int, _question: SummaryQuestion, _timeout_ms: int) -> SummaryAnswer:
+    raise PeerUnreachableError(f"node {node_id} is not a peer of this node")
 
 
 @dataclass(slots=True)
@@ -49,6 +57,18 @@ class NodeContext:
     """What is known about this node's copy of the state and those of the others."""
     damage_found: Callable[[str], None] = _nothing
     """Told when a read finds this node's copy damaged, with one sentence."""
+    members: Members = field(init=False)
+    """Who the members are, how each of them is, and how they change; set by the composition root."""
+    loop_lag_peak_ms: float = 0.0
+    """The largest of these since it was last looked at (`metasrv/console/sampling.py`)."""
+    events: EventRing = None  # type: ignore[assignment]  # made below when none is given
+    """What happens here and is worth telling."""
+    ask_summary: Callable[[int, SummaryQuestion, int], Awaitable[SummaryAnswer]] = _nobody_to_ask
+    """What another node, by its id, tells of itself; the last argument is a timeout in ms. Raises RequestError."""
+    offer_summary: Callable[[Callable[[SummaryQuestion], SummaryAnswer]], None] = field(
+        default=lambda _summary: None, repr=False
+    )
+    """Called with what answers the same question of other nodes."""
     reloader: Reloader = field(init=False)
     """What is loaded anew when its files change; see `reloads.py`."""
     config_paths: tuple[str, ...] = ()
@@ -58,6 +78,7 @@ class NodeContext:
 
     def __post_init__(self) -> None:
         self.reloader = Reloader(self.metrics)
+        self.events = self.events or EventRing(self.clock)
 
     def set_waiting_for(self, sentence: str) -> None:
         """Say what this node waits for before it serves."""

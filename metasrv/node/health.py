@@ -24,6 +24,7 @@ LEADER_CONTACT_ELECTION_TIMEOUTS_MAX = 2
 APPLY_LAG_ENTRIES_MAX = 1000
 """Committed entries that a ready node may still have to apply."""
 QUOTA_WARNING_SHARE = 0.8
+DRAINED_TEXT = "an operator drained this node"
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
 PROBE_SIZE_BYTES = 4096
 PROBE_AGE_SECONDS_MAX = 5.0
@@ -130,7 +131,7 @@ def _check_draining(context: NodeContext, status: RaftStatus) -> Check:
     if context.draining:
         return Check("draining", False, "this node is shutting down")
     if status.drained:
-        text = f"an operator drained this node; `metactl node drain {status.node_id} --off` or a restart ends that"
+        text = f"{DRAINED_TEXT}; `metactl node drain {status.node_id} --off` or a restart ends that"
         return Check("draining", False, text)
     return Check("draining", True, "this node is not shutting down")
 
@@ -222,22 +223,25 @@ def _check_writes(status: RaftStatus) -> Check:
 
 
 class DirectoryProbe:
-    """Writes a few bytes to the data directory and remembers the outcome for `PROBE_AGE_SECONDS_MAX`.
+    """Writes a few bytes to the data directory and remembers the outcome for `age_seconds_max`.
 
     The file has no name, so nothing stays behind. A disk that hangs delays one answer by `PROBE_TIMEOUT_SECONDS`;
     later answers come at once until the disk responds.
     """
 
-    def __init__(self, directory: str, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, directory: str, monotonic: Callable[[], float], age_seconds_max: float = PROBE_AGE_SECONDS_MAX
+    ) -> None:
         self._directory = directory
+        self._age_seconds_max = age_seconds_max
         self._monotonic = monotonic
         self._report: DirectoryReport | None = None
         self._running: asyncio.Task[DirectoryReport] | None = None
 
     async def report(self) -> DirectoryReport:
-        """The last report, renewed when it is older than `PROBE_AGE_SECONDS_MAX`."""
+        """The last report, renewed when it is older than `age_seconds_max`."""
         known = self._report
-        if known is not None and self._monotonic() - known.at <= PROBE_AGE_SECONDS_MAX:
+        if known is not None and self._monotonic() - known.at <= self._age_seconds_max:
             return known
         running = self._running
         if running is None or running.done():

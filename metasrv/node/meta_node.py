@@ -19,16 +19,19 @@ from typing import Any
 from metasrv import __version__
 from metasrv.config.groups import group_number
 from metasrv.config.model import Config
-from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import FatalError, InvariantError, MetasrvError, RemovedError
+from metasrv.model.events import EventKind, Severity
 from metasrv.model.types import Endpoint, Node
 from metasrv.node.beginning import begin_or_find
 from metasrv.node.context import NodeContext, Service
 from metasrv.node.copy_proof import CopyProof
 from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
+from metasrv.node.member_report import MemberReports
+from metasrv.node.members import Members
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
 from metasrv.node.quota_keeper import QuotaKeeper
+from metasrv.node.recording import RecordingMetrics
 from metasrv.node.reloads import ConfigSource, watch_configuration, watch_raft
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
@@ -138,7 +141,7 @@ class MetaNode:
 
     def _build(self, data: OpenedData) -> tuple[RaftConsensus, NodeContext]:
         config, raft = self._config, self._config.raft_config
-        metrics = MetricsRegistry(__version__, self._commit)
+        metrics = RecordingMetrics(__version__, self._commit)
         settings = RaftSettings(
             endpoint=raft.raft_advertise_endpoint,
             heartbeat_ms=raft.heartbeat_interval,
@@ -166,6 +169,7 @@ class MetaNode:
             observer=metrics,
             clock=self._clock,
         )
+        metrics.events = resources.events
         consensus = RaftConsensus(resources)
         consensus.on_fatal(self._fail)
         context = NodeContext(
@@ -176,7 +180,13 @@ class MetaNode:
             clock=self._clock,
             started_at_ms=self._clock.wall_ms(),
             binary_version=binary_version(self._commit),
+            events=resources.events,
+            ask_summary=consensus.forwarding.summary,
+            offer_summary=consensus.offer_summary,
         )
+        consensus.report = MemberReports(context).report
+        context.members = Members(consensus, consensus.forwarding, self._clock, consensus.report)
+        context.events.record(EventKind.START, Severity.INFO, f"node {raft.id} starts, version {context.binary_version}")
         if self._source is not None:
             watch_configuration(context, self._source)
         watch_raft(context, consensus.secure)
@@ -267,6 +277,7 @@ class MetaNode:
     async def _drain(self, consensus: RaftConsensus, context: NodeContext) -> None:
         """Hand leadership over, let requests in flight finish, stop."""
         context.draining = True
+        context.events.record(EventKind.STOP, Severity.INFO, f"node {self._config.raft_config.id} stops")
         if self._failure is None and context.joined:
             try:
                 await consensus.hand_over(HAND_OVER_TIMEOUT_MS)
@@ -282,10 +293,13 @@ class MetaNode:
             await asyncio.sleep(BEAT_SECONDS)
             now = self._clock.monotonic()
             context.loop_lag_ms = max(0.0, (now - due) * 1000)
+            context.loop_lag_peak_ms = max(context.loop_lag_peak_ms, context.loop_lag_ms)
             context.loop_beat_at = now
 
     def _removed(self, context: NodeContext, data: OpenedData, reason: str) -> None:
         """A node that serves goes on and says what it is; one that has just been started ends."""
+        text = f"node {self._config.raft_config.id} is no longer a member: {reason}"
+        context.events.record(EventKind.LEAVE, Severity.CRITICAL, text)
         if not context.joined:
             self._fail(RemovedError(removed_sentence(data.directory.root, reason)))
 

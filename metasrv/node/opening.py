@@ -19,7 +19,7 @@ from metasrv.process.operating_system import sync_directory
 from metasrv.raft.log.format import TERM
 from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.log.writer import CHECKPOINT_SIZE_BYTES
-from metasrv.raft.replica import membership_in_force
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.state.machine import StateMachine
 
 logger = logging.getLogger(__name__)

@@ -70,6 +70,7 @@ KV_TRANSACTION = Method("KvTransaction", Kind.UNARY, pb.KvTransactionRequest, pb
 MEMBER_LIST = Method("MemberList", Kind.UNARY, pb.MemberListRequest, pb.MemberListReply, True, None)
 GET_CLUSTER_STATUS = Method("GetClusterStatus", Kind.UNARY, pb.Empty, pb.ClusterStatus, False, None)
 GET_CLIENT_INFO = Method("GetClientInfo", Kind.UNARY, pb.Empty, pb.ClientInfo, False, None)
+MIGRATE = Method("Migrate", Kind.UNARY, pb.MigrateRequest, pb.MigrateReply, True, True)
 
 METHODS = (
     HANDSHAKE,
@@ -86,4 +87,5 @@ METHODS = (
     MEMBER_LIST,
     GET_CLUSTER_STATUS,
     GET_CLIENT_INFO,
+    MIGRATE,
 )

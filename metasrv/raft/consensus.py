@@ -7,9 +7,9 @@ what only the leader can do. Runs on the node's event loop. The order of the eng
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from metasrv.consensus import CopyState, JoinRequest, Place, Standing, TransferResult
+from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -22,22 +22,22 @@ from metasrv.model.errors import (
     StoppingError,
     UnknownOutcomeError,
 )
+from metasrv.model.summary import SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.address_changes import AddressChanges
 from metasrv.raft.beginning import Beginning
 from metasrv.raft.belonging import Belonging
-from metasrv.raft.clock_hand_over import ClockHandOver
-from metasrv.raft.clock_rounds import ClockRounds, round_seconds
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
+from metasrv.raft.core.reads import give_up, not_confirmed
 from metasrv.raft.draining import Draining
-from metasrv.raft.forwarding import Answering, Forwarding
+from metasrv.raft.forwarding import Answering, Forwarding, no_summary
 from metasrv.raft.id_holders import IdHolders
+from metasrv.raft.leader_watch import clock_rounds_of, stalled_leader_of, transfer_of
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
-from metasrv.raft.stalled_leader import stalled_leader_of
+from metasrv.raft.role_events import RoleEvents
 from metasrv.raft.tidying import Tidying
-from metasrv.raft.transfer import LeadershipTransfer
 from metasrv.state.scrubbing import RangeDigests, range_digests
 
 NO_LEADER_WAIT_MS = 1_800
@@ -52,7 +52,11 @@ class RaftConsensus:
         self._stopping = False
         self.damage = ""
         """What is wrong with this node's copy of the state, for the other nodes (`node/damage.py`)."""
+        self.summary: Callable[[SummaryQuestion], SummaryAnswer] = no_summary
+        """What this node tells another one's console of itself."""
         self._serving = True
+        self.report: Callable[[], Awaitable[MemberReport]] | None = None
+        """What this node says of itself to other members (`node/member_report.py`); None until it is told how."""
         replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
@@ -101,40 +105,14 @@ class RaftConsensus:
             hints=resources.settings.hints,
             patience_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
-        self._transfer = LeadershipTransfer(
-            clock=resources.clock,
-            engine=replica.engine,
-            store=resources.store,
-            driver=replica.driver,
-            free=replica.until_free,
-            timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
-        )
+        self._transfer = transfer_of(replica)
         self._draining = Draining(replica, self._transfer, resources.settings.election_timeout_max_ms)
         self._tidying = Tidying(replica, resources.writer, lambda: self.status().file_sizes_bytes())
         replica.sources.drained, replica.sources.compaction = lambda: self._draining.on, self._tidying.status
-        replica.also_consider = self._consider
-        self._clock_rounds = self._make_clock_rounds(resources)
+        replica.also_consider = (self._addresses.consider, self._draining.consider)
+        self._clock_rounds = clock_rounds_of(replica, self._transfer, self.forwarding)
         self._stalled_leader = stalled_leader_of(replica, self._transfer)
-        replica.driver.on_timer = self._stalled_leader.look
-
-    def _make_clock_rounds(self, resources: ReplicaResources) -> ClockRounds:
-        replica, settings = self.replica, resources.settings
-        hand_over = ClockHandOver(
-            clock=resources.clock,
-            engine=replica.engine,
-            offsets=replica.clock_offsets,
-            leads=lambda: replica.leader_id() == self.node_id,
-            transfer=self._transfer.start,
-            answer_age_seconds_max=settings.election_timeout_min_ms / 1000,
-        )
-        return ClockRounds(
-            clock=resources.clock,
-            offsets=replica.clock_offsets,
-            pause_seconds=round_seconds(settings.heartbeat_ms),
-            peers=replica.connected_members,
-            ask=self.forwarding.wall_ms,
-            after_round=hand_over.consider,
-        )
+        replica.driver.on_timer = RoleEvents.of(replica).after(self._stalled_leader.look)
 
     # ------------------------------------------------------------------ life
 
@@ -160,10 +138,6 @@ class RaftConsensus:
         """Stop consensus for good: what is asked from now on is refused."""
         self.replica.driver.fail(error)
 
-    def _consider(self) -> None:
-        self._addresses.consider()
-        self._draining.consider()
-
     async def hand_over(self, timeout_ms: int) -> bool:
         """Move leadership away before stopping; True when another node leads or none was needed."""
         return await self._transfer.hand_over(timeout_ms)
@@ -188,11 +162,14 @@ class RaftConsensus:
     async def propose(self, command: Command, timeout_ms: int) -> Reply:
         deadline = self._clock.monotonic() + timeout_ms / 1000
         while True:
-            leader_id = await self._known_leader(deadline)
+            leader_id = self.replica.leader_id()
+            if leader_id is None:
+                leader_id = await self._known_leader(deadline)
             left_ms = max(1, int((deadline - self._clock.monotonic()) * 1000))
             try:
                 if leader_id == self.node_id:
                     return await self.propose_local(command, left_ms)
+                self._refuse_if_stopping()
                 return await self._propose_at(leader_id, command, left_ms)
             except (OverloadedError, StoppingError) as error:
                 if isinstance(error, OverloadedError) or self._stopping:
@@ -229,12 +206,15 @@ class RaftConsensus:
     async def read_barrier(self, timeout_ms: int) -> None:
         deadline = self._clock.monotonic() + timeout_ms / 1000
         while True:
-            leader_id = await self._known_leader(deadline)
+            leader_id = self.replica.leader_id()
+            if leader_id is None:
+                leader_id = await self._known_leader(deadline)
             left_ms = max(1, int((deadline - self._clock.monotonic()) * 1000))
             try:
                 if leader_id == self.node_id:
                     index = await self.read_index(left_ms)
                 else:
+                    self._refuse_if_stopping()
                     asked = self.forwarding.read_index(leader_id, left_ms)
                     index = await self._patience.wait(asked, leader_id, left_ms / 1000, READ_GRACE_SECONDS)
                 break
@@ -244,12 +224,14 @@ class RaftConsensus:
                 await self._retry_pause(deadline, NotDoneError(f"node {leader_id}, the leader, did not answer in time"))
             except (NotDoneError, UnknownOutcomeError) as error:  # a read may always be asked again
                 await self._retry_pause(deadline, NotDoneError(str(error)))
-        await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+        if self.replica.applied_index() < index:
+            await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
 
     async def read_barrier_local(self, timeout_ms: int) -> None:
         deadline = self._clock.monotonic() + timeout_ms / 1000
         index = await self.read_index(timeout_ms)
-        await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+        if self.replica.applied_index() < index:
+            await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
 
     async def read_index(self, timeout_ms: int) -> int:
         """The index that a read must have applied, once a majority has confirmed this leader after the call.
@@ -262,20 +244,27 @@ class RaftConsensus:
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
         time_ms = self.replica.log_time.now_ms()
-        future = self.replica.reads.register(max(self.replica.engine.commit_index(), self.replica.engine.noop_index()))
-        self.replica.driver.wake()
+        replica = self.replica
+        loop = replica.driver.loop
+        give_up_at = loop.time() + timeout_ms / 1000
+        future = replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()), loop)
+        replica.driver.wake()
+        # A timer of its own costs a tenth of `asyncio.timeout`, and nearly every read ends here.
+        timer = loop.call_at(give_up_at, give_up, future, timeout_ms)
         try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                index = await future
-                await self.replica.applied.wait(index)
-                await self.replica.ticks.until_swept(time_ms)
-                return max(index, self.replica.applied_index())
-        except TimeoutError:
-            raise NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms") from None
+            index = await future
+        finally:
+            timer.cancel()
+        if replica.applied_index() < index or replica.machine.expires_before(time_ms):
+            try:
+                async with asyncio.timeout_at(give_up_at):
+                    await replica.applied.wait(index)
+                    await replica.ticks.until_swept(time_ms)
+            except TimeoutError:
+                raise not_confirmed(timeout_ms) from None
+        return max(index, replica.applied_index())
 
     async def _wait_applied(self, index: int, timeout_ms: int) -> None:
-        if self.replica.applied_index() >= index:
-            return
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await self.replica.applied.wait(index)
@@ -354,6 +343,16 @@ class RaftConsensus:
         """What this node's records between these keys add up to; reads every key, in a helper thread."""
         self.replica.machine.commit()
         return await asyncio.to_thread(range_digests, self.replica.machine.path, bounds)
+
+    async def member_report(self) -> MemberReport:
+        """What this node says of itself. Raises NotDoneError while it is being built."""
+        if self.report is None:
+            raise NotDoneError("this node has just been started")
+        return await self.report()
+
+    def offer_summary(self, summary: Callable[[SummaryQuestion], SummaryAnswer]) -> None:
+        """Answer with this when another node's console asks for a summary."""
+        self.summary = summary
 
     def set_serving(self, serving: bool) -> None:
         """Whether this node may answer from its state; while not, it takes no proposals and is slow to campaign."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from metasrv.consensus import Consensus, CopyState, JoinRequest, Place, Standing
+from metasrv.consensus import Consensus, CopyState, JoinRequest, MemberReport, Place, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import (
@@ -22,8 +22,9 @@ from metasrv.model.errors import (
     NotLeaderError,
     UnknownOutcomeError,
 )
+from metasrv.model.summary import SummaryAnswer, SummaryQuestion, decode_answer, encode_answer
 from metasrv.model.types import Endpoint
-from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
+from metasrv.model.wire import byte_string, integer, pack, string, unpack, unsigned, unsigned_or_none
 from metasrv.state.scrubbing import RangeDigests
 
 T = TypeVar("T")
@@ -40,8 +41,11 @@ PLACE = "place"
 PLACES = "places"
 STATE_HASHES = "state_hashes"
 RANGE_DIGESTS = "range_digests"
+SUMMARY = "summary"
 JOIN = "join"
 LEAVE = "leave"
+TRANSFER = "transfer"
+REPORT = "report"
 
 
 class Requester(Protocol):
@@ -71,6 +75,10 @@ class LocalAnswers(Protocol):
     def copy_state(self) -> CopyState: ...
 
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests: ...
+
+    async def member_report(self) -> MemberReport: ...
+
+    def summary(self, question: SummaryQuestion) -> SummaryAnswer: ...
 
 
 class Forwarding:
@@ -113,12 +121,24 @@ class Forwarding:
         """What the other node's records between these keys add up to."""
         return await self._ask(target, RANGE_DIGESTS, (bounds,), timeout_ms, _range_digests_in)
 
+    async def summary(self, target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
+        """What the other node tells the console of itself; earlier releases refuse the question."""
+        return await self._ask(target, SUMMARY, tuple(question), timeout_ms, _summary_in)
+
     async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
         fields = (timeout_ms, hops, request.node, request.incarnation, request.learner)
         await self._ask(target, JOIN, fields, timeout_ms, _nothing_in)
 
     async def leave(self, target: int | Endpoint, node_id: int, timeout_ms: int, hops: int) -> None:
         await self._ask(target, LEAVE, (timeout_ms, hops, node_id), timeout_ms, _nothing_in)
+
+    async def transfer(self, leader_id: int, to_id: int, timeout_ms: int) -> None:
+        """Have the leader begin to hand leadership to `to_id`; releases before it refuse the request."""
+        await self._ask(leader_id, TRANSFER, (to_id,), timeout_ms, _nothing_in)
+
+    async def report(self, target: int, timeout_ms: int) -> MemberReport:
+        """What the other node says of itself; releases before it refuse the question."""
+        return await self._ask(target, REPORT, (), timeout_ms, _report_in)
 
     async def _ask(
         self,
@@ -189,6 +209,9 @@ class Answering:
         if method == RANGE_DIGESTS:
             (bounds,) = fields
             return tuple(await self._local.range_digests(tuple(map(string, bounds))))
+        if method == SUMMARY:
+            incarnation, number = fields
+            return encode_answer(self._local.summary(SummaryQuestion(string(incarnation), unsigned(number))))
         if method == JOIN:
             timeout_ms, hops, node, incarnation, learner = fields
             request = JoinRequest(node_from_tree(node), string(incarnation), bool(learner))
@@ -196,6 +219,13 @@ class Answering:
         if method == LEAVE:
             timeout_ms, hops, node_id = fields
             return await self._leave(unsigned(node_id), unsigned(timeout_ms), unsigned(hops))
+        if method == TRANSFER:
+            (to_id,) = fields
+            await self._consensus.transfer_leadership(unsigned(to_id))
+            return None
+        if method == REPORT:
+            report = await self._local.member_report()
+            return tuple(report._replace(certificates=tuple(report.certificates.items())))  # type: ignore[arg-type]
         raise InvalidRequestError(f"a peer asked for {method!r}, which this version of metasrv does not know")
 
     async def _place(self, node_id: int, incarnation: str, timeout_ms: int, hops: int) -> Place:
@@ -221,6 +251,11 @@ class Answering:
             if hops == 0 or error.leader_id is None:
                 raise
             await self._forwarding.leave(error.leader_id, node_id, timeout_ms, hops - 1)
+
+
+def no_summary(_question: SummaryQuestion) -> SummaryAnswer:
+    """The answer of a node that has no admin API yet. Raises NotDoneError."""
+    raise NotDoneError("this node does not offer its admin API yet")
 
 
 def _cluster_id_in(tree: Any) -> str | None:
@@ -254,6 +289,28 @@ def _copy_state_in(tree: Any) -> CopyState:
 def _range_digests_in(tree: Any) -> RangeDigests:
     index, digests = tree
     return RangeDigests(unsigned(index), tuple(map(unsigned, digests)))
+
+
+def _report_in(tree: Any) -> MemberReport:
+    version, state, term, leader_id, last, applied, started, offset, not_ready, warnings, certificates, address = tree
+    return MemberReport(
+        binary_version=string(version),
+        state=string(state),
+        term=unsigned(term),
+        leader_id=unsigned_or_none(leader_id),
+        last_log_index=unsigned(last),
+        applied_index=unsigned(applied),
+        started_at_ms=unsigned(started),
+        clock_offset_ms=None if offset is None else integer(offset),
+        not_ready=string(not_ready),
+        warnings=string(warnings),
+        certificates={string(port): unsigned(expires_at) for port, expires_at in certificates},
+        admin_api_address=string(address),
+    )
+
+
+def _summary_in(tree: Any) -> SummaryAnswer:
+    return decode_answer(byte_string(tree))
 
 
 def _nothing_in(tree: Any) -> None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from metasrv.model.entries import MembershipEntry, RegularEntry, decode_entry, encode_noop_entry
 from metasrv.model.errors import CodecError, DataDamagedError, StoppingError
-from metasrv.model.types import Endpoint, LogId, Membership, RaftStatus
+from metasrv.model.types import Endpoint, LogId, RaftStatus
 from metasrv.process.clock import Clock
 from metasrv.process.data_directory import DataDirectory
+from metasrv.process.event_ring import EventRing
 from metasrv.raft.clock_rounds import round_seconds
 from metasrv.raft.compaction import Compaction
 from metasrv.raft.core.clock_offsets import ClockOffsets
@@ -27,9 +28,10 @@ from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
 from metasrv.raft.disk_stall import DISK_STALL_MS, DiskStall
 from metasrv.raft.expiry_ticks import ExpiryTicks
 from metasrv.raft.learners import Learners
-from metasrv.raft.log.format import CONTENT, TERM, LogEntry
+from metasrv.raft.log.format import TERM, LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.log.store import LogStore, LogWriter
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peer_set import Peers
 from metasrv.raft.peers.peer_handler import TransportFactory
@@ -40,6 +42,7 @@ from metasrv.raft.state_hashes import StateHashes
 from metasrv.raft.state_log import StateLog, StateLogLimits
 from metasrv.raft.state_space import StateSpace
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
+from metasrv.raft.upkeep import Upkeep
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo
 
@@ -81,6 +84,11 @@ class ReplicaResources:
     observer: RaftObserver
     clock: Clock
     make_transport: TransportFactory = PeerTransport
+    events: EventRing = field(init=False)
+    """What happens here and is worth telling."""
+
+    def __post_init__(self) -> None:
+        self.events = EventRing(self.clock)
 
 
 class Replica:
@@ -100,8 +108,9 @@ class Replica:
         self.proposals = Proposals(self.node_id, self.log_time)
         self.reads = ReadIndex(self.node_id)
         self.applied = AppliedWaiters(self.applied_index)
-        self.also_consider: Callable[[], None] = lambda: None
-        """Called after each step."""
+        self.also_consider: tuple[Callable[[], None], ...] = ()
+        """Called with each upkeep."""
+        self._upkeep = Upkeep()
         self.state_hashes = StateHashes(resources.machine)
         self.state_replaced: Callable[[], None] = lambda: None
         """Called when a snapshot of another node has taken the place of the whole state."""
@@ -330,16 +339,21 @@ class Replica:
         if self._pending_install is not None and not self.driver.busy() and not self.state_log.restarting:
             info, self._pending_install = self._pending_install, None
             self._install(info)
-        self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         self._commits.consider()
+        self.ticks.consider()
+        if self._upkeep.is_due(self.machine.last_applied.index, self.clock.monotonic()):
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         if self.snapshots.needed:
             self.snapshots.build(self.machine.last_applied.index)
         self.compaction.consider()
         self.state_log.consider()
-        self.ticks.consider()
         self.state_space.consider()
         self._learners.look()
-        self.also_consider()
+        for consider in self.also_consider:
+            consider()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""
@@ -380,14 +394,3 @@ class Replica:
             # Only when the log was replaced: an older snapshot proves nothing about this log.
             self.engine.reply_append(leader_id)
         self.driver.wake()
-
-
-def membership_in_force(store: LogStore, machine: StateMachine) -> Membership:
-    """The membership at start: the newest one in the log, or the applied one."""
-    for index in range(store.last_index, machine.last_applied.index, -1):
-        entry = store.entry_at(index)
-        if entry is not None:
-            decoded = decode_entry(entry[CONTENT])
-            if isinstance(decoded, MembershipEntry):
-                return decoded.after
-    return machine.membership

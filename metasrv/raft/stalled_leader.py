@@ -25,7 +25,6 @@ from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
 from metasrv.raft.disk_stall import DiskStall, StalledPart
 from metasrv.raft.log.store import LogStore
-from metasrv.raft.replica import Replica
 from metasrv.raft.transfer import LeadershipTransfer
 
 logger = logging.getLogger(__name__)
@@ -116,21 +115,3 @@ class StalledLeader:
             logger.warning("nobody took over leadership: this node steps down, because its disk stalls")
             self._engine.step_down()
             self._driver.wake()
-
-
-def stalled_leader_of(replica: Replica, transfer: LeadershipTransfer) -> StalledLeader:
-    """What looks after the disk of this replica while it leads."""
-    resources = replica.resources
-    return StalledLeader(
-        disk=replica.disk,
-        engine=replica.engine,
-        store=resources.store,
-        driver=replica.driver,
-        proposals=replica.proposals,
-        reads=replica.reads,
-        applied=replica.applied,
-        transfer=transfer,
-        reachable=replica.peers.transport.is_connected,
-        free=replica.until_free,
-        hand_over_ms=resources.settings.election_timeout_max_ms,
-    )

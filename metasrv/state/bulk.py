@@ -37,7 +37,8 @@ from metasrv.state.format import (
 )
 from metasrv.state.registry import load_registry, nodes_by_id, registry_out
 from metasrv.state.state_file import create_draft
-from metasrv.state.store import SET_META, Store, connect, fault, sync_directory
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import SET_META, Store, connect, sync_directory
 
 _CACHE_SIZE_KIB = 32 * 1024
 

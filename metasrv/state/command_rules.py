@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from metasrv.model import command_table as table
-from metasrv.model.commands import Command, Reply
+from metasrv.model.commands import Command, ErrorReply, Reply
 from metasrv.state.effects import EntryEffects
 from metasrv.state.limit_rules import apply_set_quota, apply_set_read_only, validate_set_quota, validate_set_read_only
+from metasrv.state.migration_rules import apply_migrate, refusal_while_migrating, validate_migrate
 from metasrv.state.registry_rules import (
     apply_add_node,
     apply_remove_node,
@@ -43,6 +44,7 @@ COMMAND_RULES: tuple[Rule[Any, Any], ...] = (
     Rule(table.SET_FEATURE, validate_set_feature, apply_set_feature),
     Rule(table.SET_CLUSTER_SECRET, validate_set_cluster_secret, apply_set_cluster_secret),
     Rule(table.REPLACE_SECRET, validate_replace_secret, apply_replace_secret),
+    Rule(table.MIGRATE, validate_migrate, apply_migrate),
     Rule(table.SET_READ_ONLY, validate_set_read_only, apply_set_read_only),
     Rule(table.SET_QUOTA, validate_set_quota, apply_set_quota),
 )
@@ -59,5 +61,7 @@ def validate_command(command: Command) -> None:
 
 def apply_command(effects: EntryEffects, command: Command) -> Reply:
     """Apply one command inside the entry's open transaction. Raises RefusedCommandError for one that is impossible."""
+    if effects.registry.is_migrating and (refusal := refusal_while_migrating(effects, command)):
+        return ErrorReply(refusal)
     reply: Reply = _APPLY[type(command)](effects, command)
     return reply

@@ -144,6 +144,23 @@ class EntryEffects:
             self.changes.append((key, prev, current))
         return current
 
+    def place(self, key: str, record: SeqV, prev: SeqV | None) -> None:
+        """Store a record over `prev`, the present one, as it is: with its number, and an expiry that may be over."""
+        expire_at = None if record.meta is None else record.meta.expire_at
+        had_expiry = prev is not None and prev.meta is not None and prev.meta.expire_at is not None
+        if expire_at is not None:
+            expire_ms = expire_ms_of(expire_at)
+            if self.earliest_expire_ms is None or expire_ms < self.earliest_expire_ms:
+                self.earliest_expire_ms = expire_ms
+        self.seq = max(self.seq, record.seq)
+        self.digest += self.store.put(key, record, prev)
+        self.key_count += prev is None
+        size_bytes = len(record.data)
+        self.data_size_bytes += size_bytes + key_size_bytes(key) if prev is None else size_bytes - len(prev.data)
+        self.expire_count += (expire_at is not None) - had_expiry
+        if self.watched:
+            self.changes.append((key, prev, record))
+
     def remove(self, key: str, prev: SeqV) -> None:
         """Delete a record that exists."""
         self.digest -= self.store.delete(key, prev)

@@ -43,7 +43,8 @@ from metasrv.state.registry import Registry, load_registry, registry_out
 from metasrv.state.snapshot import tail_fits
 from metasrv.state.state_file import StateFileSizes, check_schema, create_file, file_sizes
 from metasrv.state.state_hash import state_hash
-from metasrv.state.store import FILE_SWAP, fault
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import FILE_SWAP
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
 
@@ -220,7 +221,7 @@ class StateMachine:
         replies: list[c.Reply] = []
         store.begin()
         try:
-            if entry.commands:
+            if entry.commands and not self._registry.is_migrating:
                 # One sweep serves all commands: they share their time, and none can store what has expired by then.
                 effects.sweep()
             for position, command in enumerate(entry.commands):
@@ -280,7 +281,7 @@ class StateMachine:
 
     def expires_before(self, time_ms: int) -> bool:
         """Whether an entry of log time `time_ms` would delete something that has expired; mostly answered from memory."""
-        if not self._applied.expire_count or self._expiry_floor_ms >= time_ms:
+        if not self._applied.expire_count or self._expiry_floor_ms >= time_ms or self._registry.is_migrating:
             return False
         with self._store.faults():
             earliest_ms = self._store.earliest_expire_ms()

@@ -18,10 +18,14 @@ from metasrv.model.types import LogId, Membership, SeqV
 from metasrv.state.expiry import has_expired
 from metasrv.state.format import META_CLUSTER_ID, META_MEMBERSHIP, membership_in, unseal
 from metasrv.state.registry import load_registry
-from metasrv.state.store import Store, connect, fault
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import Store, connect
 from metasrv.state.views import Views
 
 READER_PAGE_RECORDS = 512
+# The length of a value is in its header: the value itself is not read.
+_VALUE_SIZE = "ifnull(length(data), (SELECT length(large.data) FROM large WHERE large.seq = kv.seq))"
+_VISIBLE = "kv WHERE key >= ? AND (? IS NULL OR key < ?) AND (expire_ms IS NULL OR expire_ms >= ?)"
 
 
 class StateReader:
@@ -135,6 +139,21 @@ class StateReader:
         """Every record in key order, expired or not; read `page_records` at a time."""
         for page in self.pages(page_records=page_records):
             yield from page
+
+    def sizes_from(self, start: str, end: str | None, now_ms: int, limit: int) -> list[tuple[str, int, int, int | None]]:
+        """(key, seq, bytes of the value, expire_ms) of the first records of [start, end); what has expired is hidden."""
+        with self._reading():
+            query = f"SELECT key, seq, {_VALUE_SIZE}, expire_ms FROM {_VISIBLE} ORDER BY key LIMIT ?"  # noqa: S608
+            rows = self._store.execute(query, (start, end, end, now_ms, limit)).fetchall()
+        return [(row[0], int(row[1]), int(row[2]), row[3]) for row in rows]
+
+    def sums_from(self, start: str, end: str | None, now_ms: int, limit: int) -> tuple[int, int, str | None]:
+        """The first `limit` records of [start, end): how many, bytes of keys and values together, the last key."""
+        with self._reading():
+            sizes = f"SELECT key, length(CAST(key AS BLOB)) + {_VALUE_SIZE} AS size FROM {_VISIBLE} ORDER BY key LIMIT ?"  # noqa: S608
+            query = f"SELECT count(*), ifnull(sum(size), 0), max(key) FROM ({sizes})"  # noqa: S608
+            keys, size_bytes, last = self._store.execute(query, (start, end, end, now_ms, limit)).fetchone()
+        return int(keys), int(size_bytes), last
 
     def expire_index(self) -> Iterator[tuple[int, int, str]]:
         """(expire_ms, seq, key) of every record that carries an expiry, in the order of the sweep."""

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from zlib import crc32
 
 from metasrv.model.codec import node_from_tree
+from metasrv.model.migration import MIGRATION_NAME
 from metasrv.model.types import NO_LIMITS, Node, WriteLimits
 from metasrv.model.wire import byte_string, pack
 from metasrv.state.damage import damaged
@@ -27,6 +28,11 @@ class Registry:
     features: tuple[str, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     limits: WriteLimits = NO_LIMITS
+
+    @property
+    def is_migrating(self) -> bool:
+        """Whether the records of another cluster are moved into this one (`migration_rules.py`)."""
+        return MIGRATION_NAME in self.secrets
 
 
 def load_registry(store: Store) -> Registry:

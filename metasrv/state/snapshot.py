@@ -24,7 +24,8 @@ from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail
 from metasrv.state.reader import READER_PAGE_RECORDS, read_cluster_id, read_membership
 from metasrv.state.registry import load_registry
 from metasrv.state.state_file import check_schema, remove_draft
-from metasrv.state.store import FILE_SWAP, READER_CACHE_SIZE_KIB, Store, connect, fault, set_cache_size, sync_directory
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import FILE_SWAP, READER_CACHE_SIZE_KIB, Store, connect, set_cache_size, sync_directory
 
 __all__ = [
     "SnapshotInfo",

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import Any
 
-from metasrv.model.errors import CodecError, DataDamagedError, StorageError
+from metasrv.model.errors import CodecError, StorageError
 from metasrv.model.types import I64_MAX, KVMeta, SeqV
 from metasrv.process import operating_system
 from metasrv.process.operating_system import make_syncs_full
@@ -32,6 +32,7 @@ from metasrv.state.format import (
     size_in,
     size_out,
 )
+from metasrv.state.storage_faults import Faults
 from metasrv.state.sums import LARGE_OF, data_size_of, large_size_of, sums_of, sums_to_remove
 
 BUSY_TIMEOUT_SECONDS = 10.0
@@ -59,8 +60,6 @@ _COUNT = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? LIMIT ?)"
 _COUNT_TO = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? AND key < ? LIMIT ?)"
 _DELETE_EXPIRED = "DELETE FROM kv WHERE expire_ms < ?"
 _EXPIRED = f"SELECT key, {_RECORD} FROM kv WHERE expire_ms < ? ORDER BY expire_ms, seq"  # noqa: S608
-_NO_TEXT = "Could not decode to UTF-8"
-"""How Python's error begins when a text column holds bytes that are not UTF-8; the error has no name of its own."""
 SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
 
 
@@ -101,15 +100,9 @@ class Store:
     def lost_error(self) -> StorageError:
         return StorageError(f"{self.path}: the last entries could not be written")
 
-    @contextmanager
-    def faults(self) -> Iterator[None]:
-        """Turn SQLite's errors into StorageError or DataDamagedError."""
-        if self.lost:
-            raise self.lost_error()
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise fault(self.path, error) from error
+    def faults(self) -> Faults:
+        """A context that turns SQLite's errors into StorageError or DataDamagedError."""
+        return Faults(self)
 
     # ------------------------------------------------------------------------- space
 
@@ -260,6 +253,10 @@ class Store:
         """Whether any value stands beside its record."""
         return bool(self.execute("SELECT EXISTS(SELECT 1 FROM large)").fetchone()[0])
 
+    def has_large_value(self, seq: int) -> bool:
+        """Whether the value of the record with this number stands beside it."""
+        return self.execute("SELECT 1 FROM large WHERE seq = ?", (seq,)).fetchone() is not None
+
     def expired(self, time_ms: int) -> list[tuple[str, SeqV]]:
         """Records that expired before `time_ms`, in the order of the sweep."""
         return self._records(self.execute(_EXPIRED, (time_ms,)))
@@ -340,16 +337,6 @@ class Store:
 
 def _range(lower: str, start: str, end: str | None) -> tuple[str, list[Any]]:
     return (lower, [start]) if end is None else (f"{lower} AND key < ?", [start, end])
-
-
-def fault(path: str, error: sqlite3.Error) -> DataDamagedError | StorageError:
-    """What an error of SQLite means for the node."""
-    name = getattr(error, "sqlite_errorname", "") or ""
-    if str(error).startswith(_NO_TEXT) or name.startswith(
-        ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA", "SQLITE_ERROR")
-    ):
-        return damaged(path, "inside the file", f"SQLite says: {error}")
-    return StorageError(f"{path}: the state file could not be read or written: {error}")
 
 
 # ----------------------------------------------------------------------------- opening

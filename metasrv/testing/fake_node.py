@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from metasrv.config.model import Config
+from metasrv.consensus import JoinRequest, MemberReport, Standing
 from metasrv.metrics.registry import MetricsRegistry
+from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.types import (
     Endpoint,
     LogId,
@@ -24,6 +26,8 @@ from metasrv.model.types import (
     SnapshotStatus,
 )
 from metasrv.node.context import NodeContext
+from metasrv.node.member_report import MemberReports
+from metasrv.node.members import Members
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_consensus import FakeConsensus
@@ -82,6 +86,50 @@ def leader_status(**changes: Any) -> RaftStatus:
     return sample_status(**{**leading, **changes})
 
 
+class FakeMembers:
+    """The other members, as `raft/forwarding.py` reaches them: those that the status calls connected answer."""
+
+    def __init__(self, consensus: FakeConsensus) -> None:
+        self._consensus = consensus
+        self.asked: list[tuple[Any, ...]] = []
+        """Every request but reports: its name and arguments."""
+        self.standings: dict[Endpoint, Standing] = {}
+        """What runs at addresses of nodes that are no members."""
+        self.failures: dict[int, Exception] = {}
+        """Raised for reports of these nodes."""
+
+    async def report(self, target: int, timeout_ms: int) -> MemberReport:
+        status = self._consensus.status()
+        if target in self.failures:
+            raise self.failures[target]
+        if not any(peer.node_id == target and peer.connected for peer in status.peers):
+            raise PeerUnreachableError(f"node {target} did not answer within {timeout_ms} ms")
+        index = status.last_log_id.index
+        state = RaftState.LEADER if target == status.leader_id else RaftState.FOLLOWER
+        return MemberReport(
+            BINARY_VERSION, state.value, status.term, status.leader_id, index, index - target, 1_795_000_000_000, 3, "",
+            "", {"grpc": 1_795_000_000}, "127.0.0.1:28101",
+        )  # fmt: skip
+
+    async def transfer(self, leader_id: int, to_id: int, timeout_ms: int) -> None:
+        del timeout_ms
+        self.asked.append(("transfer", leader_id, to_id))
+        self._consensus.follow(to_id)
+
+    async def standing(self, target: Endpoint, timeout_ms: int) -> Standing:
+        if target not in self.standings:
+            raise PeerUnreachableError(f"{target} did not answer within {timeout_ms} ms")
+        return self.standings[target]
+
+    async def join(self, target: int | Endpoint, request: JoinRequest, timeout_ms: int, hops: int) -> None:
+        del timeout_ms, hops
+        self.asked.append(("join", target, request))
+
+    async def leave(self, target: int | Endpoint, node_id: int, timeout_ms: int, hops: int) -> None:
+        del timeout_ms, hops
+        self.asked.append(("leave", target, node_id))
+
+
 def fake_context(
     machine: StateMachine, config: Config, status: RaftStatus, clock: Clock | None = None, *, commits: bool = False
 ) -> tuple[NodeContext, FakeConsensus]:
@@ -99,4 +147,5 @@ def fake_context(
         joined=True,
         loop_beat_at=clock.monotonic(),
     )
+    context.members = Members(consensus, FakeMembers(consensus), clock, MemberReports(context).report)
     return context, consensus

@@ -126,6 +126,8 @@ async def test_begin_cluster_does_not_wait_for_the_silent_and_the_survivors_see_
     _, metrics = await cluster.admin(2, "/v1/metrics")
     assert 'metasrv_raft_peer_other_cluster{id="1"} 1' in metrics
     assert 'metasrv_raft_peer_other_cluster{id="3"} 0' in metrics
+    _, console = await cluster.admin(2, "/v1/console")
+    assert "Another cluster answers for node 1" in console
 
 
 async def test_begin_cluster_begins_nothing_where_somebody_knows_a_cluster(start_cluster: StartCluster) -> None:

@@ -236,6 +236,8 @@ async def _waits_to_be_out(cluster: ProcessCluster, node_id: int) -> str:
     assert "[-]member failed: this node is no longer a member: " in text
     code, _ = await cluster.admin(node_id, "/livez")
     assert code == 200, "it must not be restarted"
+    _, console = await cluster.admin(node_id, "/v1/console")
+    assert f"Node {node_id} was removed from the cluster" in console
     reason: str = statuses[node_id]["removed"]
     assert cluster.nodes[node_id].output().count("NO LONGER A MEMBER") == 1
     return reason

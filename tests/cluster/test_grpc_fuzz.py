@@ -216,7 +216,9 @@ def test_random_messages(target: Target, method: m.Method, request: pytest.Fixtu
         target.call(method, [message.SerializeToString() for message in sent])
 
     run()
-    assert SEEN[method.name] & {"OK", "CANCELLED"}, "some messages must have been good ones"
+    # A migration is refused while its feature is off; one that had begun would end the writes of all other tests.
+    good = {"INVALID_ARGUMENT"} if method is m.MIGRATE else {"OK", "CANCELLED"}
+    assert SEEN[method.name] & good, "some messages must have been good ones"
 
 
 def test_damaged_messages(target: Target, request: pytest.FixtureRequest) -> None:

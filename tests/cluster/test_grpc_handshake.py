@@ -32,8 +32,9 @@ METHODS = {  # docs/contract/grpc.md section a.1: request, reply, client streams
     "MemberList": ("MemberListRequest", "MemberListReply", False, False),
     "GetClusterStatus": ("Empty", "ClusterStatus", False, False),
     "GetClientInfo": ("Empty", "ClientInfo", False, False),
+    "Migrate": ("MigrateRequest", "MigrateReply", False, False),
 }
-NEED_A_TOKEN = ("KvApi", "KvReadV1", "KvList", "KvGetMany", "Transaction", "KvTransaction", "MemberList")
+NEED_A_TOKEN = ("KvApi", "KvReadV1", "KvList", "KvGetMany", "Transaction", "KvTransaction", "MemberList", "Migrate")
 
 
 @pytest.fixture
@@ -89,7 +90,10 @@ async def test_versions_users_and_tokens(node: ProcessCluster) -> None:
     for name in METHODS:
         if name == "Handshake":
             continue
-        ask(wire, name, wire.token)
+        if name == "Migrate":  # the token is good, and what is behind it is not turned on
+            assert "the feature migration is off" in refusal(lambda: ask(wire, "Migrate", wire.token))[1]
+        else:
+            ask(wire, name, wire.token)
         if name in NEED_A_TOKEN:
             missing = refusal(lambda name=name: ask(wire, name, ()))
             assert missing == (grpc.StatusCode.UNAUTHENTICATED, "Error auth-token-bin is empty")

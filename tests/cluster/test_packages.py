@@ -63,6 +63,9 @@ def test_the_packages_hold_what_belongs_to_them(packages: tuple[Path, Path]) -> 
     assert wheel.name == f"metasrv-{__version__}-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
     assert "metasrv/py.typed" in names
+    assert sum(name.startswith("metasrv/runbooks/") for name in names) == len(
+        list((ROOT / "docs" / "runbooks").iterdir())
+    )
     assert {name.split("/")[0] for name in names} == {"metasrv", f"metasrv-{__version__}.dist-info"}
     with tarfile.open(archive) as opened:
         inside = {name.partition("/")[2] for name in opened.getnames()}

@@ -41,6 +41,11 @@ async def test_a_leader_whose_log_stalls_is_replaced_and_comes_back_as_a_followe
             assert code == 503
             assert "[-]disk failed: the disk stalls: a write of the raft log has not finished for" in text
             assert (await cluster.admin(leader, "/livez"))[0] == 200, "nobody should restart it"
+            for witness in (leader, others[0]):
+                _, text = await cluster.admin(witness, "/v1/console")
+                assert f"The disk of node {leader} does not answer" in text, "each node names it"
+            _, text = await cluster.admin(others[0], f"/v1/events?node={leader}")
+            assert "the disk stalls: a write of the raft log has not finished" in text
             status = await cluster.status(leader)
             assert status is not None
             assert not status["is_leader"]

@@ -61,6 +61,8 @@ async def test_a_leader_with_a_wrong_clock_hands_over(
     assert (code, way in next(line for line in ready.splitlines() if line.startswith("[!]clock warning"))) == (200, True)
     _, ready = await cluster.admin(leader, "/readyz?verbose")
     assert f"differ from this node's by more than 1000 ms: node {wrong} by " in ready
+    _, console = await cluster.admin(leader, "/v1/console")
+    assert f"The clock of node {wrong} is off" in console
     wire = Wire(str(cluster.nodes[wrong].grpc))
     written_at = time.monotonic()
     wire.put("lease", ttl_ms=TTL_MS)

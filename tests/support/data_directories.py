@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from metasrv.model.types import Endpoint, SeqV
 from metasrv.node.opening import OpenedData, open_data
-from metasrv.raft.replica import membership_in_force
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.state.snapshot import verify_snapshot
 from tests.support.paths import TESTS
 

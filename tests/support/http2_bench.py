@@ -34,6 +34,7 @@ class FakeTransport:
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self.written = bytearray()
+        self.writes = 0
         self.closed = False
         self.held = False
         self.host = host
@@ -41,6 +42,7 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         assert not self.closed, "nothing is written after the end"
         self.written += data
+        self.writes += 1
 
     def close(self) -> None:
         self.closed = True

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import NamedTuple
 
 TIMEOUT_SECONDS = 120.0
@@ -18,23 +20,28 @@ class Ran(NamedTuple):
     err: str
 
 
-async def metactl(*arguments: object, given: bytes = b"", code: int = 0) -> Ran:
+async def metactl(
+    *arguments: object, given: bytes = b"", code: int = 0, environment: Mapping[str, str] | None = None
+) -> Ran:
     """Run metactl; the test fails unless it ends with `code`."""
-    return await _run("metasrv.cli.ctl", arguments, given, code)
+    return await _run("metasrv.cli.ctl", arguments, given, code, environment or {})
 
 
 async def metasrv(*arguments: object, code: int = 0) -> Ran:
     """Run a command of metasrv that ends by itself; the test fails unless it ends with `code`."""
-    return await _run("metasrv.cli.server", arguments, b"", code)
+    return await _run("metasrv.cli.server", arguments, b"", code, {})
 
 
-async def _run(module: str, arguments: tuple[object, ...], given: bytes, code: int) -> Ran:
+async def _run(
+    module: str, arguments: tuple[object, ...], given: bytes, code: int, environment: Mapping[str, str]
+) -> Ran:
     def run() -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", module, *map(str, arguments)],
             input=given,
             capture_output=True,
             timeout=TIMEOUT_SECONDS,
+            env={**os.environ, **environment},
             check=False,
         )
         return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())

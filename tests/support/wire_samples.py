@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from metasrv.model import commands as c
 from metasrv.model.entries import MembershipEntry, NoopEntry, RegularEntry
+from metasrv.model.migration import MigratedRecord, MigrationStep
 from metasrv.model.types import Endpoint, KVMeta, Member, Membership, Node, SeqV
 
 U64 = 2**64 - 1
@@ -60,6 +61,15 @@ COMMANDS: dict[str, c.Command] = {
     "set cluster secret": c.SetClusterSecret("token", bytes(range(32))),
     "replace secret": c.ReplaceSecret("user/é", b"\x01old", b"\xffnew"),
     "replace secret without any": c.ReplaceSecret("", None, None),
+    "migrate": c.Migrate(MigrationStep.BEGIN, 1, "cluster"),
+    "migrate with everything": c.Migrate(
+        MigrationStep.STORE,
+        2**32,
+        "",
+        2**63 - 1,
+        256,
+        (MigratedRecord(KEY, 7, b"\x00value", U64, 1), MigratedRecord("gone", 128, None)),
+    ),
     "set read-only": c.SetReadOnly("moving to é"),
     "set writable": c.SetReadOnly(None),
     "set quota": c.SetQuota(U64),
@@ -94,6 +104,8 @@ REPLIES: dict[str, c.Reply] = {
     "refused reply": c.RefusedReply("the cluster is read-only"),
     "replace secret reply": c.ReplaceSecretReply(True, b"\xffnew"),
     "empty replace secret reply": c.ReplaceSecretReply(False, None),
+    "migration reply": c.MigrationReply("", "cluster", 2, 300, 70_000),
+    "refusing migration reply": c.MigrationReply("no migration is under way", "", 0, 0, 0),
 }
 
 MEMBERSHIP = Membership(
@@ -101,17 +113,26 @@ MEMBERSHIP = Membership(
 )
 LATER_COMMANDS = (c.ReplaceSecret,)
 """Not yet there when the entry of every command was recorded, which stays as it is; they have an entry of their own."""
+MIGRATION_COMMANDS = (c.Migrate,)
+"""Later than these."""
 LIMIT_COMMANDS = (c.SetReadOnly, c.SetQuota)
-"""Not yet there when either was recorded."""
+"""Not yet there when any of these was recorded."""
 ENTRIES: dict[str, RegularEntry | NoopEntry | MembershipEntry] = {
     "entry without commands": RegularEntry(0, 1, ()),
     "entry of every command": RegularEntry(
         1_700_000_000_000,
         2,
-        tuple(each for each in COMMANDS.values() if not isinstance(each, (*LATER_COMMANDS, *LIMIT_COMMANDS))),
+        tuple(
+            each
+            for each in COMMANDS.values()
+            if not isinstance(each, LATER_COMMANDS + MIGRATION_COMMANDS + LIMIT_COMMANDS)
+        ),
     ),
     "entry of later commands": RegularEntry(
         1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, LATER_COMMANDS))
+    ),
+    "entry of migrations": RegularEntry(
+        1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, MIGRATION_COMMANDS))
     ),
     "entry of limits": RegularEntry(
         1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, LIMIT_COMMANDS))

@@ -136,8 +136,8 @@ def _wrong_clock_leads() -> list[Replacement]:
 
 
 def _read_index_at_once() -> list[Replacement]:
-    def register(_self: ReadIndex, read_index: int) -> asyncio.Future[int]:
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    def register(_self: ReadIndex, read_index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
+        future: asyncio.Future[int] = loop.create_future()
         future.set_result(read_index)
         return future
 
@@ -148,8 +148,8 @@ def _read_round_of_before() -> list[Replacement]:
     """A read counts the confirmation that was under way when it came."""
     real = ReadIndex.register
 
-    def register(self: ReadIndex, read_index: int) -> asyncio.Future[int]:
-        future = real(self, read_index)
+    def register(self: ReadIndex, read_index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
+        future = real(self, read_index, loop)
         self._waiters[-1] = self._waiters[-1]._replace(round=max(1, self._confirmed))
         return future
 

@@ -343,8 +343,9 @@ class ServerCall:
         """Send the response as the windows allow; its message consists of these pieces."""
         sender = self.sender
         self._start()
-        sender.send(message_prefix(sum(map(len, pieces))))
-        for piece in pieces:
+        size_bytes = sum(map(len, pieces))
+        prefix = message_prefix(size_bytes)
+        for piece in (b"".join((prefix, *pieces)),) if size_bytes <= SMALL_SIZE_BYTES_MAX else (prefix, *pieces):
             sender.send(piece)
         sender.finish(OK_TRAILERS)
         if sender.waits and self._is_too_much():
@@ -358,7 +359,7 @@ class ServerCall:
         windows = connection.windows
         window_bytes = min(windows.initial_bytes + sender.granted_bytes, windows.connection_bytes)
         room_bytes = min(window_bytes, connection.frame_size_bytes_max)
-        if connection.writing_paused or size_bytes > room_bytes:
+        if sender.started or connection.writing_paused or size_bytes > room_bytes:
             self._reply_in_pieces(reply)
             return
         windows.connection_bytes -= size_bytes

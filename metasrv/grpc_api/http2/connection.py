@@ -17,13 +17,10 @@ from metasrv.grpc_api.http2.control_frames import FIELDS_FREE, FIELDS_PER_CONTRO
 from metasrv.grpc_api.http2.field_rules import check_trailers
 from metasrv.grpc_api.http2.frame_reader import HTTP1_ANSWER, FrameReader, NotHttp2Error
 from metasrv.grpc_api.http2.frames import ErrorCode, Http2ConnectionError, Http2StreamError
-from metasrv.grpc_api.http2.headers import (
-    Request,
-    RequestDecoder,
-    refusal_block,
-)
+from metasrv.grpc_api.http2.headers import Request, RequestDecoder, refusal_block
 from metasrv.grpc_api.http2.interfaces import ConnectionServer
 from metasrv.grpc_api.http2.messages import Compressed
+from metasrv.grpc_api.http2.output import Output
 from metasrv.grpc_api.http2.peer_name import certificate_of, host_of, peer_name
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.send_windows import SendWindows
@@ -55,6 +52,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: ConnectionServer) -> None:
         self._server = server
         self.loop = server.loop
+        self._output = Output(server.loop)
+        self.write = self._output.write
+        self.write_soon = self._output.write_soon
         self.message_size_bytes_max = server.message_size_bytes_max
         self.refusal_metadata = server.refusal_metadata
         self.budget = server.budget
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------- for asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = self._output.transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_SIZE_BYTES)
         address = transport.get_extra_info("peername")
         self.peer, self.host = peer_name(address), host_of(address)
@@ -102,6 +102,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self._transport = None
+        self._output.transport = None
         self._reader.end()
         self._server.lost(self)
         for call in tuple(self.calls.values()):
@@ -158,10 +159,6 @@ class Connection(asyncio.Protocol):
         return False
 
     # ------------------------------------------------------------------------- for calls and the server
-
-    def write(self, data: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(data)
 
     def hold(self, size_bytes: int) -> None:
         before_bytes = self.held_bytes
@@ -245,8 +242,9 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
+        self._output.flush()
         if transport.get_write_buffer_size() or not self._reader.preface_received:
-            transport.abort()
+            self.abort()
             return
         self._going_away = True
         text = "another client needs the place of this connection, on which no token was shown"
@@ -255,9 +253,11 @@ class Connection(asyncio.Protocol):
 
     def close(self) -> None:
         if self._transport is not None:
+            self._output.flush()
             self._transport.close()
 
     def abort(self) -> None:
+        self._output.transport = None
         if self._transport is not None:
             self._transport.abort()
 

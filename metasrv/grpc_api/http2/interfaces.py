@@ -47,7 +47,10 @@ class StreamConnection(Protocol):
     """DATA frames sent since the server's last tick."""
 
     def write(self, data: bytes, /) -> None:
-        """Hand whole frames to the socket."""
+        """Hand whole frames to the socket, after those that wait."""
+
+    def write_soon(self, data: bytes, /) -> None:
+        """Let whole frames leave with the next that are written, at the latest when the loop turns."""
 
     def hold(self, size_bytes: int, /) -> None:
         """Count bytes that are kept for this client, for the connection and in the budget; negative when freed."""

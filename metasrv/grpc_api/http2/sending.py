@@ -72,14 +72,29 @@ class Sender:
     def start(self, headers: bytes) -> None:
         """Send the headers of the response, once."""
         self.started = True
-        self._connection.write(header_frames(self._stream_id, headers, 0, self._connection.frame_size_bytes_max))
+        self._connection.write_soon(header_frames(self._stream_id, headers, 0, self._connection.frame_size_bytes_max))
 
     def send(self, data: bytes) -> None:
         """Send a length-prefixed message or a part of one, or queue it."""
+        if not self._queue and self._send_whole(data):
+            return
         self._queue.append(data)
         self._connection.hold(len(data))
         if len(self._queue) == 1:
             self.pump()
+
+    def _send_whole(self, data: bytes) -> bool:
+        """Send it in one frame if the windows and the socket take it now: nothing is held, nothing counted."""
+        connection, windows = self._connection, self._windows
+        size_bytes = len(data)
+        window_bytes = min(windows.initial_bytes + self.granted_bytes, windows.connection_bytes)
+        if connection.writing_paused or size_bytes > min(window_bytes, connection.frame_size_bytes_max):
+            return False
+        self.granted_bytes -= size_bytes
+        windows.connection_bytes -= size_bytes
+        connection.data_frames += 1
+        connection.write_soon(pack_frame_header(size_bytes << 8 | DATA, 0, self._stream_id) + data)
+        return True
 
     def finish(self, trailers: bytes) -> None:
         """Send the trailers after everything that is queued."""
@@ -93,8 +108,8 @@ class Sender:
             self._connection.hold(-self.held_bytes)
             self._queue.clear()
             self._offset = 0
-        self._windows.remove(self._stream_id)
-        self._wake()
+            self._windows.remove(self._stream_id)
+            self._wake()
 
     async def drained(self) -> None:
         """Return once nothing is queued."""
@@ -122,7 +137,7 @@ class Sender:
             windows.connection_bytes -= len(chunk)
             connection.data_frames += 1
             connection.hold(-len(chunk))
-            connection.write(pack_frame_header(len(chunk) << 8 | DATA, 0, self._stream_id) + chunk)
+            connection.write_soon(pack_frame_header(len(chunk) << 8 | DATA, 0, self._stream_id) + chunk)
         if queue:
             windows.hold(self._stream_id, self)
             return

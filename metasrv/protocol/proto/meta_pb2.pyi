@@ -385,6 +385,62 @@ class KeysCount(_message.Message):
     count: int
     def __init__(self, prefix: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
+class MigratedRecord(_message.Message):
+    __slots__ = ("key", "seq", "data", "expire_at", "proposed_at_ms")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_AT_FIELD_NUMBER: _ClassVar[int]
+    PROPOSED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    seq: int
+    data: bytes
+    expire_at: int
+    proposed_at_ms: int
+    def __init__(self, key: _Optional[str] = ..., seq: _Optional[int] = ..., data: _Optional[bytes] = ..., expire_at: _Optional[int] = ..., proposed_at_ms: _Optional[int] = ...) -> None: ...
+
+class MigrateRequest(_message.Message):
+    __slots__ = ("step", "run", "source", "last_seq", "count", "records")
+    class Step(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        BEGIN: _ClassVar[MigrateRequest.Step]
+        STORE: _ClassVar[MigrateRequest.Step]
+        CLEAR: _ClassVar[MigrateRequest.Step]
+        FINISH: _ClassVar[MigrateRequest.Step]
+        ABORT: _ClassVar[MigrateRequest.Step]
+    BEGIN: MigrateRequest.Step
+    STORE: MigrateRequest.Step
+    CLEAR: MigrateRequest.Step
+    FINISH: MigrateRequest.Step
+    ABORT: MigrateRequest.Step
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    step: MigrateRequest.Step
+    run: int
+    source: str
+    last_seq: int
+    count: int
+    records: _containers.RepeatedCompositeFieldContainer[MigratedRecord]
+    def __init__(self, step: _Optional[_Union[MigrateRequest.Step, str]] = ..., run: _Optional[int] = ..., source: _Optional[str] = ..., last_seq: _Optional[int] = ..., count: _Optional[int] = ..., records: _Optional[_Iterable[_Union[MigratedRecord, _Mapping]]] = ...) -> None: ...
+
+class MigrateReply(_message.Message):
+    __slots__ = ("refused", "source", "run", "last_seq", "key_count")
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    LAST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    KEY_COUNT_FIELD_NUMBER: _ClassVar[int]
+    refused: str
+    source: str
+    run: int
+    last_seq: int
+    key_count: int
+    def __init__(self, refused: _Optional[str] = ..., source: _Optional[str] = ..., run: _Optional[int] = ..., last_seq: _Optional[int] = ..., key_count: _Optional[int] = ...) -> None: ...
+
 class MemberListRequest(_message.Message):
     __slots__ = ("data",)
     DATA_FIELD_NUMBER: _ClassVar[int]

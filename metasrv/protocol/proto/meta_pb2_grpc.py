@@ -104,6 +104,11 @@ class MetaServiceStub:
                 request_serializer=metasrv_dot_protocol_dot_proto_dot_meta__pb2.Empty.SerializeToString,
                 response_deserializer=metasrv_dot_protocol_dot_proto_dot_meta__pb2.ClientInfo.FromString,
                 _registered_method=True)
+        self.Migrate = channel.unary_unary(
+                '/meta.MetaService/Migrate',
+                request_serializer=metasrv_dot_protocol_dot_proto_dot_meta__pb2.MigrateRequest.SerializeToString,
+                response_deserializer=metasrv_dot_protocol_dot_proto_dot_meta__pb2.MigrateReply.FromString,
+                _registered_method=True)
 
 
 class MetaServiceServicer:
@@ -193,6 +198,13 @@ class MetaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Migrate(self, request, context):
+        """Own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MetaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -265,6 +277,11 @@ def add_MetaServiceServicer_to_server(servicer, server):
                     servicer.GetClientInfo,
                     request_deserializer=metasrv_dot_protocol_dot_proto_dot_meta__pb2.Empty.FromString,
                     response_serializer=metasrv_dot_protocol_dot_proto_dot_meta__pb2.ClientInfo.SerializeToString,
+            ),
+            'Migrate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Migrate,
+                    request_deserializer=metasrv_dot_protocol_dot_proto_dot_meta__pb2.MigrateRequest.FromString,
+                    response_serializer=metasrv_dot_protocol_dot_proto_dot_meta__pb2.MigrateReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -645,6 +662,33 @@ class MetaService:
             '/meta.MetaService/GetClientInfo',
             metasrv_dot_protocol_dot_proto_dot_meta__pb2.Empty.SerializeToString,
             metasrv_dot_protocol_dot_proto_dot_meta__pb2.ClientInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Migrate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meta.MetaService/Migrate',
+            metasrv_dot_protocol_dot_proto_dot_meta__pb2.MigrateRequest.SerializeToString,
+            metasrv_dot_protocol_dot_proto_dot_meta__pb2.MigrateReply.FromString,
             options,
             channel_credentials,
             insecure,

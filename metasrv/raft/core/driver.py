@@ -77,7 +77,7 @@ class Driver:
         self._send = send
         self._engine: Engine
         self._guards: Guards
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._inbox = Inbox()
         self._outbox: list[tuple[int, Message]] = []
         self._sync_started_at: float | None = None
@@ -85,7 +85,7 @@ class Driver:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._pace_timer: asyncio.TimerHandle | None = None
-        self._commit_notice = CommitNotice(lambda seconds: self._loop.call_later(seconds, self.wake))
+        self._commit_notice = CommitNotice(lambda seconds: self.loop.call_later(seconds, self.wake))
         self._was_leader = False
         self._tick_due = True
         self._heard = False
@@ -122,7 +122,7 @@ class Driver:
         """Take a step soon: something arrived."""
         if not self._scheduled and not self._stopped:
             self._scheduled = True
-            self._loop.call_soon(self._scheduled_step)
+            self.loop.call_soon(self._scheduled_step)
 
     def wake_for_proposal(self, now: float) -> None:
         """A proposal waits: take a step soon, unless the sync in flight or the pace timer brings one early enough."""
@@ -156,7 +156,7 @@ class Driver:
     def _on_timer(self) -> None:
         if self._stopped:
             return
-        self._timer = self._loop.call_later(TICK_SECONDS, self._on_timer)
+        self._timer = self.loop.call_later(TICK_SECONDS, self._on_timer)
         now = self._clock.monotonic()
         self.on_timer(now)
         leads = self._engine.role() == LEADER and self._guards.leads_with_quorum(now)
@@ -279,7 +279,7 @@ class Driver:
         wait = self._proposals.seconds_to_wait(now)
         if wait > 0.0:
             if self._pace_timer is None:
-                self._pace_timer = self._loop.call_later(wait, self._on_pace)
+                self._pace_timer = self.loop.call_later(wait, self._on_pace)
             return
         batch = self._proposals.take_batch()
         if batch is None:

@@ -34,7 +34,7 @@ PACE_SECONDS_MAX = 0.01
 """A batch never waits longer for company."""
 PAUSE_SECONDS_MIN = 0.0002
 PAUSE_SECONDS_MAX = 0.001
-PAUSE_SECONDS_PER_CALLER = 0.000_005
+PAUSE_SECONDS_PER_CALLER = 0.000_012_5
 """A burst is over after this time without a new proposal: few callers come back soon, many one after the other."""
 _NEVER = math.inf
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-from metasrv.model.errors import NotLeaderError, OverloadedError
+from metasrv.model.errors import NotDoneError, NotLeaderError, OverloadedError
 from metasrv.model.limits import READ_WAITERS_MAX
 from metasrv.model.types import Membership
 
@@ -40,14 +40,14 @@ class ReadIndex:
         """Whether a read waits for a round that has not started, while no round is under way."""
         return bool(self._waiters) and self._waiters[-1].round > self.round and self._confirmed >= self.round
 
-    def register(self, read_index: int) -> asyncio.Future[int]:
-        """A future that resolves to `read_index` once a round that starts from now on is confirmed.
+    def register(self, read_index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
+        """A future of `loop` that resolves to `read_index` once a round that starts from now on is confirmed.
 
         Raises OverloadedError at the limit.
         """
         if len(self._waiters) >= READ_WAITERS_MAX:
             raise OverloadedError(f"{READ_WAITERS_MAX} reads already wait for the leader to be confirmed")
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[int] = loop.create_future()
         self._waiters.append(_Waiter(self.round + 1, read_index, future))
         return future
 
@@ -126,3 +126,13 @@ class AppliedWaiters:
         for _, future in waiters:
             if not future.done():
                 future.set_exception(error)
+
+
+def give_up(future: asyncio.Future[int], timeout_ms: int) -> None:
+    """The time of one read is over: end it, unless it was answered."""
+    if not future.done():
+        future.set_exception(not_confirmed(timeout_ms))
+
+
+def not_confirmed(timeout_ms: int) -> NotDoneError:
+    return NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms")

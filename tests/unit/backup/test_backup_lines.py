@@ -71,7 +71,9 @@ def test_lines_of_the_present_version() -> None:
     node = {"name": "0", "endpoint": {"addr": "h", "port": 1}, "grpc_api_advertise_address": "h:p"}
     assert line("Nodes", {"key": 0, "value": node}) == l.NodeLine(Node(0, Endpoint("h", 1), "", "h:p"))
     assert line("Expire", {"key": {"time_ms": 8, "seq": 2}, "value": {"key": "k"}}) == l.ExpireLine(2)
-    for kind in ("Vote", "Committed", "Purged"):
+    assert line("Committed", None, "raft_log") == l.CommittedLine(None)
+    assert line("Committed", LOG_ID, "raft_log") == l.CommittedLine(LogId(3, 9, 1))
+    for kind in ("Vote", "Purged"):
         assert line(kind, None, "raft_log") == l.Ignored(kind)
 
 
@@ -80,6 +82,8 @@ def test_lines_of_older_versions() -> None:
         assert line("DataHeader", {"key": "header", "value": {"version": version}}, "header") == l.Header(version)
     assert line("RaftStateKV", {"key": "Id", "value": {"NodeId": 3}}, "raft_state") == l.NodeIdLine(3)
     assert line("RaftStateKV", {"key": "HardState", "value": {}}, "raft_state") == l.Ignored("RaftStateKV")
+    committed = {"key": "Committed", "value": {"Committed": LOG_ID}}
+    assert line("RaftStateKV", committed, "raft_state") == l.CommittedLine(LogId(3, 9, 1))
     assert line("LogMeta", {"key": "LastPurged", "value": {}}, "raft_log") == l.Ignored("LogMeta")
     body = {"key": 9, "value": {"log_id": LOG_ID, "payload": "Blank"}}
     assert line("Logs", body, "raft_log") == l.LogEntryLine(LogId(3, 9, 1), "Blank")

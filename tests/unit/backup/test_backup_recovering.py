@@ -19,7 +19,7 @@ from metasrv.model.errors import IdentityError, RecoveryRefusedError
 from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.node.opening import open_data
 from metasrv.process.data_directory import DataDirectory
-from metasrv.raft.replica import membership_in_force
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.state.bulk import BulkRecord, StateBuilder
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter
 from metasrv.testing.hand_clock import HandClock

@@ -22,8 +22,9 @@ from metasrv.model.errors import BackupError, DataDamagedError
 from metasrv.model.limits import BACKUP_LINE_SIZE_BYTES_MAX
 from metasrv.model.types import Endpoint, LogId, Node
 from metasrv.node.opening import open_data
+from metasrv.process.data_directory import holds_data
 from metasrv.raft.log.format import CONTENT, TERM
-from metasrv.raft.replica import membership_in_force
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.state.scrubbing import check_sums
 
 ENDPOINT = Endpoint("127.0.0.1", 28103)
@@ -71,10 +72,10 @@ def exported(root: str, head: ArchiveHead | None = None, node_id: int = 1) -> li
         return list(export_lines(view, node_id, head))
 
 
-def archive(root: str) -> bytes:
+def archive(root: str, head: ArchiveHead = HEAD) -> bytes:
     file = io.BytesIO()
     writer = ArchiveWriter(file)
-    writer.write(exported(root, HEAD))
+    writer.write(exported(root, head))
     writer.finish()
     return file.getvalue()
 
@@ -153,6 +154,17 @@ def test_a_backup_without_a_header_is_refused_with_its_line(source: str) -> None
         inspect(reading(b""), quiet)
     with pytest.raises(BackupError, match=f"line {len(lines) + 1}: another backup begins here"):
         inspect(reading("\n".join([*lines, lines[0]]).encode()), quiet)
+
+
+def test_an_archive_of_a_cluster_that_is_being_moved_into_is_told_and_not_restored(source: str, tmp_path: Path) -> None:
+    assert "migrating_from" not in HEAD.line()
+    part = archive(source, HEAD._replace(migrating_from="old"))
+    reader = reading(part)
+    told = list(report(reader, inspect(reader, quiet)))
+    assert "MigratingFrom: old; it has only some of the records, and is not restored" in told
+    with pytest.raises(BackupError, match="were moved into its cluster, and has only some of them"):
+        restored(part, tmp_path / "new", 5, THREE)
+    assert not holds_data(str(tmp_path / "new"))
 
 
 # ----------------------------------------------------------------------------- directories

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from metasrv.cli import ctl, ctl_admin, ctl_backup, ctl_certificates, ctl_grpc, ctl_users
+from metasrv.cli import ctl, ctl_admin, ctl_backup, ctl_certificates, ctl_events, ctl_grpc, ctl_users
 from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.model.errors import InvalidRequestError, NotDoneError, StorageError
 from metasrv.testing.hand_clock import HandClock
@@ -30,6 +30,8 @@ COMMANDS: list[tuple[list[str], Any, dict[str, Any]]] = [
     (["transfer-leader"], ctl_admin.transfer_leader, {"admin_api_address": ADMIN, "to": None}),
     (["transfer-leader", "--to", "0"], ctl_admin.transfer_leader, {"to": 0}),
     (["trigger-snapshot"], ctl_admin.trigger_snapshot, {"admin_api_address": "127.0.0.1:28101"}),
+    (["events", "--follow"], ctl_events.events, {"admin_api_address": ADMIN, "follow": True, "output": "text"}),
+    (["events", "-o", "json", "--node", "2"], ctl_events.events, {"follow": False, "limit": 100, "node": 2}),
     (["list-features"], ctl_admin.list_features, {"admin_api_address": ADMIN}),
     (["set-feature", "--feature", "f", "--enable", "true"], ctl_admin.set_feature, {"enable": "true"}),
     (["import", "--raft-dir", "d"], ctl.backup_command("import_backup"), {"raft_dir": "d", "db": "", "id": None}),

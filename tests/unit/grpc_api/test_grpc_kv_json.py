@@ -46,6 +46,9 @@ def test_unknown_members_are_ignored_and_absent_options_are_null() -> None:
 
 def test_reads() -> None:
     assert parse_read('{"GetKV":{"key":"k"}}') == GetKeys(["k"], False)
+    assert parse_read('{"GetKV": {"key": "k"}}') == GetKeys(["k"], False)
+    assert parse_read('{"GetKV":{"key":"\\u0041\\n\\"é"}}') == GetKeys(['A\n"é'], False)
+    assert parse_read('{"GetKV":{"key":""}}') == GetKeys([""], False)
     assert parse_read('{"MGetKV":{"keys":["b","a","b"]}}') == GetKeys(["b", "a", "b"], True)
     assert parse_read('{"MGetKV":{"keys":[]}}') == GetKeys([], True)
     assert parse_read('{"ListKV":{"prefix":""}}') == ListPrefix("")
@@ -63,6 +66,8 @@ def test_reads() -> None:
         '{"GetKV":null}',
         '{"GetKV":{}}',
         '{"GetKV":{"key":1}}',
+        '{"GetKV":{"key":"a\nb"}}',
+        '{"GetKV":{"key":"a"}}}',
         '{"GetKV":{"key":"\\ud800"}}',
         '{"MGetKV":{"keys":"a"}}',
         '{"MGetKV":{"keys":[null]}}',

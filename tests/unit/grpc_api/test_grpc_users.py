@@ -292,6 +292,7 @@ REFUSED: list[tuple[m.Method, Any, str]] = [
         pb.KvTransactionRequest(branches=[branch(when=pb.TxnCondition(key="other/k", value=b"x"))]),
         f"{READ} the key {KEY}",
     ),
+    (m.MIGRATE, pb.MigrateRequest(), f"{WRITE} the prefix ''"),
     (m.EXPORT, pb.Empty(), f"{READ} the prefix ''"),
     (m.EXPORT_V1, pb.ExportRequest(), f"{READ} the prefix ''"),
     (m.SNAPSHOT_KEYS_LAYOUT, pb.KeysLayoutRequest(), f"{READ} the prefix ''"),

@@ -16,7 +16,7 @@ from metasrv.model.errors import ConfigError, DataDamagedError, RemovedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner
 from metasrv.raft.log.format import CONTENT, TERM
-from metasrv.raft.replica import membership_in_force
+from metasrv.raft.membership_in_force import membership_in_force
 from metasrv.state.reader import StateReader
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, verify_snapshot
 

@@ -12,6 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from grpc_tools import protoc
 
 import metasrv
+from metasrv.model.migration import MigrationStep
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 
@@ -129,6 +130,11 @@ TABLES = {
         "18 snapshot_key_count uint64",
         "19 raft_log_status RaftLogStatus",
         "1001 learners LearnerStatus*",
+        "1002 data_size_bytes uint64",
+        "1003 quota_bytes uint64",
+        "1004 read_only string?",
+        "1005 read_only_since_ms uint64",
+        "1006 drained bool",
     ],
     "LearnerStatus": [
         "1 id uint64",
@@ -146,6 +152,28 @@ TABLES = {
         "8 wal_closed_chunk_sizes WalClosedChunkSizesEntry*",
     ],
     "Empty": [],
+    "MigratedRecord": [
+        "1 key string",
+        "2 seq uint64",
+        "3 data bytes?",
+        "4 expire_at uint64?",
+        "5 proposed_at_ms uint64",
+    ],
+    "MigrateRequest": [
+        "1 step Step",
+        "2 run uint64",
+        "3 source string",
+        "4 last_seq uint64",
+        "5 count uint64",
+        "6 records MigratedRecord*",
+    ],
+    "MigrateReply": [
+        "1 refused string",
+        "2 source string",
+        "3 run uint64",
+        "4 last_seq uint64",
+        "5 key_count uint64",
+    ],
 }
 SCALARS = {
     FieldDescriptor.TYPE_UINT64: "uint64",
@@ -187,6 +215,7 @@ def test_enums_have_the_specified_numbers() -> None:
     results = {"EQ": 0, "GT": 1, "GE": 2, "LT": 3, "LE": 4, "NE": 5}
     assert dict(pb.TxnCondition.ConditionResult.items()) == results
     assert dict(pb.BooleanExpression.CombiningOperator.items()) == {"AND": 0, "OR": 1}
+    assert dict(pb.MigrateRequest.Step.items()) == {step.name: step.value for step in MigrationStep}
 
 
 def kind_of(method: MethodDescriptor) -> m.Kind:
@@ -207,7 +236,7 @@ def test_the_method_table_is_the_service() -> None:
 
 
 def test_tokens_are_asked_for_where_the_specification_says() -> None:
-    asking = {"KvApi", "KvReadV1", "KvList", "KvGetMany", "Transaction", "KvTransaction", "MemberList"}
+    asking = {"KvApi", "KvReadV1", "KvList", "KvGetMany", "Transaction", "KvTransaction", "MemberList", "Migrate"}
     assert {method.name for method in m.METHODS if method.token} == asking
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.consensus import CopyState, JoinRequest, Place, Standing
+from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
 from metasrv.model.commands import AddNode, Command, NodeReply, Reply
 from metasrv.model.errors import (
     InvalidRequestError,
@@ -15,12 +15,40 @@ from metasrv.model.errors import (
     NotLeaderError,
     UnknownOutcomeError,
 )
+from metasrv.model.events import Event
+from metasrv.model.summary import CheckResult, NodeSummary, SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint, Node
 from metasrv.model.wire import pack
 from metasrv.raft import forwarding
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.state.scrubbing import RangeDigests
 
+REPORT = MemberReport(
+    "1.2.3", "Follower", 7, None, 90, 88, 1_700_000_000_000, -12, "a sentence", "", {"raft": 1_800_000_000}, "[::1]:28101"
+)
+ANSWER = SummaryAnswer(
+    NodeSummary(
+        node_id=2,
+        role="leader",
+        term=5,
+        leader_id=2,
+        version="1.2.3",
+        admin_address="127.0.0.1:28101",
+        admin_tls=False,
+        uptime_ms=12,
+        clock_offset_ms=-3,
+        last_log_index=70,
+        applied_index=69,
+        database_bytes=1000,
+        log_bytes=2000,
+        sync_microseconds=None,
+        checks=(CheckResult("leader", True, False, "it leads"),),
+        lags=((1, 0),),
+        other_clusters=((3, "cafe"),),
+    ),
+    "run",
+    (Event(8, 1_700_000_000_000, "leader", "info", "node 2 leads in term 5", 5),),
+)
 NODE = Node(4, Endpoint("127.0.0.1", 28104), "127.0.0.1:9194", None)
 
 
@@ -63,6 +91,19 @@ class Leader:
 
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests:
         return RangeDigests(70, tuple(2**64 - 1 - at for at, _ in enumerate(bounds)))
+
+    async def member_report(self) -> MemberReport:
+        return REPORT
+
+    async def transfer_leadership(self, to_id: int | None) -> TransferResult:
+        if self.leader_id != 2:
+            raise NotLeaderError(self.leader_id)
+        self.leader_id = to_id
+        return TransferResult(2, to_id or 0, sorted(self.members))
+
+    def summary(self, question: SummaryQuestion) -> SummaryAnswer:
+        assert question == SummaryQuestion("run", 7)
+        return ANSWER
 
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
         del timeout_ms
@@ -107,11 +148,17 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert list(places.items()) == [(1, Endpoint("::1", 28103)), (2, NODE.endpoint)], "what it says of itself comes last"
     assert await asking.copy_state(2, 100) == CopyState("a sentence", {64: b"hash", 70: b"newer"})
     assert await asking.range_digests(2, ("", "k"), 100) == RangeDigests(70, (2**64 - 1, 2**64 - 2))
+    assert await asking.report(2, 100) == REPORT
+    assert await asking.summary(2, SummaryQuestion("run", 7), 100) == ANSWER
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
     assert leader.members == {2, 3, 4}
     with pytest.raises(LeaveSelfError):
         await asking.leave(2, 2, 100, hops=1)
+    await asking.transfer(2, 3, 100)
+    assert leader.leader_id == 3
+    with pytest.raises(NotLeaderError):
+        await asking.transfer(2, 1, 100)
 
 
 @pytest.mark.parametrize("method", [forwarding.PROPOSE, forwarding.READ_INDEX, forwarding.CLUSTER_ID, "of the future"])

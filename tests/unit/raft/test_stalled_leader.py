@@ -132,7 +132,7 @@ async def test_a_stalled_log_write_ends_what_waits_and_asks_another_voter_to_lea
     assert leader.driver.busy()
     leader.acknowledge(3)
     leader.sent.clear()
-    waiting, read = leader.propose(), leader.bench.reads.register(1)
+    waiting, read = leader.propose(), leader.bench.reads.register(1, asyncio.get_running_loop())
     leader.wait(0.9)
     assert not waiting.done()
     leader.wait(0.2)

@@ -17,7 +17,7 @@ async def test_a_read_waits_for_a_round_that_starts_after_it() -> None:
     reads.lead()
     reads.start_round()
     running = reads.round
-    future = reads.register(42)
+    future = reads.register(42, asyncio.get_running_loop())
     reads.acknowledged(2, running)
     reads.resolve(three)
     assert not future.done()  # confirmed, but it began before the read
@@ -33,7 +33,7 @@ async def test_a_read_waits_for_a_round_that_starts_after_it() -> None:
 async def test_a_minority_confirms_nothing() -> None:
     reads, five = ReadIndex(1), membership(1, 2, 3, 4, 5)
     reads.lead()
-    future = reads.register(1)
+    future = reads.register(1, asyncio.get_running_loop())
     reads.start_round()
     reads.acknowledged(2, reads.round)
     reads.acknowledged(9, reads.round)  # no member
@@ -50,7 +50,7 @@ async def test_acknowledgements_of_an_earlier_leadership_do_not_count() -> None:
     reads.acknowledged(2, 10**6)
     reads.resolve(three)
     reads.lead()
-    future = reads.register(7)
+    future = reads.register(7, asyncio.get_running_loop())
     reads.start_round()
     reads.resolve(three)
     assert not future.done()
@@ -59,7 +59,7 @@ async def test_acknowledgements_of_an_earlier_leadership_do_not_count() -> None:
 async def test_a_learner_does_not_confirm() -> None:
     reads, members = ReadIndex(1), membership(1, 2, learners=(3,))
     reads.lead()
-    future = reads.register(1)
+    future = reads.register(1, asyncio.get_running_loop())
     reads.start_round()
     reads.acknowledged(3, reads.round)
     reads.resolve(members)
@@ -69,7 +69,7 @@ async def test_a_learner_does_not_confirm() -> None:
 async def test_a_single_voter_confirms_itself() -> None:
     reads = ReadIndex(1)
     reads.lead()
-    future = reads.register(3)
+    future = reads.register(3, asyncio.get_running_loop())
     reads.start_round()
     reads.resolve(membership(1))
     assert future.result() == 3
@@ -77,7 +77,7 @@ async def test_a_single_voter_confirms_itself() -> None:
 
 async def test_loss_of_leadership_sends_readers_elsewhere() -> None:
     reads = ReadIndex(1)
-    future = reads.register(1)
+    future = reads.register(1, asyncio.get_running_loop())
     reads.fail(2)
     with pytest.raises(NotLeaderError) as failure:
         future.result()
@@ -88,9 +88,9 @@ async def test_loss_of_leadership_sends_readers_elsewhere() -> None:
 async def test_waiting_reads_are_bounded() -> None:
     reads = ReadIndex(1)
     for _ in range(READ_WAITERS_MAX):
-        reads.register(1)
+        reads.register(1, asyncio.get_running_loop())
     with pytest.raises(OverloadedError, match=str(READ_WAITERS_MAX)):
-        reads.register(1)
+        reads.register(1, asyncio.get_running_loop())
     reads.fail(None)
 
 

@@ -1,0 +1,75 @@
+"""Which members this node hears, and how many of them may still fail.
+
+A member whose process is stopped has an open connection all the same. So it counts as reached only when it was heard
+within an election timeout; between nodes that do not lead only the questions about clocks pass, and they get a round of
+these more. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from metasrv.config.model import RaftConfig
+from metasrv.model.types import PeerProgress, RaftStatus
+
+LAG_ENTRIES_MAX = 1_000
+"""A voter that lacks more entries would not be a full replacement, and does not count as one."""
+
+
+def contact_bound_ms(raft: RaftConfig, leads: bool) -> int:
+    """A member that was not heard for longer is not reached."""
+    return raft.election_timeout_max_ms + (0 if leads else 2 * raft.heartbeat_interval)
+
+
+def is_heard(peer: PeerProgress, bound_ms: int) -> bool:
+    """Whether the member was heard recently; that its connection is open says nothing."""
+    return peer.last_contact_ms is not None and peer.last_contact_ms <= bound_ms
+
+
+def lag_entries(peer: PeerProgress, status: RaftStatus) -> int | None:
+    """Entries that it has not acknowledged; None off the leader and while this leader does not know."""
+    if not status.is_leader or peer.match_log_id is None:
+        return None
+    return max(0, status.last_log_id.index - peer.match_log_id.index)
+
+
+class Tolerance(NamedTuple):
+    """How far the cluster is from standing still."""
+
+    voters_heard: int
+    """This node among them, if it votes."""
+    voters: int
+    failures: int | None
+    """Voters that may still fail; None while no leader or no majority is there."""
+    text: str
+
+    @property
+    def has_majority(self) -> bool:
+        """Whether a majority of the voters is heard."""
+        return self.voters_heard > self.voters // 2
+
+
+def tolerance(status: RaftStatus, heard: frozenset[int], lags: dict[int, int]) -> Tolerance:
+    """From the members that are heard, and the lags that are known."""
+    voters = status.membership.voters
+    alive = {i for i in voters if i == status.node_id or i in heard}
+    count = len(voters)
+    if status.removed is not None:
+        return Tolerance(0, count, None, "this node is no longer a member of its cluster")
+    if not count:
+        return Tolerance(0, 0, None, "this node does not belong to a cluster yet")
+    if len(alive) < status.membership.majority:
+        return Tolerance(len(alive), count, None, f"{len(alive)} of {count} voters heard, writes are refused")
+    if status.leader_id is None:
+        return Tolerance(len(alive), count, None, f"{len(alive)} of {count} voters heard, and none of them leads")
+    complete = {i for i in alive if lags.get(i, 0) <= LAG_ENTRIES_MAX}
+    failures = max(0, len(complete) - status.membership.majority)
+    return Tolerance(len(alive), count, failures, _words(failures, count))
+
+
+def _words(failures: int, voters: int) -> str:
+    if voters == 1:
+        return "there is one voter: its failure stops the cluster"
+    if failures == 0:
+        return "one more failure stops the cluster"
+    return "one more failure is tolerated" if failures == 1 else f"{failures} more failures are tolerated"

@@ -1,0 +1,93 @@
+"""Frames of one step leave together, in order, and none after the end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from metasrv.grpc_api.http2 import frames as f
+from metasrv.grpc_api.http2.messages import length_prefixed
+from metasrv.grpc_api.http2.output import GATHERED_SIZE_BYTES_MAX, Output
+from metasrv.grpc_api.http2.route import Route
+from tests.support.http2_bench import Bench, FakeTransport, Peer, settle
+
+
+@pytest.fixture
+async def output() -> Output:
+    made = Output(asyncio.get_running_loop())
+    transport: Any = FakeTransport()
+    made.transport = transport
+    return made
+
+
+def transport_of(output: Output) -> FakeTransport:
+    transport: Any = output.transport
+    assert isinstance(transport, FakeTransport)
+    return transport
+
+
+async def test_what_may_wait_leaves_with_the_next_frame(output: Output) -> None:
+    output.write_soon(b"headers ")
+    output.write_soon(b"message ")
+    assert transport_of(output).writes == 0
+    output.write(b"status")
+    assert bytes(transport_of(output).written) == b"headers message status"
+    assert transport_of(output).writes == 1
+    await asyncio.sleep(0)
+    assert transport_of(output).writes == 1
+
+
+async def test_what_may_wait_leaves_when_the_loop_turns(output: Output) -> None:
+    output.write_soon(b"one ")
+    output.write_soon(b"two")
+    await asyncio.sleep(0)
+    assert bytes(transport_of(output).written) == b"one two"
+    assert transport_of(output).writes == 1
+
+
+async def test_much_does_not_wait(output: Output) -> None:
+    output.write_soon(b"x" * (GATHERED_SIZE_BYTES_MAX - 1))
+    assert transport_of(output).writes == 0
+    output.write_soon(b"y")
+    assert transport_of(output).writes == 1
+    assert len(transport_of(output).written) == GATHERED_SIZE_BYTES_MAX
+
+
+async def test_nothing_is_written_after_the_end(output: Output) -> None:
+    transport = transport_of(output)
+    output.write_soon(b"late")
+    output.transport = None
+    output.write(b"later")
+    output.write_soon(b"latest")
+    await asyncio.sleep(0)
+    assert not transport.written
+
+
+async def stream_of_three(request: bytes, call: Any) -> None:
+    for _ in range(3):
+        await call.write(request)
+
+
+async def last_message(request: bytes, call: Any) -> bytes:
+    return request
+
+
+async def two_messages(request: bytes, call: Any) -> bytes:
+    await call.write(request)
+    return request
+
+
+@pytest.mark.parametrize(("handler", "messages"), [(stream_of_three, 3), (last_message, 1), (two_messages, 2)])
+async def test_the_answer_of_a_stream_leaves_in_one_piece(handler: Any, messages: int) -> None:
+    bench = Bench()
+    bench.server.routes = {"/t.T/Stream": Route(handler, single_request=True, single_reply=False)}
+    peer = Peer(bench.server)
+    before = peer.transport.writes
+    peer.request(1, length_prefixed(b"abc"), path="/t.T/Stream")
+    await settle()
+    frames = peer.frames()
+    assert [kind for kind, *_ in frames] == [f.HEADERS, *[f.DATA] * messages, f.HEADERS]
+    assert [payload for kind, _, _, payload in frames if kind == f.DATA] == [length_prefixed(b"abc")] * messages
+    assert peer.transport.writes == before + 1
