@@ -115,6 +115,24 @@ class Consensus(Protocol):
         """Have a snapshot file written in the background, as soon as there is a state; no effect while one is written."""
         ...
 
+    def compact(self) -> None:
+        """Write a snapshot, purge the log and give free space back, in the background; the status says how far it is.
+
+        No effect while one runs. Raises StoppingError.
+        """
+        ...
+
+    async def drain(self, timeout_ms: int) -> None:
+        """Lead no more: hand leadership over if this node has it, and stand for no election until `end_drain`.
+
+        Raises NotDoneError when nobody else can lead, or took over in time; this node is as before then.
+        """
+        ...
+
+    def end_drain(self) -> None:
+        """Let this node lead again. Raises StoppingError."""
+        ...
+
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
         """Hand leadership to `to_id`, by default the next voter in ascending order, wrapping.
 

@@ -13,8 +13,11 @@ from fastapi import APIRouter
 
 USERS_LIST_PATH = "/v1/users/list"
 USERS_SET_PATH = "/v1/users/set"
-POST_PATHS = frozenset({USERS_SET_PATH})
-"""The paths that take POST alone: what they do stands in the body."""
+READ_ONLY_PATH = "/v1/ctrl/read_only"
+DRAIN_PATH = "/v1/ctrl/drain"
+COMPACT_PATH = "/v1/ctrl/compact"
+POST_PATHS = frozenset({USERS_SET_PATH, READ_ONLY_PATH, DRAIN_PATH, COMPACT_PATH})
+"""The paths that take POST alone: what they do stands in the body or the query."""
 MEMBERS_PATH = "/v1/cluster/members"
 MEMBER_PATH = f"{MEMBERS_PATH}/{{node_id}}"
 PROMOTE_PATH = f"{MEMBER_PATH}/promote"
@@ -68,22 +71,3 @@ def member_methods(path: str) -> str:
     if path == MEMBERS_PATH:
         return "GET, HEAD, POST"
     return "POST" if path.endswith(("/promote", "/replace")) else "DELETE"
-
-
-def parameters(**described: tuple[str, str | list[str], bool]) -> dict[str, Any]:
-    """Query parameters for the API's description: what each is, its type or its possible texts, whether it is needed.
-
-    The framework must not parse them, because it would answer 422.
-    """
-    return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "query",
-                "required": required,
-                "description": text,
-                "schema": {"type": kind} if isinstance(kind, str) else {"type": "string", "enum": kind},
-            }
-            for name, (text, kind, required) in described.items()
-        ]
-    }

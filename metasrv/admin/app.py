@@ -17,6 +17,7 @@ from metasrv.admin.features import features_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
+from metasrv.admin.maintenance import maintenance_router
 from metasrv.admin.members import members_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.pages import pages_router
@@ -64,6 +65,7 @@ def create_app(context: NodeContext, access: Access | None = None, console: Cons
     app.include_router(features_router(context))
     app.include_router(users_router(context))
     app.include_router(backups_router(context))
+    app.include_router(maintenance_router(context))
     app.include_router(profiling_router())
     app.include_router(pages_router())
     app.include_router(description_router(app))

@@ -14,11 +14,11 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 
-from metasrv.admin.actions import action, parameters
+from metasrv.admin.actions import action
 from metasrv.admin.control import SET_FEATURE_PATH, optional_text
 from metasrv.admin.problem import fault
 from metasrv.admin.query import boolean, parse_query
-from metasrv.admin.responses import JsonResponse, TextResponse, codes
+from metasrv.admin.responses import JsonResponse, TextResponse, codes, parameters
 from metasrv.admin.schemas import FeaturesSchema
 from metasrv.admin.views import features_view
 from metasrv.model.commands import KNOWN_FEATURES, FeatureReply, SetFeature

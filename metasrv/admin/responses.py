@@ -1,4 +1,4 @@
-"""The two kinds of bodies, JSON and bare text, with the content types that Databend sends; and the codes of a route."""
+"""The two kinds of bodies, JSON and bare text, with the content types that Databend sends; and what describes a route."""
 
 from __future__ import annotations
 
@@ -37,3 +37,22 @@ def codes(error_type: str = "text/plain", **meanings: str) -> dict[int | str, di
             schema = {"type": "object"} if error_type == PROBLEM_MEDIA_TYPE else {"type": "string"}
             described[int(name.removeprefix("s"))] = {"description": meaning, "content": {error_type: {"schema": schema}}}
     return described
+
+
+def parameters(**described: tuple[str, str | list[str], bool]) -> dict[str, Any]:
+    """Query parameters for the API's description: what each is, its type or its possible texts, whether it is needed.
+
+    The framework must not parse them, because it would answer 422.
+    """
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": required,
+                "description": text,
+                "schema": {"type": kind} if isinstance(kind, str) else {"type": "string", "enum": kind},
+            }
+            for name, (text, kind, required) in described.items()
+        ]
+    }

@@ -95,6 +95,20 @@ class BackupSchema(Schema):
     failure: str | None = Field(description="Why the newest attempt failed.")
 
 
+class ReadOnlySchema(Schema):
+    reason: str = Field(description="As the operator gave it; may be empty.")
+    since_ms: int = Field(description="Log time at which it was turned on.")
+
+
+class CompactionSchema(Schema):
+    running: bool
+    step: Literal["snapshot", "log", "space", "done"]
+    entries_purged: int = Field(description="Log entries.")
+    sizes_before: dict[str, int] = Field(description="Bytes of each kind of file when it began, as file_sizes.")
+    sizes_after: dict[str, int] = Field(description="The same when it ended; as before until then.")
+    error: str | None = Field(description="Why it ended early.")
+
+
 class StatusSchema(Schema):
     id: int
     endpoint: str = Field(description="Raft advertise address, `host:port`.")
@@ -134,17 +148,34 @@ class StatusSchema(Schema):
     file_sizes: FileSizesSchema = Field(description="Bytes of each kind of file: what is data, what is log.")
     key_count: int
     expire_count: int
+    data_size_bytes: int = Field(description="All keys and values: what the quota is compared with.")
+    quota_bytes: int | None = Field(description="What they may take; null without a quota.")
+    read_only: ReadOnlySchema | None = Field(description="Why the cluster takes no writes; null while it does.")
+    writes_refused: int = Field(description="Writes that read-only or the quota kept out, since this node started.")
     watchers: int
     started_at_ms: int
     joined: bool
     waiting_for: str | None = Field(description="What a node that does not yet serve waits for, and for whom.")
     draining: bool
+    drained: bool = Field(description="An operator drained this node: it leads no more, and is not ready.")
     removed: str | None = Field(description="Why this node is no longer a member of its cluster.")
     copies: CopiesSchema = Field(description="Whether the copies of the state are the same.")
     backup: BackupSchema | None = Field(
         description="Backups that the leader makes by itself; null if none are configured."
     )
+    compaction: CompactionSchema | None = Field(description="The last compaction that was asked for.")
     fatal: str | None
+
+
+class LimitsSchema(Schema):
+    read_only: bool
+    reason: str | None = Field(description="Null while writes are taken.")
+    quota_bytes: int | None = Field(description="Null without a quota.")
+
+
+class DrainSchema(Schema):
+    id: int
+    drained: bool
 
 
 class TransferSchema(Schema):

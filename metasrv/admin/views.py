@@ -10,7 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from metasrv.model.commands import KNOWN_FEATURES
-from metasrv.model.types import DATA_VERSION, Endpoint, LogId, Node, PeerProgress, RaftLogStatus, RaftStatus
+from metasrv.model.types import (
+    DATA_VERSION,
+    CompactionStatus,
+    Endpoint,
+    LogId,
+    Node,
+    PeerProgress,
+    RaftLogStatus,
+    RaftStatus,
+    WriteLimits,
+)
 from metasrv.node.context import NodeContext
 
 View = dict[str, Any]
@@ -114,15 +124,46 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "file_sizes": status.file_sizes_bytes(),
         "key_count": context.machine.key_count,
         "expire_count": context.machine.expire_count,
+        "data_size_bytes": status.data_size_bytes,
+        "quota_bytes": status.limits.quota_bytes or None,
+        "read_only": _read_only_view(status.limits),
+        "writes_refused": status.writes_refused,
         "watchers": context.machine.watches.count,
         "started_at_ms": context.started_at_ms,
         "joined": context.joined,
         "waiting_for": context.waiting_for or None,
         "draining": context.draining,
+        "drained": status.drained,
         "removed": status.removed,
         "copies": _copies_view(context),
         "backup": _backup_view(context),
+        "compaction": compaction_view(status.compaction),
         "fatal": status.fatal,
+    }
+
+
+def limits_view(read_only: str | None, quota_bytes: int) -> View:
+    """What the cluster refuses."""
+    return {"read_only": read_only is not None, "reason": read_only, "quota_bytes": quota_bytes or None}
+
+
+def _read_only_view(limits: WriteLimits) -> View | None:
+    if limits.read_only is None:
+        return None
+    return {"reason": limits.read_only, "since_ms": limits.read_only_since_ms}
+
+
+def compaction_view(compaction: CompactionStatus | None) -> View | None:
+    """How far it is."""
+    if compaction is None:
+        return None
+    return {
+        "running": compaction.step != "done",
+        "step": compaction.step,
+        "entries_purged": compaction.entries_purged,
+        "sizes_before": dict(compaction.sizes_before),
+        "sizes_after": dict(compaction.sizes_after),
+        "error": compaction.error,
     }
 
 

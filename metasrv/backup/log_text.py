@@ -95,6 +95,10 @@ def _command_text(command: c.Command) -> str:
         return f"set_feature:{command.feature}:{str(command.enable).lower()}"
     if isinstance(command, c.Migrate):
         return f"migrate:{command.step.name.lower()} run={command.run} records={len(command.records)}"
+    if isinstance(command, c.SetReadOnly):
+        return f"set_read_only:{str(command.read_only is not None).lower()}"
+    if isinstance(command, c.SetQuota):
+        return f"set_quota:{command.quota_bytes}"
     kind = "set_secret" if isinstance(command, c.SetClusterSecret) else "replace_secret"
     return f"{kind}:{command.name}"
 

@@ -11,7 +11,8 @@ from metasrv.model.errors import DataDamagedError
 from metasrv.process.clock import SystemClock
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.scrubbing import check_slice, check_sums
-from metasrv.state.store import connect, fault
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import connect
 
 _SLICE_SECONDS = 60.0
 

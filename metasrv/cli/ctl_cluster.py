@@ -1,14 +1,14 @@
 """The command line of metactl's commands about the whole cluster, about contexts, and of completion.
 
-Knows flags; what the commands do stands in `ctl_members.py`, `ctl_endpoints.py`, `ctl_restart.py`, `ctl_contexts.py` and
-`ctl_completion.py`.
+Knows flags; what the commands do stands in `ctl_members.py`, `ctl_endpoints.py`, `ctl_restart.py`, `ctl_maintenance.py`,
+`ctl_contexts.py` and `ctl_completion.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from metasrv.cli import ctl_contexts, ctl_endpoints, ctl_members, ctl_restart
+from metasrv.cli import ctl_contexts, ctl_endpoints, ctl_maintenance, ctl_members, ctl_restart
 from metasrv.cli.ctl_completion import add_completion
 from metasrv.cli.ctl_flags import (
     Command,
@@ -24,7 +24,7 @@ from metasrv.cli.ctl_flags import (
 
 
 def add_commands(commands: Commands, whole: argparse.ArgumentParser) -> None:
-    """`member`, `endpoint`, `cluster`, `context`, `config` and `completion`."""
+    """`member`, `endpoint`, `cluster`, `node`, `compact`, `context`, `config` and `completion`."""
     _add_member_commands(commands)
     endpoints = _group(commands, "endpoint", "look at the whole cluster from any one node")
     for name, command, text in (
@@ -39,6 +39,7 @@ def add_commands(commands: Commands, whole: argparse.ArgumentParser) -> None:
     plan = add_admin_command(cluster, "restart-plan", ctl_restart.restart_plan, text)
     add_output_flag(plan)
     _add_wait_flag(plan, ctl_restart.WAIT_SECONDS_DEFAULT, "name each node when it is due; SECONDS for each")
+    ctl_maintenance.add_commands(commands, cluster, _group(commands, "node", "work on one node"))
     _add_context_commands(commands)
     completion = add_command(commands, "completion", "print a script that completes commands and flags in a shell")
     add_completion(completion, whole)

@@ -50,6 +50,19 @@ def status_lines(status: pb.ClusterStatus) -> Iterator[str]:
             yield title
             yield from (f"  - {member}" for member in members)
     yield from _learner_lines(status)
+    yield from _maintenance_lines(status)
+
+
+def _maintenance_lines(status: pb.ClusterStatus) -> Iterator[str]:
+    """Own: what an operator has turned on; nothing while there is nothing."""
+    if status.HasField("read_only"):
+        why = f": {status.read_only}" if status.read_only else ""
+        yield f"ReadOnly: since {time_text(status.read_only_since_ms)}{why}"
+    if status.quota_bytes:
+        share = status.data_size_bytes / status.quota_bytes
+        yield f"Quota: keys and values take {status.data_size_bytes} of {status.quota_bytes} bytes ({share:.0%})"
+    if status.drained:
+        yield f"Drained: node {status.id} leads no more and is not ready, until `metactl node drain {status.id} --off`"
 
 
 def _learner_lines(status: pb.ClusterStatus) -> Iterator[str]:

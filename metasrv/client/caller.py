@@ -23,6 +23,7 @@ from metasrv.model.errors import (
     NotDoneError,
     RequestError,
     UnknownOutcomeError,
+    WriteRefusedError,
 )
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -182,7 +183,7 @@ class _Retries:
             # The node may hang; later writes go elsewhere.
             self._endpoints.move_on(connection.endpoint)
             raise outcome.error from error
-        if isinstance(outcome.error, InvalidRequestError):
+        if isinstance(outcome.error, InvalidRequestError | WriteRefusedError):
             raise outcome.error from error
         if isinstance(outcome.error, OtherClusterError):
             # Said to the caller, who must know; the next call goes elsewhere.

@@ -19,6 +19,7 @@ from metasrv.model.errors import (
     OverloadedError,
     RequestError,
     UnknownOutcomeError,
+    WriteRefusedError,
 )
 from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
@@ -75,6 +76,8 @@ def _error_of(error: grpc.aio.AioRpcError, endpoint: str, uncertain: bool, not_d
     if code is Code.RESOURCE_EXHAUSTED:
         # Without the server's mark it is gRPC's own limit on the size of a message.
         return OverloadedError(text) if not_done else InvalidRequestError(text)
+    if code is Code.FAILED_PRECONDITION and not_done:
+        return WriteRefusedError(text)
     if code is Code.INTERNAL and not_done:
         return NoLeaderError(text)
     return NotDoneError(text)

@@ -137,6 +137,12 @@ class RaftConfig(ConfigModel):
     max_applied_log_to_keep: int = Field(
         default=1000, ge=0, le=SIZE_BYTES_MAX, description="Applied log entries that compaction leaves."
     )
+    quota_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=SIZE_BYTES_MAX,
+        description="Bytes that all keys and values may take together, 0 for any number; the leader's is the cluster's.",
+    )
     snapshot_chunk_size: int = Field(
         default=4 * MIB, ge=1, le=SIZE_BYTES_MAX, description="Bytes of one snapshot chunk sent to a peer."
     )

@@ -7,11 +7,13 @@ not know HTTP.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from metasrv.console.reach import LAG_ENTRIES_MAX, Tolerance
 from metasrv.model.summary import NodeSummary
 from metasrv.model.types import RaftStatus
+from metasrv.node.health import DRAINED_TEXT, QUOTA_WARNING_SHARE
 
 RUNBOOK_OF_CHECK: Mapping[str, str] = {
     "joined": "no-leader",
@@ -23,6 +25,7 @@ RUNBOOK_OF_CHECK: Mapping[str, str] = {
     "copy": "damaged-copy",
     "data_directory": "disk-full",
     "clock": "wrong-clock",
+    "writes": "quota",
 }
 SLOW_SYNC_MICROSECONDS = 100_000
 """A disk whose writes take longer, in the mean of some seconds, is slow."""
@@ -34,6 +37,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "data_directory": (_CRITICAL, "The disk of node {} is full or cannot be written"),
     "clock": (_WARNING, "The clock of node {} is off"),
     "copy": (_CRITICAL, "Copies of the state differ"),
+    "draining": (_WARNING, "Node {} is drained"),
     "engine": (_CRITICAL, "Node {} has stopped"),
     "loop": (_CRITICAL, "Node {} is stuck"),
 }
@@ -85,6 +89,17 @@ def _of_the_cluster(seen: Seen) -> Iterator[Problem]:
         yield Problem(_CRITICAL, "No majority", _sentence(text), None, "no-leader")
     elif status.leader_id is None:
         yield Problem(_CRITICAL, "No leader", "No leader is known, writes are refused.", None, "no-leader")
+    limits, size_bytes = status.limits, status.data_size_bytes
+    if limits.read_only is not None:
+        since = datetime.fromtimestamp(limits.read_only_since_ms / 1000, UTC).isoformat(timespec="seconds")
+        text = f"An operator turned writes off at {since}"
+        text += f": {limits.read_only}" if limits.read_only else ""
+        yield Problem(_WARNING, "The cluster is read-only", _sentence(text), None, "quota")
+    if limits.quota_bytes and size_bytes >= limits.quota_bytes * QUOTA_WARNING_SHARE:
+        text = f"Keys and values take {size_bytes:,} of {limits.quota_bytes:,} bytes. Writes past that are refused."
+        used_up = size_bytes >= limits.quota_bytes
+        title = "The quota is used up" if used_up else "The quota is nearly used up"
+        yield Problem(_CRITICAL if used_up else _WARNING, title, text, None, "quota")
 
 
 def _of_the_members(seen: Seen) -> Iterator[Problem]:
@@ -120,6 +135,8 @@ def _of_the_nodes(seen: Seen) -> Iterator[Problem]:
                 continue
             if check.name == "clock" and not check.reason.startswith("this node's clock"):
                 continue  # the node whose clock is off says so itself
+            if check.name == "draining" and not check.reason.startswith(DRAINED_TEXT):
+                continue  # it stops, as its event says
             runbook = RUNBOOK_OF_CHECK.get(check.name)
             yield Problem(severity, title.format(node_id), _sentence(check.reason), node_id, runbook)
         sync = summary.sync_microseconds

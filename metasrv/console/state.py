@@ -19,6 +19,7 @@ from metasrv.node.context import NodeContext
 
 SCHEMA = 1
 View = dict[str, Any]
+_NO_LEADER = "no leader is known"
 
 
 class Knowledge(NamedTuple):
@@ -60,6 +61,9 @@ def state_view(knowledge: Knowledge) -> View:
 def _cluster_view(knowledge: Knowledge, held: Tolerance) -> View:
     context, status = knowledge.context, knowledge.status
     membership = status.membership
+    switched_off = status.limits.read_only is not None
+    # Stale reads are all that is answered without a leader, or by a node that was removed.
+    silent = bool(membership.voters) and (status.leader_id is None or status.removed is not None)
     return {
         "name": context.config.raft_config.cluster_name,
         "id": status.cluster_id,
@@ -69,8 +73,10 @@ def _cluster_view(knowledge: Knowledge, held: Tolerance) -> View:
         "learners": sorted(membership.learners),
         "failure_tolerance": held.failures,
         "tolerance_text": held.text,
-        # Stale reads are all that is answered without a leader, or by a node that was removed.
-        "read_only": bool(membership.voters) and (status.leader_id is None or status.removed is not None),
+        "read_only": switched_off or silent,
+        "read_only_reason": status.limits.read_only if switched_off else _NO_LEADER if silent else None,
+        "data_bytes": status.data_size_bytes,
+        "quota_bytes": status.limits.quota_bytes or None,
         "empty": context.machine.key_count == 0,
         "joined": context.joined,
         "waiting_for": context.waiting_for or None,
@@ -141,7 +147,8 @@ def _told(summary: NodeSummary | None, fresh: bool, age_ms: int | None) -> View:
     """What the node says of itself. What may have changed since an old summary is not known any more."""
     if summary is None:
         names = ("term", "version", "admin_address", "admin_url", "uptime_ms", "clock_offset_ms", "last_log_index")
-        return dict.fromkeys((*names, "applied_index", "database_bytes", "log_bytes", "ready")) | {"checks": []}
+        more = ("applied_index", "database_bytes", "log_bytes", "ready", "draining")
+        return dict.fromkeys((*names, *more)) | {"checks": []}
     scheme = "https" if summary.admin_tls else "http"
     return {
         "term": summary.term,
@@ -155,6 +162,7 @@ def _told(summary: NodeSummary | None, fresh: bool, age_ms: int | None) -> View:
         "database_bytes": summary.database_bytes,
         "log_bytes": summary.log_bytes,
         "ready": summary.ready if fresh else None,
+        "draining": not summary.passes("draining") if fresh else None,
         "checks": [_check_view(*check) for check in summary.checks] if fresh else [],
     }
 

@@ -65,6 +65,11 @@ def cluster_status(status: RaftStatus, binary_version: str) -> pb.ClusterStatus:
         snapshot_key_count=status.snapshot.key_count + status.snapshot.expire_count,
         raft_log_status=_raft_log_status(status.raft_log),
         learners=_learners(status),
+        data_size_bytes=status.data_size_bytes,
+        quota_bytes=status.limits.quota_bytes,
+        read_only=status.limits.read_only,
+        read_only_since_ms=status.limits.read_only_since_ms,
+        drained=status.drained,
     )
 
 

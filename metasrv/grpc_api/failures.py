@@ -22,6 +22,7 @@ from metasrv.model.errors import (
     OverloadedError,
     UnknownOutcomeError,
     ViewLostError,
+    WriteRefusedError,
 )
 from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
@@ -76,6 +77,8 @@ def _not_done(error: NotDoneError, leader_address: Callable[[], str | None], lea
         return Failure(StatusCode.INTERNAL, f"can not forward any more: {error}", metadata)
     if isinstance(error, ViewLostError):
         return Failure(StatusCode.ABORTED, str(error), metadata)
+    if isinstance(error, WriteRefusedError):
+        return Failure(StatusCode.FAILED_PRECONDITION, str(error), metadata)
     if isinstance(error, OverloadedError):
         return Failure(StatusCode.RESOURCE_EXHAUSTED, str(error), metadata)
     return Failure(StatusCode.UNAVAILABLE, str(error), metadata)

@@ -18,8 +18,16 @@ from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, stream_item, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
-from metasrv.model.commands import BranchTransactionReply, ErrorReply, Reply, TransactionReply, UpsertReply
-from metasrv.model.errors import InvalidRequestError, InvariantError
+from metasrv.model.commands import (
+    BranchTransactionReply,
+    Command,
+    ErrorReply,
+    RefusedReply,
+    Reply,
+    TransactionReply,
+    UpsertReply,
+)
+from metasrv.model.errors import InvalidRequestError, InvariantError, WriteRefusedError
 from metasrv.model.types import U64_MAX, SeqV
 from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -27,6 +35,7 @@ from metasrv.state.command_rules import validate_command
 from metasrv.state.format import prefix_end
 from metasrv.state.reader import StateReader
 from metasrv.state.validate import validate_key
+from metasrv.state.write_limits import refusal_while_read_only
 
 INLINE_RECORDS_MAX = 128
 """Reads of more records than this run in a helper thread, others on the event loop."""
@@ -53,7 +62,7 @@ class KvMethods:
     async def transaction(self, request: pb.TxnRequest, call: Call) -> pb.TxnReply:
         """Transaction: from any node; a follower forwards and names the leader in its initial metadata."""
         command = transaction_from(request)
-        validate_command(command)
+        await self._check(command, call)
         reply = await self._consensus.propose(command, timeout_ms_of(call))
         metadata = self._hint.metadata()
         if metadata:
@@ -65,7 +74,7 @@ class KvMethods:
     async def kv_transaction(self, request: pb.KvTransactionRequest, call: Call) -> pb.KvTransactionReply:
         """KvTransaction: on the leader only."""
         command = branch_transaction_from(request)
-        validate_command(command)
+        await self._check(command, call)
         reply = await self._consensus.propose_local(command, timeout_ms_of(call))
         if type(reply) is BranchTransactionReply:
             return await branch_transaction_reply(reply)
@@ -77,11 +86,24 @@ class KvMethods:
             command = await kv_json_slices.parse_write(request.data)
         except InvalidRequestError as error:  # as docs/contract/grpc.md section c has it for this method
             raise StatusError(StatusCode.INTERNAL, str(error)) from error
-        validate_command(command)
+        await self._check(command, call)
         reply = await self._consensus.propose(command, timeout_ms_of(call))
         if type(reply) is UpsertReply:
             return await kv_json_slices.upsert_reply(reply)
         raise _unexpected(reply)
+
+    async def _check(self, command: Command, call: Call) -> None:
+        """Refuse what must not be proposed, and, to save the way through the log, what would be refused at its end.
+
+        A node that is behind may not know yet that writes are taken again, so it asks how far it must be first.
+        """
+        validate_command(command)
+        if refusal_while_read_only(self._machine.limits, command) is None:
+            return
+        await self._consensus.read_barrier(timeout_ms_of(call))
+        refusal = refusal_while_read_only(self._machine.limits, command)
+        if refusal is not None:
+            raise WriteRefusedError(refusal)
 
     # ------------------------------------------------------------------------- reads
 
@@ -229,6 +251,8 @@ def _list_pages(view: StateReader, prefix: str, limit: int | None, now_ms: int) 
 
 
 def _unexpected(reply: Reply) -> Exception:
+    if isinstance(reply, RefusedReply):
+        return WriteRefusedError(reply.text)
     if isinstance(reply, ErrorReply):
         return InvalidRequestError(reply.text)
     return InvariantError(f"consensus answered with a {type(reply).__name__}")

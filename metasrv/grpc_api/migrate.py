@@ -9,6 +9,7 @@ from __future__ import annotations
 from metasrv.grpc_api.calls import Call, timeout_ms_of
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError, InvariantError
+from metasrv.model.migration import MigratedRecord, MigrationStep
 from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.command_rules import validate_command
@@ -43,15 +44,15 @@ class MigrateMethod:
 def command_from(request: pb.MigrateRequest) -> c.Migrate:
     """The command of a request. Raises InvalidRequestError for a step that is not known."""
     try:
-        step = c.MigrationStep(request.step)
+        step = MigrationStep(request.step)
     except ValueError as error:
         raise InvalidRequestError(f"{request.step} is no step of a migration") from error
     records = tuple(map(_record, request.records))
     return c.Migrate(step, request.run, request.source, request.last_seq, request.count, records)
 
 
-def _record(record: pb.MigratedRecord) -> c.MigratedRecord:
-    return c.MigratedRecord(
+def _record(record: pb.MigratedRecord) -> MigratedRecord:
+    return MigratedRecord(
         record.key,
         record.seq,
         record.data if record.HasField("data") else None,

@@ -181,7 +181,7 @@ class GrpcService:
         """Whether this node knows a leader and takes requests."""
         status = self._context.consensus.status()
         takes = self._context.copies.serves and not self._context.draining
-        return takes and status.fatal is None and status.leader_id is not None
+        return takes and not status.drained and status.fatal is None and status.leader_id is not None
 
 
 def _password_in(config: Config) -> str | None:

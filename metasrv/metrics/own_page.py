@@ -1,9 +1,9 @@
 """metasrv's own families, which no Databend release has.
 
-`metasrv_raft_*`, `metasrv_node_*`, `metasrv_loop_*`, `metasrv_grpc_*`, `metasrv_healthcheck*` and `metasrv_admin_*`, in
-base units. They answer what operators of such clusters ask for: disk latency, lag of each peer, what holds the event
-loop, how many nodes may still fail, why a probe fails. Pure functions over counters and a status; must not know who
-counts or who asks.
+`metasrv_raft_*`, `metasrv_node_*`, `metasrv_cluster_*`, `metasrv_loop_*`, `metasrv_grpc_*`, `metasrv_healthcheck*` and
+`metasrv_admin_*`, in base units. They answer what operators of such clusters ask for: disk latency, lag of each peer,
+what holds the event loop, how many nodes may still fail, why a probe fails, what the cluster refuses. Pure functions over
+counters and a status; must not know who counts or who asks.
 """
 
 from __future__ import annotations
@@ -55,9 +55,22 @@ def _raft_families(status: RaftStatus) -> Iterator[Family]:
         yield gauge(f"{NODE}clock_offset_seconds", text, status.clock_offset_ms / 1000)
     text = "How far the log's time is ahead of this node's wall clock."
     yield gauge(f"{RAFT}log_time_ahead_seconds", text, status.log_time_ahead_ms / 1000)
+    yield from _limit_families(status)
     yield gauge(f"{NODE}state_size_bytes", "Bytes of the state on disk.", status.state_size_bytes)
     sizes: dict[Labels, float] = {(("file", name),): size for name, size in status.file_sizes_bytes().items()}
     yield labelled(f"{NODE}file_size_bytes", "gauge", "Bytes of each kind of file on disk.", sizes)
+
+
+def _limit_families(status: RaftStatus) -> Iterator[Family]:
+    limits = status.limits
+    text = "1 while the cluster takes no writes, because an operator said so."
+    yield gauge("metasrv_cluster_read_only", text, int(limits.read_only is not None))
+    yield gauge("metasrv_cluster_data_size_bytes", "All keys and values together.", status.data_size_bytes)
+    text = "What they may take together, 0 without a quota."
+    yield gauge("metasrv_cluster_quota_bytes", text, limits.quota_bytes)
+    text = "Writes that read-only or the quota kept out, of those that this node applied."
+    yield counter("metasrv_cluster_writes_refused_total", text, status.writes_refused)
+    yield gauge(f"{NODE}drained", "1 while an operator has drained this node.", int(status.drained))
 
 
 def _peer_families(status: RaftStatus) -> Iterator[Family]:

@@ -12,6 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 from metasrv.model import commands as c
 from metasrv.model.errors import InvariantError
+from metasrv.model.migration import MigratedRecord, MigrationStep
 from metasrv.model.shapes import (
     BOOLEAN,
     BYTES,
@@ -150,6 +151,8 @@ REPLACE_SECRET_REPLY = row(7, c.ReplaceSecretReply, replaced=BOOLEAN, secret=opt
 MIGRATION_REPLY = row(
     8, c.MigrationReply, refused=STRING, source=STRING, run=UNSIGNED, last_seq=UNSIGNED, key_count=UNSIGNED
 )
+LIMITS_REPLY = row(9, c.LimitsReply, read_only=optional(STRING), quota_bytes=UNSIGNED)
+REFUSED_REPLY = row(10, c.RefusedReply, text=STRING)
 REPLIES: tuple[Row[Any], ...] = (
     UPSERT_REPLY,
     TRANSACTION_REPLY,
@@ -160,6 +163,8 @@ REPLIES: tuple[Row[Any], ...] = (
     ERROR_REPLY,
     REPLACE_SECRET_REPLY,
     MIGRATION_REPLY,
+    LIMITS_REPLY,
+    REFUSED_REPLY,
 )
 
 # ----------------------------------------------------------------------------- commands
@@ -193,7 +198,7 @@ REPLACE_SECRET = request(
     7, c.ReplaceSecret, REPLACE_SECRET_REPLY, name=STRING, expected=optional(BYTES), secret=optional(BYTES)
 )
 MIGRATED_RECORD = record(
-    c.MigratedRecord,
+    MigratedRecord,
     key=STRING,
     seq=UNSIGNED,
     data=optional(BYTES),
@@ -204,13 +209,15 @@ MIGRATE = request(
     8,
     c.Migrate,
     MIGRATION_REPLY,
-    step=enumeration(c.MigrationStep),
+    step=enumeration(MigrationStep),
     run=UNSIGNED,
     source=STRING,
     last_seq=UNSIGNED,
     count=UNSIGNED,
     records=sequence(MIGRATED_RECORD),
 )
+SET_READ_ONLY = request(9, c.SetReadOnly, LIMITS_REPLY, read_only=optional(STRING))
+SET_QUOTA = request(10, c.SetQuota, LIMITS_REPLY, quota_bytes=UNSIGNED)
 COMMANDS: tuple[Request[Any, Any], ...] = (
     UPSERT,
     TRANSACTION,
@@ -221,6 +228,8 @@ COMMANDS: tuple[Request[Any, Any], ...] = (
     SET_CLUSTER_SECRET,
     REPLACE_SECRET,
     MIGRATE,
+    SET_READ_ONLY,
+    SET_QUOTA,
 )
 
 

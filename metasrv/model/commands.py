@@ -10,6 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
+from metasrv.model.migration import MigratedRecord, MigrationStep
 from metasrv.model.types import Node, SeqV
 
 # ----------------------------------------------------------------------------- parts
@@ -178,7 +179,9 @@ USERS_FEATURE = "users"
 """Turned on once every member knows `ReplaceSecret`: users beyond root, and new keys for tokens."""
 MIGRATION_FEATURE = "migration"
 """Turned on once every member knows `Migrate`: this cluster may take the records of another."""
-KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE, MIGRATION_FEATURE)
+LIMITS_FEATURE = "write-limits"
+"""Turned on once every member knows `SetReadOnly` and `SetQuota`, and what they mean for the commands after them."""
+KNOWN_FEATURES = ("dummy", "dummy_feature2", USERS_FEATURE, MIGRATION_FEATURE, LIMITS_FEATURE)
 """Names that the admin API accepts, in the order of its list; the log may hold others, from a newer version."""
 
 
@@ -212,31 +215,6 @@ class ReplaceSecret(NamedTuple):
     secret: bytes | None
 
 
-class MigrationStep(IntEnum):
-    """What `Migrate` does."""
-
-    BEGIN = 0
-    """Let the empty cluster take records from elsewhere, or a newer run of the same migration take over."""
-    STORE = 1
-    """Store and delete records."""
-    CLEAR = 2
-    """Delete `count` records, in key order."""
-    FINISH = 3
-    """End the migration, with exactly `count` records."""
-    ABORT = 4
-    """End it without any record."""
-
-
-class MigratedRecord(NamedTuple):
-    """A record as it stands elsewhere; without `data` it says that the record of number `seq` was deleted there."""
-
-    key: str
-    seq: int
-    data: bytes | None
-    expire_at: int | None = None
-    proposed_at_ms: int = 0
-
-
 class Migrate(NamedTuple):
     """A step of moving another cluster's records into this one. Reply: `MigrationReply`.
 
@@ -255,6 +233,25 @@ class Migrate(NamedTuple):
     records: tuple[MigratedRecord, ...] = ()
 
 
+class SetReadOnly(NamedTuple):
+    """Refuses all writes of clients from this entry on, or takes them again. Reply: `LimitsReply`.
+
+    As `ReplaceSecret`, only proposed while its feature is on: `LIMITS_FEATURE`.
+    """
+
+    read_only: str | None
+    """The reason, perhaps empty; None to take writes again."""
+
+
+class SetQuota(NamedTuple):
+    """How many bytes keys and values may take together, 0 for any number. Reply: `LimitsReply`.
+
+    As `SetReadOnly`, only proposed while `LIMITS_FEATURE` is on.
+    """
+
+    quota_bytes: int
+
+
 Command = (
     Upsert
     | Transaction
@@ -265,6 +262,8 @@ Command = (
     | SetClusterSecret
     | ReplaceSecret
     | Migrate
+    | SetReadOnly
+    | SetQuota
 )
 
 
@@ -369,6 +368,19 @@ class ErrorReply(NamedTuple):
     text: str
 
 
+class LimitsReply(NamedTuple):
+    """What the cluster does not take now."""
+
+    read_only: str | None
+    quota_bytes: int
+
+
+class RefusedReply(NamedTuple):
+    """The cluster does not take this write now; nothing was changed. The text is the whole sentence."""
+
+    text: str
+
+
 Reply = (
     UpsertReply
     | TransactionReply
@@ -379,4 +391,6 @@ Reply = (
     | ErrorReply
     | ReplaceSecretReply
     | MigrationReply
+    | LimitsReply
+    | RefusedReply
 )

@@ -149,6 +149,10 @@ class ViewLostError(NotDoneError):
     """A large read took too long: the instant of the state that it read was given up (`state/views.py`)."""
 
 
+class WriteRefusedError(NotDoneError):
+    """The cluster takes no such write now: it is read-only, or its quota is used up. Sending it again soon is no use."""
+
+
 class StoppingError(NotDoneError):
     """The node is shutting down and takes nothing new."""
 

@@ -142,6 +142,8 @@ PASSWORDS_REMEMBERED_MAX = 1024
 """Good passwords that are remembered, so that their hash is not computed again."""
 PASSWORD_CHECKS_WAITING_MAX = 64
 """Handshakes that wait until their password is compared: about three seconds."""
+READ_ONLY_REASON_CHARACTERS_MAX = 200
+"""Why the cluster is read-only; it stands in every refusal."""
 USERS_MAX = 256
 """Users beyond root; each is in the memory of every node."""
 USER_NAME_CHARACTERS_MAX = 64

@@ -1,12 +1,13 @@
-"""The marker of a migration: the records of another cluster are being moved into this one.
+"""The words of a migration, which moves the records of another cluster into this one: steps, records, and its marker.
 
-It is replicated as a secret with a reserved name, so snapshots and hashes of the state carry it, and exports do not show
-it. Knows no command. Pure; runs anywhere.
+The marker is replicated as a secret with a reserved name, so snapshots and hashes of the state carry it, and exports do
+not show it. Must not know the command (`commands.py`). Pure; runs anywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import NamedTuple
 
 from metasrv.model.errors import CodecError
@@ -15,6 +16,31 @@ from metasrv.model.wire import pack, string, unpack, unsigned
 MIGRATION_NAME = "migration"
 """The name of the secret that is the marker."""
 _FORMAT = 1
+
+
+class MigrationStep(IntEnum):
+    """What the command `Migrate` does."""
+
+    BEGIN = 0
+    """Let the empty cluster take records from elsewhere, or a newer run of the same migration take over."""
+    STORE = 1
+    """Store and delete records."""
+    CLEAR = 2
+    """Delete `count` records, in key order."""
+    FINISH = 3
+    """End the migration, with exactly `count` records."""
+    ABORT = 4
+    """End it without any record."""
+
+
+class MigratedRecord(NamedTuple):
+    """A record as it stands elsewhere; without `data` it says that the record of number `seq` was deleted there."""
+
+    key: str
+    seq: int
+    data: bytes | None
+    expire_at: int | None = None
+    proposed_at_ms: int = 0
 
 
 class Migration(NamedTuple):

@@ -57,6 +57,10 @@ class NodeSummary(NamedTuple):
         """Whether every check passes."""
         return all(check.passed for check in self.checks)
 
+    def passes(self, name: str) -> bool:
+        """Whether the check of this name passes; one that the node does not make does."""
+        return all(check.passed for check in self.checks if check.name == name)
+
 
 class SummaryAnswer(NamedTuple):
     """What a node answers: its summary, and the events that the asker does not have."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 U64_MAX = 2**64 - 1
 """Sequence numbers, node ids, expiries and counters of clients are unsigned 64-bit numbers."""
@@ -87,6 +87,20 @@ class SeqV(NamedTuple):
     seq: int
     data: bytes
     meta: KVMeta | None = None
+
+
+class WriteLimits(NamedTuple):
+    """What the cluster as a whole does not take; replicated, so that every node decides the same at the same entry."""
+
+    read_only: str | None = None
+    """Why no write is taken, as the operator said, perhaps nothing; None while writes are taken."""
+    read_only_since_ms: int = 0
+    """Log time at which that was turned on."""
+    quota_bytes: int = 0
+    """What keys and values may take together; 0 is no quota."""
+
+
+NO_LIMITS = WriteLimits()
 
 
 class Member(NamedTuple):
@@ -184,6 +198,20 @@ class SnapshotStatus(NamedTuple):
     """All snapshot files, and those that are being written or received."""
 
 
+class CompactionStatus(NamedTuple):
+    """How far a compaction is that an operator asked for."""
+
+    step: Literal["snapshot", "log", "space", "done"]
+    entries_purged: int
+    """Log entries."""
+    sizes_before: Mapping[str, int]
+    """Bytes of each kind of file (`RaftStatus.file_sizes_bytes`) when it began."""
+    sizes_after: Mapping[str, int]
+    """The same when it ended; as before until then."""
+    error: str | None = None
+    """Why it ended early."""
+
+
 @dataclass(frozen=True, slots=True)
 class RaftStatus:
     """Everything a status answer needs, taken between two steps of the engine (invariant 8)."""
@@ -229,6 +257,15 @@ class RaftStatus:
     disk_stalled_seconds: float = 0.0
     removed: str | None = None
     """Why this node is no longer a member of its cluster; None while it is one, or may become one."""
+    limits: WriteLimits = NO_LIMITS
+    data_size_bytes: int = 0
+    """All keys and values, as the state counts them: the same on every node that has applied the same entries."""
+    writes_refused: int = 0
+    """Writes that `limits` refused, of those that this node has applied since it started."""
+    drained: bool = False
+    """An operator drained this node: it hands leadership over and stands for no election, until it restarts."""
+    compaction: CompactionStatus | None = None
+    """The last one that was asked for; None when there was none since the start."""
 
     @property
     def is_leader(self) -> bool:

@@ -12,6 +12,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from metasrv.model.types import RaftState, RaftStatus
@@ -22,6 +23,8 @@ LOOP_BEAT_AGE_SECONDS_MAX = 10.0
 LEADER_CONTACT_ELECTION_TIMEOUTS_MAX = 2
 APPLY_LAG_ENTRIES_MAX = 1000
 """Committed entries that a ready node may still have to apply."""
+QUOTA_WARNING_SHARE = 0.8
+DRAINED_TEXT = "an operator drained this node"
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
 PROBE_SIZE_BYTES = 4096
 PROBE_AGE_SECONDS_MAX = 5.0
@@ -62,7 +65,7 @@ def check_readiness(context: NodeContext, directory: DirectoryReport | None) -> 
         _check_engine(status),
         _check_joined(context),
         _check_member(status),
-        _check_draining(context),
+        _check_draining(context, status),
         _check_leader(context, status),
         _check_apply_lag(status),
         _check_disk(status),
@@ -70,6 +73,7 @@ def check_readiness(context: NodeContext, directory: DirectoryReport | None) -> 
         _check_copy(context),
         _check_directory(directory),
         _check_clock(context, status),
+        _check_writes(status),
     ]
 
 
@@ -86,6 +90,7 @@ READINESS_CHECKS = (
     "copy",
     "data_directory",
     "clock",
+    "writes",
 )
 
 
@@ -122,9 +127,12 @@ def _check_member(status: RaftStatus) -> Check:
     return Check("member", True, "this node has not been removed from the cluster")
 
 
-def _check_draining(context: NodeContext) -> Check:
+def _check_draining(context: NodeContext, status: RaftStatus) -> Check:
     if context.draining:
         return Check("draining", False, "this node is shutting down")
+    if status.drained:
+        text = f"{DRAINED_TEXT}; `metactl node drain {status.node_id} --off` or a restart ends that"
+        return Check("draining", False, text)
     return Check("draining", True, "this node is not shutting down")
 
 
@@ -196,6 +204,19 @@ def _check_clock(context: NodeContext, status: RaftStatus) -> Check:
         text = f"clocks differ from this node's by more than {bound_ms} ms: {named}"
         return Check("clock", True, text, warns=True)
     return Check("clock", True, f"no clock is known to differ by more than {bound_ms} ms")
+
+
+def _check_writes(status: RaftStatus) -> Check:
+    """Never fails: reads are served, and no other node of the cluster would take the writes."""
+    limits, size_bytes = status.limits, status.data_size_bytes
+    if limits.read_only is not None:
+        since = datetime.fromtimestamp(limits.read_only_since_ms / 1000, UTC).isoformat(timespec="seconds")
+        text = f"the cluster is read-only since {since}{f': {limits.read_only}' if limits.read_only else ''}"
+        return Check("writes", True, text, warns=True)
+    if not limits.quota_bytes:
+        return Check("writes", True, "the cluster takes writes")
+    text = f"keys and values take {size_bytes} of {limits.quota_bytes} bytes"
+    return Check("writes", True, text, warns=size_bytes >= limits.quota_bytes * QUOTA_WARNING_SHARE)
 
 
 # ----------------------------------------------------------------------------- data directory

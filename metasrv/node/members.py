@@ -221,14 +221,15 @@ class Members:
             return error
 
     async def _lead_elsewhere(self, seen: Overview, node_id: int) -> None:
-        """Have another voter lead, if this one does: the one that answers and has applied most."""
+        """Have another voter lead, if this one does: of those that answer one that is ready, and has applied most."""
         leader_id, own_id = seen.status.leader_id, seen.status.node_id
         if leader_id != node_id:
             return
         others = [other for other in seen.status.membership.voters if other != node_id and other in seen.reports]
         if not others:
             raise MembershipError(f"node {node_id} leads, and no other voter answers to take leadership over")
-        to_id = max(others, key=lambda other: seen.reports[other].applied_index)
+        # One that is not ready may be drained, and takes no leadership then.
+        to_id = max(others, key=lambda other: (not seen.reports[other].not_ready, seen.reports[other].applied_index))
         if leader_id == own_id:
             await self._consensus.transfer_leadership(to_id)
         else:

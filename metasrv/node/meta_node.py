@@ -30,6 +30,7 @@ from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.member_report import MemberReports
 from metasrv.node.members import Members
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
+from metasrv.node.quota_keeper import QuotaKeeper
 from metasrv.node.recording import RecordingMetrics
 from metasrv.node.reloads import ConfigSource, watch_configuration, watch_raft
 from metasrv.process.build_info import binary_version
@@ -124,6 +125,7 @@ class MetaNode:
             files = asyncio.create_task(self._files.watch(consensus.fail), name="files-in-place")
             memory = asyncio.create_task(give_back_unused_memory(), name="unused-memory")
             reloads = asyncio.create_task(context.reloader.run(), name="reloads")
+            quota = asyncio.create_task(QuotaKeeper(context).run(), name="quota")
             proof = self._start_proof(consensus, context, data)
             proof += [task for work in self._works if (task := work(context)) is not None]
             try:
@@ -136,6 +138,7 @@ class MetaNode:
                 files.cancel()
                 memory.cancel()
                 reloads.cancel()
+                quota.cancel()
         finally:
             data.close()
         if self._failure is not None:

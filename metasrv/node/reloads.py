@@ -44,6 +44,7 @@ RELOADED_RAFT_KEYS = (
     "raft_tls_key",
     "raft_tls_allowed_names",
     "raft_tls_operators",
+    "quota_bytes",
 )
 
 

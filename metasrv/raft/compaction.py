@@ -54,12 +54,23 @@ class Compaction:
         self._running = False
         self._unfinished = False
         """The last purge left something for the next step."""
+        self._asked = False
+        self._asked_index = 0
+        """What is before this entry goes, whatever the policy keeps."""
 
     def purged(self) -> LogId | None:
         """The last purged entry; the log keeps its position, as Raft's consistency check needs it."""
         first = self._store.first_index
         entry = self._store.entry_at(first)
         return LogId(entry[TERM], first, leader_id_of(entry[CONTENT])) if entry is not None and first > 1 else None
+
+    def ask(self, index: int) -> None:
+        """Purge what is before this entry with the next step, whatever the policy keeps, but not what a peer is sent."""
+        self._asked, self._asked_index = True, index
+
+    def is_over(self) -> bool:
+        """Whether nothing is left of what was asked for."""
+        return not (self._asked or self._running or self._unfinished)
 
     def consider(self) -> None:
         """Start a sync of the state if enough was applied since the last one."""
@@ -69,10 +80,10 @@ class Compaction:
             self._purge()
         applied = self._machine.last_applied.index
         early = applied > self._synced_index and self._is_crowded()
-        if not early and applied - self._synced_index < self._logs_since_last:
+        if not early and not self._asked and applied - self._synced_index < self._logs_since_last:
             return
         self._machine.commit()
-        self._running = True
+        self._running, self._asked = True, False
 
         def done(_result: object, error: BaseException | None) -> None:
             self._running = False
@@ -103,6 +114,7 @@ class Compaction:
     def _purge(self) -> None:
         store, floor = self._store, self._floor()
         first_kept = self._synced_index - (1 if self._is_crowded() else max(1, self._logs_to_keep))
+        first_kept = max(first_kept, min(self._asked_index, self._synced_index))
         if floor is not None:
             first_kept = min(first_kept, floor)
         until = min(first_kept, store.first_index + _STEP_ENTRIES_MAX)

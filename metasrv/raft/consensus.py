@@ -29,15 +29,16 @@ from metasrv.raft.beginning import Beginning
 from metasrv.raft.belonging import Belonging
 from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
 from metasrv.raft.core.reads import give_up, not_confirmed
+from metasrv.raft.draining import Draining
 from metasrv.raft.forwarding import Answering, Forwarding, no_summary
 from metasrv.raft.id_holders import IdHolders
-from metasrv.raft.leader_watch import clock_rounds_of, stalled_leader_of
+from metasrv.raft.leader_watch import clock_rounds_of, stalled_leader_of, transfer_of
 from metasrv.raft.member_features import known_by, refuse_ignorant
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.role_events import RoleEvents
-from metasrv.raft.transfer import LeadershipTransfer
+from metasrv.raft.tidying import Tidying
 from metasrv.state.scrubbing import RangeDigests, range_digests
 
 NO_LEADER_WAIT_MS = 1_800
@@ -96,7 +97,6 @@ class RaftConsensus:
             changes=self._membership,
             leads=lambda: replica.leader_id() == self.node_id,
         )
-        replica.also_consider = self._addresses.consider
         self._search = MemberSearch(
             clock=resources.clock,
             engine=replica.engine,
@@ -106,14 +106,11 @@ class RaftConsensus:
             hints=resources.settings.hints,
             patience_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
-        self._transfer = LeadershipTransfer(
-            clock=resources.clock,
-            engine=replica.engine,
-            store=resources.store,
-            driver=replica.driver,
-            free=replica.until_free,
-            timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
-        )
+        self._transfer = transfer_of(replica)
+        self._draining = Draining(replica, self._transfer, resources.settings.election_timeout_max_ms)
+        self._tidying = Tidying(replica, resources.writer, lambda: self.status().file_sizes_bytes())
+        replica.sources.drained, replica.sources.compaction = lambda: self._draining.on, self._tidying.status
+        replica.also_consider = (self._addresses.consider, self._draining.consider)
         self._clock_rounds = clock_rounds_of(replica, self._transfer, self.forwarding)
         self._stalled_leader = stalled_leader_of(replica, self._transfer)
         replica.driver.on_timer = RoleEvents.of(replica).after(self._stalled_leader.look)
@@ -151,6 +148,8 @@ class RaftConsensus:
         self._stopping = True
         await self._clock_rounds.stop()
         self._stalled_leader.close()
+        self._draining.close()
+        await self._tidying.close()
         self.belonging.stop()
         await self._search.stop()
         await self._addresses.stop()
@@ -276,6 +275,18 @@ class RaftConsensus:
     async def trigger_snapshot(self) -> None:
         self._refuse_if_stopping()
         self.replica.snapshots.request(self.replica.machine.last_applied.index)
+
+    def compact(self) -> None:
+        self._refuse_if_stopping()
+        self._tidying.start()
+
+    async def drain(self, timeout_ms: int) -> None:
+        self._refuse_if_stopping()
+        await self._draining.drain(timeout_ms)
+
+    def end_drain(self) -> None:
+        self._refuse_if_stopping()
+        self._draining.end()
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
         voter_ids = sorted(self.replica.engine.membership().voters)

@@ -1,6 +1,7 @@
 """What makes a leader give way although it is reachable: a clock far off, a disk that does not answer.
 
-Builds both watches out of one node's replica. Runs while the node is built, on its event loop.
+Builds both watches, and what hands leadership over, out of one node's replica. Runs while the node is built, on its
+event loop.
 """
 
 from __future__ import annotations
@@ -11,6 +12,19 @@ from metasrv.raft.forwarding import Forwarding
 from metasrv.raft.replica import Replica
 from metasrv.raft.stalled_leader import StalledLeader
 from metasrv.raft.transfer import LeadershipTransfer
+
+
+def transfer_of(replica: Replica) -> LeadershipTransfer:
+    """Hands leadership over, for whatever reason."""
+    resources = replica.resources
+    return LeadershipTransfer(
+        clock=resources.clock,
+        engine=replica.engine,
+        store=resources.store,
+        driver=replica.driver,
+        free=replica.until_free,
+        timeout_seconds=resources.settings.election_timeout_max_ms / 1000,
+    )
 
 
 def stalled_leader_of(replica: Replica, transfer: LeadershipTransfer) -> StalledLeader:

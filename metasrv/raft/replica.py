@@ -108,9 +108,9 @@ class Replica:
         self.proposals = Proposals(self.node_id, self.log_time)
         self.reads = ReadIndex(self.node_id)
         self.applied = AppliedWaiters(self.applied_index)
-        self.also_consider: Callable[[], None] = lambda: None
+        self.also_consider: tuple[Callable[[], None], ...] = ()
+        """Called with each upkeep."""
         self._upkeep = Upkeep()
-        """Called after each step."""
         self.state_hashes = StateHashes(resources.machine)
         self.state_replaced: Callable[[], None] = lambda: None
         """Called when a snapshot of another node has taken the place of the whole state."""
@@ -184,7 +184,7 @@ class Replica:
         self.driver.attach(self.engine, self.guards)
         self.driver.after_step = self._after_step
         self.peers.attach(self.driver, self.engine, self.guards, self.snapshots, given.machine)
-        self._compaction = Compaction(
+        self.compaction = Compaction(
             store=given.store,
             snapshots=self.snapshots,
             thread=given.state_thread,
@@ -218,11 +218,11 @@ class Replica:
             driver=self.driver,
             leads=lambda: self.leader_id() == self.node_id,
         )
-        self._state_space = StateSpace(
+        self.state_space = StateSpace(
             machine=given.machine, clock=given.clock, state_log=self.state_log, kept=settings.state_log.free_kept
         )
         self._learners = Learners(given.clock, self.engine, given.store)
-        self._sources = StatusSources(
+        self.sources = StatusSources(
             node_id=self.node_id,
             clock=given.clock,
             engine=self.engine,
@@ -260,7 +260,7 @@ class Replica:
         return None if leader_id == self.node_id else leader_id
 
     def status(self) -> RaftStatus:
-        return build_status(self._sources, self.history, self._compaction.purged())
+        return build_status(self.sources, self.history, self.compaction.purged())
 
     def connected_members(self) -> list[int]:
         """The other members to which this node has a connection."""
@@ -348,11 +348,12 @@ class Replica:
         self.snapshots.end_unwanted(self._wants_snapshot, self._lags)
         if self.snapshots.needed:
             self.snapshots.build(self.machine.last_applied.index)
-        self._compaction.consider()
+        self.compaction.consider()
         self.state_log.consider()
-        self._state_space.consider()
+        self.state_space.consider()
         self._learners.look()
-        self.also_consider()
+        for consider in self.also_consider:
+            consider()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""

@@ -103,6 +103,7 @@ class Snapshots:
         self._incoming: _Incoming | None = None
         self.newest: SnapshotInfo | None = None
         self.building = False
+        self.failures = 0  # how many could not be written
         self._closed = False
         self.needed = False
         """A peer or an operator asked for a snapshot that is not there; a step starts one once there is a state."""
@@ -188,6 +189,7 @@ class Snapshots:
             self.pinned_index = None
             if error is not None or info is None:
                 logger.error("the snapshot could not be written: %s", error)
+                self.failures += 1
                 self._observer.storage_failed("snapshot", write=True)
                 self._build_again_at = self._clock.monotonic() + RESEND_SECONDS
             else:

@@ -44,6 +44,8 @@ _AGAIN_SECONDS = 1.0
 SHORTENED_SIZE_BYTES_MAX = 8 * 1024 * 1024
 """Given back and not yet cut off the state file, which happens in the last pass: a file system takes about a third of a
 millisecond for each MiB, and entries may have to wait for it."""
+LOG_SIZE_BYTES_MIN = 64 * 1024
+"""A log that is cut keeps this: a new one begins with a frame that must stay."""
 _SHORTEN_AGAIN_SECONDS = 0.1
 """Between two pieces cut off a long file."""
 RESTART_SECONDS_MAX = 0.1
@@ -110,6 +112,8 @@ class StateLog:
         self._file_size_bytes = machine.file_sizes().log_bytes
         """When the last passes or the last restart were over."""
         self._changed = True
+        self._cuts = False
+        """It is to be cut to next to nothing, once, because an operator asked for that."""
         self._again_at: float | None = 0.0 if self._file_size_bytes > limits.target else None
         """When to try again, although nothing was written: what an earlier run left, or a reader was in the way."""
 
@@ -129,6 +133,11 @@ class StateLog:
     def takes_no_more(self) -> bool:
         """Whether nothing more may be given back for now: the log has to be moved first; a reader may be in the way."""
         return self.restarting or self._shortened_bytes >= SHORTENED_SIZE_BYTES_MAX
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether it is being moved, or is to be, into the state file, which gets shorter by that."""
+        return self._running or self._again_at is not None
 
     def consider(self) -> None:
         """After each step: revoke views, start the passes, if it is time."""
@@ -175,8 +184,12 @@ class StateLog:
     def _plan(self, seconds: float | None) -> None:
         self._again_at = None if seconds is None else self._clock.monotonic() + seconds
 
-    def move_soon(self) -> None:
-        """Move the log and begin it anew although little was written: the state file got shorter."""
+    def move_soon(self, *, cut: bool = False) -> None:
+        """Move the log and begin it anew although little was written: the state file got shorter.
+
+        With `cut` the file of the log gets as short as can be, although it will have to grow again.
+        """
+        self._cuts = self._cuts or cut
         self._plan(0.0)
 
     def close(self) -> None:
@@ -238,6 +251,7 @@ class StateLog:
         self.restarts += 1
         self._hold(True)
         started_at = self._clock.monotonic()
+        kept = LOG_SIZE_BYTES_MIN if self._cuts else self._limits.kept
 
         def done(restart: LogRestart | None, error: BaseException | None) -> None:
             self.restarting = self._running = False
@@ -251,11 +265,13 @@ class StateLog:
             else:
                 self._is_new = True
                 self._shortened_bytes = 0
-                if restart.file_size_bytes > self._limits.kept:
+                if restart.file_size_bytes > kept:
                     self._plan(_SHORTEN_AGAIN_SECONDS)
+                else:
+                    self._cuts = False
             self._hold(False)
 
-        self._thread.submit(restart_log, self._machine.path, self._limits.kept, on_done=done)
+        self._thread.submit(restart_log, self._machine.path, kept, on_done=done)
 
     def _commit(self) -> bool:
         """Let the state thread see what is applied; False when the disk refuses, and so the node stops."""

@@ -27,6 +27,8 @@ PAGES_MIN = 1
 _PAGE_SIZE_BYTES = 4096
 SLICE_SECONDS_TARGET = 0.0015
 """A slice that takes longer is followed by a smaller one."""
+ASKED_SIZE_BYTES_KEPT = 64 * 1024
+"""What stays free when an operator asks: entries that come meanwhile free some pages all the time."""
 _PAUSE_SECONDS = 0.02
 _LOOK_SECONDS = 1.0
 
@@ -43,7 +45,17 @@ class StateSpace:
         self._kept = kept
         self._pages = PAGES_MIN
         self._giving = False
+        self._asked = False
         self._next_at = 0.0
+
+    def ask(self) -> None:
+        """Give back nearly everything, once, however little it is."""
+        self._giving = self._asked = True
+        self._next_at = 0.0
+
+    def is_over(self) -> bool:
+        """Whether what was asked for is given back; the file gets shorter when its write-ahead log is moved."""
+        return not self._asked
 
     def consider(self) -> None:
         """After each step: give a slice back if it is time. Raises StorageError or DataDamagedError."""
@@ -54,10 +66,10 @@ class StateSpace:
         if not self._giving and free_bytes <= max(self._kept, size_bytes // FREE_SHARE):
             self._next_at = started + _LOOK_SECONDS
             return
-        if free_bytes <= self._kept // 2:
-            self._giving = False
+        if free_bytes <= (ASKED_SIZE_BYTES_KEPT if self._asked else self._kept // 2):
+            self._state_log.move_soon(cut=self._asked)
+            self._giving = self._asked = False
             self._next_at = started + _LOOK_SECONDS
-            self._state_log.move_soon()
             logger.info("free space of the state is given back; %d bytes are left", size_bytes)
             return
         self._giving = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
+from metasrv.model.types import CompactionStatus, LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
 from metasrv.process.clock import Clock
 from metasrv.raft.core.clock_offsets import ClockOffsets
 from metasrv.raft.core.driver import Driver
@@ -46,6 +46,8 @@ class StatusSources:
     learners: Learners
     removed: Callable[[], str | None]
     election_timeout_min_seconds: float
+    drained: Callable[[], bool] = lambda: False
+    compaction: Callable[[], CompactionStatus | None] = lambda: None
 
 
 class LeaderHistory:
@@ -141,6 +143,11 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         disk_stall=sources.disk.sentence(),
         disk_stalled_seconds=sources.disk.seconds(),
         removed=sources.removed(),
+        limits=machine.limits,
+        data_size_bytes=machine.data_size_bytes,
+        writes_refused=machine.writes_refused,
+        drained=sources.drained(),
+        compaction=sources.compaction(),
     )
 
 

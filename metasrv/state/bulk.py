@@ -26,16 +26,20 @@ from metasrv.state.format import (
     META_CLUSTER_ID,
     META_MEMBERSHIP,
     META_REGISTRY,
+    META_SIZE,
     META_TAIL,
     Applied,
     applied_out,
+    key_size_bytes,
     membership_out,
     record_checksum,
     seal,
+    size_out,
 )
 from metasrv.state.registry import load_registry, nodes_by_id, registry_out
 from metasrv.state.state_file import create_draft
-from metasrv.state.store import SET_META, Store, connect, fault, sync_directory
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import SET_META, Store, connect, sync_directory
 
 _CACHE_SIZE_KIB = 32 * 1024
 
@@ -57,7 +61,7 @@ class StateBuilder:
         """Begin the file in the place of an unfinished one. Raises StorageError."""
         self._path = path
         self.key_count = self.expire_count = self.seq_max = self.time_ms = 0
-        self._digest = 0
+        self._digest = self._data_size_bytes = 0
         try:
             self._connection = create_draft(path)
             # A file that a crash cuts short is thrown away, so it needs neither journal nor syncs before its end.
@@ -75,6 +79,7 @@ class StateBuilder:
         for key, seq, expire_at, proposed_at_ms, data in records:
             checksum = record_checksum(key, seq, expire_at, proposed_at_ms, data)
             digest += record_share(seq, checksum)
+            self._data_size_bytes += key_size_bytes(key) + len(data)
             expire_ms: int | None = None
             stored: int | str | None = expire_at
             if expire_at is not None:
@@ -111,9 +116,11 @@ class StateBuilder:
             self.key_count,
             self.expire_count,
             self._digest,
+            self._data_size_bytes,
         )
         try:
             self._connection.execute(SET_META, (META_APPLIED, applied_out(applied)))
+            self._connection.execute(SET_META, (META_SIZE, size_out(applied)))
             self._connection.execute("COMMIT")
             self._connection.close()
             _sync(self._path)

@@ -15,7 +15,7 @@ import sqlite3
 
 from metasrv.model.errors import StorageError
 from metasrv.model.types import SeqV
-from metasrv.state.digest import RangeSums
+from metasrv.state.digest import Removed
 from metasrv.state.store import CACHE_SIZE_KIB, Store, connect
 
 CACHE_SIZE_BYTES_MAX = 8 * 1024 * 1024
@@ -90,13 +90,13 @@ class CachedStore(Store):
         self._remember(key, None)
         return share
 
-    def delete_range(self, start: str, end: str | None, may_expire: bool = True) -> RangeSums:
+    def delete_range(self, start: str, end: str | None, may_expire: bool = True) -> Removed:
         removed = super().delete_range(start, end, may_expire)
         if removed.keys:
             self.forget()
         return removed
 
-    def delete_expired(self, time_ms: int) -> RangeSums:
+    def delete_expired(self, time_ms: int) -> Removed:
         removed = super().delete_expired(time_ms)
         if removed.keys:
             self.forget()

@@ -11,6 +11,7 @@ from metasrv.model import commands as c
 from metasrv.model.errors import MetasrvError
 from metasrv.state.command_rules import apply_command
 from metasrv.state.effects import EntryEffects, RefusedCommandError
+from metasrv.state.write_limits import apply_within_limits
 
 
 class CommandFaultError(Exception):
@@ -25,7 +26,7 @@ class CommandFaultError(Exception):
 def apply_guarded(effects: EntryEffects, position: int, command: c.Command) -> c.Reply:
     """The command's reply; whatever is wrong with the command itself becomes a CommandFaultError."""
     try:
-        return apply_command(effects, command)
+        return apply_within_limits(effects, command, apply_command)
     except RefusedCommandError as error:
         raise CommandFaultError(position, str(error)) from error
     except sqlite3.DataError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from metasrv.model import command_table as table
 from metasrv.model.commands import Command, ErrorReply, Reply
 from metasrv.state.effects import EntryEffects
+from metasrv.state.limit_rules import apply_set_quota, apply_set_read_only, validate_set_quota, validate_set_read_only
 from metasrv.state.migration_rules import apply_migrate, refusal_while_migrating, validate_migrate
 from metasrv.state.registry_rules import (
     apply_add_node,
@@ -44,6 +45,8 @@ COMMAND_RULES: tuple[Rule[Any, Any], ...] = (
     Rule(table.SET_CLUSTER_SECRET, validate_set_cluster_secret, apply_set_cluster_secret),
     Rule(table.REPLACE_SECRET, validate_replace_secret, apply_replace_secret),
     Rule(table.MIGRATE, validate_migrate, apply_migrate),
+    Rule(table.SET_READ_ONLY, validate_set_read_only, apply_set_read_only),
+    Rule(table.SET_QUOTA, validate_set_quota, apply_set_quota),
 )
 check_rules("command", table.COMMANDS, COMMAND_RULES, "state/command_rules.py")
 

@@ -21,7 +21,8 @@ from metasrv.state.format import META_APPLIED, applied_out
 from metasrv.state.install import begin_install, finish_install
 from metasrv.state.snapshot import SnapshotInfo, digest_of, open_snapshot, verify_snapshot
 from metasrv.state.state_file import check_schema, remove_draft
-from metasrv.state.store import Store, connect, fault
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import Store, connect
 
 logger = logging.getLogger(__name__)
 

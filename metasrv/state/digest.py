@@ -13,6 +13,8 @@ from typing import NamedTuple
 DIGEST_MASK = 2**64 - 1
 UNKNOWN_DIGEST = -1
 """In a file that was written before there was a digest; it is added up when the file is opened."""
+UNKNOWN_SIZE = -1
+"""The same of the size of the data."""
 _LOW_31 = 0x7FFFFFFF
 _LOW_32 = 0xFFFFFFFF
 _ODD = 625342609
@@ -29,6 +31,15 @@ class RangeSums(NamedTuple):
     keys: int
     expiring: int
     digest: int
+
+
+class Removed(NamedTuple):
+    """Records that were deleted together, added up."""
+
+    keys: int
+    expiring: int
+    digest: int
+    data_size_bytes: int
 
 
 def record_share(seq: int, checksum: int) -> int:

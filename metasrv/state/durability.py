@@ -25,7 +25,8 @@ from metasrv.model.limits import STATE_LOG_SIZE_BYTES_KEPT
 from metasrv.process.operating_system import sync_data
 from metasrv.state.damage import WAL_FRAME_HEADER_SIZE_BYTES
 from metasrv.state.format import FORMAT_VERSION
-from metasrv.state.store import FILE_SWAP, connect, fault, sync_directory
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import FILE_SWAP, connect, sync_directory
 
 SHORTEN_STEP_SIZE_BYTES = 8 * 1024 * 1024
 """Freed in one step. A file system takes about a third of a millisecond for each MiB, and the next entry waits for it."""

@@ -8,12 +8,13 @@ the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from metasrv.model.limits import ENTRY_REPLIES_SIZE_BYTES_MAX
 from metasrv.model.types import KVMeta, LogId, SeqV
 from metasrv.state.digest import DIGEST_MASK
 from metasrv.state.expiry import expire_at_of, expire_ms_of
-from metasrv.state.format import Applied, prefix_end
+from metasrv.state.format import Applied, key_size_bytes, prefix_end
 from metasrv.state.registry import Registry
 from metasrv.state.store import Store
 
@@ -28,6 +29,18 @@ class RefusedCommandError(Exception):
     """A command asks for something impossible; the entry is applied again without it."""
 
 
+class Scalars(NamedTuple):
+    """The effects of an entry up to a point."""
+
+    seq: int
+    key_count: int
+    expire_count: int
+    digest: int
+    data_size_bytes: int
+    changes: int
+    earliest_expire_ms: int | None
+
+
 class EntryEffects:
     """The open transaction of one entry at log time `time_ms`.
 
@@ -38,11 +51,13 @@ class EntryEffects:
     __slots__ = (
         "_reply_size_bytes",
         "changes",
+        "data_size_bytes",
         "digest",
         "earliest_expire_ms",
         "expire_count",
         "follows",
         "key_count",
+        "refused",
         "registry",
         "seq",
         "store",
@@ -56,6 +71,7 @@ class EntryEffects:
         self.key_count = applied.key_count
         self.expire_count = applied.expire_count
         self.digest = applied.digest
+        self.data_size_bytes = applied.data_size_bytes
         self.registry = registry
         self.time_ms = time_ms
         self.follows = follows
@@ -65,9 +81,30 @@ class EntryEffects:
         self.earliest_expire_ms: int | None = None
         """The smallest expiry of the records that this entry writes."""
         self._reply_size_bytes = 0
+        self.refused = 0
+        """Commands that were not taken because of the cluster's limits."""
 
     def applied(self, log_id: LogId) -> Applied:
-        return Applied(log_id, self.time_ms, self.seq, self.key_count, self.expire_count, self.digest & DIGEST_MASK)
+        digest = self.digest & DIGEST_MASK
+        return Applied(log_id, self.time_ms, self.seq, self.key_count, self.expire_count, digest, self.data_size_bytes)
+
+    def scalars(self) -> Scalars:
+        """What one command may change, for `restore`; the registry is not among it, since only writes are restored."""
+        return Scalars(
+            self.seq,
+            self.key_count,
+            self.expire_count,
+            self.digest,
+            self.data_size_bytes,
+            len(self.changes),
+            self.earliest_expire_ms,
+        )
+
+    def restore(self, scalars: Scalars) -> None:
+        """Forget what happened since; the store has to be undone as well."""
+        self.seq, self.key_count, self.expire_count, self.digest, self.data_size_bytes, changes, earliest = scalars
+        self.earliest_expire_ms = earliest
+        del self.changes[changes:]
 
     def read(self, key: str) -> SeqV | None:
         """The record as the earlier operations of this entry left it."""
@@ -101,6 +138,7 @@ class EntryEffects:
         current = SeqV(self.seq, data, KVMeta(expire_at, self.time_ms))
         self.digest += self.store.put(key, current, prev)
         self.key_count += prev is None
+        self.data_size_bytes += len(data) + key_size_bytes(key) if prev is None else len(data) - len(prev.data)
         self.expire_count += (expire_at is not None) - had_expiry
         if self.watched:
             self.changes.append((key, prev, current))
@@ -117,6 +155,8 @@ class EntryEffects:
         self.seq = max(self.seq, record.seq)
         self.digest += self.store.put(key, record, prev)
         self.key_count += prev is None
+        size_bytes = len(record.data)
+        self.data_size_bytes += size_bytes + key_size_bytes(key) if prev is None else size_bytes - len(prev.data)
         self.expire_count += (expire_at is not None) - had_expiry
         if self.watched:
             self.changes.append((key, prev, record))
@@ -125,6 +165,7 @@ class EntryEffects:
         """Delete a record that exists."""
         self.digest -= self.store.delete(key, prev)
         self.key_count -= 1
+        self.data_size_bytes -= key_size_bytes(key) + len(prev.data)
         self.expire_count -= prev.meta is not None and prev.meta.expire_at is not None
         if self.watched:
             self.changes.append((key, prev, None))
@@ -140,6 +181,7 @@ class EntryEffects:
         self.key_count -= removed.keys
         self.expire_count -= removed.expiring
         self.digest -= removed.digest
+        self.data_size_bytes -= removed.data_size_bytes
         return removed.keys
 
     def sweep(self) -> None:
@@ -152,6 +194,7 @@ class EntryEffects:
         self.key_count -= removed.keys
         self.expire_count -= removed.keys
         self.digest -= removed.digest
+        self.data_size_bytes -= removed.data_size_bytes
 
 
 def follow_all(_start: str, _end: str | None) -> bool:

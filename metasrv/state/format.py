@@ -11,9 +11,9 @@ from zlib import crc32
 
 from metasrv.model.entries import membership_from_tree, membership_to_tree
 from metasrv.model.errors import CodecError
-from metasrv.model.types import LogId, Membership
-from metasrv.model.wire import byte_string, pack, unpack, unsigned
-from metasrv.state.digest import UNKNOWN_DIGEST
+from metasrv.model.types import LogId, Membership, WriteLimits
+from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
+from metasrv.state.digest import UNKNOWN_DIGEST, UNKNOWN_SIZE, RangeSums
 
 APPLICATION_ID = 0x6D737276
 """`PRAGMA application_id` of every state and snapshot file: the letters `msrv`."""
@@ -43,6 +43,11 @@ META_MEMBERSHIP = "membership"
 META_CLUSTER_ID = "cluster_id"
 META_REGISTRY = "registry"
 """What nodes, features and secrets add up to; absent until the first entry that changes them."""
+META_LIMITS = "limits"
+"""What the cluster refuses (`WriteLimits`); absent until a limit is set."""
+META_SIZE = "size"
+"""What keys and values take together, beside the digest of the records that were added up. Builds that do not know it
+change the digest and leave this row alone, so that it no longer counts."""
 META_TAIL = "tail"
 
 
@@ -59,6 +64,13 @@ class Applied(NamedTuple):
     """Records that carry an expiry."""
     digest: int = 0
     """What the records must add up to (`digest.py`)."""
+    data_size_bytes: int = 0
+    """Keys in UTF-8 and values, all records together; stored in a row of its own (`META_SIZE`)."""
+
+    @property
+    def sums(self) -> RangeSums:
+        """What the rows must add up to."""
+        return RangeSums(self.key_count, self.expire_count, self.digest)
 
 
 class SnapshotTail(NamedTuple):
@@ -88,7 +100,7 @@ def record_checksum(key: str, seq: int, expire_at: int | None, proposed_at_ms: i
 
 
 def applied_out(applied: Applied) -> bytes:
-    log_id, *scalars = applied
+    log_id, *scalars, _data_size_bytes = applied
     return seal((*log_id, *scalars))
 
 
@@ -96,7 +108,27 @@ def applied_in(data: Any) -> Applied:
     """Raises CodecError, TypeError or ValueError."""
     term, index, node_id, time_ms, seq, key_count, expire_count, *digest = map(unsigned, unseal(data))
     (known,) = digest or (UNKNOWN_DIGEST,)
-    return Applied(LogId(term, index, node_id), time_ms, seq, key_count, expire_count, known)
+    return Applied(LogId(term, index, node_id), time_ms, seq, key_count, expire_count, known, UNKNOWN_SIZE)
+
+
+def size_out(applied: Applied) -> bytes:
+    return seal((applied.digest, applied.data_size_bytes))
+
+
+def size_in(data: Any) -> tuple[int, int]:
+    """(digest, bytes). Raises CodecError, TypeError or ValueError."""
+    digest, size_bytes = map(unsigned, unseal(data))
+    return digest, size_bytes
+
+
+def limits_out(limits: WriteLimits) -> bytes:
+    return seal(limits)
+
+
+def limits_in(data: Any) -> WriteLimits:
+    """Raises CodecError, TypeError or ValueError."""
+    read_only, since_ms, quota_bytes = unseal(data)
+    return WriteLimits(None if read_only is None else string(read_only), unsigned(since_ms), unsigned(quota_bytes))
 
 
 def membership_out(log_id: LogId, membership: Membership) -> bytes:
@@ -129,3 +161,8 @@ def prefix_end(prefix: str) -> str | None:
         return None
     last = ord(stripped[-1])
     return stripped[:-1] + ("\ue000" if last == 0xD7FF else chr(last + 1))
+
+
+def key_size_bytes(key: str) -> int:
+    """In UTF-8."""
+    return len(key) if key.isascii() else len(key.encode())

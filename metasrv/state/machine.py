@@ -14,12 +14,11 @@ from collections.abc import Iterable, Mapping
 from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.model.errors import InvariantError, StorageError
-from metasrv.model.types import LogId, Membership, Node, SeqV
+from metasrv.model.types import LogId, Membership, Node, SeqV, WriteLimits
 from metasrv.state.cached_store import CachedStore, open_cached_store
 from metasrv.state.command_faults import CommandFaultError, apply_guarded
 from metasrv.state.conversion import convert_state
 from metasrv.state.damage import check_file, damaged
-from metasrv.state.digest import UNKNOWN_DIGEST
 from metasrv.state.effects import EntryEffects, follow_all
 from metasrv.state.expiry import TIME_MS_MAX, has_expired
 from metasrv.state.format import (
@@ -38,12 +37,14 @@ from metasrv.state.format import (
 )
 from metasrv.state.install import OldFiles, begin_install, finish_install
 from metasrv.state.instants import Instant, Instants
+from metasrv.state.open_checks import check_small_file, rows_fit, with_sums
 from metasrv.state.reader import StateReader, read_cluster_id, read_membership
 from metasrv.state.registry import Registry, load_registry, registry_out
 from metasrv.state.snapshot import tail_fits
 from metasrv.state.state_file import StateFileSizes, check_schema, create_file, file_sizes
 from metasrv.state.state_hash import state_hash
-from metasrv.state.store import FILE_SWAP, fault
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import FILE_SWAP
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
 
@@ -60,6 +61,7 @@ class StateMachine:
         self.commits_later = False
         """Entries stay in an open transaction until `commit`, which whoever sets this calls soon."""
         self.installs = 0  # how often another file has taken the state file's place
+        self.writes_refused = 0  # commands that the cluster's limits kept out, since this start
         self._applied = Applied()
         self._registry = Registry()
         self._expiry_floor_ms = 0
@@ -88,7 +90,8 @@ class StateMachine:
             check_file(path)
             convert_state(path)
             machine = cls(path, open_cached_store(path))
-            machine._check_when_small()
+            if sum(machine.file_sizes()) <= FULL_CHECK_SIZE_BYTES_MAX:
+                check_small_file(path, machine._store, machine._applied)
             return machine
         except OSError as error:
             raise StorageError(f"{path}: the state file could not be opened: {error}") from error
@@ -137,7 +140,7 @@ class StateMachine:
 
     def rows_fit(self) -> bool:
         """Whether the rows are those that the entries left, by number and digest; reads every key."""
-        return self._store.sums() == self._applied[-3:] and self._store.large_values_fit()
+        return rows_fit(self._store, self._applied)
 
     @property
     def nodes(self) -> Mapping[int, Node]:
@@ -148,6 +151,16 @@ class StateMachine:
     def features(self) -> tuple[str, ...]:
         """Sorted names of the features that are on."""
         return self._registry.features
+
+    @property
+    def limits(self) -> WriteLimits:
+        """What the cluster refuses."""
+        return self._registry.limits
+
+    @property
+    def data_size_bytes(self) -> int:
+        """All keys and values."""
+        return self._applied.data_size_bytes
 
     @property
     def secrets(self) -> Mapping[str, bytes]:
@@ -218,6 +231,8 @@ class StateMachine:
                     replies.append(apply_guarded(effects, position, command))
             applied = effects.applied(log_id)
             store.set_meta(META_APPLIED, applied_out(applied))
+            if applied.digest != self._applied.digest:
+                store.set_size(applied)
             if effects.registry is not self._registry:
                 store.set_meta(META_REGISTRY, registry_out(effects.registry))
             store.commit()
@@ -226,6 +241,7 @@ class StateMachine:
             raise
         self._applied = applied
         self._registry = effects.registry
+        self.writes_refused += effects.refused
         self.instants.changed(log_id.index, effects.changes)
         if effects.earliest_expire_ms is not None:
             self._expiry_floor_ms = min(self._expiry_floor_ms, effects.earliest_expire_ms)
@@ -360,29 +376,12 @@ class StateMachine:
         tail: SnapshotTail = self._store.parsed("meta tail", tail_in, data)
         return tail if tail_fits(tail, self._applied.log_id) else None
 
-    def _check_when_small(self) -> None:
-        """Walk the whole file if that takes a fraction of a second; records of a larger one are checked when read."""
-        if sum(self.file_sizes()) > FULL_CHECK_SIZE_BYTES_MAX:
-            return
-        try:
-            # Also compares the expire index with the records: their pages may be of different instants.
-            problem = self._store.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise damaged(self._path, "inside the file", f"SQLite's check says: {problem}")
-            if not self.rows_fit():
-                raise damaged(self._path, "table kv", f"it holds {self._store.sums()}, its counters differ")
-        except BaseException:
-            self._store.close()
-            raise
-
     def _load(self) -> None:
         """Fill the memory from the file."""
         store = self._store
         try:
             check_schema(self._path, store.connection)
-            self._applied = store.applied()
-            if self._applied.digest == UNKNOWN_DIGEST:
-                self._applied = self._applied._replace(digest=store.sums().digest)
+            self._applied = with_sums(store, store.applied())
             self._expiry_floor_ms = 0
             self._registry = load_registry(store)
             self.membership_log_id, self.membership = read_membership(store)

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError, TooLargeError
 from metasrv.model.limits import MIGRATED_RECORDS_MAX
-from metasrv.model.migration import MIGRATION_NAME, Migration, migration_among, migration_out
+from metasrv.model.migration import MIGRATION_NAME, Migration, MigrationStep, migration_among, migration_out
 from metasrv.model.types import I64_MAX, KVMeta, SeqV
 from metasrv.state.effects import EntryEffects, RefusedCommandError
 from metasrv.state.format import INLINE_SIZE_BYTES_MAX, seal
@@ -47,7 +47,7 @@ def validate_migrate(command: c.Migrate) -> None:
     """Raise for a step that is too large, or has numbers that the store cannot hold."""
     if len(command.records) > MIGRATED_RECORDS_MAX:
         raise TooLargeError("the records of one step", len(command.records), MIGRATED_RECORDS_MAX)
-    if command.step is c.MigrationStep.CLEAR and command.count > MIGRATED_RECORDS_MAX:
+    if command.step is MigrationStep.CLEAR and command.count > MIGRATED_RECORDS_MAX:
         raise TooLargeError("the records to delete in one step", command.count, MIGRATED_RECORDS_MAX)
     validate_key(command.source, "the name of the source")
     for number in (command.run, command.last_seq, command.count):
@@ -69,7 +69,7 @@ def _validate_i64(number: int) -> None:
 
 def apply_migrate(effects: EntryEffects, command: c.Migrate) -> c.MigrationReply:
     """Take the step, or say why not; the reply shows where the migration stands."""
-    refused = _begin(effects, command) if command.step is c.MigrationStep.BEGIN else _step(effects, command)
+    refused = _begin(effects, command) if command.step is MigrationStep.BEGIN else _step(effects, command)
     migration = migration_among(effects.registry.secrets) or Migration("", 0)
     return c.MigrationReply(refused, migration.source, migration.run, effects.seq, effects.key_count)
 
@@ -92,13 +92,13 @@ def _step(effects: EntryEffects, command: c.Migrate) -> str:
         return "no migration is under way"
     if command.run != present.run:
         return f"run {present.run} leads the migration now, not run {command.run}"
-    if command.step is c.MigrationStep.STORE:
+    if command.step is MigrationStep.STORE:
         return _store(effects, command)
-    if command.step is c.MigrationStep.CLEAR:
+    if command.step is MigrationStep.CLEAR:
         for key, record in effects.store.scan("", None, None, command.count, None):
             effects.remove(key, record)
         return ""
-    wanted = command.count if command.step is c.MigrationStep.FINISH else 0
+    wanted = command.count if command.step is MigrationStep.FINISH else 0
     if effects.key_count != wanted:
         return f"this cluster has {effects.key_count} keys, and {wanted} are to be there"
     effects.seq = max(effects.seq, command.last_seq)

@@ -18,7 +18,8 @@ from metasrv.model.types import LogId, Membership, SeqV
 from metasrv.state.expiry import has_expired
 from metasrv.state.format import META_CLUSTER_ID, META_MEMBERSHIP, membership_in, unseal
 from metasrv.state.registry import load_registry
-from metasrv.state.store import Store, connect, fault
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import Store, connect
 from metasrv.state.views import Views
 
 READER_PAGE_RECORDS = 512

@@ -1,4 +1,4 @@
-"""The small replicated tables: registered nodes, feature flags, named secrets.
+"""The small replicated tables: registered nodes, feature flags, named secrets; and what writes the cluster refuses.
 
 They are few, so the machine keeps them in memory; a `Registry` is immutable and is replaced when an entry that
 changed it commits. Runs on the event loop.
@@ -13,10 +13,10 @@ from zlib import crc32
 
 from metasrv.model.codec import node_from_tree
 from metasrv.model.migration import MIGRATION_NAME
-from metasrv.model.types import Node
+from metasrv.model.types import NO_LIMITS, Node, WriteLimits
 from metasrv.model.wire import byte_string, pack
 from metasrv.state.damage import damaged
-from metasrv.state.format import META_REGISTRY, seal, unseal
+from metasrv.state.format import META_LIMITS, META_REGISTRY, limits_in, seal, unseal
 from metasrv.state.store import Store
 
 
@@ -27,6 +27,7 @@ class Registry:
     nodes: Mapping[int, Node] = field(default_factory=dict)
     features: tuple[str, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
+    limits: WriteLimits = NO_LIMITS
 
     @property
     def is_migrating(self) -> bool:
@@ -44,18 +45,22 @@ def load_registry(store: Store) -> Registry:
         name: store.parsed(f"secret {name}", lambda value: byte_string(unseal(value)), data)
         for name, data in store.execute("SELECT name, secret FROM secrets ORDER BY name").fetchall()
     }
-    registry = Registry(nodes_by_id(nodes), tuple(features), MappingProxyType(secrets))
+    stored_limits = store.meta(META_LIMITS)
+    limits = NO_LIMITS if stored_limits is None else store.parsed("meta limits", limits_in, stored_limits)
+    registry = Registry(nodes_by_id(nodes), tuple(features), MappingProxyType(secrets), limits)
     stored = store.meta(META_REGISTRY)
     if stored is not None and stored != registry_out(registry):
         raise damaged(
-            store.path, "tables nodes, features, secrets", "they are of another instant than the rest of the file"
+            store.path, "tables nodes, features, secrets, limits", "they are of another instant than the rest of the file"
         )
     return registry
 
 
 def registry_out(registry: Registry) -> bytes:
-    """What `META_REGISTRY` holds: a checksum over the three tables, so that their pages fit the others'."""
+    """What `META_REGISTRY` holds: a checksum over the tables and the limits, so that their pages fit the others'."""
     tree = [list(registry.nodes.values()), list(registry.features), sorted(registry.secrets.items())]
+    if registry.limits != NO_LIMITS:  # left out otherwise, as by builds that do not know limits
+        tree.append(list(registry.limits))
     return seal(crc32(pack(tree)))
 
 

@@ -19,7 +19,8 @@ from metasrv.state.digest import DIGEST_MASK, UNKNOWN_DIGEST, RangeSums
 from metasrv.state.reader import read_membership
 from metasrv.state.registry import load_registry
 from metasrv.state.state_file import file_sizes
-from metasrv.state.store import FILE_SWAP, Store, connect, fault
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import FILE_SWAP, Store, connect
 
 _PAGE_RECORDS = 64
 _SLICE_RECORDS = 20_000
@@ -78,7 +79,7 @@ def check_sums(path: str) -> RangeSums | None:
             if _log_is_long(path):
                 return None
         found = RangeSums(keys, expiring, digest & DIGEST_MASK)
-        left = RangeSums(applied.key_count, applied.expire_count, applied.digest)
+        left = applied.sums
         if left.digest == UNKNOWN_DIGEST:
             left = left._replace(digest=found.digest)
         if found != left:

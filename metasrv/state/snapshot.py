@@ -18,13 +18,14 @@ from metasrv.model.types import LogId
 from metasrv.process.operating_system import sync_file
 from metasrv.state.copying import copy_live
 from metasrv.state.damage import check_file, damaged
-from metasrv.state.digest import UNKNOWN_DIGEST
+from metasrv.state.digest import UNKNOWN_DIGEST, UNKNOWN_SIZE
 from metasrv.state.first_format import FIRST_FORMAT_VERSION, FIRST_SCHEMA, LARGE_NOWHERE
 from metasrv.state.format import META_TAIL, Applied, SnapshotTail, tail_in, tail_out
 from metasrv.state.reader import READER_PAGE_RECORDS, read_cluster_id, read_membership
 from metasrv.state.registry import load_registry
 from metasrv.state.state_file import check_schema, remove_draft
-from metasrv.state.store import FILE_SWAP, READER_CACHE_SIZE_KIB, Store, connect, fault, set_cache_size, sync_directory
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import FILE_SWAP, READER_CACHE_SIZE_KIB, Store, connect, set_cache_size, sync_directory
 
 __all__ = [
     "SnapshotInfo",
@@ -177,9 +178,11 @@ def _check_content(path: str, store: Store, cluster_id: str | None) -> Applied:
     read_membership(store)
     load_registry(store)
     sums = store.sums()
-    counted = applied[-3:] if applied.digest != UNKNOWN_DIGEST else (*applied[-3:-1], sums.digest)
+    counted = applied.sums if applied.digest != UNKNOWN_DIGEST else applied.sums._replace(digest=sums.digest)
     if sums != counted or not store.large_values_fit():
         raise damaged(path, "table kv", f"it holds {sums}, its counters say otherwise")
+    if applied.data_size_bytes not in (UNKNOWN_SIZE, store.data_size_bytes()):
+        raise damaged(path, "table kv", f"its records take other than the {applied.data_size_bytes} bytes they should")
     own = read_cluster_id(store)
     if cluster_id is not None and own != cluster_id:
         raise DataDamagedError(

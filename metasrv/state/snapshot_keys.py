@@ -12,7 +12,8 @@ from collections.abc import Iterator
 
 from metasrv.model.errors import DataDamagedError
 from metasrv.state.snapshot import check_snapshot_schema, open_snapshot
-from metasrv.state.store import Store, fault
+from metasrv.state.storage_faults import fault
+from metasrv.state.store import Store
 
 PAGE_KEYS = 512
 """Keys of one page: about half a millisecond."""

@@ -10,25 +10,30 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from typing import Any
 
-from metasrv.model.errors import CodecError, DataDamagedError, StorageError
+from metasrv.model.errors import CodecError, StorageError
 from metasrv.model.types import I64_MAX, KVMeta, SeqV
 from metasrv.process import operating_system
 from metasrv.process.operating_system import make_syncs_full
 from metasrv.state.damage import damaged
-from metasrv.state.digest import SHARE, SHARE_SUMS, RangeSums, digest_of_sums, record_share
+from metasrv.state.digest import RangeSums, Removed, record_share
 from metasrv.state.expiry import TIME_MS_MAX, expire_ms_of
 from metasrv.state.format import (
     INLINE_SIZE_BYTES_MAX,
     META_APPLIED,
+    META_SIZE,
     Applied,
     applied_in,
     prefix_end,
     record_checksum,
+    size_in,
+    size_out,
 )
+from metasrv.state.storage_faults import Faults
+from metasrv.state.sums import LARGE_OF, data_size_of, large_size_of, sums_of, sums_to_remove
 
 BUSY_TIMEOUT_SECONDS = 10.0
 """How long a write waits for a checkpoint that holds the write lock; only a failing disk takes as long."""
@@ -46,39 +51,16 @@ _RECORD = (
 _READ = f"SELECT {_RECORD} FROM kv WHERE key = ?"  # noqa: S608
 _READ_SEQ = "SELECT seq FROM kv WHERE key = ?"
 _READ_CHECKSUM = "SELECT checksum FROM kv WHERE key = ?"
-# The LIMIT keeps SQLite from putting the inner columns into the outer ones, which would compute each share twice.
-_SHARES = f"(SELECT expire_ms, {SHARE} FROM kv WHERE {{}} LIMIT -1)"  # noqa: S608
-_SUMS = f"SELECT count(*), count(expire_ms), {SHARE_SUMS} FROM {_SHARES}"  # noqa: S608
-_SUMS_WITHOUT_COUNTS = f"SELECT 0, 0, {SHARE_SUMS} FROM {_SHARES}"  # noqa: S608
 _PUT = "INSERT OR REPLACE INTO kv VALUES(?, ?, ?, ?, ?, ?, ?)"
 _DELETE = "DELETE FROM kv WHERE key = ?"
 _PUT_LARGE = "INSERT INTO large VALUES(?, ?)"
 _DELETE_LARGE = "DELETE FROM large WHERE seq = ?"
-_DELETE_LARGE_OF = "DELETE FROM large WHERE seq IN (SELECT seq FROM kv WHERE data IS NULL AND {})"
+_DELETE_LARGE_OF = f"DELETE FROM large WHERE {LARGE_OF}"  # noqa: S608
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? LIMIT ?)"
 _COUNT_TO = "SELECT count(*) FROM (SELECT 1 FROM kv WHERE key >= ? AND key < ? LIMIT ?)"
 _DELETE_EXPIRED = "DELETE FROM kv WHERE expire_ms < ?"
 _EXPIRED = f"SELECT key, {_RECORD} FROM kv WHERE expire_ms < ? ORDER BY expire_ms, seq"  # noqa: S608
-_NO_TEXT = "Could not decode to UTF-8"
-"""How Python's error begins when a text column holds bytes that are not UTF-8; the error has no name of its own."""
 SET_META = "INSERT OR REPLACE INTO meta VALUES(?, ?)"
-
-
-class Faults:
-    """See `Store.faults`. A class, because every read of one key enters it, and a generator costs as much as the read."""
-
-    __slots__ = ("_store",)
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
-        if self._store.lost:
-            raise self._store.lost_error()
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise fault(self._store.path, error) from error
 
 
 class Store:
@@ -239,23 +221,33 @@ class Store:
     def sums(self, start: str = "", end: str | None = None) -> RangeSums:
         """The records in the range, added up."""
         condition, parameters = _range("key >= ?", start, end)
-        return _sums_in(self.execute(_SUMS.format(condition), parameters).fetchone())
+        return sums_of(self.execute, condition, parameters)
+
+    def data_size_bytes(self) -> int:
+        """All keys and values; reads every key."""
+        return data_size_of(self.execute)
 
     def large_values_fit(self) -> bool:
         """Whether as many values stand beside the records as records lack theirs; reads every key."""
         query = "SELECT (SELECT count(*) FROM large) = (SELECT count(*) FROM kv WHERE data IS NULL)"
         return bool(self.execute(query).fetchone()[0])
 
-    def delete_range(self, start: str, end: str | None, may_expire: bool = True) -> RangeSums:
+    def delete_range(self, start: str, end: str | None, may_expire: bool = True) -> Removed:
         """Delete them; returns what they added up to. `may_expire`: whether any record of the state has an expiry."""
         condition, parameters = _range("key >= ?", start, end)
         # Each count costs a tenth of the sums. The DELETE counts as well.
-        query = _SUMS if may_expire else _SUMS_WITHOUT_COUNTS
-        sums = _sums_in(self.execute(query.format(condition), parameters).fetchone())
-        if self.has_large_values():  # looking for them reads every record of the range once more
-            self.execute(_DELETE_LARGE_OF.format(condition), parameters)
+        removed = sums_to_remove(self.execute, condition, parameters, count=may_expire)
+        removed = self._with_large_values(removed, condition, parameters)
         keys = self.execute(f"DELETE FROM kv WHERE {condition}", parameters).rowcount  # noqa: S608
-        return sums._replace(keys=keys)
+        return removed._replace(keys=keys)
+
+    def _with_large_values(self, removed: Removed, condition: str, parameters: Sequence[Any]) -> Removed:
+        """Delete the values that stand beside these records; what both add up to."""
+        if not self.has_large_values():  # looking for them reads every record of the range once more
+            return removed
+        large_bytes = large_size_of(self.execute, condition, parameters)
+        self.execute(_DELETE_LARGE_OF.format(condition), parameters)
+        return removed._replace(data_size_bytes=removed.data_size_bytes + large_bytes)
 
     def has_large_values(self) -> bool:
         """Whether any value stands beside its record."""
@@ -274,14 +266,13 @@ class Store:
         earliest: int | None = self.execute("SELECT min(expire_ms) FROM kv WHERE expire_ms IS NOT NULL").fetchone()[0]
         return earliest
 
-    def delete_expired(self, time_ms: int) -> RangeSums:
+    def delete_expired(self, time_ms: int) -> Removed:
         """Delete them; returns what they added up to."""
-        sums = _sums_in(self.execute(_SUMS.format("expire_ms < ?"), (time_ms,)).fetchone())
-        if sums.keys:
-            if self.has_large_values():
-                self.execute(_DELETE_LARGE_OF.format("expire_ms < ?"), (time_ms,))
+        removed = sums_to_remove(self.execute, "expire_ms < ?", (time_ms,), count=True)
+        if removed.keys:
+            removed = self._with_large_values(removed, "expire_ms < ?", (time_ms,))
             self.execute(_DELETE_EXPIRED, (time_ms,))
-        return sums
+        return removed
 
     def scan_expire(self, after: tuple[int, int] | None, limit: int) -> list[tuple[int, int, str]]:
         """The expire index: (expire_ms, seq, key) in order, after a pair of the first two."""
@@ -324,8 +315,17 @@ class Store:
         self.execute(SET_META, (name, value))
 
     def applied(self) -> Applied:
+        """What the last entry left; its size is `UNKNOWN_SIZE` where a build that does not count it wrote the file."""
         applied: Applied = self.parsed("meta applied", applied_in, self.meta(META_APPLIED))
-        return applied
+        stored = self.meta(META_SIZE)
+        if stored is not None:
+            digest, size_bytes = self.parsed("meta size", size_in, stored)
+            if digest == applied.digest:
+                return applied._replace(data_size_bytes=size_bytes)
+        return applied if applied.key_count else applied._replace(data_size_bytes=0)
+
+    def set_size(self, applied: Applied) -> None:
+        self.set_meta(META_SIZE, size_out(applied))
 
     def parsed(self, where: str, parse: Callable[[Any], Any], data: Any) -> Any:
         """`parse(data)`, or DataDamagedError naming `where`."""
@@ -335,23 +335,8 @@ class Store:
             raise damaged(self.path, where, f"the stored value is damaged ({error})") from error
 
 
-def _sums_in(row: Any) -> RangeSums:
-    keys, expiring, low, high = row
-    return RangeSums(keys, expiring, digest_of_sums(low, high))
-
-
 def _range(lower: str, start: str, end: str | None) -> tuple[str, list[Any]]:
     return (lower, [start]) if end is None else (f"{lower} AND key < ?", [start, end])
-
-
-def fault(path: str, error: sqlite3.Error) -> DataDamagedError | StorageError:
-    """What an error of SQLite means for the node."""
-    name = getattr(error, "sqlite_errorname", "") or ""
-    if str(error).startswith(_NO_TEXT) or name.startswith(
-        ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_SCHEMA", "SQLITE_ERROR")
-    ):
-        return damaged(path, "inside the file", f"SQLite says: {error}")
-    return StorageError(f"{path}: the state file could not be read or written: {error}")
 
 
 # ----------------------------------------------------------------------------- opening

@@ -15,7 +15,7 @@ from metasrv.consensus import JoinRequest, TransferResult
 from metasrv.model.commands import KNOWN_FEATURES, TICK, Command, ErrorReply, FeatureReply, Reply, SetFeature
 from metasrv.model.entries import MembershipEntry, RegularEntry
 from metasrv.model.errors import NotLeaderError
-from metasrv.model.types import LogId, Membership, RaftState, RaftStatus
+from metasrv.model.types import CompactionStatus, LogId, Membership, RaftState, RaftStatus
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter
@@ -88,6 +88,9 @@ class FakeConsensus:
             last_applied=applied,
             replication=None if replication is None else {**replication, self.current.node_id: applied},
             last_seq=self._machine.last_seq,
+            limits=self._machine.limits,
+            data_size_bytes=self._machine.data_size_bytes,
+            writes_refused=self._machine.writes_refused,
             state_size_bytes=sum(sizes),
             state_log_size_bytes=sizes.log_bytes,
         )
@@ -128,6 +131,18 @@ class FakeConsensus:
 
     async def trigger_snapshot(self) -> None:
         self._ask("trigger_snapshot")
+
+    def compact(self) -> None:
+        self._ask("compact")
+        self.change(compaction=CompactionStatus("done", 0, {}, {}))
+
+    async def drain(self, timeout_ms: int) -> None:
+        self._ask("drain", timeout_ms)
+        self.change(drained=True)
+
+    def end_drain(self) -> None:
+        self._ask("end_drain")
+        self.change(drained=False)
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
         self._ask("transfer_leadership", to_id)

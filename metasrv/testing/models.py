@@ -59,6 +59,34 @@ class RegisterModel:
         raise ValueError(f"a register has no operation {operation.name!r}")
 
 
+REFUSED: Final = "refused"
+"""What a write answered that the cluster did not take because it was read-only."""
+
+
+class SwitchedRegisterModel:
+    """A register of a cluster that an operator makes read-only: `switch`(on), `write`(value) -> None or REFUSED, `read`.
+
+    A refusal is an answer like any other: there must be an instant at which the switch was on.
+    """
+
+    initial: Hashable = (False, None)
+
+    def step(self, state: Hashable, operation: Operation) -> Hashable:
+        read_only, value = cast(tuple[bool, Hashable], state)
+        output = operation.output
+        unknown = output is UNKNOWN_OUTCOME
+        match operation.name:
+            case "read":
+                return state if unknown or output == value else IMPOSSIBLE
+            case "switch":
+                return (operation.argument, value)
+            case "write":
+                if not unknown and (output == REFUSED) is not read_only:
+                    return IMPOSSIBLE
+                return state if read_only else (False, operation.argument)
+        raise ValueError(f"a switched register has no operation {operation.name!r}")
+
+
 class CounterModel:
     """`add`(delta) -> value after it; `read` -> value. Starts at 0; a doubled command shows in every later answer."""
 

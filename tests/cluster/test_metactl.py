@@ -382,7 +382,7 @@ def test_features(databend: Databend, metactl: Ctl) -> None:
     leader = databend.leader()
 
     def shown(*enabled: str) -> str:
-        names = ["dummy", "dummy_feature2", "users", "migration"]
+        names = ["dummy", "dummy_feature2", "users", "migration", "write-limits"]
         return json.dumps({"features": names, "enabled": list(enabled)}, indent=2) + "\n"
 
     assert metactl.admin("list-features", node_id=leader) == shown()

@@ -34,6 +34,8 @@ def compare(machine: StateMachine, model: Model) -> None:
     stored.close()
     assert machine.last_seq == model.seq
     assert machine.last_time_ms == model.time_ms
+    assert machine.limits == (model.read_only, model.read_only_since_ms, model.quota_bytes)
+    assert machine.data_size_bytes == model.size_bytes()
     assert machine.key_count == len(model.records)
     assert machine.expire_count == sum(expiry_of(record) is not None for record in model.records.values())
     expiries_ms = {expiry for record in model.records.values() if (expiry := expiry_of(record)) is not None}

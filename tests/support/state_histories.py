@@ -30,6 +30,7 @@ class Drawn:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
+        self._limits = random.Random(f"limits {seed}")
         self._time_ms = BASE_MS
 
     def history(self, entries: int) -> list[Any]:
@@ -42,6 +43,23 @@ class Drawn:
             time_ms = self._time_ms + self._random.choice([0, 0, 0, -20])
             actions.append((time_ms, tuple([self.command() for _ in range(self._random.randint(0, 4))])))
         return actions
+
+    def limited_history(self, entries: int) -> list[Any]:
+        """The same, in a cluster whose limits are turned on and off among the commands."""
+        limited: list[Any] = []
+        for action in self.history(entries):
+            if action in ("reopen", "snapshot") or self._limits.random() > 0.25:
+                limited.append(action)
+                continue
+            time_ms, batch = action
+            place = self._limits.randint(0, len(batch))
+            limited.append((time_ms, (*batch[:place], self.limit(), *batch[place:])))
+        return limited
+
+    def limit(self) -> c.Command:
+        if self._limits.random() < 0.5:
+            return c.SetReadOnly(self._limits.choice(["", "moving", None, None, None]))
+        return c.SetQuota(self._limits.choice([0, 1, 8, 20, 40, 80]))
 
     def command(self) -> c.Command:
         number = self._random.random()

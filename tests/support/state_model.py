@@ -26,6 +26,17 @@ def expiry_of(record: SeqV) -> int | None:
     return None if record.meta is None or record.meta.expire_at is None else expire_ms(record.meta.expire_at)
 
 
+def writes(command: c.Command) -> bool:
+    """Whether any part of it, taken or not, would change a record."""
+    if isinstance(command, c.Upsert):
+        return True
+    assert isinstance(command, c.Transaction | c.BranchTransaction)
+    groups = [branch.operations for branch in command.branches]
+    if isinstance(command, c.Transaction):
+        groups += [command.if_then, command.else_then]
+    return any(not isinstance(operation, c.Get) for group in groups for operation in group)
+
+
 @dataclass
 class Model:
     """Records, counter and log time; `events` collects what a watcher of everything must hear."""
@@ -34,14 +45,48 @@ class Model:
     seq: int = 0
     time_ms: int = 0
     events: list[Event] = field(default_factory=list)
+    read_only: str | None = None
+    read_only_since_ms: int = 0
+    quota_bytes: int = 0
+    refused: int = 0
 
     def apply(self, time_ms: int, commands: tuple[c.Command, ...]) -> list[c.Reply]:
         self.time_ms = max(self.time_ms, time_ms)
         replies = []
         for command in commands:
             self.sweep()
-            replies.append(self.command(command))
+            replies.append(self.limited(command))
         return replies
+
+    def limited(self, command: c.Command) -> c.Reply:
+        """The command, unless the cluster's limits keep it out."""
+        if isinstance(command, c.SetReadOnly):
+            if command.read_only is None or self.read_only is None:
+                self.read_only_since_ms = 0 if command.read_only is None else self.time_ms
+            self.read_only = command.read_only
+            return c.LimitsReply(self.read_only, self.quota_bytes)
+        if isinstance(command, c.SetQuota):
+            self.quota_bytes = command.quota_bytes
+            return c.LimitsReply(self.read_only, self.quota_bytes)
+        if self.read_only is not None and writes(command):
+            self.refused += 1
+            why = f": {self.read_only}" if self.read_only else ""
+            return c.RefusedReply(f"the cluster is read-only, an operator has turned writes off{why}")
+        before, records, seq, events = self.size_bytes(), dict(self.records), self.seq, len(self.events)
+        reply = self.command(command)
+        after = self.size_bytes()
+        if not self.quota_bytes or after <= max(before, self.quota_bytes):
+            return reply
+        self.records, self.seq = records, seq
+        del self.events[events:]
+        self.refused += 1
+        return c.RefusedReply(
+            f"the quota of the cluster is used up: keys and values take {before} bytes, the limit is {self.quota_bytes},"
+            f" and this write would make it {after}; what deletes or shrinks is taken"
+        )
+
+    def size_bytes(self) -> int:
+        return sum(len(key.encode()) + len(record.data) for key, record in self.records.items())
 
     def sweep(self) -> None:
         due = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from metasrv.model import commands as c
 from metasrv.model.entries import MembershipEntry, NoopEntry, RegularEntry
+from metasrv.model.migration import MigratedRecord, MigrationStep
 from metasrv.model.types import Endpoint, KVMeta, Member, Membership, Node, SeqV
 
 U64 = 2**64 - 1
@@ -60,15 +61,18 @@ COMMANDS: dict[str, c.Command] = {
     "set cluster secret": c.SetClusterSecret("token", bytes(range(32))),
     "replace secret": c.ReplaceSecret("user/é", b"\x01old", b"\xffnew"),
     "replace secret without any": c.ReplaceSecret("", None, None),
-    "migrate": c.Migrate(c.MigrationStep.BEGIN, 1, "cluster"),
+    "migrate": c.Migrate(MigrationStep.BEGIN, 1, "cluster"),
     "migrate with everything": c.Migrate(
-        c.MigrationStep.STORE,
+        MigrationStep.STORE,
         2**32,
         "",
         2**63 - 1,
         256,
-        (c.MigratedRecord(KEY, 7, b"\x00value", U64, 1), c.MigratedRecord("gone", 128, None)),
+        (MigratedRecord(KEY, 7, b"\x00value", U64, 1), MigratedRecord("gone", 128, None)),
     ),
+    "set read-only": c.SetReadOnly("moving to é"),
+    "set writable": c.SetReadOnly(None),
+    "set quota": c.SetQuota(U64),
     **{f"transaction of {name}": c.Transaction((), (), (operation,), ()) for name, operation in OPERATIONS.items()},
 }
 
@@ -95,6 +99,9 @@ REPLIES: dict[str, c.Reply] = {
     "empty feature reply": c.FeatureReply(()),
     "secret reply": c.SecretReply(b"\x00secret"),
     "error reply": c.ErrorReply("the command cannot be applied"),
+    "limits reply": c.LimitsReply("", 2**40),
+    "limits reply without any": c.LimitsReply(None, 0),
+    "refused reply": c.RefusedReply("the cluster is read-only"),
     "replace secret reply": c.ReplaceSecretReply(True, b"\xffnew"),
     "empty replace secret reply": c.ReplaceSecretReply(False, None),
     "migration reply": c.MigrationReply("", "cluster", 2, 300, 70_000),
@@ -108,18 +115,27 @@ LATER_COMMANDS = (c.ReplaceSecret,)
 """Not yet there when the entry of every command was recorded, which stays as it is; they have an entry of their own."""
 MIGRATION_COMMANDS = (c.Migrate,)
 """Later than these."""
+LIMIT_COMMANDS = (c.SetReadOnly, c.SetQuota)
+"""Not yet there when any of these was recorded."""
 ENTRIES: dict[str, RegularEntry | NoopEntry | MembershipEntry] = {
     "entry without commands": RegularEntry(0, 1, ()),
     "entry of every command": RegularEntry(
         1_700_000_000_000,
         2,
-        tuple(each for each in COMMANDS.values() if not isinstance(each, LATER_COMMANDS + MIGRATION_COMMANDS)),
+        tuple(
+            each
+            for each in COMMANDS.values()
+            if not isinstance(each, LATER_COMMANDS + MIGRATION_COMMANDS + LIMIT_COMMANDS)
+        ),
     ),
     "entry of later commands": RegularEntry(
         1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, LATER_COMMANDS))
     ),
     "entry of migrations": RegularEntry(
         1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, MIGRATION_COMMANDS))
+    ),
+    "entry of limits": RegularEntry(
+        1_700_000_000_000, 2, tuple(each for each in COMMANDS.values() if isinstance(each, LIMIT_COMMANDS))
     ),
     "no-op entry": NoopEntry(3),
     "membership entry": MembershipEntry(1, Membership(), MEMBERSHIP),

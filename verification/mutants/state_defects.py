@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from metasrv.model.commands import Reply
+from metasrv.model.commands import Command, Reply
 from metasrv.model.entries import RegularEntry
-from metasrv.model.types import LogId, SeqV
+from metasrv.model.types import LogId, SeqV, WriteLimits
 from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.expiry_ticks import ExpiryTicks
-from metasrv.state import machine
+from metasrv.state import machine, write_limits
 from metasrv.state.command_rules import apply_command
-from metasrv.state.digest import RangeSums
+from metasrv.state.digest import Removed
 from metasrv.state.effects import EntryEffects
 from metasrv.state.instants import Instants
 from metasrv.state.machine import StateMachine
@@ -124,13 +124,58 @@ def _one_node_stores_another_value() -> list[Replacement]:
 def _digest_forgets_what_was_swept() -> list[Replacement]:
     real = Store.delete_expired
 
-    def delete_expired(self: Store, time_ms: int) -> RangeSums:
+    def delete_expired(self: Store, time_ms: int) -> Removed:
         return real(self, time_ms)._replace(digest=0)
 
     return [(Store, "delete_expired", delete_expired)]
 
 
+def _read_only_is_not_checked() -> list[Replacement]:
+    def never(_limits: WriteLimits, _command: Command) -> None:
+        return None
+
+    return [(write_limits, "refusal_while_read_only", never)]
+
+
+def _quota_is_not_checked() -> list[Replacement]:
+    return [(write_limits, "_growth_bound", lambda _command: -(2**60))]
+
+
+def _one_node_takes_writes() -> list[Replacement]:
+    """Node 2 forgets that the cluster is read-only; every other node refuses."""
+    real_refusal, real_apply = write_limits.refusal_while_read_only, StateMachine._apply_commands
+    node_id = [0]
+
+    def apply(self: StateMachine, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[Reply, ...]:
+        process = self.watcher if isinstance(self, WatchedMachine) else None
+        node_id[0] = process.machine.node_id if isinstance(process, Process) else 0
+        return real_apply(self, log_id, entry, refused)
+
+    def refusal(limits: WriteLimits, command: Command) -> str | None:
+        return None if node_id[0] == 2 else real_refusal(limits, command)
+
+    return [(StateMachine, "_apply_commands", apply), (write_limits, "refusal_while_read_only", refusal)]
+
+
 STATE_MUTANTS = (
+    Mutant(
+        "read-only not checked in apply",
+        "a write that is in the log takes effect although the cluster is read-only",
+        _read_only_is_not_checked,
+        favours=("read-only",),
+    ),
+    Mutant(
+        "one node takes writes",
+        "a single node applies writes while the cluster is read-only",
+        _one_node_takes_writes,
+        favours=("read-only",),
+    ),
+    Mutant(
+        "quota not checked in apply",
+        "a write that lets the data grow past the quota takes effect",
+        _quota_is_not_checked,
+        favours=("quota",),
+    ),
     Mutant(
         "one node stores another value",
         "a node stores a value that the entry does not have, and answers with the right one",

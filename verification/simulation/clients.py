@@ -15,7 +15,7 @@ from typing import Any
 
 from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.model import commands as c
-from metasrv.model.errors import NotDoneError, UnknownOutcomeError
+from metasrv.model.errors import NotDoneError, UnknownOutcomeError, WriteRefusedError
 from metasrv.model.limits import EXPRESSION_DEPTH_MAX
 from metasrv.model.types import SeqV
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation
@@ -41,6 +41,13 @@ class Told:
     perhaps: set[str] = field(default_factory=set)
     not_done: set[str] = field(default_factory=set)
     reads: int = 0
+
+
+def _taken(reply: c.Reply) -> c.Reply:
+    """The answer to a write that was taken, as the client port gives it (`grpc_api/kv.py`)."""
+    if isinstance(reply, c.RefusedReply):
+        raise WriteRefusedError(reply.text)
+    return reply
 
 
 def _pair(number: int) -> tuple[str, str]:
@@ -264,7 +271,7 @@ class Clients:
 
         async def call(process: Process) -> object:
             command = c.Upsert("mark", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b"1")
-            return await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
+            return _taken(await process.consensus.propose(command, REQUEST_TIMEOUT_MS))
 
         await self._cluster.ask(node_id, call, CLIENT_TIMEOUT_SECONDS)
 
@@ -284,7 +291,7 @@ class Clients:
         """A write that leaves its tag behind, in the same transaction."""
 
         async def call(process: Process) -> Any:
-            reply = await process.consensus.propose(command, REQUEST_TIMEOUT_MS)
+            reply = _taken(await process.consensus.propose(command, REQUEST_TIMEOUT_MS))
             if not isinstance(reply, c.TransactionReply):
                 raise WrongAnswerError(reply)
             return output(reply)

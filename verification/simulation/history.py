@@ -22,6 +22,7 @@ from verification.simulation.copy_checks import (
 )
 from verification.simulation.expiry_checks import check_expiry
 from verification.simulation.formation import form, formed_images
+from verification.simulation.limit_faults import take_off
 from verification.simulation.machine import Process
 from verification.simulation.nemesis import Nemesis
 from verification.simulation.plan import FAULTS, Plan
@@ -131,6 +132,7 @@ class _History:
         await self._nemesis.run(list(plan.faults), plan.seconds)
         self._clients.stop()
         await self._nemesis.heal()
+        await asyncio.gather(*self._nemesis.asked, return_exceptions=True)
         await load
         healed_at = cluster.scheduler.now
         await check_found(cluster)
@@ -165,6 +167,8 @@ class _History:
         for node_id in members:
             if not cluster.machines[node_id].serves:
                 return f"member {node_id} does not serve"
+        if problem := await take_off(cluster, leader):
+            return problem
         for node_id in members:
             try:
                 await self._clients.mark(node_id)

@@ -18,6 +18,7 @@ from metasrv.raft.log.format import CONTENT, TERM, PendingWrite, kind_of
 from metasrv.state.machine import StateMachine
 from verification.simulation.deliveries import Deliveries
 from verification.simulation.leader_checks import LeaderChecks
+from verification.simulation.limit_checks import LimitChecks
 from verification.simulation.machine import Process
 from verification.simulation.promises import Promises
 
@@ -70,6 +71,7 @@ class Invariants:
         self.promises = Promises(self.violation)
         self._deliveries = Deliveries(self.violation)
         self._leader_checks = LeaderChecks(self.violation)
+        self._limit_checks = LimitChecks(self.violation, self.count)
         self._positions: dict[Process, _Position] = {}
 
     def violation(self, text: str) -> None:
@@ -233,6 +235,8 @@ class Invariants:
         if known is None:
             self.effects[log_id.index] = effect
             self._first_effect(log_id, entry, effect)
+            if isinstance(entry, RegularEntry):
+                self._limit_checks.applied(log_id.index, entry, replies, state)
         elif known != effect:
             what = "hash of the state" if known.state_hash != effect.state_hash else "effect"
             self.violation(f"node {process.machine.node_id}: entry {log_id} had another {what} than elsewhere")

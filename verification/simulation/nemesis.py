@@ -65,6 +65,8 @@ class Nemesis:
         """Write through a node, and wait for the answer."""
         self.check_refuses: Callable[[Process], Awaitable[None]] = _nothing_to_check
         """Ask a node that says that its copy of the state is damaged."""
+        self.asked: list[asyncio.Future[None]] = []
+        """What operators asked for and is not to be cut off, so that it takes effect now or never."""
         self._rebuilding: list[asyncio.Task[None]] = []
         self._seed = seed
         self._kinds = kinds

@@ -14,6 +14,7 @@ from verification.simulation.address_faults import ADDRESS_FAULTS
 from verification.simulation.copy_faults import COPY_FAULTS
 from verification.simulation.disk_faults import DISK_FAULTS
 from verification.simulation.identity_faults import IDENTITY_FAULTS
+from verification.simulation.limit_faults import LIMIT_FAULTS
 from verification.simulation.machine import Tuning
 from verification.simulation.membership_faults import MEMBERSHIP_FAULTS
 from verification.simulation.nemesis import Inflict, PlannedFault
@@ -36,6 +37,7 @@ FAULTS: dict[str, Inflict] = {
     **STALL_FAULTS,
     **ADDRESS_FAULTS,
     **COPY_FAULTS,
+    **LIMIT_FAULTS,
 }
 
 FORMATION_SHARE = 0.03
@@ -62,6 +64,9 @@ _ADDRESS_FROM = 300
 _COPY_SHARE = 0.05
 """Share of histories in which a copy of the state is harmed, drawn apart as well."""
 _COPY_FROM = 400
+_LIMIT_SHARE = 0.1
+"""Share of histories in which an operator makes the cluster read-only, or bounds its data, drawn apart as well."""
+_LIMIT_FROM = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,7 @@ def make_plan(seed: int) -> Plan:
     drawn += _stall_faults(random.Random(f"{seed}/stalls"), seconds)
     drawn += _address_faults(random.Random(f"{seed}/address"), seconds)
     drawn += _copy_faults(random.Random(f"{seed}/copies"), seconds)
+    drawn += _limit_faults(random.Random(f"{seed}/limits"), seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
     seconds = long_enough(seconds, faults)
     forms = source.random() < FORMATION_SHARE
@@ -138,7 +144,7 @@ def _wire(source: random.Random) -> Wire:
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Random kinds at random times; often one kind several times, as faults of one kind find more together."""
-    apart = {*_DRAWN_APART, *IDENTITY_FAULTS, *STALL_FAULTS, *ADDRESS_FAULTS, *COPY_FAULTS}
+    apart = {*_DRAWN_APART, *IDENTITY_FAULTS, *STALL_FAULTS, *ADDRESS_FAULTS, *COPY_FAULTS, *LIMIT_FAULTS}
     kinds = sorted(FAULTS.keys() - apart)
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
@@ -176,6 +182,13 @@ def _copy_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
         return []
     kind = source.choice(sorted(COPY_FAULTS))
     return [PlannedFault(_COPY_FROM, kind, seconds * 0.9 * source.random())]
+
+
+def _limit_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
+    if source.random() >= _LIMIT_SHARE:
+        return []
+    kind = source.choice(sorted(LIMIT_FAULTS))
+    return [PlannedFault(_LIMIT_FROM, kind, seconds * 0.7 * source.random())]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

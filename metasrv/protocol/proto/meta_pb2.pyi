@@ -489,7 +489,7 @@ class RaftLogStatus(_message.Message):
     def __init__(self, cache_items: _Optional[int] = ..., cache_used_size: _Optional[int] = ..., wal_total_size: _Optional[int] = ..., wal_open_chunk_size: _Optional[int] = ..., wal_offset: _Optional[int] = ..., wal_closed_chunk_count: _Optional[int] = ..., wal_closed_chunk_total_size: _Optional[int] = ..., wal_closed_chunk_sizes: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("id", "binary_version", "data_version", "endpoint", "raft_log_size", "state", "is_leader", "current_term", "last_log_index", "last_applied", "snapshot_last_log_id", "purged", "leader", "replication", "voters", "non_voters", "last_seq", "snapshot_key_count", "raft_log_status", "learners")
+    __slots__ = ("id", "binary_version", "data_version", "endpoint", "raft_log_size", "state", "is_leader", "current_term", "last_log_index", "last_applied", "snapshot_last_log_id", "purged", "leader", "replication", "voters", "non_voters", "last_seq", "snapshot_key_count", "raft_log_status", "learners", "data_size_bytes", "quota_bytes", "read_only", "read_only_since_ms", "drained")
     class ReplicationEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -517,6 +517,11 @@ class ClusterStatus(_message.Message):
     SNAPSHOT_KEY_COUNT_FIELD_NUMBER: _ClassVar[int]
     RAFT_LOG_STATUS_FIELD_NUMBER: _ClassVar[int]
     LEARNERS_FIELD_NUMBER: _ClassVar[int]
+    DATA_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_FIELD_NUMBER: _ClassVar[int]
+    READ_ONLY_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    DRAINED_FIELD_NUMBER: _ClassVar[int]
     id: int
     binary_version: str
     data_version: str
@@ -537,7 +542,12 @@ class ClusterStatus(_message.Message):
     snapshot_key_count: int
     raft_log_status: RaftLogStatus
     learners: _containers.RepeatedCompositeFieldContainer[LearnerStatus]
-    def __init__(self, id: _Optional[int] = ..., binary_version: _Optional[str] = ..., data_version: _Optional[str] = ..., endpoint: _Optional[str] = ..., raft_log_size: _Optional[int] = ..., state: _Optional[str] = ..., is_leader: _Optional[bool] = ..., current_term: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_applied: _Optional[str] = ..., snapshot_last_log_id: _Optional[str] = ..., purged: _Optional[str] = ..., leader: _Optional[str] = ..., replication: _Optional[_Mapping[int, str]] = ..., voters: _Optional[_Iterable[str]] = ..., non_voters: _Optional[_Iterable[str]] = ..., last_seq: _Optional[int] = ..., snapshot_key_count: _Optional[int] = ..., raft_log_status: _Optional[_Union[RaftLogStatus, _Mapping]] = ..., learners: _Optional[_Iterable[_Union[LearnerStatus, _Mapping]]] = ...) -> None: ...
+    data_size_bytes: int
+    quota_bytes: int
+    read_only: str
+    read_only_since_ms: int
+    drained: bool
+    def __init__(self, id: _Optional[int] = ..., binary_version: _Optional[str] = ..., data_version: _Optional[str] = ..., endpoint: _Optional[str] = ..., raft_log_size: _Optional[int] = ..., state: _Optional[str] = ..., is_leader: _Optional[bool] = ..., current_term: _Optional[int] = ..., last_log_index: _Optional[int] = ..., last_applied: _Optional[str] = ..., snapshot_last_log_id: _Optional[str] = ..., purged: _Optional[str] = ..., leader: _Optional[str] = ..., replication: _Optional[_Mapping[int, str]] = ..., voters: _Optional[_Iterable[str]] = ..., non_voters: _Optional[_Iterable[str]] = ..., last_seq: _Optional[int] = ..., snapshot_key_count: _Optional[int] = ..., raft_log_status: _Optional[_Union[RaftLogStatus, _Mapping]] = ..., learners: _Optional[_Iterable[_Union[LearnerStatus, _Mapping]]] = ..., data_size_bytes: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., read_only: _Optional[str] = ..., read_only_since_ms: _Optional[int] = ..., drained: _Optional[bool] = ...) -> None: ...
 
 class LearnerStatus(_message.Message):
     __slots__ = ("id", "learner_for_ms", "caught_up")

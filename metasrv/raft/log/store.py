@@ -264,6 +264,11 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
         )
 
     @property
+    def purges_wait(self) -> bool:
+        """Whether purged entries are still on the disk."""
+        return bool(self._purge_cuts)
+
+    @property
     def dirty_term(self) -> bool:
         return self._term_changed
 

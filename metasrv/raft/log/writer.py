@@ -75,6 +75,8 @@ class LogWriter:
         self._purged = True
         """Pages may have become free since they were counted last."""
         self._giving = False
+        self.gives_back = False
+        """All free pages are asked for, and not yet given back; set in the thread, read by any."""
         self._shortened_bytes = 0
         self._inserts: dict[int, str] = {}
         self._connection = sqlite3.connect(
@@ -193,8 +195,8 @@ class LogWriter:
         except MetasrvError as error:
             self._failure = str(error)
 
-    def _checkpoint(self) -> None:
-        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    def _checkpoint(self, mode: str = "PASSIVE") -> None:
+        self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
         self._mark.sync()
         self._measure()
         self._wal_used_bytes = self._shortened_bytes = 0
@@ -211,6 +213,13 @@ class LogWriter:
         if self._written >= self._sliced_at + _WRITES_BETWEEN_SLICES:
             self._sliced_at = self._written
             self.give_back()
+
+    def give_back_all(self) -> None:
+        """Have all free pages, and the write-ahead log, given back from now on while the thread is idle.
+
+        By itself the node gives back only what is worth the work.
+        """
+        self._giving = self.gives_back = True
 
     def give_back(self) -> bool:
         """Give a slice of the file's free pages back, if it has many; whether there may be more to give.
@@ -233,9 +242,9 @@ class LogWriter:
         free, pages = (int(execute(f"PRAGMA {name}").fetchone()[0]) for name in ("freelist_count", "page_count"))
         free_bytes, kept_bytes = free * PAGE_SIZE_BYTES, self._checkpoint_size_bytes
         self._purged = False
-        if self._giving and free_bytes <= kept_bytes // 2:
-            self._giving = False
-            self._checkpoint()
+        if self._giving and free_bytes <= (0 if self.gives_back else kept_bytes // 2):
+            self._checkpoint("TRUNCATE" if self.gives_back else "PASSIVE")
+            self._giving = self.gives_back = False
             return False
         self._giving = self._giving or (free_bytes > kept_bytes and 2 * free > pages)
         if not self._giving:

@@ -28,6 +28,7 @@ from metasrv.model.errors import (
     TooLargeError,
     UnknownOutcomeError,
     ViewLostError,
+    WriteRefusedError,
 )
 from metasrv.model.limits import ERROR_TEXT_CHARACTERS_MAX
 from metasrv.model.wire import integer, pack, string, unpack, unsigned, unsigned_or_none
@@ -62,6 +63,7 @@ _TABLE: dict[int, tuple[type[RequestError], Callable[..., RequestError]]] = {
     13: (ViewLostError, ViewLostError),
     14: (JoinEndedError, JoinEndedError),
     15: (DamagedCopyError, DamagedCopyError),
+    16: (WriteRefusedError, WriteRefusedError),
 }
 """Code, class, and how it is built from its text and fields. Append; never reorder or reuse a code."""
 _CODES: dict[type[RequestError], int] = {kind: code for code, (kind, _) in _TABLE.items()}

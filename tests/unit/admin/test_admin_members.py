@@ -235,6 +235,24 @@ async def test_a_leader_hands_over_before_it_is_removed(admin: Admin, monkeypatc
     assert [asked[:2] for asked in admin.consensus.asked] == [("leave", 2)]
 
 
+async def test_leadership_goes_to_a_node_that_is_ready(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, given = admin.others.report, []
+
+    async def report(target: int, timeout_ms: int) -> MemberReport:
+        told = await answer(target, timeout_ms)
+        return told._replace(not_ready="an operator drained this node") if target == 2 else told
+
+    async def transfer(to_id: int | None) -> TransferResult:
+        given.append(to_id)
+        admin.consensus.follow(to_id)
+        return TransferResult(1, to_id or 0, [1, 2, 3])
+
+    monkeypatch.setattr(admin.others, "report", report)
+    monkeypatch.setattr(admin.consensus, "transfer_leadership", transfer)
+    await admin.done("DELETE", "/1")
+    assert given == [3], "node 2 has applied more, and is drained"
+
+
 async def test_a_loss_that_would_stop_the_cluster_is_refused_unless_forced(admin: Admin) -> None:
     admin.consensus.current = leader_status()  # node 3 is silent
     sentence = await admin.refused(409, "DELETE", "/2")

@@ -242,7 +242,7 @@ async def test_transfer_off_the_leader_is_404_in_four_lines(admin: Admin, leader
 
 async def test_features_are_listed_in_fixed_order(admin: Admin) -> None:
     answer = await admin.get("/v1/features/list")
-    assert answer.json() == {"features": ["dummy", "dummy_feature2", "users", "migration"], "enabled": []}
+    assert answer.json() == {"features": ["dummy", "dummy_feature2", "users", "migration", "write-limits"], "enabled": []}
     assert list(answer.json()) == ["features", "enabled"]
     FeaturesSchema.model_validate(answer.json())
 

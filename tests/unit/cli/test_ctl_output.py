@@ -112,6 +112,24 @@ def test_a_node_that_does_not_lead_shows_the_age_of_learners_only() -> None:
     ]
 
 
+def test_what_an_operator_turned_on_is_shown_last() -> None:
+    status = pb.ClusterStatus(
+        id=2,
+        read_only="moving",
+        read_only_since_ms=1_700_000_000_000,
+        quota_bytes=1000,
+        data_size_bytes=900,
+        drained=True,
+    )
+    assert list(output.status_lines(status))[-3:] == [
+        "ReadOnly: since 2023-11-14T22:13:20.000Z: moving",
+        "Quota: keys and values take 900 of 1000 bytes (90%)",
+        "Drained: node 2 leads no more and is not ready, until `metactl node drain 2 --off`",
+    ]
+    status = pb.ClusterStatus(read_only="", read_only_since_ms=1_700_000_000_000)
+    assert list(output.status_lines(status))[-1] == "ReadOnly: since 2023-11-14T22:13:20.000Z"
+
+
 def test_records() -> None:
     record = SeqV(2, b"text", KVMeta(None, 9))
     assert output.record_json(None) == "null"

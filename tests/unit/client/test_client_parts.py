@@ -50,6 +50,8 @@ MEANINGS = [
         errors.InvalidRequestError,
         errors.InvalidRequestError,
     ),
+    (Code.FAILED_PRECONDITION, "the cluster is read-only", (MARK,), errors.WriteRefusedError, errors.WriteRefusedError),
+    (Code.FAILED_PRECONDITION, "of a proxy", (), errors.UnknownOutcomeError, errors.NotDoneError),
     (Code.INVALID_ARGUMENT, "d", (MARK,), errors.InvalidRequestError, errors.InvalidRequestError),
     (Code.UNIMPLEMENTED, "d", (), errors.InvalidRequestError, errors.InvalidRequestError),
     (Code.UNAUTHENTICATED, "d", (MARK,), TokenRefusedError, TokenRefusedError),
@@ -76,6 +78,13 @@ class _Asked:
     """The part of a connection that retries look at."""
 
     endpoint = "a:1"
+
+
+async def test_a_write_that_the_cluster_does_not_take_is_not_sent_again() -> None:
+    said = CallFailedError(outcome_of(failure(Code.FAILED_PRECONDITION, "read-only", MARK), "a:1", write=True))
+    asked: Any = _Asked()
+    with pytest.raises(errors.WriteRefusedError):
+        await _Retries(Endpoints(["a:1", "b:1"]), 10).pause_or_raise(asked, said)
 
 
 @pytest.mark.virtual_time

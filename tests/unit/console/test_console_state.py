@@ -17,9 +17,9 @@ from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.events import Event, EventKind, Severity
 from metasrv.model.limits import EVENTS_ANSWERED_MAX, SUMMARY_EVENTS_MAX
 from metasrv.model.summary import NodeSummary, SummaryAnswer, SummaryQuestion
-from metasrv.model.types import LogId, Membership, PeerProgress, RaftState, RaftStatus
+from metasrv.model.types import LogId, Membership, PeerProgress, RaftState, RaftStatus, WriteLimits
 from metasrv.node.context import NodeContext
-from metasrv.node.health import DirectoryReport
+from metasrv.node.health import DRAINED_TEXT, DirectoryReport
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_consensus import FakeConsensus
 from metasrv.testing.fake_node import fake_context, leader_status, sample_status
@@ -226,6 +226,58 @@ async def test_the_faults_of_other_nodes_are_named_as_well(world: World) -> None
     world.lead(FAR)
     (problem, *_) = (await world.state())["problems"]
     assert problem["text"].endswith("It last said: the disk stalls."), "its last words say why it may be gone"
+
+
+async def test_limits_of_the_cluster_are_told_apart_from_a_missing_leader(world: World) -> None:
+    world.lead()
+    cluster = (await world.state())["cluster"]
+    assert (cluster["read_only"], cluster["read_only_reason"], cluster["quota_bytes"]) == (False, None, None)
+    world.lead(limits=WriteLimits("moving", 1_700_000_000_000, 0))
+    state = await world.state()
+    assert (state["cluster"]["read_only"], state["cluster"]["read_only_reason"]) == (True, "moving")
+    (problem,) = state["problems"]
+    assert (problem["severity"], problem["title"], problem["node_id"], problem["runbook"]) == (
+        "warning",
+        "The cluster is read-only",
+        None,
+        "quota",
+    )
+    assert problem["text"] == "An operator turned writes off at 2023-11-14T22:13:20+00:00: moving."
+    world.lead(leader_id=None)
+    cluster = (await world.state())["cluster"]
+    assert (cluster["read_only"], cluster["read_only_reason"]) == (True, "no leader is known")
+
+
+async def test_a_quota_that_is_reached_is_named(world: World) -> None:
+    for size_bytes, titles in (
+        (799, []),
+        (800, [("warning", "The quota is nearly used up")]),
+        (1_000, [("critical", "The quota is used up")]),
+    ):
+        world.lead(limits=WriteLimits(None, 0, 1_000), data_size_bytes=size_bytes)
+        state = await world.state()
+        assert (state["cluster"]["data_bytes"], state["cluster"]["quota_bytes"]) == (size_bytes, 1_000)
+        assert [(problem["severity"], problem["title"]) for problem in state["problems"]] == titles
+        assert state["cluster"]["read_only"] is False
+
+
+async def test_a_drained_node_is_named_and_one_that_stops_is_not(world: World) -> None:
+    world.lead()
+    own = summary(world, 2)
+
+    def draining(node_id: int, reason: str) -> NodeSummary:
+        checks = (each._replace(passed=False, reason=reason) if each.name == "draining" else each for each in own.checks)
+        return own._replace(node_id=node_id, checks=tuple(checks))
+
+    drained, stopping = f"{DRAINED_TEXT}; a restart ends that", "this node is shutting down"
+    world.answers = {2: draining(2, drained), 3: draining(3, stopping)}
+    state = await world.state()
+    assert [node["draining"] for node in state["nodes"]] == [False, True, True]
+    assert [(problem["title"], problem["node_id"]) for problem in state["problems"]] == [("Node 2 is drained", 2)]
+    del world.answers[2]
+    world.lead(FAR)
+    state = await world.state()
+    assert state["nodes"][1]["draining"] is None, "what a silent node was may have changed"
 
 
 def test_every_runbook_that_is_named_exists() -> None:

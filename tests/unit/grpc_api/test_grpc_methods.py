@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metasrv.grpc_api import kv
 from metasrv.grpc_api.guessing import FREE_GUESSES, WAIT_SECONDS_MIN
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.model import errors
-from metasrv.model.commands import ErrorReply
+from metasrv.model.commands import ErrorReply, SetQuota, SetReadOnly
 from metasrv.model.limits import GRPC_READERS_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
 from metasrv.model.passwords import hash_password
 from metasrv.model.types import PeerProgress
@@ -297,6 +298,45 @@ async def test_a_command_that_the_state_refuses_is_the_clients_fault(bench: Meth
     bench.consensus.propose = refuse  # type: ignore[method-assign]
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
     assert (refused.code, refused.details) == (Code.INVALID_ARGUMENT, "this cannot be")
+
+
+READ_ONLY = "the cluster is read-only, an operator has turned writes off: moving"
+WRITES: list[tuple[m.Method, Any]] = [
+    (m.TRANSACTION, pb.TxnRequest(if_then=[pb.TxnOp(put=pb.TxnPutRequest(key="k", value=b"v"))])),
+    (m.TRANSACTION, pb.TxnRequest(else_then=[pb.TxnOp(delete=pb.TxnDeleteRequest(key="absent"))])),
+    (m.KV_API, pb.RaftRequest(data='{"UpsertKV":{"key":"k","seq":"Any","value":{"Update":[118]},"value_meta":null}}')),
+]
+
+
+@pytest.mark.parametrize("early", [True, False])
+@pytest.mark.parametrize(("method", "request_"), WRITES)
+async def test_a_read_only_cluster_refuses_every_write(
+    bench: MethodBench, method: m.Method, request_: Any, early: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.consensus.propose(SetReadOnly("moving"), 1000)
+    if not early:
+        monkeypatch.setattr(kv, "refusal_while_read_only", lambda _limits, _command: None)
+    proposals, barriers = len(bench.consensus.proposals), bench.consensus.barriers
+    refused = await refusal(bench, method, request_)
+    assert (refused.code, refused.details) == (Code.FAILED_PRECONDITION, READ_ONLY)
+    assert refused.metadata[m.OUTCOME_METADATA_KEY] == m.NOT_DONE
+    assert len(bench.consensus.proposals) - proposals == (not early), "the way through the log is saved"
+    assert bench.consensus.barriers - barriers == early, "a node that is behind asks first"
+
+
+async def test_a_read_only_cluster_takes_transactions_that_only_read(bench: MethodBench) -> None:
+    await bench.consensus.propose(SetReadOnly(""), 1000)
+    reading = pb.TxnRequest(if_then=[pb.TxnOp(get=pb.TxnGetRequest(key="k"))])
+    assert (await bench.call(m.TRANSACTION, reading)).sent
+
+
+async def test_a_write_past_the_quota_is_refused_with_the_figures(bench: MethodBench) -> None:
+    await bench.consensus.propose(SetQuota(5), 1000)
+    await bench.put("a", b"1")
+    put = pb.TxnPutRequest(key="b", value=bytes(10))
+    refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest(if_then=[pb.TxnOp(put=put)]))
+    assert refused.code is Code.FAILED_PRECONDITION
+    assert "keys and values take 2 bytes, the limit is 5, and this write would make it 13" in refused.details
 
 
 # ----------------------------------------------------------------------------- reads

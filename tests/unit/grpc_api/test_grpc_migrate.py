@@ -12,6 +12,7 @@ from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.migrate import command_from
 from metasrv.model import commands as c
 from metasrv.model.limits import MIGRATED_RECORDS_MAX
+from metasrv.model.migration import MigratedRecord
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from tests.support.grpc_bench import AbortedCall, MethodBench
@@ -62,7 +63,7 @@ async def test_steps_and_their_replies(bench: MethodBench) -> None:
 def test_what_is_unset_and_what_is_empty_are_told_apart() -> None:
     empty, unset = pb.MigratedRecord(key="a", seq=1, data=b"", expire_at=0), pb.MigratedRecord(key="b", seq=2)
     command = command_from(pb.MigrateRequest(step=Step.STORE, run=1, records=[empty, unset]))
-    assert command.records == (c.MigratedRecord("a", 1, b"", 0, 0), c.MigratedRecord("b", 2, None, None, 0))
+    assert command.records == (MigratedRecord("a", 1, b"", 0, 0), MigratedRecord("b", 2, None, None, 0))
 
 
 @pytest.mark.parametrize(

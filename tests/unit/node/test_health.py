@@ -12,7 +12,7 @@ import pytest
 
 from metasrv.admin.app import create_app
 from metasrv.config.model import Config, RaftConfig
-from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus
+from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus, WriteLimits
 from metasrv.node import health
 from metasrv.node.context import NodeContext
 from metasrv.node.health import Check, DirectoryProbe, DirectoryReport, check_liveness, check_readiness, judge
@@ -294,3 +294,25 @@ def test_a_copy_that_differs_elsewhere_is_an_alarm_of_a_ready_node(node: Parts) 
     context, _, _ = node
     context.copies.peers = {3: "three", 2: "two"}
     assert copy_check(context) == Check("copy", True, "ALARM: two; three")
+
+
+def test_a_drained_node_is_not_ready_and_says_how_to_end_it(node: Parts) -> None:
+    node[1].change(drained=True)
+    (check,) = [check for check in check_readiness(node[0], WRITABLE) if not check.passed]
+    assert check.name == "draining"
+    assert "metactl node drain 1 --off" in check.reason
+
+
+@pytest.mark.parametrize(
+    ("limits", "size_bytes", "warns", "text"),
+    [
+        (WriteLimits(), 10**12, False, "the cluster takes writes"),
+        (WriteLimits("moving", 0), 0, True, "the cluster is read-only since 1970-01-01T00:00:00+00:00: moving"),
+        (WriteLimits(quota_bytes=100), 79, False, "keys and values take 79 of 100 bytes"),
+        (WriteLimits(quota_bytes=100), 80, True, "keys and values take 80 of 100 bytes"),
+    ],
+)
+def test_refused_writes_are_a_warning(node: Parts, limits: WriteLimits, size_bytes: int, warns: bool, text: str) -> None:
+    node[1].change(limits=limits, data_size_bytes=size_bytes)
+    (check,) = [check for check in check_readiness(node[0], WRITABLE) if check.name == "writes"]
+    assert check == Check("writes", True, text, warns)

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 from grpc_tools import protoc
 
 import metasrv
-from metasrv.model.commands import MigrationStep
+from metasrv.model.migration import MigrationStep
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 
@@ -130,6 +130,11 @@ TABLES = {
         "18 snapshot_key_count uint64",
         "19 raft_log_status RaftLogStatus",
         "1001 learners LearnerStatus*",
+        "1002 data_size_bytes uint64",
+        "1003 quota_bytes uint64",
+        "1004 read_only string?",
+        "1005 read_only_since_ms uint64",
+        "1006 drained bool",
     ],
     "LearnerStatus": [
         "1 id uint64",

@@ -51,6 +51,7 @@ def purged(
     first: int = 1,
     last: int = 1_000,
     steps: int = 1,
+    asked: int | None = None,
 ) -> list[int]:
     """Where a log from `first` on is purged to when entries up to `last` were applied and 10 are to be kept."""
     monkeypatch.setattr(compaction, "_make_durable", lambda _path: None)
@@ -65,10 +66,24 @@ def purged(
     )
     machine.last_applied = LogId(1, last, 1)
     log.bytes_in_memory = size_bytes
+    if asked is not None:
+        kept.ask(asked)
+        assert not kept.is_over()
     for _ in range(steps):
         kept.consider()
     assert not log.purged_to or machine.committed_index == last, "what is synced was committed before"
+    assert asked is None or kept.is_over()
     return log.purged_to
+
+
+def test_what_an_operator_asks_for_goes_as_far_as_it_is_durable_and_nobody_needs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert purged(monkeypatch, 0, None, last=50, asked=45) == [45], "less was applied than the policy waits for"
+    assert purged(monkeypatch, 0, None, last=50, asked=60) == [50]
+    assert purged(monkeypatch, 0, 20, last=50, asked=45) == [20]
+    assert purged(monkeypatch, 0, None, last=50, asked=0) == [40]
+    assert purged(monkeypatch, 0, None, last=10_010, steps=5, asked=10_010) == [4_097, 8_193, 10_010]
 
 
 def test_the_configured_number_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,6 +271,21 @@ def test_a_long_file_is_shortened_while_nothing_is_written(bench: Bench) -> None
     assert bench.thread.waiting == []
 
 
+def test_a_log_that_is_cut_for_an_operator_keeps_what_a_new_one_begins_with(bench: Bench) -> None:
+    bench.log.move_soon(cut=True)
+    assert bench.log.is_moving
+    bench.later(0.01)
+    for size_bytes in (LIMITS.kept, state_log.LOG_SIZE_BYTES_MIN):
+        bench.thread.end(ALL_MOVED)
+        assert bench.thread.jobs[0][:2] == (restart_log, ("state.db", state_log.LOG_SIZE_BYTES_MIN))
+        bench.thread.end(LogRestart(True, size_bytes))
+        bench.later(0.11)
+    assert not bench.log.is_moving
+    bench.write(LIMITS.target)
+    bench.thread.end(ALL_MOVED)
+    assert bench.thread.jobs[0][:2] == (restart_log, ("state.db", LIMITS.kept)), "once"
+
+
 @pytest.mark.parametrize("over", [0, 1])
 def test_a_long_file_of_an_earlier_run_is_seen_to_at_the_start(over: int) -> None:
     bench = Bench(log_bytes=LIMITS.target + over)

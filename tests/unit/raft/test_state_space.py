@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metasrv.model.limits import MIB, STATE_FREE_SIZE_BYTES_KEPT
-from metasrv.raft.state_space import PAGES_MAX, PAGES_MIN, StateSpace
+from metasrv.raft.state_space import ASKED_SIZE_BYTES_KEPT, PAGES_MAX, PAGES_MIN, StateSpace
 
 
 class Parts:
@@ -15,7 +15,7 @@ class Parts:
         self.slice_seconds = 0.0005
         self.takes_no_more = False
         self.slices: list[int] = []
-        self.moves = 0
+        self.moves = self.cuts = 0
         self.written = 0
         self.space = StateSpace(machine=self, clock=self, state_log=self)  # type: ignore[arg-type]
 
@@ -35,8 +35,9 @@ class Parts:
     def shortened(self, size_bytes: int) -> None:
         self.written += size_bytes
 
-    def move_soon(self) -> None:
+    def move_soon(self, *, cut: bool = False) -> None:
         self.moves += 1
+        self.cuts += cut
 
     def serve(self, seconds: float) -> None:
         """Steps every 25 ms, as the driver's timer makes them."""
@@ -82,3 +83,18 @@ def test_nothing_is_given_back_while_the_log_begins_anew() -> None:
     parts.takes_no_more = True
     parts.serve(5)
     assert parts.slices == []
+
+
+def test_an_operator_gets_nearly_all_of_it_once() -> None:
+    parts = Parts(MIB // 2, 100 * MIB)
+    parts.serve(5)
+    assert parts.slices == [], "by itself that is not worth the work"
+    parts.space.ask()
+    assert not parts.space.is_over()
+    parts.serve(10)
+    assert parts.space.is_over()
+    assert parts.free_bytes <= ASKED_SIZE_BYTES_KEPT
+    assert (parts.moves, parts.cuts) == (1, 1)
+    parts.free_bytes = MIB // 2
+    parts.serve(5)
+    assert parts.free_bytes == MIB // 2

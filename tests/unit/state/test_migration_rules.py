@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metasrv.model import commands as c
-from metasrv.model.commands import MigratedRecord as Record
-from metasrv.model.commands import MigrationStep as Step
 from metasrv.model.errors import CodecError, InvalidRequestError, TooLargeError
 from metasrv.model.limits import KEY_SIZE_BYTES_MAX, MIGRATED_RECORDS_MAX, VALUE_SIZE_BYTES_MAX
 from metasrv.model.migration import MIGRATION_NAME, migration_in
+from metasrv.model.migration import MigratedRecord as Record
+from metasrv.model.migration import MigrationStep as Step
 from metasrv.model.types import I64_MAX, KVMeta, SeqV
 from metasrv.state.command_rules import validate_command
 from tests.support.state_bench import NOW_MS, Bench
@@ -208,3 +208,43 @@ def test_a_history_with_repeated_steps_ends_as_its_source(
     assert records(bench) == source
     assert bench.machine.rows_fit()
     bench.machine.close()
+
+
+# ----------------------------------------------------------------------------- the limits of the cluster
+
+
+def test_what_a_migration_stores_and_deletes_counts_in_the_size_of_the_data(bench: Bench) -> None:
+    begin(bench)
+    store(bench, Record("a", 3, b"12"), Record("é", 4, LARGE), Record("old", 5, b"1", NOW_MS - 1))
+    assert bench.machine.data_size_bytes == 3 + 2 + len(LARGE) + 4
+    store(bench, Record("a", 6, LARGE), Record("é", 7, b"1"), Record("old", 5, b"again"))
+    assert bench.machine.data_size_bytes == 1 + len(LARGE) + 3 + 4
+    assert bench.reopen().rows_fit()
+    store(bench, Record("a", 6, None))
+    assert bench.machine.data_size_bytes == 3 + 4
+    assert step(bench, Step.CLEAR, count=1).refused == ""
+    assert bench.machine.data_size_bytes == 3, "`old` is first in key order"
+    assert step(bench, Step.FINISH, count=1).refused == ""
+    assert bench.machine.data_size_bytes == bench.machine._store.data_size_bytes()
+    assert bench.reopen().rows_fit()
+
+
+def test_what_has_expired_at_the_source_leaves_the_size_at_the_end(bench: Bench) -> None:
+    begin(bench)
+    store(bench, Record("kept", 3, b"1"), Record("expired", 4, LARGE, NOW_MS - 1))
+    assert step(bench, Step.FINISH, count=2).refused == ""
+    assert (bench.keys(), bench.machine.data_size_bytes) == (["kept"], 5)
+    assert bench.reopen().rows_fit()
+
+
+def test_no_limit_stops_a_migration_and_clients_meet_the_quota_after_it(bench: Bench) -> None:
+    bench.apply(c.SetQuota(10), c.SetReadOnly("moving"))
+    begin(bench)
+    store(bench, Record("a", 3, LARGE), Record("b", 4, LARGE))
+    assert store(bench, Record("b", 4, None)).key_count == 1
+    assert step(bench, Step.FINISH, count=1).refused == ""
+    bench.apply(c.SetReadOnly(None))
+    (reply,) = bench.apply(c.Upsert("c", c.MatchSeq(c.MatchKind.ANY), c.Operation.UPDATE, b""))
+    assert isinstance(reply, c.RefusedReply)
+    assert "keys and values take 2001 bytes, the limit is 10" in reply.text
+    assert bench.machine.limits.quota_bytes == 10

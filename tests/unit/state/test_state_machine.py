@@ -290,7 +290,7 @@ def test_nodes(bench: Bench) -> None:
 
 
 def test_features(bench: Bench) -> None:
-    assert c.KNOWN_FEATURES == ("dummy", "dummy_feature2", "users", "migration")
+    assert c.KNOWN_FEATURES == ("dummy", "dummy_feature2", "users", "migration", "write-limits")
     replies = bench.apply(*(c.SetFeature(name, True) for name in ("dummy_feature2", "dummy", "dummy")))
     assert replies[-1] == c.FeatureReply(("dummy", "dummy_feature2")) == replies[-2]
     without = bench.apply(c.SetFeature("dummy", False), c.SetFeature("dummy", False))

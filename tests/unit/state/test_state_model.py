@@ -27,3 +27,8 @@ def test_long_random_histories_agree_with_the_model(seed: int, tmp_path: Path) -
     history = Drawn(seed).history(entries=150)
     applied = run_history(tmp_path, history, watched=bool(seed % 2))
     assert applied == sum(action not in ("reopen", "snapshot") for action in history)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_long_random_histories_under_limits_agree_with_the_model(seed: int, tmp_path: Path) -> None:
+    assert run_history(tmp_path, Drawn(seed).limited_history(entries=150), watched=bool(seed % 2)) > 100

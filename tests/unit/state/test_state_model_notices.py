@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from metasrv.state import expiry, format, operations, transaction
+from metasrv.model.errors import DataDamagedError
+from metasrv.state import expiry, format, limit_rules, operations, transaction, write_limits
 from metasrv.state.cached_store import CachedStore
 from metasrv.state.effects import EntryEffects
+from metasrv.state.format import key_size_bytes
 from metasrv.state.machine import StateMachine
 from metasrv.state.store import Store
 from metasrv.state.watch import WatchHub
@@ -137,6 +139,53 @@ ERRORS: dict[str, tuple[Callable[..., Any], str, str]] = {
 }
 
 
+LIMIT_ERRORS: dict[str, tuple[Callable[..., Any], str, str]] = {
+    "read-only is not checked": (write_limits.refusal_while_read_only, "limits.read_only is None or", "True or"),
+    "a branch that is not taken is no write": (
+        write_limits._groups,
+        "command.if_then, command.else_then",
+        "command.if_then",
+    ),
+    "reading is a write": (write_limits.is_write, "is not c.Get", "is not None"),
+    "the quota is not looked at": (write_limits.apply_within_limits, "not limits.quota_bytes or", "True or"),
+    "a deletion over the quota is refused": (
+        write_limits._apply_within_quota,
+        "or size_after <= size_before",
+        "and size_after <= size_before",
+    ),
+    "what fills the quota to the last byte is refused": (
+        write_limits._apply_within_quota,
+        "size_after <= quota_bytes",
+        "size_after < quota_bytes",
+    ),
+    "a refused write keeps its sequence number": (EntryEffects.restore, "self.seq, self", "_, self"),
+    "a refused write is told to watchers": (EntryEffects.restore, "del self.changes[changes:]", "pass"),
+    "a refused write stays in memory": (write_limits._apply_within_quota, "store.forget()", "pass"),
+    "a refused write stays in the file": (
+        write_limits._apply_within_quota,
+        'store.execute("ROLLBACK TO command")',
+        "pass",
+    ),
+    "a counter takes no room": (
+        write_limits._operation_bound,
+        "_key_bound(operation.key) + _COUNTER_SIZE_BYTES_MAX",
+        "0",
+    ),
+    "a long key counts its characters": (key_size_bytes, "len(key.encode())", "len(key)"),
+    "a prefix deletion leaves the size": (
+        EntryEffects.remove_prefix,
+        "self.data_size_bytes -= removed.data_size_bytes",
+        "pass",
+    ),
+    "a sweep leaves the size": (EntryEffects.sweep, "self.data_size_bytes -= removed.data_size_bytes", "pass"),
+    "another reason begins read-only anew": (
+        limit_rules.apply_set_read_only,
+        "effects.time_ms if limits.read_only is None else limits.read_only_since_ms",
+        "effects.time_ms",
+    ),
+}
+
+
 def planted(rule: Callable[..., Any], text: str, instead: str) -> CodeType:
     source = textwrap.dedent(inspect.getsource(rule))
     assert text in source, f"{rule.__qualname__} no longer says {text!r}: plant this error elsewhere"
@@ -160,3 +209,14 @@ def test_an_error_in_a_rule_is_noticed(error: str, monkeypatch: pytest.MonkeyPat
             directory = tmp_path / str(seed)
             directory.mkdir()
             run_history(directory, Drawn(seed).history(entries=150), watched=bool(seed % 2))
+
+
+@pytest.mark.parametrize("error", LIMIT_ERRORS)
+def test_an_error_in_a_limit_is_noticed(error: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rule, text, instead = LIMIT_ERRORS[error]
+    monkeypatch.setattr(rule, "__code__", planted(rule, text, instead))
+    with pytest.raises((AssertionError, DataDamagedError)):  # noqa: PT012 - whichever of them it is
+        for seed in range(HISTORIES_MAX):
+            directory = tmp_path / str(seed)
+            directory.mkdir()
+            run_history(directory, Drawn(seed).limited_history(entries=150), watched=bool(seed % 2))

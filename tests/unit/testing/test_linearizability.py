@@ -13,11 +13,22 @@ from hypothesis import strategies as st
 
 from metasrv.testing.history import UNKNOWN_OUTCOME, Operation, from_lines, to_lines
 from metasrv.testing.linearizability import SearchTooLongError, check, explain, is_linearizable
-from metasrv.testing.models import IMPOSSIBLE, CounterModel, Guarded, Model, RegisterModel, Step, TransactionModel
+from metasrv.testing.models import (
+    IMPOSSIBLE,
+    REFUSED,
+    CounterModel,
+    Guarded,
+    Model,
+    RegisterModel,
+    Step,
+    SwitchedRegisterModel,
+    TransactionModel,
+)
 from metasrv.testing.search import Search
 from metasrv.testing.shrink import _unexpected_values
 
 REGISTER = RegisterModel()
+SWITCHED = SwitchedRegisterModel()
 COUNTER = CounterModel()
 GROUP = TransactionModel()
 
@@ -414,6 +425,31 @@ BAD: dict[str, tuple[Model, list[Operation]]] = {
     "an unknown increment was counted twice": (
         COUNTER,
         [operation(1, "add", 1, 1, 0, 1), unknown(2, "add", 1, 2), operation(1, "add", 1, 4, 3, 4)],
+    ),
+    "a write was refused before the cluster was read-only": (
+        SWITCHED,
+        [operation(1, "write", "a", REFUSED, 0, 1), operation(9, "switch", True, None, 2, 3)],
+    ),
+    "a write was taken while the cluster was read-only": (
+        SWITCHED,
+        [operation(9, "switch", True, None, 0, 1), operation(1, "write", "a", None, 2, 3)],
+    ),
+    "a node that is behind refuses after writes are taken again": (
+        SWITCHED,
+        [
+            operation(9, "switch", True, None, 0, 1),
+            operation(9, "switch", False, None, 2, 3),
+            operation(1, "write", "a", None, 4, 5),
+            operation(2, "write", "b", REFUSED, 6, 7),
+        ],
+    ),
+    "a refused write shows": (
+        SWITCHED,
+        [
+            operation(9, "switch", True, None, 0, 1),
+            operation(1, "write", "a", REFUSED, 2, 3),
+            operation(2, "read", None, "a", 4, 5),
+        ],
     ),
     "half of a transaction is seen": (
         GROUP,

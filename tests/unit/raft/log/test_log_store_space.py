@@ -105,6 +105,28 @@ def test_a_little_free_space_stays(log: OpenLog) -> None:
     assert not log.writer.give_back(), "most of the file is in use"
 
 
+def test_an_operator_gets_all_of_it_and_the_write_ahead_log(log: OpenLog, tmp_path: Path) -> None:
+    write(log, 20, 200_000)
+    purge(log)
+    assert free_pages(log) > 0
+    log.writer.give_back_all()
+    while log.writer.give_back():
+        assert log.writer.gives_back
+    assert not log.writer.gives_back
+    assert free_pages(log) == 0
+    assert os.path.getsize(wal_path(log.path)) == 0
+    last = log.store.last_index
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for suffix in ("", "-wal", "-mark"):
+        shutil.copy(log.path + suffix, crashed / f"raft.db{suffix}")
+    store = LogStore.open(str(crashed / "raft.db"), create_entries=None)
+    assert store.last_index == last, "the empty log is not a lost one"
+    store._destroy()
+    write(log, 3, 100)
+    assert log.reopen().last_index == last + 3
+
+
 @pytest.mark.parametrize("slices", range(1, 40, 3))
 def test_a_log_that_is_killed_between_two_slices_opens(log: OpenLog, tmp_path: Path, slices: int) -> None:
     write(log, 10, MIB // 2)

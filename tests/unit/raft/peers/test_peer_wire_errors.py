@@ -29,6 +29,7 @@ EXAMPLES = [
     errors.LeaveSelfError(1),
     errors.PeerUnreachableError("node 2 is not connected"),
     errors.ViewLostError("the view was given up"),
+    errors.WriteRefusedError("the cluster is read-only"),
     errors.DamagedCopyError(),
 ]
 
