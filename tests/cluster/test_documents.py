@@ -17,38 +17,16 @@ from metasrv.testing.ports import PortReservation
 from metasrv.testing.processes import ProcessCluster
 from tests.cluster.conftest import mounted
 from tests.conftest import StartCluster
+from tests.support.documented_data import check, fill, lead
 from tests.support.documents import Operator
 from tests.support.secret_procedure import documented_steps
 from tests.support.settings import configure
-
-KEYS = {f"app/k{number}": b"v" * number for number in range(1, 30)}
-
-
-async def fill(cluster: ProcessCluster) -> None:
-    async with cluster.client() as client:
-        for key, value in KEYS.items():
-            await client.upsert(key, value)
-    await cluster.wait_until_equal()
-
-
-async def check(cluster: ProcessCluster, *node_ids: int) -> None:
-    async with cluster.client(*node_ids) as client:
-        assert {key: record.data for key, record in await client.list_prefix("app/")} == KEYS
 
 
 async def status_of(cluster: ProcessCluster, node_id: int) -> dict[str, Any]:
     status = await cluster.status(node_id)
     assert status is not None
     return status
-
-
-async def lead(cluster: ProcessCluster, node_id: int) -> None:
-    """Let this node lead."""
-    if await cluster.wait_for_leader() != node_id:
-        leader = await cluster.wait_for_leader()
-        await cluster.admin(leader, f"/v1/ctrl/trigger_transfer_leader?to={node_id}")
-        await cluster.wait_for_leader(other_than=leader)
-    assert await cluster.wait_for_leader() == node_id
 
 
 def join_through(cluster: ProcessCluster, node_id: int, *others: int) -> None:

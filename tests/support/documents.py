@@ -1,9 +1,9 @@
 """The blocks of commands in the pages for operators, and somebody who runs them at the machines of real nodes.
 
 A block is fenced as `sh`, followed by the names of the scenarios that it is a step of; or a comment before it says why it
-is not run. Pages write addresses and paths as one would meet them: node N is at 10.0.0.N, its files are in /etc/metasrv
-and /var/lib/metasrv. `Operator` puts those of the test in their places, and programs named metasrv, metactl and systemctl
-on the path.
+is not run. Pages write addresses and paths as one would meet them: node N is at 10.0.0.N, that of a cluster to move to at
+10.0.1.N, its files are in /etc/metasrv and /var/lib/metasrv. `Operator` puts those of the test in their places, and
+programs named metasrv, metactl and systemctl on the path.
 """
 
 from __future__ import annotations
@@ -84,18 +84,74 @@ def all_blocks() -> list[Block]:
     return [block for page in PAGES for block in blocks_in(page, (ROOT / page).read_text(encoding="utf-8"))]
 
 
+class Running:
+    """A step that was begun: what it has printed so far, and its end."""
+
+    def __init__(self, block: Block, text: str, process: asyncio.subprocess.Process) -> None:
+        self._block, self._text, self._process = block, text, process
+        self._printed = bytearray()
+        self._reading = asyncio.create_task(self._read())
+
+    @property
+    def printed(self) -> str:
+        return self._printed.decode("utf-8", "replace")
+
+    async def wait_for(self, text: str) -> None:
+        """Until it has printed this."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while text not in self.printed:
+                assert not self._reading.done(), f"{self._block.place} ended without {text!r}:\n{self.printed}"
+                await asyncio.sleep(0.05)
+
+    async def interrupt(self) -> str:
+        """Press Control-C; what it printed."""
+        os.killpg(self._process.pid, signal.SIGINT)
+        return await self.end(code=130)
+
+    async def end(self, code: int = 0) -> str:
+        """Wait until it ends; what it printed."""
+        try:
+            await asyncio.wait_for(asyncio.shield(self._reading), TIMEOUT_SECONDS)
+        finally:
+            self.kill()
+        found = await self._process.wait()
+        assert found == code, f"{self._block.place} ended with {found}:\n{self._text}\n---\n{self.printed}"
+        return self.printed
+
+    def kill(self) -> None:
+        """End it, and what it left in the background."""
+        self._reading.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while part := await self._process.stdout.read(65536):
+            self._printed += part
+        await self._process.wait()
+
+
 class Operator:
     """Runs the steps of one scenario, each at the machine of a node. An async context manager."""
 
-    def __init__(self, cluster: ProcessCluster, scenario: str, wrapper: Sequence[str] = ()) -> None:
-        """`wrapper` goes before every program that runs on a machine, nodes included."""
+    def __init__(
+        self,
+        cluster: ProcessCluster,
+        scenario: str,
+        wrapper: Sequence[str] = (),
+        *,
+        target: ProcessCluster | None = None,
+    ) -> None:
+        """`wrapper` goes before every program that runs on a machine, nodes included; `target` is at 10.0.1.N."""
         self.cluster = cluster
+        self._target = target
         self.wrapper = wrapper
         self._steps = [block for block in all_blocks() if scenario in block.scenarios]
         self._ran: set[int] = set()
         self.root = cluster.directory / "machines"
         self.etc, self.backup = self.root / "etc", self.root / "backup"
         self.new_port = 0
+        self._begun: list[Running] = []
         self.variables: dict[str, str] = {}
         """Those of the operator: secrets that pages do not write."""
 
@@ -108,6 +164,8 @@ class Operator:
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._server.close()
+        for running in self._begun:
+            running.kill()
         if kind is None:
             left = [block.place for number, block in enumerate(self._steps) if number not in self._ran]
             assert left == [], f"steps that nobody ran: {left}"
@@ -117,10 +175,14 @@ class Operator:
 
         `changed` is a text of it, and what the page says to write there on this machine instead.
         """
+        return await (await self.begin(step, node_id, changed)).end()
+
+    async def begin(self, step: int, node_id: int = 1, changed: tuple[str, str] = ("", "")) -> Running:
+        """As `run`, without waiting for its end."""
         block = self._steps[step - 1]
         self._ran.add(step - 1)
         assert changed[0] in block.text
-        text = self._placed(block.text.replace(*changed) if changed[0] else block.text, node_id)
+        text = self.placed(block.text.replace(*changed) if changed[0] else block.text, node_id)
         node = self.cluster.nodes[node_id]
         environment = {
             **os.environ,
@@ -141,16 +203,10 @@ class Operator:
             cwd=self.root,
             start_new_session=True,
         )
-        try:
-            printed, _ = await asyncio.wait_for(process.communicate(), TIMEOUT_SECONDS)
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # what a step left in the background
-                os.killpg(process.pid, signal.SIGKILL)
-        output = printed.decode("utf-8", "replace")
-        assert process.returncode == 0, f"{block.place} ended with {process.returncode}:\n{text}\n---\n{output}"
-        return output
+        self._begun.append(Running(block, text, process))
+        return self._begun[-1]
 
-    def _placed(self, text: str, node_id: int) -> str:
+    def placed(self, text: str, node_id: int) -> str:
         """The commands with the addresses and paths of the test."""
         node = self.cluster.nodes[node_id]
         places = {
@@ -161,14 +217,15 @@ class Operator:
             "127.0.0.1:28101": str(node.admin),
             NEW_PORT: str(self.new_port),
         }
-        for number, other in self.cluster.nodes.items():
-            places[f"10.0.0.{number}:28103"] = str(other.raft)
-            places[f"10.0.0.{number}:28101"] = str(other.admin)
-            places[f"10.0.0.{number}:9191"] = str(other.grpc)
+        for network, cluster in (("10.0.0", self.cluster), ("10.0.1", self._target)):
+            for number, other in ({} if cluster is None else cluster.nodes).items():
+                places[f"{network}.{number}:28103"] = str(other.raft)
+                places[f"{network}.{number}:28101"] = str(other.admin)
+                places[f"{network}.{number}:9191"] = str(other.grpc)
         longest_first = sorted(places, key=len, reverse=True)
         pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, longest_first))})")
         placed = pattern.sub(lambda found: places[found[0]], text)
-        assert "10.0.0." not in placed, f"an address of no node: {placed}"
+        assert re.search(r"10\.0\.[01]\.", placed) is None, f"an address of no node: {placed}"
         return placed
 
     # ------------------------------------------------------------------------- programs
@@ -176,10 +233,12 @@ class Operator:
     def _write_programs(self) -> None:
         python = sys.executable
         self._write("metasrv", f'exec {python} -m metasrv.cli.server "$@"')
-        defaults = (
-            'ctl.GRPC_ADDRESS_DEFAULT, ctl.ADMIN_ADDRESS_DEFAULT = os.environ["THIS_GRPC"], os.environ["THIS_ADMIN"]'
+        program = (
+            "import os, sys; from metasrv.cli import ctl_flags as flags; "
+            'flags.GRPC_ADDRESS_DEFAULT = flags.NotGiven(os.environ["THIS_GRPC"]); '
+            'flags.ADMIN_ADDRESS_DEFAULT = flags.NotGiven(os.environ["THIS_ADMIN"]); '
+            "from metasrv.cli import ctl; sys.exit(ctl.main())"
         )
-        program = f"import os, sys; from metasrv.cli import ctl; {defaults}; sys.exit(ctl.main())"
         self._write("metactl", f"exec {python} -c '{program}' \"$@\"")
         asking = (
             "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "

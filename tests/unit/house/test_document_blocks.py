@@ -7,7 +7,7 @@ import re
 from tests.support.documents import PAGES, all_blocks, blocks_in, commands_outside
 from tests.support.paths import ROOT
 
-TESTS = (ROOT / "tests/cluster/test_documents.py").read_text(encoding="utf-8")
+TESTS = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "tests/cluster").glob("test_documents*.py")))
 
 
 def run_scenarios() -> set[str]:
