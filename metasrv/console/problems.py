@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from metasrv.console.reach import LAG_ENTRIES_MAX, Tolerance
+from metasrv.model.reach import LAG_ENTRIES_MAX, Tolerance
 from metasrv.model.summary import NodeSummary
 from metasrv.model.types import RaftStatus
 

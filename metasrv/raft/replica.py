@@ -240,7 +240,8 @@ class Replica:
             log_time=self.log_time,
             learners=self._learners,
             removed=lambda: given.directory.identity.removed,
-            election_timeout_min_seconds=settings.election_timeout_min_ms / 1000,
+            election_timeout_min_ms=settings.election_timeout_min_ms,
+            election_timeout_max_ms=settings.election_timeout_max_ms,
         )
 
     # ------------------------------------------------------------------ what requests need

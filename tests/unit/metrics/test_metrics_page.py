@@ -239,11 +239,25 @@ def test_no_leader_reads_as_zero() -> None:
     assert "metasrv_raft_leader_contact_age_seconds" not in shown
 
 
-@pytest.mark.parametrize(("alive", "tolerance"), [((True, True), 1), ((True, False), 0), ((False, False), 0)])
-def test_how_many_voters_may_still_fail(alive: tuple[bool, bool], tolerance: int) -> None:
-    peers = tuple(PeerProgress(node_id, None, 1, connected) for node_id, connected in zip((2, 3), alive, strict=True))
+@pytest.mark.parametrize(
+    ("heard_ms", "tolerance"), [((1, 1), 1), ((1, 45_000), 0), ((1, None), 0), ((45_000, 45_000), None)]
+)
+def test_how_many_voters_may_still_fail(heard_ms: tuple[int | None, int | None], tolerance: int | None) -> None:
+    peers = tuple(PeerProgress(node_id, None, heard, True) for node_id, heard in zip((2, 3), heard_ms, strict=True))
     shown = samples(page(registry(), leader_status(peers=peers)))
-    assert shown["metasrv_raft_failure_tolerance_nodes"] == tolerance
+    assert shown.get("metasrv_raft_failure_tolerance_nodes") == tolerance
+    assert "metasrv_raft_failure_tolerance_nodes" not in samples(page(registry(), sample_status()))
+
+
+def test_what_is_not_known_or_not_expected_of_a_peer_has_no_sample() -> None:
+    here = leader_status().last_log_id
+    peers = (PeerProgress(2, here, 12, True), PeerProgress(3, None, 700, True))
+    lag, age = "metasrv_raft_peer_lag_entries", "metasrv_raft_peer_contact_age_seconds"
+    shown = samples(page(registry(), leader_status(peers=peers)))
+    assert (shown.get(f'{lag}{{id="2"}}'), shown.get(f'{lag}{{id="3"}}')) == (0, None)
+    assert (shown.get(f'{age}{{id="2"}}'), shown.get(f'{age}{{id="3"}}')) == (0.012, 0.7)
+    shown = samples(page(registry(), sample_status(peers=peers)))
+    assert (shown.get(f'{age}{{id="2"}}'), shown.get(f'{age}{{id="3"}}')) == (0.012, None)
 
 
 @pytest.mark.parametrize("metrics", [registry(), busy_registry()], ids=["idle", "busy"])
