@@ -127,6 +127,13 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
 
 
 def _client_families(client: ClientCounters) -> Iterator[Family]:
+    delays = {"write": client.delay_write_ms, "read": client.delay_read_ms, "other": client.delay_neither_ms}
+    ended: dict[Labels, float] = {(("kind", kind),): delay.count for kind, delay in delays.items()}
+    yield labelled(f"{GRPC}requests_total", "counter", "Requests of clients that ended, well or not.", ended)
+    failures: dict[Labels, float] = {
+        (("kind", kind), ("reason", reason)): count for (kind, reason), count in client.failures.items()
+    }
+    yield labelled(f"{GRPC}requests_failed_total", "counter", "Requests of clients that failed, by why.", failures)
     yield gauge(f"{GRPC}connections", "Open connections of clients.", client.connections)
     refused = client.connections_refused
     yield counter(

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 
 from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS
 from metasrv.metrics.registry import MetricsRegistry
+from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import PeerProgress, RaftState, RaftStatus
@@ -77,9 +78,10 @@ def busy_registry() -> MetricsRegistry:
     observer: RaftObserver = metrics
     metrics.client_received_bytes(307163)
     metrics.client_sent_bytes(1328402)
-    for success, seconds, write in ((True, 0.0002, True), (True, 0.004, False), (False, 0.5, False), (True, 0.1, None)):
+    lost = FailureReason.NO_LEADER
+    for failed, seconds, write in ((None, 0.0002, True), (None, 0.004, False), (lost, 0.5, False), (None, 0.1, None)):
         metrics.rpc_started()
-        metrics.rpc_finished(success, seconds, write)
+        metrics.rpc_finished(failed, seconds, write)
     metrics.rpc_started()
     metrics.watch_items(5, 6)
     metrics.stream_items("get", 1)
@@ -168,6 +170,11 @@ def test_every_value_is_real() -> None:
         f"{SERVER}proposals_failed": 4,
         f"{SERVER}proposals_failed_total": 4,
         f"{SERVER}read_failed_total": 1,
+        'metasrv_grpc_requests_total{kind="read"}': 2,
+        'metasrv_grpc_requests_total{kind="write"}': 1,
+        'metasrv_grpc_requests_failed_total{kind="read",reason="no_leader"}': 1,
+        'metasrv_grpc_requests_failed_total{kind="write",reason="no_leader"}': 0,
+        'metasrv_grpc_requests_failed_total{kind="write",reason="overloaded"}': 0,
         f"{SERVER}snapshot_key_count": 100,
         f"{SERVER}snapshot_primary_index_count": 90,
         f"{SERVER}snapshot_expire_index_count": 10,
