@@ -85,6 +85,7 @@ class WorkCounters:
         self.snapshot_written_entries = 0
         self.log_sync_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.log_synced_entries = 0
+        self.state_commit_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.apply_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.applied_commands = 0
         self.applying_paused_seconds = Histogram(WORK_BOUNDS_SECONDS)

@@ -109,6 +109,8 @@ def _copy_families(work: WorkCounters, status: RaftStatus) -> Iterator[Family]:
 def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield histogram(f"{RAFT}log_sync_seconds", "One write and sync of the raft log.", {(): work.log_sync_seconds})
     yield counter(f"{RAFT}log_synced_entries_total", "Log entries synced.", work.log_synced_entries)
+    text = "One commit of applied entries to the state file, for which the event loop waits."
+    yield histogram(f"{RAFT}state_commit_seconds", text, {(): work.state_commit_seconds})
     yield histogram(f"{RAFT}apply_seconds", "Applying one log entry to the state.", {(): work.apply_seconds})
     pauses = "How long entries waited while the state's write-ahead log began anew."
     yield histogram(f"{RAFT}applying_paused_seconds", pauses, {(): work.applying_paused_seconds})

@@ -137,6 +137,9 @@ class MetricsRegistry:
         self.work.log_sync_seconds.observe(seconds)
         self.work.log_synced_entries += entries
 
+    def state_committed(self, seconds: float) -> None:
+        self.work.state_commit_seconds.observe(seconds)
+
     def batch_applied(self, seconds: float, commands: int) -> None:
         self.work.apply_seconds.observe(seconds)
         self.work.applied_commands += commands

@@ -193,7 +193,7 @@ class Replica:
             logs_to_keep=settings.max_applied_log_to_keep,
             failed=self.driver.fail,
         )
-        self._commits = StateCommits(given.machine, given.clock)
+        self._commits = StateCommits(given.machine, given.clock, given.observer)
         self.state_log = StateLog(
             machine=given.machine,
             thread=given.state_thread,
