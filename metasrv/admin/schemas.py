@@ -63,7 +63,9 @@ class PeerSchema(Schema):
     )
     caught_up: bool | None = Field(description="Of a learner, whether it ever had nearly all entries; leader only.")
     match: LogIdSchema | None = Field(description="Last entry it acknowledged; leader only.")
-    lag: int | None = Field(description="Entries it has not acknowledged; leader only.")
+    lag: int | None = Field(
+        description="Entries it has not acknowledged; leader only, null until it has told this leader."
+    )
 
 
 class FileSizesSchema(Schema):
@@ -138,7 +140,9 @@ class StatusSchema(Schema):
     cluster_id: str | None
     commit_index: int
     has_quorum: bool
-    failure_tolerance: int | None = Field(description="Voters that may still fail; leader only.")
+    failure_tolerance: int | None = Field(
+        description="Voters that may still fail, of those heard and nearly level; null off the leader."
+    )
     leader_contact_ms: int | None
     membership_committed: bool
     proposals_pending: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from metasrv.model.commands import KNOWN_FEATURES
+from metasrv.model.reach import lag_entries, leaders_tolerance
 from metasrv.model.types import (
     DATA_VERSION,
     CompactionStatus,
@@ -114,7 +115,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "cluster_id": status.cluster_id,
         "commit_index": status.commit_index,
         "has_quorum": status.has_quorum,
-        "failure_tolerance": status.failure_tolerance,
+        "failure_tolerance": leaders_tolerance(status),
         "leader_contact_ms": status.leader_contact_ms,
         "membership_committed": status.membership_committed,
         "proposals_pending": status.proposals_pending,
@@ -195,7 +196,6 @@ def _backup_view(context: NodeContext) -> View | None:
 
 
 def _peer_view(peer: PeerProgress, status: RaftStatus) -> View:
-    matched = 0 if peer.match_log_id is None else peer.match_log_id.index
     return {
         "id": peer.node_id,
         "connected": peer.connected,
@@ -205,7 +205,7 @@ def _peer_view(peer: PeerProgress, status: RaftStatus) -> View:
         "learner_for_ms": peer.learner_for_ms,
         "caught_up": peer.caught_up,
         "match": optional_log_id_view(peer.match_log_id),
-        "lag": max(0, status.last_log_id.index - matched) if status.is_leader else None,
+        "lag": lag_entries(peer, status),
     }
 
 

@@ -18,13 +18,13 @@ from metasrv.console.folding import Folding
 from metasrv.console.history import STEP_MS, History, Point
 from metasrv.console.known_nodes import KnownNodes
 from metasrv.console.own_summary import own_summary
-from metasrv.console.reach import contact_bound_ms, is_heard
 from metasrv.console.sampling import Sampler
 from metasrv.console.state import Knowledge, state_view
 from metasrv.console.streams import LineStream, Streams
 from metasrv.model.errors import MetasrvError, NotDoneError, OverloadedError
 from metasrv.model.events import Event
 from metasrv.model.limits import CONSOLE_STREAMS_MAX, EVENTS_ANSWERED_MAX, SUMMARY_EVENTS_MAX
+from metasrv.model.reach import is_heard
 from metasrv.model.summary import NodeSummary, SummaryAnswer, SummaryQuestion
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
@@ -180,11 +180,10 @@ class Console:
         found = merged(
             status.node_id, self._context.events, self._known, since_ms, min(limit, EVENTS_ANSWERED_MAX), only_node
         )
-        bound_ms = contact_bound_ms(self._context.config.raft_config, status.is_leader)
         missing = [
             peer.node_id
             for peer in status.peers
-            if not is_heard(peer, bound_ms) or not self._known.get(peer.node_id).answers
+            if not is_heard(peer, status) or not self._known.get(peer.node_id).answers
         ]
         return {"events": found, "missing_nodes": missing}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from metasrv.console.reach import lag_entries
+from metasrv.model.reach import lag_entries
 from metasrv.model.summary import CheckResult, NodeSummary
 from metasrv.model.types import Endpoint, RaftState, RaftStatus
 from metasrv.node.context import NodeContext

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from metasrv.console.reach import LAG_ENTRIES_MAX, Tolerance
+from metasrv.model.reach import LAG_ENTRIES_MAX, Tolerance
 from metasrv.model.summary import NodeSummary
 from metasrv.model.types import RaftStatus
 from metasrv.node.health import DRAINED_TEXT, QUOTA_WARNING_SHARE

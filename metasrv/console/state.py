@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from metasrv.console.known_nodes import KnownNode, KnownNodes
 from metasrv.console.problems import RUNBOOK_OF_CHECK, Seen, problems
-from metasrv.console.reach import Tolerance, contact_bound_ms, is_heard, tolerance
 from metasrv.console.sampling import PeerRates
+from metasrv.model.reach import Tolerance, members_heard, tolerance
 from metasrv.model.summary import NodeSummary
 from metasrv.model.types import Node, PeerProgress, RaftStatus
 from metasrv.node.context import NodeContext
@@ -36,8 +36,7 @@ def state_view(knowledge: Knowledge) -> View:
     """The shape of `GET /v1/console`."""
     context, status = knowledge.context, knowledge.status
     now = context.clock.monotonic()
-    bound = contact_bound_ms(context.config.raft_config, status.is_leader)
-    heard = frozenset(peer.node_id for peer in status.peers if is_heard(peer, bound))
+    heard = members_heard(status)
     summaries = {status.node_id: knowledge.own}
     for node_id in heard:
         node = knowledge.known.get(node_id)

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError, Message
 
 from metasrv.grpc_api.calls import Call, Stream
-from metasrv.grpc_api.failures import StatusError, failure_of
+from metasrv.grpc_api.failures import StatusError, failure_of, failure_reason
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.rights import readable_keys, require_stream, require_unary
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
+from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import GRPC_STREAMS_PER_CONNECTION_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.users import User
@@ -129,7 +130,7 @@ class Dispatcher:
         async def handle(data: bytes, call: Call) -> bytes | list[bytes]:
             metrics.rpc_started()
             started = clock()
-            success = False
+            failed: FailureReason | None = FailureReason.CLIENT_GONE
             try:
                 metrics.client_received_bytes(len(data))
                 user = await self._admit(method, call)
@@ -141,17 +142,18 @@ class Dispatcher:
                 reply: Message | list[bytes] = await body(request, call)
                 if isinstance(reply, list):
                     metrics.client_sent_bytes(sum(map(len, reply)))
-                    success = True
+                    failed = None
                     return reply
                 answer = reply.SerializeToString()
                 metrics.client_sent_bytes(len(answer))
-                success = True
+                failed = None
                 return answer
             except Exception as error:
+                failed = failure_reason(error)
                 await self._fail(method, call, error)
                 return b""
             finally:
-                metrics.rpc_finished(success, clock() - started, method.write)
+                metrics.rpc_finished(failed, clock() - started, method.write)
 
         return handle
 
@@ -190,7 +192,7 @@ class Dispatcher:
     ) -> bytes | None:
         self._metrics.rpc_started()
         started = perf_counter()
-        success = False
+        failed: FailureReason | None = FailureReason.CLIENT_GONE
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
@@ -205,7 +207,7 @@ class Dispatcher:
             last = await run(request, Stream(call, self._metrics), user)
             if last is not None:
                 self._metrics.client_sent_bytes(len(last))
-            success = True
+            failed = None
             if method is HANDSHAKE:
                 call.prove()  # it has a token now; calls that follow at once are a client's
             return last
@@ -214,8 +216,10 @@ class Dispatcher:
             if error is None or call.done() or task is None:
                 raise  # the client went away
             task.uncancel()
+            failed = failure_reason(error)
             await self._fail(method, call, error)
         except Exception as error:
+            failed = failure_reason(error)
             await self._fail(method, call, error)
         finally:
             if task is not None:
@@ -225,7 +229,7 @@ class Dispatcher:
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]
-            self._metrics.rpc_finished(success, perf_counter() - started, method.write)
+            self._metrics.rpc_finished(failed, perf_counter() - started, method.write)
         return None
 
     def _keep_open(self, stream: _OpenStream) -> None:

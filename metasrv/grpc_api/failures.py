@@ -24,9 +24,18 @@ from metasrv.model.errors import (
     ViewLostError,
     WriteRefusedError,
 )
+from metasrv.model.failure_reasons import FailureReason, reason_of
 from metasrv.protocol.methods import LEADER_METADATA_KEY, NOT_DONE, OUTCOME_METADATA_KEY
 
 logger = logging.getLogger(__name__)
+
+_REASONS_OF_CODES = {
+    StatusCode.UNAUTHENTICATED: FailureReason.DENIED,
+    StatusCode.PERMISSION_DENIED: FailureReason.DENIED,
+    StatusCode.RESOURCE_EXHAUSTED: FailureReason.OVERLOADED,
+    StatusCode.DATA_LOSS: FailureReason.DAMAGED,
+}
+"""The others are refused for what the client sent."""
 
 NOT_DONE_METADATA: Metadata = ((OUTCOME_METADATA_KEY, NOT_DONE),)
 
@@ -37,6 +46,13 @@ class StatusError(MetasrvError):
     def __init__(self, code: StatusCode, text: str) -> None:
         super().__init__(text)
         self.code = code
+
+
+def failure_reason(error: Exception) -> FailureReason:
+    """Why the call failed, for the metrics."""
+    if isinstance(error, StatusError):
+        return _REASONS_OF_CODES.get(error.code, FailureReason.INVALID)
+    return reason_of(error)
 
 
 class Failure(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Literal
 
 from metasrv.metrics.counting import BoundedCounter, Histogram, HistogramByLabel
 from metasrv.metrics.quantiles import SlidingWindow
+from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.loop_work import LoopWork
 
 RPC_DELAY_BOUNDS_MS = tuple(float(step * 10**power) for power in range(5) for step in (1, 2, 3, 4, 5, 7))
@@ -21,6 +22,13 @@ WORK_BOUNDS_SECONDS = tuple(0.0001 * 2**power for power in range(16))
 
 OTHER = "other"
 StreamKind = Literal["get", "mget", "list"]
+CallKind = Literal["write", "read", "other"]
+CALL_KINDS: tuple[CallKind, ...] = ("write", "read", "other")
+
+
+def kind_of_call(write: bool | None) -> CallKind:
+    """`write` is None for calls that neither read nor write keys, such as handshakes."""
+    return "write" if write else "other" if write is None else "read"
 
 
 class ClientCounters:
@@ -32,6 +40,8 @@ class ClientCounters:
         self.succeeded = 0
         self.failed = 0
         self.reads_failed = 0
+        self.failures = {(kind, reason): 0 for kind in CALL_KINDS for reason in FailureReason}
+        """All are there from the start, so that a rate sees the first failure."""
         self.in_flight = 0
         self.delay_seconds_sum = 0.0
         self.delay_window = SlidingWindow()
@@ -75,6 +85,7 @@ class WorkCounters:
         self.snapshot_written_entries = 0
         self.log_sync_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.log_synced_entries = 0
+        self.state_commit_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.apply_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.applied_commands = 0
         self.applying_paused_seconds = Histogram(WORK_BOUNDS_SECONDS)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from metasrv.metrics.counters import ClientCounters, WorkCounters
 from metasrv.metrics.exposition import Family, Labels, counter, gauge, histogram, labelled
 from metasrv.model.limits import STEP_TIME_MS_MAX
+from metasrv.model.reach import expects_contact, lag_entries, leaders_tolerance
 from metasrv.model.types import LogId, RaftStatus
 
 RAFT = "metasrv_raft_"
@@ -44,8 +45,10 @@ def _raft_families(status: RaftStatus) -> Iterator[Family]:
     yield gauge(f"{RAFT}has_quorum", "1 while a majority of voters is in contact.", int(status.has_quorum))
     yield gauge(f"{RAFT}voters", "Voters of the cluster.", len(status.membership.voters))
     yield gauge(f"{RAFT}learners", "Learners of the cluster.", len(status.membership.learners))
-    tolerance = status.failure_tolerance or 0
-    yield gauge(f"{RAFT}failure_tolerance_nodes", "Voters that may still fail; leader only.", tolerance)
+    tolerance = leaders_tolerance(status)
+    if tolerance is not None:
+        text = "Voters that may still fail, of those heard and nearly level; leader only."
+        yield gauge(f"{RAFT}failure_tolerance_nodes", text, tolerance)
     if status.leader_contact_ms is not None:
         seconds = status.leader_contact_ms / 1000
         yield gauge(f"{RAFT}leader_contact_age_seconds", "Time since the leader was last heard.", seconds)
@@ -86,13 +89,13 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
         others[label] = int(peer.other_cluster is not None)
         if peer.clock_offset_ms is not None:
             offsets[label] = peer.clock_offset_ms / 1000
-        if peer.last_contact_ms is not None:
+        if peer.last_contact_ms is not None and expects_contact(peer, status):
             ages[label] = peer.last_contact_ms / 1000
         if peer.caught_up is False and peer.learner_for_ms is not None:
             behind[label] = peer.learner_for_ms / 1000
-        if status.is_leader:
-            matched = 0 if peer.match_log_id is None else peer.match_log_id.index
-            lags[label] = max(0, status.last_log_id.index - matched)
+        lag = lag_entries(peer, status)
+        if lag is not None:
+            lags[label] = lag
     yield labelled(f"{RAFT}peer_connected", "gauge", "1 while the peer is connected.", connected)
     text = "1 while another cluster answers at the peer's address."
     yield labelled(f"{RAFT}peer_other_cluster", "gauge", text, others)
@@ -100,8 +103,10 @@ def _peer_families(status: RaftStatus) -> Iterator[Family]:
     yield labelled(f"{RAFT}peer_clock_offset_seconds", "gauge", text, offsets)
     text = "Age of a learner that never caught up; leader only."
     yield labelled(f"{RAFT}learner_waiting_seconds", "gauge", text, behind)
-    yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", "Time since the peer was last heard.", ages)
-    yield labelled(f"{RAFT}peer_lag_entries", "gauge", "Entries the peer has not acknowledged; leader only.", lags)
+    text = "Time since the peer was last heard; off the leader only of the leader."
+    yield labelled(f"{RAFT}peer_contact_age_seconds", "gauge", text, ages)
+    text = "Entries the peer has not acknowledged, once that is known; leader only."
+    yield labelled(f"{RAFT}peer_lag_entries", "gauge", text, lags)
 
 
 def _copy_families(work: WorkCounters, status: RaftStatus) -> Iterator[Family]:
@@ -117,6 +122,8 @@ def _copy_families(work: WorkCounters, status: RaftStatus) -> Iterator[Family]:
 def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield histogram(f"{RAFT}log_sync_seconds", "One write and sync of the raft log.", {(): work.log_sync_seconds})
     yield counter(f"{RAFT}log_synced_entries_total", "Log entries synced.", work.log_synced_entries)
+    text = "One commit of applied entries to the state file, for which the event loop waits."
+    yield histogram(f"{RAFT}state_commit_seconds", text, {(): work.state_commit_seconds})
     yield histogram(f"{RAFT}apply_seconds", "Applying one log entry to the state.", {(): work.apply_seconds})
     pauses = "How long entries waited while the state's write-ahead log began anew."
     yield histogram(f"{RAFT}applying_paused_seconds", pauses, {(): work.applying_paused_seconds})
@@ -135,6 +142,13 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
 
 
 def _client_families(client: ClientCounters) -> Iterator[Family]:
+    delays = {"write": client.delay_write_ms, "read": client.delay_read_ms, "other": client.delay_neither_ms}
+    ended: dict[Labels, float] = {(("kind", kind),): delay.count for kind, delay in delays.items()}
+    yield labelled(f"{GRPC}requests_total", "counter", "Requests of clients that ended, well or not.", ended)
+    failures: dict[Labels, float] = {
+        (("kind", kind), ("reason", reason)): count for (kind, reason), count in client.failures.items()
+    }
+    yield labelled(f"{GRPC}requests_failed_total", "counter", "Requests of clients that failed, by why.", failures)
     yield gauge(f"{GRPC}connections", "Open connections of clients.", client.connections)
     refused = client.connections_refused
     yield counter(

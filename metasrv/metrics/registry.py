@@ -22,11 +22,13 @@ from metasrv.metrics.counters import (
     SecurityCounters,
     StreamKind,
     WorkCounters,
+    kind_of_call,
 )
 from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
 from metasrv.metrics.own_page import own_families
 from metasrv.metrics.page import client_families, legacy_families, network_families, server_families
 from metasrv.metrics.security_page import security_families
+from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
@@ -52,15 +54,16 @@ class MetricsRegistry:
     def rpc_started(self) -> None:
         self.client.in_flight += 1
 
-    def rpc_finished(self, success: bool, seconds: float, write: bool | None) -> None:
-        """`write` is None for calls that neither read nor write keys."""
+    def rpc_finished(self, failed: FailureReason | None, seconds: float, write: bool | None) -> None:
+        """`failed` is None for a success, `write` for calls that neither read nor write keys."""
         client = self.client
         client.in_flight -= 1
-        if success:
+        if failed is None:
             client.succeeded += 1
         else:
             client.failed += 1
             client.reads_failed += write is False
+            client.failures[kind_of_call(write), failed] += 1
         client.delay_seconds_sum += seconds
         client.delay_window.observe(seconds)
         delay_ms = client.delay_write_ms if write else client.delay_neither_ms if write is None else client.delay_read_ms
@@ -133,6 +136,9 @@ class MetricsRegistry:
     def log_synced(self, seconds: float, entries: int) -> None:
         self.work.log_sync_seconds.observe(seconds)
         self.work.log_synced_entries += entries
+
+    def state_committed(self, seconds: float) -> None:
+        self.work.state_commit_seconds.observe(seconds)
 
     def batch_applied(self, seconds: float, commands: int) -> None:
         self.work.apply_seconds.observe(seconds)

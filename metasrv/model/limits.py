@@ -254,5 +254,7 @@ LOG_QUEUE_RECORDS_MAX = 16_384
 """Log records that wait for the helper thread; past it they are dropped and counted."""
 
 # Loop -------------------------------------------------------------------------------------------
+DISK_SLOW_SECONDS = 1.0
+"""A sync of the raft log or a commit of the state that takes longer is a line in the log."""
 STEP_TIME_MS_MAX = 5
 """A step of the event loop that takes longer is counted, with its kind of work (`process/loop_steps.py`)."""

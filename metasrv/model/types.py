@@ -6,7 +6,7 @@ Raft engines, SQLite, HTTP or gRPC.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
@@ -128,10 +128,6 @@ class Membership:
     def majority(self) -> int:
         return len(self.voters) // 2 + 1
 
-    def failure_tolerance(self, alive: Collection[int]) -> int:
-        """How many more voters may fail before the cluster stops, while the nodes `alive` are up."""
-        return max(0, sum(node_id in alive for node_id in self.voters) - self.majority)
-
     def __str__(self) -> str:
         return f"voters={sorted(self.voters)} learners={sorted(self.learners)}"
 
@@ -151,7 +147,7 @@ class PeerProgress(NamedTuple):
 
     node_id: int
     match_log_id: LogId | None
-    """None off the leader, or while nothing has been acknowledged."""
+    """None off the leader, and while the peer has acknowledged nothing in this leader's term."""
     last_contact_ms: int | None
     """Since the last message from the peer; None when there was none."""
     connected: bool
@@ -236,6 +232,8 @@ class RaftStatus:
     """Since the leader was last heard; 0 on the leader while it has a quorum; None without one."""
     has_quorum: bool
     """Whether a majority of voters is in contact within one election timeout."""
+    contact_bound_ms: int
+    """A member that was not heard for longer is not reached (`model/reach.py`)."""
     proposals_pending: int
     proposals_failed: int
     leader_changes: int
@@ -270,17 +268,6 @@ class RaftStatus:
     @property
     def is_leader(self) -> bool:
         return self.state is RaftState.LEADER
-
-    @property
-    def failure_tolerance(self) -> int | None:
-        """How many more voters may fail, as this leader sees it; None off the leader.
-
-        A voter counts as alive when it is connected; the leader itself always does.
-        """
-        if not self.is_leader:
-            return None
-        alive = {self.node_id, *(peer.node_id for peer in self.peers if peer.connected)}
-        return self.membership.failure_tolerance(alive)
 
     @property
     def leader(self) -> Node | None:

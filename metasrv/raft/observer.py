@@ -49,6 +49,10 @@ class RaftObserver(AcceptingObserver, Protocol):
         """One write and sync of the raft log."""
         ...
 
+    def state_committed(self, seconds: float) -> None:
+        """One commit of applied entries to the state file, on the event loop."""
+        ...
+
     def batch_applied(self, seconds: float, commands: int) -> None:
         """One log entry was applied to the state."""
         ...
@@ -107,6 +111,9 @@ class SilentObserver:
 
     def log_synced(self, seconds: float, entries: int) -> None:
         del seconds, entries
+
+    def state_committed(self, seconds: float) -> None:
+        del seconds
 
     def batch_applied(self, seconds: float, commands: int) -> None:
         del seconds, commands

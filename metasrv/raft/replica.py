@@ -193,7 +193,7 @@ class Replica:
             logs_to_keep=settings.max_applied_log_to_keep,
             failed=self.driver.fail,
         )
-        self._commits = StateCommits(given.machine, given.clock)
+        self._commits = StateCommits(given.machine, given.clock, given.observer)
         self.state_log = StateLog(
             machine=given.machine,
             thread=given.state_thread,
@@ -240,7 +240,8 @@ class Replica:
             log_time=self.log_time,
             learners=self._learners,
             removed=lambda: given.directory.identity.removed,
-            election_timeout_min_seconds=settings.election_timeout_min_ms / 1000,
+            election_timeout_min_ms=settings.election_timeout_min_ms,
+            election_timeout_max_ms=settings.election_timeout_max_ms,
         )
 
     # ------------------------------------------------------------------ what requests need

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from metasrv.model.reach import contact_bound_ms
 from metasrv.model.types import CompactionStatus, LogId, PeerProgress, RaftState, RaftStatus, SnapshotStatus
 from metasrv.process.clock import Clock
 from metasrv.raft.core.clock_offsets import ClockOffsets
@@ -45,7 +46,8 @@ class StatusSources:
     log_time: LogTime
     learners: Learners
     removed: Callable[[], str | None]
-    election_timeout_min_seconds: float
+    election_timeout_min_ms: int
+    election_timeout_max_ms: int
     drained: Callable[[], bool] = lambda: False
     compaction: Callable[[], CompactionStatus | None] = lambda: None
 
@@ -120,6 +122,9 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         peers=tuple(_peer(sources, history, i, now, state) for i in members if i != sources.node_id),
         leader_contact_ms=leader_contact_ms,
         has_quorum=has_quorum,
+        contact_bound_ms=contact_bound_ms(
+            sources.election_timeout_min_ms, sources.election_timeout_max_ms, state is RaftState.LEADER
+        ),
         proposals_pending=sources.proposals.pending(),
         proposals_failed=sources.proposals.failed,
         leader_changes=history.changes,
@@ -158,7 +163,7 @@ def _role(sources: StatusSources, now: float) -> tuple[RaftState, int | None, bo
         return RaftState.SHUTDOWN, None, False
     if engine.role() == LEADER:
         sync_started_at = sources.driver.sync_started_at()
-        hangs = sync_started_at is not None and now - sync_started_at > sources.election_timeout_min_seconds
+        hangs = sync_started_at is not None and (now - sync_started_at) * 1000 > sources.election_timeout_min_ms
         if guards.leads_with_quorum(now) and not hangs and sources.driver.serves():
             return RaftState.LEADER, sources.node_id, True
         return RaftState.FOLLOWER, None, False

@@ -58,16 +58,17 @@ class CachedStore(Store):
             self.execute("RELEASE entry")
         self.uncommitted += 1
 
-    def flush(self) -> None:
-        """Commit what is open. When the disk refuses, those entries are lost and nothing can be read any more."""
+    def flush(self) -> bool:
+        """Commit what is open, False for nothing. When the disk refuses, those entries are lost: nothing can be read."""
         if not self.uncommitted:
-            return
+            return False
         try:
             super().commit()
         except BaseException:
             self._lose()
             raise
         self.uncommitted = 0
+        return True
 
     def read(self, key: str) -> SeqV | None:
         if key in self._young:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from time import perf_counter
 
 from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
@@ -56,10 +57,11 @@ class StateMachine:
     """The whole replicated state of one node; made by `open`. Attributes show what the last commit left."""
 
     def __init__(self, path: str, store: CachedStore) -> None:
-        self._path = path
+        self.path = path
         self._store = store
         self.commits_later = False
         """Entries stay in an open transaction until `commit`, which whoever sets this calls soon."""
+        self.committed: Callable[[float], None] = lambda _seconds: None  # told how long each commit to the file took
         self.installs = 0  # how often another file has taken the state file's place
         self.writes_refused = 0  # commands that the cluster's limits kept out, since this start
         self._applied = Applied()
@@ -106,10 +108,6 @@ class StateMachine:
                 self.commit()
         finally:
             self._store.close()
-
-    @property
-    def path(self) -> str:
-        return self._path
 
     @property
     def last_applied(self) -> LogId:
@@ -177,13 +175,13 @@ class StateMachine:
 
         Raises StorageError or DataDamagedError.
         """
+        self.commit()
         with self._store.faults():
-            self._store.flush()
             self._store.give_back(pages)
 
     def file_sizes(self) -> StateFileSizes:
         """What is on disk at this moment."""
-        return file_sizes(self._path)
+        return file_sizes(self.path)
 
     # ------------------------------------------------------------------------- applying
 
@@ -211,7 +209,7 @@ class StateMachine:
                 except CommandFaultError as command_fault:
                     refused[command_fault.position] = command_fault.text
         except sqlite3.Error as error:
-            raise fault(self._path, error) from error
+            raise fault(self.path, error) from error
 
     def _apply_commands(self, log_id: LogId, entry: RegularEntry, refused: dict[int, str]) -> tuple[c.Reply, ...]:
         store = self._store
@@ -276,8 +274,10 @@ class StateMachine:
 
         Raises StorageError when the disk refuses: answered entries are lost here then, and reads raise it as well.
         """
+        started = perf_counter()
         with self._store.faults():
-            self._store.flush()
+            if self._store.flush():
+                self.committed(perf_counter() - started)
 
     def expires_before(self, time_ms: int) -> bool:
         """Whether an entry of log time `time_ms` would delete something that has expired; mostly answered from memory."""
@@ -317,7 +317,7 @@ class StateMachine:
     def open_reader(self) -> StateReader:
         """A read-only view pinned to this instant, for a helper thread; the caller closes it."""
         self.commit()
-        return StateReader(self._path, self.views)
+        return StateReader(self.path, self.views)
 
     def open_instant(self) -> Instant:
         """The records of this instant, for some reads on the loop; costs next to nothing. The caller closes it."""
@@ -334,7 +334,7 @@ class StateMachine:
         if self.cluster_id == cluster_id:
             return
         if self.cluster_id is not None:
-            raise InvariantError(f"{self._path}: the state is of cluster {self.cluster_id}, not of {cluster_id}")
+            raise InvariantError(f"{self.path}: the state is of cluster {self.cluster_id}, not of {cluster_id}")
         with self._store.faults():
             self._store.flush()
             self._store.set_meta(META_CLUSTER_ID, seal(cluster_id))
@@ -347,24 +347,24 @@ class StateMachine:
         snapshot that is not newer than the state, StorageError when the disk refuses.
         """
         old = self._store
-        begin_install(path, self._path)
-        old_files = OldFiles(self._path)
+        begin_install(path, self.path)
+        old_files = OldFiles(self.path)
         with FILE_SWAP:
-            finish_install(self._path)
+            finish_install(self.path)
             old.close()
             old_files.dispose()
             self.installs += 1
             try:
-                self._store = open_cached_store(self._path)
+                self._store = open_cached_store(self.path)
                 self._load()
             except sqlite3.Error as error:
-                raise fault(self._path, error) from error
+                raise fault(self.path, error) from error
         reason = "the state was replaced by a snapshot from the leader"
         self.watches.reset(reason)
         self.instants.lose_all(f"{reason}; read again")
         tail = self.installed_tail()
         if tail is None:
-            raise damaged(self._path, "meta tail", "the installed snapshot carries no end of the log")
+            raise damaged(self.path, "meta tail", "the installed snapshot carries no end of the log")
         return tail
 
     def installed_tail(self) -> SnapshotTail | None:
@@ -380,7 +380,7 @@ class StateMachine:
         """Fill the memory from the file."""
         store = self._store
         try:
-            check_schema(self._path, store.connection)
+            check_schema(self.path, store.connection)
             self._applied = with_sums(store, store.applied())
             self._expiry_floor_ms = 0
             self._registry = load_registry(store)

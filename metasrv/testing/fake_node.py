@@ -59,6 +59,7 @@ def sample_status(**changes: Any) -> RaftStatus:
         peers=(PeerProgress(2, None, 12, True, clock_offset_ms=3), PeerProgress(3, None, None, False)),
         leader_contact_ms=12,
         has_quorum=True,
+        contact_bound_ms=2_500,
         proposals_pending=0,
         proposals_failed=4,
         leader_changes=3,
@@ -80,6 +81,7 @@ def leader_status(**changes: Any) -> RaftStatus:
         "state": RaftState.LEADER,
         "leader_id": 1,
         "leader_contact_ms": 0,
+        "contact_bound_ms": 1_500,
         "replication": positions,
         "peers": (PeerProgress(2, positions[2], 3, True, clock_offset_ms=3), PeerProgress(3, None, None, False)),
     }

@@ -7,11 +7,14 @@ interpreter lock away and has to win it back from a busy event loop, so fewer of
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Sequence
+from time import perf_counter
 
 from metasrv.model.errors import DataDamagedError, MetasrvError, StorageError
+from metasrv.model.limits import DISK_SLOW_SECONDS
 from metasrv.process.operating_system import make_syncs_full
 from metasrv.raft.log.format import (
     ADVICE,
@@ -30,6 +33,8 @@ from metasrv.raft.log.format import (
     wal_path,
 )
 from metasrv.raft.log.mark import MarkValue, SyncMark
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT_SIZE_BYTES = 4 * 1024 * 1024
 """Write-ahead log at which it is copied into the database."""
@@ -131,6 +136,7 @@ class LogWriter:
         """
         self._check_alive()
         written = self._written + 1
+        started = perf_counter()
         try:
             self._execute(pending, written)
             self._mark.write(MarkValue(self._meta.store_id, written, pending.last_index))
@@ -140,6 +146,9 @@ class LogWriter:
             self._failure = str(error)
             raise
         self._written = written
+        seconds = perf_counter() - started
+        if seconds > DISK_SLOW_SECONDS:
+            logger.warning("a write and sync of %s took %.1f s", self.path, seconds)
 
     def _execute(self, pending: PendingWrite, written: int) -> None:
         execute = self._connection.execute

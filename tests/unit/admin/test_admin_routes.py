@@ -20,6 +20,7 @@ from metasrv.admin.schemas import FeaturesSchema, NodeSchema, StatusSchema, Tran
 from metasrv.config.model import Config, RaftConfig
 from metasrv.model.commands import SetFeature
 from metasrv.model.errors import NoLeaderError, NotLeaderError, StoppingError, UnknownOutcomeError
+from metasrv.model.types import PeerProgress
 from metasrv.node.context import NodeContext
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_consensus import FakeConsensus
@@ -139,8 +140,17 @@ async def test_status_of_the_leader_tells_how_far_every_peer_is(admin: Admin) ->
     assert (view["state"], view["is_leader"], view["failure_tolerance"]) == ("Leader", True, 0)
     assert list(view["replication"]) == ["1", "2", "3"]
     assert (view["replication"]["2"]["index"], view["replication"]["3"]) == (53067, None)
-    assert [(peer["id"], peer["connected"], peer["lag"]) for peer in view["peers"]] == [(2, True, 0), (3, False, 53067)]
+    assert [(peer["id"], peer["connected"], peer["lag"]) for peer in view["peers"]] == [(2, True, 0), (3, False, None)]
     StatusSchema.model_validate(view)
+
+
+async def test_a_silent_member_with_an_open_connection_is_lost_in_the_status(admin: Admin) -> None:
+    here = leader_status().last_log_id
+    silent = PeerProgress(3, here, 45_000, True)
+    admin.consensus.current = leader_status(peers=(PeerProgress(2, here, 3, True), silent))
+    assert (await admin.get("/v1/cluster/status")).json()["failure_tolerance"] == 0
+    admin.consensus.current = sample_status()
+    assert (await admin.get("/v1/cluster/status")).json()["failure_tolerance"] is None
 
 
 async def test_status_without_a_leader_or_a_snapshot(admin: Admin) -> None:

@@ -75,7 +75,7 @@ def test_a_point_has_every_series_and_rates_from_the_second_look_on(context: Nod
     assert set(first) == set(SERIES)
     assert (first["writes_per_second"], first["write_p50_ms"], first["sync_ms"]) == (None, None, None)
     for _ in range(10):
-        metrics.rpc_finished(True, 0.0015, True)
+        metrics.rpc_finished(None, 0.0015, True)
     metrics.log_synced(0.002, 1)
     metrics.batch_applied(0.001, 5)
     context.loop_lag_peak_ms = 12.0

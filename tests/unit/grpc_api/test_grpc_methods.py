@@ -485,6 +485,29 @@ async def test_every_failure_has_its_status(
     assert (refused.metadata.get(m.OUTCOME_METADATA_KEY) == m.NOT_DONE) is not_done
 
 
+COUNTED = [
+    (errors.NoLeaderError(), "no_leader"),
+    (errors.NotLeaderError(None), "no_leader"),
+    (errors.NotLeaderError(2), "not_leader"),
+    (errors.OverloadedError("too many"), "overloaded"),
+    (errors.StoppingError(), "stopping"),
+    (errors.DamagedCopyError(), "damaged"),
+    (errors.NotDoneError("later"), "timeout"),
+    (errors.UnknownOutcomeError("it may be done"), "unknown_outcome"),
+    (errors.PeerUnreachableError("gone"), "unreachable"),
+    (errors.TooLargeError("it", 2, 1), "invalid"),
+    (RuntimeError("a defect"), "internal"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), COUNTED, ids=[f"{type(e).__name__}-{r}" for e, r in COUNTED])
+async def test_every_failed_write_is_counted_by_its_reason(bench: MethodBench, error: Exception, reason: str) -> None:
+    bench.consensus.failure = error
+    await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    counted = {key: count for key, count in bench.context.metrics.client.failures.items() if count}
+    assert counted == {("write", reason): 1}
+
+
 async def test_an_unexpected_exception_is_logged_and_not_shown(
     bench: MethodBench, caplog: pytest.LogCaptureFixture
 ) -> None:

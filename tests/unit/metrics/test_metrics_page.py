@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 
 from metasrv.metrics.counters import RPC_DELAY_BOUNDS_MS
 from metasrv.metrics.registry import MetricsRegistry
+from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import PeerProgress, RaftState, RaftStatus
@@ -77,9 +78,10 @@ def busy_registry() -> MetricsRegistry:
     observer: RaftObserver = metrics
     metrics.client_received_bytes(307163)
     metrics.client_sent_bytes(1328402)
-    for success, seconds, write in ((True, 0.0002, True), (True, 0.004, False), (False, 0.5, False), (True, 0.1, None)):
+    lost = FailureReason.NO_LEADER
+    for failed, seconds, write in ((None, 0.0002, True), (None, 0.004, False), (lost, 0.5, False), (None, 0.1, None)):
         metrics.rpc_started()
-        metrics.rpc_finished(success, seconds, write)
+        metrics.rpc_finished(failed, seconds, write)
     metrics.rpc_started()
     metrics.watch_items(5, 6)
     metrics.stream_items("get", 1)
@@ -168,6 +170,11 @@ def test_every_value_is_real() -> None:
         f"{SERVER}proposals_failed": 4,
         f"{SERVER}proposals_failed_total": 4,
         f"{SERVER}read_failed_total": 1,
+        'metasrv_grpc_requests_total{kind="read"}': 2,
+        'metasrv_grpc_requests_total{kind="write"}': 1,
+        'metasrv_grpc_requests_failed_total{kind="read",reason="no_leader"}': 1,
+        'metasrv_grpc_requests_failed_total{kind="write",reason="no_leader"}': 0,
+        'metasrv_grpc_requests_failed_total{kind="write",reason="overloaded"}': 0,
         f"{SERVER}snapshot_key_count": 100,
         f"{SERVER}snapshot_primary_index_count": 90,
         f"{SERVER}snapshot_expire_index_count": 10,
@@ -239,11 +246,25 @@ def test_no_leader_reads_as_zero() -> None:
     assert "metasrv_raft_leader_contact_age_seconds" not in shown
 
 
-@pytest.mark.parametrize(("alive", "tolerance"), [((True, True), 1), ((True, False), 0), ((False, False), 0)])
-def test_how_many_voters_may_still_fail(alive: tuple[bool, bool], tolerance: int) -> None:
-    peers = tuple(PeerProgress(node_id, None, 1, connected) for node_id, connected in zip((2, 3), alive, strict=True))
+@pytest.mark.parametrize(
+    ("heard_ms", "tolerance"), [((1, 1), 1), ((1, 45_000), 0), ((1, None), 0), ((45_000, 45_000), None)]
+)
+def test_how_many_voters_may_still_fail(heard_ms: tuple[int | None, int | None], tolerance: int | None) -> None:
+    peers = tuple(PeerProgress(node_id, None, heard, True) for node_id, heard in zip((2, 3), heard_ms, strict=True))
     shown = samples(page(registry(), leader_status(peers=peers)))
-    assert shown["metasrv_raft_failure_tolerance_nodes"] == tolerance
+    assert shown.get("metasrv_raft_failure_tolerance_nodes") == tolerance
+    assert "metasrv_raft_failure_tolerance_nodes" not in samples(page(registry(), sample_status()))
+
+
+def test_what_is_not_known_or_not_expected_of_a_peer_has_no_sample() -> None:
+    here = leader_status().last_log_id
+    peers = (PeerProgress(2, here, 12, True), PeerProgress(3, None, 700, True))
+    lag, age = "metasrv_raft_peer_lag_entries", "metasrv_raft_peer_contact_age_seconds"
+    shown = samples(page(registry(), leader_status(peers=peers)))
+    assert (shown.get(f'{lag}{{id="2"}}'), shown.get(f'{lag}{{id="3"}}')) == (0, None)
+    assert (shown.get(f'{age}{{id="2"}}'), shown.get(f'{age}{{id="3"}}')) == (0.012, 0.7)
+    shown = samples(page(registry(), sample_status(peers=peers)))
+    assert (shown.get(f'{age}{{id="2"}}'), shown.get(f'{age}{{id="3"}}')) == (0.012, None)
 
 
 @pytest.mark.parametrize("metrics", [registry(), busy_registry()], ids=["idle", "busy"])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.limits import STATE_UNCOMMITTED_SIZE_BYTES_MAX
 from metasrv.raft.state_commits import COMMIT_SECONDS_MAX, StateCommits
 from metasrv.raft.state_log import written_size_bytes
@@ -14,6 +17,8 @@ from metasrv.testing.hand_clock import HandClock
 
 class Machine:
     def __init__(self) -> None:
+        self.path = "/data/state.db"
+        self.committed: Callable[[float], None]
         self.commits_later = False
         self.uncommitted = 0
         self.commits: list[int] = []
@@ -28,7 +33,8 @@ class Machine:
 class Bench:
     def __init__(self) -> None:
         self.machine, self.clock = Machine(), HandClock()
-        parts: dict[str, Any] = {"machine": self.machine, "clock": self.clock}
+        self.metrics = MetricsRegistry("1.2.3", "abcdef0")
+        parts: dict[str, Any] = {"machine": self.machine, "clock": self.clock, "observer": self.metrics}
         self.commits = StateCommits(**parts)
 
     def apply(self, size_bytes: int) -> None:
@@ -88,3 +94,14 @@ def test_the_size_is_counted_from_the_last_commit_whoever_made_it(bench: Bench) 
     bench.machine.commit()
     bench.apply(20_000)
     assert bench.machine.commits == [1]
+
+
+def test_commits_are_measured_and_a_slow_one_names_the_file(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        bench.machine.committed(0.002)
+        assert caplog.messages == []
+        bench.machine.committed(3.04)
+    assert caplog.messages == ["a commit to /data/state.db took 3.0 s, and everything waited for it"]
+    measured = bench.metrics.work.state_commit_seconds
+    assert (measured.count, round(measured.sum, 3)) == (2, 3.042)
+    assert bench.metrics.work.log_sync_seconds.count == 0

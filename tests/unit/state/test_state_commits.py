@@ -153,3 +153,15 @@ def test_the_same_entries_give_the_same_state_however_they_are_committed(bench: 
         assert bench.machine.state_hash() == other.machine.state_hash()
     finally:
         other.machine.close()
+
+
+def test_whoever_wants_to_know_is_told_how_long_each_commit_took(bench: Bench) -> None:
+    told: list[float] = []
+    bench.machine.committed = told.append
+    bench.machine.commit()
+    assert told == [], "there was nothing to commit"
+    bench.put("a")
+    bench.put("b")
+    bench.machine.commit()
+    assert len(told) == 1
+    assert told[0] > 0

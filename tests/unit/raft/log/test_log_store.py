@@ -347,3 +347,16 @@ def test_commit_index_lives_in_memory(log: OpenLog) -> None:
     assert log.store.getRaftCommitIndex() == 8
     log.flush()
     assert log.reopen().getRaftCommitIndex() == 1
+
+
+def test_a_slow_sync_is_a_line_with_the_name_of_the_file(
+    log: OpenLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    moments = iter([10.0, 10.2, 20.0, 22.5])
+    monkeypatch.setattr("metasrv.raft.log.writer.perf_counter", lambda: next(moments))
+    fill(log, 2)
+    log.flush()
+    assert caplog.messages == []
+    fill(log, 4)
+    log.flush()
+    assert caplog.messages == [f"a write and sync of {log.path} took 2.5 s"]

@@ -1,29 +1,43 @@
-"""Which members this node hears, and how many of them may still fail.
+"""Which members this node hears, how far they lag, and how many of them may still fail.
+
+The one place that decides it: the status, the metrics and the console all ask here.
 
 A member whose process is stopped has an open connection all the same. So it counts as reached only when it was heard
 within an election timeout; between nodes that do not lead only the questions about clocks pass, and they get a round of
-these more. Pure.
+these more. Pure; must not know who asks.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from metasrv.config.model import RaftConfig
 from metasrv.model.types import PeerProgress, RaftStatus
 
 LAG_ENTRIES_MAX = 1_000
 """A voter that lacks more entries would not be a full replacement, and does not count as one."""
 
 
-def contact_bound_ms(raft: RaftConfig, leads: bool) -> int:
-    """A member that was not heard for longer is not reached."""
-    return raft.election_timeout_max_ms + (0 if leads else 2 * raft.heartbeat_interval)
+def contact_bound_ms(election_timeout_min_ms: int, election_timeout_max_ms: int, leads: bool) -> int:
+    """A member that was not heard for longer is not reached; the shorter timeout is two heartbeats."""
+    return election_timeout_max_ms + (0 if leads else election_timeout_min_ms)
 
 
-def is_heard(peer: PeerProgress, bound_ms: int) -> bool:
+def is_heard(peer: PeerProgress, status: RaftStatus) -> bool:
     """Whether the member was heard recently; that its connection is open says nothing."""
-    return peer.last_contact_ms is not None and peer.last_contact_ms <= bound_ms
+    return peer.last_contact_ms is not None and peer.last_contact_ms <= status.contact_bound_ms
+
+
+def members_heard(status: RaftStatus) -> frozenset[int]:
+    """The other members that this node heard recently."""
+    return frozenset(peer.node_id for peer in status.peers if is_heard(peer, status))
+
+
+def expects_contact(peer: PeerProgress, status: RaftStatus) -> bool:
+    """Whether silence of this member means something: a leader hears all, the others only the leader they follow.
+
+    Who knows of no leader asks every member for its vote, or where the leader is.
+    """
+    return status.removed is None and status.leader_id in (None, status.node_id, peer.node_id)
 
 
 def lag_entries(peer: PeerProgress, status: RaftStatus) -> int | None:
@@ -47,6 +61,14 @@ class Tolerance(NamedTuple):
     def has_majority(self) -> bool:
         """Whether a majority of the voters is heard."""
         return self.voters_heard > self.voters // 2
+
+
+def leaders_tolerance(status: RaftStatus) -> int | None:
+    """Voters that may still fail, as this leader knows it; None off the leader, which alone knows how far all are."""
+    if not status.is_leader:
+        return None
+    lags = {peer.node_id: lag for peer in status.peers if (lag := lag_entries(peer, status)) is not None}
+    return tolerance(status, members_heard(status), lags).failures
 
 
 def tolerance(status: RaftStatus, heard: frozenset[int], lags: dict[int, int]) -> Tolerance:
