@@ -21,8 +21,8 @@ from metasrv.protocol.proto import meta_pb2 as pb
 EXPORT_SECONDS_MAX = 30.0
 LINES_PER_MESSAGE = 1024
 DIFFERENCE_LINES_MAX = 12
-_OWN = '"NodeId"'
-"""What marks the line in which a node names itself."""
+_OWN = ('["raft_log",{"NodeId":', '["raft_log",{"Purged":')
+"""How the lines begin in which a node tells of itself: its id, and what its own log lacks."""
 
 
 class NotAtRestError(AssertionError):
@@ -30,7 +30,7 @@ class NotAtRestError(AssertionError):
 
 
 async def export_of(endpoint: Endpoint) -> list[str]:
-    """A node's export without the line that names the node; raises CallFailedError."""
+    """A node's export without the lines in which it tells of itself; raises CallFailedError."""
     connection = Connection(str(endpoint), Credentials())
     lines: list[str] = []
     try:
@@ -39,7 +39,7 @@ async def export_of(endpoint: Endpoint) -> list[str]:
             lines.extend(answer.message.data)
     finally:
         await connection.close()
-    return [line for line in lines if _OWN not in line]
+    return [line for line in lines if not line.startswith(_OWN)]
 
 
 async def exports_at_rest(endpoints: Mapping[int, Endpoint], timeout_s: float) -> dict[int, list[str]]:

@@ -47,7 +47,7 @@ class StateCommits:
             self._machine.commit()
 
     def _committed(self, seconds: float) -> None:
-        """A commit kept the event loop for so long, whoever asked for it."""
+        """A commit kept the event loop for these seconds, whoever asked for it."""
         self._observer.state_committed(seconds)
         if seconds > DISK_SLOW_SECONDS:
             logger.warning("a commit to %s took %.1f s, and everything waited for it", self._machine.path, seconds)

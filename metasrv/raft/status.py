@@ -101,9 +101,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
     replication = None
     if state is RaftState.LEADER:
         replication = {i: _match(sources, history, i) for i in members}
-    snapshot = sources.snapshots
     state_sizes = machine.file_sizes()
-    newest = snapshot.newest
     majority = sources.clock_offsets.majority(membership.voters)
     return RaftStatus(
         node_id=sources.node_id,
@@ -132,16 +130,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         raft_log=store.statistics(),
         state_size_bytes=sum(state_sizes),
         state_log_size_bytes=state_sizes.log_bytes,
-        snapshot=SnapshotStatus(
-            last_log_id=newest.log_id if newest else None,
-            key_count=newest.key_count if newest else 0,
-            expire_count=newest.expire_count if newest else 0,
-            size_bytes=newest.size_bytes if newest else 0,
-            building=snapshot.building,
-            installing=snapshot.receiving(),
-            path=newest.path if newest else None,
-            files_size_bytes=snapshot.files_size_bytes(),
-        ),
+        snapshot=_snapshot_status(sources.snapshots),
         fatal=str(sources.driver.fatal) if sources.driver.fatal else None,
         clock_offset_ms=None if majority is None else round(-majority.offset_ms),
         log_time_ahead_ms=sources.log_time.ahead_ms(),
@@ -153,6 +142,20 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         writes_refused=machine.writes_refused,
         drained=sources.drained(),
         compaction=sources.compaction(),
+    )
+
+
+def _snapshot_status(snapshots: Snapshots) -> SnapshotStatus:
+    newest = snapshots.newest
+    return SnapshotStatus(
+        last_log_id=newest.log_id if newest else None,
+        key_count=newest.key_count if newest else 0,
+        expire_count=newest.expire_count if newest else 0,
+        size_bytes=newest.size_bytes if newest else 0,
+        building=snapshots.building,
+        installing=snapshots.receiving(),
+        path=newest.path if newest else None,
+        files_size_bytes=snapshots.files_size_bytes(),
     )
 
 

@@ -21,6 +21,7 @@ REBOUND_NAME = "rebound.example"
 ACTIONS = (
     "/v1/ctrl/trigger_snapshot",
     "/v1/ctrl/trigger_transfer_leader",
+    "/v1/ctrl/trigger_backup",
     "/v1/features/set?feature=dummy&enable=true",
     "/debug/pprof/profile?seconds=1",
     "/debug/mem/pprof/profile?seconds=1",
