@@ -56,6 +56,10 @@ id = 1
 single = true
 raft_advertise_host = "127.0.0.1"
 raft_dir = "data"
+
+[backup]
+every_seconds = 3600
+directory = "backups"
 """
 
 missing = [program for program in PROGRAMS if shutil.which(program) is None]
