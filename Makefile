@@ -33,7 +33,7 @@ run: $(STAMP) ## Start the three nodes of conf/ under .metasrv/ and follow them 
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker and not long"
 
 .PHONY: test
-test: $(STAMP) ## Run all tests but those with containers, under the floor of coverage; about 17 min (ARGS="-k name" for some)
+test: $(STAMP) ## Run all tests but those with containers, under the floor of coverage; about 15 min (ARGS="-k name" for some)
 ifeq ($(strip $(ARGS)),)
 	@$(PYTEST) tests/unit tests/socket --cov --cov-report=term:skip-covered
 	@exec $(PYTEST) tests/cluster tests/chaos tests/sim
@@ -42,7 +42,7 @@ else
 endif
 
 .PHONY: test-long
-test-long: $(STAMP) ## Run the tests that `make test` leaves out for their length; about 5 min
+test-long: $(STAMP) ## Run the tests that `make test` leaves out for their length; about 8 min
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "long and not docker" $(ARGS)
 
 .PHONY: test-unit

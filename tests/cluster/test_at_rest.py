@@ -174,6 +174,7 @@ def test_the_search_finds_what_it_is_for(tmp_path: Path) -> None:
     assert not [form for form in forms_of(b"another secret of this length") if form in text.encode()]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 async def test_no_secret_leaves_a_node_and_its_files_are_for_its_user_alone(planted: Planted) -> None:
     await asyncio.to_thread(_walk, planted)

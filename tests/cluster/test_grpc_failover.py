@@ -67,6 +67,7 @@ async def highest_term(cluster: ProcessCluster) -> int:
     return max(terms)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_no_caller_sees_an_error_but_unknown_outcomes_while_ten_leaders_are_killed(cluster: ProcessCluster) -> None:
     endpoints = [str(node.grpc) for node in cluster.nodes.values()]

@@ -16,6 +16,7 @@ def size_of(cluster: ProcessCluster, name: str) -> int:
     return path.stat().st_size
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 async def test_files_get_short_after_large_values_were_deleted(start_cluster: StartCluster) -> None:
