@@ -36,6 +36,7 @@ from metasrv.raft.leader_watch import clock_rounds_of, stalled_leader_of, transf
 from metasrv.raft.member_features import known_by, refuse_ignorant
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
+from metasrv.raft.outside_calls import fatal_here
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.role_events import RoleEvents
 from metasrv.raft.tidying import Tidying
@@ -274,7 +275,8 @@ class RaftConsensus:
 
     async def trigger_snapshot(self) -> None:
         self._refuse_if_stopping()
-        self.replica.snapshots.request(self.replica.machine.last_applied.index)
+        with fatal_here(self.fail):
+            self.replica.snapshots.request(self.replica.machine.last_applied.index)
 
     def compact(self) -> None:
         self._refuse_if_stopping()
@@ -349,7 +351,8 @@ class RaftConsensus:
 
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests:
         """What this node's records between these keys add up to; reads every key, in a helper thread."""
-        self.replica.machine.commit()
+        with fatal_here(self.fail):
+            self.replica.machine.commit()
         return await asyncio.to_thread(range_digests, self.replica.machine.path, bounds)
 
     async def member_report(self) -> MemberReport:

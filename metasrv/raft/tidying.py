@@ -11,9 +11,11 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from metasrv.model.errors import StoppingError
 from metasrv.model.types import CompactionStatus
 from metasrv.raft.core.engine import LEADER
 from metasrv.raft.log.store import LogWriter
+from metasrv.raft.outside_calls import fatal_here
 from metasrv.raft.replica import Replica
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ class Tidying:
             await self._write_snapshot()
             await self._purge()
             await self._give_back()
-        except CompactionFailedError as failure:
+        except (CompactionFailedError, StoppingError) as failure:
             error = str(failure)
             logger.warning("compaction ends early: %s", error)
         status = self.status()
@@ -88,7 +90,8 @@ class Tidying:
                 raise CompactionFailedError("the snapshot could not be written; the node's log says why")
             if snapshots.newest is not None and snapshots.newest.log_id.index >= index:
                 return True
-            snapshots.request(self._replica.machine.last_applied.index)  # another one may have been under way
+            with fatal_here(self._replica.driver.fail):
+                snapshots.request(self._replica.machine.last_applied.index)  # another one may have been under way
             return False
 
         await self._until(written, SECONDS_MAX, "the snapshot is not written")

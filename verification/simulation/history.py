@@ -24,7 +24,7 @@ from verification.simulation.expiry_checks import check_expiry
 from verification.simulation.formation import form, formed_images
 from verification.simulation.limit_faults import take_off
 from verification.simulation.machine import Process
-from verification.simulation.nemesis import Nemesis
+from verification.simulation.nemesis import REBUILD_VOTERS_MIN, Nemesis
 from verification.simulation.plan import FAULTS, Plan
 from verification.simulation.watching import END_KEY, FIRST_KEY, Watching
 from verification.simulation.world import STATE_LOG_SIZE_BYTES_MAX
@@ -169,7 +169,7 @@ class _History:
                 return f"member {node_id} does not serve"
         if problem := await take_off(cluster, leader):
             return problem
-        for node_id in members:
+        for node_id in filter(self._answers, members):
             try:
                 await self._clients.mark(node_id)
             except (NotDoneError, UnknownOutcomeError) as error:
@@ -181,6 +181,12 @@ class _History:
             await asyncio.sleep(_LOOK_SECONDS)
         return ""
 
+    def _answers(self, node_id: int) -> bool:
+        """False for a damaged copy that the operator cannot replace, because a cluster of two has no other majority."""
+        process = self._cluster.machines[node_id].process
+        damaged = process is not None and bool(process.proving.findings.damage)
+        return not (damaged and len(self._cluster.voters()) < REBUILD_VOTERS_MIN)
+
     def _has_applied(self, node_id: int, index: int) -> bool:
         process = self._cluster.machines[node_id].process
         return process is not None and process.data.machine.last_applied.index >= index
@@ -188,7 +194,7 @@ class _History:
     async def _read_everything(self) -> None:
         """Read every key, through one member after the other; the reads are part of the history that is checked."""
         cluster = self._cluster
-        members = self._voters()
+        members = [node_id for node_id in self._voters() if self._answers(node_id)]
         for (kind, key), node_id in zip(self._clients.keys_used(), cycle(members), strict=False):
             try:
                 if kind == "register":

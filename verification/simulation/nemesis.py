@@ -41,6 +41,8 @@ async def _nothing_to_check(_process: Process) -> None:
     """A nemesis without checks."""
 
 
+REBUILD_VOTERS_MIN = 3
+"""With fewer voters the others are no majority without the node that is rebuilt."""
 _RUNBOOK_SECONDS = 0.6
 """How long the operator needs for a look at the cluster; longer than a comparison takes to come round."""
 
@@ -156,7 +158,7 @@ class Nemesis:
             voters = self.cluster.voters()
             changing = self.changing_members and not self._healing  # a change that the healing cut short stays marked
             spared = not self.lost and not changing and not any(other.damaged for other in others)
-            if spared and len(voters) >= 3 and self.cluster.leader() is not None:
+            if spared and len(voters) >= REBUILD_VOTERS_MIN and self.cluster.leader() is not None:
                 self.cluster.note(f"node {machine.node_id} is rebuilt")
                 self.cluster.witness.count("rebuilds")
                 self.wipe(machine)

@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass
 
 from metasrv.model.errors import NotDoneError, UnknownOutcomeError
+from metasrv.model.types import NO_LIMITS
 from metasrv.raft.core.engine import LEADER
 from verification.simulation.machine import Machine, Process
 from verification.simulation.nemesis import Inflict, Nemesis
@@ -72,6 +73,8 @@ def _others_are_well(nemesis: Nemesis, machine: Machine) -> bool:
     if any(not other.serves or other.faults.slow_until > nemesis.cluster.scheduler.now for other in others):
         return False
     processes = [other.process for other in others if other.process is not None and not other.process.loop.paused]
+    if any(process.state.limits != NO_LIMITS for process in processes):
+        return False  # the cluster may be read-only since an earlier fault
     return len(processes) == len(others) and not nemesis.cluster.network.incomplete and _are_connected(processes)
 
 
