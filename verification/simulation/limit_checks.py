@@ -24,9 +24,13 @@ class LimitChecks:
         self._read_only = False
         self._quota_bytes = 0
         self._size_bytes = 0
+        self._index = 0
 
     def applied(self, index: int, entry: RegularEntry, replies: tuple[c.Reply, ...], state: StateMachine) -> None:
-        """An entry took effect for the first time anywhere."""
+        """An entry took effect; only the first time anywhere counts, not again on a node that lost its disk."""
+        if index <= self._index:
+            return
+        self._index = index
         quota_bytes = self._quota_bytes
         for command, reply in zip(entry.commands, replies, strict=True):
             self._check(index, command, reply)
