@@ -21,7 +21,7 @@ from metasrv.admin.head import is_head
 from metasrv.admin.line_stream import MEDIA_TYPE, LineStreamResponse
 from metasrv.admin.problem import KEY_PATH, KEYS_PATH, problem
 from metasrv.admin.query import parse_query, unsigned
-from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes
+from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes, parameters
 from metasrv.console.console import EVENTS_SHOWN, Console
 from metasrv.console.keys import KeyBrowser
 from metasrv.console.runbooks import runbook
@@ -55,10 +55,10 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
         """The last 15 minutes of this node, a point every two seconds; what is not known is null."""
         return _json(console.history.view(context.clock.wall_ms()))
 
-    query = _parameters(
-        since_ms="only events from this wall clock on, in milliseconds",
-        limit=f"at most so many, the newest; {EVENTS_SHOWN} by default",
-        node="only events that this node tells",
+    query = parameters(
+        since_ms=("only events from this wall clock on, in milliseconds", "integer", False),
+        limit=(f"at most so many, the newest; {EVENTS_SHOWN} by default", "integer", False),
+        node=("only events that this node tells", "integer", False),
     )
 
     @router.get("/v1/events", operation_id="events", responses=STOPPED, openapi_extra=query)
@@ -104,7 +104,10 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
 
 
 def _add_key_routes(router: APIRouter, context: NodeContext, browser: KeyBrowser) -> None:
-    tree = _parameters(prefix="what the keys begin with; empty: all", delimiter="what ends a group, `/` by default")
+    tree = parameters(
+        prefix=("what the keys begin with; empty: all", "string", False),
+        delimiter=("what ends a group, `/` by default", "string", False),
+    )
 
     @router.get(KEYS_PATH, operation_id="consoleKeys", responses=KEY_CODES, openapi_extra=tree)
     async def keys(request: Request) -> Response:
@@ -117,7 +120,7 @@ def _add_key_routes(router: APIRouter, context: NodeContext, browser: KeyBrowser
         except NotDoneError as error:
             return problem(503, str(error))
 
-    one = _parameters(key="the whole key")
+    one = parameters(key=("the whole key", "string", True))
 
     @router.get(KEY_PATH, operation_id="consoleKey", responses=KEY_CODES, openapi_extra=one)
     async def key(request: Request) -> Response:
@@ -140,20 +143,3 @@ def _text(text: str) -> str:
 
 def _json(content: Any) -> JsonResponse:
     return JsonResponse(content, headers=NO_STORE)
-
-
-def _parameters(**described: str) -> dict[str, Any]:
-    """Query parameters for the API's description; the routes parse them themselves."""
-    numbers = ("since_ms", "limit", "node")
-    return {
-        "parameters": [
-            {
-                "name": name,
-                "in": "query",
-                "required": name == "key",
-                "description": text,
-                "schema": {"type": "integer" if name in numbers else "string"},
-            }
-            for name, text in described.items()
-        ]
-    }

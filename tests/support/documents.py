@@ -215,6 +215,7 @@ class Operator:
             "/etc/metasrv": str(self.etc),
             "/backup": str(self.backup),
             "127.0.0.1:28101": str(node.admin),
+            "127.0.0.1:9191": str(node.grpc),
             NEW_PORT: str(self.new_port),
         }
         for network, cluster in (("10.0.0", self.cluster), ("10.0.1", self._target)):
