@@ -233,7 +233,7 @@ def test_a_runbook_folds_out_and_stays_open(server: ConsoleServer, open_page: Op
 def test_actions_name_their_consequence_and_wait_for_a_yes(server: ConsoleServer, open_page: OpenPage) -> None:
     page = open_page()
     page.wait_for("document.querySelector('[data-name=transfer]')")
-    assert page.evaluate("document.querySelector('[data-name=drain]')") is None
+    assert page.evaluate("document.querySelector('[data-name=drain]') !== null")
     page.click("[data-name=transfer]")
     assert "Node 1 stops leading" in page.text("#dialog")
     assert server.acted == []
@@ -257,6 +257,27 @@ def test_actions_name_their_consequence_and_wait_for_a_yes(server: ConsoleServer
     page.evaluate("document.querySelector('#dialog form').requestSubmit()")
     page.wait_for("document.querySelector('#dialog .failed')")
     assert page.text("#dialog .failed") == "the node is stopping"
+
+
+@pytest.mark.long
+async def test_a_real_node_is_drained_and_put_back(start_cluster: StartCluster, tmp_path: Path) -> None:
+    cluster = start_cluster(3)
+    await cluster.boot()
+    with Chromium(tmp_path) as browser:
+        page = browser.page()
+        page.open(f"http://{cluster.nodes[2].admin}/")
+        for choice, said in (("true", "Node 2 is drained."), ("false", "Node 2 is in service.")):
+            page.wait_for("document.querySelector('[data-name=drain]')")
+            page.click("[data-name=drain]")
+            page.evaluate(f"document.querySelector('#dialog select').value = '{choice}'")
+            page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+            page.wait_for("document.querySelector('#dialog .done')")
+            assert page.text("#dialog .done") == said
+            status = await cluster.status(2)
+            assert status is not None
+            assert status["drained"] is (choice == "true")
+            page.click("#dialog [data-action=close]")
+        assert page.errors == []
 
 
 @pytest.mark.long
