@@ -34,6 +34,8 @@ from metasrv.process.tls import common_name
 PROBES = frozenset(path.encode() for path in PROBE_PATHS)
 SHARE_MIN = 4
 """Connections that an address may have however few there are in all."""
+SETTLED_SECONDS = 1.0
+"""A connection that has waited for so long gives its place before new ones are given places for probes alone."""
 
 
 def _refusal(status: str, sentence: str) -> bytes:
@@ -106,12 +108,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.connections) <= share:
             return
         mine = [one for one in self._others() if one.network == self.network]
-        if len(mine) < share or _take_place(mine, "of an address that has its share"):
+        if len(mine) < share:
             return
-        if len(mine) < share + max(share // 8, 1):
-            self._only_probes = True
-        else:
-            self._cut_off("all connections that an address may have are busy")
+        # Newcomers do not take each other's place while there is another: a probe that has just come has yet to be read.
+        if not _take_place(mine, "of an address that has its share", self.loop.time() - SETTLED_SECONDS):
+            full = len(mine) >= share + max(share // 2, 1)
+            if full and not _take_place(mine, "of an address that has its share"):
+                self._cut_off("all connections that an address may have are busy")
+                return
+        # The place may have been one that is for probes alone, and stays that.
+        self._only_probes = sum(not one._only_probes for one in mine if one in self.connections) >= share
 
     def _keep_to_limit(self, limit: int) -> None:
         """Take the place of a connection of the client that has the most that only wait for it."""
@@ -126,16 +132,18 @@ class BoundedProtocol(HttpToolsProtocol):
         return [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
 
     def waits_for_client(self) -> tuple[bool, float] | None:
-        """Whether an answer waits to be taken, and since when on a clock of its own; None while the node has work to do.
+        """Whether an answer waits to be taken, and since when by the loop's clock; None while the node has work to do.
 
         The smallest is the first to lose its place: idle connections, then those whose client takes no answer.
         """
         if self.transport.is_closing():
             return None
         if self._waits_for_request():
-            timer = self._deadline or self.timeout_keep_alive_task
-            return (False, timer.when() if timer is not None else float("inf"))
-        return None if self._unread_deadline is None else (True, self._unread_deadline.when())
+            if self._deadline is not None:
+                return (False, self._deadline.when() - ADMIN_REQUEST_SECONDS_MAX)
+            keep_alive = self.timeout_keep_alive_task
+            return (False, float("inf") if keep_alive is None else keep_alive.when() - self.timeout_keep_alive)
+        return None if self._unread_deadline is None else (True, self._unread_deadline.when() - ADMIN_UNREAD_SECONDS_MAX)
 
     def give_place(self, unread: bool, reason: str) -> None:
         """Close at once, for another connection."""
@@ -289,9 +297,13 @@ async def _answer(
     await app(scope, receive, sending)
 
 
-def _take_place(connections: Iterable[BoundedProtocol], reason: str) -> bool:
-    """Close the one that has waited for its client for longest; False when none waits."""
-    waiting = [(since, number, one) for number, one in enumerate(connections) if (since := one.waits_for_client())]
+def _take_place(connections: Iterable[BoundedProtocol], reason: str, before: float = float("inf")) -> bool:
+    """Close the one that has waited for its client for longest; False when none has waited since `before`."""
+    waiting = [
+        (where, number, one)
+        for number, one in enumerate(connections)
+        if (where := one.waits_for_client()) is not None and where[1] <= before
+    ]
     if waiting:
         (unread, _), _, one = min(waiting)
         one.give_place(unread, reason)

@@ -663,6 +663,7 @@ async def test_an_address_has_a_share_of_all_connections(
 ) -> None:
     share = 5
     monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: share * ADMIN_ADDRESSES_MIN)
+    monkeypatch.setattr(connection, "SETTLED_SECONDS", 0.0)
     service = AdminService(make_context())
     endpoint = await service.start()
     other = await connect_from("127.0.0.2", endpoint)
@@ -684,11 +685,11 @@ async def test_an_address_whose_share_is_busy_gets_probes_and_others_get_everyth
     monkeypatch.setattr(connection.BoundedProtocol, "waits_for_client", lambda _connection: None)
     service = AdminService(make_context())
     endpoint = await service.start()
-    held = [await connect_from("127.0.0.1", endpoint) for _ in range(10)]
+    held = [await connect_from("127.0.0.1", endpoint) for _ in range(13)]
     other = await connect_from("127.0.0.2", endpoint)
     assert (await status_line("/v1/cluster/nodes", held[7])).startswith(b"HTTP/1.1 200")
     assert (await status_line("/livez", held[8])).startswith(b"HTTP/1.1 200")
-    assert await asyncio.wait_for(held[9][0].read(), 10) == b""
+    assert await asyncio.wait_for(held[12][0].read(), 10) == b""
     assert (await status_line("/v1/cluster/nodes", other)).startswith(b"HTTP/1.1 200")
     await held[8][0].readuntil(b"\r\n\r\nok\n")
     assert (await status_line("/v1/cluster/nodes", held[8])).startswith(b"HTTP/1.1 503")
@@ -697,6 +698,30 @@ async def test_an_address_whose_share_is_busy_gets_probes_and_others_get_everyth
     await service.stop(200)
     assert "all connections that an address may have are busy" in caplog.text
     assert "a request was refused, all connections are busy" in caplog.text
+
+
+@pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+async def test_places_for_probes_stay_for_probes_when_they_change_hands(
+    make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 8 * ADMIN_ADDRESSES_MIN)
+    really_waits = connection.BoundedProtocol.waits_for_client
+    monkeypatch.setattr(  # the first eight are at work for ever, later ones only wait for their client
+        connection.BoundedProtocol,
+        "waits_for_client",
+        lambda self: really_waits(self) if self._only_probes else None,
+    )
+    service = AdminService(make_context())
+    endpoint = await service.start()
+    held = [await connect_from("127.0.0.1", endpoint) for _ in range(8)]
+    probe = await connect_from("127.0.0.1", endpoint)
+    others = [await connect_from("127.0.0.1", endpoint) for _ in range(3)]
+    assert (await status_line("/livez", probe)).startswith(b"HTTP/1.1 200")  # three later ones had places of their own
+    others += [await connect_from("127.0.0.1", endpoint) for _ in range(8)]
+    assert (await status_line("/v1/cluster/nodes", others[-1])).startswith(b"HTTP/1.1 503")
+    for _, writer in [*held, *others, probe]:
+        writer.close()
+    await service.stop(200)
 
 
 # ----------------------------------------------------------------------------- the listener of probes
