@@ -35,7 +35,7 @@ PROBES = frozenset(path.encode() for path in PROBE_PATHS)
 SHARE_MIN = 4
 """Connections that an address may have however few there are in all."""
 SETTLED_SECONDS = 1.0
-"""A connection that has waited for so long gives its place before new ones are given places for probes alone."""
+"""A connection that has waited for this long gives its place before new ones are given places for probes alone."""
 
 
 def _refusal(status: str, sentence: str) -> bytes:
