@@ -126,8 +126,8 @@ sim-stock: $(STAMP) ## Put plain pysyncobj and metasrv through the same simulate
 	@exec $(BIN)/python -m verification.stock --histories $(STOCK_N) --seed $(SEED) $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## Measure metasrv and etcd side by side on this machine (needs Debian's etcd-server and nghttp2-client)
-	@exec $(BIN)/python benchmarks/side_by_side.py $(ARGS)
+bench: $(STAMP) ## Measure metasrv beside two versions of etcd on this machine, about an hour (ARGS="--loads write --keys 0" for a part)
+	@exec $(BIN)/python -m benchmarks.compared $(ARGS)
 
 .PHONY: bench-beside
 bench-beside: $(STAMP) ## Measure small writes beside large work, and what holds the nodes' loops (KEYS=1000000)

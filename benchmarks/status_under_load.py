@@ -19,11 +19,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import programs
-from benchmarks.load import LoadError, drive
+from benchmarks.compared.contender import target
+from benchmarks.compared.loads import CALIBRATION_REQUESTS, VALUE
+from benchmarks.compared.metasrv_cluster import MetasrvCluster
+from benchmarks.load import KEY, drive
 from benchmarks.process_usage import UsageMeter
-from benchmarks.side_by_side import CALIBRATION_REQUESTS, leader_target
 from metasrv.model.types import Endpoint
-from metasrv.testing.processes import ProcessCluster
 
 CLIENTS = 64
 ASKED_PER_SECOND = 200
@@ -81,25 +82,21 @@ async def main() -> int:
     parser.add_argument("--seconds", type=float, default=6.0)
     seconds = parser.parse_args().seconds
     programs.require()
-    async with ProcessCluster(3) as cluster:
-        await cluster.boot()
-        leader = await cluster.wait_for_leader()
-        process = cluster.nodes[leader].process
-        if process is None:
-            raise LoadError("the leader does not run")
-        admin = cluster.nodes[leader].admin
-        idle_percent, _ = await asked_while(admin, process.pid, seconds, asked=False)
-        asked_percent, quiet = await asked_while(admin, process.pid, seconds, asked=True)
+    async with MetasrvCluster(3) as contender:
+        leader = await contender.leader()
+        admin, pid = contender.cluster.nodes[leader].admin, contender.pid(leader)
+        idle_percent, _ = await asked_while(admin, pid, seconds, asked=False)
+        asked_percent, quiet = await asked_while(admin, pid, seconds, asked=True)
         cost_ms = (asked_percent - idle_percent) / 100 * 1000 * seconds / len(quiet.seconds)
-        target = await leader_target(cluster, leader)
-        first = await asyncio.to_thread(drive, target, CLIENTS, CALIBRATION_REQUESTS)
+        write = target(contender, leader, contender.put(KEY, VALUE))
+        first = await asyncio.to_thread(drive, write, CLIENTS, CALIBRATION_REQUESTS)
         requests = int(first.per_second * seconds)
         rates: dict[bool, list[float]] = {False: [], True: []}
         busy: list[Asker] = []
         for asked in (False, True, False, True):
             asker, stopping = Asker(admin), asyncio.Event()
             asking = asyncio.create_task(asker.run(stopping)) if asked else None
-            rates[asked].append((await asyncio.to_thread(drive, target, CLIENTS, requests)).per_second)
+            rates[asked].append((await asyncio.to_thread(drive, write, CLIENTS, requests)).per_second)
             stopping.set()
             if asking is not None:
                 await asking
