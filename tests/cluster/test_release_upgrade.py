@@ -20,7 +20,8 @@ from metasrv.testing.processes import ProcessCluster
 from metasrv.testing.workload import Workload
 from tests.conftest import RecordProperty, StartCluster
 from tests.support import newer_node
-from tests.support.metactl import metactl
+from tests.support.documented_data import lead
+from tests.support.metactl import metactl, metasrv
 from tests.support.releases import KEPT_SECRETS, PREVIOUS, USER, USER_PASSWORD, kept_cluster, unpacked
 from verification.chaos import SETTINGS, find_problems, open_stores
 
@@ -42,8 +43,19 @@ async def is_now(cluster: ProcessCluster, node_id: int, version: str) -> None:
     assert status["binary_version"].partition("+")[0] == version
 
 
+async def may_go_back(cluster: ProcessCluster, node_id: int, code: int = 0) -> str:
+    """What `downgrade-check` says of a node, stopped or running, and the exit code that it must end with."""
+    config = cluster.nodes[node_id].config_file
+    return (await metasrv("downgrade-check", "-c", config, "--to", PREVIOUS, code=code)).out
+
+
 async def change(cluster: ProcessCluster, node_id: int, program: NodeProgram, version: str) -> None:
-    """Stop a node in order and start it with another release; ready again, and that release."""
+    """Stop a node in order and start it with another release; ready again, and that release.
+
+    Before it goes back, it is asked whether it can, while it serves.
+    """
+    if version == PREVIOUS:
+        assert f"yes: {PREVIOUS} can open this directory" in await may_go_back(cluster, node_id)
     assert await cluster.stop(node_id) == 0, cluster.logs(node_id)
     cluster.nodes[node_id].program = program
     cluster.start(node_id)
@@ -51,8 +63,10 @@ async def change(cluster: ProcessCluster, node_id: int, program: NodeProgram, ve
     await is_now(cluster, node_id, version)
 
 
-async def walk(cluster: ProcessCluster, steps: list[tuple[int, NodeProgram, str]], record: RecordProperty) -> None:
-    """Make the steps under load, then judge every answer and compare what the nodes hold."""
+async def problems_on_the_way(
+    cluster: ProcessCluster, steps: list[tuple[int, NodeProgram, str]], record: RecordProperty
+) -> list[str]:
+    """Make the steps under load; every wrong answer, what is lost, and what the nodes do not hold alike."""
     async with open_stores(cluster, WRITERS) as stores, Workload(stores) as workload:
         await workload.wait_for_writes(WRITES_BETWEEN)
         for node_id, program, version in steps:
@@ -60,10 +74,12 @@ async def walk(cluster: ProcessCluster, steps: list[tuple[int, NodeProgram, str]
             await workload.wait_for_writes(WRITES_BETWEEN)
         unknown, total = workload.record.unknown, workload.record.total
     record("measured", f"{len(steps)} steps, {total} operations, {unknown} unknown outcomes")
-    assert await find_problems(cluster, workload.record) == []
     assert len(workload.record.appended) > len(steps) * WRITES_BETWEEN // WRITERS
-    for node_id in cluster.nodes:
-        assert "Traceback" not in cluster.nodes[node_id].output()
+    problems = await find_problems(cluster, workload.record)
+    return [
+        *problems,
+        *(line for node in cluster.nodes.values() for line in node.output().splitlines() if "Traceback" in line),
+    ]
 
 
 async def test_one_node_is_upgraded_and_goes_back_under_load(
@@ -73,7 +89,8 @@ async def test_one_node_is_upgraded_and_goes_back_under_load(
     cluster: ProcessCluster = start_cluster(3, settings=SETTINGS, program=previous)
     leader = await cluster.boot()
     await is_now(cluster, leader, PREVIOUS)
-    await walk(cluster, [(leader, THIS_PROGRAM, __version__), (leader, previous, PREVIOUS)], record_property)
+    steps = [(leader, THIS_PROGRAM, __version__), (leader, previous, PREVIOUS)]
+    assert await problems_on_the_way(cluster, steps, record_property) == []
 
 
 @pytest.mark.long
@@ -82,22 +99,26 @@ async def test_one_node_is_upgraded_and_goes_back_under_load(
 async def test_three_nodes_are_upgraded_and_go_back_under_load(
     start_cluster: StartCluster, previous: NodeProgram, record_property: RecordProperty
 ) -> None:
-    cluster: ProcessCluster = start_cluster(3, settings=SETTINGS, program=previous)
+    """With a key in the configuration that the previous release does not know."""
+    settings = {**SETTINGS, "of_a_release_to_come": 1}
+    cluster: ProcessCluster = start_cluster(3, settings=settings, program=previous)
     leader = await cluster.boot()
+    assert "unknown key `raft_config.of_a_release_to_come`" in cluster.nodes[leader].output()
     order = [*(node_id for node_id in cluster.nodes if node_id != leader), leader]
     up = [(node_id, THIS_PROGRAM, __version__) for node_id in order]
     back = [(node_id, previous, PREVIOUS) for node_id in order]
-    await walk(cluster, [*up, *back], record_property)
+    assert await problems_on_the_way(cluster, [*up, *back], record_property) == []
 
 
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_a_node_of_either_release_catches_up_by_a_snapshot_of_the_other(
-    start_cluster: StartCluster, previous: NodeProgram
+    start_cluster: StartCluster, previous: NodeProgram, tmp_path: Path
 ) -> None:
     """Each was away so long that the others have purged what it lacks."""
     settings = {"snapshot_logs_since_last": 20, "max_applied_log_to_keep": 5}
+    archive = tmp_path / "of a cluster of both.archive"
     for away, others in ((previous, THIS_PROGRAM), (THIS_PROGRAM, previous)):
         cluster: ProcessCluster = start_cluster(3, settings=settings, program=others)
         cluster.nodes[3].program = away
@@ -114,6 +135,10 @@ async def test_a_node_of_either_release_catches_up_by_a_snapshot_of_the_other(
         assert statuses[3]["purged"]["index"] > 20
         async with cluster.node_client(3) as pinned:
             assert len(await pinned.list_prefix("key/")) == 60
+        if others is THIS_PROGRAM:  # what this release saves, the one before restores
+            await metactl("snapshot", "save", archive, "--grpc-api-address", cluster.nodes[1].grpc)
+            inspected = await metactl("snapshot", "inspect", archive, environment=previous.environment)
+            assert "Keys: 60" in inspected.out
         for node_id in cluster.nodes:
             await cluster.stop(node_id)
 
@@ -162,15 +187,22 @@ async def test_a_cluster_of_the_previous_release_goes_on_with_its_directories(
 # ----------------------------------------------------------------------------- features
 
 
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 async def test_a_mixed_cluster_refuses_a_feature_that_a_member_does_not_know(
     start_cluster: StartCluster, previous: NodeProgram
 ) -> None:
     """In the middle of a rolling upgrade to a release that is yet to come, and once it is done."""
-    cluster: ProcessCluster = start_cluster(3, program=newer_node.PROGRAM)
+    calm = {"heartbeat_interval": 1_000}  # leadership stays where it is put, whatever else this machine does
+    cluster: ProcessCluster = start_cluster(3, settings=calm, program=newer_node.PROGRAM)
     cluster.nodes[3].program = previous
     await cluster.boot()
-    await metactl("transfer-leader", "--to", 1, "--wait", "--admin-api-address", cluster.nodes[1].admin)
     turn_on = ("set-feature", "--feature", newer_node.FEATURE, "--enable", "true")
+    await lead(cluster, 3)
+    refused = await metactl(*turn_on, "--admin-api-address", cluster.nodes[3].admin, code=1)
+    assert "'feature' and 'enable' query parameters are required" in refused.err, "it does not know the name"
+    await lead(cluster, 1)
     refused = await metactl(*turn_on, "--admin-api-address", cluster.nodes[1].admin, code=1)
     assert f"the feature {newer_node.FEATURE} stays off: the release of node 3 does not know it" in refused.err
     assert await cluster.stop(3) == 0
@@ -181,3 +213,14 @@ async def test_a_mixed_cluster_refuses_a_feature_that_a_member_does_not_know(
     await cluster.wait_for_ready(3)
     allowed = await metactl(*turn_on, "--admin-api-address", cluster.nodes[1].admin)
     assert newer_node.FEATURE in allowed.out
+    await cluster.wait_until_equal()
+    answer = await may_go_back(cluster, 3, code=11)
+    assert f"feature {newer_node.FEATURE}: OBSTACLE: it is on, and {PREVIOUS} does not know it" in answer
+    turn_off = (*turn_on[:3], "--enable", "false")
+    await metactl(*turn_off, "--admin-api-address", cluster.nodes[1].admin)
+    await cluster.wait_until_equal()
+    await cluster.kill(3)  # and of a node that left its write-ahead logs
+    assert "yes: " in await may_go_back(cluster, 3)
+    cluster.nodes[3].program = previous
+    cluster.start(3)
+    await cluster.wait_for_ready(3)
