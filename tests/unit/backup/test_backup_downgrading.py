@@ -212,6 +212,13 @@ def test_a_feature_of_a_later_release_is_named_with_what_is_not_known_of_it(root
     assert "with the release that brought it" in found[1]
 
 
+def test_a_node_warns_of_a_feature_that_it_does_not_know(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    logged(root, switch("of-a-release-to-come"))
+    assert "does not know what is on" not in caplog.text
+    opened(root).close()
+    assert "this release does not know what is on in the cluster (of-a-release-to-come), and stops" in caplog.text
+
+
 def test_an_operation_of_a_transaction_is_looked_for_in_every_branch(root: Path) -> None:
     branch = c.Branch(None, (c.Delete("a"),))
     logged(root, c.Transaction((branch,), (), (c.Get("a"),), (c.PutSequential("p", "s", b"v"),)))
