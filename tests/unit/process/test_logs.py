@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.config.model import LogConfig
+from metasrv.config.sections import LogConfig
 from metasrv.model.errors import ConfigError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs import BoundedQueueHandler, RunningLogs, start_logging
