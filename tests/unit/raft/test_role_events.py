@@ -209,7 +209,7 @@ def test_the_steps_of_an_election_are_lines_of_the_log(world: World, caplog: pyt
     world.hear(3, 5)
     world.look()
     world.bench.clock.advance(1.190)
-    world.bench.engine._SyncObj__connectedNodes.update(world.bench.engine.otherNodes)  # type: ignore[attr-defined]
+    world.bench.engine._SyncObj__connectedNodes.update(world.bench.engine.otherNodes)
     with caplog.at_level("INFO", "metasrv.raft.story"):
         world.begin_election()
         world.bench.guards.incoming(1, PreVoteGranted(6), world.bench.clock.now)
