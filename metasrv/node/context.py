@@ -78,7 +78,7 @@ class NodeContext:
     config_paths: tuple[str, ...] = ()
     """The configuration file, if there is one, for what is loaded anew when it changes."""
     watch: RequestWatch = field(default_factory=lambda: RequestWatch(0, lambda: 0), repr=False)
-    """Of the requests of clients: which of them are slow, and their spans."""
+    """Tells which requests of clients are slow, and makes their spans."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `health`, `admin`, `grpc`; a configured port 0 is resolved here."""
 

@@ -66,7 +66,7 @@ class RaftConsensus:
         self.beginning = Beginning(replica, self.adopt_cluster)
         self.belonging = Belonging(replica, self.forwarding)
         self.watch = RequestWatch(self.node_id, replica.engine.term)
-        """Of the requests of clients, and of those that other nodes forward; off until it is set."""
+        """Watches requests of clients, and those that other nodes forward; off until it is set."""
         watched = ForwardedWrites(self, self.watch, resources.clock)
         self._answering = Answering(self, self, self.forwarding, watched)
         holders = IdHolders(

@@ -39,7 +39,7 @@ class SlowRequest(NamedTuple):
     """`ok`, or why it failed (`model/failure_reasons.py`)."""
     forwarded_to: int | None
     log_index: int | None
-    """Of the log entry that holds the write, where this node led."""
+    """Index of the log entry that holds the write, where this node led."""
     stages: list[StageTime]
 
     @property

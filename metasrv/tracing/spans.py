@@ -45,7 +45,7 @@ class OtelTrace:
         self.started_ns = started_ns
         self.trace_id = format_trace_id(root.get_span_context().trace_id)
         self.forward: Span | None = None
-        """Of the last question to another node."""
+        """The span of the last question to another node."""
 
     def forwarded(self, node_id: int) -> tuple[str, str]:
         """Begin the span of a question to another node, under which that node puts its own."""

@@ -72,7 +72,7 @@ class Proposals:
         self._in_flight: dict[int, _Batch] = {}
         self._in_flight_count = 0
         self._unsynced: BatchTimes | None = None
-        """Of the batch whose write to the log is under way."""
+        """Stamps of the batch whose write to the log is under way."""
         self._callers = 0
         """How many callers propose at present: the most proposals recently pending at once."""
         self.failed = 0
