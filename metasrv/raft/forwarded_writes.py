@@ -5,7 +5,7 @@ Also keeps which leaders know of traces, so that a cluster of several releases f
 
 from __future__ import annotations
 
-from time import monotonic
+import asyncio
 
 from metasrv.consensus import Consensus
 from metasrv.model.commands import Command, Reply
@@ -69,11 +69,11 @@ class TracedRequests:
     def known(self, node_id: int) -> bool:
         """Whether the node may be asked with a trace."""
         refused_at = self._refused_at.get(node_id)
-        return refused_at is None or monotonic() - refused_at >= ASK_AGAIN_SECONDS
+        return refused_at is None or asyncio.get_running_loop().time() - refused_at >= ASK_AGAIN_SECONDS
 
     def refused(self, node_id: int, sentence: str) -> bool:
         """Whether the node refused the method as one that it does not know; it is asked without for a while then."""
         if repr(self._method) not in sentence or "does not know" not in sentence:
             return False
-        self._refused_at[node_id] = monotonic()
+        self._refused_at[node_id] = asyncio.get_running_loop().time()
         return True
