@@ -14,7 +14,7 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from metasrv.client import answers
 from metasrv.client.caller import Caller
@@ -46,14 +46,16 @@ class AsyncClient:
         tls_cert_file: str | None = None,
         tls_key_file: str | None = None,
         cluster_id: str | None = None,
+        tracer: Any = None,
     ) -> None:
         """`endpoints` are `host:port` of some nodes; the client learns the others. `timeout_ms` bounds each call.
 
         `cluster_id` is the cluster to talk to, by default the first that a node names; every call may raise
-        OtherClusterError, when its endpoint belongs to another one.
+        OtherClusterError, when its endpoint belongs to another one. With a `tracer`, an `opentelemetry.trace.Tracer`,
+        each read and write has a span, and the nodes put theirs under it; streams without an end have none.
         """
         credentials = Credentials(username, password, tls_ca_file, tls_server_name, tls_cert_file, tls_key_file)
-        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id)
+        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id, tracer)
 
     async def __aenter__(self) -> Self:
         return self

@@ -39,6 +39,7 @@ class Client:
         tls_cert_file: str | None = None,
         tls_key_file: str | None = None,
         cluster_id: str | None = None,
+        tracer: Any = None,
     ) -> None:
         self._runner = asyncio.Runner()
         self._closed = False
@@ -54,6 +55,7 @@ class Client:
                 tls_cert_file=tls_cert_file,
                 tls_key_file=tls_key_file,
                 cluster_id=cluster_id,
+                tracer=tracer,
             )
 
         try:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import Message
 
@@ -27,6 +27,9 @@ from metasrv.model.errors import (
 )
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
+
+if TYPE_CHECKING:
+    from metasrv.client.spans import CallSpans
 
 PAUSE_SECONDS_MIN = 0.02
 PAUSE_SECONDS_MAX = 0.3
@@ -45,8 +48,14 @@ class Caller:
     """The connections of one client."""
 
     def __init__(
-        self, endpoints: Sequence[str], credentials: Credentials, timeout_ms: int, cluster_id: str | None = None
+        self,
+        endpoints: Sequence[str],
+        credentials: Credentials,
+        timeout_ms: int,
+        cluster_id: str | None = None,
+        tracer: Any = None,
     ) -> None:
+        """`tracer` is an `opentelemetry.trace.Tracer`; without one nothing of OpenTelemetry is loaded."""
         self.endpoints = Endpoints(endpoints)
         self.cluster = ClusterPin(cluster_id)
         self._credentials = credentials
@@ -55,6 +64,11 @@ class Caller:
         self._refresh: asyncio.Task[None] | None = None
         self._members_at = monotonic()
         self._closed = False
+        self._spans: CallSpans | None = None
+        if tracer is not None:
+            from metasrv.client.spans import CallSpans
+
+            self._spans = CallSpans(tracer)
 
     async def close(self) -> None:
         self._closed = True
@@ -71,11 +85,17 @@ class Caller:
 
     async def unary(self, method: m.Method, request: Message) -> Any:
         """One reply, from the first endpoint that gives one before the deadline."""
+        if self._spans is None:
+            return await self._unary(method, request)
+        with self._spans.call(method) as metadata:
+            return await self._unary(method, request, metadata)
+
+    async def _unary(self, method: m.Method, request: Message, metadata: Extra = ()) -> Any:
         retries = _Retries(self.endpoints, self._timeout_seconds)
         while True:
             connection = self._connection()
             try:
-                answer = await connection.unary(method, request, retries.seconds(method))
+                answer = await connection.unary(method, request, retries.seconds(method), metadata)
             except CallFailedError as error:
                 await retries.pause_or_raise(connection, error)
                 continue
@@ -86,6 +106,12 @@ class Caller:
         self, method: m.Method, request: Message, metadata: Extra = (), limit: int | None = None
     ) -> list[Any]:
         """All replies of a stream of reads, at most `limit`; a stream that breaks is read again from the start."""
+        if self._spans is None:
+            return await self._collect(method, request, metadata, limit)
+        with self._spans.call(method) as traced:
+            return await self._collect(method, request, (*metadata, *traced), limit)
+
+    async def _collect(self, method: m.Method, request: Message, metadata: Extra, limit: int | None) -> list[Any]:
         retries = _Retries(self.endpoints, self._timeout_seconds)
         while True:
             connection = self._connection()

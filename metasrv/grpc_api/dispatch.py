@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from time import perf_counter
+from functools import partial
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
-from metasrv.grpc_api.calls import Call, Stream
+from metasrv.grpc_api.calls import Call, Stream, metadata_value
+from metasrv.grpc_api.ended_requests import WATCHED_STREAMS, ended_request
 from metasrv.grpc_api.failures import StatusError, failure_of, failure_reason
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.portions import Standing
@@ -125,12 +126,14 @@ class Dispatcher:
     def _unary(self, method: Method, body: Body) -> Handler:
         metrics = self._metrics
         parse = method.request.FromString
-        clock = perf_counter
+        clock, watch = self._context.clock.monotonic, self._context.watch
 
         async def handle(data: bytes, call: Call) -> bytes | list[bytes]:
             metrics.rpc_started()
             started = clock()
+            times = watch.begin(started, method.name, partial(metadata_value, call)) if watch.on else None
             failed: FailureReason | None = FailureReason.CLIENT_GONE
+            user: User | None = None
             try:
                 metrics.client_received_bytes(len(data))
                 user = await self._admit(method, call)
@@ -153,7 +156,10 @@ class Dispatcher:
                 await self._fail(method, call, error)
                 return b""
             finally:
-                metrics.rpc_finished(failed, clock() - started, method.write)
+                ended = clock()
+                metrics.rpc_finished(failed, ended - started, method.write)
+                if times is not None:
+                    watch.end(times, ended, lambda: ended_request(method, data, call, user, failed))
 
         return handle
 
@@ -191,8 +197,12 @@ class Dispatcher:
         self, method: Method, call: Call, request: Any, run: Callable[[Any, Stream, User | None], Awaitable[bytes | None]]
     ) -> bytes | None:
         self._metrics.rpc_started()
-        started = perf_counter()
+        clock, watch = self._context.clock.monotonic, self._context.watch
+        started = clock()
+        watched = watch.on and method in WATCHED_STREAMS
+        times = watch.begin(started, method.name, partial(metadata_value, call)) if watched else None
         failed: FailureReason | None = FailureReason.CLIENT_GONE
+        user: User | None = None
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
@@ -229,7 +239,10 @@ class Dispatcher:
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]
-            self._metrics.rpc_finished(failed, perf_counter() - started, method.write)
+            ended = clock()
+            self._metrics.rpc_finished(failed, ended - started, method.write)
+            if times is not None:
+                watch.end(times, ended, lambda: ended_request(method, request, call, user, failed))
         return None
 
     def _keep_open(self, stream: _OpenStream) -> None:

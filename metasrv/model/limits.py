@@ -252,6 +252,12 @@ TLS_HANDSHAKE_SECONDS_MAX = 5.0
 # Logging ----------------------------------------------------------------------------------------
 LOG_QUEUE_RECORDS_MAX = 16_384
 """Log records that wait for the helper thread; past it they are dropped and counted."""
+SLOW_REQUEST_LINES_PER_SECOND_MAX = 10
+"""Lines of slow requests; the others of a second are counted in one line."""
+SLOW_REQUEST_KEY_CHARACTERS_MAX = 80
+"""A longer key is cut in such a line."""
+TRACE_SPANS_WAITING_MAX = 4_096
+"""Spans that wait for the collector; past it new ones are dropped."""
 
 # Loop -------------------------------------------------------------------------------------------
 DISK_SLOW_SECONDS = 1.0

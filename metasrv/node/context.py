@@ -22,6 +22,7 @@ from metasrv.process.clock import Clock
 from metasrv.process.event_ring import EventRing
 from metasrv.process.reloading import Reloader
 from metasrv.state.machine import StateMachine
+from metasrv.tracing.watch import RequestWatch
 
 
 def _nothing(_sentence: str) -> None:
@@ -76,6 +77,8 @@ class NodeContext:
     """What is loaded anew when its files change; see `reloads.py`."""
     config_paths: tuple[str, ...] = ()
     """The configuration file, if there is one, for what is loaded anew when it changes."""
+    watch: RequestWatch = field(default_factory=lambda: RequestWatch(0, lambda: 0), repr=False)
+    """Tells which requests of clients are slow, and makes their spans."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `health`, `admin`, `grpc`; a configured port 0 is resolved here."""
 

@@ -27,6 +27,7 @@ from metasrv.node.context import NodeContext, Service
 from metasrv.node.copy_proof import CopyProof
 from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
+from metasrv.node.loop_stalls import LoopStalls
 from metasrv.node.member_report import MemberReports
 from metasrv.node.members import Members
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
@@ -42,6 +43,7 @@ from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.log.storage_thread import StorageThread
 from metasrv.raft.peers.transport import PeerSecurity
 from metasrv.raft.replica import RaftSettings, ReplicaResources
+from metasrv.tracing.choosing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -178,6 +180,9 @@ class MetaNode:
         metrics.events = resources.events
         consensus = RaftConsensus(resources)
         consensus.on_fatal(self._fail)
+        consensus.watch.tracer = tracer_of(
+            config.tracing, node_id=raft.id, version=__version__, cluster_name=raft.cluster_name
+        )
         context = NodeContext(
             config=config,
             consensus=consensus,
@@ -189,6 +194,7 @@ class MetaNode:
             events=resources.events,
             ask_summary=consensus.forwarding.summary,
             offer_summary=consensus.offer_summary,
+            watch=consensus.watch,
         )
         consensus.report = MemberReports(context).report
         context.members = Members(consensus, consensus.forwarding, self._clock, consensus.report)
@@ -291,9 +297,11 @@ class MetaNode:
                 logger.warning("leadership was not handed over: %s", error)
         await asyncio.gather(*(service.stop(SERVICE_GRACE_MS) for service in self._services))
         await consensus.close()
+        await context.watch.close()
 
     async def _beat(self, context: NodeContext) -> None:
         """Measure how late the event loop is; liveness looks at the last beat."""
+        stalls = LoopStalls(self._config.raft_config.id, context.metrics.work.slow_step_seconds)
         while True:
             due = self._clock.monotonic() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
@@ -301,6 +309,7 @@ class MetaNode:
             context.loop_lag_ms = max(0.0, (now - due) * 1000)
             context.loop_lag_peak_ms = max(context.loop_lag_peak_ms, context.loop_lag_ms)
             context.loop_beat_at = now
+            stalls.beat(now, context.loop_lag_ms / 1000)
 
     def _removed(self, context: NodeContext, data: OpenedData, reason: str) -> None:
         """A node that serves goes on and says what it is; one that has just been started ends."""

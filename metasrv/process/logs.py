@@ -17,14 +17,21 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from metasrv.config.levels import OFF, TRACE, Levels, parse_level, parse_levels
-from metasrv.config.model import MASK, LogConfig
+from metasrv.config.sections import MASK, LogConfig
 from metasrv.model.errors import ConfigError, StorageError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs_file import RotatingFileHandler
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.standard_streams import StandardErrorHandler
 
-_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# What uvicorn adds for terminals, `color_message`, holds escape codes.
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    10: "\\n",
+    13: "\\r",
+    9: "\\t",
+}
+"""What a terminal would obey, and what would begin another line, is written as an escape sequence."""
 
 _LEVEL_NAMES: Mapping[int, str] = {
     TRACE: "TRACE",
@@ -68,7 +75,8 @@ class TextFormatter(logging.Formatter):
         extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
         line = f"{_timestamp(record)} {_level_name(record)} {record.name}: {record.getMessage()}{extras}"
         # One record is one line, whatever its message contains; traces keep their line breaks.
-        line = line.replace("\r", "\\r").replace("\n", "\\n")
+        if not line.isprintable():
+            line = line.translate(_CONTROL_CHARACTERS)
         return self._redact(line + _trace(self, record))
 
 

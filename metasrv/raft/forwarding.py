@@ -25,6 +25,7 @@ from metasrv.model.errors import (
 from metasrv.model.summary import SummaryAnswer, SummaryQuestion, decode_answer, encode_answer
 from metasrv.model.types import Endpoint
 from metasrv.model.wire import byte_string, integer, pack, string, unpack, unsigned, unsigned_or_none
+from metasrv.raft.forwarded_writes import ForwardedWrites, TracedRequests
 from metasrv.state.scrubbing import RangeDigests
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ REQUEST_VERSION = 1
 """Raised with every change of a request or an answer, the encoding of commands and replies in them included."""
 
 PROPOSE = "propose"
+PROPOSE_TRACED = "propose_traced"
+"""As `propose`, with where its trace stands; releases before it refuse the request (`forwarded_writes.py`)."""
 READ_INDEX = "read_index"
 CLUSTER_ID = "cluster_id"
 STANDING = "standing"
@@ -87,9 +90,20 @@ class Forwarding:
 
     def __init__(self, requester: Requester) -> None:
         self._requester = requester
+        self._traces = TracedRequests(PROPOSE_TRACED)
 
-    async def propose(self, leader_id: int, command: Command, timeout_ms: int) -> Reply:
-        return await self._ask(leader_id, PROPOSE, (timeout_ms, encode_command(command)), timeout_ms, decode_reply)
+    async def propose(
+        self, leader_id: int, command: Command, timeout_ms: int, trace: tuple[str, str] | None = None
+    ) -> Reply:
+        """`trace` is a `traceparent` and a `tracestate`; a leader whose release knows none is asked without them."""
+        fields = (timeout_ms, encode_command(command))
+        if trace is not None and self._traces.known(leader_id):
+            try:
+                return await self._ask(leader_id, PROPOSE_TRACED, (*fields, *trace), timeout_ms, decode_reply)
+            except InvalidRequestError as error:  # certainly not executed
+                if not self._traces.refused(leader_id, str(error)):
+                    raise
+        return await self._ask(leader_id, PROPOSE, fields, timeout_ms, decode_reply)
 
     async def read_index(self, leader_id: int, timeout_ms: int) -> int:
         return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
@@ -170,8 +184,11 @@ class Forwarding:
 class Answering:
     """Answers other nodes."""
 
-    def __init__(self, consensus: Consensus, local: LocalAnswers, forwarding: Forwarding) -> None:
+    def __init__(
+        self, consensus: Consensus, local: LocalAnswers, forwarding: Forwarding, watched: ForwardedWrites | None = None
+    ) -> None:
         self._consensus = consensus
+        self._watched = watched or ForwardedWrites(consensus)
         self._local = local
         self._forwarding = forwarding
 
@@ -189,10 +206,13 @@ class Answering:
         )
 
     async def _value(self, method: str, fields: list[Any]) -> Any:
-        if method == PROPOSE:
-            timeout_ms, encoded = fields
+        if method in (PROPOSE, PROPOSE_TRACED):
+            timeout_ms, encoded, *trace = fields
+            parent, state = map(string, trace) if method == PROPOSE_TRACED else ("", "")
+            if method == PROPOSE and trace:
+                raise TypeError("two fields were expected")
             command = decode_command(encoded)
-            return encode_reply(await self._consensus.propose_local(command, unsigned(timeout_ms)))
+            return encode_reply(await self._watched.propose(command, unsigned(timeout_ms), parent, state))
         if method == READ_INDEX:
             (timeout_ms,) = fields
             return await self._local.read_index(unsigned(timeout_ms))

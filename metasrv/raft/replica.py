@@ -322,8 +322,10 @@ class Replica:
         started = self.clock.monotonic()
         replies = self.machine.apply_entry(LogId(term, index, decoded.leader_id), decoded)
         if isinstance(decoded, RegularEntry):
-            self.resources.observer.batch_applied(self.clock.monotonic() - started, len(replies))
+            ended = self.clock.monotonic()
+            self.resources.observer.batch_applied(ended - started, len(replies))
             self.log_time.saw(decoded.time_ms)
+            self.proposals.took_effect(index, started, ended)
             self.proposals.applied(index, term, replies)
         else:
             self.proposals.applied(index, term, ())

@@ -17,6 +17,7 @@ ROOMS = (
     "metasrv.protocol",
     "metasrv.config",
     "metasrv.process",
+    "metasrv.tracing",
     "metasrv.state",
     "metasrv.consensus",
     "metasrv.raft.observer",
@@ -42,6 +43,7 @@ ROOMS = (
 
 ONLY = {
     "metasrv.protocol": set(),
+    "metasrv.tracing": {"metasrv.model", "metasrv.config"},
     "metasrv.raft.log": {"metasrv.model", "metasrv.process"},
     "metasrv.metrics": {"metasrv.model"},
     "metasrv.profiling": {"metasrv.model", "metasrv.process"},
@@ -64,6 +66,7 @@ CONFINED = {
     "botocore": {"metasrv.backup.bucket"},
     "urllib3": {"metasrv.backup.bucket"},
     "memray": {"metasrv.profiling"},
+    "opentelemetry": {"metasrv.tracing.spans", "metasrv.client.spans"},
     "lupa": {"metasrv.cli.scripting.runtime"},
     "pickle": set(),
     "marshal": set(),
