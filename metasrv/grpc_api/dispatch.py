@@ -22,6 +22,7 @@ from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.rights import readable_keys, require_stream, require_unary
+from metasrv.grpc_api.written_keys import written_by
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import GRPC_STREAMS_PER_CONNECTION_MAX
@@ -127,11 +128,13 @@ class Dispatcher:
         metrics = self._metrics
         parse = method.request.FromString
         clock, watch = self._context.clock.monotonic, self._context.watch
+        slow_writes = self._context.slow_writes if method.write else None
 
         async def handle(data: bytes, call: Call) -> bytes | list[bytes]:
             metrics.rpc_started()
             started = clock()
             times = watch.begin(started, method.name, partial(metadata_value, call)) if watch.on else None
+            request: Any = None
             failed: FailureReason | None = FailureReason.CLIENT_GONE
             user: User | None = None
             try:
@@ -160,6 +163,8 @@ class Dispatcher:
                 metrics.rpc_finished(failed, ended - started, method.write)
                 if times is not None:
                     watch.end(times, ended, lambda: ended_request(method, data, call, user, failed))
+                if slow_writes is not None and request is not None:  # it was admitted
+                    slow_writes.note(ended, ended - started, len(data), method.name, partial(written_by, request), failed)
 
         return handle
 

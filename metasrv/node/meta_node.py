@@ -36,6 +36,7 @@ from metasrv.node.recording import RecordingMetrics
 from metasrv.node.reloads import ConfigSource, watch_configuration, watch_raft
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
+from metasrv.process.log_levels import Log
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.temporary_directories import sweep_temporary_directories
 from metasrv.process.unused_memory import give_back_unused_memory
@@ -69,12 +70,14 @@ class MetaNode:
         begin_cluster: bool = False,
         source: ConfigSource | None = None,
         works: Sequence[Work] = (),
+        log: Log | None = None,
     ) -> None:
         """`begin_cluster`: begin a cluster if no address in `join` knows one, although some do not answer.
 
         `source` reads the configuration again when its file has changed; without it only certificates are reloaded.
-        `works` begin what goes on beside the services.
+        `works` begin what goes on beside the services. `log` is this process's log, where it is this node's.
         """
+        self._log = log
         self._source = source
         self._context: NodeContext | None = None
         self._begin_cluster = begin_cluster
@@ -177,6 +180,7 @@ class MetaNode:
             observer=metrics,
             clock=self._clock,
         )
+        resources.events.node_id = raft.id
         metrics.events = resources.events
         consensus = RaftConsensus(resources)
         consensus.on_fatal(self._fail)
@@ -195,10 +199,11 @@ class MetaNode:
             ask_summary=consensus.forwarding.summary,
             offer_summary=consensus.offer_summary,
             watch=consensus.watch,
+            log=self._log,
         )
         consensus.report = MemberReports(context).report
         context.members = Members(consensus, consensus.forwarding, self._clock, consensus.report)
-        context.events.record(EventKind.START, Severity.INFO, f"node {raft.id} starts, version {context.binary_version}")
+        context.events.tell(EventKind.START, Severity.INFO, f"node {raft.id} starts, version {context.binary_version}")
         if self._source is not None:
             watch_configuration(context, self._source)
         watch_raft(context, consensus.secure)
@@ -289,13 +294,14 @@ class MetaNode:
     async def _drain(self, consensus: RaftConsensus, context: NodeContext) -> None:
         """Hand leadership over, let requests in flight finish, stop."""
         context.draining = True
-        context.events.record(EventKind.STOP, Severity.INFO, f"node {self._config.raft_config.id} stops")
+        context.events.tell(EventKind.STOP, Severity.INFO, f"node {self._config.raft_config.id} stops")
         if self._failure is None and context.joined:
             try:
                 await consensus.hand_over(HAND_OVER_TIMEOUT_MS)
             except MetasrvError as error:
                 logger.warning("leadership was not handed over: %s", error)
         await asyncio.gather(*(service.stop(SERVICE_GRACE_MS) for service in self._services))
+        context.log_levels.close()
         await consensus.close()
         await context.watch.close()
 
@@ -314,7 +320,7 @@ class MetaNode:
     def _removed(self, context: NodeContext, data: OpenedData, reason: str) -> None:
         """A node that serves goes on and says what it is; one that has just been started ends."""
         text = f"node {self._config.raft_config.id} is no longer a member: {reason}"
-        context.events.record(EventKind.LEAVE, Severity.CRITICAL, text)
+        context.events.tell(EventKind.LEAVE, Severity.CRITICAL, text)
         if not context.joined:
             self._fail(RemovedError(removed_sentence(data.directory.root, reason)))
 
