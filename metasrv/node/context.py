@@ -85,7 +85,7 @@ class NodeContext:
     """The log of this process; None where it is not the node's own."""
     log_levels: LogLevels = field(init=False)
     """Levels of loggers that are changed for a time."""
-    slow_writes: SlowWrites = field(default_factory=SlowWrites)
+    slow_writes: SlowWrites = field(init=False)
     """The slowest and the largest writes of the last minutes."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `health`, `admin`, `grpc`; a configured port 0 is resolved here."""
@@ -93,6 +93,7 @@ class NodeContext:
     def __post_init__(self) -> None:
         self.reloader = Reloader(self.metrics)
         self.events = self.events or EventRing(self.clock)
+        self.slow_writes = SlowWrites(self.clock.monotonic, self.clock.wall_ms)
         self.log_levels = LogLevels(self.log, self.clock, self.events)
 
     def set_waiting_for(self, sentence: str) -> None:
