@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from metasrv.client import answers
-from metasrv.client.caller import Caller
+from metasrv.client.caller import Caller, CallObserver
 from metasrv.client.connection import Credentials
 from metasrv.client.transaction import Transaction, upsert_request
 from metasrv.model import commands as c
@@ -46,14 +46,16 @@ class AsyncClient:
         tls_cert_file: str | None = None,
         tls_key_file: str | None = None,
         cluster_id: str | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         """`endpoints` are `host:port` of some nodes; the client learns the others. `timeout_ms` bounds each call.
 
         `cluster_id` is the cluster to talk to, by default the first that a node names; every call may raise
-        OtherClusterError, when its endpoint belongs to another one.
+        OtherClusterError, when its endpoint belongs to another one. `observer` hears how each call ends, and of retries:
+        `metasrv.client.observing.ClientMetrics()` counts them for prometheus-client.
         """
         credentials = Credentials(username, password, tls_ca_file, tls_server_name, tls_cert_file, tls_key_file)
-        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id)
+        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id, observer)
 
     async def __aenter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 from metasrv.client import answers
 from metasrv.client.asynchronous import ANY, TIMEOUT_MS_DEFAULT, AsyncClient
+from metasrv.client.caller import CallObserver
 from metasrv.client.transaction import Transaction
 from metasrv.model import commands as c
 from metasrv.model.types import SeqV
@@ -39,6 +40,7 @@ class Client:
         tls_cert_file: str | None = None,
         tls_key_file: str | None = None,
         cluster_id: str | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
         self._runner = asyncio.Runner()
         self._closed = False
@@ -54,6 +56,7 @@ class Client:
                 tls_cert_file=tls_cert_file,
                 tls_key_file=tls_key_file,
                 cluster_id=cluster_id,
+                observer=observer,
             )
 
         try:

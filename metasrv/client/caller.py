@@ -7,10 +7,10 @@ Runs on the client's event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import Message
 
@@ -41,12 +41,48 @@ MEMBERS_SECONDS = 30.0
 Extra = tuple[tuple[str, str], ...]
 
 
+class CallObserver(Protocol):
+    """Hears of a client's calls, for instance to count them (`observing.py`); must not raise."""
+
+    def call_ended(self, method: str, outcome: str, seconds: float) -> None:
+        """With all its attempts. `outcome`: `success`, `not_done`, `unknown_outcome`, `invalid`, `cancelled`, `error`."""
+        ...
+
+    def sent_again(self, method: str, endpoint: str) -> None:
+        """The attempt at this endpoint certainly changed nothing, and another one is made."""
+        ...
+
+
+class _NobodyObserves:
+    def call_ended(self, method: str, outcome: str, seconds: float) -> None:
+        del method, outcome, seconds
+
+    def sent_again(self, method: str, endpoint: str) -> None:
+        del method, endpoint
+
+
+def _word_for(error: BaseException) -> str:
+    if isinstance(error, UnknownOutcomeError):
+        return "unknown_outcome"
+    if isinstance(error, InvalidRequestError):
+        return "invalid"
+    if isinstance(error, NotDoneError):
+        return "not_done"
+    return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "error"
+
+
 class Caller:
     """The connections of one client."""
 
     def __init__(
-        self, endpoints: Sequence[str], credentials: Credentials, timeout_ms: int, cluster_id: str | None = None
+        self,
+        endpoints: Sequence[str],
+        credentials: Credentials,
+        timeout_ms: int,
+        cluster_id: str | None = None,
+        observer: CallObserver | None = None,
     ) -> None:
+        self._observer: CallObserver = observer or _NobodyObserves()
         self.endpoints = Endpoints(endpoints)
         self.cluster = ClusterPin(cluster_id)
         self._credentials = credentials
@@ -71,6 +107,10 @@ class Caller:
 
     async def unary(self, method: m.Method, request: Message) -> Any:
         """One reply, from the first endpoint that gives one before the deadline."""
+        with self._observed(method):
+            return await self._unary(method, request)
+
+    async def _unary(self, method: m.Method, request: Message) -> Any:
         retries = _Retries(self.endpoints, self._timeout_seconds)
         while True:
             connection = self._connection()
@@ -78,6 +118,7 @@ class Caller:
                 answer = await connection.unary(method, request, retries.seconds(method))
             except CallFailedError as error:
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
                 continue
             self._learn(answer.leader_address)
             return answer.message
@@ -86,6 +127,10 @@ class Caller:
         self, method: m.Method, request: Message, metadata: Extra = (), limit: int | None = None
     ) -> list[Any]:
         """All replies of a stream of reads, at most `limit`; a stream that breaks is read again from the start."""
+        with self._observed(method):
+            return await self._collect(method, request, metadata, limit)
+
+    async def _collect(self, method: m.Method, request: Message, metadata: Extra, limit: int | None) -> list[Any]:
         retries = _Retries(self.endpoints, self._timeout_seconds)
         while True:
             connection = self._connection()
@@ -101,12 +146,31 @@ class Caller:
                             break
             except CallFailedError as error:
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
                 continue
             self._learn(leader)
             return messages
 
     async def stream(self, method: m.Method, request: Message, metadata: Extra = ()) -> AsyncGenerator[Any, None]:
         """All replies of a stream without a deadline; only its start is retried."""
+        with self._observed(method):
+            async with aclosing(self._stream(method, request, metadata)) as replies:
+                async for reply in replies:
+                    yield reply
+
+    @contextmanager
+    def _observed(self, method: m.Method) -> Iterator[None]:
+        """Tell how the call within the block ends."""
+        started, outcome = monotonic(), "success"
+        try:
+            yield
+        except BaseException as error:
+            outcome = _word_for(error)
+            raise
+        finally:
+            self._observer.call_ended(method.name, outcome, monotonic() - started)
+
+    async def _stream(self, method: m.Method, request: Message, metadata: Extra) -> AsyncGenerator[Any, None]:
         retries = _Retries(self.endpoints, self._timeout_seconds)
         started = False
         while True:
@@ -122,6 +186,7 @@ class Caller:
                 if started:
                     raise error.outcome.error from error
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
 
     # ------------------------------------------------------------------------- endpoints
 
