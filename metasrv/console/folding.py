@@ -1,13 +1,14 @@
 """Turns counters that grow with many small things into single events with a count: slow steps, refused callers.
 
-Also tells when the clock goes wrong and when the disk fills. Looks at the counters every two seconds, so nothing is
-called where these things happen. Runs on the event loop.
+Also tells when the clock goes wrong, when the disk fills, and which members the leader does not hear. Looks at the
+counters every two seconds, so nothing is called where these things happen. Runs on the event loop.
 """
 
 from __future__ import annotations
 
 from metasrv.model.events import EventKind, Severity
 from metasrv.model.loop_work import LoopWork
+from metasrv.model.reach import members_heard
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
 from metasrv.node.health import DirectoryReport
@@ -38,12 +39,17 @@ class Folding:
         self._told_at = context.clock.monotonic()
         self._clock_is_off = False
         self._directory_passes = True
+        self._silent: frozenset[int] = frozenset()
+        """Members that this leader did not hear at the last look."""
+        self._lost: frozenset[int] = frozenset()
+        """Those of which that was told."""
 
     def look(self, status: RaftStatus, loop_lag_ms: float, directory: DirectoryReport | None) -> None:
         """Tell what is new; `loop_lag_ms` is the largest since the last look."""
         self._look_at_steps(loop_lag_ms)
         self._look_at_refusals()
         self._look_at_clock(status)
+        self._look_at_members(status)
         if directory is not None and directory.passed != self._directory_passes:
             self._directory_passes = directory.passed
             severity = Severity.INFO if directory.passed else Severity.CRITICAL
@@ -114,6 +120,23 @@ class Folding:
         if not is_off:
             text = f"this node's clock agrees with the majority's again, within {bound:,} ms"
         self._context.events.record(EventKind.CLOCK, Severity.WARNING if is_off else Severity.INFO, text, status.term)
+
+    def _look_at_members(self, status: RaftStatus) -> None:
+        """A member has to be silent at two looks: a new leader has not heard all of them yet."""
+        if not status.is_leader:
+            self._silent = self._lost = frozenset()
+            return
+        members = {peer.node_id: peer for peer in status.peers}
+        silent = frozenset(members) - members_heard(status)
+        for node_id in sorted((silent & self._silent) - self._lost):
+            heard_ms = members[node_id].last_contact_ms
+            since = "since this node started" if heard_ms is None else f"for {heard_ms:,} ms"
+            text = f"node {node_id} was not heard {since}: it is down, stopped or cut off"
+            self._context.events.record(EventKind.CONTACT, Severity.WARNING, text, status.term)
+        for node_id in sorted(self._lost & members_heard(status)):
+            self._context.events.record(EventKind.CONTACT, Severity.INFO, f"node {node_id} is heard again", status.term)
+        self._lost = (self._lost | self._silent) & silent
+        self._silent = silent
 
 
 def _times(count: int) -> str:

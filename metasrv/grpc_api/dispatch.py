@@ -92,9 +92,9 @@ class Dispatcher:
         return Route(self._timed(self._bidirectional(method, body)), single_request=False, single_reply=False)
 
     def _timed(self, handle: Handler) -> Callable[[Any, Call], Awaitable[Answer]]:
-        """The same handler; it is counted when it keeps the loop for too long between two of its waits."""
-        slow = self._metrics.slow_step
-        return lambda request, call: timed(LoopWork.GRPC_CALL, slow, handle(request, call))
+        """The same handler; it is counted how long it keeps the loop between two of its waits."""
+        took = self._metrics.step_took
+        return lambda request, call: timed(LoopWork.GRPC_CALL, took, handle(request, call))
 
     def end_streams(self) -> None:
         """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
@@ -153,7 +153,7 @@ class Dispatcher:
                 await self._fail(method, call, error)
                 return b""
             finally:
-                metrics.rpc_finished(failed, clock() - started, method.write)
+                metrics.rpc_finished(failed, clock() - started, method)
 
         return handle
 
@@ -229,7 +229,7 @@ class Dispatcher:
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]
-            self._metrics.rpc_finished(failed, perf_counter() - started, method.write)
+            self._metrics.rpc_finished(failed, perf_counter() - started, method)
         return None
 
     def _keep_open(self, stream: _OpenStream) -> None:

@@ -63,7 +63,7 @@ class RaftConsensus:
         self.node_id = replica.node_id
         self._clock = resources.clock
         self._patience = Patience(replica.leader_id)
-        self.forwarding = Forwarding(replica.peers.transport)
+        self.forwarding = Forwarding(replica.peers.transport, resources.observer.forwarded)
         self.beginning = Beginning(replica, self.adopt_cluster)
         self.belonging = Belonging(replica, self.forwarding)
         self._answering = Answering(self, self, self.forwarding)
@@ -245,10 +245,9 @@ class RaftConsensus:
         self._refuse_if_damaged()
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
-        time_ms = self.replica.log_time.now_ms()
-        replica = self.replica
+        replica, time_ms = self.replica, self.replica.log_time.now_ms()
         loop = replica.driver.loop
-        give_up_at = loop.time() + timeout_ms / 1000
+        give_up_at = (asked_at := loop.time()) + timeout_ms / 1000
         future = replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()), loop)
         replica.driver.wake()
         # A timer of its own costs a tenth of `asyncio.timeout`, and nearly every read ends here.
@@ -257,6 +256,7 @@ class RaftConsensus:
             index = await future
         finally:
             timer.cancel()
+        replica.resources.observer.read_confirmed(loop.time() - asked_at)
         if replica.applied_index() < index or replica.machine.expires_before(time_ms):
             try:
                 async with asyncio.timeout_at(give_up_at):

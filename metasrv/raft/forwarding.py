@@ -10,6 +10,7 @@ executed is never sent twice (D15). Runs on the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from metasrv.consensus import Consensus, CopyState, JoinRequest, MemberReport, Place, Standing
@@ -85,14 +86,26 @@ class LocalAnswers(Protocol):
 class Forwarding:
     """Asks other nodes. What they answer in a version or a shape that is not known here is an unknown outcome."""
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(
+        self, requester: Requester, forwarded: Callable[[str, float], None] = lambda _request, _seconds: None
+    ) -> None:
+        """`forwarded` hears how many seconds each request of a client took that the leader answered, or did not."""
         self._requester = requester
+        self._forwarded = forwarded
 
     async def propose(self, leader_id: int, command: Command, timeout_ms: int) -> Reply:
-        return await self._ask(leader_id, PROPOSE, (timeout_ms, encode_command(command)), timeout_ms, decode_reply)
+        started = perf_counter()
+        try:
+            return await self._ask(leader_id, PROPOSE, (timeout_ms, encode_command(command)), timeout_ms, decode_reply)
+        finally:
+            self._forwarded(PROPOSE, perf_counter() - started)
 
     async def read_index(self, leader_id: int, timeout_ms: int) -> int:
-        return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
+        started = perf_counter()
+        try:
+            return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
+        finally:
+            self._forwarded(READ_INDEX, perf_counter() - started)
 
     async def cluster_id(self, target: int | Endpoint, timeout_ms: int) -> str | None:
         """The cluster that the other node belongs to, None when it belongs to none yet."""

@@ -72,7 +72,7 @@ class Driver:
         self._reads = reads
         self._proposals = proposals
         self._observer = observer
-        self._laps = StepLaps(observer.slow_step)
+        self._laps = StepLaps(observer.step_took)
         self._append_times = AppendTimes(observer.append_acknowledged)
         self._send = send
         self._engine: Engine
@@ -286,7 +286,7 @@ class Driver:
             return
         content, entry, proposals = batch
         index, term = engine.append_as_leader(content)
-        self._proposals.entered(index, term, entry, proposals)
+        self._proposals.entered(index, term, entry, proposals, now)
         self._broadcast_due = True
 
     def hold_proposals(self, hold: bool) -> None:

@@ -50,6 +50,8 @@ class _Batch(NamedTuple):
     term: int
     entry: RegularEntry
     proposals: list[_Proposal]
+    entered_at: float
+    """Monotonic seconds."""
 
 
 class Proposals:
@@ -172,7 +174,7 @@ class Proposals:
             if time_ms is not None:
                 self._log_time.saw(time_ms)
 
-    def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal]) -> None:
+    def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal], now: float = 0.0) -> None:
         """The batch is in this leader's log at `index`.
 
         A batch of an earlier term may be registered there: another leader cut it off this log, but not off every log.
@@ -180,13 +182,17 @@ class Proposals:
         if index in self._in_flight:
             text = "another leader took this write out of this node's log; it may still take effect"
             self._drop([index], UnknownOutcomeError(text))
-        self._in_flight[index] = _Batch(term, entry, proposals)
+        self._in_flight[index] = _Batch(term, entry, proposals, now)
         self._in_flight_count += len(proposals)
 
     def own_entry(self, index: int, term: int) -> RegularEntry | None:
         """The decoded entry at `index` if this node proposed it, which saves decoding it again."""
         batch = self._in_flight.get(index)
         return batch.entry if batch is not None and batch.term == term else None
+
+    def seconds_in_log(self, index: int, now: float) -> float:
+        """How long this node's batch at `index` has been in the log by `now`."""
+        return now - self._in_flight[index].entered_at
 
     def applied(self, index: int, term: int, replies: tuple[Reply, ...]) -> None:
         """The entry at `index` took effect: answer its proposals, by position."""

@@ -15,7 +15,7 @@ from metasrv.model.events import Event, EventKind, Severity
 from metasrv.model.limits import EVENT_TEXT_CHARACTERS_MAX, EVENTS_KEPT_MAX, SUMMARY_EVENTS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.summary import SUMMARY_VERSION, SummaryAnswer, decode_answer, encode_answer
-from metasrv.model.types import Endpoint
+from metasrv.model.types import Endpoint, PeerProgress
 from metasrv.model.wire import pack, unpack
 from metasrv.node.context import NodeContext
 from metasrv.node.health import DirectoryReport
@@ -68,19 +68,19 @@ def test_slow_steps_are_folded_and_long_ones_told_at_once(context: NodeContext, 
     folding, status = Folding(context), sample_status()
     for _ in range(30):
         for _ in range(4):
-            context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.020)
-        context.metrics.slow_step(LoopWork.GRPC_CALL, 0.006)
+            context.metrics.step_took(LoopWork.RAFT_APPLY, 0.020)
+        context.metrics.step_took(LoopWork.GRPC_CALL, 0.006)
         clock.advance(2.0)
         assert told(context.events) == [], "not each of them"
         folding.look(status, 5.0, None)
     text = "the event loop was held 150 times within 60 s, 2.6 s together, mostly by raft_apply"
     assert told(context.events) == [("slow_step", text)]
     for _ in range(30):
-        context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.020)
+        context.metrics.step_took(LoopWork.RAFT_APPLY, 0.020)
         clock.advance(2.0)
         folding.look(status, 5.0, None)
     assert len(told(context.events)) == 1, "what takes little together is not worth an event"
-    context.metrics.slow_step(LoopWork.RAFT_UPKEEP, 0.300)
+    context.metrics.step_took(LoopWork.RAFT_UPKEEP, 0.300)
     folding.look(status, 5.0, None)
     folding.look(status, 1_500.0, None)
     assert told(context.events)[1:] == [
@@ -108,6 +108,30 @@ def test_refused_callers_are_one_event_with_a_count(context: NodeContext, clock:
     clock.advance(FOLD_SECONDS)
     folding.look(status, 0.0, None)
     assert len(told(context.events)) == 3
+
+
+def test_a_leader_tells_once_of_each_member_that_it_does_not_hear(context: NodeContext) -> None:
+    folding = Folding(context)
+
+    def look(*heard_ms: int | None, leads: bool = True) -> None:
+        peers = tuple(PeerProgress(node_id, None, heard, True) for node_id, heard in zip((2, 3), heard_ms, strict=True))
+        folding.look(leader_status(peers=peers) if leads else sample_status(peers=peers), 0.0, None)
+
+    look(10, 9_000, leads=False)
+    look(10, None)
+    assert told(context.events) == [], "a new leader has not heard all of them yet"
+    for _ in range(3):
+        look(10, 9_000)
+    look(10, 20)
+    look(20_000, 20)
+    look(10, 20)
+    look(10, None)
+    look(10, None)
+    assert told(context.events) == [
+        ("contact", "node 3 was not heard for 9,000 ms: it is down, stopped or cut off"),
+        ("contact", "node 3 is heard again"),
+        ("contact", "node 3 was not heard since this node started: it is down, stopped or cut off"),
+    ]
 
 
 def test_a_clock_and_a_disk_are_told_when_they_change(context: NodeContext) -> None:

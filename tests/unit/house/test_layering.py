@@ -43,7 +43,7 @@ ROOMS = (
 ONLY = {
     "metasrv.protocol": set(),
     "metasrv.raft.log": {"metasrv.model", "metasrv.process"},
-    "metasrv.metrics": {"metasrv.model"},
+    "metasrv.metrics": {"metasrv.model", "metasrv.protocol", "metasrv.process"},
     "metasrv.profiling": {"metasrv.model", "metasrv.process"},
     "metasrv.grpc_api.http2": set(),
     "metasrv.client": {"metasrv.model", "metasrv.protocol"},
@@ -58,7 +58,7 @@ CONFINED = {
     "grpc": {"metasrv.protocol", "metasrv.client", "metasrv.testing", "verification"},
     "google": {"metasrv.protocol", "metasrv.grpc_api", "metasrv.client", "verification.fuzz"},
     "hpack": {"metasrv.grpc_api.http2", "verification.fuzz"},
-    "prometheus_client": {"metasrv.metrics"},
+    "prometheus_client": {"metasrv.metrics", "metasrv.client"},
     "cryptography": {"metasrv.process.certificates", "metasrv.cli.certificates", "metasrv.backup.encryption"},
     "boto3": {"metasrv.backup.bucket"},
     "botocore": {"metasrv.backup.bucket"},
