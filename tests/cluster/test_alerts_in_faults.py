@@ -228,7 +228,7 @@ async def texts(scene: Scene, node_id: int) -> list[str]:
 
 @pytest.mark.parametrize(
     "scene",
-    [pytest.param(fault, id=fault.name, marks=() if fault.name == "killed" else pytest.mark.long) for fault in FAULTS],
+    [pytest.param(fault, id=fault.name, marks=() if fault.name == "removed" else pytest.mark.long) for fault in FAULTS],
     indirect=True,
 )
 async def test_a_fault_is_named_by_console_events_and_alerts(

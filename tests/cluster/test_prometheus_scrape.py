@@ -21,7 +21,7 @@ from tests.support.grpc_wire import Wire
 from tests.support.paths import ROOT
 from tests.support.prometheus_server import WHY_NOT, PrometheusServer
 
-pytestmark = pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))
+pytestmark = [pytest.mark.long, pytest.mark.skipif(WHY_NOT is not None, reason=str(WHY_NOT))]
 
 READ_WITHIN_SECONDS = 20.0
 SCRAPES = 20

@@ -53,6 +53,12 @@ def test_every_alert_says_what_it_means() -> None:
         assert rule["for"]
 
 
+def test_every_alert_fires_in_its_tests() -> None:
+    tests = yaml.safe_load((PROMETHEUS / "tests.yml").read_text())["tests"]
+    fired = {asked["alertname"] for test in tests for asked in test["alert_rule_test"] if asked.get("exp_alerts")}
+    assert {rule["alert"] for rule in rules()} == fired
+
+
 def test_no_rule_lets_one_cluster_hide_another() -> None:
     """What adds up several nodes says of which cluster; all else is about one instance."""
     for rule in rules():
