@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ from metasrv.config.levels import parse_level  # noqa: E402
 from metasrv.config.model import Config, RaftConfig  # noqa: E402
 from metasrv.metrics.exposition import Family  # noqa: E402
 from metasrv.metrics.registry import MetricsRegistry  # noqa: E402
+from metasrv.model.failure_reasons import FailureReason  # noqa: E402
+from metasrv.model.loop_work import LoopWork  # noqa: E402
 from metasrv.process.log_levels import LogLevels  # noqa: E402
+from metasrv.protocol.methods import TRANSACTION  # noqa: E402
 from metasrv.state.machine import StateMachine  # noqa: E402
 from metasrv.testing.fake_node import fake_context, leader_status  # noqa: E402
 from scripts.client_reference import client_page  # noqa: E402
@@ -290,9 +293,14 @@ def metrics_page() -> Iterator[str]:
         "| family | type | labels | meaning |",
         "|---|---|---|---|",
     )
-    for family in sorted(_registry_with_everything().families(leader_status(), 1), key=lambda family: family.name):
+    for family in sorted(_families(), key=lambda family: family.name):
         labels = ", ".join(f"`{label}`" for label in _labels(family))
         yield f"| `{family.name}` | {family.kind} | {labels} | {family.help} |"
+
+
+def _families() -> Iterable[Family]:
+    registry = _registry_with_everything()
+    return registry.families(leader_status(), 1, registry.process_families())
 
 
 def _labels(family: Family) -> list[str]:
@@ -318,6 +326,14 @@ def _registry_with_everything() -> MetricsRegistry:
         registry.snapshot_sent(2, 1.0, success)
         registry.snapshot_received(2, 1.0, success)
         registry.storage_failed("log", write=success)
+    registry.rpc_started()
+    registry.rpc_finished(FailureReason.NO_LEADER, 0.001, TRANSACTION)
+    registry.step_took(LoopWork.RAFT_APPLY, 0.001)
+    registry.tls_handshakes("grpc", 1)
+    registry.tls_handshake_failed("grpc", "timeout")
+    registry.descriptors_short("grpc")
+    registry.certificate_expires("grpc", 1.0)
+    registry.reloaded("certificates", True)
     registry.admin_request("/v1/health", "GET", 200)
     registry.health_checked("readyz", "leader", True)
     registry.disk_free(1)

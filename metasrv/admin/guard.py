@@ -89,7 +89,7 @@ class Guard:
 
         try:
             answer = self._serve(scope, receive, sending, exchange)
-            await timed(LoopWork.ADMIN_REQUEST, self._context.metrics.slow_step, answer)
+            await timed(LoopWork.ADMIN_REQUEST, self._context.metrics.step_took, answer)
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._context.metrics.admin_request(_route_path(scope), method, exchange.status_code)

@@ -8,6 +8,7 @@ from metasrv.client.answers import ClientInfo, WatchEvent
 from metasrv.client.asynchronous import AsyncClient
 from metasrv.client.blocking import Client
 from metasrv.client.blocking_sessions import Session
+from metasrv.client.caller import CallObserver
 from metasrv.client.following import EventKind, PrefixEvent
 from metasrv.client.loss import SessionLostError
 from metasrv.client.outcomes import ClientClosedError, OtherClusterError
@@ -41,6 +42,7 @@ __all__ = [
     "AsyncQueueItem",
     "AsyncSession",
     "Barrier",
+    "CallObserver",
     "Client",
     "ClientClosedError",
     "ClientInfo",

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from metasrv.client import answers
-from metasrv.client.caller import Caller
+from metasrv.client.caller import Caller, CallObserver
 from metasrv.client.connection import Credentials
 from metasrv.client.following import PrefixEvent, end_of_prefix, follow
 from metasrv.client.sessions import SESSION_PREFIX_DEFAULT, TTL_MS_DEFAULT, AsyncSession
@@ -49,15 +49,18 @@ class AsyncClient:
         tls_key_file: str | None = None,
         cluster_id: str | None = None,
         tracer: Any = None,
+        observer: CallObserver | None = None,
     ) -> None:
         """`endpoints` are `host:port` of some nodes; the client learns the others. `timeout_ms` bounds each call.
 
         `cluster_id` is the cluster to talk to, by default the first that a node names; every call may raise
         OtherClusterError, when its endpoint belongs to another one. With a `tracer`, an `opentelemetry.trace.Tracer`,
-        each read and write has a span, and the nodes put theirs under it; streams without an end have none.
+        each read and write has a span, and the nodes put theirs under it; streams without an end have none. `observer`
+        hears how each call ends, and of retries: `metasrv.client.observing.ClientMetrics()` counts them for
+        prometheus-client.
         """
         credentials = Credentials(username, password, tls_ca_file, tls_server_name, tls_cert_file, tls_key_file)
-        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id, tracer)
+        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id, tracer, observer)
 
     async def __aenter__(self) -> Self:
         return self

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from metasrv.client import answers
 from metasrv.client.asynchronous import ANY, TIMEOUT_MS_DEFAULT, AsyncClient
 from metasrv.client.blocking_sessions import Session
+from metasrv.client.caller import CallObserver
 from metasrv.client.following import PrefixEvent
 from metasrv.client.loop_thread import LoopThread
 from metasrv.client.sessions import SESSION_PREFIX_DEFAULT, TTL_MS_DEFAULT
@@ -42,6 +43,7 @@ class Client:
         tls_key_file: str | None = None,
         cluster_id: str | None = None,
         tracer: Any = None,
+        observer: CallObserver | None = None,
     ) -> None:
         self._loop = LoopThread()
 
@@ -57,6 +59,7 @@ class Client:
                 tls_key_file=tls_key_file,
                 cluster_id=cluster_id,
                 tracer=tracer,
+                observer=observer,
             )
 
         try:

@@ -7,10 +7,10 @@ Runs on the client's event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 
@@ -44,6 +44,36 @@ MEMBERS_SECONDS = 30.0
 Extra = tuple[tuple[str, str], ...]
 
 
+class CallObserver(Protocol):
+    """Hears of a client's calls, for instance to count them (`observing.py`); must not raise."""
+
+    def call_ended(self, method: str, outcome: str, seconds: float) -> None:
+        """With all its attempts. `outcome`: `success`, `not_done`, `unknown_outcome`, `invalid`, `cancelled`, `error`."""
+        ...
+
+    def sent_again(self, method: str, endpoint: str) -> None:
+        """The attempt at this endpoint certainly changed nothing, and another one is made."""
+        ...
+
+
+class _NobodyObserves:
+    def call_ended(self, method: str, outcome: str, seconds: float) -> None:
+        del method, outcome, seconds
+
+    def sent_again(self, method: str, endpoint: str) -> None:
+        del method, endpoint
+
+
+def _word_for(error: BaseException) -> str:
+    if isinstance(error, UnknownOutcomeError):
+        return "unknown_outcome"
+    if isinstance(error, InvalidRequestError):
+        return "invalid"
+    if isinstance(error, NotDoneError):
+        return "not_done"
+    return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "error"
+
+
 class Caller:
     """The connections of one client."""
 
@@ -54,8 +84,10 @@ class Caller:
         timeout_ms: int,
         cluster_id: str | None = None,
         tracer: Any = None,
+        observer: CallObserver | None = None,
     ) -> None:
         """`tracer` is an `opentelemetry.trace.Tracer`; without one nothing of OpenTelemetry is loaded."""
+        self._observer: CallObserver = observer or _NobodyObserves()
         self.endpoints = Endpoints(endpoints)
         self.cluster = ClusterPin(cluster_id)
         self._credentials = credentials
@@ -85,10 +117,11 @@ class Caller:
 
     async def unary(self, method: m.Method, request: Message, timeout_seconds: float | None = None) -> Any:
         """One reply, from the first endpoint that gives one before the deadline, by default the client's own."""
-        if self._spans is None:
-            return await self._unary(method, request, timeout_seconds)
-        with self._spans.call(method) as metadata:
-            return await self._unary(method, request, timeout_seconds, metadata)
+        with self._observed(method):
+            if self._spans is None:
+                return await self._unary(method, request, timeout_seconds)
+            with self._spans.call(method) as metadata:
+                return await self._unary(method, request, timeout_seconds, metadata)
 
     async def _unary(
         self, method: m.Method, request: Message, timeout_seconds: float | None, metadata: Extra = ()
@@ -100,6 +133,7 @@ class Caller:
                 answer = await connection.unary(method, request, retries.seconds(method), metadata)
             except CallFailedError as error:
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
                 continue
             self._learn(answer.leader_address)
             return answer.message
@@ -108,10 +142,11 @@ class Caller:
         self, method: m.Method, request: Message, metadata: Extra = (), limit: int | None = None
     ) -> list[Any]:
         """All replies of a stream of reads, at most `limit`; a stream that breaks is read again from the start."""
-        if self._spans is None:
-            return await self._collect(method, request, metadata, limit)
-        with self._spans.call(method) as traced:
-            return await self._collect(method, request, (*metadata, *traced), limit)
+        with self._observed(method):
+            if self._spans is None:
+                return await self._collect(method, request, metadata, limit)
+            with self._spans.call(method) as traced:
+                return await self._collect(method, request, (*metadata, *traced), limit)
 
     async def _collect(self, method: m.Method, request: Message, metadata: Extra, limit: int | None) -> list[Any]:
         retries = _Retries(self.endpoints, self._timeout_seconds)
@@ -129,6 +164,7 @@ class Caller:
                             break
             except CallFailedError as error:
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
                 continue
             self._learn(leader)
             return messages
@@ -140,6 +176,26 @@ class Caller:
 
         With `keep_level` the stream ends when its node cannot show that it keeps up with the leader (`level_watch.py`).
         """
+        with self._observed(method):
+            async with aclosing(self._stream(method, request, metadata, keep_level=keep_level)) as replies:
+                async for reply in replies:
+                    yield reply
+
+    @contextmanager
+    def _observed(self, method: m.Method) -> Iterator[None]:
+        """Tell how the call within the block ends."""
+        started, outcome = monotonic(), "success"
+        try:
+            yield
+        except BaseException as error:
+            outcome = _word_for(error)
+            raise
+        finally:
+            self._observer.call_ended(method.name, outcome, monotonic() - started)
+
+    async def _stream(
+        self, method: m.Method, request: Message, metadata: Extra, *, keep_level: bool
+    ) -> AsyncGenerator[Any, None]:
         retries = _Retries(self.endpoints, self._timeout_seconds)
         started = False
         while True:
@@ -159,6 +215,7 @@ class Caller:
                 if started:
                     raise error.outcome.error from error
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
 
     # ------------------------------------------------------------------------- endpoints
 

@@ -1,7 +1,7 @@
 """Turns counters that grow with many small things into single events with a count: slow steps, refused callers.
 
-Also tells when the clock goes wrong and when the disk fills. Looks at the counters every two seconds, so nothing is
-called where these things happen. Runs on the event loop.
+Also tells when the clock goes wrong, when the disk fills, and which members the leader does not hear. Looks at the
+counters every two seconds, so nothing is called where these things happen. Runs on the event loop.
 """
 
 from __future__ import annotations

@@ -94,9 +94,9 @@ class Dispatcher:
         return Route(self._timed(self._bidirectional(method, body)), single_request=False, single_reply=False)
 
     def _timed(self, handle: Handler) -> Callable[[Any, Call], Awaitable[Answer]]:
-        """The same handler; it is counted when it keeps the loop for too long between two of its waits."""
-        slow = self._metrics.slow_step
-        return lambda request, call: timed(LoopWork.GRPC_CALL, slow, handle(request, call))
+        """The same handler; it is counted how long it keeps the loop between two of its waits."""
+        took = self._metrics.step_took
+        return lambda request, call: timed(LoopWork.GRPC_CALL, took, handle(request, call))
 
     def end_streams(self) -> None:
         """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
@@ -160,7 +160,7 @@ class Dispatcher:
                 return b""
             finally:
                 ended = clock()
-                metrics.rpc_finished(failed, ended - started, method.write)
+                metrics.rpc_finished(failed, ended - started, method)
                 if times is not None:
                     watch.end(times, ended, lambda: ended_request(method, data, call, user, failed))
                 if slow_writes is not None and request is not None:  # it was admitted
@@ -245,7 +245,7 @@ class Dispatcher:
             if not self._streams[peer]:
                 del self._streams[peer]
             ended = clock()
-            self._metrics.rpc_finished(failed, ended - started, method.write)
+            self._metrics.rpc_finished(failed, ended - started, method)
             if times is not None:
                 watch.end(times, ended, lambda: ended_request(method, request, call, user, failed))
         return None

@@ -206,6 +206,8 @@ METRICS_WINDOW_OBSERVATIONS_MAX = 1024
 """Observations kept for the quantiles of one summary."""
 METRICS_LABELS_MAX = 256
 """Label sets of one metric; peers reconnect from ever new ports, and each would stay for good."""
+METRICS_LABELS_REMEMBERED_MAX = 8192
+"""Label sets whose text is kept for the next page; a page has about a thousand."""
 
 # Console ----------------------------------------------------------------------------------------
 EVENTS_KEPT_MAX = 512

@@ -262,14 +262,15 @@ class DirectoryProbe:
 
 def probe_directory(directory: str) -> tuple[bool, str, int | None]:
     """Whether `directory` takes a write, why, and its free bytes. Blocks."""
+    free_bytes = None
     try:
+        space = os.statvfs(directory)
+        free_bytes = space.f_bavail * space.f_frsize  # known of a full disk as well
         with tempfile.TemporaryFile(dir=directory) as file:
             file.write(b"\0" * PROBE_SIZE_BYTES)
             file.flush()
-        space = os.statvfs(directory)
     except OSError as error:
-        return False, f"the data directory {directory} cannot be written: {error.strerror or error}", None
-    free_bytes = space.f_bavail * space.f_frsize
+        return False, f"the data directory {directory} cannot be written: {error.strerror or error}", free_bytes
     if free_bytes < DISK_FREE_BYTES_MIN:
         text = f"the data directory {directory} has {free_bytes} bytes left, the limit is {DISK_FREE_BYTES_MIN}"
         return False, text, free_bytes

@@ -152,7 +152,7 @@ class MetaNode:
 
     def _build(self, data: OpenedData) -> tuple[RaftConsensus, NodeContext]:
         config, raft = self._config, self._config.raft_config
-        metrics = RecordingMetrics(__version__, self._commit)
+        metrics = RecordingMetrics(__version__, self._commit, self._config.raft_config.cluster_name)
         settings = RaftSettings(
             endpoint=raft.raft_advertise_endpoint,
             heartbeat_ms=raft.heartbeat_interval,
@@ -313,6 +313,7 @@ class MetaNode:
             await asyncio.sleep(BEAT_SECONDS)
             now = self._clock.monotonic()
             context.loop_lag_ms = max(0.0, (now - due) * 1000)
+            context.metrics.loop_lag(context.loop_lag_ms / 1000)
             context.loop_lag_peak_ms = max(context.loop_lag_peak_ms, context.loop_lag_ms)
             context.loop_beat_at = now
             stalls.beat(now, context.loop_lag_ms / 1000)

@@ -60,7 +60,7 @@ class RaftConsensus:
         replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
-        self.forwarding = Forwarding(replica.peers.transport)
+        self.forwarding = Forwarding(replica.peers.transport, resources.observer.forwarded)
         self.leaders = AskingLeader(self._clock, replica.leader_id, self.forwarding, self.refuse_if_stopping)
         self._barriers = ReadBarriers(replica, self.leaders, self.refuse_if_stopping, self.refuse_if_damaged)
         self.beginning = Beginning(replica, self.adopt_cluster)

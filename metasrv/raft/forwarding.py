@@ -10,6 +10,7 @@ executed is never sent twice (D15). Runs on the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from metasrv.consensus import Consensus, CopyState, JoinRequest, MemberReport, Place, Standing
@@ -88,14 +89,25 @@ class LocalAnswers(Protocol):
 class Forwarding:
     """Asks other nodes. What they answer in a version or a shape that is not known here is an unknown outcome."""
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(
+        self, requester: Requester, forwarded: Callable[[str, float], None] = lambda _request, _seconds: None
+    ) -> None:
+        """`forwarded` hears how many seconds each request of a client took that the leader answered, or did not."""
         self._requester = requester
         self._traces = TracedRequests(PROPOSE_TRACED)
+        self._forwarded = forwarded
 
     async def propose(
         self, leader_id: int, command: Command, timeout_ms: int, trace: tuple[str, str] | None = None
     ) -> Reply:
         """`trace` is a `traceparent` and a `tracestate`; a leader whose release knows none is asked without them."""
+        started = perf_counter()
+        try:
+            return await self._propose(leader_id, command, timeout_ms, trace)
+        finally:
+            self._forwarded(PROPOSE, perf_counter() - started)
+
+    async def _propose(self, leader_id: int, command: Command, timeout_ms: int, trace: tuple[str, str] | None) -> Reply:
         fields = (timeout_ms, encode_command(command))
         if trace is not None and self._traces.known(leader_id):
             try:
@@ -106,7 +118,11 @@ class Forwarding:
         return await self._ask(leader_id, PROPOSE, fields, timeout_ms, decode_reply)
 
     async def read_index(self, leader_id: int, timeout_ms: int) -> int:
-        return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
+        started = perf_counter()
+        try:
+            return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
+        finally:
+            self._forwarded(READ_INDEX, perf_counter() - started)
 
     async def cluster_id(self, target: int | Endpoint, timeout_ms: int) -> str | None:
         """The cluster that the other node belongs to, None when it belongs to none yet."""

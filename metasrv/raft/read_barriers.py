@@ -85,7 +85,7 @@ class ReadBarriers:
         time_ms = self._replica.log_time.now_ms()
         replica = self._replica
         loop = replica.driver.loop
-        give_up_at = loop.time() + timeout_ms / 1000
+        give_up_at = (asked_at := loop.time()) + timeout_ms / 1000
         future = replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()), loop)
         replica.driver.wake()
         # A timer of its own costs a tenth of `asyncio.timeout`, and nearly every read ends here.
@@ -94,6 +94,7 @@ class ReadBarriers:
             index = await future
         finally:
             timer.cancel()
+        replica.resources.observer.read_confirmed(loop.time() - asked_at)
         if replica.applied_index() < index or replica.machine.expires_before(time_ms):
             try:
                 async with asyncio.timeout_at(give_up_at):

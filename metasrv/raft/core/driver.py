@@ -72,7 +72,7 @@ class Driver:
         self._reads = reads
         self._proposals = proposals
         self._observer = observer
-        self._laps = StepLaps(observer.slow_step)
+        self._laps = StepLaps(observer.step_took)
         self._append_times = AppendTimes(observer.append_acknowledged)
         self._send = send
         self._engine: Engine

@@ -218,6 +218,10 @@ class Proposals:
         if batch is not None:
             batch.times.committed_at, batch.times.applied_at = began_at, ended_at
 
+    def seconds_in_log(self, index: int, now: float) -> float:
+        """How long this node's batch at `index` has been in the log by `now`."""
+        return now - self._in_flight[index].times.taken_at
+
     def applied(self, index: int, term: int, replies: tuple[Reply, ...]) -> None:
         """The entry at `index` took effect: answer its proposals, by position."""
         batch = self._in_flight.pop(index, None)

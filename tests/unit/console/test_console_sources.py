@@ -68,19 +68,19 @@ def test_slow_steps_are_folded_and_long_ones_told_at_once(context: NodeContext, 
     folding, status = Folding(context), sample_status()
     for _ in range(30):
         for _ in range(4):
-            context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.020)
-        context.metrics.slow_step(LoopWork.GRPC_CALL, 0.006)
+            context.metrics.step_took(LoopWork.RAFT_APPLY, 0.020)
+        context.metrics.step_took(LoopWork.GRPC_CALL, 0.006)
         clock.advance(2.0)
         assert told(context.events) == [], "not each of them"
         folding.look(status, 5.0, None)
     text = "the event loop was held 150 times within 60 s, 2.6 s together, mostly by raft_apply"
     assert told(context.events) == [("slow_step", text)]
     for _ in range(30):
-        context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.020)
+        context.metrics.step_took(LoopWork.RAFT_APPLY, 0.020)
         clock.advance(2.0)
         folding.look(status, 5.0, None)
     assert len(told(context.events)) == 1, "what takes little together is not worth an event"
-    context.metrics.slow_step(LoopWork.RAFT_UPKEEP, 0.300)
+    context.metrics.step_took(LoopWork.RAFT_UPKEEP, 0.300)
     folding.look(status, 5.0, None)
     folding.look(status, 1_500.0, None)
     assert told(context.events)[1:] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,19 @@ def test_a_nearly_full_disk_fails_the_probe(tmp_path: Path, monkeypatch: pytest.
     passed, reason, _ = health.probe_directory(str(tmp_path))
     assert not passed
     assert "bytes left, the limit is" in reason
+
+
+def test_a_full_disk_has_a_number_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the metric went on saying what had been free before."""
+
+    def full(**_arguments: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    passed, reason, free_bytes = health.probe_directory(str(tmp_path))
+    assert not passed
+    assert reason.endswith("cannot be written: No space left on device")
+    assert free_bytes is not None
 
 
 async def test_the_probe_remembers_its_answer_for_a_while(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
+from metasrv.metrics.counters import FORWARDED
 from metasrv.model.commands import KNOWN_FEATURES, AddNode, Command, NodeReply, Reply
 from metasrv.model.errors import (
     InvalidRequestError,
@@ -170,6 +171,20 @@ async def test_a_request_of_an_unknown_version_is_refused_with_a_sentence(method
         await Wire(leader).answering.answer(method, pack((9, "a shape of the future")))
     assert not isinstance(caught.value, NotLeaderError)
     assert leader.proposed == []
+
+
+async def test_what_clients_wait_for_is_timed_whether_or_not_the_leader_answers() -> None:
+    wire = Wire(Leader())
+    forwarded: list[str] = []
+    asking = Forwarding(wire, lambda request, seconds: forwarded.append(request) if seconds >= 0 else None)
+    await asking.propose(2, AddNode(NODE, False), 100)
+    await asking.read_index(2, 100)
+    await asking.wall_ms(2, 100)
+    wire.answer = b"nonsense"
+    with pytest.raises(UnknownOutcomeError):
+        await asking.read_index(2, 100)
+    assert forwarded == ["propose", "read_index", "read_index"]
+    assert set(forwarded) == set(FORWARDED)
 
 
 async def test_an_asker_of_another_version_hears_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,15 @@ def _enter(proposals: Proposals, index: int, term: int) -> RegularEntry:
     return entry
 
 
+async def test_how_long_a_batch_has_been_in_the_log_is_known_until_it_is_applied() -> None:
+    proposals = _proposals()
+    _submit(proposals, _put("k"))
+    batch = proposals.take_batch()
+    assert batch is not None
+    proposals.entered(7, 2, batch[1], batch[2], now=3.0)
+    assert proposals.seconds_in_log(7, 3.25) == 0.25
+
+
 async def test_replies_go_to_their_proposals_by_position() -> None:
     proposals = _proposals()
     futures = [_submit(proposals, _put(str(i))) for i in range(3)]
