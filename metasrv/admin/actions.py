@@ -22,6 +22,10 @@ MEMBERS_PATH = "/v1/cluster/members"
 MEMBER_PATH = f"{MEMBERS_PATH}/{{node_id}}"
 PROMOTE_PATH = f"{MEMBER_PATH}/promote"
 REPLACE_PATH = f"{MEMBER_PATH}/replace"
+LOG_LEVELS_PATH = "/v1/log-levels"
+"""A read, and a change by PUT."""
+DIAGNOSTICS_PATH = "/v1/diagnostics"
+"""A read that costs the node something and shows much of it, so that it counts as an action."""
 READS = frozenset({"GET", "HEAD"})
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -59,7 +63,12 @@ def changes_members(method: str, path: str) -> bool:
 
 def needs_header(method: str, path: str) -> bool:
     """Whether what a request does needs the header of `browsers.py`."""
-    return method == "POST" or (method == "DELETE" and is_of_members(path))
+    return method == "POST" or (method == "DELETE" and is_of_members(path)) or sets_log_level(method, path)
+
+
+def sets_log_level(method: str, path: str) -> bool:
+    """Whether a request is more than a look at the log levels."""
+    return path == LOG_LEVELS_PATH and method not in READS
 
 
 def is_of_members(path: str) -> bool:

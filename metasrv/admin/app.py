@@ -9,29 +9,34 @@ from fastapi import FastAPI
 
 from metasrv.admin.access import Access
 from metasrv.admin.backups import backups_router
+from metasrv.admin.bundle import BundleSources
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.console import console_router
 from metasrv.admin.control import control_router
 from metasrv.admin.description import description_router
+from metasrv.admin.diagnostics import diagnostics_router
 from metasrv.admin.features import features_router
 from metasrv.admin.guard import Guard
 from metasrv.admin.head import HeadAsGet
 from metasrv.admin.health import health_router
+from metasrv.admin.log_levels import log_levels_router
 from metasrv.admin.maintenance import maintenance_router
 from metasrv.admin.members import members_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.pages import pages_router
 from metasrv.admin.problem import install_error_handlers
 from metasrv.admin.profiling import profiling_router
+from metasrv.admin.slow_writes import slow_writes_router
 from metasrv.admin.users import users_router
 from metasrv.console.console import Console
 from metasrv.node.context import NodeContext
 from metasrv.node.health import HealthMonitor
+from metasrv.profiling.profile import ProfileSlot
 
 DESCRIPTION = (
     "Every answer is from the node that was asked; only members and users are asked of others, or changed through the "
-    "leader, and a console shows what the others say of themselves. Errors are bare text, under /v1/console, /v1/events "
-    "and /v1/runbooks problems in JSON. "
+    "leader, and a console shows what the others say of themselves. Errors are bare text, under /v1/console, /v1/events, "
+    "/v1/runbooks, /v1/log-levels, /v1/slow-writes and /v1/diagnostics problems in JSON. "
     "A query string that cannot be parsed counts as absent."
 )
 
@@ -60,13 +65,18 @@ def create_app(context: NodeContext, access: Access | None = None, console: Cons
     app.include_router(cluster_router(context))
     app.include_router(members_router(context))
     app.include_router(metrics_router(context, monitor))
-    app.include_router(console_router(context, console or Console(context)))
+    console = console or Console(context)
+    profiles = ProfileSlot()
+    app.include_router(console_router(context, console))
+    app.include_router(slow_writes_router(context))
+    app.include_router(log_levels_router(context))
     app.include_router(control_router(context))
     app.include_router(features_router(context))
     app.include_router(users_router(context))
     app.include_router(backups_router(context))
     app.include_router(maintenance_router(context))
-    app.include_router(profiling_router())
+    app.include_router(profiling_router(profiles))
+    app.include_router(diagnostics_router(BundleSources(context, console, monitor, profiles)))
     app.include_router(pages_router())
     app.include_router(description_router(app))
     return app

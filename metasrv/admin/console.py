@@ -21,14 +21,13 @@ from metasrv.admin.head import is_head
 from metasrv.admin.line_stream import MEDIA_TYPE, LineStreamResponse
 from metasrv.admin.problem import KEY_PATH, KEYS_PATH, problem
 from metasrv.admin.query import parse_query, unsigned
-from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes, parameters
+from metasrv.admin.responses import NO_STORE, PROBLEM_MEDIA_TYPE, JsonResponse, codes, parameters
 from metasrv.console.console import EVENTS_SHOWN, Console
 from metasrv.console.keys import KeyBrowser
 from metasrv.console.runbooks import runbook
 from metasrv.model.errors import NotDoneError
 from metasrv.node.context import NodeContext
 
-NO_STORE = {"Cache-Control": "no-store"}
 KEYS_ARE_OFF = "the key browser is off; `admin_key_browser = true` in the configuration of this node turns it on"
 STOPPED = codes(PROBLEM_MEDIA_TYPE, ok="as this node knows it", s500="the node has stopped")
 KEY_CODES = codes(

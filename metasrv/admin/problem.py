@@ -15,7 +15,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from metasrv.admin.actions import ACTION_PATHS, POST_PATHS, is_of_members, member_methods
+from metasrv.admin.actions import (
+    ACTION_PATHS,
+    DIAGNOSTICS_PATH,
+    LOG_LEVELS_PATH,
+    POST_PATHS,
+    is_of_members,
+    member_methods,
+)
 from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, TextResponse
 from metasrv.model.errors import MetasrvError
 
@@ -24,7 +31,15 @@ logger = logging.getLogger(__name__)
 CONSOLE_PATH = "/v1/console"
 KEYS_PATH = "/v1/console/keys"
 KEY_PATH = "/v1/console/key"
-_PROBLEM_PREFIXES = (f"{CONSOLE_PATH}/", "/v1/events/", "/v1/runbooks/")
+SLOW_WRITES_PATH = "/v1/slow-writes"
+_PROBLEM_PREFIXES = (
+    f"{CONSOLE_PATH}/",
+    "/v1/events/",
+    "/v1/runbooks/",
+    f"{LOG_LEVELS_PATH}/",
+    f"{SLOW_WRITES_PATH}/",
+    f"{DIAGNOSTICS_PATH}/",
+)
 
 ALLOWED = "GET, HEAD"
 """What every route allows; those that do something also take POST."""
@@ -84,6 +99,8 @@ async def _http_text(request: Request, error: Exception) -> TextResponse:
 def _allowed(request: Request) -> dict[str, str]:
     if request.url.path in POST_PATHS:
         return {"Allow": "POST"}
+    if request.url.path == LOG_LEVELS_PATH:
+        return {"Allow": f"{ALLOWED}, PUT"}
     if is_of_members(request.url.path):
         return {"Allow": member_methods(request.url.path)}
     return {"Allow": f"{ALLOWED}, POST" if request.url.path in ACTION_PATHS else ALLOWED}

@@ -62,10 +62,10 @@ PROFILE_CODES = {
 Result = TypeVar("Result")
 
 
-def profiling_router() -> APIRouter:
+def profiling_router(slot: ProfileSlot) -> APIRouter:
+    """`slot` is shared with whatever else takes profiles."""
     router = APIRouter(tags=["profiling"])
     act = partial(action, router)
-    slot = ProfileSlot()
 
     @router.get("/debug/home", response_class=HTMLResponse, operation_id="debugHome")
     async def home() -> HTMLResponse:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from metasrv.process.log_levels import SECONDS_DEFAULT
+
 
 class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -278,6 +280,45 @@ class MemberChangeSchema(Schema):
     failure_tolerance_text: str
     next_step: str = Field(description="What to do next.")
     configuration: str | None = Field(description="The file with which the new node starts; null without a new node.")
+
+
+class LoggerLevelSchema(Schema):
+    logger: str = Field(description="`root` for everything that has no level of its own.")
+    level: str = Field(description="The level now.")
+    configured: str = Field(description="What it is without a change.")
+    expires_at_ms: int | None = Field(description="When a change ends; null where nothing is changed.")
+
+
+class LogLevelsSchema(Schema):
+    levels: list[LoggerLevelSchema] = Field(description="Loggers with a level of their own.")
+    loggers: list[str] = Field(description="Every logger whose level may be changed.")
+    level_names: list[str] = Field(description="From the quietest to the one that says most.")
+    seconds_default: int
+    seconds_max: int
+
+
+class LogLevelChangeSchema(Schema):
+    logger: str = Field(description="One of `loggers`; those below it follow.")
+    level: str = Field(description="One of `level_names`, in any case.")
+    seconds: int = Field(default=SECONDS_DEFAULT, description="Then the level goes back by itself.")
+
+
+class SlowWriteSchema(Schema):
+    ended_at_ms: int
+    milliseconds: float = Field(description="From the request's arrival to its answer.")
+    size_bytes: int = Field(description="Of the request.")
+    method: str = Field(description="`Transaction`, `KvTransaction`, `KvApi` or `Migrate`.")
+    operations: int = Field(description="0 where that is not known.")
+    keys: list[str] | None = Field(description="The first of them, shortened; null while keys are not shown.")
+    failure: str | None = Field(description="Why it failed, in a word.")
+
+
+class SlowWritesSchema(Schema):
+    node_id: int
+    minutes: int = Field(description="Of which writes are kept.")
+    keys: str | None = Field(description="Why keys are not shown; null while they are.")
+    slowest: list[SlowWriteSchema]
+    largest: list[SlowWriteSchema]
 
 
 class NewMemberSchema(Schema):

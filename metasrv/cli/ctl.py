@@ -19,9 +19,11 @@ from metasrv.cli import (
     ctl_admin,
     ctl_certificates,
     ctl_cluster,
+    ctl_diagnose,
     ctl_endpoints,
     ctl_events,
     ctl_grpc,
+    ctl_logs,
     ctl_scheduled,
     ctl_users,
     migrate_options,
@@ -212,6 +214,8 @@ def _add_admin_commands(commands: Commands) -> None:
     hashing = add_command(commands, "hash-password", "print the hash of a password, for grpc_password")
     hashing.set_defaults(command=ctl_users.hash_a_password)
     add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
+    ctl_logs.add_commands(commands)
+    ctl_diagnose.add_commands(commands)
     events = add_admin_command(commands, "events", ctl_events.events, "print what happened in the cluster, newest last")
     events.add_argument("--follow", action="store_true", help="go on with what happens, until it is interrupted")
     events.add_argument("--limit", type=positive, default=ctl_events.LIMIT_DEFAULT, metavar="N", help="the newest N")

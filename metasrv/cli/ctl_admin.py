@@ -6,11 +6,13 @@ Runs in the foreground of a short process; knows no route's meaning beyond its a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
 import ssl
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -32,6 +34,7 @@ HINTS = {
 """What metactl adds to the server's sentence, by status code."""
 TOKEN_FILE_SIZE_BYTES_MAX = 64 * 1024
 BODY_SIZE_BYTES_MAX = 64 * 1024 * 1024
+PIECE_SIZE_BYTES = 64 * 1024
 
 TRANSFER_WAIT_SECONDS_DEFAULT = 10
 _POLL_SECONDS = 0.1
@@ -85,6 +88,43 @@ class AdminClient:
         """Send JSON; the body of a 200. Raises as `text`."""
         return self._act("POST", path, json.dumps(body).encode(), query)
 
+    def put(self, path: str, body: object) -> str:
+        """Send JSON; the body of a 200. Raises as `text`."""
+        return self._act("PUT", path, json.dumps(body).encode(), {})
+
+    def download(
+        self, target: str, write: Callable[[bytes], object], size_bytes_max: int, timeout_seconds: float
+    ) -> None:
+        """Hand the body of a 200 on as it comes, waiting for each piece. Raises as `text`, and what `write` raises."""
+        connection = self._connected()
+        address = self._places[0].address
+        connection.timeout = timeout_seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_seconds)
+        try:
+            connection.request("GET", target, None, {**self._headers, "X-Metasrv-Action": "metactl"})
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise AdminError(
+                    response.status, _refusal(response, response.read(BODY_SIZE_BYTES_MAX).decode(errors="replace"))
+                )
+            pieces = _pieces(response)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise NotDoneError(f"the admin API at {address} does not answer: {error}") from error
+        except AdminError:
+            connection.close()
+            raise
+        try:
+            size_bytes = 0
+            for piece in pieces:
+                size_bytes += len(piece)
+                if size_bytes > size_bytes_max:
+                    raise NotDoneError(f"the answer of {address} has more than {size_bytes_max} bytes")
+                write(piece)
+        finally:
+            connection.close()
+
     def delete(self, path: str, **query: object) -> str:
         """The body of a 200. Raises as `text`."""
         return self._act("DELETE", path, None, query)
@@ -108,7 +148,7 @@ class AdminClient:
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise AdminError(response.status, body)
+            raise AdminError(response.status, _refusal(response, body))
         return body
 
     def _connected(self) -> http.client.HTTPConnection:
@@ -151,6 +191,26 @@ class AdminClient:
         if self._certificate is not None:
             context.load_cert_chain(*self._certificate)
         return http.client.HTTPSConnection(place.host, place.port, timeout=TIMEOUT_SECONDS, context=context)
+
+
+def _refusal(response: http.client.HTTPResponse, body: str) -> str:
+    """The server's sentence: the body, or what a problem in JSON has of it."""
+    if response.getheader("Content-Type", "").startswith("application/problem+json"):
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            return str(json.loads(body)["detail"])
+    return body
+
+
+def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body, piece by piece. Raises NotDoneError when it ends early."""
+    while True:
+        try:
+            piece = response.read1(PIECE_SIZE_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise NotDoneError(f"the answer ended early: {error or type(error).__name__}") from error
+        if not piece:
+            return
+        yield piece
 
 
 class _Place(NamedTuple):

@@ -152,7 +152,13 @@ async def _serve(loaded: LoadedConfig, options: Options) -> int:
         source = ConfigSource(options.config_file, lambda: _read_again(options, logs))
         commit = build_commit(os.environ)
         node = MetaNode(
-            config, commit, factories, begin_cluster=options.begin_cluster, source=source, works=[keep_backups]
+            config,
+            commit,
+            factories,
+            begin_cluster=options.begin_cluster,
+            source=source,
+            works=[keep_backups],
+            log=logs,
         )
         loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs, node)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.rights import readable_keys, require_stream, require_unary
+from metasrv.grpc_api.written_keys import written_by
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import GRPC_STREAMS_PER_CONNECTION_MAX
@@ -126,10 +128,12 @@ class Dispatcher:
         metrics = self._metrics
         parse = method.request.FromString
         clock = perf_counter
+        slow_writes = self._context.slow_writes if method.write else None
 
         async def handle(data: bytes, call: Call) -> bytes | list[bytes]:
             metrics.rpc_started()
             started = clock()
+            request: Any = None
             failed: FailureReason | None = FailureReason.CLIENT_GONE
             try:
                 metrics.client_received_bytes(len(data))
@@ -153,7 +157,10 @@ class Dispatcher:
                 await self._fail(method, call, error)
                 return b""
             finally:
-                metrics.rpc_finished(failed, clock() - started, method.write)
+                ended = clock()
+                metrics.rpc_finished(failed, ended - started, method.write)
+                if slow_writes is not None and request is not None:  # it was admitted
+                    slow_writes.note(ended, ended - started, len(data), method.name, partial(written_by, request), failed)
 
         return handle
 

@@ -224,6 +224,30 @@ CONSOLE_KEY_READS_MAX = 2
 """Reads of the key browser at once; a further one is refused with a sentence."""
 CONSOLE_VALUE_SIZE_BYTES_MAX = 128 * 1024
 """The part of a value that the key browser shows."""
+SLOW_WRITES_KEPT_MAX = 20
+"""Slowest writes, and as many largest ones, that are kept of each minute."""
+SLOW_WRITES_MINUTES_MAX = 10
+"""Minutes of which they are kept."""
+SLOW_WRITE_KEYS_MAX = 3
+"""Keys that are kept of one write."""
+SLOW_WRITE_KEY_CHARACTERS_MAX = 128
+"""Characters that are kept of one key."""
+
+# Diagnostics ------------------------------------------------------------------------------------
+DIAGNOSTICS_PROFILE_SECONDS_MAX = 60
+"""The longest profile in a bundle; the profile's own route takes longer ones."""
+DIAGNOSTICS_FILES_MAX = 2_000
+"""Files of the data directory that a bundle lists."""
+DIAGNOSTICS_TASKS_MAX = 1_000
+"""Tasks of the event loop that a bundle names."""
+DIAGNOSTICS_STACK_FRAMES_MAX = 128
+"""Frames of one stack in a bundle."""
+DIAGNOSTICS_FILES_OF_BUNDLE_MAX = 64
+"""Files of one node's bundle, as metactl takes it."""
+DIAGNOSTICS_FILE_SIZE_BYTES_MAX = 64 * MIB
+"""One file of a bundle, as metactl takes it from a node; a longer one is cut."""
+DIAGNOSTICS_BUNDLE_SIZE_BYTES_MAX = 256 * MIB
+"""A whole bundle of one node, as metactl takes it."""
 
 # Backups ----------------------------------------------------------------------------------------
 BACKUP_LINE_SIZE_BYTES_MAX = 5 * COMMAND_SIZE_BYTES_MAX
@@ -252,6 +276,20 @@ TLS_HANDSHAKE_SECONDS_MAX = 5.0
 # Logging ----------------------------------------------------------------------------------------
 LOG_QUEUE_RECORDS_MAX = 16_384
 """Log records that wait for the helper thread; past it they are dropped and counted."""
+LOG_FOLDED_LINES_MAX = 128
+"""Different lines whose repetitions are counted at once; past it the count of the oldest is written early."""
+LOG_FOLDED_CHARACTERS_MAX = 2_000
+"""A longer line is written each time: remembering it takes memory."""
+LOG_RECENT_LINES_MAX = 4_000
+"""The newest lines of the log that are kept in memory for diagnostics."""
+LOG_RECENT_SIZE_CHARACTERS_MAX = 512 * 1024
+"""Characters of all of them; the oldest go first."""
+LOG_RECENT_LINE_CHARACTERS_MAX = 8 * 1024
+"""Characters that are kept of one line."""
+LOG_LEVEL_CHANGES_MAX = 32
+"""Loggers whose level is changed for a time, at once."""
+LOG_LEVEL_SECONDS_MAX = 24 * 3600
+"""The longest time for which a level may be changed while the node runs."""
 
 # Loop -------------------------------------------------------------------------------------------
 DISK_SLOW_SECONDS = 1.0

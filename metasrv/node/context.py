@@ -18,8 +18,10 @@ from metasrv.model.types import Endpoint
 from metasrv.node.backups import Backups
 from metasrv.node.findings import CopyFindings
 from metasrv.node.members import Members
+from metasrv.node.slow_writes import SlowWrites
 from metasrv.process.clock import Clock
 from metasrv.process.event_ring import EventRing
+from metasrv.process.log_levels import Log, LogLevels
 from metasrv.process.reloading import Reloader
 from metasrv.state.machine import StateMachine
 
@@ -76,12 +78,19 @@ class NodeContext:
     """What is loaded anew when its files change; see `reloads.py`."""
     config_paths: tuple[str, ...] = ()
     """The configuration file, if there is one, for what is loaded anew when it changes."""
+    log: Log | None = None
+    """The log of this process; None where it is not the node's own."""
+    log_levels: LogLevels = field(init=False)
+    """Levels of loggers that are changed for a time."""
+    slow_writes: SlowWrites = field(default_factory=SlowWrites)
+    """The slowest and the largest writes of the last minutes."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `health`, `admin`, `grpc`; a configured port 0 is resolved here."""
 
     def __post_init__(self) -> None:
         self.reloader = Reloader(self.metrics)
         self.events = self.events or EventRing(self.clock)
+        self.log_levels = LogLevels(self.log, self.clock, self.events)
 
     def set_waiting_for(self, sentence: str) -> None:
         """Say what this node waits for before it serves."""

@@ -35,6 +35,7 @@ from metasrv.node.recording import RecordingMetrics
 from metasrv.node.reloads import ConfigSource, watch_configuration, watch_raft
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
+from metasrv.process.log_levels import Log
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.temporary_directories import sweep_temporary_directories
 from metasrv.process.unused_memory import give_back_unused_memory
@@ -67,12 +68,14 @@ class MetaNode:
         begin_cluster: bool = False,
         source: ConfigSource | None = None,
         works: Sequence[Work] = (),
+        log: Log | None = None,
     ) -> None:
         """`begin_cluster`: begin a cluster if no address in `join` knows one, although some do not answer.
 
         `source` reads the configuration again when its file has changed; without it only certificates are reloaded.
-        `works` begin what goes on beside the services.
+        `works` begin what goes on beside the services. `log` is this process's log, where it is this node's.
         """
+        self._log = log
         self._source = source
         self._context: NodeContext | None = None
         self._begin_cluster = begin_cluster
@@ -189,6 +192,7 @@ class MetaNode:
             events=resources.events,
             ask_summary=consensus.forwarding.summary,
             offer_summary=consensus.offer_summary,
+            log=self._log,
         )
         consensus.report = MemberReports(context).report
         context.members = Members(consensus, consensus.forwarding, self._clock, consensus.report)
@@ -290,6 +294,7 @@ class MetaNode:
             except MetasrvError as error:
                 logger.warning("leadership was not handed over: %s", error)
         await asyncio.gather(*(service.stop(SERVICE_GRACE_MS) for service in self._services))
+        context.log_levels.close()
         await consensus.close()
 
     async def _beat(self, context: NodeContext) -> None:

@@ -299,6 +299,93 @@ def test_a_profile_opens_as_a_flame_graph(server: ConsoleServer, open_page: Open
 
 
 @pytest.mark.long
+def test_a_log_level_is_changed_for_a_time(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    page.wait_for("document.querySelector('[data-name=logLevel]')")
+    page.click("[data-name=logLevel]")
+    page.wait_for("document.querySelectorAll('#loggers option').length === 6")
+    assert "goes back by itself" in page.text("#dialog")
+    assert "Now: root info, metasrv.raft warn." in page.text("#dialog")
+    assert server.acted == []
+    page.evaluate("document.querySelector('#dialog [name=logger]').value = 'metasrv.nowhere'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('#dialog .failed')")
+    assert page.text("#dialog .failed") == "there is no logger 'metasrv.nowhere'"
+    page.evaluate("document.querySelector('#dialog [name=logger]').value = 'metasrv.raft'")
+    page.evaluate("document.querySelector('#dialog [name=seconds]').value = '60'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('#dialog .done')")
+    assert page.text("#dialog .done").startswith("metasrv.raft logs from debug on until ")
+    body = '{"logger":"metasrv.raft","level":"debug","seconds":60}'
+    assert server.acted[-1] == (f"/v1/log-levels {body}", "console")
+
+
+@pytest.mark.long
+def test_diagnostics_are_downloaded_after_a_yes(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    page.wait_for("document.querySelector('[data-name=diagnostics]')")
+    page.evaluate(
+        """HTMLAnchorElement.prototype.click = function () {
+            window.saved = { name: this.download, scheme: this.protocol }; };"""
+    )
+    page.click("[data-name=diagnostics]")
+    assert "Secrets and stored values are left out" in page.text("#dialog")
+    assert server.acted == []
+    page.evaluate("document.querySelector('#dialog [name=seconds]').value = '0'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('#dialog .done')")
+    name = "metasrv-node-1-20261127T194428Z.tar.gz"
+    assert page.text("#dialog .done") == f"{name}, 8 B, is saved by your browser."
+    assert page.evaluate("window.saved") == {"name": name, "scheme": "blob:"}
+    assert server.acted == [("/v1/diagnostics?seconds=0", "console")]
+
+
+@pytest.mark.long
+def test_slow_writes_are_shown_with_their_keys_where_these_are_on(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    assert page.text("#write-list") == ""
+    page.click("#writes [data-action=writes]")
+    page.wait_for("document.querySelector('#write-list table')")
+    rows = "[...document.querySelectorAll('#write-list tbody tr')].map((row) => row.innerText.split('\\t'))"
+    assert [row[1:] for row in page.evaluate(rows)][:2] == [
+        ["5 s", "311 B", "Transaction", "1", "unknown outcome", "__fd_table_by_id/981"],
+        [
+            *("413 ms", "3.8 MiB", "Transaction", "14", "done"),
+            "__fd_table_copied_files/981/a, __fd_table_copied_files/981/b and 12 more",
+        ],
+    ]
+    page.click("#write-list [data-list=largest]")
+    page.wait_for("document.querySelector('#write-list [data-list=largest]').getAttribute('aria-pressed') === 'true'")
+    assert page.evaluate(rows)[0][2] == "3.8 MiB"
+    server.offers_keys = False
+    page.click("#write-list [data-list=slowest]")
+    page.wait_for("document.querySelector('#write-list').innerText.includes('keys are not shown')")
+    assert "__fd_" not in page.text("#write-list")
+
+
+@pytest.mark.long
+async def test_a_real_node_gives_all_three(start_cluster: StartCluster, tmp_path: Path) -> None:
+    cluster = start_cluster(1)
+    await cluster.boot()
+    async with cluster.client(1) as client:
+        await client.upsert("key", b"value")
+    with Chromium(tmp_path) as browser:
+        page = browser.page()
+        page.open(f"http://{cluster.nodes[1].admin}/")
+        page.wait_for("document.querySelector('[data-name=diagnostics]')")
+        page.click("#writes [data-action=writes]")
+        page.wait_for("document.querySelector('#write-list tbody tr')")
+        for name, said in (("logLevel", "metasrv logs from debug on until "), ("diagnostics", "metasrv-node-1-")):
+            page.click(f"[data-name={name}]")
+            page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+            page.wait_for("document.querySelector('#dialog .done')")
+            assert page.text("#dialog .done").startswith(said)
+            page.click("#dialog [data-action=close]")
+        page.wait_for("document.getElementById('event-list').innerText.includes('the log level of metasrv is debug')")
+        assert page.errors == []
+
+
+@pytest.mark.long
 def test_keys_are_read_only_when_asked_for(server: ConsoleServer, open_page: OpenPage) -> None:
     page = open_page()
     assert page.text("#key-list").startswith("Counts and sizes")

@@ -125,6 +125,16 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, JSON, json.dumps(console_states.KEYS))
         elif path == "/v1/console/key":
             self.answer(200, JSON, json.dumps(console_states.record(query["key"][0])))
+        elif path == "/v1/slow-writes":
+            self.answer(
+                200, JSON, json.dumps(console_states.slow_writes(int(time.time() * 1000), self.server.offers_keys))
+            )
+        elif path == "/v1/log-levels":
+            self.answer(200, JSON, json.dumps(console_states.LOG_LEVELS))
+        elif path == "/v1/diagnostics":
+            name = {"Content-Disposition": 'attachment; filename="metasrv-node-1-20261127T194428Z.tar.gz"'}
+            self.server.acted.append((self.path, self.headers.get("X-Metasrv-Action", "")))
+            self.answer(200, "application/gzip", b"a bundle", name)
         elif path == "/v1/events":
             events = console_states.events(int(time.time() * 1000))
             self.answer(200, JSON, json.dumps({"events": events, "missing_nodes": []}))
@@ -144,6 +154,23 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, JSON, '{"from":1,"to":2,"voter_ids":[1,2,3]}')
         else:
             self.answer(500, TEXT, "the node is stopping")
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
+        self.server.acted.append((f"{self.path} {body}", self.headers.get("X-Metasrv-Action", "")))
+        asked = json.loads(body)
+        if asked["logger"] == "metasrv.nowhere":
+            problem = {"title": "Bad Request", "status": 400, "detail": f"there is no logger {asked['logger']!r}"}
+            self.answer(400, "application/problem+json", json.dumps(problem))
+            return
+        expires_at_ms = int(time.time() * 1000) + asked["seconds"] * 1000
+        changed = {
+            "logger": asked["logger"],
+            "level": asked["level"],
+            "configured": "info",
+            "expires_at_ms": expires_at_ms,
+        }
+        self.answer(200, JSON, json.dumps(changed))
 
     def stream(self) -> None:
         self.send_response(200)

@@ -344,3 +344,45 @@ FOLDED = f"""{STEP} 180
 {RUN};handle (grpc_api/calls.py:55);decode (protocol/codec.py:12) 70
 log_writer (process/logs.py:91);write (process/logs.py:120) 25
 """
+
+
+LOG_LEVELS = {
+    "levels": [
+        {"logger": "root", "level": "info", "configured": "info", "expires_at_ms": None},
+        {"logger": "metasrv.raft", "level": "warn", "configured": "warn", "expires_at_ms": None},
+    ],
+    "loggers": ["root", "metasrv", "metasrv.admin", "metasrv.grpc_api", "metasrv.raft", "metasrv.raft.core.driver"],
+    "level_names": ["off", "critical", "error", "warn", "info", "debug", "trace"],
+    "seconds_default": 300,
+    "seconds_max": 86_400,
+}
+
+
+def slow_writes(now_ms: int, with_keys: bool) -> View:
+    """What `/v1/slow-writes` answers."""
+
+    def write(
+        ago_ms: int, milliseconds: float, size_bytes: int, operations: int, failure: str | None, *keys: str
+    ) -> View:
+        return {
+            "ended_at_ms": now_ms - ago_ms,
+            "milliseconds": milliseconds,
+            "size_bytes": size_bytes,
+            "method": "Transaction",
+            "operations": operations,
+            "keys": list(keys) if with_keys else None,
+            "failure": failure,
+        }
+
+    slowest = [
+        write(41_000, 5_002.4, 311, 1, "unknown_outcome", "__fd_table_by_id/981"),
+        write(182_000, 412.8, 3_981_224, 14, None, "__fd_table_copied_files/981/a", "__fd_table_copied_files/981/b"),
+        write(11_000, 38.2, 640, 2, None, "__fd_database/tenant1/sales", "__fd_database_by_id/57"),
+    ]
+    return {
+        "node_id": 1,
+        "minutes": 10,
+        "keys": None if with_keys else "keys are not shown: `admin_key_browser = true` turns that on",
+        "slowest": slowest,
+        "largest": sorted(slowest, key=lambda one: -int(one["size_bytes"])),
+    }

@@ -1,16 +1,18 @@
 // What can be done to the node that serves this page. Each action names its consequence and waits for a confirmation; the
 // answer stands in the same dialog. An action whose route the node's API does not describe is left out.
 
-import { act } from "./api.js";
+import { act, download, getJson, put } from "./api.js";
 import { byId, element, update } from "./dom.js";
 import { openDialog } from "./dialogs.js";
 import { flameGraph } from "./flame_graph.js";
-import { bytes, whole } from "./format.js";
+import { bytes, timeOfDay, whole } from "./format.js";
 import { answering } from "./situation.js";
 
 const SNAPSHOT = "/v1/ctrl/trigger_snapshot";
 const TRANSFER = "/v1/ctrl/trigger_transfer_leader";
 const DRAIN = "/v1/ctrl/drain";
+const LOG_LEVELS = "/v1/log-levels";
+const DIAGNOSTICS = "/v1/diagnostics";
 const CPU = "/debug/pprof/profile";
 const MEMORY = "/debug/mem/pprof/profile";
 
@@ -60,6 +62,35 @@ const ACTIONS = {
       return drained ? `Node ${id} is drained.` : `Node ${id} is in service.`;
     },
   },
+  logLevel: {
+    title: "Change a log level",
+    summary: "Let a part of this node log more, or less, for a while.",
+    path: LOG_LEVELS,
+    confirm: "Change it",
+    consequence: ({ answered_by: id }) =>
+      `Node ${id} logs that part, and all below it, from another level on. At debug and trace that may be many lines. ` +
+      "The level goes back by itself when the time is over; another change of the same part takes its place.",
+    fields: () => levelFields(),
+    run: async (path, signal) => {
+      const { logger, level, seconds } = Object.fromEntries(new URL(path, location.href).searchParams);
+      const set = await (await put(LOG_LEVELS, { logger, level, seconds: Number(seconds) }, signal)).json();
+      return `${set.logger} logs from ${set.level} on until ${timeOfDay(set.expires_at_ms)}, then from ${set.configured} on.`;
+    },
+  },
+  diagnostics: {
+    title: "Download diagnostics",
+    summary: "One archive with what is known about this node.",
+    path: DIAGNOSTICS,
+    confirm: "Download",
+    consequence: ({ answered_by: id }) =>
+      `Node ${id} collects its status, events, metrics, newest log lines, configuration, threads, files and a profile. ` +
+      "Secrets and stored values are left out; addresses and log lines are in it. metactl diagnose does this for all nodes at once.",
+    fields: () => [secondsField(0, 60, 2)],
+    run: async (path, signal) => {
+      const { name, size } = await download(path, signal);
+      return `${name}, ${bytes(size)}, is saved by your browser.`;
+    },
+  },
   cpu: {
     title: "Profile the processor",
     summary: "A flame graph of where time is spent.",
@@ -82,9 +113,29 @@ const ACTIONS = {
   },
 };
 
-function secondsField() {
-  const input = element("input", { type: "number", name: "seconds", min: 1, max: 300, value: 5, required: true, autofocus: true });
-  return element("label", {}, "Seconds ", input);
+function secondsField(min = 1, max = 300, value = 5, name = "Seconds") {
+  const input = element("input", { type: "number", name: "seconds", min, max, value, required: true, autofocus: true });
+  return element("label", {}, min ? `${name} ` : "Seconds of the profile ", input);
+}
+
+/** The parts of the node are offered once it has named them; anything can be typed before. */
+function levelFields() {
+  const names = element("datalist", { id: "loggers" });
+  const now = element("p", { class: "quiet", "aria-live": "polite" });
+  const logger = element("input", { name: "logger", list: "loggers", value: "metasrv", required: true, autofocus: true, spellcheck: false });
+  const level = element("select", { name: "level" }, ["debug", "trace", "info", "warn", "error"].map((name) => element("option", { value: name }, name)));
+  getJson(LOG_LEVELS).then(
+    ({ levels, loggers }) => {
+      names.append(...loggers.map((name) => element("option", { value: name })));
+      now.textContent = `Now: ${levels.map((one) => `${one.logger} ${one.level}${one.expires_at_ms === null ? "" : ` until ${timeOfDay(one.expires_at_ms)}`}`).join(", ")}.`;
+    },
+    (error) => { now.textContent = error.message; },
+  );
+  return [
+    [element("label", {}, "Part ", logger), names],
+    [element("label", {}, "Level ", level), " ", secondsField(1, 86_400, 300, "for seconds")],
+    now,
+  ];
 }
 
 function targetField({ nodes, answered_by: id }) {
@@ -139,7 +190,7 @@ export function askFor(name, state) {
     "form",
     { class: "ask" },
     element("p", { class: "consequence" }, action.consequence(state)),
-    (action.fields?.(state) ?? []).map((field) => element("p", {}, field)),
+    (action.fields?.(state) ?? []).map((field) => (field.tagName === "P" ? field : element("p", {}, field))),
     element("p", { class: "quiet" }, "The node writes this down in its audit log."),
     element("div", { class: "row" }, confirm, cancel),
   );

@@ -17,6 +17,7 @@ import { showShortcuts, watchShortcuts } from "./shortcuts.js";
 import { Live } from "./stream.js";
 import { applyTheme, nextTheme } from "./theme.js";
 import { showTokenForm, watchTokenForm } from "./token_form.js";
+import { showWrites } from "./writes.js";
 
 const model = new Model();
 const live = new Live(take, setConnection);
@@ -104,6 +105,7 @@ delegate("click", {
   runbook: openLinkedRunbook,
   shortcuts: showShortcuts,
   theme: nextTheme,
+  writes: (button) => showWrites(button.dataset.list),
 });
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
