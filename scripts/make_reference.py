@@ -25,9 +25,11 @@ sys.path.insert(0, str(ROOT))
 
 from metasrv.admin.app import create_app  # noqa: E402
 from metasrv.config.keys import KEYS, Kind  # noqa: E402
+from metasrv.config.levels import parse_level  # noqa: E402
 from metasrv.config.model import Config, RaftConfig  # noqa: E402
 from metasrv.metrics.exposition import Family  # noqa: E402
 from metasrv.metrics.registry import MetricsRegistry  # noqa: E402
+from metasrv.process.log_levels import LogLevels  # noqa: E402
 from metasrv.state.machine import StateMachine  # noqa: E402
 from metasrv.testing.fake_node import fake_context, leader_status  # noqa: E402
 
@@ -51,6 +53,7 @@ CHANGES = {
     ("delete", "/v1/cluster/members/{node_id}"): ("/v1/cluster/members/3", None),
     ("post", "/v1/cluster/members/{node_id}/promote"): ("/v1/cluster/members/2/promote", None),
     ("post", "/v1/cluster/members/{node_id}/replace"): ("/v1/cluster/members/3/replace", None),
+    ("put", "/v1/log-levels"): ("/v1/log-levels", {"logger": "metasrv.admin", "level": "debug", "seconds": 60}),
 }
 """Examples of routes that take no GET: the address and the body."""
 NOT_ASKED = {
@@ -61,9 +64,34 @@ NOT_ASKED = {
     "/v1/console/history": "history.json",
     "/v1/console/stream": "lines.json",
     "/v1/events": "events.json",
+    "/v1/log-levels": "levels.json",
+    "/v1/diagnostics": "node1.tar.gz",
     "/v1/runbooks/{slug}": "runbook.txt",
 }
 """Routes whose answer is a file or a page, is long, or does not end; with the name of a file for it."""
+
+
+class ExampleLog:
+    """The log of a node that logs from Info on."""
+
+    def __init__(self) -> None:
+        self._changed: dict[str, str] = {}
+
+    def set_level(self, logger_name: str, level: str | None) -> None:
+        self._changed[logger_name] = level or "info"
+
+    def level_of(self, logger_name: str) -> int:
+        return parse_level(self._changed.get(logger_name, "info"))
+
+    def configured_level_of(self, logger_name: str) -> int:
+        del logger_name
+        return parse_level("info")
+
+    def configured_names(self) -> set[str]:
+        return {""}
+
+    def recent_lines(self) -> list[str]:
+        return []
 
 
 def main() -> int:
@@ -90,6 +118,7 @@ def pages() -> dict[str, str]:
         try:
             raft = RaftConfig(id=1, raft_advertise_host="localhost", raft_api_port=28103, raft_dir=directory, single=True)
             context, _ = fake_context(machine, Config(raft_config=raft), leader_status())
+            context.log_levels = LogLevels(ExampleLog(), context.clock, context.events)
             app = create_app(context)
             admin = "\n".join(asyncio.run(admin_page(app)))
         finally:
@@ -177,7 +206,7 @@ async def _example_lines(client: httpx.AsyncClient, path: str) -> list[str]:
 async def _change_lines(client: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None) -> list[str]:
     answer = await client.request(method, url, json=body, headers={"X-Metasrv-Action": "curl"})
     sent = "" if body is None else f" -d '{json.dumps(body)}'"
-    verb = f" -X {method.upper()}" if body is None else ""
+    verb = "" if body is not None and method == "post" else f" -X {method.upper()}"
     shown = json.dumps(answer.json(), indent=2).splitlines() if answer.status_code == 200 else [answer.text]
     shown = [line if len(line) <= EXAMPLE_WIDTH_MAX else f"{line[:EXAMPLE_WIDTH_MAX]}…" for line in shown]
     status = "" if answer.status_code == 200 else f"   # {answer.status_code}"

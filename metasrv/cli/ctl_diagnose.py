@@ -118,21 +118,23 @@ def _write_archive(
 
 def _ask(arguments: argparse.Namespace, first: AdminClient, first_id: int, node: Mapping[str, Any]) -> _Asked:
     """One node's bundle; the node that told of the others is asked where it answered before."""
+    address = node.get("admin_url") or node.get("admin_address")
+    if node["id"] != first_id and not address:
+        return _Asked(node, None, f"it does not answer node {first_id}, which never learned where its admin API is")
+    bundle = tempfile.SpooledTemporaryFile(IN_MEMORY_SIZE_BYTES)  # noqa: SIM115 - read later, closed by `diagnose`
     try:
-        address = node.get("admin_url") or node.get("admin_address")
-        if node["id"] != first_id and not address:
-            return _Asked(node, None, f"it does not answer node {first_id}, which never learned where its admin API is")
         client = first if node["id"] == first_id else made(str(address), arguments)
-        bundle = tempfile.SpooledTemporaryFile(IN_MEMORY_SIZE_BYTES)  # noqa: SIM115 - read later
-        timeout_seconds = ANSWER_SECONDS + arguments.seconds
-        path = f"{DIAGNOSTICS_PATH}?seconds={arguments.seconds}"
-        client.download(path, bundle.write, DIAGNOSTICS_BUNDLE_SIZE_BYTES_MAX, timeout_seconds)
+        target, timeout_seconds = f"{DIAGNOSTICS_PATH}?seconds={arguments.seconds}", ANSWER_SECONDS + arguments.seconds
+        client.download(target, bundle.write, DIAGNOSTICS_BUNDLE_SIZE_BYTES_MAX, timeout_seconds)
         bundle.seek(0)
     except MetasrvError as error:
-        return _Asked(node, None, str(error))
+        failure = str(error)
     except OSError as error:
-        return _Asked(node, None, f"its bundle cannot be kept meanwhile: {error.strerror or error}")
-    return _Asked(node, bundle, "")
+        failure = f"its bundle cannot be kept meanwhile: {error.strerror or error}"
+    else:
+        return _Asked(node, bundle, "")
+    bundle.close()
+    return _Asked(node, None, failure)
 
 
 def _copy(asked: _Asked, root: str, archive: tarfile.TarFile) -> NodeFiles:
@@ -157,10 +159,10 @@ def _copy(asked: _Asked, root: str, archive: tarfile.TarFile) -> NodeFiles:
 
 
 def _files_in(bundle: IO[bytes]) -> Iterator[_File]:
-    """The files of a bundle. Raises ValueError for what is none, and as gzip and tarfile do."""
+    """The files of a bundle. Raises ValueError for another archive, and as gzip and tarfile do."""
     size_bytes = 0
     # tarfile's own decompression takes a bundle that was cut for one that ends.
-    with gzip.GzipFile(fileobj=bundle) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as found:
+    with gzip.GzipFile(fileobj=bundle, mode="rb") as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as found:
         for position, member in enumerate(found):
             if position >= DIAGNOSTICS_FILES_OF_BUNDLE_MAX:
                 raise ValueError(f"it has more than {DIAGNOSTICS_FILES_OF_BUNDLE_MAX} files")
@@ -185,7 +187,7 @@ def _write(archive: tarfile.TarFile, directory: str, file: _File) -> None:
 
 
 def _content(file: _File) -> Any:
-    """JSON, or the text of what is none."""
+    """What a file says: JSON where it is that, otherwise its text."""
     text = file.data.decode("utf-8", "replace")
     try:
         return json.loads(text)

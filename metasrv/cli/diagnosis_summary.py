@@ -31,7 +31,7 @@ FILES = (
 
 
 class NodeFiles(NamedTuple):
-    """Of one node: some of its files by name, and why it has none or not all."""
+    """Some files of one node by name, and why there are none or not all."""
 
     files: Mapping[str, Any]
     failure: str
@@ -47,9 +47,9 @@ class Diagnosis(NamedTuple):
     made_at: int
     """Seconds since the epoch, by this machine's clock."""
     version: str
-    """Of metactl."""
+    """metactl's."""
     address: str
-    """Of the node that was asked first."""
+    """Where the node is that was asked first."""
 
 
 def summary(diagnosis: Diagnosis) -> str:

@@ -41,7 +41,7 @@ class SlowWrite(NamedTuple):
     seconds: float
     """From the request's arrival to the answer."""
     size_bytes: int
-    """Of the request."""
+    """The size of the request."""
     method: str
     written: Written
     failure: str | None

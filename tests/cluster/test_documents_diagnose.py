@@ -17,6 +17,7 @@ from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
 from tests.support.documents import Operator
 from tests.support.metactl import metactl
+from tests.support.settings import configure
 
 FILE_SIZE_BYTES = 8192
 """Less than an archive takes."""
@@ -40,9 +41,7 @@ async def test_the_pages_commands_collect_every_node_and_name_a_lost_one(
     start_cluster: StartCluster, tmp_path: Path
 ) -> None:
     cluster = start_cluster(3)
-    for node in cluster.nodes.values():
-        node.settings["admin_key_browser"] = True
-        node.write_config()
+    configure(cluster, {"admin_key_browser": True})
     await cluster.boot()
     async with cluster.client(1) as client:
         await client.upsert("tenant/one", b"a value that stays here")
@@ -112,28 +111,21 @@ async def test_a_full_disk_leaves_no_half_of_an_archive(start_cluster: StartClus
     def small_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE_BYTES, FILE_SIZE_BYTES))
 
-    command = [
-        sys.executable,
-        "-B",
-        "-m",
-        "metasrv.cli.ctl",
-        "diagnose",
-        "--seconds",
-        "0",
-        "-o",
-        tmp_path / "bundle.tar.gz",
-    ]
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [*command, "--admin-api-address", str(cluster.nodes[1].admin)],
-        capture_output=True,
-        check=False,
-        env=dict(os.environ),
-        preexec_fn=small_files,
-        timeout=60,
-    )
+    def collect() -> subprocess.CompletedProcess[str]:
+        arguments = ["--seconds", "0", "-o", str(tmp_path / "bundle.tar.gz")]
+        arguments += ["--admin-api-address", str(cluster.nodes[1].admin)]
+        return subprocess.run(
+            [sys.executable, "-B", "-m", "metasrv.cli.ctl", "diagnose", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=small_files,
+            timeout=60,
+        )
+
+    done = await asyncio.to_thread(collect)
     assert done.returncode == 1, done
-    assert b"bundle.tar.gz could not be written: File too large" in done.stderr
+    assert "bundle.tar.gz could not be written: File too large" in done.stderr
     assert os.listdir(tmp_path) == []
     answer = json.loads((await cluster.admin(1, "/v1/console"))[1])
     assert answer["problems"] == []
