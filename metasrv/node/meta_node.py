@@ -178,6 +178,7 @@ class MetaNode:
             observer=metrics,
             clock=self._clock,
         )
+        resources.events.node_id = raft.id
         metrics.events = resources.events
         consensus = RaftConsensus(resources)
         consensus.on_fatal(self._fail)
@@ -196,7 +197,7 @@ class MetaNode:
         )
         consensus.report = MemberReports(context).report
         context.members = Members(consensus, consensus.forwarding, self._clock, consensus.report)
-        context.events.record(EventKind.START, Severity.INFO, f"node {raft.id} starts, version {context.binary_version}")
+        context.events.tell(EventKind.START, Severity.INFO, f"node {raft.id} starts, version {context.binary_version}")
         if self._source is not None:
             watch_configuration(context, self._source)
         watch_raft(context, consensus.secure)
@@ -287,7 +288,7 @@ class MetaNode:
     async def _drain(self, consensus: RaftConsensus, context: NodeContext) -> None:
         """Hand leadership over, let requests in flight finish, stop."""
         context.draining = True
-        context.events.record(EventKind.STOP, Severity.INFO, f"node {self._config.raft_config.id} stops")
+        context.events.tell(EventKind.STOP, Severity.INFO, f"node {self._config.raft_config.id} stops")
         if self._failure is None and context.joined:
             try:
                 await consensus.hand_over(HAND_OVER_TIMEOUT_MS)
@@ -310,7 +311,7 @@ class MetaNode:
     def _removed(self, context: NodeContext, data: OpenedData, reason: str) -> None:
         """A node that serves goes on and says what it is; one that has just been started ends."""
         text = f"node {self._config.raft_config.id} is no longer a member: {reason}"
-        context.events.record(EventKind.LEAVE, Severity.CRITICAL, text)
+        context.events.tell(EventKind.LEAVE, Severity.CRITICAL, text)
         if not context.joined:
             self._fail(RemovedError(removed_sentence(data.directory.root, reason)))
 

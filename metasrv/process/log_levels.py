@@ -117,7 +117,7 @@ class LogLevels:
             self._tell(f"the log level of {name or ROOT} is {level} again")
 
     def _tell(self, text: str) -> None:
-        self._events.record(EventKind.CONFIGURATION, Severity.INFO, text)
+        self._events.tell(EventKind.CONFIGURATION, Severity.INFO, text)
 
     def _view(self, log: Log, name: str) -> LoggerLevel:
         change = self._changes.get(name)

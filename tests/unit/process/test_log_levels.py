@@ -55,7 +55,9 @@ class Node:
 
     def lines(self) -> list[str]:
         self.log.stop()
-        return [line.partition(": ")[2] for line in self.stream.getvalue().splitlines()]
+        """What was logged, but for the changes themselves."""
+        texts = [line.partition(": ")[2] for line in self.stream.getvalue().splitlines()]
+        return [text for text in texts if not text.startswith("configuration: ")]
 
     def told(self) -> list[str]:
         return [event.text for event in self.events.after(0)]
