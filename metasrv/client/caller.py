@@ -21,6 +21,7 @@ from metasrv.client.outcomes import ClientClosedError, OtherClusterError, Outcom
 from metasrv.model.errors import (
     InvalidRequestError,
     MetasrvError,
+    NotDoneError,
     RequestError,
     UnknownOutcomeError,
     WriteRefusedError,
