@@ -25,6 +25,7 @@ from metasrv.model.releases import FEATURES, RELEASES, THIS, Format, Release, Ve
 from metasrv.model.types import Endpoint, LogId
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.process.data_directory import DAMAGE_NAME, DataDirectory, layout
+from tests.support.first_format import write_first_format
 from tests.support.releases import PREVIOUS, kept_cluster
 
 NODE_ID = 1
@@ -147,6 +148,19 @@ def test_a_copy_of_a_node_that_was_killed_is_looked_at_with_its_write_ahead_log(
     before = content(killed)
     assert look(killed).registry.limits.quota_bytes == 1000
     assert content(killed) == before
+
+
+def test_a_directory_that_was_not_converted_yet_is_of_the_builds_before(root: Path, tmp_path: Path) -> None:
+    """The release before it reads the state; the log is the one of today here, which they refuse."""
+    path = layout(str(root))[1]
+    write_first_format(path, str(tmp_path / "old.db"))
+    shutil.copyfile(tmp_path / "old.db", path)
+    seen = look(root)
+    assert seen.state_version == "1"
+    assert seen.applied.index == seen.last_index
+    lines = [line for finding in findings_for(seen, OLDEST) for line in finding.lines()]
+    assert "state file (`state.db`): format 1, which 0.1 reads" in lines
+    assert answer_for(root, RELEASE_0_2) is Answer.YES, "it would convert the file"
 
 
 # ----------------------------------------------------------------------------- features
