@@ -82,6 +82,7 @@ async def problems_on_the_way(
     ]
 
 
+@pytest.mark.timeout(240)
 async def test_one_node_is_upgraded_and_goes_back_under_load(
     start_cluster: StartCluster, previous: NodeProgram, record_property: RecordProperty
 ) -> None:
@@ -151,6 +152,7 @@ def fingerprint(record: SeqV) -> dict[str, object]:
     return {"seq": record.seq, "sha256": hashlib.sha256(record.data).hexdigest(), "expire_at": expire_at}
 
 
+@pytest.mark.timeout(240)
 async def test_a_cluster_of_the_previous_release_goes_on_with_its_directories(
     start_cluster: StartCluster, tmp_path: Path
 ) -> None:
