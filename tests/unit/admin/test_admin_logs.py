@@ -17,7 +17,8 @@ import pytest
 from metasrv.admin import bundle
 from metasrv.admin.app import create_app
 from metasrv.admin.schemas import LoggerLevelSchema, LogLevelsSchema, SlowWritesSchema
-from metasrv.config.model import Config, LogConfig, RaftConfig, SecretText
+from metasrv.config.model import Config, RaftConfig, SecretText
+from metasrv.config.sections import LogConfig
 from metasrv.model.limits import (
     DIAGNOSTICS_FILES_MAX,
     DIAGNOSTICS_PROFILE_SECONDS_MAX,

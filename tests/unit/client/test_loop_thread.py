@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 from collections.abc import AsyncGenerator, Iterator
 
 import pytest
@@ -54,7 +55,7 @@ def test_an_interrupt_cancels_the_call(loop: LoopThread, monkeypatch: pytest.Mon
     schedule = asyncio.run_coroutine_threadsafe
 
     def interrupted(coroutine: object, on: asyncio.AbstractEventLoop) -> object:
-        future = schedule(coroutine, on)  # type: ignore[arg-type]
+        future: Any = schedule(coroutine, on)  # type: ignore[arg-type]
         result = future.result
 
         def interrupt(timeout: float | None = None) -> object:
@@ -63,7 +64,7 @@ def test_an_interrupt_cancels_the_call(loop: LoopThread, monkeypatch: pytest.Mon
             del future.result
             raise KeyboardInterrupt
 
-        future.result = interrupt  # type: ignore[method-assign, assignment]
+        future.result = interrupt
         del result
         return future
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.config.model import LogConfig
+from metasrv.config.sections import LogConfig
 from metasrv.model.errors import InvalidRequestError, NotDoneError, OverloadedError
 from metasrv.model.limits import LOG_LEVEL_CHANGES_MAX, LOG_LEVEL_SECONDS_MAX
 from metasrv.process.event_ring import EventRing

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.config.model import LogConfig
+from metasrv.config.sections import LogConfig
 from metasrv.model.limits import (
     LOG_FOLDED_CHARACTERS_MAX,
     LOG_FOLDED_LINES_MAX,
