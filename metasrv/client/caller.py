@@ -16,11 +16,11 @@ from google.protobuf.message import Message
 
 from metasrv.client.connection import CallFailedError, ClusterPin, Connection, Credentials
 from metasrv.client.endpoints import Endpoints
-from metasrv.client.outcomes import OtherClusterError, Outcome, TokenRefusedError
+from metasrv.client.level_watch import level_stream
+from metasrv.client.outcomes import ClientClosedError, OtherClusterError, Outcome, TokenRefusedError
 from metasrv.model.errors import (
     InvalidRequestError,
     MetasrvError,
-    NotDoneError,
     RequestError,
     UnknownOutcomeError,
     WriteRefusedError,
@@ -69,9 +69,9 @@ class Caller:
 
     # ------------------------------------------------------------------------- calls
 
-    async def unary(self, method: m.Method, request: Message) -> Any:
-        """One reply, from the first endpoint that gives one before the deadline."""
-        retries = _Retries(self.endpoints, self._timeout_seconds)
+    async def unary(self, method: m.Method, request: Message, timeout_seconds: float | None = None) -> Any:
+        """One reply, from the first endpoint that gives one before the deadline, by default the client's own."""
+        retries = _Retries(self.endpoints, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         while True:
             connection = self._connection()
             try:
@@ -105,14 +105,23 @@ class Caller:
             self._learn(leader)
             return messages
 
-    async def stream(self, method: m.Method, request: Message, metadata: Extra = ()) -> AsyncGenerator[Any, None]:
-        """All replies of a stream without a deadline; only its start is retried."""
+    async def stream(
+        self, method: m.Method, request: Message, metadata: Extra = (), *, keep_level: bool = False
+    ) -> AsyncGenerator[Any, None]:
+        """All replies of a stream without a deadline; only its start is retried.
+
+        With `keep_level` the stream ends when its node cannot show that it keeps up with the leader (`level_watch.py`).
+        """
         retries = _Retries(self.endpoints, self._timeout_seconds)
         started = False
         while True:
             connection = self._connection()
+            seconds = retries.seconds(method)
             try:
-                answers = connection.stream(method, request, None, metadata, start_seconds=retries.seconds(method))
+                if keep_level:
+                    answers = level_stream(connection, method, request, seconds)
+                else:
+                    answers = connection.stream(method, request, None, metadata, start_seconds=seconds)
                 async with aclosing(answers) as stream:
                     async for answer in stream:
                         started = True
@@ -127,7 +136,7 @@ class Caller:
 
     def _connection(self) -> Connection:
         if self._closed:
-            raise NotDoneError("the client is closed")
+            raise ClientClosedError
         endpoint = self.endpoints.current
         connection = self._connections.get(endpoint)
         if connection is None:
