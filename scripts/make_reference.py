@@ -1,4 +1,4 @@
-"""Write docs/reference/: admin API, configuration and metrics, each from what the program itself declares.
+"""Write docs/reference/: admin API, client library, configuration and metrics, from what the program itself declares.
 
 `make reference` runs it; `--check` writes nothing and exits with 1 when a page is out of date, as the tests do. Examples
 are the answers of the real application for the sample node of `metasrv.testing.fake_node`; no server is started.
@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import metasrv.client  # noqa: E402
 from metasrv.admin.app import create_app  # noqa: E402
 from metasrv.config.keys import KEYS, Kind  # noqa: E402
 from metasrv.config.model import Config, RaftConfig  # noqa: E402
@@ -30,6 +31,7 @@ from metasrv.metrics.exposition import Family  # noqa: E402
 from metasrv.metrics.registry import MetricsRegistry  # noqa: E402
 from metasrv.state.machine import StateMachine  # noqa: E402
 from metasrv.testing.fake_node import fake_context, leader_status  # noqa: E402
+from scripts.client_reference import client_page  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
 HEADER = "<!-- Made by `make reference` from the program; edit the program, not this page. -->\n"
@@ -96,6 +98,7 @@ def pages() -> dict[str, str]:
             machine.close()
     return {
         "docs/reference/admin-api.md": admin + "\n",
+        "docs/reference/client.md": "\n".join(client_page(metasrv.client, HEADER)) + "\n",
         "docs/reference/configuration.md": "\n".join(configuration_page()) + "\n",
         "docs/reference/metrics.md": "\n".join(metrics_page()) + "\n",
     }

@@ -1,7 +1,7 @@
 """Client library of the meta service: `AsyncClient` on asyncio, the blocking `Client`, and recipes on their sessions.
 
-What begins with `Async` belongs to an `AsyncClient`, its namesake without that to a `Client`. docs/clients.md is the guide,
-`examples/` has whole programs. Loads nothing of the server.
+What begins with `Async` belongs to an `AsyncClient`, its namesake without that to a `Client`. docs/clients.md is the
+guide, `examples/` has whole programs. Loads nothing of the server.
 """
 
 from metasrv.client.answers import ClientInfo, WatchEvent

@@ -34,12 +34,18 @@ async def level_stream(
 ) -> AsyncGenerator[Answer, None]:
     """The replies of a stream; raises CallFailedError when it breaks or its node falls behind."""
     await _prove(connection, start_seconds)
+    handshakes = connection.handshakes
     waiting: asyncio.Queue[Answer | None] = asyncio.Queue(CLIENT_WATCH_BUFFER_MESSAGES_MAX)
 
     async def read() -> None:
+        begun = False
         stream = connection.stream(method, request, None, start_seconds=start_seconds)
         async with aclosing(stream) as answers:
             async for answer in answers:
+                if not begun and connection.handshakes != handshakes:
+                    failed = NotDoneError(f"{connection.endpoint}: the node may have restarted before the watch began")
+                    raise CallFailedError(Outcome(failed, None))
+                begun = True
                 await waiting.put(answer)
 
     async def prove() -> None:

@@ -40,6 +40,8 @@ RENEWALS_PER_TTL = 3
 ATTEMPTS_PER_TTL = 5
 """A call that renews waits for one node for this fraction of the time to live."""
 PAUSE_SECONDS = 0.05
+LOOK_SECONDS = 1.0
+"""Longest time between two looks at the session's clock, which goes on while the event loop's stands still."""
 Result = TypeVar("Result")
 
 
@@ -159,8 +161,9 @@ class AsyncSession:
         return max(self.ttl_ms // ATTEMPTS_PER_TTL, 200)
 
     async def _watch_clock(self) -> None:
-        while not self.lost.is_set():  # noqa: ASYNC110 - time passes by itself
-            await asyncio.sleep(max(self._renewed_at + self._life_seconds - self._clock(), 0.001))
+        while not self.lost.is_set():
+            left = self._renewed_at + self._life_seconds - self._clock()
+            await asyncio.sleep(min(max(left, 0.001), LOOK_SECONDS))
 
     async def _keep_alive(self) -> None:
         """Renew in time. Ends with the session."""

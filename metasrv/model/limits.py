@@ -20,7 +20,7 @@ VALUE_SIZE_BYTES_MAX = 16 * MIB
 TRANSACTION_OPERATIONS_MAX = 10_000
 """Operations and conditions of one transaction, all branches together."""
 CLIENT_WATCH_BUFFER_MESSAGES_MAX = 64
-"""Messages of a watch that the client library holds for its reader; further ones stay with the server, which counts them."""
+"""Messages of a watch that the client library holds for its reader; further ones stay with the server, which counts."""
 SESSION_DELETE_KEYS_MAX = 1_000
 """Keys that the end of a session deletes in one transaction; it takes several for more."""
 TRANSACTION_DEPTH_MAX = 16

@@ -14,6 +14,7 @@ import asyncio
 import random
 from typing import NamedTuple
 
+from metasrv.client.recipes.waiting import seq_of_put
 from metasrv.client.sessions import AsyncSession
 from metasrv.client.transaction import FencingToken, Transaction
 from metasrv.model import commands as c
@@ -56,7 +57,9 @@ class AsyncCounter:
             change = Transaction().fenced_by(present.token).put(self._key, str(after).encode())
             executed = await self._session.execute_once(change.otherwise().get(self._key))
             if executed.success:
-                return Count(after, FencingToken(self._key, _seq_after(executed.responses, present)))
+                # After a lost answer a number that no other change has: a fence that may refuse.
+                seq = seq_of_put(executed) or present.token.seq + 1
+                return Count(after, FencingToken(self._key, seq))
             response = executed.responses[0] if executed.responses else None
             present = self._count(response.value) if isinstance(response, c.GetResponse) else await self.get()
             await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - spreads contenders, keeps no secret
@@ -66,11 +69,3 @@ class AsyncCounter:
         if record is None:
             return Count(self._default, FencingToken(self._key, 0))
         return Count(int(record.data.decode()), FencingToken(self._key, record.seq))
-
-
-def _seq_after(responses: tuple[c.OperationResponse, ...] | None, before: Count) -> int:
-    """The number that the change got. If the answer was lost, one that no other change has: a fence that may refuse."""
-    response = responses[0] if responses else None
-    if isinstance(response, c.PutResponse) and response.current is not None:
-        return response.current.seq
-    return before.token.seq + 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import NamedTuple
 
 from metasrv.client.recipes.line import Line
@@ -17,6 +18,7 @@ from metasrv.client.recipes.waiting import (
     FencedError,
     directly_under,
     first_of,
+    patiently,
     seconds_of,
     seqs_of,
     until_absent,
@@ -103,14 +105,19 @@ class AsyncElection:
         """
         yielded: list[Leader | None] = []
         while True:
-            leader, seen, session_key = await self._session.while_alive(self._look())
+            look = patiently(self._session, self._look)
+            leader, seen, session_key = await self._session.while_alive(look)
             if yielded != [leader]:
                 yielded = [leader]
                 yield leader
-            waits = [until_changed(self._client, self._line.prefix, seen)]
-            if session_key is not None:
-                waits.append(until_absent(self._client, session_key))
-            await self._session.while_alive(first_of(*waits))
+            change = patiently(self._session, partial(self._until_changed, seen, session_key))
+            await self._session.while_alive(change)
+
+    async def _until_changed(self, seen: dict[str, int], session_key: str | None) -> None:
+        waits = [until_changed(self._client, self._line.prefix, seen)]
+        if session_key is not None:
+            waits.append(until_absent(self._client, session_key))
+        await first_of(*waits)
 
     async def _look(self) -> tuple[Leader | None, dict[str, int], str | None]:
         """The leader, the sequence numbers that this was read from, and the key of the leader's session."""

@@ -7,13 +7,17 @@ watches only the one before it, and removes it if that one's session is over. Ru
 
 from __future__ import annotations
 
+from functools import partial
+
 from metasrv.client.loss import SessionLostError
 from metasrv.client.recipes.waiting import (
     Held,
     directly_under,
     first_of,
     held_value,
+    patiently,
     removal_of_dead,
+    seq_of_put,
     unique_key,
     until_absent,
     until_gone,
@@ -41,14 +45,16 @@ class Line:
         self._session.attach(key)
         try:
             data = held_value(self._session, value)
-            await self._session.execute_once(Transaction().when_absent(key).put(key, data))
-            record = await self._client.get(key)
+            seq = seq_of_put(await self._session.execute_once(Transaction().when_absent(key).put(key, data)))
+            if seq is None:
+                record = await patiently(self._session, lambda: self._client.get(key))
+                seq = 0 if record is None else record.seq
         except BaseException:
             self._session.detach_later(key)
             raise
-        if record is None:
-            raise SessionLostError("the cluster ended the session")
-        return FencingToken(key, record.seq)
+        if not seq:
+            raise SessionLostError("another contender found the session over")
+        return FencingToken(key, seq)
 
     async def wait_turn(self, token: FencingToken) -> None:
         """Return when nobody is before `token`; raises SessionLostError as soon as the session is over."""
@@ -72,25 +78,20 @@ class Line:
 
     async def _wait_turn(self, token: FencingToken) -> None:
         while (ahead := await self._ahead(token)) is not None:
-            gone = until_gone(self._client, ahead.token)
-            await first_of(gone, until_absent(self._client, ahead.session_key))
+            await patiently(self._session, partial(self._until_over, ahead))
             await self._remove_dead(ahead)
+
+    async def _until_over(self, held: Held) -> None:
+        gone = until_gone(self._client, held.token)
+        await first_of(gone, until_absent(self._client, held.session_key))
 
     async def _ahead(self, token: FencingToken) -> Held | None:
         """The contender right before `token`."""
-        contenders = await self._contenders()
+        contenders = await patiently(self._session, self.contenders)
         if all(held.token != token for held in contenders):
             raise SessionLostError("another contender found the session over")
         earlier = [held for held in contenders if held.token.seq < token.seq]
         return earlier[-1] if earlier else None
-
-    async def _contenders(self) -> list[Held]:
-        """Patient: no answer for a while is no reason to lose one's place."""
-        while True:
-            try:
-                return await self.contenders()
-            except NotDoneError:
-                self._session.lost.check()
 
     async def _remove_dead(self, held: Held) -> None:
         """Changes nothing if its session lives. Unheard answers do not matter: the line is read again."""

@@ -25,12 +25,12 @@ from metasrv.client.recipes.waiting import (
     held_value,
     living,
     seconds_of,
+    seq_of_put,
     seqs_of,
     until_changed,
 )
 from metasrv.client.sessions import AsyncSession
 from metasrv.client.transaction import FencingToken, Transaction
-from metasrv.model import commands as c
 from metasrv.model.types import SeqV
 
 PRIORITY_DEFAULT = 100
@@ -114,7 +114,7 @@ class AsyncQueue:
             executed = await self._session.execute_once(claim.put(claim_key, data))
             if not executed.success:
                 return None
-            seq = _seq_of(executed.responses)
+            seq = seq_of_put(executed)
             if seq is None:
                 present = await self._client.get(claim_key)
                 seq = present.seq if present is not None and present.data == data else None
@@ -182,10 +182,3 @@ class AsyncQueueItem:
     def release_later(self) -> asyncio.Task[None]:
         """The same in the background."""
         return self._session.execute_later(Transaction().fenced_by(self.token).delete(self.token.key))
-
-
-def _seq_of(responses: tuple[c.OperationResponse, ...] | None) -> int | None:
-    response = responses[0] if responses else None
-    if isinstance(response, c.PutResponse) and response.current is not None:
-        return response.current.seq
-    return None

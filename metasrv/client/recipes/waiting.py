@@ -6,17 +6,22 @@ Runs on the client's event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 from metasrv.client.following import end_of_prefix, wait_until
 from metasrv.client.interface import KeyValueClient
-from metasrv.client.sessions import AsyncSession
+from metasrv.client.outcomes import ClientClosedError, OtherClusterError
+from metasrv.client.sessions import AsyncSession, Executed
 from metasrv.client.transaction import FencingToken, Transaction
-from metasrv.model.errors import RequestError
+from metasrv.model import commands as c
+from metasrv.model.errors import NotDoneError, RequestError
 from metasrv.model.types import SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
+
+PAUSE_SECONDS = 0.1
+Result = TypeVar("Result")
 
 
 class FencedError(RequestError):
@@ -67,7 +72,27 @@ def removal_of_dead(held: Held) -> Transaction:
     return Transaction().when_absent(held.session_key).delete(held.token.key, match_seq=held.token.seq)
 
 
+def seq_of_put(executed: Executed) -> int | None:
+    """The number that the first operation, a put, got; None when the answer was lost."""
+    response = executed.responses[0] if executed.responses else None
+    if isinstance(response, c.PutResponse) and response.current is not None:
+        return response.current.seq
+    return None
+
+
 # ----------------------------------------------------------------------------- waiting
+
+
+async def patiently(session: AsyncSession, read: Callable[[], Awaitable[Result]]) -> Result:
+    """The result of a read, however long no node answers it while the session lives."""
+    while True:
+        session.lost.check()
+        try:
+            return await read()
+        except (ClientClosedError, OtherClusterError):
+            raise
+        except NotDoneError:
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def first_of(*work: Coroutine[Any, Any, None]) -> None:

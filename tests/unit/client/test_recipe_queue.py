@@ -94,10 +94,10 @@ async def test_a_consumer_sees_past_items_that_others_have() -> None:
 @pytest.mark.parametrize("fate", [Fate.DONE, Fate.LATE, Fate.ANSWER_LOST])
 async def test_a_consumer_cancelled_at_any_moment_leaves_the_item_to_others(fate: Fate) -> None:
     for steps in range(1, 14):
-        await cancel_after(steps, fate)
+        await assert_the_item_is_left(steps, fate)
 
 
-async def cancel_after(steps: int, fate: Fate) -> None:
+async def assert_the_item_is_left(steps: int, fate: Fate) -> None:
     cluster = MemoryCluster()
     async with open_session(cluster) as (client, session):
         queue = AsyncQueue(session, "q")

@@ -9,6 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 import pytest
 
 from metasrv.client.loss import SessionLostError
+from metasrv.client.outcomes import ClientClosedError
 from metasrv.client.recipes.barrier import AsyncBarrier, AsyncDoubleBarrier
 from metasrv.client.recipes.counter import AsyncCounter
 from metasrv.client.recipes.election import AsyncElection, Leader
@@ -113,10 +114,10 @@ async def test_whoever_gives_up_leaves_the_line() -> None:
 async def test_a_caller_cancelled_at_any_moment_leaves_no_key(fate: Fate) -> None:
     """Also when its record is written after everybody has forgotten it."""
     for steps in range(1, 14):
-        await cancel_after(steps, fate)
+        await assert_cancelling_leaves_nothing(steps, fate)
 
 
-async def cancel_after(steps: int, fate: Fate) -> None:
+async def assert_cancelling_leaves_nothing(steps: int, fate: Fate) -> None:
     cluster = MemoryCluster()
     async with open_session(cluster) as (client, session):
         client.fate = lambda request: fate if any("/lock/" in each.put.key for each in request.if_then) else Fate.DONE
@@ -154,6 +155,39 @@ async def test_one_who_waits_in_the_middle_leaves_and_the_order_stays() -> None:
         await asyncio.wait_for(behind, 1)
         await last.release()
         middle.cut_off = False
+
+
+async def test_an_outage_shorter_than_the_session_costs_nobody_the_place() -> None:
+    cluster = MemoryCluster()
+    clock = asyncio.get_running_loop().time
+    client = cluster.client()
+    async with open_session(cluster) as (_, one), AsyncSession(client, ttl_ms=60_000, clock=clock) as two:
+        held = AsyncLock(one, "x")
+        await held.acquire()
+        waiting = asyncio.create_task(AsyncLock(two, "x").acquire())
+        await asyncio.sleep(1)
+        client.cut_off = True
+        cluster.reset_watches()
+        await asyncio.sleep(30)
+        await held.release()
+        client.cut_off = False
+        await asyncio.wait_for(waiting, 20)
+
+
+async def test_a_closed_client_ends_the_waiting() -> None:
+    cluster = MemoryCluster()
+    async with open_session(cluster) as (_, one), open_session(cluster) as (client, two):
+        await AsyncLock(one, "x").acquire()
+        waiting = asyncio.create_task(AsyncLock(two, "x").acquire())
+        await asyncio.sleep(1)
+
+        async def closed(seconds: float = 0) -> None:
+            raise ClientClosedError
+
+        client._reach = closed  # type: ignore[method-assign]
+        cluster.reset_watches()
+        with pytest.raises(ClientClosedError):
+            await asyncio.wait_for(waiting, 5)
 
 
 async def test_names_below_each_other_do_not_meet() -> None:
