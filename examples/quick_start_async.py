@@ -12,7 +12,7 @@ from metasrv.client import AsyncClient, InvalidRequestError, NotDoneError, Trans
 async def main(endpoints: list[str]) -> None:
     async with AsyncClient(endpoints, timeout_ms=5_000) as client:
         try:
-            await client.upsert("quick-start/count", b"1")
+            await client.upsert("quick-start-async/count", b"1")
         except NotDoneError:
             print("certainly not written: try again")
         except UnknownOutcomeError:
@@ -21,10 +21,10 @@ async def main(endpoints: list[str]) -> None:
             print("will never be written: the request is wrong")
 
         # Both or neither, and only while the first key is there.
-        both = Transaction().when_present("quick-start/count")
-        both.put("quick-start/left", b"L").put("quick-start/right", b"R")
+        both = Transaction().when_present("quick-start-async/count")
+        both.put("quick-start-async/left", b"L").put("quick-start-async/right", b"R")
         print("both written:", (await client.transaction(both)).success)
-        left, right = await client.get_many(["quick-start/left", "quick-start/right"])
+        left, right = await client.get_many(["quick-start-async/left", "quick-start-async/right"])
         print("left", left and left.data, "right", right and right.data)
 
 

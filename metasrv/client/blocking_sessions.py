@@ -92,7 +92,9 @@ class Session:
         self.run(self.asynchronous.open())
 
     def close(self) -> None:
-        self.run(self.asynchronous.close())
+        """End the session. After the client's end there is nothing to do: the key goes with its time to live."""
+        if not self._loop.is_closed:
+            self.run(self.asynchronous.close())
 
     def execute_once(self, transaction: Transaction) -> Executed:
         return self.run(self.asynchronous.execute_once(transaction))

@@ -155,7 +155,7 @@ async def play(cluster: ProcessCluster, seconds: float, rounds: int) -> tuple[st
         ]
         async with working(cluster, seconds) as workers:
             for _ in range(rounds):
-                await stop_a_holder(workers, 2.5 * TTL_MS / 1000)
+                await stop_a_holder(workers, 2 * TTL_MS / 1000)
                 await cluster.kill(leader)
                 await asyncio.sleep(1)
                 cluster.start(leader)
@@ -183,7 +183,7 @@ async def play(cluster: ProcessCluster, seconds: float, rounds: int) -> tuple[st
 async def test_protected_writes_survive_a_stopped_holder_and_a_killed_leader(
     cluster: ProcessCluster, record_property: Any
 ) -> None:
-    summary, refused = await play(cluster, seconds=8, rounds=1)
+    summary, refused = await play(cluster, seconds=6, rounds=1)
     assert refused >= 0, "few holders are stopped with a write on its way; the long form has many"
     record_property("measured", summary)
 
