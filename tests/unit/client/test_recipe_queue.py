@@ -81,6 +81,22 @@ async def test_a_consumer_who_is_gone_loses_the_item_and_cannot_finish_it() -> N
             await other.done(Transaction().when_absent("x").put("x", b""))
 
 
+async def test_an_item_of_one_who_is_gone_goes_to_one_of_those_who_ask_at_once() -> None:
+    cluster = MemoryCluster()
+    async with (
+        open_session(cluster) as (gone, one),
+        open_session(cluster) as (_, two),
+        open_session(cluster) as (_, three),
+    ):
+        await AsyncQueue(one, "q").put(b"a")
+        await AsyncQueue(one, "q").take()
+        gone.cut_off = True
+        asking = [AsyncQueue(session, "q").take(timeout_ms=3 * TTL_MS) for session in (two, three)]
+        results = await asyncio.gather(*asking, return_exceptions=True)
+        assert sorted(isinstance(result, TimeoutError) for result in results) == [False, True]
+        gone.cut_off = False
+
+
 async def test_a_consumer_sees_past_items_that_others_have() -> None:
     cluster = MemoryCluster()
     async with open_session(cluster) as (_, session):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 import pytest
@@ -14,9 +14,10 @@ from metasrv.client.recipes.barrier import AsyncBarrier, AsyncDoubleBarrier
 from metasrv.client.recipes.counter import AsyncCounter
 from metasrv.client.recipes.election import AsyncElection, Leader
 from metasrv.client.recipes.lock import AsyncLock
-from metasrv.client.recipes.waiting import FencedError
+from metasrv.client.recipes.waiting import FencedError, Held, removal_of_dead
 from metasrv.client.sessions import AsyncSession
 from metasrv.client.transaction import FencingToken, Transaction
+from metasrv.model.types import SeqV
 from tests.support.memory_cluster import Fate, MemoryClient, MemoryCluster, RefusedByTestError, any_fate
 
 pytestmark = pytest.mark.virtual_time
@@ -446,6 +447,38 @@ async def test_a_member_who_is_gone_holds_up_neither_a_beginning_nor_an_end() ->
         await asyncio.wait_for(third.leave(), TTL_MS / 1000)
         gone.cut_off = False
     assert cluster.present("b/") == []
+
+
+async def test_no_round_begins_with_a_member_who_went_just_now() -> None:
+    cluster = MemoryCluster()
+    async with open_session(cluster) as (_, one), open_session(cluster) as (client, two):
+        waiting = asyncio.create_task(AsyncDoubleBarrier(one, "b", 2).enter())
+        await asyncio.sleep(0.1)
+        read = client.get_many
+
+        async def read_and_lose(keys: Sequence[str]) -> list[SeqV | None]:
+            records = await read(keys)
+            if one.key in keys and one.key in cluster.model.records:
+                cluster.delete(one.key)
+            return records
+
+        client.get_many = read_and_lose  # type: ignore[method-assign]
+        with pytest.raises(TimeoutError):
+            await AsyncDoubleBarrier(two, "b", 2).enter(timeout_ms=1_500)
+        with pytest.raises(SessionLostError):
+            await waiting
+
+
+async def test_what_a_living_session_holds_is_not_removed() -> None:
+    cluster = MemoryCluster()
+    async with open_session(cluster) as (client, session):
+        token = await AsyncLock(session, "x").acquire()
+        removal = removal_of_dead(Held(token, session.key, b""))
+        assert not (await client.transaction(removal)).success
+        assert await fenced_put(client, token, b"")
+        cluster.delete(session.key)
+        assert (await client.transaction(removal)).success
+        assert not await fenced_put(client, token, b"")
 
 
 async def test_a_round_whose_members_are_all_gone_gives_way() -> None:

@@ -202,6 +202,7 @@ async def test_work_that_was_cancelled_is_settled_by_the_next() -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert cluster.model.records["count"].data == b"1"
+        client.fate = fates(Fate.LOST)
         await session.execute_once(Transaction().fetch_increase("count", 1))
         await asyncio.sleep(60)
         assert cluster.model.records["count"].data == b"2"
