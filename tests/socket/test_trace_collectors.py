@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import socket
 import time
@@ -11,7 +10,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from metasrv.model.limits import TRACE_SPANS_WAITING_MAX
-from metasrv.tracing.spans import OncePerMinute, OtelTracer, make_tracer
+from metasrv.tracing.spans import EXPORT_SPANS_MAX, OncePerMinute, OtelTracer, make_tracer
 from metasrv.tracing.times import RequestEnd
 from metasrv.tracing.watch import CLOSE_SECONDS_MAX, RequestWatch
 from tests.support.collector import Collector
@@ -71,16 +70,19 @@ class Stuck(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-async def test_spans_that_wait_are_bounded_and_the_complaint_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_spans_that_wait_are_bounded_and_the_complaint_is_one_line(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert TRACE_SPANS_WAITING_MAX >= EXPORT_SPANS_MAX
+    monkeypatch.setattr("metasrv.tracing.spans.TRACE_SPANS_WAITING_MAX", EXPORT_SPANS_MAX)
     stuck = Stuck()
     watch = RequestWatch(7, lambda: 1, tracer_to("http://unused/", stuck))
-    for _ in range(TRACE_SPANS_WAITING_MAX):
+    for _ in range(2 * EXPORT_SPANS_MAX):
         ask(watch)
-    assert len(caplog.messages) <= 1
+    assert caplog.messages == ["Queue full, dropping Span."]
     stuck.released = True
     await watch.close()
-    await asyncio.sleep(0)
-    assert sum(stuck.batches) <= TRACE_SPANS_WAITING_MAX + stuck.batches[0]
+    assert sum(stuck.batches) <= 2 * EXPORT_SPANS_MAX, "of four times as many"
 
 
 def test_complaints_have_one_line_a_minute_with_the_number_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
