@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 CONSOLE_PATH = "/v1/console"
 KEYS_PATH = "/v1/console/keys"
 KEY_PATH = "/v1/console/key"
-_PROBLEM_PREFIXES = (f"{CONSOLE_PATH}/", "/v1/events/", "/v1/runbooks/")
+PROFILE_PATH = "/v1/profile"
+_PROBLEM_PREFIXES = (f"{CONSOLE_PATH}/", f"{PROFILE_PATH}/", "/v1/events/", "/v1/runbooks/")
 
 ALLOWED = "GET, HEAD"
 """What every route allows; those that do something also take POST."""

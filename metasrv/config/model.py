@@ -15,7 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, f
 from metasrv.config.admin_tokens import Scope, parse_scope
 from metasrv.config.levels import parse_levels
 from metasrv.model.errors import InvalidRequestError
-from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB, TOKEN_LIFETIME_SECONDS_MAX
+from metasrv.model.limits import (
+    CONTINUOUS_PROFILE_HERTZ_MAX,
+    GRPC_MESSAGE_SIZE_BYTES_DEFAULT,
+    MIB,
+    TOKEN_LIFETIME_SECONDS_MAX,
+)
 from metasrv.model.passwords import PREFIX as PASSWORD_HASH_PREFIX
 from metasrv.model.passwords import check_hash
 from metasrv.model.types import Endpoint
@@ -254,6 +259,12 @@ class Config(ConfigModel):
     )
     admin_key_browser: bool = Field(
         default=False, description="Let those with the scope `read` look at keys and values in the console."
+    )
+    continuous_profile_hertz: int = Field(
+        default=1,
+        ge=0,
+        le=CONTINUOUS_PROFILE_HERTZ_MAX,
+        description="How often a second this node looks at its threads, for the last ten minutes; 0 for never.",
     )
     admin_token: Secret | None = Field(
         default=None, description="Token that admin requests may carry, with the scope `operate`; prefer the file."
