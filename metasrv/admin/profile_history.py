@@ -87,6 +87,11 @@ def profile_history_router(context: NodeContext, continuous: ContinuousProfile, 
             body = await asyncio.to_thread(_encode, *arguments)
         return profile_response(Profile(body, form, CONTINUOUS), {})
 
+    _add_captures(router, captures)
+    return router
+
+
+def _add_captures(router: APIRouter, captures: Captures) -> None:
     @router.get(
         f"{PROFILE_PATH}/captures",
         operation_id="memoryCaptures",
@@ -104,8 +109,6 @@ def profile_history_router(context: NodeContext, continuous: ContinuousProfile, 
             for one in captures.all()
         ]
         return JsonResponse({"captures": kept}, headers=NO_STORE)
-
-    return router
 
 
 def _encode(minutes: tuple[Minute, ...], node_id: int, frequency_hertz: int, form: ProfileFormat, idle: bool) -> bytes:

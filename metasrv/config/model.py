@@ -10,10 +10,11 @@ from __future__ import annotations
 import socket
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
+from pydantic import Field, PlainSerializer, SecretStr, field_validator
 
 from metasrv.config.admin_tokens import Scope, parse_scope
 from metasrv.config.levels import parse_levels
+from metasrv.config.sections import BackupConfig, ConfigModel
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.limits import (
     CONTINUOUS_PROFILE_HERTZ_MAX,
@@ -35,7 +36,6 @@ GRPC_MESSAGE_SIZE_BYTES_MIN = 1024
 GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1
 """gRPC counts message sizes in signed 32 bits."""
 DURATION_MS_MAX = 24 * 3600 * 1000
-BACKUP_EVERY_SECONDS_MAX = 366 * 24 * 3600
 
 
 class SecretText(SecretStr):
@@ -51,12 +51,6 @@ class SecretText(SecretStr):
 Secret = Annotated[SecretText, PlainSerializer(lambda _: MASK, return_type=str, when_used="json")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Milliseconds = Annotated[int, Field(ge=1, le=DURATION_MS_MAX)]
-
-
-class ConfigModel(BaseModel):
-    """What all parts of a configuration share: immutable, no unknown keys, no guessing of types."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
 
 
 class LogFileConfig(ConfigModel):
@@ -213,32 +207,6 @@ class RaftConfig(ConfigModel):
     def is_leave_request(self) -> bool:
         """Whether this process only asks for a node's removal and exits (docs/contract/admin-api.md section 5)."""
         return bool(self.leave_via) and self.leave_id is not None
-
-
-class BackupConfig(ConfigModel):
-    """`[backup]`: archives that the leader makes by itself, in a directory or a bucket."""
-
-    every_seconds: int = Field(
-        default=0, ge=0, le=BACKUP_EVERY_SECONDS_MAX, description="Seconds between backups of the cluster; 0 for none."
-    )
-    keep: int = Field(default=24, ge=1, le=1_000_000, description="Number of archives of this cluster to keep.")
-    directory: str = Field(
-        default="", description="Directory of the archives, which has to exist; the same, shared one on all nodes."
-    )
-    bucket: str = Field(default="", description="S3-compatible bucket of the archives, instead of a directory.")
-    endpoint: str = Field(default="", description="URL of the bucket's server; empty for that of AWS.")
-    region: str = Field(default="", description="Region of the bucket; empty for that of the environment.")
-    prefix: str = Field(default="", description="What the names of the archives in the bucket begin with.")
-    credentials_file: str = Field(
-        default="",
-        description="File with the bucket's credentials, in the form of ~/.aws/credentials; empty: the environment.",
-    )
-    without_secrets: bool = Field(
-        default=False, description="Leave the key that signs tokens, and users with their passwords, out of the archives."
-    )
-    encrypt_with: str = Field(
-        default="", description="File with the key that the archives are encrypted with: 32 bytes, or a passphrase."
-    )
 
 
 class Config(ConfigModel):
