@@ -46,7 +46,7 @@ SECONDS_DEFAULT = 5
 FREQUENCY_HERTZ_DEFAULT = 99
 SAMPLER_HEADER = "X-Profile-Sampler"
 CAPTURE_HEADER = "X-Profile-Capture"
-"""Of a memory profile: what to give as `base` for a later one."""
+"""Names a memory profile, so that a later one can give it as `base`."""
 STATUS_CLIENT_CLOSED_REQUEST = 499
 """Nobody reads it; the log and the metrics show it."""
 

@@ -36,7 +36,7 @@ MEETING_SECONDS = 0.002
 """How long a look waits with a short switch interval, so that it meets a busy thread in the middle of its work instead
 of where that gives up the interpreter by itself."""
 LOOKS_WITH_SAME_NAMES = 60
-"""The names of threads are asked for again after so many looks, and when there is a new thread."""
+"""The names of threads are kept for this number of looks, unless there is a new thread."""
 OTHER_STACKS = (Frame("(other stacks)"),)
 """Stands for the stacks of a minute beyond the limit."""
 _NUMBERED = re.compile(r"_\d+$")
@@ -65,7 +65,7 @@ class ContinuousProfile:
         self._known: dict[tuple[int, int], tuple[Frame, CodeType]] = {}
         """By the identity of the code, which is held so that no other gets it, and the instruction."""
         self._names: dict[int, str] = {}
-        """Of threads, without their number."""
+        """Names of threads, without their number."""
         self._waiting: dict[tuple[int, int, int], tuple[Frame, ...]] = {}
         """The stacks of threads that waited, by thread and place; their code is held by `_known`."""
         self._looks = 0

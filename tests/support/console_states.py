@@ -339,7 +339,7 @@ STEP = f"{RUN};step (raft.driver:210)"
 APPLY = f"{STEP};apply (state.machine:88)"
 MINUTE_MS = 60_000
 BUSY_LOOKS = (4, 6, 5, 9, 38, 52, 21, 7, 5, 6, 3)
-"""Of the 60 looks of each kept minute, how often a thread was at work."""
+"""How often a thread was at work, in the 60 looks of each kept minute."""
 
 
 def minutes(now_ms: int) -> dict[str, Any]:
