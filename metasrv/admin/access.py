@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from metasrv.admin.actions import DIAGNOSTICS_PATH, changes_members, sets_log_level
 from metasrv.admin.control import CONTROL_PATHS
 from metasrv.admin.pages import is_page
-from metasrv.admin.problem import KEY_PATH, KEYS_PATH, SLOW_WRITES_PATH
+from metasrv.admin.problem import KEY_PATH, KEYS_PATH, PROFILE_PATH, SLOW_WRITES_PATH
 from metasrv.config.admin_tokens import Scope, Token, Tokens, load
 from metasrv.config.model import Config
 
@@ -22,6 +22,8 @@ METRICS_PATHS = frozenset({"/metrics", "/v1/metrics"})
 CONFIG_PATH = "/v1/config"
 KEY_PATHS = frozenset({KEYS_PATH, KEY_PATH, SLOW_WRITES_PATH})
 """What clients have stored: never open, whatever `admin_open_routes` says, where anything is asked for."""
+PROFILE_PREFIX = f"{PROFILE_PATH}/"
+"""What the program was doing: never open either."""
 CERTIFICATE_NAME = "metasrv.certificate_name"
 """Where `connection.py` puts the common name of a verified client certificate, among a request's extensions."""
 
@@ -64,7 +66,7 @@ class Access:
             return None
         if is_protected(method, path):
             return Scope.OPERATE
-        if path in KEY_PATHS:
+        if path in KEY_PATHS or path.startswith(PROFILE_PREFIX):
             return Scope.READ
         return None if _group_of(path) in self._open else Scope.READ
 

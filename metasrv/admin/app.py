@@ -25,27 +25,35 @@ from metasrv.admin.members import members_router
 from metasrv.admin.metrics import metrics_router
 from metasrv.admin.pages import pages_router
 from metasrv.admin.problem import install_error_handlers
+from metasrv.admin.profile_history import profile_history_router
 from metasrv.admin.profiling import profiling_router
 from metasrv.admin.slow_writes import slow_writes_router
 from metasrv.admin.users import users_router
 from metasrv.console.console import Console
 from metasrv.node.context import NodeContext
 from metasrv.node.health import HealthMonitor
+from metasrv.profiling.captures import Captures
+from metasrv.profiling.continuous import ContinuousProfile
 from metasrv.profiling.profile import ProfileSlot
 
 DESCRIPTION = (
     "Every answer is from the node that was asked; only members and users are asked of others, or changed through the "
     "leader, and a console shows what the others say of themselves. Errors are bare text, under /v1/console, /v1/events, "
-    "/v1/runbooks, /v1/log-levels, /v1/slow-writes and /v1/diagnostics problems in JSON. "
+    "/v1/runbooks, /v1/log-levels, /v1/slow-writes, /v1/profile and /v1/diagnostics problems in JSON. "
     "A query string that cannot be parsed counts as absent."
 )
 
 
-def create_app(context: NodeContext, access: Access | None = None, console: Console | None = None) -> FastAPI:
+def create_app(
+    context: NodeContext,
+    access: Access | None = None,
+    console: Console | None = None,
+    continuous: ContinuousProfile | None = None,
+) -> FastAPI:
     """The application that serves `context`; `/openapi.json` describes it.
 
     Without `access` it reads the tokens itself, and raises ConfigError when it cannot. Without `console` it shows one
-    that does not sample.
+    that does not sample, without `continuous` no minute is kept.
     """
     app = FastAPI(
         title="metasrv admin API",
@@ -75,7 +83,10 @@ def create_app(context: NodeContext, access: Access | None = None, console: Cons
     app.include_router(users_router(context))
     app.include_router(backups_router(context))
     app.include_router(maintenance_router(context))
-    app.include_router(profiling_router(profiles))
+    captures = Captures()
+    app.include_router(profiling_router(context, captures, profiles))
+    history = continuous or ContinuousProfile(0, context.clock.wall_ms)
+    app.include_router(profile_history_router(context, history, captures))
     app.include_router(diagnostics_router(BundleSources(context, console, monitor, profiles)))
     app.include_router(pages_router())
     app.include_router(description_router(app))

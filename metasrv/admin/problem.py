@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 CONSOLE_PATH = "/v1/console"
 KEYS_PATH = "/v1/console/keys"
 KEY_PATH = "/v1/console/key"
+PROFILE_PATH = "/v1/profile"
 SLOW_WRITES_PATH = "/v1/slow-writes"
 _PROBLEM_PREFIXES = (
     f"{CONSOLE_PATH}/",
@@ -38,6 +39,7 @@ _PROBLEM_PREFIXES = (
     "/v1/runbooks/",
     f"{LOG_LEVELS_PATH}/",
     f"{SLOW_WRITES_PATH}/",
+    f"{PROFILE_PATH}/",
     f"{DIAGNOSTICS_PATH}/",
 )
 

@@ -328,3 +328,24 @@ class NewMemberSchema(Schema):
     grpc_api_address: str | None = None
     admin_api_address: str | None = None
     raft_dir: str | None = None
+
+
+class MinuteSchema(Schema):
+    start_ms: int = Field(description="Wall clock.")
+    looks: int = Field(description="How often this node looked at its threads.")
+    busy_looks: int = Field(description="Of these, how often a thread was at work.")
+
+
+class MinutesSchema(Schema):
+    frequency_hertz: int = Field(description="Looks a second; 0 when it is off.")
+    minutes: list[MinuteSchema]
+
+
+class CaptureSchema(Schema):
+    capture: str = Field(description="What `base` takes.")
+    started_at_ms: int = Field(description="Wall clock.")
+    seconds: int
+
+
+class CapturesSchema(Schema):
+    captures: list[CaptureSchema]

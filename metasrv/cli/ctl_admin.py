@@ -13,6 +13,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from email.message import Message
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -84,6 +85,16 @@ class AdminClient:
         target = f"{path}?{urlencode(given, quote_via=quote)}" if given else path
         return self._answer("GET", target, None, self._headers)
 
+    def profile(self, path: str, timeout_seconds: float, **query: object) -> tuple[bytes, Message]:
+        """Body and headers of a 200, which may take longer than other answers. Raises as `text`.
+
+        What has the node profiled is a POST: a node may be configured to take nothing else.
+        """
+        given = {name: value for name, value in query.items() if value is not None}
+        method = "POST" if path.startswith("/debug/") else "GET"
+        headers = {**self._headers, "X-Metasrv-Action": "metactl"}
+        return self._exchange(method, f"{path}?{urlencode(given)}", None, headers, timeout_seconds)
+
     def post(self, path: str, body: object, **query: object) -> str:
         """Send JSON; the body of a 200. Raises as `text`."""
         return self._act("POST", path, json.dumps(body).encode(), query)
@@ -135,12 +146,25 @@ class AdminClient:
         return self._answer(method, target, sent, {**self._headers, "X-Metasrv-Action": "metactl"})
 
     def _answer(self, method: str, target: str, sent: bytes | None, headers: dict[str, str]) -> str:
+        return self._exchange(method, target, sent, headers)[0].decode("utf-8", "replace")
+
+    def _exchange(
+        self,
+        method: str,
+        target: str,
+        sent: bytes | None,
+        headers: dict[str, str],
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> tuple[bytes, Message]:
         connection = self._connected()
+        connection.timeout = timeout_seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_seconds)
         address = self._places[0].address
         try:
             connection.request(method, target, sent, headers)
             response = connection.getresponse()
-            body = response.read(BODY_SIZE_BYTES_MAX).decode("utf-8", "replace")
+            body = response.read(BODY_SIZE_BYTES_MAX)
         except ConnectionRefusedError as error:
             raise NotDoneError(f"nothing listens at {address}: {PORTS}") from error
         except (OSError, http.client.HTTPException) as error:
@@ -148,8 +172,8 @@ class AdminClient:
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise AdminError(response.status, _refusal(response, body))
-        return body
+            raise AdminError(response.status, _refusal(response, body.decode("utf-8", "replace")))
+        return body, response.headers
 
     def _connected(self) -> http.client.HTTPConnection:
         """A connection to the first address; of several, to one that takes it and is asked first from then on."""

@@ -13,9 +13,14 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainSerializer, SecretStr, field_validator
 
 from metasrv.config.admin_tokens import Scope, parse_scope
-from metasrv.config.sections import MASK, SIZE_BYTES_MAX, ConfigModel, LogConfig, TracingConfig
+from metasrv.config.sections import MASK, SIZE_BYTES_MAX, BackupConfig, ConfigModel, LogConfig, TracingConfig
 from metasrv.model.errors import InvalidRequestError
-from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB, TOKEN_LIFETIME_SECONDS_MAX
+from metasrv.model.limits import (
+    CONTINUOUS_PROFILE_HERTZ_MAX,
+    GRPC_MESSAGE_SIZE_BYTES_DEFAULT,
+    MIB,
+    TOKEN_LIFETIME_SECONDS_MAX,
+)
 from metasrv.model.passwords import PREFIX as PASSWORD_HASH_PREFIX
 from metasrv.model.passwords import check_hash
 from metasrv.model.types import Endpoint
@@ -28,7 +33,6 @@ GRPC_MESSAGE_SIZE_BYTES_MIN = 1024
 GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1
 """gRPC counts message sizes in signed 32 bits."""
 DURATION_MS_MAX = 24 * 3600 * 1000
-BACKUP_EVERY_SECONDS_MAX = 366 * 24 * 3600
 
 
 class SecretText(SecretStr):
@@ -167,32 +171,6 @@ class RaftConfig(ConfigModel):
         return bool(self.leave_via) and self.leave_id is not None
 
 
-class BackupConfig(ConfigModel):
-    """`[backup]`: archives that the leader makes by itself, in a directory or a bucket."""
-
-    every_seconds: int = Field(
-        default=0, ge=0, le=BACKUP_EVERY_SECONDS_MAX, description="Seconds between backups of the cluster; 0 for none."
-    )
-    keep: int = Field(default=24, ge=1, le=1_000_000, description="Number of archives of this cluster to keep.")
-    directory: str = Field(
-        default="", description="Directory of the archives, which has to exist; the same, shared one on all nodes."
-    )
-    bucket: str = Field(default="", description="S3-compatible bucket of the archives, instead of a directory.")
-    endpoint: str = Field(default="", description="URL of the bucket's server; empty for that of AWS.")
-    region: str = Field(default="", description="Region of the bucket; empty for that of the environment.")
-    prefix: str = Field(default="", description="What the names of the archives in the bucket begin with.")
-    credentials_file: str = Field(
-        default="",
-        description="File with the bucket's credentials, in the form of ~/.aws/credentials; empty: the environment.",
-    )
-    without_secrets: bool = Field(
-        default=False, description="Leave the key that signs tokens, and users with their passwords, out of the archives."
-    )
-    encrypt_with: str = Field(
-        default="", description="File with the key that the archives are encrypted with: 32 bytes, or a passphrase."
-    )
-
-
 class Config(ConfigModel):
     """Everything a node is told, from all sources together."""
 
@@ -211,6 +189,12 @@ class Config(ConfigModel):
     )
     admin_key_browser: bool = Field(
         default=False, description="Let those with the scope `read` look at keys and values in the console."
+    )
+    continuous_profile_hertz: int = Field(
+        default=1,
+        ge=0,
+        le=CONTINUOUS_PROFILE_HERTZ_MAX,
+        description="How often a second this node looks at its threads, for the last ten minutes; 0 for never.",
     )
     admin_token: Secret | None = Field(
         default=None, description="Token that admin requests may carry, with the scope `operate`; prefer the file."

@@ -202,6 +202,22 @@ PROFILE_SECONDS_MAX = 300
 """Longest profile."""
 PROFILE_FREQUENCY_HERTZ_MAX = 1000
 """Fastest sampling."""
+CONTINUOUS_PROFILE_HERTZ_MAX = 20
+"""Looks a second of the continuous profile."""
+CONTINUOUS_MINUTES_MAX = 11
+"""Minutes of it that are kept: ten, and the one under way."""
+CONTINUOUS_STACKS_MAX = 500
+"""Distinct stacks of one of its minutes; further ones are counted together."""
+CONTINUOUS_STACK_FRAMES_MAX = 100
+"""Frames of one of them, the innermost."""
+CONTINUOUS_FRAMES_KNOWN_MAX = 8_192
+"""Frames that are made once and shared by its stacks."""
+CAPTURES_KEPT_MAX = 8
+"""Memory profiles that a later one can be compared with."""
+CAPTURE_STACKS_MAX = 5_000
+"""Stacks of one of them, the largest; the others are added up."""
+CAPTURE_SIZE_BYTES_MAX = 512 * 1024
+"""One of them, compressed."""
 METRICS_WINDOW_OBSERVATIONS_MAX = 1024
 """Observations kept for the quantiles of one summary."""
 METRICS_LABELS_MAX = 256

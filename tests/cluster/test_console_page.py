@@ -291,7 +291,7 @@ def test_a_profile_opens_as_a_flame_graph(server: ConsoleServer, open_page: Open
     shown = "[...document.querySelectorAll('.flame')].map((box) => box.textContent)"
     assert len(page.evaluate(shown)) == 10
     page.evaluate("[...document.querySelectorAll('.flame')].find((box) => box.textContent.startsWith('apply')).click()")
-    assert page.text(".flame-detail") == "apply (state/machine.py:88) · 150 samples · 27.5 %"
+    assert page.text(".flame-detail") == "apply (state.machine:88) · 150 samples · 27.5 %"
     assert page.evaluate(shown)[-1].startswith("put")
     search = "document.querySelector('#dialog input[type=search]')"
     page.evaluate(f"{search}.value = 'apply'; {search}.dispatchEvent(new Event('input'))")
@@ -382,6 +382,74 @@ async def test_a_real_node_gives_all_three(start_cluster: StartCluster, tmp_path
             assert page.text("#dialog .done").startswith(said)
             page.click("#dialog [data-action=close]")
         page.wait_for("document.getElementById('event-list').innerText.includes('the log level of metasrv is debug')")
+        assert page.errors == []
+
+
+@pytest.mark.long
+def test_a_minute_of_the_strip_opens_as_a_flame_graph(server: ConsoleServer, open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    page.wait_for("document.querySelectorAll('.minute').length === 11")
+    assert "What this node was doing" in page.text("#minutes")
+    heights = "[...document.querySelectorAll('.minute rect')].map((bar) => Number(bar.getAttribute('height')))"
+    assert page.evaluate(heights)[4:7] == [25, 35, 14]
+    assert page.evaluate("document.querySelectorAll('.minute')[5].title").endswith("at work in 86.7 % of 60 looks")
+    page.picture(tmp_path / "strip.png")
+    page.evaluate("document.querySelectorAll('.minute')[5].click()")
+    page.wait_for("document.querySelector('#dialog .flame')")
+    (asked,) = server.asked
+    assert int(asked["to_ms"][0]) - int(asked["from_ms"][0]) == 60_000
+    assert asked["format"] == ["folded"]
+    assert "one minute" in page.text("#dialog-title")
+    assert "545 looks" in page.text(".flame-detail")
+    assert server.acted == [], "looking at what is kept is no action"
+    page.picture(tmp_path / "minute.png")
+    phone = open_page(size=PHONE)
+    phone.wait_for("document.querySelectorAll('.minute').length === 11")
+    assert phone.overflow() == 0
+
+
+@pytest.mark.long
+def test_a_memory_profile_shows_what_changed(server: ConsoleServer, open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    page.wait_for("document.querySelector('[data-name=memory]')")
+    page.click("[data-name=memory]")
+    page.wait_for("document.querySelectorAll('#dialog select[name=base] option').length === 2")
+    page.evaluate("document.querySelector('#dialog select').value = '20261127T031205Z'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('.flame')")
+    assert server.acted == [("/debug/mem/pprof/profile?seconds=5&base=20261127T031205Z&format=folded", "console")]
+    assert page.text(".flame-detail") == "all · 869 KiB before, 3.05 MiB now: +2.2 MiB"
+    shades = "Object.fromEntries([...document.querySelectorAll('.flame')].map((box) => [box.textContent, box.className]))"
+    shown = {name.split(" ")[0]: kind.split(" ")[1] for name, kind in page.evaluate(shades).items()}
+    assert (shown["apply"], shown["decode"], shown["keep"]) == ("more-1", "less-1", "more-1")
+    page.picture(tmp_path / "difference.png")
+
+
+@pytest.mark.long
+async def test_a_real_node_shows_its_last_minutes(start_cluster: StartCluster, tmp_path: Path) -> None:
+    cluster = start_cluster(1)
+    await cluster.boot()
+    async with cluster.client() as client:
+        for _ in range(200):
+            await client.upsert("key", b"value")
+    with Chromium(tmp_path) as browser:
+        page = browser.page()
+        page.open(f"http://{cluster.nodes[1].admin}/")
+        page.wait_for("document.querySelectorAll('.minute').length >= 1")
+        page.evaluate("document.querySelector('.minute').click()")
+        page.wait_for(
+            "document.querySelector('#dialog .flame, #dialog .outcome .quiet')?.textContent !== 'Waiting for the node …'"
+        )
+        # The picture that the node makes itself, opened from its page of links.
+        page.open(f"http://{cluster.nodes[1].admin}/debug/home")
+        page.wait_for("document.querySelectorAll('a').length === 6")
+        page.evaluate("document.querySelectorAll('a')[4].click()")
+        page.wait_for("document.querySelectorAll('#boxes > g').length > 0")
+        assert ">Memory of node 1, " in page.evaluate("document.documentElement.innerHTML")
+        page.evaluate("search.value = 'run'; search.dispatchEvent(new Event('input'))")
+        assert "% of all" in page.evaluate("found.textContent")
+        page.evaluate("[...document.querySelectorAll('#boxes > g')].at(-1).dispatchEvent(new MouseEvent('click'))")
+        assert page.evaluate("document.querySelectorAll('#boxes > g[display=none]').length") > 0
         assert page.errors == []
 
 

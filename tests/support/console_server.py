@@ -56,6 +56,8 @@ class ConsoleServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = load_files()
         self.description = json.dumps(described())
+        self.asked: list[dict[str, list[str]]] = []
+        """The queries for what the node was doing."""
         self.situation = "healthy"
         """A name of `STATES`, or `token` (asks for one), `absent` (no console), `busy` (refuses the stream), `down` (ends
         each connection)."""
@@ -138,6 +140,13 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/v1/events":
             events = console_states.events(int(time.time() * 1000))
             self.answer(200, JSON, json.dumps({"events": events, "missing_nodes": []}))
+        elif path == "/v1/profile/minutes":
+            self.answer(200, JSON, json.dumps(console_states.minutes(int(time.time() * 1000))))
+        elif path == "/v1/profile/history":
+            self.server.asked.append(query)
+            self.answer(200, TEXT, console_states.FOLDED)
+        elif path == "/v1/profile/captures":
+            self.answer(200, JSON, json.dumps(console_states.CAPTURES))
         elif path == "/v1/console/stream" and self.server.situation == "busy":
             problem = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": BUSY}
             self.answer(503, "application/problem+json", json.dumps(problem))
@@ -149,7 +158,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.server.acted.append((self.path, self.headers.get("X-Metasrv-Action", "")))
         if self.path.startswith("/debug/"):
-            self.answer(200, TEXT, console_states.FOLDED)
+            self.answer(200, TEXT, console_states.CHANGED if "base=" in self.path else console_states.FOLDED)
         elif self.path.startswith("/v1/ctrl/trigger_transfer_leader"):
             self.answer(200, JSON, '{"from":1,"to":2,"voter_ids":[1,2,3]}')
         else:

@@ -334,16 +334,37 @@ def record(key: str) -> View:
     }
 
 
-RUN = "main (cli/server.py:40);run (asyncio/runners.py:118)"
-STEP = f"{RUN};step (raft/driver.py:210)"
-APPLY = f"{STEP};apply (state/machine.py:88)"
+RUN = "main (cli.server:40);run (asyncio.runners:118)"
+STEP = f"{RUN};step (raft.driver:210)"
+APPLY = f"{STEP};apply (state.machine:88)"
+MINUTE_MS = 60_000
+BUSY_LOOKS = (4, 6, 5, 9, 38, 52, 21, 7, 5, 6, 3)
+"""How often a thread was at work, in the 60 looks of each kept minute."""
+
+
+def minutes(now_ms: int) -> dict[str, Any]:
+    """The minutes that the continuous profile has kept."""
+    first_ms = now_ms // MINUTE_MS * MINUTE_MS - (len(BUSY_LOOKS) - 1) * MINUTE_MS
+    kept = [
+        {"start_ms": first_ms + place * MINUTE_MS, "looks": 60, "busy_looks": busy}
+        for place, busy in enumerate(BUSY_LOOKS)
+    ]
+    return {"frequency_hertz": 1, "minutes": kept}
+
+
+CAPTURES = {"captures": [{"capture": "20261127T031205Z", "started_at_ms": 1_795_749_125_000, "seconds": 5}]}
 FOLDED = f"""{STEP} 180
 {APPLY} 90
-{APPLY};put (state/store.py:31) 60
-{RUN};handle (grpc_api/calls.py:55) 120
-{RUN};handle (grpc_api/calls.py:55);decode (protocol/codec.py:12) 70
-log_writer (process/logs.py:91);write (process/logs.py:120) 25
+{APPLY};put (state.store:31) 60
+{RUN};handle (grpc_api.calls:55) 120
+{RUN};handle (grpc_api.calls:55);decode (protocol.codec:12) 70
+log_writer (process.logs:91);write (process.logs:120) 25
 """
+CHANGED = f"""{APPLY} 90000 2400000
+{RUN};handle (grpc_api.calls:55);decode (protocol.codec:12) 800000 100000
+{RUN};keep (grpc_api.sessions:31) 0 700000
+"""
+"""Stacks of two memory profiles, with the bytes of both."""
 
 
 LOG_LEVELS = {

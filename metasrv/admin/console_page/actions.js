@@ -5,7 +5,7 @@ import { act, download, getJson, put } from "./api.js";
 import { byId, element, update } from "./dom.js";
 import { openDialog } from "./dialogs.js";
 import { flameGraph } from "./flame_graph.js";
-import { bytes, timeOfDay, whole } from "./format.js";
+import { bytes, dateAndTime, timeOfDay, whole } from "./format.js";
 import { answering } from "./situation.js";
 
 const SNAPSHOT = "/v1/ctrl/trigger_snapshot";
@@ -15,6 +15,7 @@ const LOG_LEVELS = "/v1/log-levels";
 const DIAGNOSTICS = "/v1/diagnostics";
 const CPU = "/debug/pprof/profile";
 const MEMORY = "/debug/mem/pprof/profile";
+const CAPTURES = "/v1/profile/captures";
 
 /** `refusal(state)` says why it cannot be done now; `run(path, signal)` resolves to what is shown afterwards. */
 const ACTIONS = {
@@ -98,7 +99,7 @@ const ACTIONS = {
     confirm: "Take the profile",
     consequence: ({ answered_by: id }) =>
       `The stacks of node ${id} are sampled 99 times a second. Its requests may take a little longer meanwhile. Closing this ends it.`,
-    fields: () => [secondsField()],
+    fields: () => [secondsField(), switchField("idle", "with threads that wait")],
     run: (path, signal) => profile(path, signal, (value) => `${whole(value)} samples`),
   },
   memory: {
@@ -107,8 +108,8 @@ const ACTIONS = {
     path: MEMORY,
     confirm: "Take the profile",
     consequence: ({ answered_by: id }) =>
-      `Every allocation of node ${id} is recorded, so its requests take clearly longer meanwhile. Closing this ends it.`,
-    fields: () => [secondsField()],
+      `The allocations of node ${id} are recorded, so its requests take clearly longer meanwhile. Closing this ends it.`,
+    fields: () => [secondsField(), baseField(), switchField("small_objects", "with each small object, which costs much more")],
     run: (path, signal) => profile(path, signal, bytes),
   },
 };
@@ -138,6 +139,25 @@ function levelFields() {
   ];
 }
 
+function switchField(name, text) {
+  return element("label", {}, element("input", { type: "checkbox", name, value: "true" }), ` ${text}`);
+}
+
+/** The earlier profiles that the node has kept come in later; without them there is nothing to choose. */
+function baseField() {
+  const select = element("select", { name: "base" }, element("option", { value: "" }, "nothing: what is allocated"));
+  getJson(CAPTURES).then(
+    ({ captures }) =>
+      select.append(
+        ...captures.map(({ capture, started_at_ms: at, seconds }) =>
+          element("option", { value: capture }, `${dateAndTime(at)}, ${seconds} s`),
+        ),
+      ),
+    () => {},
+  );
+  return element("label", {}, "Compare with ", select);
+}
+
 function targetField({ nodes, answered_by: id }) {
   const voters = nodes.filter((node) => node.votes && node.id !== id);
   const options = voters.map((node) =>
@@ -157,7 +177,7 @@ async function profile(path, signal, show) {
   const address = new URL(path, location.href);
   address.searchParams.set("format", "folded");
   const folded = await (await act(address.pathname + address.search, signal)).text();
-  return flameGraph(folded, show);
+  return flameGraph(folded, show, address.searchParams.has("base"));
 }
 
 /** The buttons for what this node offers; `paths` is what its API describes. */

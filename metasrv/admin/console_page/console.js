@@ -9,6 +9,7 @@ import { byId, delegate, element, update } from "./dom.js";
 import { Events } from "./events.js";
 import { showFirstSteps } from "./first_steps.js";
 import { showKeys, showRecord } from "./keys.js";
+import { openMinute, watchMinutes } from "./minutes.js";
 import { Model } from "./model.js";
 import { showNodes } from "./node_cards.js";
 import { announcementOf, showProblems, showVerdict, summaryOf } from "./overview.js";
@@ -51,6 +52,7 @@ async function learnPaths() {
   paths = {};
   paths = await describedPaths();
   if (model.state) showActions(byId("action-list"), model.state, paths);
+  if (paths["/v1/profile/minutes"]) watchMinutes(byId("minutes"));
 }
 
 function showTop() {
@@ -99,6 +101,7 @@ delegate("click", {
   copy,
   events: (button) => events.loadMore(button),
   forget: forgetToken,
+  minute: (button) => openMinute(button, model.state?.answered_by),
   keys: (button) => showKeys(button.dataset.prefix),
   reconnect: () => live.start(),
   record: (button) => showRecord(button.dataset.key),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
 from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 import pytest
 
