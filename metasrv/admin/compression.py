@@ -1,7 +1,7 @@
 """gzip for the answers that are long and asked for often: metrics and status.
 
-Only complete bodies; a page of metrics takes about a millisecond. Profiles are left as they are. Knows no route.
-Callable from every thread.
+Only complete bodies, made on the event loop: a page of metrics takes about a millisecond. Profiles are left as
+they are. Knows no route.
 """
 
 from __future__ import annotations

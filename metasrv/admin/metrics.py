@@ -5,8 +5,6 @@ Made from the node's status at the time of the request. Runs on the event loop.
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -31,6 +29,6 @@ def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
         accept = request.headers.get("accept")
         body, content_type = await context.metrics.render_in_slices(status, context.machine.watches.count, accept)
         response = TextResponse(body, headers={"Content-Type": content_type})
-        return await asyncio.to_thread(compressed, request, response)
+        return compressed(request, response)
 
     return router

@@ -45,6 +45,8 @@ from metasrv.model.types import RaftStatus
 from metasrv.process.loop_steps import STEP_SECONDS_MAX
 from metasrv.protocol.methods import Method
 
+PROCESS_SECONDS_MAX = 0.25
+"""How long a page waits for what the system says of the process."""
 SLICE_SECONDS = 0.001
 """How long a page is made before others have a turn; the family that is being made is finished first."""
 
@@ -64,6 +66,8 @@ class MetricsRegistry:
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
+        self._collecting: asyncio.Future[list[Family]] | None = None
+        self._process_known: list[Family] = []
 
     # ------------------------------------------------------------------------- client API
 
@@ -251,6 +255,15 @@ class MetricsRegistry:
         """What the system says of this process. May take milliseconds, of any thread: it counts all descriptors."""
         return [family_of(metric) for metric in self._process.collect()]
 
+    async def _present_process_families(self) -> list[Family]:
+        """Asked in a helper thread; what was known before when none is free in time, as while the disk hangs."""
+        if self._collecting is None or self._collecting.done():
+            self._collecting = asyncio.ensure_future(asyncio.to_thread(self.process_families))
+        done, _ = await asyncio.wait([self._collecting], timeout=PROCESS_SECONDS_MAX)
+        if done:
+            self._process_known = self._collecting.result()
+        return self._process_known
+
     def families(self, status: RaftStatus, watchers: int, process: Sequence[Family]) -> Iterable[Family]:
         """Every family, the legacy ones first and in their order; each is made when it is asked for."""
         return chain(
@@ -273,7 +286,7 @@ class MetricsRegistry:
         """As `render`, with a turn of the loop for others after every few milliseconds of work."""
         content_type = choose_content_type(accept)
         openmetrics = content_type == CONTENT_TYPE_OPENMETRICS
-        process = await asyncio.to_thread(self.process_families)
+        process = await self._present_process_families()
         lines: list[str] = []
         begun_at = perf_counter()
         for family in self.families(status, watchers, process):

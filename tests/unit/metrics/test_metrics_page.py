@@ -402,3 +402,21 @@ async def test_a_page_is_made_in_steps_that_hold_nobody_up() -> None:
     assert turns > 10
     assert samples(body.decode()).keys() == samples(page(metrics, leader_status(), 3)).keys()
     assert shortest_longest * 1000 < STEP_TIME_MS_MAX, "half of that on a machine with nothing else to do"
+
+
+async def test_a_page_does_not_wait_for_a_helper_thread_that_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a node may all hang on its disk, which is when somebody looks at the metrics."""
+    metrics = registry()
+    assert b"process_resident_memory_bytes" in (await metrics.render_in_slices(sample_status(), 0, None))[0]
+    asked = 0
+
+    async def never(_function: object) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio, "to_thread", never)
+    monkeypatch.setattr("metasrv.metrics.registry.PROCESS_SECONDS_MAX", 0.0)
+    for _ in range(3):
+        assert b"process_resident_memory_bytes" in (await metrics.render_in_slices(sample_status(), 0, None))[0]
+    assert asked == 1, "it is asked once until it answers"
