@@ -199,7 +199,7 @@ def _change_view(node_id: int, change: Change, configuration: str | None = None)
         "id": node_id,
         "changed": change.changed,
         "failure_tolerance": change.tolerance.spare,
-        "failure_tolerance_text": str(change.tolerance),
+        "failure_tolerance_text": change.tolerance.counted_text,
         "next_step": change.next_step,
         "configuration": configuration,
     }
@@ -215,16 +215,16 @@ def members_view(seen: Overview) -> dict[str, Any]:
         "asked": status.node_id,
         "leader": status.leader_id,
         "voters": tolerance.voters,
-        "answering": tolerance.answering,
+        "answering": tolerance.voters_heard,
         "majority": tolerance.majority,
         "failure_tolerance": tolerance.spare,
-        "failure_tolerance_text": str(tolerance),
+        "failure_tolerance_text": tolerance.counted_text,
         "members": [_member_view(seen, node_id, members[node_id], peers.get(node_id)) for node_id in sorted(members)],
     }
 
 
 def _member_view(seen: Overview, node_id: int, member: Member, peer: PeerProgress | None) -> dict[str, Any]:
-    status, report = seen.status, seen.reports.get(node_id)
+    status, said = seen.status, seen.summaries.get(node_id)
     node = status.registered_or_member(node_id, member)
     votes = node_id in status.membership.voters
     return {
@@ -233,21 +233,21 @@ def _member_view(seen: Overview, node_id: int, member: Member, peer: PeerProgres
         "votes": votes,
         "raft_address": str(member.endpoint),
         "grpc_address": node.grpc_api_advertise_address or node.grpc_api_addr or None,
-        "admin_address": report.admin_api_address if report else None,
+        "admin_address": (said.admin_address or None) if said else None,
         "reachable": node_id in seen.answering(),
         "error": seen.errors.get(node_id),
-        "ready": not report.not_ready if report else None,
-        "not_ready": (report.not_ready or None) if report else None,
-        "warnings": (report.warnings or None) if report else None,
-        "version": report.binary_version if report else None,
-        "state": report.state if report else None,
-        "term": report.term if report else None,
-        "applied_index": report.applied_index if report else None,
+        "ready": said.ready if said else None,
+        "not_ready": (said.not_ready or None) if said else None,
+        "warnings": (said.warnings or None) if said else None,
+        "version": said.version if said else None,
+        "state": said.state if said else None,
+        "term": said.term if said else None,
+        "applied_index": said.applied_index if said else None,
         "lag": seen.lag(node_id),
         "last_contact_ms": peer.last_contact_ms if peer else None,
         "learner_for_ms": peer.learner_for_ms if peer else None,
         "caught_up": peer.caught_up if peer else None,
-        "clock_offset_ms": report.clock_offset_ms if report else None,
-        "certificates": report.certificates if report else None,
-        "started_at_ms": report.started_at_ms if report else None,
+        "clock_offset_ms": said.clock_offset_ms if said else None,
+        "certificates": dict(said.certificates) if said else None,
+        "started_at_ms": said.started_at_ms if said else None,
     }
