@@ -225,6 +225,16 @@ CONSOLE_KEY_READS_MAX = 2
 CONSOLE_VALUE_SIZE_BYTES_MAX = 128 * 1024
 """The part of a value that the key browser shows."""
 
+TOP_LINE_SIZE_BYTES_MAX = 4 * 1024 * 1024
+"""A line of the console's stream that `metactl top` reads; a node's longest, of 1,000 events, is a tenth of it."""
+TOP_POINTS_MAX = 450
+"""Points of a series that it keeps: 15 minutes."""
+TOP_EVENTS_MAX = 200
+TOP_ROWS_MAX = 100
+"""Nodes, problems and checks of one answer that it reads."""
+TOP_ADDRESSES_MAX = 20
+"""Addresses of other nodes that it learns."""
+
 # Backups ----------------------------------------------------------------------------------------
 BACKUP_LINE_SIZE_BYTES_MAX = 5 * COMMAND_SIZE_BYTES_MAX
 """One line of a backup: up to four bytes of text for each byte of a value."""

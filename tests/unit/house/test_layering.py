@@ -64,6 +64,7 @@ CONFINED = {
     "botocore": {"metasrv.backup.bucket"},
     "urllib3": {"metasrv.backup.bucket"},
     "memray": {"metasrv.profiling"},
+    "rich": {"metasrv.cli.top"},
     "lupa": {"metasrv.cli.scripting.runtime"},
     "pickle": set(),
     "marshal": set(),
