@@ -20,9 +20,9 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from metasrv.admin.actions import MEMBER_PATH, MEMBERS_PATH, PROMOTE_PATH, REPLACE_PATH
-from metasrv.admin.problem import fault
+from metasrv.admin.problem import problem
 from metasrv.admin.query import boolean, parse_query
-from metasrv.admin.responses import JsonResponse, TextResponse, codes
+from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes
 from metasrv.admin.schemas import MemberChangeSchema, MembersSchema, NewMemberSchema
 from metasrv.model.errors import InvalidRequestError, MembershipError, RequestError
 from metasrv.model.types import Endpoint, Member, PeerProgress
@@ -63,7 +63,7 @@ def members_router(context: NodeContext) -> APIRouter:
         MEMBERS_PATH,
         operation_id="members",
         response_model=MembersSchema,
-        responses=codes(ok="this node asked each of them, for a second at most"),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="this node asked each of them, for a second at most"),
     )
     async def members() -> JsonResponse:
         """Every member: its role, whether it answers, how far it is, and how many failures the cluster survives."""
@@ -74,9 +74,9 @@ def members_router(context: NodeContext) -> APIRouter:
         operation_id="addMember",
         response_model=MemberChangeSchema,
         openapi_extra=BODY,
-        responses=codes(ok="it may join, with this configuration", **CHANGE_CODES),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="it may join, with this configuration", **CHANGE_CODES),
     )
-    async def add(request: Request) -> JsonResponse | TextResponse:
+    async def add(request: Request) -> JsonResponse:
         """Check that a node can join, and write its configuration; it becomes a member when it starts with that."""
         return await _answer(context, "add", _add(context, request))
 
@@ -85,9 +85,9 @@ def members_router(context: NodeContext) -> APIRouter:
         operation_id="removeMember",
         response_model=MemberChangeSchema,
         openapi_extra={"parameters": [NODE_ID, FORCE]},
-        responses=codes(ok="it is removed", **CHANGE_CODES),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="it is removed", **CHANGE_CODES),
     )
-    async def remove(request: Request) -> JsonResponse | TextResponse:
+    async def remove(request: Request) -> JsonResponse:
         """Remove a member. A leader hands leadership over first; one whose loss would stop the cluster is refused."""
         return await _answer(context, "remove", _remove(context, request))
 
@@ -96,9 +96,9 @@ def members_router(context: NodeContext) -> APIRouter:
         operation_id="promoteMember",
         response_model=MemberChangeSchema,
         openapi_extra={"parameters": [NODE_ID]},
-        responses=codes(ok="it votes", **CHANGE_CODES),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="it votes", **CHANGE_CODES),
     )
-    async def promote(request: Request) -> JsonResponse | TextResponse:
+    async def promote(request: Request) -> JsonResponse:
         """Give a learner its vote, once it has caught up."""
         return await _answer(context, "promote", _promote(context, request))
 
@@ -107,9 +107,11 @@ def members_router(context: NodeContext) -> APIRouter:
         operation_id="replaceMember",
         response_model=MemberChangeSchema,
         openapi_extra={**BODY, "parameters": [NODE_ID, FORCE]},
-        responses=codes(ok="it is removed, and its successor may join with this configuration", **CHANGE_CODES),
+        responses=codes(
+            PROBLEM_MEDIA_TYPE, ok="it is removed, and its successor may join with this configuration", **CHANGE_CODES
+        ),
     )
-    async def replace(request: Request) -> JsonResponse | TextResponse:
+    async def replace(request: Request) -> JsonResponse:
         """Remove a member that does not answer, and write the configuration of the node that takes its place."""
         return await _answer(context, "replace", _replace(context, request))
 
@@ -119,18 +121,18 @@ def members_router(context: NodeContext) -> APIRouter:
 # ----------------------------------------------------------------------------- changes
 
 
-async def _answer(context: NodeContext, change: str, made: Awaitable[dict[str, Any]]) -> JsonResponse | TextResponse:
+async def _answer(context: NodeContext, change: str, made: Awaitable[dict[str, Any]]) -> JsonResponse:
     """Make a change, and answer with what it did or why it was not made."""
     try:
         view = await made
     except UnknownMemberError as error:
-        return fault(404, str(error))
+        return problem(404, str(error))
     except MembershipError as error:
-        return fault(409, str(error))
+        return problem(409, str(error))
     except InvalidRequestError as error:
-        return fault(400, str(error))
+        return problem(400, str(error))
     except RequestError as error:
-        return fault(500, str(error))
+        return problem(500, str(error))
     line = {"at_ms": context.clock.wall_ms(), "member_change": {"change": change, "id": view["id"]}}
     audit_logger.info("%s", json.dumps(line))
     return JsonResponse(view)

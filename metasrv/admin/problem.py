@@ -1,7 +1,7 @@
-"""Faults as answers: a status code and one bare sentence, never 422; under metasrv's own newer routes a problem in JSON.
+"""Faults as answers: a status code and one bare sentence, never 422; of metasrv's own routes a problem in JSON.
 
-As docs/contract/admin-api.md section 1.0 requires: clients of upstream's routes expect bare text. Must not know what the
-routes do. Runs on the event loop.
+As docs/contract/admin-api.md section 1.0 requires: clients of upstream's routes expect bare text, and so do those of
+probes. Must not know what the routes do. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from metasrv.admin.actions import ACTION_PATHS, POST_PATHS, is_of_members, member_methods
+from metasrv.admin.actions import (
+    ACTION_PATHS,
+    BACKUP_PATH,
+    COMPACT_PATH,
+    DRAIN_PATH,
+    MEMBERS_PATH,
+    POST_PATHS,
+    READ_ONLY_PATH,
+    is_of_members,
+    member_methods,
+)
 from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, TextResponse
 from metasrv.model.errors import MetasrvError
 
@@ -24,7 +34,16 @@ logger = logging.getLogger(__name__)
 CONSOLE_PATH = "/v1/console"
 KEYS_PATH = "/v1/console/keys"
 KEY_PATH = "/v1/console/key"
-_PROBLEM_PREFIXES = (f"{CONSOLE_PATH}/", "/v1/events/", "/v1/runbooks/")
+_PROBLEM_PREFIXES = (
+    f"{CONSOLE_PATH}/",
+    "/v1/events/",
+    "/v1/runbooks/",
+    f"{MEMBERS_PATH}/",
+    "/v1/users/",
+    "/v1/backup/",
+    *(f"{path}/" for path in (READ_ONLY_PATH, DRAIN_PATH, COMPACT_PATH, BACKUP_PATH)),
+)
+"""Below these every route is metasrv's own; probes and metrics speak as others expect."""
 
 ALLOWED = "GET, HEAD"
 """What every route allows; those that do something also take POST."""
@@ -53,7 +72,7 @@ def problem(status_code: int, text: str, headers: Mapping[str, str] | None = Non
     """One answer that says what is wrong, for programs and people."""
     title = HTTPStatus(status_code).phrase
     content = {"type": "about:blank", "title": title, "status": status_code, "detail": text}
-    return ProblemResponse(content, status_code=status_code, headers={**(headers or {}), "Cache-Control": "no-store"})
+    return ProblemResponse(content, status_code=status_code, headers=headers)
 
 
 def speaks_problems(path: str) -> bool:

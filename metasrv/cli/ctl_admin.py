@@ -109,9 +109,7 @@ class AdminClient:
                 connection.sock.settimeout(LINES_SILENT_SECONDS_MAX)
             while line := response.readline(TOP_LINE_SIZE_BYTES_MAX + 1):
                 if len(line) > TOP_LINE_SIZE_BYTES_MAX:
-                    raise NotDoneError(
-                        f"the server at {address} answered a line of more than {TOP_LINE_SIZE_BYTES_MAX} bytes"
-                    )
+                    raise NotDoneError(f"a line from {address} has more than {TOP_LINE_SIZE_BYTES_MAX} bytes")
                 yield line
         except ConnectionRefusedError as error:
             raise NotDoneError(f"nothing listens at {address}: {PORTS}") from error

@@ -40,7 +40,7 @@ class News(NamedTuple):
 
     sight: Sight
     address: str
-    """Of the node that was asked last."""
+    """Where the node is that was asked last."""
     trouble: str
     """Why nothing new comes from there; empty while it does."""
     instead_of: str = ""

@@ -73,8 +73,9 @@ class Admin:
 
     async def refused(self, code: int, method: str, path: str, **given: Any) -> str:
         answer = await self.client.request(method, MEMBERS + path, **given)
-        assert (answer.status_code, answer.headers["content-type"]) == (code, "text/plain; charset=utf-8"), answer.text
-        return answer.text
+        assert (answer.status_code, answer.headers["content-type"]) == (code, "application/problem+json"), answer.text
+        found: str = answer.json()["detail"]
+        return found
 
 
 @pytest.fixture
@@ -355,7 +356,7 @@ async def test_changes_need_the_header_and_no_web_page_makes_them(admin: Admin) 
         without = await admin.client.request(method, MEMBERS + path)
         admin.client.headers.update(HEADERS)
         assert bare.status_code != 403
-        assert (without.status_code, without.text[:8]) == (403, f"a {method} to"[:8])
+        assert (without.status_code, without.json()["detail"][:8]) == (403, f"a {method} to"[:8])
         page = await admin.client.request(method, MEMBERS + path, headers={"Origin": "http://evil.example"})
         assert page.status_code == 403
     admin.consensus.asked.clear()

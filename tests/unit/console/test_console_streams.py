@@ -147,7 +147,7 @@ async def test_a_client_that_leaves_ends_its_stream() -> None:
     async def send(message: Any) -> None:
         sent.append(dict(message))
 
-    response = LineStreamResponse(stream, streams.close, {"Cache-Control": "no-store"})
+    response = LineStreamResponse(stream, streams.close)
     answering = asyncio.ensure_future(response({"type": "http"}, receive, send))
     for _ in range(5):
         await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import subprocess
 import sys
@@ -12,13 +13,13 @@ from typing import Any
 import pytest
 
 from metasrv.cli import ctl
-from metasrv.cli.ctl_admin import AdminError
+from metasrv.cli.ctl_admin import AdminClient, AdminError
 from metasrv.cli.top import command, source
 from metasrv.cli.top.screen import Screen, is_ascii_only
 from metasrv.cli.top.source import News, Source
 from metasrv.cli.top.view import SORTS
 from metasrv.model.errors import NotDoneError
-from metasrv.model.limits import TOP_ADDRESSES_MAX
+from metasrv.model.limits import TOP_ADDRESSES_MAX, TOP_LINE_SIZE_BYTES_MAX
 from tests.support import console_states
 from tests.support.top_frames import NOW_MS
 
@@ -221,3 +222,57 @@ def test_a_terminal_that_knows_only_ascii_is_recognised(
         monkeypatch.delenv(name, raising=False)
     stream: Any = Stream(encoding, terminal)
     assert is_ascii_only(stream) is ascii_only
+
+
+# ----------------------------------------------------------------------------- the stream
+
+
+class Connection:
+    """A connection whose answer is these bytes."""
+
+    sock = None
+
+    def __init__(self, body: bytes, status: int = 200) -> None:
+        self._body, self.status, self.closed = io.BytesIO(body), status, False
+        self.read, self.readline = self._body.read, self._body.readline
+
+    def request(self, *_given: Any) -> None:
+        """Nothing is sent."""
+
+    def getresponse(self) -> Connection:
+        return self
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_lines_come_one_by_one_and_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = b"x" * (TOP_LINE_SIZE_BYTES_MAX - 1) + b"\n"
+    for body, count, ends_well in ((b"a\nb\n", 2, True), (long, 1, True), (b"a\n" + b"x" + long, 1, False)):
+        connection = Connection(body)
+        monkeypatch.setattr(AdminClient, "_connected", lambda _client, given=connection: given)
+        lines, failed = [], False
+        try:
+            for line in AdminClient("a:1").lines("/x"):
+                lines.append(line)
+        except NotDoneError as error:
+            failed = str(error) == f"a line from a:1 has more than {TOP_LINE_SIZE_BYTES_MAX} bytes"
+        assert (len(lines), failed, connection.closed) == (count, not ends_well, True)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"bare text", "bare text"),
+        (b'{"type":"about:blank","title":"Conflict","status":409,"detail":"it leads"}', "it leads"),
+        (b'{"title":"Conflict"}', '{"title":"Conflict"}'),
+        (b"[1]", "[1]"),
+        (b"[" * 100_000, "[" * 100_000),
+    ],
+)
+def test_a_refusal_is_said_whatever_its_form(monkeypatch: pytest.MonkeyPatch, body: bytes, said: str) -> None:
+    monkeypatch.setattr(AdminClient, "_connected", lambda _client: Connection(body, 409))
+    for ask in (lambda client: client.text("/x"), lambda client: list(client.lines("/x"))):
+        with pytest.raises(AdminError) as caught:
+            ask(AdminClient("a:1"))
+        assert str(caught.value) == f"status code: 409, msg: {said}"
