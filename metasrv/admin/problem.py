@@ -26,6 +26,7 @@ from metasrv.admin.actions import (
     is_of_members,
     member_methods,
 )
+from metasrv.admin.caching import NO_STORE
 from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, TextResponse
 from metasrv.model.errors import MetasrvError
 
@@ -118,7 +119,9 @@ async def _known_error(request: Request, error: Exception) -> Response:
 
 
 async def _unknown_error(request: Request, error: Exception) -> Response:
-    return as_spoken(request.url.path, _unknown_text(request, error))
+    response = as_spoken(request.url.path, _unknown_text(request, error))
+    response.headers["Cache-Control"] = NO_STORE  # it leaves outside of the layers that say so elsewhere
+    return response
 
 
 def _unknown_text(request: Request, error: Exception) -> TextResponse:
