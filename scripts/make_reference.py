@@ -1,4 +1,6 @@
-"""Write docs/reference/: admin API, client library, configuration and metrics, from what the program itself declares.
+"""Write docs/reference/: admin API (as text and in OpenAPI), client library, configuration and metrics.
+
+All from what the program itself declares.
 
 `make reference` runs it; `--check` writes nothing and exits with 1 when a page is out of date, as the tests do. Examples
 are the answers of the real application for the sample node of `metasrv.testing.fake_node`; no server is started.
@@ -25,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 import metasrv.client  # noqa: E402
 from metasrv.admin.app import create_app  # noqa: E402
+from metasrv.admin.description import EXAMPLES_FILE, description, operations  # noqa: E402
 from metasrv.config.keys import KEYS, Kind  # noqa: E402
 from metasrv.config.levels import parse_level  # noqa: E402
 from metasrv.config.model import Config, RaftConfig  # noqa: E402
@@ -74,6 +77,9 @@ NOT_ASKED = {
     "/v1/runbooks/{slug}": "runbook.txt",
 }
 """Routes whose answer is a file or a page, is long, or does not end; with the name of a file for it."""
+BRIEFLY = frozenset({"/v1/console", "/v1/console/history", "/v1/events", "/v1/runbooks/{slug}"})
+"""Those of them that have an example in the description, cut short."""
+ACTION = {"X-Metasrv-Action": "curl"}
 
 
 class ExampleLog:
@@ -126,11 +132,15 @@ def pages() -> dict[str, str]:
             context.log_levels = LogLevels(ExampleLog(), context.clock, context.events)
             app = create_app(context)
             admin = "\n".join(asyncio.run(admin_page(app)))
+            examples = asyncio.run(answers(app))
+            described = description(app, examples)
         finally:
             machine.close()
     return {
         "docs/reference/admin-api.md": admin + "\n",
         "docs/reference/client.md": "\n".join(client_page(metasrv.client, HEADER)) + "\n",
+        "docs/reference/openapi.json": _json_text(described),
+        f"metasrv/admin/{EXAMPLES_FILE}": _json_text(examples),
         "docs/reference/configuration.md": "\n".join(configuration_page()) + "\n",
         "docs/reference/metrics.md": "\n".join(metrics_page()) + "\n",
     }
@@ -143,7 +153,8 @@ async def admin_page(app: FastAPI) -> list[str]:
     description = app.openapi()
     lines = [HEADER, "# Admin API: every route", "", description["info"]["description"], ""]
     lines += [
-        "The description in OpenAPI is at `/openapi.json`. Every route also answers 405 for a method it does not take,",
+        "The description in OpenAPI is [openapi.json](openapi.json), and at `/openapi.json` of every node.",
+        "Every route also answers 405 for a method it does not take,",
         "and 413 for a body that is too large. Where tokens or client certificates are configured, routes that change or",
         "profile the node answer 401 without one, and 403 to one whose scope is too small.",
         "docs/contract/admin-api.md is the contract with Databend's tools, field by field.",
@@ -163,6 +174,39 @@ async def admin_page(app: FastAPI) -> list[str]:
                 else:
                     lines += await _example_lines(client, path)
     return lines
+
+
+async def answers(app: FastAPI) -> dict[str, Any]:
+    """An example of the answer of each route, by method and path; lists are cut after their first two members."""
+    found = {}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for path, method, _ in operations(app.openapi()):
+            if (method, path) in CHANGES:
+                url, body = CHANGES[method, path]
+                answer = await client.request(method, url, json=body, headers=ACTION)
+            elif method == "get" and (path not in NOT_ASKED or path in BRIEFLY):
+                answer = await client.get(EXAMPLES.get(path, path))
+            else:
+                continue
+            if answer.status_code != 200:
+                continue
+            text = _stable(answer.text)
+            if answer.headers["content-type"].startswith("application/json"):
+                found[f"{method} {path}"] = _shortened(json.loads(text))
+            else:
+                found[f"{method} {path}"] = "\n".join(text.splitlines()[:EXAMPLE_LINES_MAX]) + "\n"
+    return found
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shortened(member) for name, member in value.items()}
+    return [_shortened(member) for member in value[:2]] if isinstance(value, list) else value
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _operation_lines(operation: dict[str, Any]) -> Iterator[str]:
@@ -210,7 +254,7 @@ async def _example_lines(client: httpx.AsyncClient, path: str) -> list[str]:
 
 
 async def _change_lines(client: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None) -> list[str]:
-    answer = await client.request(method, url, json=body, headers={"X-Metasrv-Action": "curl"})
+    answer = await client.request(method, url, json=body, headers=ACTION)
     sent = "" if body is None else f" -d '{json.dumps(body)}'"
     verb = "" if body is not None and method == "post" else f" -X {method.upper()}"
     shown = json.dumps(answer.json(), indent=2).splitlines() if answer.status_code == 200 else [answer.text]
@@ -227,6 +271,7 @@ def _stable(text: str) -> str:
         (r"\b1[0-9]{12}\b", "1795000000000"),
         (r"\S+/metasrv-reference-\w+", "data"),
         (r"\d+ MiB left", "8000 MiB left"),
+        (r'"uptime_ms":\d+', '"uptime_ms":60000'),
     ):
         text = re.sub(pattern, stable, text)
     return text

@@ -16,6 +16,7 @@ USERS_SET_PATH = "/v1/users/set"
 READ_ONLY_PATH = "/v1/ctrl/read_only"
 DRAIN_PATH = "/v1/ctrl/drain"
 COMPACT_PATH = "/v1/ctrl/compact"
+BACKUP_PATH = "/v1/ctrl/trigger_backup"
 POST_PATHS = frozenset({USERS_SET_PATH, READ_ONLY_PATH, DRAIN_PATH, COMPACT_PATH})
 """The paths that take POST alone: what they do stands in the body or the query."""
 MEMBERS_PATH = "/v1/cluster/members"
@@ -31,7 +32,7 @@ Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 ACTION_PATHS = frozenset(
     {
-        "/v1/ctrl/trigger_backup",
+        BACKUP_PATH,
         "/v1/ctrl/trigger_snapshot",
         "/v1/ctrl/trigger_transfer_leader",
         "/v1/features/set",

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from metasrv.admin.access import Access
 from metasrv.admin.backups import backups_router
 from metasrv.admin.bundle import BundleSources
+from metasrv.admin.caching import NoStore
 from metasrv.admin.cluster import cluster_router
 from metasrv.admin.console import console_router
 from metasrv.admin.control import control_router
@@ -38,8 +39,8 @@ from metasrv.profiling.profile import ProfileSlot
 
 DESCRIPTION = (
     "Every answer is from the node that was asked; only members and users are asked of others, or changed through the "
-    "leader, and a console shows what the others say of themselves. Errors are bare text, under /v1/console, /v1/events, "
-    "/v1/runbooks, /v1/log-levels, /v1/slow-writes, /v1/profile and /v1/diagnostics problems in JSON. "
+    "leader, and a console shows what the others say of themselves. Errors are bare text where clients of Databend's "
+    "meta service and of probes expect that, and problems in JSON (RFC 9457) of metasrv's own routes. "
     "A query string that cannot be parsed counts as absent."
 )
 
@@ -68,6 +69,7 @@ def create_app(
     install_error_handlers(app)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Guard, context=context, access=access or Access(context.config))
+    app.add_middleware(NoStore)
     monitor = HealthMonitor(context)
     app.include_router(health_router(monitor))
     app.include_router(cluster_router(context))
@@ -98,5 +100,6 @@ def create_health_app(context: NodeContext) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     install_error_handlers(app)
     app.add_middleware(HeadAsGet)
+    app.add_middleware(NoStore)
     app.include_router(health_router(HealthMonitor(context)))
     return app

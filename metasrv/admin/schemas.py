@@ -242,7 +242,7 @@ class MemberSchema(Schema):
     votes: bool
     raft_address: str
     grpc_address: str | None = Field(description="What clients dial; null for a node that has not registered.")
-    admin_address: str | None = Field(description="Where its admin API listens, as its configuration has it.")
+    admin_address: str | None = Field(description="Where its admin API is reached; null when it has none.")
     reachable: bool = Field(description="It answered this node's question.")
     error: str | None = Field(description="Why it did not answer, or not fully.")
     ready: bool | None = Field(description="What its `/readyz` says; null for one that does not answer.")

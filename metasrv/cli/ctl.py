@@ -43,7 +43,7 @@ from metasrv.cli.ctl_flags import (
     unsigned,
     unsigned_32,
 )
-from metasrv.cli.ctl_tools import add_tools
+from metasrv.cli.ctl_tools import TOP_TEXT, add_tools, add_top
 from metasrv.cli.later import Command, later_command
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
@@ -218,6 +218,7 @@ def _add_admin_commands(commands: Commands) -> None:
     add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
     ctl_logs.add_commands(commands)
     ctl_diagnose.add_commands(commands)
+    add_top(add_admin_command(commands, "top", later_command("top.command", "top"), TOP_TEXT))
     events = add_admin_command(commands, "events", ctl_events.events, "print what happened in the cluster, newest last")
     events.add_argument("--follow", action="store_true", help="go on with what happens, until it is interrupted")
     events.add_argument("--limit", type=positive, default=ctl_events.LIMIT_DEFAULT, metavar="N", help="the newest N")

@@ -6,7 +6,6 @@ Runs in the foreground of a short process; knows no route's meaning beyond its a
 from __future__ import annotations
 
 import argparse
-import contextlib
 import http.client
 import json
 import os
@@ -21,6 +20,7 @@ from metasrv.cli.output import pretty_json
 from metasrv.cli.terminal import note, show, show_text
 from metasrv.model.commands import USERS_FEATURE
 from metasrv.model.errors import InvalidRequestError, MetasrvError, NotDoneError
+from metasrv.model.limits import TOP_LINE_SIZE_BYTES_MAX
 
 ADMIN_PORT, UPSTREAM_ADMIN_PORT = 28101, 28002
 PORTS = (
@@ -28,6 +28,8 @@ PORTS = (
     f"{UPSTREAM_ADMIN_PORT}; --admin-api-address names another address"
 )
 TIMEOUT_SECONDS = 10.0
+LINES_SILENT_SECONDS_MAX = 5.0
+"""A node that streams says something every two seconds."""
 TOKEN_VARIABLE = "METASRV_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 HINTS = {
     401: f"; metactl takes a token from {TOKEN_VARIABLE} or --admin-token-file, a certificate from --admin-tls-cert-file",
@@ -116,9 +118,7 @@ class AdminClient:
             connection.request("GET", target, None, {**self._headers, "X-Metasrv-Action": "metactl"})
             response = connection.getresponse()
             if response.status != http.client.OK:
-                raise AdminError(
-                    response.status, _refusal(response, response.read(BODY_SIZE_BYTES_MAX).decode(errors="replace"))
-                )
+                raise AdminError(response.status, _said(response.read(BODY_SIZE_BYTES_MAX).decode(errors="replace")))
             pieces = _pieces(response)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
@@ -139,6 +139,31 @@ class AdminClient:
     def delete(self, path: str, **query: object) -> str:
         """The body of a 200. Raises as `text`."""
         return self._act("DELETE", path, None, query)
+
+    def lines(self, path: str) -> Iterator[bytes]:
+        """The lines of a 200 that has no end, as they come; ends with it, and when the node stops.
+
+        Raises as `text`, also when the node is silent for `LINES_SILENT_SECONDS_MAX`, or a line is too long.
+        """
+        connection = self._connected()
+        address = self._places[0].address
+        try:
+            connection.request("GET", path, None, self._headers)
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise AdminError(response.status, _said(response.read(BODY_SIZE_BYTES_MAX).decode("utf-8", "replace")))
+            if connection.sock is not None:
+                connection.sock.settimeout(LINES_SILENT_SECONDS_MAX)
+            while line := response.readline(TOP_LINE_SIZE_BYTES_MAX + 1):
+                if len(line) > TOP_LINE_SIZE_BYTES_MAX:
+                    raise NotDoneError(f"a line from {address} has more than {TOP_LINE_SIZE_BYTES_MAX} bytes")
+                yield line
+        except ConnectionRefusedError as error:
+            raise NotDoneError(f"nothing listens at {address}: {PORTS}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NotDoneError(f"the admin API at {address} does not answer: {error}") from error
+        finally:
+            connection.close()
 
     def _act(self, method: str, path: str, sent: bytes | None, query: dict[str, object]) -> str:
         given = {name: value for name, value in query.items() if value is not None}
@@ -172,7 +197,7 @@ class AdminClient:
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise AdminError(response.status, _refusal(response, body.decode("utf-8", "replace")))
+            raise AdminError(response.status, _said(body.decode("utf-8", "replace")))
         return body, response.headers
 
     def _connected(self) -> http.client.HTTPConnection:
@@ -217,12 +242,14 @@ class AdminClient:
         return http.client.HTTPSConnection(place.host, place.port, timeout=TIMEOUT_SECONDS, context=context)
 
 
-def _refusal(response: http.client.HTTPResponse, body: str) -> str:
-    """The server's sentence: the body, or what a problem in JSON has of it."""
-    if response.getheader("Content-Type", "").startswith("application/problem+json"):
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            return str(json.loads(body)["detail"])
-    return body
+def _said(body: str) -> str:
+    """What a refusal says: bare text, or the sentence of a problem in JSON (RFC 9457)."""
+    try:
+        problem = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    detail = problem.get("detail") if isinstance(problem, dict) else None
+    return detail if isinstance(detail, str) else body
 
 
 def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:

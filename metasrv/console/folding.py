@@ -10,7 +10,7 @@ from metasrv.model.events import EventKind, Severity
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
-from metasrv.node.health import DirectoryReport
+from metasrv.node.directory_probe import DirectoryReport
 
 FOLD_SECONDS = 10.0
 """Refusals within this time are one event."""

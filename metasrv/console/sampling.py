@@ -105,8 +105,6 @@ class Sampler:
         self._commands = work.applied_commands
         self._looked_at: float | None = None
         self.rates = PeerRates(context)
-        self.sync_seconds: float | None = None
-        """Mean of the log writes between the last two looks; None when there were none."""
 
     def take(self, status: RaftStatus) -> Point:
         """The point of this moment; the first one has no rates."""
@@ -116,7 +114,7 @@ class Sampler:
         for delta in (self._writes, self._reads, self._syncs, self._applies):
             delta.look()
         self.rates.look(seconds or 0.0)
-        self.sync_seconds = self._syncs.mean()
+        sync_seconds = context.log_sync_seconds = self._syncs.mean()
         applied = context.metrics.work.applied_commands
         commands, self._commands = applied - self._commands, applied
         lag_ms, context.loop_lag_peak_ms = context.loop_lag_peak_ms, 0.0
@@ -126,7 +124,7 @@ class Sampler:
             "write_p50_ms": self._writes.quantile(0.5),
             "write_p99_ms": self._writes.quantile(0.99),
             "read_p99_ms": self._reads.quantile(0.99),
-            "sync_ms": None if self.sync_seconds is None else self.sync_seconds * 1000,
+            "sync_ms": None if sync_seconds is None else sync_seconds * 1000,
             "batch_commands": commands / self._applies.count if self._applies.count else None,
             "loop_lag_ms": lag_ms,
             "memory_bytes": resident_size_bytes(),

@@ -271,6 +271,16 @@ DIAGNOSTICS_FILE_SIZE_BYTES_MAX = 64 * MIB
 DIAGNOSTICS_BUNDLE_SIZE_BYTES_MAX = 256 * MIB
 """A whole bundle of one node, as metactl takes it."""
 
+TOP_LINE_SIZE_BYTES_MAX = 4 * 1024 * 1024
+"""A line of the console's stream that `metactl top` reads; a node's longest, of 1,000 events, is a tenth of it."""
+TOP_POINTS_MAX = 450
+"""Points of a series that it keeps: 15 minutes."""
+TOP_EVENTS_MAX = 200
+TOP_ROWS_MAX = 100
+"""Nodes, problems and checks of one answer that it reads."""
+TOP_ADDRESSES_MAX = 20
+"""Addresses of other nodes that it learns."""
+
 # Backups ----------------------------------------------------------------------------------------
 BACKUP_LINE_SIZE_BYTES_MAX = 5 * COMMAND_SIZE_BYTES_MAX
 """One line of a backup: up to four bytes of text for each byte of a value."""

@@ -16,6 +16,7 @@ from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.summary import SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint
 from metasrv.node.backups import Backups
+from metasrv.node.directory_probe import DirectoryReport
 from metasrv.node.findings import CopyFindings
 from metasrv.node.members import Members
 from metasrv.node.slow_writes import SlowWrites
@@ -67,14 +68,14 @@ class NodeContext:
     """Who the members are, how each of them is, and how they change; set by the composition root."""
     loop_lag_peak_ms: float = 0.0
     """The largest of these since it was last looked at (`metasrv/console/sampling.py`)."""
+    log_sync_seconds: float | None = None
+    """Mean of the log writes between the last two looks of the same; None when there were none."""
+    directory: DirectoryReport | None = None
+    """The last look at the data directory (`own_summary.py`), None before the first."""
     events: EventRing = None  # type: ignore[assignment]  # made below when none is given
     """What happens here and is worth telling."""
     ask_summary: Callable[[int, SummaryQuestion, int], Awaitable[SummaryAnswer]] = _nobody_to_ask
     """What another node, by its id, tells of itself; the last argument is a timeout in ms. Raises RequestError."""
-    offer_summary: Callable[[Callable[[SummaryQuestion], SummaryAnswer]], None] = field(
-        default=lambda _summary: None, repr=False
-    )
-    """Called with what answers the same question of other nodes."""
     reloader: Reloader = field(init=False)
     """What is loaded anew when its files change; see `reloads.py`."""
     config_paths: tuple[str, ...] = ()

@@ -28,9 +28,9 @@ from metasrv.node.copy_proof import CopyProof
 from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.loop_stalls import LoopStalls
-from metasrv.node.member_report import MemberReports
 from metasrv.node.members import Members
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
+from metasrv.node.own_summary import OwnSummary
 from metasrv.node.quota_keeper import QuotaKeeper
 from metasrv.node.recording import RecordingMetrics
 from metasrv.node.reloads import ConfigSource, watch_configuration, watch_raft
@@ -197,12 +197,12 @@ class MetaNode:
             binary_version=binary_version(self._commit),
             events=resources.events,
             ask_summary=consensus.forwarding.summary,
-            offer_summary=consensus.offer_summary,
             watch=consensus.watch,
             log=self._log,
         )
-        consensus.report = MemberReports(context).report
-        context.members = Members(consensus, consensus.forwarding, self._clock, consensus.report)
+        own = OwnSummary(context)
+        consensus.summary = own.answer
+        context.members = Members(consensus, consensus.forwarding, self._clock, own.own)
         context.events.tell(EventKind.START, Severity.INFO, f"node {raft.id} starts, version {context.binary_version}")
         if self._source is not None:
             watch_configuration(context, self._source)

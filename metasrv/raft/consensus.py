@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
+from metasrv.consensus import CopyState, JoinRequest, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import KNOWN_FEATURES, Command, Reply
 from metasrv.model.errors import (
@@ -52,11 +52,9 @@ class RaftConsensus:
         self._stopping = False
         self.damage = ""
         """What is wrong with this node's copy of the state, for the other nodes (`node/damage.py`)."""
-        self.summary: Callable[[SummaryQuestion], SummaryAnswer] = no_summary
-        """What this node tells another one's console of itself."""
+        self.summary: Callable[[SummaryQuestion], Awaitable[SummaryAnswer]] = no_summary
+        """What this node says of itself to other members (`node/own_summary.py`)."""
         self._serving = True
-        self.report: Callable[[], Awaitable[MemberReport]] | None = None
-        """What this node says of itself to other members (`node/member_report.py`); None until it is told how."""
         replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
@@ -290,15 +288,9 @@ class RaftConsensus:
             self.replica.machine.commit()
         return await asyncio.to_thread(range_digests, self.replica.machine.path, bounds)
 
-    async def member_report(self) -> MemberReport:
+    async def answer_summary(self, question: SummaryQuestion) -> SummaryAnswer:
         """What this node says of itself. Raises NotDoneError while it is being built."""
-        if self.report is None:
-            raise NotDoneError("this node has just been started")
-        return await self.report()
-
-    def offer_summary(self, summary: Callable[[SummaryQuestion], SummaryAnswer]) -> None:
-        """Answer with this when another node's console asks for a summary."""
-        self.summary = summary
+        return await self.summary(question)
 
     def set_serving(self, serving: bool) -> None:
         """Whether this node may answer from its state; while not, it takes no proposals and is slow to campaign."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
-from metasrv.consensus import Consensus, CopyState, JoinRequest, MemberReport, Place, Standing
+from metasrv.consensus import Consensus, CopyState, JoinRequest, Place, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import KNOWN_FEATURES, Command, Reply
 from metasrv.model.errors import (
@@ -23,9 +23,19 @@ from metasrv.model.errors import (
     NotLeaderError,
     UnknownOutcomeError,
 )
-from metasrv.model.summary import SummaryAnswer, SummaryQuestion, decode_answer, encode_answer
+from metasrv.model.summary import (
+    WITHOUT_EVENTS,
+    SummaryAnswer,
+    SummaryQuestion,
+    decode_answer,
+    encode_answer,
+    first_question_fields,
+    first_report,
+    question_fields,
+    question_in,
+)
 from metasrv.model.types import Endpoint
-from metasrv.model.wire import byte_string, integer, pack, string, unpack, unsigned, unsigned_or_none
+from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
 from metasrv.raft.forwarded_writes import ForwardedWrites, TracedRequests
 from metasrv.state.scrubbing import RangeDigests
 
@@ -51,6 +61,7 @@ JOIN = "join"
 LEAVE = "leave"
 TRANSFER = "transfer"
 REPORT = "report"
+"""Asked by nodes of release 0.2.0 alone; answered from a summary."""
 
 
 class Requester(Protocol):
@@ -81,9 +92,7 @@ class LocalAnswers(Protocol):
 
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests: ...
 
-    async def member_report(self) -> MemberReport: ...
-
-    def summary(self, question: SummaryQuestion) -> SummaryAnswer: ...
+    async def answer_summary(self, question: SummaryQuestion) -> SummaryAnswer: ...
 
 
 class Forwarding:
@@ -153,8 +162,11 @@ class Forwarding:
         return await self._ask(target, RANGE_DIGESTS, (bounds,), timeout_ms, _range_digests_in)
 
     async def summary(self, target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
-        """What the other node tells the console of itself; earlier releases refuse the question."""
-        return await self._ask(target, SUMMARY, tuple(question), timeout_ms, _summary_in)
+        """What the other node tells of itself; releases before 0.2.0 refuse the question."""
+        try:
+            return await self._ask(target, SUMMARY, question_fields(question), timeout_ms, _summary_in)
+        except InvalidRequestError:  # release 0.2.0 takes a question that names no version
+            return await self._ask(target, SUMMARY, first_question_fields(question), timeout_ms, _summary_in)
 
     async def features(self, target: int | Endpoint, timeout_ms: int) -> frozenset[str]:
         """The features of a cluster that the other node's release knows. Releases before it refuse the question."""
@@ -170,10 +182,6 @@ class Forwarding:
     async def transfer(self, leader_id: int, to_id: int, timeout_ms: int) -> None:
         """Have the leader begin to hand leadership to `to_id`; releases before it refuse the request."""
         await self._ask(leader_id, TRANSFER, (to_id,), timeout_ms, _nothing_in)
-
-    async def report(self, target: int, timeout_ms: int) -> MemberReport:
-        """What the other node says of itself; releases before it refuse the question."""
-        return await self._ask(target, REPORT, (), timeout_ms, _report_in)
 
     async def _ask(
         self,
@@ -251,8 +259,8 @@ class Answering:
             (bounds,) = fields
             return tuple(await self._local.range_digests(tuple(map(string, bounds))))
         if method == SUMMARY:
-            incarnation, number = fields
-            return encode_answer(self._local.summary(SummaryQuestion(string(incarnation), unsigned(number))))
+            question, version = question_in(fields)
+            return encode_answer(await self._local.answer_summary(question), version)
         if method == FEATURES:
             return KNOWN_FEATURES
         if method == JOIN:
@@ -267,8 +275,7 @@ class Answering:
             await self._consensus.transfer_leadership(unsigned(to_id))
             return None
         if method == REPORT:
-            report = await self._local.member_report()
-            return tuple(report._replace(certificates=tuple(report.certificates.items())))  # type: ignore[arg-type]
+            return first_report((await self._local.answer_summary(WITHOUT_EVENTS)).summary)
         raise InvalidRequestError(f"a peer asked for {method!r}, which this version of metasrv does not know")
 
     async def _place(self, node_id: int, incarnation: str, timeout_ms: int, hops: int) -> Place:
@@ -296,9 +303,9 @@ class Answering:
             await self._forwarding.leave(error.leader_id, node_id, timeout_ms, hops - 1)
 
 
-def no_summary(_question: SummaryQuestion) -> SummaryAnswer:
-    """The answer of a node that has no admin API yet. Raises NotDoneError."""
-    raise NotDoneError("this node does not offer its admin API yet")
+async def no_summary(_question: SummaryQuestion) -> SummaryAnswer:
+    """The answer of a node that is being built. Raises NotDoneError."""
+    raise NotDoneError("this node has just been started")
 
 
 def _cluster_id_in(tree: Any) -> str | None:
@@ -332,24 +339,6 @@ def _copy_state_in(tree: Any) -> CopyState:
 def _range_digests_in(tree: Any) -> RangeDigests:
     index, digests = tree
     return RangeDigests(unsigned(index), tuple(map(unsigned, digests)))
-
-
-def _report_in(tree: Any) -> MemberReport:
-    version, state, term, leader_id, last, applied, started, offset, not_ready, warnings, certificates, address = tree
-    return MemberReport(
-        binary_version=string(version),
-        state=string(state),
-        term=unsigned(term),
-        leader_id=unsigned_or_none(leader_id),
-        last_log_index=unsigned(last),
-        applied_index=unsigned(applied),
-        started_at_ms=unsigned(started),
-        clock_offset_ms=None if offset is None else integer(offset),
-        not_ready=string(not_ready),
-        warnings=string(warnings),
-        certificates={string(port): unsigned(expires_at) for port, expires_at in certificates},
-        admin_api_address=string(address),
-    )
 
 
 def _summary_in(tree: Any) -> SummaryAnswer:

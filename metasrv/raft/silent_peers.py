@@ -7,6 +7,7 @@ on the event loop.
 from __future__ import annotations
 
 from metasrv.model.events import EventKind, Severity
+from metasrv.model.reach import counted_tolerance
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.telling import Telling
 
@@ -60,11 +61,6 @@ class SilentPeers:
             self._telling.tell(EventKind.PEER, Severity.WARNING, f"{text}: {self._tolerance()}")
 
     def _tolerance(self) -> str:
-        membership = self._engine.membership()
-        left = sum(1 for i in membership.voters if i not in self._silent)
-        failures = left - membership.majority
-        if failures < 0:
-            return f"{left} of {len(membership.voters)} voters are left, too few for writes"
-        if failures == 0:
-            return "one more failure stops the cluster"
-        return "one more failure is tolerated" if failures == 1 else f"{failures} more failures are tolerated"
+        voters = self._engine.membership().voters
+        left = sum(1 for i in voters if i not in self._silent)
+        return counted_tolerance(len(voters), left, left).text

@@ -186,9 +186,9 @@ def test_each_node_is_named_when_the_one_before_is_back(
 ) -> None:
     before = members(member(1, "leader"), member(2))
     down = members(member(1, "leader"), member(2, reachable=False, ready=None, error="it is gone"))
-    lagging = members(member(1, "leader"), member(2, started_at_ms=2, lag=1000))
-    back = members(member(1, "leader"), member(2, started_at_ms=2))
-    moved = members(member(1, started_at_ms=3), member(2, "leader", started_at_ms=2))
+    lagging = members(member(1, "leader"), member(2, started_at_ms=20_000, lag=1000))
+    back = members(member(1, "leader"), member(2, started_at_ms=20_000))
+    moved = members(member(1, started_at_ms=30_000), member(2, "leader", started_at_ms=20_000))
     node_down = NotDoneError("nothing listens")
     Node(monkeypatch, {}, before, before, before, down, lagging, back, back, back, node_down, moved, moved)
     assert ctl.main(["cluster", "restart-plan", "--wait", "60"]) == 0

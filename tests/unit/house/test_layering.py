@@ -67,6 +67,7 @@ CONFINED = {
     "urllib3": {"metasrv.backup.bucket"},
     "memray": {"metasrv.profiling"},
     "opentelemetry": {"metasrv.tracing.spans", "metasrv.client.spans"},
+    "rich": {"metasrv.cli.top"},
     "lupa": {"metasrv.cli.scripting.runtime"},
     "pickle": set(),
     "marshal": set(),

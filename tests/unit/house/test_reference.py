@@ -11,7 +11,7 @@ SCRIPT = ROOT / "scripts" / "make_reference.py"
 
 def test_reference_pages_are_up_to_date() -> None:
     pages: dict[str, str] = runpy.run_path(str(SCRIPT))["pages"]()
-    assert len(pages) == 4
+    assert len(pages) == 6
     for name, text in pages.items():
         assert (ROOT / name).read_text(encoding="utf-8") == text, f"run make reference ({name})"
 
