@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -57,3 +59,19 @@ async def test_a_write_is_followed_from_the_client_through_the_follower_to_the_l
     assert f"from_node={follower}" in on_leader
     assert "sync_ms=" in on_leader
     assert "a value that no log may have" not in output
+
+
+async def test_the_bound_of_slow_requests_changes_while_the_node_runs() -> None:
+    async with ProcessCluster(1) as cluster:
+        await cluster.boot()
+        await cluster.wait_for_ready()
+        (node,) = cluster.nodes.values()
+        text = node.config_file.read_text(encoding="utf-8")
+        node.config_file.write_text("slow_request_ms = 1\n" + text, encoding="utf-8")
+        cluster.send_signal(node.node_id, signal.SIGHUP)
+        async with cluster.client() as client:
+            for number in range(600):
+                await client.upsert(f"reloaded/{number}", b"x" * 300_000)
+                if "method=Transaction" in node.output():
+                    break
+        assert 'key="reloaded/' in node.output()
