@@ -160,7 +160,8 @@ def _files(sources: BundleSources, profile_seconds: int, made_at_ms: int) -> dic
         "members.json": lambda: _members(context),
     }
     if profile_seconds:
-        files["cpu-profile.folded"] = lambda: _profile(sources.profiles, profile_seconds)
+        node_id = context.config.raft_config.id
+        files["cpu-profile.folded"] = lambda: _profile(node_id, sources.profiles, profile_seconds)
     return files
 
 
@@ -227,6 +228,6 @@ async def _members(context: NodeContext) -> dict[str, Any]:
     return members_view(await context.members.look())
 
 
-async def _profile(slot: ProfileSlot, seconds: int) -> bytes:
+async def _profile(node_id: int, slot: ProfileSlot, seconds: int) -> bytes:
     with slot.take("CPU"):
-        return (await record_cpu(seconds, PROFILE_FREQUENCY_HERTZ, ProfileFormat.FOLDED)).body
+        return (await record_cpu(node_id, seconds, PROFILE_FREQUENCY_HERTZ, ProfileFormat.FOLDED)).body

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from metasrv.model.limits import DIAGNOSTICS_STACK_FRAMES_MAX, DIAGNOSTICS_TASKS_MAX
-from metasrv.profiling.stacks import short_path
+from metasrv.profiling.stacks import relative_path
 
 
 def thread_stacks() -> str:
@@ -59,4 +59,4 @@ def _places(frame: FrameType | None) -> Iterator[str]:
 
 def _place(frame: FrameType) -> str:
     code = frame.f_code
-    return f"{code.co_qualname} ({short_path(code.co_filename)}:{frame.f_lineno or code.co_firstlineno})"
+    return f"{code.co_qualname} ({relative_path(code.co_filename)}:{frame.f_lineno or code.co_firstlineno})"

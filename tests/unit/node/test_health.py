@@ -174,7 +174,7 @@ def test_a_full_disk_has_a_number_as_well(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
-    passed, reason, free_bytes = health.probe_directory(str(tmp_path))
+    passed, reason, free_bytes = probe_directory(str(tmp_path))
     assert not passed
     assert reason.endswith("cannot be written: No space left on device")
     assert free_bytes is not None
