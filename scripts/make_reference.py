@@ -257,7 +257,7 @@ async def _change_lines(client: httpx.AsyncClient, method: str, url: str, body: 
     answer = await client.request(method, url, json=body, headers=ACTION)
     sent = "" if body is None else f" -d '{json.dumps(body)}'"
     verb = "" if body is not None and method == "post" else f" -X {method.upper()}"
-    shown = json.dumps(answer.json(), indent=2).splitlines() if answer.status_code == 200 else [answer.text]
+    shown = _stable(json.dumps(answer.json(), indent=2)).splitlines() if answer.status_code == 200 else [answer.text]
     shown = [line if len(line) <= EXAMPLE_WIDTH_MAX else f"{line[:EXAMPLE_WIDTH_MAX]}…" for line in shown]
     status = "" if answer.status_code == 200 else f"   # {answer.status_code}"
     command = f"$ curl -s{verb} -H 'X-Metasrv-Action: curl'{sent} http://127.0.0.1:28101{url}{status}"
