@@ -17,7 +17,7 @@ CHANGED = {
     "id": 4,
     "changed": "node 4 votes",
     "failure_tolerance": 1,
-    "failure_tolerance_text": "1 more voter may fail",
+    "failure_tolerance_text": "one more failure is tolerated",
     "next_step": "rest",
     "configuration": None,
 }
@@ -74,7 +74,7 @@ def test_each_change_is_one_request(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     node = Node(monkeypatch, CHANGED)
     for arguments in (["remove", "4"], ["remove", "4", "--force"], ["promote", "4"], ["replace", "4", "--new-id", "5"]):
         assert ctl.main(["member", *arguments]) == 0
-        assert capsys.readouterr().out == "node 4 votes\n1 more voter may fail\nnext: rest\n"
+        assert capsys.readouterr().out == "node 4 votes\none more failure is tolerated\nnext: rest\n"
     path = "/v1/cluster/members/4"
     assert node.asked == [
         ("DELETE", path, None, {}),
