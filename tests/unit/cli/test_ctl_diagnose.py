@@ -168,7 +168,7 @@ def test_nothing_at_all_is_a_failure(run: Callable[..., Path], tmp_path: Path) -
             "it has more than 64 files",
         ),
     ],
-    ids=["half", "no archive", "nothing", "up", "absolute", "hidden", "long", "line break", "link", "many"],
+    ids=("cut", "none", "empty", "above", "absolute", "hidden", "long", "lines", "link", "many"),
 )
 def test_what_a_node_sends_is_not_trusted(run: Callable[..., Path], sent: bytes, sentence: str) -> None:
     files = read(run(second=sent))
