@@ -257,11 +257,12 @@ class MetricsRegistry:
 
     async def _present_process_families(self) -> list[Family]:
         """Asked in a helper thread; what was known before when none is free in time, as while the disk hangs."""
-        if self._collecting is None or self._collecting.done():
-            self._collecting = asyncio.ensure_future(asyncio.to_thread(self.process_families))
-        done, _ = await asyncio.wait([self._collecting], timeout=PROCESS_SECONDS_MAX)
-        if done:
-            self._process_known = self._collecting.result()
+        collecting = self._collecting
+        if collecting is None or collecting.done():
+            collecting = self._collecting = asyncio.ensure_future(asyncio.to_thread(self.process_families))
+        done, _ = await asyncio.wait([collecting], timeout=PROCESS_SECONDS_MAX)
+        if done:  # another page may be collecting anew by now
+            self._process_known = collecting.result()
         return self._process_known
 
     def families(self, status: RaftStatus, watchers: int, process: Sequence[Family]) -> Iterable[Family]:
