@@ -58,10 +58,11 @@ def call_every_route(admin: str) -> dict[tuple[str, str], set[int]]:
 def call(operation: Any, mode: GenerationMode, codes: set[int]) -> None:
     """Call one operation some times, with what its description allows, or forbids."""
     is_slow = operation.path in SLOW
+    differs = bool(operation.path_parameters or operation.query or operation.body)
 
     @seed(1)
     @settings(
-        max_examples=1 if is_slow else EXAMPLES,
+        max_examples=EXAMPLES if differs and not is_slow else 1,
         phases=[Phase.generate],
         deadline=None,
         database=None,
@@ -77,7 +78,7 @@ def call(operation: Any, mode: GenerationMode, codes: set[int]) -> None:
     check()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 async def test_every_route_answers_as_its_description_says() -> None:
     async with ProcessCluster(1) as cluster:
         cluster.start(1, METASRV_ADMIN_TOKEN=TOKEN, METASRV_GRPC_PASSWORD="sesame")
