@@ -28,7 +28,7 @@ def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
         context.metrics.loop_lag(context.loop_lag_ms / 1000)
         status = context.consensus.status()
         accept = request.headers.get("accept")
-        body, content_type = context.metrics.render(status, context.machine.watches.count, accept)
+        body, content_type = context.metrics.render(status, context.watchers, accept)
         return compressed(request, TextResponse(body, headers={"Content-Type": content_type}))
 
     return router

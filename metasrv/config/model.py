@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
 
 from metasrv.config.admin_tokens import Scope, parse_scope
+from metasrv.config.gateway_count import GatewayCount
 from metasrv.config.levels import parse_levels
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB, TOKEN_LIFETIME_SECONDS_MAX
@@ -23,12 +24,10 @@ from metasrv.model.types import Endpoint
 MASK = "***"
 HEARTBEAT_INTERVAL_MS_MIN = 20
 HEARTBEAT_INTERVAL_MS_MAX = 60_000
-NODE_ID_MAX = 2**63 - 1
-"""Ids are kept in SQLite's signed integers."""
+NODE_ID_MAX = 2**63 - 1  # ids are kept in SQLite's signed integers
 SIZE_BYTES_MAX = 2**63 - 1
 GRPC_MESSAGE_SIZE_BYTES_MIN = 1024
-GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1
-"""gRPC counts message sizes in signed 32 bits."""
+GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1  # gRPC counts message sizes in signed 32 bits
 DURATION_MS_MAX = 24 * 3600 * 1000
 BACKUP_EVERY_SECONDS_MAX = 366 * 24 * 3600
 
@@ -39,8 +38,7 @@ class SecretText(SecretStr):
     def __str__(self) -> str:
         return MASK
 
-    def __repr__(self) -> str:
-        return MASK
+    __repr__ = __str__
 
 
 Secret = Annotated[SecretText, PlainSerializer(lambda _: MASK, return_type=str, when_used="json")]
@@ -302,6 +300,9 @@ class Config(ConfigModel):
     grpc_require_token: Literal["", "upstream", "all"] = Field(
         default="",
         description="Methods that need a handshake's token: those of upstream, or `all`; empty: all with a password.",
+    )
+    grpc_gateways: GatewayCount = Field(
+        default="0", description="Processes that serve clients for this node, at most 16; 0: the node does; or `auto`."
     )
     grpc_min_client_version: str = Field(
         default="1.2.676",

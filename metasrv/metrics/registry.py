@@ -18,6 +18,7 @@ from metasrv.metrics.counters import (
     RPC_DELAY_BOUNDS_MS,
     BackupCounters,
     ClientCounters,
+    GatewayCounters,
     PeerCounters,
     SecurityCounters,
     StreamKind,
@@ -25,6 +26,7 @@ from metasrv.metrics.counters import (
     kind_of_call,
 )
 from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
+from metasrv.metrics.gateway_page import gateway_families
 from metasrv.metrics.own_page import own_families
 from metasrv.metrics.page import client_families, legacy_families, network_families, server_families
 from metasrv.metrics.security_page import security_families
@@ -45,6 +47,7 @@ class MetricsRegistry:
         self.work = WorkCounters()
         self.security = SecurityCounters()
         self.backup = BackupCounters()
+        self.gateway = GatewayCounters()
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
@@ -195,6 +198,12 @@ class MetricsRegistry:
         """When the cluster's newest backup was made, in seconds since the epoch; None once another node leads."""
         self.backup.last_success_at, self.backup.failing = last_success_at, failing
 
+    # ------------------------------------------------------------------------- gateways
+
+    def gateways(self, configured: int, up: int, restarts: int) -> None:
+        """How the processes are that serve clients."""
+        self.gateway.configured, self.gateway.up, self.gateway.restarts = configured, up, restarts
+
     # ------------------------------------------------------------------------- admin API and health
 
     def admin_request(self, route: str, method: str, status_code: int) -> None:
@@ -227,6 +236,7 @@ class MetricsRegistry:
             own_families(self.client, self.work, status, self.binary_version, self.commit),
             security_families(self.security),
             backup_families(self.backup),
+            gateway_families(self.gateway),
             (family_of(metric) for metric in self._process.collect()),
         )
 
