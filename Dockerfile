@@ -91,7 +91,7 @@ ENTRYPOINT ["/usr/local/bin/metasrv-entrypoint"]
 CMD ["metasrv"]
 
 # Last, so that a new commit does not build the layers above again.
-ARG METASRV_VERSION=0.2.0
+ARG METASRV_VERSION=0.3.0.dev0
 ARG METASRV_COMMIT=unknown
 ENV METASRV_COMMIT=${METASRV_COMMIT}
 LABEL org.opencontainers.image.title="metasrv" \

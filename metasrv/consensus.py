@@ -56,29 +56,6 @@ class CopyState(NamedTuple):
     """By applied index (`raft/state_hashes.py`)."""
 
 
-class MemberReport(NamedTuple):
-    """What a node says of itself when another member asks: enough to tell its health without its admin API."""
-
-    binary_version: str
-    state: str
-    """A `RaftState`."""
-    term: int
-    leader_id: int | None
-    last_log_index: int
-    applied_index: int
-    started_at_ms: int
-    clock_offset_ms: int | None
-    """Its wall clock less that of the majority."""
-    not_ready: str
-    """Why it is not ready; empty when it is."""
-    warnings: str
-    """What somebody should look at although it is ready; mostly empty."""
-    certificates: dict[str, int]
-    """When the certificate of each port expires, in seconds since the epoch."""
-    admin_api_address: str
-    """Where its admin API listens, as its configuration has it."""
-
-
 class ClientConsensus(Protocol):
     """The part that serves clients: proposals, linearizable reads and the status of one instant."""
 

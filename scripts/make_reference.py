@@ -1,4 +1,6 @@
-"""Write docs/reference/: admin API, configuration and metrics, each from what the program itself declares.
+"""Write docs/reference/: admin API (as text and in OpenAPI), client library, configuration and metrics.
+
+All from what the program itself declares.
 
 `make reference` runs it; `--check` writes nothing and exits with 1 when a page is out of date, as the tests do. Examples
 are the answers of the real application for the sample node of `metasrv.testing.fake_node`; no server is started.
@@ -12,7 +14,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,21 @@ from pydantic_core import PydanticUndefined
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import metasrv.client  # noqa: E402
 from metasrv.admin.app import create_app  # noqa: E402
+from metasrv.admin.description import EXAMPLES_FILE, description, operations  # noqa: E402
 from metasrv.config.keys import KEYS, Kind  # noqa: E402
+from metasrv.config.levels import parse_level  # noqa: E402
 from metasrv.config.model import Config, RaftConfig  # noqa: E402
 from metasrv.metrics.exposition import Family  # noqa: E402
 from metasrv.metrics.registry import MetricsRegistry  # noqa: E402
+from metasrv.model.failure_reasons import FailureReason  # noqa: E402
+from metasrv.model.loop_work import LoopWork  # noqa: E402
+from metasrv.process.log_levels import LogLevels  # noqa: E402
+from metasrv.protocol.methods import TRANSACTION  # noqa: E402
 from metasrv.state.machine import StateMachine  # noqa: E402
 from metasrv.testing.fake_node import fake_context, leader_status  # noqa: E402
+from scripts.client_reference import client_page  # noqa: E402
 
 FOLDER = ROOT / "docs" / "reference"
 HEADER = "<!-- Made by `make reference` from the program; edit the program, not this page. -->\n"
@@ -51,6 +61,7 @@ CHANGES = {
     ("delete", "/v1/cluster/members/{node_id}"): ("/v1/cluster/members/3", None),
     ("post", "/v1/cluster/members/{node_id}/promote"): ("/v1/cluster/members/2/promote", None),
     ("post", "/v1/cluster/members/{node_id}/replace"): ("/v1/cluster/members/3/replace", None),
+    ("put", "/v1/log-levels"): ("/v1/log-levels", {"logger": "metasrv.admin", "level": "debug", "seconds": 60}),
 }
 """Examples of routes that take no GET: the address and the body."""
 NOT_ASKED = {
@@ -61,9 +72,37 @@ NOT_ASKED = {
     "/v1/console/history": "history.json",
     "/v1/console/stream": "lines.json",
     "/v1/events": "events.json",
+    "/v1/log-levels": "levels.json",
+    "/v1/diagnostics": "node1.tar.gz",
     "/v1/runbooks/{slug}": "runbook.txt",
 }
 """Routes whose answer is a file or a page, is long, or does not end; with the name of a file for it."""
+BRIEFLY = frozenset({"/v1/console", "/v1/console/history", "/v1/events", "/v1/runbooks/{slug}"})
+"""Those of them that have an example in the description, cut short."""
+ACTION = {"X-Metasrv-Action": "curl"}
+
+
+class ExampleLog:
+    """The log of a node that logs from Info on."""
+
+    def __init__(self) -> None:
+        self._changed: dict[str, str] = {}
+
+    def set_level(self, logger_name: str, level: str | None) -> None:
+        self._changed[logger_name] = level or "info"
+
+    def level_of(self, logger_name: str) -> int:
+        return parse_level(self._changed.get(logger_name, "info"))
+
+    def configured_level_of(self, logger_name: str) -> int:
+        del logger_name
+        return parse_level("info")
+
+    def configured_names(self) -> set[str]:
+        return {""}
+
+    def recent_lines(self) -> list[str]:
+        return []
 
 
 def main() -> int:
@@ -90,12 +129,18 @@ def pages() -> dict[str, str]:
         try:
             raft = RaftConfig(id=1, raft_advertise_host="localhost", raft_api_port=28103, raft_dir=directory, single=True)
             context, _ = fake_context(machine, Config(raft_config=raft), leader_status())
+            context.log_levels = LogLevels(ExampleLog(), context.clock, context.events)
             app = create_app(context)
             admin = "\n".join(asyncio.run(admin_page(app)))
+            examples = asyncio.run(answers(app))
+            described = description(app, examples)
         finally:
             machine.close()
     return {
         "docs/reference/admin-api.md": admin + "\n",
+        "docs/reference/client.md": "\n".join(client_page(metasrv.client, HEADER)) + "\n",
+        "docs/reference/openapi.json": _json_text(described),
+        f"metasrv/admin/{EXAMPLES_FILE}": _json_text(examples),
         "docs/reference/configuration.md": "\n".join(configuration_page()) + "\n",
         "docs/reference/metrics.md": "\n".join(metrics_page()) + "\n",
     }
@@ -108,7 +153,8 @@ async def admin_page(app: FastAPI) -> list[str]:
     description = app.openapi()
     lines = [HEADER, "# Admin API: every route", "", description["info"]["description"], ""]
     lines += [
-        "The description in OpenAPI is at `/openapi.json`. Every route also answers 405 for a method it does not take,",
+        "The description in OpenAPI is [openapi.json](openapi.json), and at `/openapi.json` of every node.",
+        "Every route also answers 405 for a method it does not take,",
         "and 413 for a body that is too large. Where tokens or client certificates are configured, routes that change or",
         "profile the node answer 401 without one, and 403 to one whose scope is too small.",
         "docs/contract/admin-api.md is the contract with Databend's tools, field by field.",
@@ -128,6 +174,39 @@ async def admin_page(app: FastAPI) -> list[str]:
                 else:
                     lines += await _example_lines(client, path)
     return lines
+
+
+async def answers(app: FastAPI) -> dict[str, Any]:
+    """An example of the answer of each route, by method and path; lists are cut after their first two members."""
+    found = {}
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for path, method, _ in operations(app.openapi()):
+            if (method, path) in CHANGES:
+                url, body = CHANGES[method, path]
+                answer = await client.request(method, url, json=body, headers=ACTION)
+            elif method == "get" and (path not in NOT_ASKED or path in BRIEFLY):
+                answer = await client.get(EXAMPLES.get(path, path))
+            else:
+                continue
+            if answer.status_code != 200:
+                continue
+            text = _stable(answer.text)
+            if answer.headers["content-type"].startswith("application/json"):
+                found[f"{method} {path}"] = _shortened(json.loads(text))
+            else:
+                found[f"{method} {path}"] = "\n".join(text.splitlines()[:EXAMPLE_LINES_MAX]) + "\n"
+    return found
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shortened(member) for name, member in value.items()}
+    return [_shortened(member) for member in value[:2]] if isinstance(value, list) else value
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
 def _operation_lines(operation: dict[str, Any]) -> Iterator[str]:
@@ -175,10 +254,10 @@ async def _example_lines(client: httpx.AsyncClient, path: str) -> list[str]:
 
 
 async def _change_lines(client: httpx.AsyncClient, method: str, url: str, body: dict[str, Any] | None) -> list[str]:
-    answer = await client.request(method, url, json=body, headers={"X-Metasrv-Action": "curl"})
+    answer = await client.request(method, url, json=body, headers=ACTION)
     sent = "" if body is None else f" -d '{json.dumps(body)}'"
-    verb = f" -X {method.upper()}" if body is None else ""
-    shown = json.dumps(answer.json(), indent=2).splitlines() if answer.status_code == 200 else [answer.text]
+    verb = "" if body is not None and method == "post" else f" -X {method.upper()}"
+    shown = _stable(json.dumps(answer.json(), indent=2)).splitlines() if answer.status_code == 200 else [answer.text]
     shown = [line if len(line) <= EXAMPLE_WIDTH_MAX else f"{line[:EXAMPLE_WIDTH_MAX]}…" for line in shown]
     status = "" if answer.status_code == 200 else f"   # {answer.status_code}"
     command = f"$ curl -s{verb} -H 'X-Metasrv-Action: curl'{sent} http://127.0.0.1:28101{url}{status}"
@@ -192,6 +271,7 @@ def _stable(text: str) -> str:
         (r"\b1[0-9]{12}\b", "1795000000000"),
         (r"\S+/metasrv-reference-\w+", "data"),
         (r"\d+ MiB left", "8000 MiB left"),
+        (r'"uptime_ms":\d+', '"uptime_ms":60000'),
     ):
         text = re.sub(pattern, stable, text)
     return text
@@ -258,9 +338,14 @@ def metrics_page() -> Iterator[str]:
         "| family | type | labels | meaning |",
         "|---|---|---|---|",
     )
-    for family in sorted(_registry_with_everything().families(leader_status(), 1), key=lambda family: family.name):
+    for family in sorted(_families(), key=lambda family: family.name):
         labels = ", ".join(f"`{label}`" for label in _labels(family))
         yield f"| `{family.name}` | {family.kind} | {labels} | {family.help} |"
+
+
+def _families() -> Iterable[Family]:
+    registry = _registry_with_everything()
+    return registry.families(leader_status(), 1, registry.process_families())
 
 
 def _labels(family: Family) -> list[str]:
@@ -286,6 +371,14 @@ def _registry_with_everything() -> MetricsRegistry:
         registry.snapshot_sent(2, 1.0, success)
         registry.snapshot_received(2, 1.0, success)
         registry.storage_failed("log", write=success)
+    registry.rpc_started()
+    registry.rpc_finished(FailureReason.NO_LEADER, 0.001, TRANSACTION)
+    registry.step_took(LoopWork.RAFT_APPLY, 0.001)
+    registry.tls_handshakes("grpc", 1)
+    registry.tls_handshake_failed("grpc", "timeout")
+    registry.descriptors_short("grpc")
+    registry.certificate_expires("grpc", 1.0)
+    registry.reloaded("certificates", True)
     registry.admin_request("/v1/health", "GET", 200)
     registry.health_checked("readyz", "leader", True)
     registry.disk_free(1)

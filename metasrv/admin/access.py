@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from metasrv.admin.actions import changes_members
+from metasrv.admin.actions import DIAGNOSTICS_PATH, changes_members, sets_log_level
 from metasrv.admin.control import CONTROL_PATHS
 from metasrv.admin.pages import is_page
-from metasrv.admin.problem import KEY_PATH, KEYS_PATH
+from metasrv.admin.problem import KEY_PATH, KEYS_PATH, PROFILE_PATH, SLOW_WRITES_PATH
 from metasrv.config.admin_tokens import Scope, Token, Tokens, load
 from metasrv.config.model import Config
 
@@ -20,8 +20,10 @@ DEBUG_PREFIX = "/debug/"
 PROBE_PATHS = frozenset({"/livez", "/readyz", "/v1/health"})
 METRICS_PATHS = frozenset({"/metrics", "/v1/metrics"})
 CONFIG_PATH = "/v1/config"
-KEY_PATHS = frozenset({KEYS_PATH, KEY_PATH})
+KEY_PATHS = frozenset({KEYS_PATH, KEY_PATH, SLOW_WRITES_PATH})
 """What clients have stored: never open, whatever `admin_open_routes` says, where anything is asked for."""
+PROFILE_PREFIX = f"{PROFILE_PATH}/"
+"""What the program was doing: never open either."""
 CERTIFICATE_NAME = "metasrv.certificate_name"
 """Where `connection.py` puts the common name of a verified client certificate, among a request's extensions."""
 
@@ -64,7 +66,7 @@ class Access:
             return None
         if is_protected(method, path):
             return Scope.OPERATE
-        if path in KEY_PATHS:
+        if path in KEY_PATHS or path.startswith(PROFILE_PREFIX):
             return Scope.READ
         return None if _group_of(path) in self._open else Scope.READ
 
@@ -97,7 +99,9 @@ def tokens_of(config: Config) -> Tokens:
 
 def is_protected(method: str, path: str) -> bool:
     """Whether the request changes the node or its cluster, or profiles it."""
-    return path in CONTROL_PATHS or path.startswith(DEBUG_PREFIX) or changes_members(method, path)
+    if path in CONTROL_PATHS or path == DIAGNOSTICS_PATH or path.startswith(DEBUG_PREFIX):
+        return True
+    return changes_members(method, path) or sets_log_level(method, path)
 
 
 def _group_of(path: str) -> str:

@@ -16,18 +16,23 @@ USERS_SET_PATH = "/v1/users/set"
 READ_ONLY_PATH = "/v1/ctrl/read_only"
 DRAIN_PATH = "/v1/ctrl/drain"
 COMPACT_PATH = "/v1/ctrl/compact"
+BACKUP_PATH = "/v1/ctrl/trigger_backup"
 POST_PATHS = frozenset({USERS_SET_PATH, READ_ONLY_PATH, DRAIN_PATH, COMPACT_PATH})
 """The paths that take POST alone: what they do stands in the body or the query."""
 MEMBERS_PATH = "/v1/cluster/members"
 MEMBER_PATH = f"{MEMBERS_PATH}/{{node_id}}"
 PROMOTE_PATH = f"{MEMBER_PATH}/promote"
 REPLACE_PATH = f"{MEMBER_PATH}/replace"
+LOG_LEVELS_PATH = "/v1/log-levels"
+"""A read, and a change by PUT."""
+DIAGNOSTICS_PATH = "/v1/diagnostics"
+"""A read that costs the node something and shows much of it, so that it counts as an action."""
 READS = frozenset({"GET", "HEAD"})
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 ACTION_PATHS = frozenset(
     {
-        "/v1/ctrl/trigger_backup",
+        BACKUP_PATH,
         "/v1/ctrl/trigger_snapshot",
         "/v1/ctrl/trigger_transfer_leader",
         "/v1/features/set",
@@ -59,7 +64,12 @@ def changes_members(method: str, path: str) -> bool:
 
 def needs_header(method: str, path: str) -> bool:
     """Whether what a request does needs the header of `browsers.py`."""
-    return method == "POST" or (method == "DELETE" and is_of_members(path))
+    return method == "POST" or (method == "DELETE" and is_of_members(path)) or sets_log_level(method, path)
+
+
+def sets_log_level(method: str, path: str) -> bool:
+    """Whether a request is more than a look at the log levels."""
+    return path == LOG_LEVELS_PATH and method not in READS
 
 
 def is_of_members(path: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from metasrv.admin.caching import revalidated
 from metasrv.admin.compression import compressed
 from metasrv.admin.config_view import config_dump
 from metasrv.admin.problem import fault
@@ -28,10 +29,10 @@ def cluster_router(context: NodeContext) -> APIRouter:
     router = APIRouter(tags=["cluster"])
 
     @router.get("/v1/cluster/nodes", response_model=list[NodeSchema], operation_id="nodes", responses=STOPPED)
-    async def nodes() -> JsonResponse | TextResponse:
+    async def nodes(request: Request) -> Response:
         """Every registered node, voters and learners, from local applied state."""
         try:
-            return JsonResponse(nodes_view(context.consensus.status()))
+            return revalidated(request, JsonResponse(nodes_view(context.consensus.status())))
         except MetasrvError as error:
             return fault(500, f"Failed to get nodes: {error}")
 
@@ -47,8 +48,8 @@ def cluster_router(context: NodeContext) -> APIRouter:
             return fault(500, f"Failed to get status: {error}")
 
     @router.get("/v1/config", response_class=TextResponse, operation_id="config")
-    async def config() -> TextResponse:
+    async def config(request: Request) -> Response:
         """The effective configuration as text, secrets masked."""
-        return TextResponse(config_dump(context.config))
+        return revalidated(request, TextResponse(config_dump(context.config)))
 
     return router

@@ -7,7 +7,7 @@
     GET /v1/runbooks/{slug}    what to do about a problem
     GET /v1/console/keys       one level of the tree of keys; /v1/console/key one record
 
-Errors are problems in JSON (RFC 9457). Nothing is kept by caches. Runs on the event loop.
+Errors are problems in JSON (RFC 9457). Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from metasrv.admin.caching import revalidated
 from metasrv.admin.head import is_head
 from metasrv.admin.line_stream import MEDIA_TYPE, LineStreamResponse
 from metasrv.admin.problem import KEY_PATH, KEYS_PATH, problem
@@ -28,7 +29,6 @@ from metasrv.console.runbooks import runbook
 from metasrv.model.errors import NotDoneError
 from metasrv.node.context import NodeContext
 
-NO_STORE = {"Cache-Control": "no-store"}
 KEYS_ARE_OFF = "the key browser is off; `admin_key_browser = true` in the configuration of this node turns it on"
 STOPPED = codes(PROBLEM_MEDIA_TYPE, ok="as this node knows it", s500="the node has stopped")
 KEY_CODES = codes(
@@ -48,12 +48,12 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
     async def state() -> Response:
         """The cluster, every node and what is wrong; other members are asked while somebody looks."""
         await console.look()
-        return _json(console.state())
+        return JsonResponse(console.state())
 
     @router.get("/v1/console/history", operation_id="consoleHistory", responses=STOPPED)
     async def history() -> Response:
         """The last 15 minutes of this node, a point every two seconds; what is not known is null."""
-        return _json(console.history.view(context.clock.wall_ms()))
+        return JsonResponse(console.history.view(context.clock.wall_ms()))
 
     query = parameters(
         since_ms=("only events from this wall clock on, in milliseconds", "integer", False),
@@ -66,7 +66,7 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
         """What happened, from every node that answers, newest last."""
         given = parse_query(request.scope["query_string"], {"since_ms": unsigned, "limit": unsigned, "node": unsigned})
         await console.look()
-        return _json(
+        return JsonResponse(
             console.events(given.get("since_ms", 0), given.get("limit", EVENTS_SHOWN) or EVENTS_SHOWN, given.get("node"))
         )
 
@@ -77,13 +77,13 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
     async def stream(request: Request) -> Response:
         """State, history and events, then what changes: a line of JSON each."""
         if is_head(request.scope):
-            return Response(media_type=MEDIA_TYPE, headers=NO_STORE)
+            return Response(media_type=MEDIA_TYPE)
         await console.look()
         try:
             opened = await console.open_stream()
         except NotDoneError as error:
             return problem(503, str(error))
-        return LineStreamResponse(opened, console.streams.close, NO_STORE)
+        return LineStreamResponse(opened, console.streams.close)
 
     found = codes(PROBLEM_MEDIA_TYPE, ok="Markdown", s404="there is no such runbook")
     found[200]["content"] = {"text/markdown": {"schema": {"type": "string"}}}
@@ -95,7 +95,7 @@ def console_router(context: NodeContext, console: Console) -> APIRouter:
         text = runbook(request.path_params["slug"])
         if text is None:
             return problem(404, "there is no such runbook")
-        return Response(text.encode(), media_type="text/markdown; charset=utf-8", headers=NO_STORE)
+        return revalidated(request, Response(text.encode(), media_type="text/markdown; charset=utf-8"))
 
     one: dict[str, Any] = {"response_class": Response, "responses": found, "openapi_extra": named}
     router.add_api_route("/v1/runbooks/{slug}", one_runbook, methods=["GET"], operation_id="runbook", **one)
@@ -116,7 +116,7 @@ def _add_key_routes(router: APIRouter, context: NodeContext, browser: KeyBrowser
             return problem(403, KEYS_ARE_OFF)
         given = parse_query(request.scope["query_string"], {"prefix": _text, "delimiter": _text})
         try:
-            return _json(await browser.level(given.get("prefix", ""), given.get("delimiter", "/")))
+            return JsonResponse(await browser.level(given.get("prefix", ""), given.get("delimiter", "/")))
         except NotDoneError as error:
             return problem(503, str(error))
 
@@ -134,12 +134,8 @@ def _add_key_routes(router: APIRouter, context: NodeContext, browser: KeyBrowser
             record = await browser.record(given["key"])
         except NotDoneError as error:
             return problem(503, str(error))
-        return problem(404, "there is no such record") if record is None else _json(record)
+        return problem(404, "there is no such record") if record is None else JsonResponse(record)
 
 
 def _text(text: str) -> str:
     return text
-
-
-def _json(content: Any) -> JsonResponse:
-    return JsonResponse(content, headers=NO_STORE)

@@ -13,7 +13,7 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 
-from metasrv.admin.actions import POST_PATHS, USERS_LIST_PATH, action
+from metasrv.admin.actions import BACKUP_PATH, POST_PATHS, USERS_LIST_PATH, action
 from metasrv.admin.problem import fault
 from metasrv.admin.query import parse_query, unsigned
 from metasrv.admin.responses import JsonResponse, TextResponse, codes, parameters
@@ -25,7 +25,6 @@ from metasrv.node.context import NodeContext
 SNAPSHOT_PATH = "/v1/ctrl/trigger_snapshot"
 TRANSFER_PATH = "/v1/ctrl/trigger_transfer_leader"
 SET_FEATURE_PATH = "/v1/features/set"
-BACKUP_PATH = "/v1/ctrl/trigger_backup"
 CONTROL_PATHS = frozenset({SNAPSHOT_PATH, BACKUP_PATH, TRANSFER_PATH, SET_FEATURE_PATH, USERS_LIST_PATH, *POST_PATHS})
 """Everything that changes state, and what only operators may read; `guard.py` protects and records it."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metasrv.admin.access import PROBE_PATHS, Access, Caller, WrongTokenError, is_protected
-from metasrv.admin.actions import USERS_LIST_PATH, is_of_members, needs_header
+from metasrv.admin.actions import DIAGNOSTICS_PATH, LOG_LEVELS_PATH, USERS_LIST_PATH, is_of_members, needs_header
 from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
 from metasrv.admin.hosts import AllowedHosts
 from metasrv.admin.problem import as_spoken, fault
@@ -89,7 +89,7 @@ class Guard:
 
         try:
             answer = self._serve(scope, receive, sending, exchange)
-            await timed(LoopWork.ADMIN_REQUEST, self._context.metrics.slow_step, answer)
+            await timed(LoopWork.ADMIN_REQUEST, self._context.metrics.step_took, answer)
         finally:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._context.metrics.admin_request(_route_path(scope), method, exchange.status_code)
@@ -121,7 +121,8 @@ class Guard:
             return fault(403, FROM_A_PAGE)
         if needs_header(method, path) and ACTION_HEADER not in headers:
             return fault(403, NO_ACTION_HEADER.format(method=method))
-        if method != "POST" and not self._takes_get and not is_of_members(path):
+        has_own_methods = is_of_members(path) or path in (LOG_LEVELS_PATH, DIAGNOSTICS_PATH)
+        if method != "POST" and not self._takes_get and not has_own_methods:
             return TextResponse(NO_GET_ACTIONS, status_code=405, headers={"Allow": "POST"})
         return None
 

@@ -22,8 +22,8 @@ class LineStreamResponse(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, stream: LineStream, closed: Callable[[LineStream], None], headers: dict[str, str]) -> None:
-        super().__init__(headers=headers)
+    def __init__(self, stream: LineStream, closed: Callable[[LineStream], None]) -> None:
+        super().__init__()
         del self.headers["content-length"]
         self._stream = stream
         self._closed = closed

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from fastapi import APIRouter, Request
 
 from metasrv.admin.actions import COMPACT_PATH, DRAIN_PATH, READ_ONLY_PATH
-from metasrv.admin.problem import fault
+from metasrv.admin.problem import problem
 from metasrv.admin.query import boolean, parse_query, unsigned
-from metasrv.admin.responses import JsonResponse, TextResponse, codes, parameters
+from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes, parameters
 from metasrv.admin.schemas import CompactionSchema, DrainSchema, LimitsSchema
 from metasrv.admin.views import compaction_view, limits_view
 from metasrv.model.commands import LIMITS_FEATURE, LimitsReply, SetReadOnly
@@ -43,7 +43,11 @@ def maintenance_router(context: NodeContext) -> APIRouter:
         COMPACT_PATH,
         operation_id="compact",
         response_model=CompactionSchema,
-        responses=codes(ok="begun, or under way already; the status says how far it is", s500="the node is stopping"),
+        responses=codes(
+            PROBLEM_MEDIA_TYPE,
+            ok="begun, or under way already; the status says how far it is",
+            s500="the node is stopping",
+        ),
     )
     async def compact() -> JsonResponse:
         """Write a snapshot, purge the log up to it, and give free space of both files back, in slices."""
@@ -63,31 +67,32 @@ def _add_read_only(router: APIRouter, context: NodeContext) -> None:
             reason=("Stands in every refusal.", "string", False),
         ),
         responses=codes(
+            PROBLEM_MEDIA_TYPE,
             ok="what the cluster refuses now",
             s400="a parameter is missing, or the reason is too long",
             s409=f"the feature {LIMITS_FEATURE} is off",
             s500="the change was not committed",
         ),
     )
-    async def set_read_only(request: Request) -> JsonResponse | TextResponse:
+    async def set_read_only(request: Request) -> JsonResponse:
         """Let the whole cluster refuse writes of clients, or take them again. Any node forwards this to the leader."""
         fields: dict[str, Callable[[str], bool | str | None]] = {"on": boolean, "reason": str}
         query = parse_query(request.scope["query_string"], fields)
         on, reason = query.get("on"), query.get("reason", "")
         if not isinstance(on, bool):
-            return fault(400, ON_MISSING)
+            return problem(400, ON_MISSING)
         if LIMITS_FEATURE not in context.machine.features:
-            return fault(409, FEATURE_OFF)
+            return problem(409, FEATURE_OFF)
         try:
             command = SetReadOnly(str(reason) if on else None)
             validate_command(command)
             reply = await context.consensus.propose(command, PROPOSAL_TIMEOUT_MS)
         except InvalidRequestError as error:
-            return fault(400, str(error))
+            return problem(400, str(error))
         except RequestError as error:
-            return fault(500, str(error))
+            return problem(500, str(error))
         if not isinstance(reply, LimitsReply):
-            return fault(500, f"the switch was not set: {reply}")
+            return problem(500, f"the switch was not set: {reply}")
         return JsonResponse(limits_view(reply.read_only, reply.quota_bytes))
 
 
@@ -101,27 +106,28 @@ def _add_drain(router: APIRouter, context: NodeContext) -> None:
             id=("The node that is meant; another one refuses.", "integer", False),
         ),
         responses=codes(
+            PROBLEM_MEDIA_TYPE,
             ok="whether this node is drained now",
             s400="a parameter is missing or wrong",
             s409="this is another node, or nobody else can lead",
             s500="the node is stopping",
         ),
     )
-    async def drain(request: Request) -> JsonResponse | TextResponse:
+    async def drain(request: Request) -> JsonResponse:
         """Hand leadership over, stand for no election, and fail readiness, until this is ended or the node restarts."""
         query: dict[str, bool | int] = parse_query(request.scope["query_string"], {"on": boolean, "id": unsigned})
         on, meant, own = query.get("on"), query.get("id"), context.consensus.status().node_id
         if not isinstance(on, bool):
-            return fault(400, ON_MISSING)
+            return problem(400, ON_MISSING)
         if meant is not None and meant != own:
-            return fault(409, f"this is node {own}, not node {meant}: send this to the admin API of node {meant}")
+            return problem(409, f"this is node {own}, not node {meant}: send this to the admin API of node {meant}")
         try:
             if on:
                 await context.consensus.drain(DRAIN_TIMEOUT_MS)
             else:
                 context.consensus.end_drain()
         except StoppingError as error:
-            return fault(500, str(error))
+            return problem(500, str(error))
         except NotDoneError as error:
-            return fault(409, str(error))
+            return problem(409, str(error))
         return JsonResponse({"id": own, "drained": on})

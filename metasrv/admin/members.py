@@ -20,9 +20,9 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from metasrv.admin.actions import MEMBER_PATH, MEMBERS_PATH, PROMOTE_PATH, REPLACE_PATH
-from metasrv.admin.problem import fault
+from metasrv.admin.problem import problem
 from metasrv.admin.query import boolean, parse_query
-from metasrv.admin.responses import JsonResponse, TextResponse, codes
+from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes
 from metasrv.admin.schemas import MemberChangeSchema, MembersSchema, NewMemberSchema
 from metasrv.model.errors import InvalidRequestError, MembershipError, RequestError
 from metasrv.model.types import Endpoint, Member, PeerProgress
@@ -63,7 +63,7 @@ def members_router(context: NodeContext) -> APIRouter:
         MEMBERS_PATH,
         operation_id="members",
         response_model=MembersSchema,
-        responses=codes(ok="this node asked each of them, for a second at most"),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="this node asked each of them, for a second at most"),
     )
     async def members() -> JsonResponse:
         """Every member: its role, whether it answers, how far it is, and how many failures the cluster survives."""
@@ -74,9 +74,9 @@ def members_router(context: NodeContext) -> APIRouter:
         operation_id="addMember",
         response_model=MemberChangeSchema,
         openapi_extra=BODY,
-        responses=codes(ok="it may join, with this configuration", **CHANGE_CODES),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="it may join, with this configuration", **CHANGE_CODES),
     )
-    async def add(request: Request) -> JsonResponse | TextResponse:
+    async def add(request: Request) -> JsonResponse:
         """Check that a node can join, and write its configuration; it becomes a member when it starts with that."""
         return await _answer(context, "add", _add(context, request))
 
@@ -85,9 +85,9 @@ def members_router(context: NodeContext) -> APIRouter:
         operation_id="removeMember",
         response_model=MemberChangeSchema,
         openapi_extra={"parameters": [NODE_ID, FORCE]},
-        responses=codes(ok="it is removed", **CHANGE_CODES),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="it is removed", **CHANGE_CODES),
     )
-    async def remove(request: Request) -> JsonResponse | TextResponse:
+    async def remove(request: Request) -> JsonResponse:
         """Remove a member. A leader hands leadership over first; one whose loss would stop the cluster is refused."""
         return await _answer(context, "remove", _remove(context, request))
 
@@ -96,9 +96,9 @@ def members_router(context: NodeContext) -> APIRouter:
         operation_id="promoteMember",
         response_model=MemberChangeSchema,
         openapi_extra={"parameters": [NODE_ID]},
-        responses=codes(ok="it votes", **CHANGE_CODES),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="it votes", **CHANGE_CODES),
     )
-    async def promote(request: Request) -> JsonResponse | TextResponse:
+    async def promote(request: Request) -> JsonResponse:
         """Give a learner its vote, once it has caught up."""
         return await _answer(context, "promote", _promote(context, request))
 
@@ -107,9 +107,11 @@ def members_router(context: NodeContext) -> APIRouter:
         operation_id="replaceMember",
         response_model=MemberChangeSchema,
         openapi_extra={**BODY, "parameters": [NODE_ID, FORCE]},
-        responses=codes(ok="it is removed, and its successor may join with this configuration", **CHANGE_CODES),
+        responses=codes(
+            PROBLEM_MEDIA_TYPE, ok="it is removed, and its successor may join with this configuration", **CHANGE_CODES
+        ),
     )
-    async def replace(request: Request) -> JsonResponse | TextResponse:
+    async def replace(request: Request) -> JsonResponse:
         """Remove a member that does not answer, and write the configuration of the node that takes its place."""
         return await _answer(context, "replace", _replace(context, request))
 
@@ -119,18 +121,18 @@ def members_router(context: NodeContext) -> APIRouter:
 # ----------------------------------------------------------------------------- changes
 
 
-async def _answer(context: NodeContext, change: str, made: Awaitable[dict[str, Any]]) -> JsonResponse | TextResponse:
+async def _answer(context: NodeContext, change: str, made: Awaitable[dict[str, Any]]) -> JsonResponse:
     """Make a change, and answer with what it did or why it was not made."""
     try:
         view = await made
     except UnknownMemberError as error:
-        return fault(404, str(error))
+        return problem(404, str(error))
     except MembershipError as error:
-        return fault(409, str(error))
+        return problem(409, str(error))
     except InvalidRequestError as error:
-        return fault(400, str(error))
+        return problem(400, str(error))
     except RequestError as error:
-        return fault(500, str(error))
+        return problem(500, str(error))
     line = {"at_ms": context.clock.wall_ms(), "member_change": {"change": change, "id": view["id"]}}
     audit_logger.info("%s", json.dumps(line))
     return JsonResponse(view)
@@ -199,7 +201,7 @@ def _change_view(node_id: int, change: Change, configuration: str | None = None)
         "id": node_id,
         "changed": change.changed,
         "failure_tolerance": change.tolerance.spare,
-        "failure_tolerance_text": str(change.tolerance),
+        "failure_tolerance_text": change.tolerance.counted_text,
         "next_step": change.next_step,
         "configuration": configuration,
     }
@@ -215,16 +217,16 @@ def members_view(seen: Overview) -> dict[str, Any]:
         "asked": status.node_id,
         "leader": status.leader_id,
         "voters": tolerance.voters,
-        "answering": tolerance.answering,
+        "answering": tolerance.voters_heard,
         "majority": tolerance.majority,
         "failure_tolerance": tolerance.spare,
-        "failure_tolerance_text": str(tolerance),
+        "failure_tolerance_text": tolerance.counted_text,
         "members": [_member_view(seen, node_id, members[node_id], peers.get(node_id)) for node_id in sorted(members)],
     }
 
 
 def _member_view(seen: Overview, node_id: int, member: Member, peer: PeerProgress | None) -> dict[str, Any]:
-    status, report = seen.status, seen.reports.get(node_id)
+    status, said = seen.status, seen.summaries.get(node_id)
     node = status.registered_or_member(node_id, member)
     votes = node_id in status.membership.voters
     return {
@@ -233,21 +235,21 @@ def _member_view(seen: Overview, node_id: int, member: Member, peer: PeerProgres
         "votes": votes,
         "raft_address": str(member.endpoint),
         "grpc_address": node.grpc_api_advertise_address or node.grpc_api_addr or None,
-        "admin_address": report.admin_api_address if report else None,
+        "admin_address": (said.admin_address or None) if said else None,
         "reachable": node_id in seen.answering(),
         "error": seen.errors.get(node_id),
-        "ready": not report.not_ready if report else None,
-        "not_ready": (report.not_ready or None) if report else None,
-        "warnings": (report.warnings or None) if report else None,
-        "version": report.binary_version if report else None,
-        "state": report.state if report else None,
-        "term": report.term if report else None,
-        "applied_index": report.applied_index if report else None,
+        "ready": said.ready if said else None,
+        "not_ready": (said.not_ready or None) if said else None,
+        "warnings": (said.warnings or None) if said else None,
+        "version": said.version if said else None,
+        "state": said.state if said else None,
+        "term": said.term if said else None,
+        "applied_index": said.applied_index if said else None,
         "lag": seen.lag(node_id),
         "last_contact_ms": peer.last_contact_ms if peer else None,
         "learner_for_ms": peer.learner_for_ms if peer else None,
         "caught_up": peer.caught_up if peer else None,
-        "clock_offset_ms": report.clock_offset_ms if report else None,
-        "certificates": report.certificates if report else None,
-        "started_at_ms": report.started_at_ms if report else None,
+        "clock_offset_ms": said.clock_offset_ms if said else None,
+        "certificates": dict(said.certificates) if said else None,
+        "started_at_ms": said.started_at_ms if said else None,
     }

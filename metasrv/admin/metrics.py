@@ -22,13 +22,13 @@ def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
     @router.get("/v1/metrics", response_class=TextResponse, operation_id="metrics", responses=page)
     @router.get("/metrics", response_class=TextResponse, operation_id="metricsAlias", responses=page)
     async def metrics(request: Request) -> Response:
-        """Prometheus text, or OpenMetrics for readers that accept nothing else."""
+        """Prometheus text, or OpenMetrics for readers that name it and no plain text."""
         await monitor.liveness()
         await monitor.readiness()
-        context.metrics.loop_lag(context.loop_lag_ms / 1000)
         status = context.consensus.status()
         accept = request.headers.get("accept")
-        body, content_type = context.metrics.render(status, context.watchers, accept)
-        return compressed(request, TextResponse(body, headers={"Content-Type": content_type}))
+        body, content_type = await context.metrics.render_in_slices(status, context.watchers, accept)
+        response = TextResponse(body, headers={"Content-Type": content_type})
+        return compressed(request, response)
 
     return router

@@ -7,13 +7,13 @@ API, with the caller's token. Must not know the API. The files are read once, an
 from __future__ import annotations
 
 import gzip
-import hashlib
 from importlib import resources
 from typing import NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from metasrv.admin.caching import ASK_EACH_TIME, etag_of, is_known
 from metasrv.admin.compression import accepts_gzip
 from metasrv.admin.problem import fault
 
@@ -38,7 +38,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     # A browser asks each time whether the file is still the same, so that a new release shows at once.
-    "Cache-Control": "no-cache",
+    "Cache-Control": ASK_EACH_TIME,
     "Vary": "Accept-Encoding",
 }
 
@@ -65,8 +65,7 @@ def load_files() -> dict[str, PageFile]:
         content_type = CONTENT_TYPES.get(entry.name.rpartition(".")[2])
         if content_type is not None:
             body = entry.read_bytes()
-            etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
-            files[entry.name] = PageFile(content_type, body, gzip.compress(body, mtime=0), etag)
+            files[entry.name] = PageFile(content_type, body, gzip.compress(body, mtime=0), etag_of(body))
     return files
 
 
@@ -96,7 +95,7 @@ def pages_router() -> APIRouter:
 
 def _answer(request: Request, file: PageFile) -> Response:
     headers = {**HEADERS, "ETag": file.etag}
-    if request.headers.get("if-none-match") == file.etag:
+    if is_known(request, file.etag):
         return Response(status_code=304, headers=headers)
     headers["Content-Type"] = file.content_type
     if accepts_gzip(request.headers.get("accept-encoding", "")):

@@ -1,7 +1,7 @@
-"""Faults as answers: a status code and one bare sentence, never 422; under metasrv's own newer routes a problem in JSON.
+"""Faults as answers: a status code and one bare sentence, never 422; of metasrv's own routes a problem in JSON.
 
-As docs/contract/admin-api.md section 1.0 requires: clients of upstream's routes expect bare text. Must not know what the
-routes do. Runs on the event loop.
+As docs/contract/admin-api.md section 1.0 requires: clients of upstream's routes expect bare text, and so do those of
+probes. Must not know what the routes do. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from metasrv.admin.actions import ACTION_PATHS, POST_PATHS, is_of_members, member_methods
+from metasrv.admin.actions import (
+    ACTION_PATHS,
+    BACKUP_PATH,
+    COMPACT_PATH,
+    DIAGNOSTICS_PATH,
+    DRAIN_PATH,
+    LOG_LEVELS_PATH,
+    MEMBERS_PATH,
+    POST_PATHS,
+    READ_ONLY_PATH,
+    is_of_members,
+    member_methods,
+)
+from metasrv.admin.caching import NO_STORE
 from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, TextResponse
 from metasrv.model.errors import MetasrvError
 
@@ -24,7 +37,22 @@ logger = logging.getLogger(__name__)
 CONSOLE_PATH = "/v1/console"
 KEYS_PATH = "/v1/console/keys"
 KEY_PATH = "/v1/console/key"
-_PROBLEM_PREFIXES = (f"{CONSOLE_PATH}/", "/v1/events/", "/v1/runbooks/")
+PROFILE_PATH = "/v1/profile"
+SLOW_WRITES_PATH = "/v1/slow-writes"
+_PROBLEM_PREFIXES = (
+    f"{CONSOLE_PATH}/",
+    "/v1/events/",
+    "/v1/runbooks/",
+    f"{LOG_LEVELS_PATH}/",
+    f"{SLOW_WRITES_PATH}/",
+    f"{PROFILE_PATH}/",
+    f"{DIAGNOSTICS_PATH}/",
+    f"{MEMBERS_PATH}/",
+    "/v1/users/",
+    "/v1/backup/",
+    *(f"{path}/" for path in (READ_ONLY_PATH, DRAIN_PATH, COMPACT_PATH, BACKUP_PATH)),
+)
+"""Below these every route is metasrv's own; probes and metrics speak as others expect."""
 
 ALLOWED = "GET, HEAD"
 """What every route allows; those that do something also take POST."""
@@ -53,7 +81,7 @@ def problem(status_code: int, text: str, headers: Mapping[str, str] | None = Non
     """One answer that says what is wrong, for programs and people."""
     title = HTTPStatus(status_code).phrase
     content = {"type": "about:blank", "title": title, "status": status_code, "detail": text}
-    return ProblemResponse(content, status_code=status_code, headers={**(headers or {}), "Cache-Control": "no-store"})
+    return ProblemResponse(content, status_code=status_code, headers=headers)
 
 
 def speaks_problems(path: str) -> bool:
@@ -84,6 +112,8 @@ async def _http_text(request: Request, error: Exception) -> TextResponse:
 def _allowed(request: Request) -> dict[str, str]:
     if request.url.path in POST_PATHS:
         return {"Allow": "POST"}
+    if request.url.path == LOG_LEVELS_PATH:
+        return {"Allow": f"{ALLOWED}, PUT"}
     if is_of_members(request.url.path):
         return {"Allow": member_methods(request.url.path)}
     return {"Allow": f"{ALLOWED}, POST" if request.url.path in ACTION_PATHS else ALLOWED}
@@ -99,7 +129,9 @@ async def _known_error(request: Request, error: Exception) -> Response:
 
 
 async def _unknown_error(request: Request, error: Exception) -> Response:
-    return as_spoken(request.url.path, _unknown_text(request, error))
+    response = as_spoken(request.url.path, _unknown_text(request, error))
+    response.headers["Cache-Control"] = NO_STORE  # it leaves outside of the layers that say so elsewhere
+    return response
 
 
 def _unknown_text(request: Request, error: Exception) -> TextResponse:

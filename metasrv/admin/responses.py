@@ -21,6 +21,8 @@ class TextResponse(PlainTextResponse):
     """Bare text; every error of this API is one."""
 
 
+NO_STORE = {"Cache-Control": "no-store"}
+"""What no cache may keep."""
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from metasrv.process.log_levels import SECONDS_DEFAULT
+
 
 class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -240,7 +242,7 @@ class MemberSchema(Schema):
     votes: bool
     raft_address: str
     grpc_address: str | None = Field(description="What clients dial; null for a node that has not registered.")
-    admin_address: str | None = Field(description="Where its admin API listens, as its configuration has it.")
+    admin_address: str | None = Field(description="Where its admin API is reached; null when it has none.")
     reachable: bool = Field(description="It answered this node's question.")
     error: str | None = Field(description="Why it did not answer, or not fully.")
     ready: bool | None = Field(description="What its `/readyz` says; null for one that does not answer.")
@@ -280,6 +282,45 @@ class MemberChangeSchema(Schema):
     configuration: str | None = Field(description="The file with which the new node starts; null without a new node.")
 
 
+class LoggerLevelSchema(Schema):
+    logger: str = Field(description="`root` for everything that has no level of its own.")
+    level: str = Field(description="The level now.")
+    configured: str = Field(description="What it is without a change.")
+    expires_at_ms: int | None = Field(description="When a change ends; null where nothing is changed.")
+
+
+class LogLevelsSchema(Schema):
+    levels: list[LoggerLevelSchema] = Field(description="Loggers with a level of their own.")
+    loggers: list[str] = Field(description="Every logger whose level may be changed.")
+    level_names: list[str] = Field(description="From the quietest to the one that says most.")
+    seconds_default: int
+    seconds_max: int
+
+
+class LogLevelChangeSchema(Schema):
+    logger: str = Field(description="One of `loggers`; those below it follow.")
+    level: str = Field(description="One of `level_names`, in any case.")
+    seconds: int = Field(default=SECONDS_DEFAULT, description="Then the level goes back by itself.")
+
+
+class SlowWriteSchema(Schema):
+    ended_at_ms: int
+    milliseconds: float = Field(description="From the request's arrival to its answer.")
+    size_bytes: int = Field(description="Of the request.")
+    method: str = Field(description="`Transaction`, `KvTransaction`, `KvApi` or `Migrate`.")
+    operations: int = Field(description="0 where that is not known.")
+    keys: list[str] | None = Field(description="The first of them, shortened; null while keys are not shown.")
+    failure: str | None = Field(description="Why it failed, in a word.")
+
+
+class SlowWritesSchema(Schema):
+    node_id: int
+    minutes: int = Field(description="Of which writes are kept.")
+    keys: str | None = Field(description="Why keys are not shown; null while they are.")
+    slowest: list[SlowWriteSchema]
+    largest: list[SlowWriteSchema]
+
+
 class NewMemberSchema(Schema):
     id: int | None = Field(default=None, description="By default the next one that was never used, or the old node's.")
     raft_address: str | None = Field(default=None, description="Where the others reach it, `host:port`.")
@@ -287,3 +328,24 @@ class NewMemberSchema(Schema):
     grpc_api_address: str | None = None
     admin_api_address: str | None = None
     raft_dir: str | None = None
+
+
+class MinuteSchema(Schema):
+    start_ms: int = Field(description="Wall clock.")
+    looks: int = Field(description="How often this node looked at its threads.")
+    busy_looks: int = Field(description="Of these, how often a thread was at work.")
+
+
+class MinutesSchema(Schema):
+    frequency_hertz: int = Field(description="Looks a second; 0 when it is off.")
+    minutes: list[MinuteSchema]
+
+
+class CaptureSchema(Schema):
+    capture: str = Field(description="What `base` takes.")
+    started_at_ms: int = Field(description="Wall clock.")
+    seconds: int
+
+
+class CapturesSchema(Schema):
+    captures: list[CaptureSchema]

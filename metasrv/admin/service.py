@@ -29,6 +29,7 @@ from metasrv.node.context import NodeContext
 from metasrv.process.open_files import admin_connections_max
 from metasrv.process.operating_system import descriptor_limit
 from metasrv.process.reloading import Reloadable
+from metasrv.profiling.continuous import ContinuousProfile
 
 TOKENS_NAME = "admin tokens"
 """What is loaded anew, in log lines and metrics."""
@@ -45,6 +46,7 @@ class AdminService:
         self.access = Access(context.config)
         """Who may do what; its tokens are loaded anew when they change."""
         self.console = Console(context)
+        self._continuous = ContinuousProfile(context.config.continuous_profile_hertz, context.clock.wall_ms)
         self._listener: HttpListener | None = None
         self._tls: ssl.SSLContext | None = None
         """What the next connection is accepted with."""
@@ -53,7 +55,7 @@ class AdminService:
         """Bind and serve. Raises BindError for the address, ConfigError for a bad certificate or key."""
         context = self._context
         cut_offs = CutOffs("the admin API")
-        app = create_app(context, self.access, self.console)
+        app = create_app(context, self.access, self.console, self._continuous)
         config = server_config(app, cut_offs, admin_connections_max(descriptor_limit()))
         self._watch_certificate()
         address, observer = context.config.admin_api_address, context.metrics
@@ -61,10 +63,12 @@ class AdminService:
         endpoint = await listener.start()
         self._listener = listener
         self.console.start()
+        self._continuous.start()
         return endpoint
 
     async def stop(self, grace_ms: int) -> None:
         """Stop accepting; requests in flight get `grace_ms`, then they are cancelled. Streams end at once."""
+        self._continuous.stop()
         await self.console.stop()
         if self._listener is not None:
             await self._listener.stop(grace_ms)

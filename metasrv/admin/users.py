@@ -20,8 +20,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from metasrv.admin.actions import USERS_LIST_PATH, USERS_SET_PATH
-from metasrv.admin.problem import fault
-from metasrv.admin.responses import JsonResponse, TextResponse, codes
+from metasrv.admin.problem import problem
+from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes
 from metasrv.admin.schemas import UserChangeSchema, UserSchema, UsersSchema
 from metasrv.model.commands import TOKEN_KEY_NAME, USERS_FEATURE, ReplaceSecret, ReplaceSecretReply
 from metasrv.model.errors import CodecError, InvalidRequestError, MetasrvError, NotDoneError, RequestError
@@ -43,6 +43,7 @@ FEATURE_OFF = (
     f"metactl set-feature --feature {USERS_FEATURE} --enable true"
 )
 SET_CODES = codes(
+    PROBLEM_MEDIA_TYPE,
     ok="the user as it is now, null when it is removed",
     s400="the body is not a change, or asks for something impossible",
     s403="this node has no admin token",
@@ -67,12 +68,12 @@ def users_router(context: NodeContext) -> APIRouter:
         USERS_LIST_PATH,
         operation_id="listUsers",
         response_model=UsersSchema,
-        responses=codes(ok="from local applied state", s403="this node has no admin token"),
+        responses=codes(PROBLEM_MEDIA_TYPE, ok="from local applied state", s403="this node has no admin token"),
     )
-    async def list_users() -> JsonResponse | TextResponse:
+    async def list_users() -> JsonResponse:
         """Every user beyond root and its rights."""
         if context.config.admin_token is None:
-            return fault(403, NO_ADMIN_TOKEN)
+            return problem(403, NO_ADMIN_TOKEN)
         return JsonResponse({"users": [user_view(user) for user in _users(context.machine.secrets)]})
 
     @router.post(
@@ -84,19 +85,19 @@ def users_router(context: NodeContext) -> APIRouter:
         },
         responses=SET_CODES,
     )
-    async def set_user(request: Request) -> JsonResponse | TextResponse:
+    async def set_user(request: Request) -> JsonResponse:
         """Make one change of one user, or of the key that signs all tokens."""
         if context.config.admin_token is None:
-            return fault(403, NO_ADMIN_TOKEN)
+            return problem(403, NO_ADMIN_TOKEN)
         try:
             body = _body(await request.body())
             user = await _set_user(context, body)
         except ChangeRefusedError as error:
-            return fault(error.code, str(error))
+            return problem(error.code, str(error))
         except InvalidRequestError as error:
-            return fault(400, str(error))
+            return problem(400, str(error))
         except RequestError as error:
-            return fault(500, str(error))
+            return problem(500, str(error))
         said = {name: body[name] for name in ("change", "name", "right", "prefix") if name in body}
         audit_logger.info("%s", json.dumps({"at_ms": context.clock.wall_ms(), "user_change": said}))
         return JsonResponse(None if user is None else user_view(user))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
 from metasrv.backup.places import DRAFT_AGE_SECONDS_MAX, in_order, parse_name
-from metasrv.config.model import BackupConfig
+from metasrv.config.sections import BackupConfig
 from metasrv.model.errors import BackupError
 from metasrv.node.backups import ArchiveName
 

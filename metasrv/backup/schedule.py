@@ -20,7 +20,7 @@ from metasrv.backup.bucket import BucketPlace
 from metasrv.backup.encryption import load_key
 from metasrv.backup.making import Draft, Pace, finish, make_draft
 from metasrv.backup.places import DirectoryPlace, Place
-from metasrv.config.model import BackupConfig
+from metasrv.config.sections import BackupConfig
 from metasrv.grpc_api.export_lines import ArchiveHead
 from metasrv.model.errors import BackupError, MetasrvError, NotLeaderError
 from metasrv.model.types import RaftStatus

@@ -19,9 +19,12 @@ from metasrv.cli import (
     ctl_admin,
     ctl_certificates,
     ctl_cluster,
+    ctl_diagnose,
     ctl_endpoints,
     ctl_events,
     ctl_grpc,
+    ctl_logs,
+    ctl_profile,
     ctl_scheduled,
     ctl_users,
     migrate_options,
@@ -40,7 +43,7 @@ from metasrv.cli.ctl_flags import (
     unsigned,
     unsigned_32,
 )
-from metasrv.cli.ctl_tools import add_tools
+from metasrv.cli.ctl_tools import TOP_TEXT, add_tools, add_top
 from metasrv.cli.later import Command, later_command
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
@@ -208,15 +211,42 @@ def _add_admin_commands(commands: Commands) -> None:
     feature.add_argument("--feature", required=True, metavar="NAME")
     feature.add_argument("--enable", required=True, choices=("true", "false"))
     feature.add_argument("--force", action="store_true", help="turn it on although a member may not know it")
+    _add_profile_commands(commands)
     _add_user_commands(commands)
     hashing = add_command(commands, "hash-password", "print the hash of a password, for grpc_password")
     hashing.set_defaults(command=ctl_users.hash_a_password)
     add_admin_command(commands, "metrics", ctl_admin.metrics, "print a node's metrics")
+    ctl_logs.add_commands(commands)
+    ctl_diagnose.add_commands(commands)
+    add_top(add_admin_command(commands, "top", later_command("top.command", "top"), TOP_TEXT))
     events = add_admin_command(commands, "events", ctl_events.events, "print what happened in the cluster, newest last")
     events.add_argument("--follow", action="store_true", help="go on with what happens, until it is interrupted")
     events.add_argument("--limit", type=positive, default=ctl_events.LIMIT_DEFAULT, metavar="N", help="the newest N")
     events.add_argument("--node", type=node_id, metavar="ID", help="only those that this node tells")
     events.add_argument("-o", "--output", choices=("text", "json"), default="text", help="a line of text or JSON each")
+
+
+def _add_profile_commands(commands: Commands) -> None:
+    profile = add_command(commands, "profile", "see what a node spends processor time or memory on")
+    profile.set_defaults(command=lambda _arguments: profile.print_help())
+    actions = profile.add_subparsers(title="commands", metavar="COMMAND")
+    cpu = add_admin_command(actions, "cpu", ctl_profile.cpu, "sample its stacks for some seconds")
+    memory = add_admin_command(actions, "memory", ctl_profile.memory, "watch what it allocates for some seconds")
+    history = add_admin_command(actions, "history", ctl_profile.history, "what it was doing in the last ten minutes")
+    add_admin_command(actions, "captures", ctl_profile.captures, "list the memory profiles that --base takes")
+    for command in (cpu, memory):
+        seconds = ctl_profile.SECONDS_DEFAULT
+        command.add_argument("--seconds", type=positive, default=seconds, metavar="N", help=f"by default {seconds}")
+    memory.add_argument("--base", metavar="CAPTURE", help="what has changed since this earlier memory profile")
+    small = "each object of at most 512 bytes as well, which slows the node down much more"
+    memory.add_argument("--small-objects", action="store_true", help=small)
+    history.add_argument("--at", metavar="HH:MM", help="the stacks of this minute, in UTC, instead of all minutes")
+    history.add_argument("--minutes", type=positive, default=1, metavar="N", help="so many from there on, by default 1")
+    for command in (cpu, history):
+        command.add_argument("--idle", action="store_true", help="threads that wait for work as well")
+    forms = "write FILE, whose name says its form: .svg, .folded, .json (speedscope), otherwise pprof"
+    for command in (cpu, memory, history):
+        command.add_argument("-o", "--output", metavar="FILE", help=forms)
 
 
 def _add_user_commands(commands: Commands) -> None:

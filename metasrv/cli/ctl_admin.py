@@ -11,6 +11,8 @@ import json
 import os
 import ssl
 import time
+from collections.abc import Callable, Iterator
+from email.message import Message
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -18,6 +20,7 @@ from metasrv.cli.output import pretty_json
 from metasrv.cli.terminal import note, show, show_text
 from metasrv.model.commands import USERS_FEATURE
 from metasrv.model.errors import InvalidRequestError, MetasrvError, NotDoneError
+from metasrv.model.limits import TOP_LINE_SIZE_BYTES_MAX
 
 ADMIN_PORT, UPSTREAM_ADMIN_PORT = 28101, 28002
 PORTS = (
@@ -25,6 +28,8 @@ PORTS = (
     f"{UPSTREAM_ADMIN_PORT}; --admin-api-address names another address"
 )
 TIMEOUT_SECONDS = 10.0
+LINES_SILENT_SECONDS_MAX = 5.0
+"""A node that streams says something every two seconds."""
 TOKEN_VARIABLE = "METASRV_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 HINTS = {
     401: f"; metactl takes a token from {TOKEN_VARIABLE} or --admin-token-file, a certificate from --admin-tls-cert-file",
@@ -32,6 +37,7 @@ HINTS = {
 """What metactl adds to the server's sentence, by status code."""
 TOKEN_FILE_SIZE_BYTES_MAX = 64 * 1024
 BODY_SIZE_BYTES_MAX = 64 * 1024 * 1024
+PIECE_SIZE_BYTES = 64 * 1024
 
 TRANSFER_WAIT_SECONDS_DEFAULT = 10
 _POLL_SECONDS = 0.1
@@ -81,13 +87,83 @@ class AdminClient:
         target = f"{path}?{urlencode(given, quote_via=quote)}" if given else path
         return self._answer("GET", target, None, self._headers)
 
+    def profile(self, path: str, timeout_seconds: float, **query: object) -> tuple[bytes, Message]:
+        """Body and headers of a 200, which may take longer than other answers. Raises as `text`.
+
+        What has the node profiled is a POST: a node may be configured to take nothing else.
+        """
+        given = {name: value for name, value in query.items() if value is not None}
+        method = "POST" if path.startswith("/debug/") else "GET"
+        headers = {**self._headers, "X-Metasrv-Action": "metactl"}
+        return self._exchange(method, f"{path}?{urlencode(given)}", None, headers, timeout_seconds)
+
     def post(self, path: str, body: object, **query: object) -> str:
         """Send JSON; the body of a 200. Raises as `text`."""
         return self._act("POST", path, json.dumps(body).encode(), query)
 
+    def put(self, path: str, body: object) -> str:
+        """Send JSON; the body of a 200. Raises as `text`."""
+        return self._act("PUT", path, json.dumps(body).encode(), {})
+
+    def download(
+        self, target: str, write: Callable[[bytes], object], size_bytes_max: int, timeout_seconds: float
+    ) -> None:
+        """Hand the body of a 200 on as it comes, waiting for each piece. Raises as `text`, and what `write` raises."""
+        connection = self._connected()
+        address = self._places[0].address
+        connection.timeout = timeout_seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_seconds)
+        try:
+            connection.request("GET", target, None, {**self._headers, "X-Metasrv-Action": "metactl"})
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise AdminError(response.status, _said(response.read(BODY_SIZE_BYTES_MAX).decode(errors="replace")))
+            pieces = _pieces(response)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise NotDoneError(f"the admin API at {address} does not answer: {error}") from error
+        except AdminError:
+            connection.close()
+            raise
+        try:
+            size_bytes = 0
+            for piece in pieces:
+                size_bytes += len(piece)
+                if size_bytes > size_bytes_max:
+                    raise NotDoneError(f"the answer of {address} has more than {size_bytes_max} bytes")
+                write(piece)
+        finally:
+            connection.close()
+
     def delete(self, path: str, **query: object) -> str:
         """The body of a 200. Raises as `text`."""
         return self._act("DELETE", path, None, query)
+
+    def lines(self, path: str) -> Iterator[bytes]:
+        """The lines of a 200 that has no end, as they come; ends with it, and when the node stops.
+
+        Raises as `text`, also when the node is silent for `LINES_SILENT_SECONDS_MAX`, or a line is too long.
+        """
+        connection = self._connected()
+        address = self._places[0].address
+        try:
+            connection.request("GET", path, None, self._headers)
+            response = connection.getresponse()
+            if response.status != http.client.OK:
+                raise AdminError(response.status, _said(response.read(BODY_SIZE_BYTES_MAX).decode("utf-8", "replace")))
+            if connection.sock is not None:
+                connection.sock.settimeout(LINES_SILENT_SECONDS_MAX)
+            while line := response.readline(TOP_LINE_SIZE_BYTES_MAX + 1):
+                if len(line) > TOP_LINE_SIZE_BYTES_MAX:
+                    raise NotDoneError(f"a line from {address} has more than {TOP_LINE_SIZE_BYTES_MAX} bytes")
+                yield line
+        except ConnectionRefusedError as error:
+            raise NotDoneError(f"nothing listens at {address}: {PORTS}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise NotDoneError(f"the admin API at {address} does not answer: {error}") from error
+        finally:
+            connection.close()
 
     def _act(self, method: str, path: str, sent: bytes | None, query: dict[str, object]) -> str:
         given = {name: value for name, value in query.items() if value is not None}
@@ -95,12 +171,25 @@ class AdminClient:
         return self._answer(method, target, sent, {**self._headers, "X-Metasrv-Action": "metactl"})
 
     def _answer(self, method: str, target: str, sent: bytes | None, headers: dict[str, str]) -> str:
+        return self._exchange(method, target, sent, headers)[0].decode("utf-8", "replace")
+
+    def _exchange(
+        self,
+        method: str,
+        target: str,
+        sent: bytes | None,
+        headers: dict[str, str],
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> tuple[bytes, Message]:
         connection = self._connected()
+        connection.timeout = timeout_seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_seconds)
         address = self._places[0].address
         try:
             connection.request(method, target, sent, headers)
             response = connection.getresponse()
-            body = response.read(BODY_SIZE_BYTES_MAX).decode("utf-8", "replace")
+            body = response.read(BODY_SIZE_BYTES_MAX)
         except ConnectionRefusedError as error:
             raise NotDoneError(f"nothing listens at {address}: {PORTS}") from error
         except (OSError, http.client.HTTPException) as error:
@@ -108,8 +197,8 @@ class AdminClient:
         finally:
             connection.close()
         if response.status != http.client.OK:
-            raise AdminError(response.status, body)
-        return body
+            raise AdminError(response.status, _said(body.decode("utf-8", "replace")))
+        return body, response.headers
 
     def _connected(self) -> http.client.HTTPConnection:
         """A connection to the first address; of several, to one that takes it and is asked first from then on."""
@@ -151,6 +240,28 @@ class AdminClient:
         if self._certificate is not None:
             context.load_cert_chain(*self._certificate)
         return http.client.HTTPSConnection(place.host, place.port, timeout=TIMEOUT_SECONDS, context=context)
+
+
+def _said(body: str) -> str:
+    """What a refusal says: bare text, or the sentence of a problem in JSON (RFC 9457)."""
+    try:
+        problem = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    detail = problem.get("detail") if isinstance(problem, dict) else None
+    return detail if isinstance(detail, str) else body
+
+
+def _pieces(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The body, piece by piece. Raises NotDoneError when it ends early."""
+    while True:
+        try:
+            piece = response.read1(PIECE_SIZE_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise NotDoneError(f"the answer ended early: {error or type(error).__name__}") from error
+        if not piece:
+            return
+        yield piece
 
 
 class _Place(NamedTuple):

@@ -1,4 +1,4 @@
-"""The command line of metactl's tools beside the commands for one node: lua, dump-raft-log-wal, filter-tenant.
+"""The command line of metactl's tools beside the commands for one node: lua, dump-raft-log-wal, filter-tenant, top.
 
 Only flags; what the commands do stands in modules that are loaded when they run.
 """
@@ -8,10 +8,26 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from metasrv.cli.ctl_flags import add_admin_login_flags, add_grpc_login_flags
+from metasrv.cli.ctl_flags import add_admin_login_flags, add_grpc_login_flags, positive
 from metasrv.cli.later import later_command
 
 AddCommand = Callable[[str, str], argparse.ArgumentParser]
+
+
+TOP_TEXT = "show the whole cluster in the terminal, live"
+TOP_INTERVAL_SECONDS_DEFAULT = 2
+
+
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """The flags of `metactl top` beside those of every command of the admin API."""
+    parser.add_argument("--once", action="store_true", help="print one frame and end, as without a terminal")
+    parser.add_argument(
+        "--interval",
+        type=positive,
+        default=TOP_INTERVAL_SECONDS_DEFAULT,
+        metavar="SECONDS",
+        help=f"between two frames, default {TOP_INTERVAL_SECONDS_DEFAULT}; the node has news every 2 s",
+    )
 
 
 def add_tools(add: AddCommand) -> None:

@@ -17,8 +17,8 @@ import sys
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,24 @@ from metasrv.model.types import Endpoint
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Never uses a proxy: the nodes are on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProgram:
+    """How a node is started: the command before the node's own arguments, and what its environment has besides."""
+
+    command: tuple[str, ...] = (sys.executable, "-m", "metasrv.cli.server")
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def in_directory(cls, directory: Path) -> NodeProgram:
+        """The node of another release, whose package was unpacked there; interpreter and libraries are these."""
+        # Without the second, Python would look for the package in the current directory first.
+        return cls(environment={"PYTHONPATH": str(directory), "PYTHONSAFEPATH": "1"})
+
+
+THIS_PROGRAM = NodeProgram()
+"""The node of the package that this module belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +99,19 @@ def start_node(
     console_file: Path,
     arguments: Sequence[str] = (),
     *,
-    environment: dict[str, str] | None = None,
+    program: NodeProgram = THIS_PROGRAM,
+    environment: Mapping[str, str] | None = None,
     wrapper: Sequence[str] = (),
     die_with_parent: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start `python -m metasrv.cli.server`, output appended to `console_file`, in a session of its own.
+    """Start a node, by default this package's; output is appended to `console_file`, the session is its own.
 
     `wrapper` is a command that execs the rest, as `prlimit` does. With `die_with_parent` (where setpriv exists) the
     kernel kills the node when the thread that called this ends, however it ends.
     """
     setpriv = shutil.which("setpriv") if die_with_parent else None
     guard = [setpriv, "--pdeathsig", "KILL"] if setpriv else []
-    command = [*guard, *wrapper, sys.executable, "-m", "metasrv.cli.server", "-c", str(config_file), *arguments]
+    command = [*guard, *wrapper, *program.command, "-c", str(config_file), *arguments]
     console_file.parent.mkdir(parents=True, exist_ok=True)
     with console_file.open("ab") as console:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and files
@@ -101,7 +120,7 @@ def start_node(
             stdout=console,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **program.environment, **(environment or {})},
         )
 
 

@@ -1,4 +1,4 @@
-"""`metasrv recover` and `metasrv check`: what the server's program does with the directory of a stopped node.
+"""`metasrv recover`, `check` and `downgrade-check`: what the server's program does with a data directory beside running.
 
 Prints; the work is that of `metasrv/backup/`. Runs in the foreground of a short process.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import os
 
+from metasrv import __version__
 from metasrv.backup.checking import check_directory
+from metasrv.backup.downgrading import conclusion, findings_for, overall
+from metasrv.backup.looking import look_at
 from metasrv.backup.recovering import recovery
 from metasrv.cli.options import LOST_MAJORITY
 from metasrv.config.model import Config
-from metasrv.model.errors import DataDamagedError, FatalError, RecoveryRefusedError
+from metasrv.model.errors import ConfigError, DataDamagedError, FatalError, RecoveryRefusedError
+from metasrv.model.releases import RELEASES, release_named
 from metasrv.process.clock import SystemClock
 from metasrv.process.standard_streams import STANDARD_OUTPUT
 
@@ -41,6 +45,21 @@ def check(root: str) -> int:
         damaged = damaged or finding.damaged
     print_text("damaged" if damaged else "sound")
     return DataDamagedError.exit_code if damaged else 0
+
+
+def downgrade_check(root: str, to: str) -> int:
+    """Print whether the release `to` can take the directory over. Returns the exit code. Raises FatalError."""
+    release = release_named(to)
+    if release is None:
+        known = ", ".join(known.name for known in RELEASES)
+        raise ConfigError([f"release {to} is not known to this one, metasrv {__version__}, which knows {known}"])
+    findings = findings_for(look_at(root), release)
+    for finding in findings:
+        for line in finding.lines():
+            print_text(line)
+    answer = overall(findings)
+    print_text(conclusion(answer, release))
+    return int(answer)
 
 
 def print_text(text: str) -> None:

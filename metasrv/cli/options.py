@@ -23,8 +23,10 @@ CONFIG_CHECK = "config check"
 CONFIG_SHOW = "config show"
 FORCE_NEW_CLUSTER = "--force-new-cluster"
 LOST_MAJORITY = "--yes-i-lost-the-majority"
+TO = "--to"
 RECOVER = "recover"
 CHECK = "check"
+DOWNGRADE_CHECK = "downgrade-check"
 
 _FLAG_PREFIX = "flag:"
 """Where the parser keeps a key's text, apart from its own names."""
@@ -50,6 +52,8 @@ class Options:
     """The directory of `check`."""
     lost_majority: bool = False
     """`recover` is to do what it has planned."""
+    downgrade_to: str | None = None
+    """The release of `downgrade-check`."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,6 +87,7 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
         check_file=given.get("check_file"),
         check_directory=given.get("check_directory"),
         lost_majority=given.get("lost_majority", False),
+        downgrade_to=given.get("downgrade_to"),
     )
 
 
@@ -132,7 +137,7 @@ def _add_offline_commands(
     commands: argparse._SubParsersAction[_Parser],
     shared: _Parser,
 ) -> None:
-    """What works on the directory of a stopped node."""
+    """What looks at a directory, or works on that of a stopped node."""
     recover = commands.add_parser(
         RECOVER,
         help="make a cluster of one from the data of a node whose cluster has lost its majority for good",
@@ -151,6 +156,15 @@ def _add_offline_commands(
     check = commands.add_parser(CHECK, help="check the data directory of a stopped node", allow_abbrev=False)
     check.add_argument("check_directory", metavar="DIR")
     check.set_defaults(command=CHECK)
+    downgrade = commands.add_parser(
+        DOWNGRADE_CHECK,
+        help="say whether an earlier release can take over the data directory of a node, stopped or running",
+        parents=[shared],
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    downgrade.add_argument(TO, dest="downgrade_to", metavar="RELEASE", required=True, help="for example 0.2.0")
+    downgrade.set_defaults(command=DOWNGRADE_CHECK)
 
 
 def _add_key_flags(parser: argparse.ArgumentParser) -> None:
@@ -201,6 +215,7 @@ _OWN_FLAGS = (
     "--rebuild",
     FORCE_NEW_CLUSTER,
     LOST_MAJORITY,
+    TO,
 )
 KNOWN_FLAGS = frozenset({"", "--", *_OWN_FLAGS, *keys_by_flag()})
 """Everything that may begin with two dashes."""

@@ -17,8 +17,16 @@ import uvloop
 
 from metasrv.admin.service import AdminService, HealthService
 from metasrv.backup.schedule import keep_backups
-from metasrv.cli.offline import check, print_text, recover
-from metasrv.cli.options import CHECK, CONFIG_CHECK, CONFIG_SHOW, RECOVER, Options, parse_options
+from metasrv.cli.offline import check, downgrade_check, print_text, recover
+from metasrv.cli.options import (
+    CHECK,
+    CONFIG_CHECK,
+    CONFIG_SHOW,
+    DOWNGRADE_CHECK,
+    RECOVER,
+    Options,
+    parse_options,
+)
 from metasrv.config.groups import group_number
 from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
@@ -62,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _check(options.check_file)
         if options.command == CHECK and options.check_directory is not None:
             return check(options.check_directory)
+        if options.command == DOWNGRADE_CHECK and options.downgrade_to is not None:
+            return downgrade_check(_raft_dir(options), options.downgrade_to)
         if options.cmd and options.cmd != SHOW_CONFIG and options.command != CONFIG_SHOW:
             return _print_command(options)
         loaded = load_config(options.config_file, os.environ, options.flags)
@@ -106,6 +116,14 @@ def _print_command(options: Options) -> int:
         config = Config()  # its defaults are what a version is about; `config check` names the mistakes
     print_text(version_text(config))
     return 0
+
+
+def _raft_dir(options: Options) -> str:
+    """The directory that a flag names, which needs no configuration, or that of the configuration. Raises ConfigError."""
+    given = options.flags.get("raft_config.raft_dir")
+    if isinstance(given, str) and given:
+        return given
+    return load_config(options.config_file, os.environ, options.flags).config.raft_config.raft_dir
 
 
 def _warn(loaded: LoadedConfig) -> None:
@@ -166,7 +184,13 @@ async def _serve(loaded: LoadedConfig, options: Options, client_service: Service
         source = ConfigSource(options.config_file, lambda: _read_again(options, logs))
         commit = build_commit(os.environ)
         node = MetaNode(
-            config, commit, factories, begin_cluster=options.begin_cluster, source=source, works=[keep_backups]
+            config,
+            commit,
+            factories,
+            begin_cluster=options.begin_cluster,
+            source=source,
+            works=[keep_backups],
+            log=logs,
         )
         loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs, node)
 

@@ -127,6 +127,8 @@ def opened_for_writing(path: str) -> Iterator[TextIO]:
 @contextlib.contextmanager
 def opened_archive(path: str) -> Iterator[BinaryIO]:
     """A file for its owner alone, which gets its name once it is complete and on disk. Raises StorageError."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise StorageError(f"{path} is not a file: a device, a pipe or a directory is not replaced by an archive")
     try:
         with (
             _draft(path) as descriptor,

@@ -3,9 +3,9 @@
     async with AsyncClient(["127.0.0.1:9191"]) as client:
         await client.upsert("key", b"value")
 
-Every call has a deadline, except the streams of `watch`, `export` and `keys_layout`. NotDoneError means certainly not
-executed; UnknownOutcomeError means perhaps executed, and only the caller can decide what to do. Runs on the caller's
-event loop; leaving the context manager leaves no task behind.
+Every call has a deadline, except the streams of `watch`, `watch_prefix`, `watch_key`, `export` and `keys_layout`.
+NotDoneError means certainly not executed; UnknownOutcomeError means perhaps executed, and only the caller can decide what
+to do. Runs on the caller's event loop; leaving the context manager leaves no task behind.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from metasrv.client import answers
-from metasrv.client.caller import Caller
+from metasrv.client.caller import Caller, CallObserver
 from metasrv.client.connection import Credentials
+from metasrv.client.following import PrefixEvent, end_of_prefix, follow
+from metasrv.client.sessions import SESSION_PREFIX_DEFAULT, TTL_MS_DEFAULT, AsyncSession
 from metasrv.client.transaction import Transaction, upsert_request
 from metasrv.model import commands as c
 from metasrv.model.errors import NotDoneError
@@ -46,14 +48,19 @@ class AsyncClient:
         tls_cert_file: str | None = None,
         tls_key_file: str | None = None,
         cluster_id: str | None = None,
+        tracer: Any = None,
+        observer: CallObserver | None = None,
     ) -> None:
         """`endpoints` are `host:port` of some nodes; the client learns the others. `timeout_ms` bounds each call.
 
         `cluster_id` is the cluster to talk to, by default the first that a node names; every call may raise
-        OtherClusterError, when its endpoint belongs to another one.
+        OtherClusterError, when its endpoint belongs to another one. With a `tracer`, an `opentelemetry.trace.Tracer`,
+        each read and write has a span, and the nodes put theirs under it; streams without an end have none. `observer`
+        hears how each call ends, and of retries: `metasrv.client.observing.ClientMetrics()` counts them for
+        prometheus-client.
         """
         credentials = Credentials(username, password, tls_ca_file, tls_server_name, tls_cert_file, tls_key_file)
-        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id)
+        self._caller = Caller(endpoints, credentials, timeout_ms, cluster_id, tracer, observer)
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,10 +132,14 @@ class AsyncClient:
         reply = await self._transaction(upsert_request(key, match, None, None, None))
         return answers.upsert_reply_of(reply)
 
-    async def transaction(self, transaction: Transaction | pb.TxnRequest) -> c.TransactionReply:
-        """Execute a transaction, all of it or nothing."""
+    async def transaction(
+        self, transaction: Transaction | pb.TxnRequest, *, timeout_ms: int | None = None
+    ) -> c.TransactionReply:
+        """Execute a transaction, all of it or nothing; `timeout_ms` instead of the client's bounds this call."""
         request = transaction.request if isinstance(transaction, Transaction) else transaction
-        return answers.transaction_reply_of(await self._transaction(request))
+        seconds = None if timeout_ms is None else timeout_ms / 1000
+        reply: pb.TxnReply = await self._caller.unary(m.TRANSACTION, request, seconds)
+        return answers.transaction_reply_of(reply)
 
     async def branch_transaction(self, request: pb.KvTransactionRequest) -> c.BranchTransactionReply:
         """Execute the first branch whose predicate holds."""
@@ -153,16 +164,44 @@ class AsyncClient:
         *,
         filter_type: pb.WatchRequest.FilterType = pb.WatchRequest.ALL,
         initial_flush: bool = False,
+        require_leader: bool = False,
     ) -> AsyncGenerator[answers.WatchEvent, None]:
         """Changes of one key, or of [key, key_end), until the caller stops reading.
 
-        Raises NotDoneError when the stream ends by itself: read the keys again and watch anew.
+        Raises NotDoneError when the stream ends by itself: read the keys again and watch anew; `watch_prefix` does that
+        by itself. With `require_leader` the node first makes sure that it has what was acknowledged before, and shows
+        every few seconds that it still hears its leader; a watch whose node does not is ended.
         """
         request = pb.WatchRequest(key=key, key_end=key_end, filter_type=filter_type, initial_flush=initial_flush)
-        async with aclosing(self._caller.stream(m.WATCH, request)) as stream:
+        async with aclosing(self._caller.stream(m.WATCH, request, keep_level=require_leader)) as stream:
             async for message in stream:
                 yield answers.watch_event_of(message)
         raise NotDoneError("the server ended the watch; read the keys again and watch anew")
+
+    def watch_prefix(self, prefix: str) -> AsyncGenerator[PrefixEvent, None]:
+        """Every key's value under `prefix`, then every change, for as long as the caller reads.
+
+        Outlives the loss of nodes and connections: it then reads the prefix again and yields what differs from what it
+        yielded before, deletes included, and a `SYNCED` event. Such a reading folds the values that a key had in between
+        into the last one; the last one itself, or the delete, is never left out. Raises NotDoneError when no node answers
+        the first reading within the client's timeout, later only when the client is closed or reaches another cluster.
+        """
+        return follow(self, prefix, end_of_prefix(prefix))
+
+    def watch_key(self, key: str) -> AsyncGenerator[PrefixEvent, None]:
+        """The same for one key."""
+        return follow(self, key, None)
+
+    def session(
+        self,
+        *,
+        ttl_ms: int = TTL_MS_DEFAULT,
+        margin_ms: int | None = None,
+        prefix: str = SESSION_PREFIX_DEFAULT,
+        name: str = "",
+    ) -> AsyncSession:
+        """A session, which `async with` opens: what the recipes stand on. `AsyncSession` has the parameters."""
+        return AsyncSession(self, ttl_ms=ttl_ms, margin_ms=margin_ms, prefix=prefix, name=name)
 
     async def export(self, chunk_size: int = 32) -> AsyncGenerator[str, None]:
         """The lines of a backup, from the node asked."""

@@ -1,27 +1,30 @@
-"""The blocking client: the asyncio client on a private event loop.
+"""The blocking client: the asyncio client on an event loop in a thread of its own.
 
     with Client(["127.0.0.1:9191"]) as client:
         client.upsert("key", b"value")
 
-For scripts and command lines. One thread uses a client; inside a running event loop use `AsyncClient`.
+For scripts, command lines and programs of threads: any thread may use it. Inside a running event loop use `AsyncClient`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from metasrv.client import answers
 from metasrv.client.asynchronous import ANY, TIMEOUT_MS_DEFAULT, AsyncClient
+from metasrv.client.blocking_sessions import Session
+from metasrv.client.caller import CallObserver
+from metasrv.client.following import PrefixEvent
+from metasrv.client.loop_thread import LoopThread
+from metasrv.client.sessions import SESSION_PREFIX_DEFAULT, TTL_MS_DEFAULT
 from metasrv.client.transaction import Transaction
 from metasrv.model import commands as c
 from metasrv.model.types import SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 
 Result = TypeVar("Result")
-_END = object()
 
 
 class Client:
@@ -39,9 +42,10 @@ class Client:
         tls_cert_file: str | None = None,
         tls_key_file: str | None = None,
         cluster_id: str | None = None,
+        tracer: Any = None,
+        observer: CallObserver | None = None,
     ) -> None:
-        self._runner = asyncio.Runner()
-        self._closed = False
+        self._loop = LoopThread()
 
         async def make() -> AsyncClient:
             return AsyncClient(
@@ -54,12 +58,14 @@ class Client:
                 tls_cert_file=tls_cert_file,
                 tls_key_file=tls_key_file,
                 cluster_id=cluster_id,
+                tracer=tracer,
+                observer=observer,
             )
 
         try:
-            self._client = self._runner.run(make())
+            self._client = self._loop.run(make())
         except BaseException:
-            self._runner.close()
+            self._loop.close()
             raise
 
     def __enter__(self) -> Self:
@@ -71,12 +77,13 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close every connection and the event loop; the client cannot be used again."""
+        """Close every connection and the event loop; the client cannot be used again. Safe to call again."""
+        if self._loop.is_closed:
+            return
         try:
             self._run(self._client.close())
         finally:
-            self._closed = True
-            self._runner.close()
+            self._loop.close()
 
     # ------------------------------------------------------------------------- reads and writes
 
@@ -103,8 +110,10 @@ class Client:
     def delete(self, key: str, *, match: c.MatchSeq = ANY) -> c.UpsertReply:
         return self._run(self._client.delete(key, match=match))
 
-    def transaction(self, transaction: Transaction | pb.TxnRequest) -> c.TransactionReply:
-        return self._run(self._client.transaction(transaction))
+    def transaction(
+        self, transaction: Transaction | pb.TxnRequest, *, timeout_ms: int | None = None
+    ) -> c.TransactionReply:
+        return self._run(self._client.transaction(transaction, timeout_ms=timeout_ms))
 
     def branch_transaction(self, request: pb.KvTransactionRequest) -> c.BranchTransactionReply:
         return self._run(self._client.branch_transaction(request))
@@ -118,18 +127,41 @@ class Client:
         *,
         filter_type: pb.WatchRequest.FilterType = pb.WatchRequest.ALL,
         initial_flush: bool = False,
+        require_leader: bool = False,
     ) -> Iterator[answers.WatchEvent]:
-        return self._iterate(self._client.watch(key, key_end, filter_type=filter_type, initial_flush=initial_flush))
+        return self._loop.iterate(
+            self._client.watch(
+                key, key_end, filter_type=filter_type, initial_flush=initial_flush, require_leader=require_leader
+            )
+        )
+
+    def watch_prefix(self, prefix: str) -> Iterator[PrefixEvent]:
+        return self._loop.iterate(self._client.watch_prefix(prefix))
+
+    def watch_key(self, key: str) -> Iterator[PrefixEvent]:
+        return self._loop.iterate(self._client.watch_key(key))
+
+    def session(
+        self,
+        *,
+        ttl_ms: int = TTL_MS_DEFAULT,
+        margin_ms: int | None = None,
+        prefix: str = SESSION_PREFIX_DEFAULT,
+        name: str = "",
+    ) -> Session:
+        """A session, which `with` opens; it is kept alive between calls, too."""
+        inner = self._client.session(ttl_ms=ttl_ms, margin_ms=margin_ms, prefix=prefix, name=name)
+        return Session(self._loop, inner)
 
     def export(self, chunk_size: int = 32) -> Iterator[str]:
-        for lines in self._iterate(self._client.export_messages(chunk_size)):
+        for lines in self._loop.iterate(self._client.export_messages(chunk_size)):
             yield from lines
 
     def archive(self, *, local: bool = False, secrets: bool = False, chunk_size: int = 1024) -> Iterator[Sequence[str]]:
-        return self._iterate(self._client.archive_messages(local=local, secrets=secrets, chunk_size=chunk_size))
+        return self._loop.iterate(self._client.archive_messages(local=local, secrets=secrets, chunk_size=chunk_size))
 
     def keys_layout(self, depth: int | None = None) -> Iterator[tuple[str, int]]:
-        return self._iterate(self._client.keys_layout(depth))
+        return self._loop.iterate(self._client.keys_layout(depth))
 
     # ------------------------------------------------------------------------- cluster
 
@@ -142,18 +174,5 @@ class Client:
     def client_info(self) -> answers.ClientInfo:
         return self._run(self._client.client_info())
 
-    # ------------------------------------------------------------------------- the private loop
-
     def _run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        return self._runner.run(coroutine)
-
-    def _iterate(self, items: AsyncGenerator[Result, None]) -> Iterator[Result]:
-        async def following() -> Any:
-            return await anext(items, _END)
-
-        try:
-            while (item := self._run(following())) is not _END:
-                yield item
-        finally:
-            if not self._closed:  # the end of the loop has closed what was left unread
-                self._run(items.aclose())
+        return self._loop.run(coroutine)

@@ -7,16 +7,17 @@ Runs on the client's event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from google.protobuf.message import Message
 
 from metasrv.client.connection import CallFailedError, ClusterPin, Connection, Credentials
 from metasrv.client.endpoints import Endpoints
-from metasrv.client.outcomes import OtherClusterError, Outcome, TokenRefusedError
+from metasrv.client.level_watch import level_stream
+from metasrv.client.outcomes import ClientClosedError, OtherClusterError, Outcome, TokenRefusedError
 from metasrv.model.errors import (
     InvalidRequestError,
     MetasrvError,
@@ -27,6 +28,9 @@ from metasrv.model.errors import (
 )
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
+
+if TYPE_CHECKING:
+    from metasrv.client.spans import CallSpans
 
 PAUSE_SECONDS_MIN = 0.02
 PAUSE_SECONDS_MAX = 0.3
@@ -41,12 +45,50 @@ MEMBERS_SECONDS = 30.0
 Extra = tuple[tuple[str, str], ...]
 
 
+class CallObserver(Protocol):
+    """Hears of a client's calls, for instance to count them (`observing.py`); must not raise."""
+
+    def call_ended(self, method: str, outcome: str, seconds: float) -> None:
+        """With all its attempts. `outcome`: `success`, `not_done`, `unknown_outcome`, `invalid`, `cancelled`, `error`."""
+        ...
+
+    def sent_again(self, method: str, endpoint: str) -> None:
+        """The attempt at this endpoint certainly changed nothing, and another one is made."""
+        ...
+
+
+class _NobodyObserves:
+    def call_ended(self, method: str, outcome: str, seconds: float) -> None:
+        del method, outcome, seconds
+
+    def sent_again(self, method: str, endpoint: str) -> None:
+        del method, endpoint
+
+
+def _word_for(error: BaseException) -> str:
+    if isinstance(error, UnknownOutcomeError):
+        return "unknown_outcome"
+    if isinstance(error, InvalidRequestError):
+        return "invalid"
+    if isinstance(error, NotDoneError):
+        return "not_done"
+    return "cancelled" if isinstance(error, asyncio.CancelledError | GeneratorExit) else "error"
+
+
 class Caller:
     """The connections of one client."""
 
     def __init__(
-        self, endpoints: Sequence[str], credentials: Credentials, timeout_ms: int, cluster_id: str | None = None
+        self,
+        endpoints: Sequence[str],
+        credentials: Credentials,
+        timeout_ms: int,
+        cluster_id: str | None = None,
+        tracer: Any = None,
+        observer: CallObserver | None = None,
     ) -> None:
+        """`tracer` is an `opentelemetry.trace.Tracer`; without one nothing of OpenTelemetry is loaded."""
+        self._observer: CallObserver = observer or _NobodyObserves()
         self.endpoints = Endpoints(endpoints)
         self.cluster = ClusterPin(cluster_id)
         self._credentials = credentials
@@ -55,6 +97,11 @@ class Caller:
         self._refresh: asyncio.Task[None] | None = None
         self._members_at = monotonic()
         self._closed = False
+        self._spans: CallSpans | None = None
+        if tracer is not None:
+            from metasrv.client.spans import CallSpans
+
+            self._spans = CallSpans(tracer)
 
     async def close(self) -> None:
         self._closed = True
@@ -69,15 +116,25 @@ class Caller:
 
     # ------------------------------------------------------------------------- calls
 
-    async def unary(self, method: m.Method, request: Message) -> Any:
-        """One reply, from the first endpoint that gives one before the deadline."""
-        retries = _Retries(self.endpoints, self._timeout_seconds)
+    async def unary(self, method: m.Method, request: Message, timeout_seconds: float | None = None) -> Any:
+        """One reply, from the first endpoint that gives one before the deadline, by default the client's own."""
+        with self._observed(method):
+            if self._spans is None:
+                return await self._unary(method, request, timeout_seconds)
+            with self._spans.call(method) as metadata:
+                return await self._unary(method, request, timeout_seconds, metadata)
+
+    async def _unary(
+        self, method: m.Method, request: Message, timeout_seconds: float | None, metadata: Extra = ()
+    ) -> Any:
+        retries = _Retries(self.endpoints, self._timeout_seconds if timeout_seconds is None else timeout_seconds)
         while True:
             connection = self._connection()
             try:
-                answer = await connection.unary(method, request, retries.seconds(method))
+                answer = await connection.unary(method, request, retries.seconds(method), metadata)
             except CallFailedError as error:
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
                 continue
             self._learn(answer.leader_address)
             return answer.message
@@ -86,6 +143,13 @@ class Caller:
         self, method: m.Method, request: Message, metadata: Extra = (), limit: int | None = None
     ) -> list[Any]:
         """All replies of a stream of reads, at most `limit`; a stream that breaks is read again from the start."""
+        with self._observed(method):
+            if self._spans is None:
+                return await self._collect(method, request, metadata, limit)
+            with self._spans.call(method) as traced:
+                return await self._collect(method, request, (*metadata, *traced), limit)
+
+    async def _collect(self, method: m.Method, request: Message, metadata: Extra, limit: int | None) -> list[Any]:
         retries = _Retries(self.endpoints, self._timeout_seconds)
         while True:
             connection = self._connection()
@@ -101,18 +165,48 @@ class Caller:
                             break
             except CallFailedError as error:
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
                 continue
             self._learn(leader)
             return messages
 
-    async def stream(self, method: m.Method, request: Message, metadata: Extra = ()) -> AsyncGenerator[Any, None]:
-        """All replies of a stream without a deadline; only its start is retried."""
+    async def stream(
+        self, method: m.Method, request: Message, metadata: Extra = (), *, keep_level: bool = False
+    ) -> AsyncGenerator[Any, None]:
+        """All replies of a stream without a deadline; only its start is retried.
+
+        With `keep_level` the stream ends when its node cannot show that it keeps up with the leader (`level_watch.py`).
+        """
+        with self._observed(method):
+            async with aclosing(self._stream(method, request, metadata, keep_level=keep_level)) as replies:
+                async for reply in replies:
+                    yield reply
+
+    @contextmanager
+    def _observed(self, method: m.Method) -> Iterator[None]:
+        """Tell how the call within the block ends."""
+        started, outcome = monotonic(), "success"
+        try:
+            yield
+        except BaseException as error:
+            outcome = _word_for(error)
+            raise
+        finally:
+            self._observer.call_ended(method.name, outcome, monotonic() - started)
+
+    async def _stream(
+        self, method: m.Method, request: Message, metadata: Extra, *, keep_level: bool
+    ) -> AsyncGenerator[Any, None]:
         retries = _Retries(self.endpoints, self._timeout_seconds)
         started = False
         while True:
             connection = self._connection()
+            seconds = retries.seconds(method)
             try:
-                answers = connection.stream(method, request, None, metadata, start_seconds=retries.seconds(method))
+                if keep_level:
+                    answers = level_stream(connection, method, request, seconds)
+                else:
+                    answers = connection.stream(method, request, None, metadata, start_seconds=seconds)
                 async with aclosing(answers) as stream:
                     async for answer in stream:
                         started = True
@@ -122,12 +216,13 @@ class Caller:
                 if started:
                     raise error.outcome.error from error
                 await retries.pause_or_raise(connection, error)
+                self._observer.sent_again(method.name, connection.endpoint)
 
     # ------------------------------------------------------------------------- endpoints
 
     def _connection(self) -> Connection:
         if self._closed:
-            raise NotDoneError("the client is closed")
+            raise ClientClosedError
         endpoint = self.endpoints.current
         connection = self._connections.get(endpoint)
         if connection is None:

@@ -40,6 +40,13 @@ class OtherClusterError(NotDoneError):
     """The endpoint belongs to another cluster than this client; the request was not sent to it."""
 
 
+class ClientClosedError(NotDoneError):
+    """The client was closed; no endpoint is asked any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the client is closed")
+
+
 class Outcome(NamedTuple):
     error: RequestError
     leader_address: str | None

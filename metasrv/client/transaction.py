@@ -7,7 +7,7 @@ The result is a protobuf request. Knows nothing of connections. Pure; runs anywh
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from metasrv.model import commands as c
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -20,6 +20,18 @@ _COMPARISONS = {
     "<=": pb.TxnCondition.LE,
     "!=": pb.TxnCondition.NE,
 }
+
+
+class FencingToken(NamedTuple):
+    """What makes a holder known: the key that it holds, and the sequence number that the key got when it took hold.
+
+    Numbers grow from holder to holder. `Transaction().fenced_by(token)` has the cluster refuse a write once another one
+    holds the key. A store outside of the cluster does the same if it keeps the largest `seq` that it has seen, and
+    refuses writes with a smaller one.
+    """
+
+    key: str
+    seq: int
 
 
 class Transaction:
@@ -45,6 +57,10 @@ class Transaction:
 
     def when_present(self, key: str) -> Self:
         return self.when_seq(key, ">", 0)
+
+    def fenced_by(self, token: FencingToken) -> Self:
+        """The token's holder still holds what it names: a lock, an office, a queue's item, a barrier's round."""
+        return self.when_seq(token.key, "==", token.seq)
 
     def when_value(self, key: str, comparison: str, value: bytes) -> Self:
         """The value compares with `value` byte by byte; false for an absent key."""

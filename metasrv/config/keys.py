@@ -26,6 +26,7 @@ class Kind(StrEnum):
 
     BOOLEAN = "true or false"
     INTEGER = "a whole number"
+    NUMBER = "a number"
     TEXT = "text"
     LIST = "a list of texts"
 
@@ -112,6 +113,8 @@ def _kind(annotation: Any) -> tuple[Kind, bool]:
         return Kind.BOOLEAN, False
     if annotation is int:
         return Kind.INTEGER, False
+    if annotation is float:
+        return Kind.NUMBER, False
     alternatives = [alternative for alternative in get_args(annotation) if alternative is not type(None)]
     if origin is not None and alternatives and not isinstance(alternatives[0], str):
         return _kind(alternatives[0])

@@ -26,6 +26,17 @@ LEVELS: Mapping[str, int] = {
     "trace": TRACE,
 }
 
+NAMES: Mapping[int, str] = {
+    OFF: "off",
+    logging.CRITICAL: "critical",
+    logging.ERROR: "error",
+    logging.WARNING: "warn",
+    logging.INFO: "info",
+    logging.DEBUG: "debug",
+    TRACE: "trace",
+}
+"""One name of each level, from the quietest to the one that says most."""
+
 UPSTREAM_TARGETS: Mapping[str, tuple[str, ...]] = {
     "databend_": ("metasrv",),
     "databend_meta": ("metasrv",),

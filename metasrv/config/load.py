@@ -7,6 +7,7 @@ for `config check`. Reads one file; runs before the event loop and opens no sock
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ CONFIG_FILE_SIZE_BYTES_MAX = 1024 * 1024
 
 DESCRIBED_CHARACTERS_MAX = 120
 """How much of a wrong value is quoted."""
+
+NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
 
 BOOLEAN_TEXTS: Mapping[str, bool] = {
     "true": True,
@@ -179,6 +182,10 @@ def _parse_text(key: Key, text: str | tuple[str, ...]) -> Any:
         if not digits.isascii() or not digits.removeprefix("-").isdigit() or len(digits) > 20:
             raise ValueError(f"{single!r} is not {Kind.INTEGER}")
         return int(digits)
+    if key.kind is Kind.NUMBER:
+        if not NUMBER.fullmatch(single.strip()):
+            raise ValueError(f"{single!r} is not {Kind.NUMBER}")
+        return float(single)
     if key.kind is Kind.BOOLEAN:
         boolean = BOOLEAN_TEXTS.get(single.strip().lower())
         if boolean is None:

@@ -10,26 +10,29 @@ from __future__ import annotations
 import socket
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_validator
+from pydantic import Field, PlainSerializer, SecretStr, field_validator
 
 from metasrv.config.admin_tokens import Scope, parse_scope
 from metasrv.config.gateway_count import GatewayCount
-from metasrv.config.levels import parse_levels
+from metasrv.config.sections import MASK, SIZE_BYTES_MAX, BackupConfig, ConfigModel, LogConfig, TracingConfig
 from metasrv.model.errors import InvalidRequestError
-from metasrv.model.limits import GRPC_MESSAGE_SIZE_BYTES_DEFAULT, MIB, TOKEN_LIFETIME_SECONDS_MAX
+from metasrv.model.limits import (
+    CONTINUOUS_PROFILE_HERTZ_MAX,
+    GRPC_MESSAGE_SIZE_BYTES_DEFAULT,
+    MIB,
+    TOKEN_LIFETIME_SECONDS_MAX,
+)
 from metasrv.model.passwords import PREFIX as PASSWORD_HASH_PREFIX
 from metasrv.model.passwords import check_hash
 from metasrv.model.types import Endpoint
 
-MASK = "***"
 HEARTBEAT_INTERVAL_MS_MIN = 20
 HEARTBEAT_INTERVAL_MS_MAX = 60_000
-NODE_ID_MAX = 2**63 - 1  # ids are kept in SQLite's signed integers
-SIZE_BYTES_MAX = 2**63 - 1
+NODE_ID_MAX = 2**63 - 1
+"""Ids are kept in SQLite's signed integers."""
 GRPC_MESSAGE_SIZE_BYTES_MIN = 1024
 GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1  # gRPC counts message sizes in signed 32 bits
 DURATION_MS_MAX = 24 * 3600 * 1000
-BACKUP_EVERY_SECONDS_MAX = 366 * 24 * 3600
 
 
 class SecretText(SecretStr):
@@ -44,47 +47,6 @@ class SecretText(SecretStr):
 Secret = Annotated[SecretText, PlainSerializer(lambda _: MASK, return_type=str, when_used="json")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Milliseconds = Annotated[int, Field(ge=1, le=DURATION_MS_MAX)]
-
-
-class ConfigModel(BaseModel):
-    """What all parts of a configuration share: immutable, no unknown keys, no guessing of types."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", hide_input_in_errors=True)
-
-
-class LogFileConfig(ConfigModel):
-    """`[log.file]`: log files, one per hour, the oldest removed."""
-
-    on: bool = Field(default=True, description="Write log files.")
-    level: str = Field(default="Warn,metasrv=Info", description="Level, or levels by name: `Warn,metasrv.raft=Debug`.")
-    dir: str = Field(default="./.databend/logs", description="Directory of the log files.", min_length=1)
-    format: Literal["json", "text"] = Field(default="json", description="One JSON object per line, or plain text.")
-    limit: int = Field(default=48, ge=1, le=1_000_000, description="Number of log files to keep.")
-    max_size: int = Field(
-        default=4 * 1024 * MIB,
-        ge=4096,
-        le=SIZE_BYTES_MAX,
-        description="Size in bytes at which a new log file is started within the hour.",
-    )
-
-    _level = field_validator("level")(lambda text: _checked_levels(text))
-
-
-class LogStderrConfig(ConfigModel):
-    """`[log.stderr]`: log lines on standard error."""
-
-    on: bool = Field(default=False, description="Write log lines to standard error.")
-    level: str = Field(default="Warn,metasrv=Info", description="Level, or levels by name.")
-    format: Literal["json", "text"] = Field(default="text", description="One JSON object per line, or plain text.")
-
-    _level = field_validator("level")(lambda text: _checked_levels(text))
-
-
-class LogConfig(ConfigModel):
-    """`[log]`."""
-
-    file: LogFileConfig = LogFileConfig()
-    stderr: LogStderrConfig = LogStderrConfig()
 
 
 class RaftConfig(ConfigModel):
@@ -208,32 +170,6 @@ class RaftConfig(ConfigModel):
         return bool(self.leave_via) and self.leave_id is not None
 
 
-class BackupConfig(ConfigModel):
-    """`[backup]`: archives that the leader makes by itself, in a directory or a bucket."""
-
-    every_seconds: int = Field(
-        default=0, ge=0, le=BACKUP_EVERY_SECONDS_MAX, description="Seconds between backups of the cluster; 0 for none."
-    )
-    keep: int = Field(default=24, ge=1, le=1_000_000, description="Number of archives of this cluster to keep.")
-    directory: str = Field(
-        default="", description="Directory of the archives, which has to exist; the same, shared one on all nodes."
-    )
-    bucket: str = Field(default="", description="S3-compatible bucket of the archives, instead of a directory.")
-    endpoint: str = Field(default="", description="URL of the bucket's server; empty for that of AWS.")
-    region: str = Field(default="", description="Region of the bucket; empty for that of the environment.")
-    prefix: str = Field(default="", description="What the names of the archives in the bucket begin with.")
-    credentials_file: str = Field(
-        default="",
-        description="File with the bucket's credentials, in the form of ~/.aws/credentials; empty: the environment.",
-    )
-    without_secrets: bool = Field(
-        default=False, description="Leave the key that signs tokens, and users with their passwords, out of the archives."
-    )
-    encrypt_with: str = Field(
-        default="", description="File with the key that the archives are encrypted with: 32 bytes, or a passphrase."
-    )
-
-
 class Config(ConfigModel):
     """Everything a node is told, from all sources together."""
 
@@ -252,6 +188,12 @@ class Config(ConfigModel):
     )
     admin_key_browser: bool = Field(
         default=False, description="Let those with the scope `read` look at keys and values in the console."
+    )
+    continuous_profile_hertz: int = Field(
+        default=1,
+        ge=0,
+        le=CONTINUOUS_PROFILE_HERTZ_MAX,
+        description="How often a second this node looks at its threads, for the last ten minutes; 0 for never.",
     )
     admin_token: Secret | None = Field(
         default=None, description="Token that admin requests may carry, with the scope `operate`; prefer the file."
@@ -318,7 +260,14 @@ class Config(ConfigModel):
         default="",
         description="Group, by name or number, that keeps its rights to `raft_dir` and the log directory (fsGroup).",
     )
+    slow_request_ms: int = Field(
+        default=1000,
+        ge=0,
+        le=DURATION_MS_MAX,
+        description="Milliseconds after which a request of a client gets a line in the log; 0 for none.",
+    )
     log: LogConfig = LogConfig()
+    tracing: TracingConfig = TracingConfig()
     backup: BackupConfig = BackupConfig()
     raft_config: RaftConfig = Field(default_factory=lambda: RaftConfig())
     ignored_keys: tuple[str, ...] = Field(default=(), exclude=True)
@@ -393,8 +342,3 @@ class Config(ConfigModel):
         raft = self.raft_config
         secrets = (self.admin_token, self.grpc_password, raft.raft_secret, *raft.raft_accepted_secrets)
         return tuple(secret.get_secret_value() for secret in secrets if secret is not None)
-
-
-def _checked_levels(text: str) -> str:
-    parse_levels(text)
-    return text

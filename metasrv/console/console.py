@@ -17,18 +17,16 @@ from metasrv.console.cluster_events import Repetitions, TaggedEvent, merged
 from metasrv.console.folding import Folding
 from metasrv.console.history import STEP_MS, History, Point
 from metasrv.console.known_nodes import KnownNodes
-from metasrv.console.own_summary import own_summary
 from metasrv.console.sampling import Sampler
 from metasrv.console.state import Knowledge, state_view
 from metasrv.console.streams import LineStream, Streams
 from metasrv.model.errors import MetasrvError, NotDoneError, OverloadedError
 from metasrv.model.events import Event
-from metasrv.model.limits import CONSOLE_STREAMS_MAX, EVENTS_ANSWERED_MAX, SUMMARY_EVENTS_MAX
+from metasrv.model.limits import CONSOLE_STREAMS_MAX, EVENTS_ANSWERED_MAX
 from metasrv.model.reach import is_heard
-from metasrv.model.summary import NodeSummary, SummaryAnswer, SummaryQuestion
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
-from metasrv.node.health import DirectoryProbe, DirectoryReport
+from metasrv.node.own_summary import OwnSummary
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +37,6 @@ FIRST_ANSWERS_SECONDS = 0.7
 FRESH_SECONDS = 3.0
 EVENTS_SHOWN = 200
 """Events that a stream begins with."""
-PROBE_AGE_SECONDS = 1.0
-"""Less than a tick, so that each tick with somebody who looks, here or at another node, has a new report."""
 IDLE_PROBE_TICKS = 5
 """While nobody looks, the data directory is looked at with each of so many ticks."""
 
@@ -57,10 +53,9 @@ class Console:
         self._folding = Folding(context)
         self._known = KnownNodes(context, self._peer_event)
         self._repetitions = Repetitions()
-        self._probe = DirectoryProbe(context.config.raft_config.raft_dir, context.clock.monotonic, PROBE_AGE_SECONDS)
-        self._directory: DirectoryReport | None = None
-        self._looked_at = self._told_at = float("-inf")
-        """Monotonic seconds of the last request here, and of the last question of another node."""
+        self.own = OwnSummary(context)
+        self._looked_at = float("-inf")
+        """Monotonic seconds of the last request here."""
         self._ticks = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._asking: asyncio.Task[None] | None = None
@@ -71,10 +66,8 @@ class Console:
     # ------------------------------------------------------------------ life
 
     def start(self) -> None:
-        """Begin to sample, and to answer other members."""
-        context = self._context
-        context.events.on_event = self._own_event
-        context.offer_summary(self.answer)
+        """Begin to sample."""
+        self._context.events.on_event = self._own_event
         self._start(self._run(), "console")
 
     async def stop(self) -> None:
@@ -109,11 +102,10 @@ class Console:
         point = self._sampler.take(status)
         self.history.add(point, context.clock.monotonic())
         self._opening.pop("history", None)
-        self._folding.look(status, lag_ms, self._directory)
+        self._folding.look(status, lag_ms, context.directory)
         looked_at = self._is_looked_at()
-        shown_elsewhere = context.clock.monotonic() - self._told_at < LOOKED_AT_SECONDS
-        if looked_at or shown_elsewhere or self._ticks % IDLE_PROBE_TICKS == 0:
-            self._start(self._look_at_directory(), "console-directory")
+        if looked_at or self._ticks % IDLE_PROBE_TICKS == 0:
+            self._start(self.own.look_at_directory(), "console-directory")
         self._ticks += 1
         if looked_at:
             self._ask()
@@ -126,23 +118,7 @@ class Console:
         self.streams.publish(line)
         self.streams.publish(_line({"type": "point", "time_ms": point.time_ms, "values": point.values}))
 
-    async def _look_at_directory(self) -> None:
-        self._directory = await self._probe.report()
-        if self._directory.free_bytes is not None:
-            self._context.metrics.disk_free(self._directory.free_bytes)
-
     # ------------------------------------------------------------------ other members
-
-    def answer(self, question: SummaryQuestion) -> SummaryAnswer:
-        """What another member's console is told; the newest events when there are more than fit."""
-        self._told_at = self._context.clock.monotonic()
-        events = self._context.events
-        after = question.number if question.incarnation == events.incarnation else 0
-        newer = events.after(after, SUMMARY_EVENTS_MAX)
-        return SummaryAnswer(self._own_summary(self._context.consensus.status()), events.incarnation, newer)
-
-    def _own_summary(self, status: RaftStatus) -> NodeSummary:
-        return own_summary(self._context, status, self._directory, self._sampler.sync_seconds)
 
     def _is_looked_at(self) -> bool:
         return len(self.streams) > 0 or self._context.clock.monotonic() - self._looked_at < LOOKED_AT_SECONDS
@@ -162,8 +138,8 @@ class Console:
         if self._stopped or now - self._known.asked_at < FRESH_SECONDS:
             return
         waited_for = [self._ask()]
-        if self._directory is None:
-            waited_for.append(self._start(self._look_at_directory(), "console-directory"))
+        if self._context.directory is None:
+            waited_for.append(self._start(self.own.look_at_directory(), "console-directory"))
         await asyncio.wait(waited_for, timeout=FIRST_ANSWERS_SECONDS)
 
     # ------------------------------------------------------------------ what is shown
@@ -171,7 +147,7 @@ class Console:
     def state(self, status: RaftStatus | None = None) -> dict[str, Any]:
         """The shape of `GET /v1/console`."""
         status = status or self._context.consensus.status()
-        own = self._own_summary(status)
+        own = self.own.summary(status)
         return state_view(Knowledge(self._context, status, own, self._known, self._sampler.rates))
 
     def events(self, since_ms: int = 0, limit: int = EVENTS_SHOWN, only_node: int | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Turns counters that grow with many small things into single events with a count: slow steps, refused callers.
 
-Also tells when the clock goes wrong and when the disk fills. Looks at the counters every two seconds, so nothing is
-called where these things happen. Runs on the event loop.
+Also tells when the clock goes wrong, when the disk fills, and which members the leader does not hear. Looks at the
+counters every two seconds, so nothing is called where these things happen. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from metasrv.model.events import EventKind, Severity
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
-from metasrv.node.health import DirectoryReport
+from metasrv.node.directory_probe import DirectoryReport
 
 FOLD_SECONDS = 10.0
 """Refusals within this time are one event."""
@@ -47,7 +47,7 @@ class Folding:
         if directory is not None and directory.passed != self._directory_passes:
             self._directory_passes = directory.passed
             severity = Severity.INFO if directory.passed else Severity.CRITICAL
-            self._context.events.record(EventKind.DISK, severity, directory.reason, status.term)
+            self._context.events.tell(EventKind.DISK, severity, directory.reason, status.term)
 
     def _look_at_steps(self, loop_lag_ms: float) -> None:
         work, events = self._context.metrics.work, self._context.events
@@ -58,7 +58,7 @@ class Folding:
             new, seconds = count - self._steps[kind], work.slow_step_seconds[kind] - self._step_seconds[kind]
             if new and seconds / new >= LONG_STEP_SECONDS:
                 text = f"{kind} held the event loop {_times(new)}, {seconds * 1000:,.0f} ms together"
-                events.record(EventKind.SLOW_STEP, Severity.WARNING, text)
+                events.tell(EventKind.SLOW_STEP, Severity.WARNING, text)
             elif new:
                 known, known_seconds = self._slow.get(kind, (0, 0.0))
                 self._slow[kind] = (known + new, known_seconds + seconds)
@@ -76,7 +76,7 @@ class Folding:
             count, most = sum(count for count, _ in slow.values()), max(slow, key=lambda kind: slow[kind][1])
             text = f"the event loop was held {_times(count)} within {passed:.0f} s, {together:.1f} s together"
             text += f", mostly by {most}"
-            self._context.events.record(EventKind.SLOW_STEP, Severity.WARNING, text)
+            self._context.events.tell(EventKind.SLOW_STEP, Severity.WARNING, text)
 
     def _look_at_refusals(self) -> None:
         now = self._context.clock.monotonic()
@@ -87,7 +87,7 @@ class Folding:
             new = count - self._refusals.get(what, 0)
             if new > 0:
                 text = f"{what}, {_times(new)} within {now - self._told_at:.0f} s"
-                self._context.events.record(EventKind.REFUSED_CLIENT, Severity.WARNING, text)
+                self._context.events.tell(EventKind.REFUSED_CLIENT, Severity.WARNING, text)
         self._refusals, self._told_at = counts, now
 
     def _count_refusals(self) -> dict[str, int]:
@@ -113,7 +113,7 @@ class Folding:
         text = f"this node's clock is {abs(offset):,} ms {way} the majority's, the limit is {bound:,} ms"
         if not is_off:
             text = f"this node's clock agrees with the majority's again, within {bound:,} ms"
-        self._context.events.record(EventKind.CLOCK, Severity.WARNING if is_off else Severity.INFO, text, status.term)
+        self._context.events.tell(EventKind.CLOCK, Severity.WARNING if is_off else Severity.INFO, text, status.term)
 
 
 def _times(count: int) -> str:

@@ -128,8 +128,7 @@ def _of_the_nodes(seen: Seen) -> Iterator[Problem]:
     for node_id, summary in seen.summaries.items():
         for check in summary.checks:
             severity, title = _TITLES.get(check.name, (_WARNING, ""))
-            differs = check.name == "copy" and check.reason.startswith("ALARM")
-            if not title or (check.passed and not check.warns and not differs):
+            if not title or (check.passed and not check.deserves_a_look):
                 continue
             if check.name == "apply_lag" and node_id in lagging:
                 continue

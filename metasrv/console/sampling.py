@@ -6,7 +6,7 @@ shows the numbers. Runs on the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from metasrv.console.history import Number, Point
@@ -19,8 +19,11 @@ from metasrv.process.operating_system import resident_size_bytes
 class HistogramDelta:
     """What a histogram has gained since the last look."""
 
-    def __init__(self, histogram: Histogram) -> None:
-        self._histogram = histogram
+    def __init__(self, read: Callable[[], Histogram]) -> None:
+        """`read` tells what has been counted by now."""
+        self._read = read
+        histogram = read()
+        self._bounds = histogram.bounds
         self._counts = list(histogram.counts)
         self._sum = histogram.sum
         self.counts = [0] * len(self._counts)
@@ -29,7 +32,7 @@ class HistogramDelta:
 
     def look(self) -> None:
         """Renew the three fields."""
-        histogram = self._histogram
+        histogram = self._read()
         self.counts = [new - old for new, old in zip(histogram.counts, self._counts, strict=True)]
         self.count = sum(self.counts)
         self.sum = histogram.sum - self._sum
@@ -41,7 +44,7 @@ class HistogramDelta:
 
     def quantile(self, fraction: float) -> float | None:
         """Interpolated within a bucket; None while nothing was observed."""
-        return quantile(self._histogram.bounds, self.counts, fraction)
+        return quantile(self._bounds, self.counts, fraction)
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], fraction: float) -> float | None:
@@ -95,15 +98,13 @@ class Sampler:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         client, work = context.metrics.client, context.metrics.work
-        self._writes = HistogramDelta(client.delay_write_ms)
-        self._reads = HistogramDelta(client.delay_read_ms)
-        self._syncs = HistogramDelta(work.log_sync_seconds)
-        self._applies = HistogramDelta(work.apply_seconds)
+        self._writes = HistogramDelta(lambda: client.delay_ms("write"))
+        self._reads = HistogramDelta(lambda: client.delay_ms("read"))
+        self._syncs = HistogramDelta(lambda: work.log_sync_seconds)
+        self._applies = HistogramDelta(lambda: work.apply_seconds)
         self._commands = work.applied_commands
         self._looked_at: float | None = None
         self.rates = PeerRates(context)
-        self.sync_seconds: float | None = None
-        """Mean of the log writes between the last two looks; None when there were none."""
 
     def take(self, status: RaftStatus) -> Point:
         """The point of this moment; the first one has no rates."""
@@ -113,7 +114,7 @@ class Sampler:
         for delta in (self._writes, self._reads, self._syncs, self._applies):
             delta.look()
         self.rates.look(seconds or 0.0)
-        self.sync_seconds = self._syncs.mean()
+        sync_seconds = context.log_sync_seconds = self._syncs.mean()
         applied = context.metrics.work.applied_commands
         commands, self._commands = applied - self._commands, applied
         lag_ms, context.loop_lag_peak_ms = context.loop_lag_peak_ms, 0.0
@@ -123,7 +124,7 @@ class Sampler:
             "write_p50_ms": self._writes.quantile(0.5),
             "write_p99_ms": self._writes.quantile(0.99),
             "read_p99_ms": self._reads.quantile(0.99),
-            "sync_ms": None if self.sync_seconds is None else self.sync_seconds * 1000,
+            "sync_ms": None if sync_seconds is None else sync_seconds * 1000,
             "batch_commands": commands / self._applies.count if self._applies.count else None,
             "loop_lag_ms": lag_ms,
             "memory_bytes": resident_size_bytes(),

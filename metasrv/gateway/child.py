@@ -65,26 +65,28 @@ class GatewayProcess:
         gc.collect()
         gc.freeze()  # later collections skip what lives as long as the process
         self.link.send((FromGateway.READY,))
-        counting = asyncio.create_task(self._count(counted), name="counts")
+        counting = asyncio.create_task(self._count(context, counted), name="counts")
         memory = asyncio.create_task(give_back_unused_memory(), name="unused-memory")
         grace_ms = await self._stop
         await service.stop(grace_ms)
         for task in (counting, memory):
             task.cancel()
-        self._tell_counts(counted)
+        await context.watch.close()
+        self._tell_counts(context, counted)
         await asyncio.sleep(0)  # what was sent in this turn is written at its end
         while self.link.unsent_size_bytes:  # noqa: ASYNC110 - nothing tells when a socket is flushed
             await asyncio.sleep(0.005)
 
-    async def _count(self, counted: Counted) -> None:
+    async def _count(self, context: GatewayContext, counted: Counted) -> None:
         while True:
             await asyncio.sleep(COUNTS_SECONDS)
-            self._tell_counts(counted)
+            self._tell_counts(context, counted)
 
-    def _tell_counts(self, counted: Counted) -> None:
+    def _tell_counts(self, context: GatewayContext, counted: Counted) -> None:
         changes = counted.changes()
         if changes is not None:
             self.link.send((FromGateway.COUNTS, changes))
+        context.tell_slow_writes()
 
     # ------------------------------------------------------------------------- what the node says
 

@@ -32,7 +32,6 @@ _COUNTERS = (
     "connections",
     "delay_seconds_sum",
 )
-_HISTOGRAMS = ("delay_read_ms", "delay_write_ms", "delay_neither_ms")
 _GAUGES = ("in_flight", "connections")
 
 
@@ -75,7 +74,10 @@ class Counted:
         labelled = dict(_labelled_of(self._metrics))
         told = self._labelled_told
         labels = [
-            (*label, value - told.get(label, 0)) for label, value in labelled.items() if value != told.get(label, 0)
+            # A label that is gone was folded into another one, which has its number now.
+            (*label, labelled.get(label, 0) - told.get(label, 0))
+            for label in {**told, **labelled}
+            if labelled.get(label, 0) != told.get(label, 0)
         ]
         delays = self._delays.taken()
         if not numbers and not labels and not delays:
@@ -118,6 +120,8 @@ class Counts:
                 self._metrics.tls_handshakes("grpc", change)
             elif kind == "handshakes_failed":
                 security.handshakes_failed.add((string(first), string(second)), integer(change))
+            elif kind == "method_failures":
+                self._metrics.client.method_failures.add((string(first), string(second)), integer(change))
             elif kind == "descriptors_short":
                 security.descriptors_short.add(string(first), integer(change))
         for delay in delays:
@@ -131,12 +135,16 @@ def _maps_of(metrics: MetricsRegistry) -> Iterator[MutableMapping[Any, Any]]:
     yield metrics.work.slow_step_seconds
 
 
+def _histograms_of(metrics: MetricsRegistry) -> Iterator[Histogram]:
+    yield from metrics.client.delays_ms.values()
+    yield from metrics.work.step_seconds.values()
+
+
 def _numbers_of(metrics: MetricsRegistry) -> list[Any]:
     """Every number that both ends have at the same place."""
     client = metrics.client
     numbers: list[Any] = [getattr(client, name) for name in _COUNTERS]
-    for name in _HISTOGRAMS:
-        histogram: Histogram = getattr(client, name)
+    for histogram in _histograms_of(metrics):
         numbers.append(histogram.sum)
         numbers.extend(histogram.counts)
     for found in _maps_of(metrics):
@@ -149,8 +157,7 @@ def _put_numbers(metrics: MetricsRegistry, numbers: list[Any]) -> None:
     client = metrics.client
     for name in _COUNTERS:
         setattr(client, name, next(values))
-    for name in _HISTOGRAMS:
-        histogram: Histogram = getattr(client, name)
+    for histogram in _histograms_of(metrics):
         histogram.sum = next(values)
         histogram.counts = [next(values) for _ in histogram.counts]
     for found in _maps_of(metrics):
@@ -161,8 +168,12 @@ def _put_numbers(metrics: MetricsRegistry, numbers: list[Any]) -> None:
 def _labelled_of(metrics: MetricsRegistry) -> Iterator[tuple[tuple[str, ...], int]]:
     security = metrics.security
     yield ("handshakes", "grpc", ""), security.handshakes.get("grpc", 0)
-    failed: BoundedCounter[tuple[str, str]] = security.handshakes_failed
-    for (port, reason), count in failed.values.items():
-        yield ("handshakes_failed", port, reason), count
+    pairs: tuple[tuple[str, BoundedCounter[tuple[str, str]]], ...] = (
+        ("handshakes_failed", security.handshakes_failed),
+        ("method_failures", metrics.client.method_failures),
+    )
+    for kind, counter in pairs:
+        for (first, second), count in counter.values.items():
+            yield (kind, first, second), count
     for port, count in security.descriptors_short.values.items():
         yield ("descriptors_short", port, ""), count

@@ -18,6 +18,7 @@ from metasrv.gateway.gateway_watches import GatewayWatch, GatewayWatches
 from metasrv.gateway.link import Link
 from metasrv.gateway.messages import FromGateway, FromNode, Pulse, pulse_in, registry_in
 from metasrv.gateway.remote_consensus import RemoteConsensus
+from metasrv.gateway.slow_writes import SlowWritesToTell
 from metasrv.grpc_api.listening import BACKLOG
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import BindError
@@ -28,6 +29,7 @@ from metasrv.process.listening_socket import shared_listening_socket
 from metasrv.process.reloading import Reloader
 from metasrv.raft.peers.wire_errors import decode_error
 from metasrv.state.watch import WatchFilter
+from metasrv.tracing.watch import RequestWatch
 
 
 class GatewayContext:
@@ -47,6 +49,9 @@ class GatewayContext:
         self.machine = FileState(beginning.state_path, beginning.registry, beginning.pulse, self.consensus.current_file)
         self.consensus.until_read = self.machine.until_read
         self.watches = GatewayWatches(link, numbers)
+        self.watch = RequestWatch(beginning.status.node_id, lambda: self.consensus.status().term)
+        """Slow requests have their lines; spans are not made here (DESIGN.md)."""
+        self.slow_writes = SlowWritesToTell(self.clock.monotonic, self.clock.wall_ms)
         self._link = link
         self._places = beginning.places
         self.machine.views.changed = lambda count: link.send((FromGateway.VIEWS, count))
@@ -67,6 +72,12 @@ class GatewayContext:
     def damage_found(self, sentence: str) -> None:
         """Tell the node that a read found the state damaged."""
         self._link.send((FromGateway.DAMAGE, sentence))
+
+    def tell_slow_writes(self) -> None:
+        """Tell the node of the slowest and the largest writes since the last call."""
+        taken = self.slow_writes.taken()
+        if taken:
+            self._link.send((FromGateway.SLOW_WRITES, taken))
 
     async def open_listeners(self, endpoint: Endpoint) -> list[socket.socket]:
         """Sockets of its own at the node's client port. Raises BindError."""

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 from metasrv.gateway.link import Link
 from metasrv.gateway.messages import FromGateway, Message
-from metasrv.model.limits import GATEWAY_LOG_LINES_MAX
+from metasrv.model.limits import GATEWAY_LOG_FIELDS_MAX, GATEWAY_LOG_LINES_MAX
+from metasrv.model.wire import mapping, string
+from metasrv.process.logs import fields_of
 
 TEXT_CHARACTERS_MAX = 8 * 1024
-"""The longest line, and the longest trace."""
+"""The longest line, the longest trace, and the longest value of a field."""
+_PLAIN = frozenset((int, float, bool))
+"""What a field may be beside a text."""
 
 
 class LinkHandler(logging.Handler):
@@ -33,7 +38,7 @@ class LinkHandler(logging.Handler):
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             text = f"{dropped} log lines of this gateway were dropped because the node did not take them"
-            self._send((FromGateway.LOG, logging.WARNING, __name__, text, None))
+            self._send((FromGateway.LOG, logging.WARNING, __name__, text, None, {}))
 
     def emit(self, record: logging.LogRecord) -> None:
         trace = None
@@ -46,6 +51,7 @@ class LinkHandler(logging.Handler):
             record.name,
             _printable(text),
             None if trace is None else _printable(trace),
+            _fields_out(record),
         )
         try:
             self._loop.call_soon_threadsafe(self._send, message)
@@ -58,6 +64,21 @@ class LinkHandler(logging.Handler):
             return
         self._sent += 1
         self._link.send(message)
+
+
+def _fields_out(record: logging.LogRecord) -> dict[str, Any]:
+    fields = list(fields_of(record).items())[:GATEWAY_LOG_FIELDS_MAX]
+    return {
+        name: value if type(value) in _PLAIN else _printable(str(value)[:TEXT_CHARACTERS_MAX]) for name, value in fields
+    }
+
+
+def fields_in(tree: Any) -> dict[str, Any]:
+    """The fields of a line, as `extra` of a record has them; raises TypeError for what is none."""
+    fields = mapping(tree)
+    if len(fields) > GATEWAY_LOG_FIELDS_MAX:
+        raise TypeError("more fields than a line has")
+    return {string(name): value if type(value) in _PLAIN else string(value) for name, value in fields.items()}
 
 
 def _printable(text: str) -> str:

@@ -47,10 +47,12 @@ class FromGateway(IntEnum):
     COUNTS = 10
     """What it has counted since the last time (`counts.py`)."""
     LOG = 11
-    """level, logger, text, trace or None."""
+    """level, logger, text, trace or None, further fields of the line."""
     DAMAGE = 12
     """A sentence: a read found the state file damaged."""
     PONG = 13
+    SLOW_WRITES = 14
+    """The slowest and the largest writes since the last time (`slow_writes.py`)."""
 
 
 class FromNode(IntEnum):

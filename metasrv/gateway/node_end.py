@@ -14,8 +14,10 @@ from typing import Any
 from metasrv.gateway.beginning import Beginning, Place, beginning_out, config_out
 from metasrv.gateway.counts import Counts
 from metasrv.gateway.link import Link
+from metasrv.gateway.log_lines import fields_in
 from metasrv.gateway.messages import FromGateway, FromNode, Message, Pulse, Registry, registry_out
 from metasrv.gateway.node_watches import NodeWatches
+from metasrv.gateway.slow_writes import note_told
 from metasrv.gateway.statuses import status_out
 from metasrv.model.codec import decode_command, encode_reply
 from metasrv.model.errors import NoLeaderError, NotLeaderError
@@ -60,6 +62,7 @@ class NodeEnd:
             FromGateway.WATCHERS: self._on_watchers,
             FromGateway.VIEWS: self._on_views,
             FromGateway.COUNTS: self._counts.add,
+            FromGateway.SLOW_WRITES: lambda tree: note_told(context.slow_writes, context.clock.monotonic(), tree),
             FromGateway.LOG: self._on_log,
             FromGateway.DAMAGE: lambda text: context.damage_found(string(text)),
             FromGateway.PONG: lambda: None,
@@ -212,11 +215,12 @@ class NodeEnd:
         else:
             views.closed(self)
 
-    def _on_log(self, level: Any, name: Any, text: Any, trace: Any) -> None:
+    def _on_log(self, level: Any, name: Any, text: Any, trace: Any, fields: Any) -> None:
         logger = logging.getLogger(string(name))
         if not logger.isEnabledFor(integer(level)):
             return
-        record = logger.makeRecord(logger.name, level, "", 0, "%s", (string(text),), None, extra={"gateway": self.number})
+        extra = {**fields_in(fields), "gateway": self.number}
+        record = logger.makeRecord(logger.name, level, "", 0, "%s", (string(text),), None, extra=extra)
         record.exc_text = None if trace is None else string(trace)
         logger.handle(record)
 

@@ -20,6 +20,8 @@ from metasrv.model.errors import CodecError, NotDoneError, OverloadedError, Requ
 from metasrv.model.limits import PROPOSALS_WAITING_BYTES_MAX, PROPOSALS_WAITING_MAX, READ_WAITERS_MAX
 from metasrv.model.types import RaftStatus
 from metasrv.model.wire import byte_string, unsigned
+from metasrv.process.clock import Clock, SystemClock
+from metasrv.tracing.times import CURRENT
 
 T = TypeVar("T")
 
@@ -45,6 +47,7 @@ class RemoteConsensus:
         """`numbers` are those of all requests of this gateway."""
         self._link = link
         self._loop = asyncio.get_running_loop()
+        self._clock: Clock = SystemClock()
         self._status = status
         self._numbers = numbers
         self._proposals: dict[int, asyncio.Future[bytes]] = {}
@@ -174,12 +177,20 @@ class RemoteConsensus:
             self._reads_waiting -= 1
 
     async def _answer(self, future: asyncio.Future[T], timeout_ms: int, late: RequestError) -> T:
+        times = CURRENT.get()
+        if times is not None:  # to a gateway its node is one that it forwards to
+            now = self._clock.monotonic()
+            times.asked_at = times.asked_at or now
+            times.forward(now, self._status.node_id)
         # A timer of its own costs a tenth of `asyncio.timeout`, and every request of a client ends here.
         timer = self._loop.call_later(timeout_ms / 1000 + GRACE_SECONDS, _give_up, future, late)
         try:
-            return await future
+            answer = await future
         finally:
             timer.cancel()
+        if times is not None:
+            times.answered_at = self._clock.monotonic()
+        return answer
 
 
 def _give_up(future: asyncio.Future[Any], late: RequestError) -> None:

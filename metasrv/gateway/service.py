@@ -110,6 +110,7 @@ class GatewayService:
             _, expires_at = loaded
             if expires_at is not None:
                 context.metrics.certificate_expires(self.name, expires_at)
+            context.watch.set_slow_ms(context.config.slow_request_ms)  # for what other nodes forward to this one
             for end in self._gateways.ends():
                 end.reload()
 

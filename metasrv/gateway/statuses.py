@@ -131,6 +131,7 @@ _FIELDS: Mapping[str, Shape[Any]] = {
     "removed": _TEXT,
     "limits": record(WriteLimits, read_only=_TEXT, read_only_since_ms=UNSIGNED, quota_bytes=UNSIGNED),
     "data_size_bytes": UNSIGNED,
+    "key_count": UNSIGNED,
     "writes_refused": UNSIGNED,
     "drained": BOOLEAN,
     "compaction": optional(

@@ -14,10 +14,12 @@ from metasrv.config.model import Config
 from metasrv.consensus import ClientConsensus
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.types import LogId, RaftStatus, SeqV, WriteLimits
+from metasrv.node.slow_writes import Written
 from metasrv.process.clock import Clock
 from metasrv.process.reloading import Reloader
 from metasrv.state.reader import StateReader
 from metasrv.state.watch import WatchFilter, WatchItem
+from metasrv.tracing.watch import RequestWatch
 
 
 class OpenInstant(Protocol):
@@ -100,6 +102,21 @@ class Serving(Protocol):
     def serves(self) -> bool: ...
 
 
+class SlowWriteNotes(Protocol):
+    """The slowest and the largest writes."""
+
+    def note(
+        self,
+        ended: float,
+        seconds: float,
+        size_bytes: int,
+        method: str,
+        describe: Callable[[], Written],
+        failure: str | None,
+    ) -> None:
+        """A write has ended, at these seconds of the clock; `describe` is called if it is kept."""
+
+
 class GrpcContext(Protocol):
     """See the module."""
 
@@ -138,6 +155,13 @@ class GrpcContext(Protocol):
     @property
     def damage_found(self) -> Callable[[str], None]:
         """Told when a read finds this node's copy damaged, with one sentence."""
+
+    @property
+    def watch(self) -> RequestWatch:
+        """Tells which requests are slow, and makes their spans."""
+
+    @property
+    def slow_writes(self) -> SlowWriteNotes: ...
 
     @property
     def processes(self) -> int:

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from time import perf_counter
+from functools import partial
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 
-from metasrv.grpc_api.calls import Call, Stream
+from metasrv.grpc_api.calls import Call, Stream, metadata_value
 from metasrv.grpc_api.context import GrpcContext
+from metasrv.grpc_api.ended_requests import WATCHED_STREAMS, ended_request
 from metasrv.grpc_api.failures import StatusError, failure_of, failure_reason
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.rights import readable_keys, require_stream, require_unary
+from metasrv.grpc_api.written_keys import written_by
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
 from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import GRPC_STREAMS_PER_CONNECTION_MAX
@@ -92,9 +94,9 @@ class Dispatcher:
         return Route(self._timed(self._bidirectional(method, body)), single_request=False, single_reply=False)
 
     def _timed(self, handle: Handler) -> Callable[[Any, Call], Awaitable[Answer]]:
-        """The same handler; it is counted when it keeps the loop for too long between two of its waits."""
-        slow = self._metrics.slow_step
-        return lambda request, call: timed(LoopWork.GRPC_CALL, slow, handle(request, call))
+        """The same handler; it is counted how long it keeps the loop between two of its waits."""
+        took = self._metrics.step_took
+        return lambda request, call: timed(LoopWork.GRPC_CALL, took, handle(request, call))
 
     def end_streams(self) -> None:
         """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
@@ -125,12 +127,16 @@ class Dispatcher:
     def _unary(self, method: Method, body: Body) -> Handler:
         metrics = self._metrics
         parse = method.request.FromString
-        clock = perf_counter
+        clock, watch = self._context.clock.monotonic, self._context.watch
+        slow_writes = self._context.slow_writes if method.write else None
 
         async def handle(data: bytes, call: Call) -> bytes | list[bytes]:
             metrics.rpc_started()
             started = clock()
+            times = watch.begin(started, method.name, partial(metadata_value, call)) if watch.on else None
+            request: Any = None
             failed: FailureReason | None = FailureReason.CLIENT_GONE
+            user: User | None = None
             try:
                 metrics.client_received_bytes(len(data))
                 user = await self._admit(method, call)
@@ -153,7 +159,12 @@ class Dispatcher:
                 await self._fail(method, call, error)
                 return b""
             finally:
-                metrics.rpc_finished(failed, clock() - started, method.write)
+                ended = clock()
+                metrics.rpc_finished(failed, ended - started, method)
+                if times is not None:
+                    watch.end(times, ended, lambda: ended_request(method, data, call, user, failed))
+                if slow_writes is not None and request is not None:  # it was admitted
+                    slow_writes.note(ended, ended - started, len(data), method.name, partial(written_by, request), failed)
 
         return handle
 
@@ -191,8 +202,12 @@ class Dispatcher:
         self, method: Method, call: Call, request: Any, run: Callable[[Any, Stream, User | None], Awaitable[bytes | None]]
     ) -> bytes | None:
         self._metrics.rpc_started()
-        started = perf_counter()
+        clock, watch = self._context.clock.monotonic, self._context.watch
+        started = clock()
+        watched = watch.on and method in WATCHED_STREAMS
+        times = watch.begin(started, method.name, partial(metadata_value, call)) if watched else None
         failed: FailureReason | None = FailureReason.CLIENT_GONE
+        user: User | None = None
         task = asyncio.current_task()
         if task is not None:
             self._tasks.add(task)
@@ -229,7 +244,10 @@ class Dispatcher:
             self._streams[peer] -= 1
             if not self._streams[peer]:
                 del self._streams[peer]
-            self._metrics.rpc_finished(failed, perf_counter() - started, method.write)
+            ended = clock()
+            self._metrics.rpc_finished(failed, ended - started, method)
+            if times is not None:
+                watch.end(times, ended, lambda: ended_request(method, request, call, user, failed))
         return None
 
     def _keep_open(self, stream: _OpenStream) -> None:

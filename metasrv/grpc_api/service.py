@@ -145,6 +145,7 @@ class GrpcService:
             if expires_at is not None:
                 context.metrics.certificate_expires(self.name, expires_at)
             self._authenticator.set_password(_password_in(context.config))
+            context.watch.set_slow_ms(context.config.slow_request_ms)
 
         context.reloader.add(Reloadable(self.name, paths, load, swap))
         swap(load())

@@ -12,23 +12,30 @@ from metasrv.metrics.counting import BoundedCounter, Histogram, HistogramByLabel
 from metasrv.metrics.quantiles import SlidingWindow
 from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.loop_work import LoopWork
+from metasrv.protocol.methods import METHODS, Method
 
 RPC_DELAY_BOUNDS_MS = tuple(float(step * 10**power) for power in range(5) for step in (1, 2, 3, 4, 5, 7))
 """30 bounds, the last 70000 (docs/contract/admin-api.md section 2.5)."""
 APPEND_BOUNDS_SECONDS = tuple(0.001 * 2**power for power in range(20))
 SNAPSHOT_BOUNDS_SECONDS = tuple(float(2**power) for power in range(10))
 WORK_BOUNDS_SECONDS = tuple(0.0001 * 2**power for power in range(16))
-"""Syncs and batches: 0.1 ms to 3.3 s."""
+"""Syncs, batches, commits, confirmations: 0.1 ms to 3.3 s."""
+STEP_BOUNDS_SECONDS = tuple(0.00005 * 4**power for power in range(9))
+"""Steps of the event loop: 50 µs to 3.3 s."""
+LAG_BOUNDS_SECONDS = tuple(0.001 * 2**power for power in range(13))
+"""How late the event loop is: 1 ms to 4 s."""
 
 OTHER = "other"
+FORWARDED = ("propose", "read_index")
+"""What a follower passes on to the leader."""
 StreamKind = Literal["get", "mget", "list"]
 CallKind = Literal["write", "read", "other"]
 CALL_KINDS: tuple[CallKind, ...] = ("write", "read", "other")
 
 
-def kind_of_call(write: bool | None) -> CallKind:
-    """`write` is None for calls that neither read nor write keys, such as handshakes."""
-    return "write" if write else "other" if write is None else "read"
+def kind_of_call(method: Method) -> CallKind:
+    """`other` for calls that neither read nor write keys, such as handshakes."""
+    return "write" if method.write else "other" if method.write is None else "read"
 
 
 class ClientCounters:
@@ -45,15 +52,19 @@ class ClientCounters:
         self.in_flight = 0
         self.delay_seconds_sum = 0.0
         self.delay_window = SlidingWindow()
-        self.delay_read_ms = Histogram(RPC_DELAY_BOUNDS_MS)
-        self.delay_write_ms = Histogram(RPC_DELAY_BOUNDS_MS)
-        self.delay_neither_ms = Histogram(RPC_DELAY_BOUNDS_MS)
-        """Calls that neither read nor write keys, such as handshakes and status."""
+        self.delays_ms = {method.name: Histogram(RPC_DELAY_BOUNDS_MS) for method in METHODS}
+        self.method_failures: BoundedCounter[tuple[str, str]] = BoundedCounter((OTHER, OTHER))
+        """By (method, reason)."""
         self.connections = 0
         self.connections_refused = 0
         self.watch_initialization = 0
         self.watch_change = 0
         self.stream_items: dict[StreamKind, int] = {"get": 0, "mget": 0, "list": 0}
+
+    def delay_ms(self, *kinds: CallKind) -> Histogram:
+        """The delays of all calls of these kinds together."""
+        parts = [self.delays_ms[method.name] for method in METHODS if kind_of_call(method) in kinds]
+        return Histogram(RPC_DELAY_BOUNDS_MS).plus(*parts)
 
 
 class PeerCounters:
@@ -85,12 +96,16 @@ class WorkCounters:
         self.snapshot_written_entries = 0
         self.log_sync_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.log_synced_entries = 0
+        self.commit_seconds = Histogram(WORK_BOUNDS_SECONDS)
+        self.read_index_seconds = Histogram(WORK_BOUNDS_SECONDS)
+        self.forward_seconds = {request: Histogram(WORK_BOUNDS_SECONDS) for request in FORWARDED}
         self.state_commit_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.apply_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.applied_commands = 0
         self.applying_paused_seconds = Histogram(WORK_BOUNDS_SECONDS)
         self.disk_stalls = {"log": 0, "state": 0}
-        self.loop_lag_seconds = 0.0
+        self.loop_lag_seconds = Histogram(LAG_BOUNDS_SECONDS)
+        self.step_seconds = {work: Histogram(STEP_BOUNDS_SECONDS) for work in LoopWork}
         self.slow_steps = dict.fromkeys(LoopWork, 0)
         self.slow_step_seconds = dict.fromkeys(LoopWork, 0.0)
         self.disk_free_bytes: int | None = None

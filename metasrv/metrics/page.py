@@ -100,7 +100,9 @@ def _raft_log_families(status: RaftStatus) -> Iterator[Family]:
     yield gauge(f"{SERVER}raft_log_cache_items", "Log entries in memory.", log.cache_items)
     yield gauge(f"{SERVER}raft_log_cache_used_size", "Bytes of the log entries in memory.", log.cache_used_size)
     yield gauge(f"{SERVER}raft_log_wal_open_chunk_size", "Bytes of the open log chunk.", log.wal_open_chunk_size)
-    yield gauge(f"{SERVER}raft_log_wal_offset", "Bytes ever written to the log.", log.wal_offset)
+    yield gauge(
+        f"{SERVER}raft_log_wal_offset", "Bytes written to the log; only grows while the node runs.", log.wal_offset
+    )
     yield gauge(f"{SERVER}raft_log_wal_closed_chunk_count", "Closed log chunks.", log.wal_closed_chunk_count)
     closed_bytes = log.wal_closed_chunk_total_size
     yield gauge(f"{SERVER}raft_log_wal_closed_chunk_total_size", "Bytes of the closed log chunks.", closed_bytes)
@@ -151,8 +153,8 @@ def client_families(client: ClientCounters) -> Iterator[Family]:
     yield counter(f"{CLIENT}req_success_total", "Client requests that succeeded.", client.succeeded)
     yield from _counters(f"{CLIENT}req_failed", "Client requests that failed.", client.failed)
     yield gauge(f"{CLIENT}inflights", "The documented name of req_inflights.", client.in_flight)
-    reads, writes = client.delay_read_ms, client.delay_write_ms
-    everything = reads.plus(writes, client.delay_neither_ms)
+    reads, writes = client.delay_ms("read"), client.delay_ms("write")
+    everything = reads.plus(writes, client.delay_ms("other"))
     yield histogram(f"{CLIENT}rpc_delay_ms", "Delay of client requests in milliseconds.", {(): everything})
     yield histogram(f"{CLIENT}rpc_delay_read_ms", "Delay of client reads in milliseconds.", {(): reads})
     yield histogram(f"{CLIENT}rpc_delay_write_ms", "Delay of client writes in milliseconds.", {(): writes})

@@ -7,15 +7,18 @@ so a scrape never shows an old one. Runs on the node's event loop. Must not know
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
+from time import perf_counter
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from metasrv.metrics.backup_page import backup_families
 from metasrv.metrics.counters import (
     RPC_DELAY_BOUNDS_MS,
+    STEP_BOUNDS_SECONDS,
     BackupCounters,
     ClientCounters,
     GatewayCounters,
@@ -25,23 +28,38 @@ from metasrv.metrics.counters import (
     WorkCounters,
     kind_of_call,
 )
-from metasrv.metrics.exposition import Family, choose_content_type, encode, family_of
+from metasrv.metrics.exposition import (
+    CONTENT_TYPE_OPENMETRICS,
+    Family,
+    choose_content_type,
+    encode,
+    family_of,
+    lines_of,
+    page_of,
+)
 from metasrv.metrics.gateway_page import gateway_families
 from metasrv.metrics.own_page import own_families
 from metasrv.metrics.page import client_families, legacy_families, network_families, server_families
 from metasrv.metrics.security_page import security_families
 from metasrv.model.failure_reasons import FailureReason
-from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
+from metasrv.process.loop_steps import STEP_SECONDS_MAX
+from metasrv.protocol.methods import Method
+
+PROCESS_SECONDS_MAX = 0.25
+"""How long a page waits for what the system says of the process."""
+SLICE_SECONDS = 0.001
+"""How long a page is made before others have a turn; the family that is being made is finished first."""
 
 
 class MetricsRegistry:
     """Implements `RaftObserver`; the client API and the admin API count here too."""
 
-    def __init__(self, binary_version: str, commit: str) -> None:
+    def __init__(self, binary_version: str, commit: str, cluster_name: str = "") -> None:
         self.binary_version = binary_version
         self.commit = commit
+        self.cluster_name = cluster_name
         self.client = ClientCounters()
         self.peers = PeerCounters()
         self.work = WorkCounters()
@@ -51,25 +69,28 @@ class MetricsRegistry:
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
+        self._collecting: asyncio.Future[list[Family]] | None = None
+        self._process_known: list[Family] = []
 
     # ------------------------------------------------------------------------- client API
 
     def rpc_started(self) -> None:
         self.client.in_flight += 1
 
-    def rpc_finished(self, failed: FailureReason | None, seconds: float, write: bool | None) -> None:
-        """`failed` is None for a success, `write` for calls that neither read nor write keys."""
+    def rpc_finished(self, failed: FailureReason | None, seconds: float, method: Method) -> None:
+        """`failed` is None for a success."""
         client = self.client
         client.in_flight -= 1
         if failed is None:
             client.succeeded += 1
         else:
             client.failed += 1
-            client.reads_failed += write is False
-            client.failures[kind_of_call(write), failed] += 1
+            client.reads_failed += method.write is False
+            client.failures[kind_of_call(method), failed] += 1
+            client.method_failures.add((method.name, failed.value), 1)
         client.delay_seconds_sum += seconds
         client.delay_window.observe(seconds)
-        delay_ms = client.delay_write_ms if write else client.delay_neither_ms if write is None else client.delay_read_ms
+        delay_ms = client.delays_ms[method.name]
         milliseconds = seconds * 1000.0
         delay_ms.counts[bisect_left(RPC_DELAY_BOUNDS_MS, milliseconds)] += 1
         delay_ms.sum += milliseconds
@@ -140,6 +161,15 @@ class MetricsRegistry:
         self.work.log_sync_seconds.observe(seconds)
         self.work.log_synced_entries += entries
 
+    def batch_committed(self, seconds: float) -> None:
+        self.work.commit_seconds.observe(seconds)
+
+    def read_confirmed(self, seconds: float) -> None:
+        self.work.read_index_seconds.observe(seconds)
+
+    def forwarded(self, request: str, seconds: float) -> None:
+        self.work.forward_seconds[request].observe(seconds)
+
     def state_committed(self, seconds: float) -> None:
         self.work.state_commit_seconds.observe(seconds)
 
@@ -155,12 +185,15 @@ class MetricsRegistry:
 
     def storage_result(self, seconds: float) -> None:
         """How long the loop was kept by a result of the snapshot thread."""
-        if seconds * 1000 > STEP_TIME_MS_MAX:
-            self.slow_step(LoopWork.STORAGE_RESULT, seconds)
+        self.step_took(LoopWork.STORAGE_RESULT, seconds)
 
-    def slow_step(self, work: LoopWork, seconds: float) -> None:
-        self.work.slow_steps[work] += 1
-        self.work.slow_step_seconds[work] += seconds
+    def step_took(self, work: LoopWork, seconds: float) -> None:
+        times = self.work.step_seconds[work]
+        times.counts[bisect_left(STEP_BOUNDS_SECONDS, seconds)] += 1
+        times.sum += seconds
+        if seconds > STEP_SECONDS_MAX:
+            self.work.slow_steps[work] += 1
+            self.work.slow_step_seconds[work] += seconds
 
     # ------------------------------------------------------------------------- listeners and certificates
 
@@ -215,7 +248,8 @@ class MetricsRegistry:
         self.work.health_checks.add((probe, check, "pass" if passed else "fail"), 1)
 
     def loop_lag(self, seconds: float) -> None:
-        self.work.loop_lag_seconds = seconds
+        """How late one beat of the event loop was."""
+        self.work.loop_lag_seconds.observe(seconds)
 
     def copies(self, damaged: bool, differing: frozenset[int], scrubs: int) -> None:
         """What is known about this node's copy of the state and those of the others."""
@@ -226,21 +260,48 @@ class MetricsRegistry:
 
     # ------------------------------------------------------------------------- page
 
-    def families(self, status: RaftStatus, watchers: int) -> Iterable[Family]:
-        """Every family, the legacy ones first and in their order."""
+    def process_families(self) -> list[Family]:
+        """What the system says of this process. May take milliseconds, of any thread: it counts all descriptors."""
+        return [family_of(metric) for metric in self._process.collect()]
+
+    async def _present_process_families(self) -> list[Family]:
+        """Asked in a helper thread; what was known before when none is free in time, as while the disk hangs."""
+        if self._collecting is None or self._collecting.done():
+            self._collecting = asyncio.ensure_future(asyncio.to_thread(self.process_families))
+        done, _ = await asyncio.wait([self._collecting], timeout=PROCESS_SECONDS_MAX)
+        if done:
+            self._process_known = self._collecting.result()
+        return self._process_known
+
+    def families(self, status: RaftStatus, watchers: int, process: Sequence[Family]) -> Iterable[Family]:
+        """Every family, the legacy ones first and in their order; each is made when it is asked for."""
         return chain(
             legacy_families(self.client, status),
             server_families(self.client, status, watchers, self.binary_version, self.commit),
             network_families(self.peers, self.work, status),
             client_families(self.client),
-            own_families(self.client, self.work, status, self.binary_version, self.commit),
+            own_families(self.client, self.work, status, self.binary_version, self.commit, self.cluster_name),
             security_families(self.security),
             backup_families(self.backup),
             gateway_families(self.gateway),
-            (family_of(metric) for metric in self._process.collect()),
+            process,
         )
 
     def render(self, status: RaftStatus, watchers: int, accept: str | None) -> tuple[bytes, str]:
         """The metrics page and its content type, fresh from `status`; `accept` is the request's header."""
         content_type = choose_content_type(accept)
-        return encode(self.families(status, watchers), content_type), content_type
+        return encode(self.families(status, watchers, self.process_families()), content_type), content_type
+
+    async def render_in_slices(self, status: RaftStatus, watchers: int, accept: str | None) -> tuple[bytes, str]:
+        """As `render`, with a turn of the loop for others after every few milliseconds of work."""
+        content_type = choose_content_type(accept)
+        openmetrics = content_type == CONTENT_TYPE_OPENMETRICS
+        process = await self._present_process_families()
+        lines: list[str] = []
+        begun_at = perf_counter()
+        for family in self.families(status, watchers, process):
+            lines += lines_of(family, openmetrics)
+            if perf_counter() - begun_at > SLICE_SECONDS:
+                await asyncio.sleep(0)
+                begun_at = perf_counter()
+        return page_of(lines), content_type

@@ -21,6 +21,8 @@ class EventKind(StrEnum):
     STEP_DOWN = "step_down"
     QUORUM = "quorum"
     """A node hears no majority of the voters any more."""
+    PEER = "peer"
+    """A leader no longer hears a member, or hears it again."""
     JOIN = "join"
     LEAVE = "leave"
     SNAPSHOT = "snapshot"

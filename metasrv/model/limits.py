@@ -19,6 +19,10 @@ VALUE_SIZE_BYTES_MAX = 16 * MIB
 """One value."""
 TRANSACTION_OPERATIONS_MAX = 10_000
 """Operations and conditions of one transaction, all branches together."""
+CLIENT_WATCH_BUFFER_MESSAGES_MAX = 64
+"""Messages of a watch that the client library holds for its reader; further ones stay with the server, which counts."""
+SESSION_DELETE_KEYS_MAX = 1_000
+"""Keys that the end of a session deletes in one transaction; it takes several for more."""
 TRANSACTION_DEPTH_MAX = 16
 """Nesting of a transaction's boolean tree."""
 EXPRESSION_DEPTH_MAX = 64
@@ -164,6 +168,8 @@ GATEWAY_UNSENT_SIZE_BYTES_MAX = 2 * GATEWAY_FRAME_SIZE_BYTES_MAX
 """What a node or a gateway has sent and the other one has not taken; past it the gateway is started anew."""
 GATEWAY_LOG_LINES_MAX = 1_024
 """Log lines of a gateway for which its node has shown no sign of life since; past it they are dropped and counted."""
+GATEWAY_LOG_FIELDS_MAX = 32
+"""Fields of one of these lines beside its text."""
 GATEWAY_INSTANTS_MAX = 256
 """KvGetMany calls that a gateway serves at once: each pins the state of its instant."""
 
@@ -210,10 +216,28 @@ PROFILE_SECONDS_MAX = 300
 """Longest profile."""
 PROFILE_FREQUENCY_HERTZ_MAX = 1000
 """Fastest sampling."""
+CONTINUOUS_PROFILE_HERTZ_MAX = 20
+"""Looks a second of the continuous profile."""
+CONTINUOUS_MINUTES_MAX = 11
+"""Minutes of it that are kept: ten, and the one under way."""
+CONTINUOUS_STACKS_MAX = 500
+"""Distinct stacks of one of its minutes; further ones are counted together."""
+CONTINUOUS_STACK_FRAMES_MAX = 100
+"""Frames of one of them, the innermost."""
+CONTINUOUS_FRAMES_KNOWN_MAX = 8_192
+"""Frames that are made once and shared by its stacks."""
+CAPTURES_KEPT_MAX = 8
+"""Memory profiles that a later one can be compared with."""
+CAPTURE_STACKS_MAX = 5_000
+"""Stacks of one of them, the largest; the others are added up."""
+CAPTURE_SIZE_BYTES_MAX = 512 * 1024
+"""One of them, compressed."""
 METRICS_WINDOW_OBSERVATIONS_MAX = 1024
 """Observations kept for the quantiles of one summary."""
 METRICS_LABELS_MAX = 256
 """Label sets of one metric; peers reconnect from ever new ports, and each would stay for good."""
+METRICS_LABELS_REMEMBERED_MAX = 8192
+"""Label sets whose text is kept for the next page; a page has about a thousand."""
 
 # Console ----------------------------------------------------------------------------------------
 EVENTS_KEPT_MAX = 512
@@ -236,6 +260,40 @@ CONSOLE_KEY_READS_MAX = 2
 """Reads of the key browser at once; a further one is refused with a sentence."""
 CONSOLE_VALUE_SIZE_BYTES_MAX = 128 * 1024
 """The part of a value that the key browser shows."""
+SLOW_WRITES_KEPT_MAX = 20
+"""Slowest writes, and as many largest ones, that are kept of each minute."""
+SLOW_WRITES_MINUTES_MAX = 10
+"""Minutes of which they are kept."""
+SLOW_WRITE_KEYS_MAX = 3
+"""Keys that are kept of one write."""
+SLOW_WRITE_KEY_CHARACTERS_MAX = 128
+"""Characters that are kept of one key."""
+
+# Diagnostics ------------------------------------------------------------------------------------
+DIAGNOSTICS_PROFILE_SECONDS_MAX = 60
+"""The longest profile in a bundle; the profile's own route takes longer ones."""
+DIAGNOSTICS_FILES_MAX = 2_000
+"""Files of the data directory that a bundle lists."""
+DIAGNOSTICS_TASKS_MAX = 1_000
+"""Tasks of the event loop that a bundle names."""
+DIAGNOSTICS_STACK_FRAMES_MAX = 128
+"""Frames of one stack in a bundle."""
+DIAGNOSTICS_FILES_OF_BUNDLE_MAX = 64
+"""Files of one node's bundle, as metactl takes it."""
+DIAGNOSTICS_FILE_SIZE_BYTES_MAX = 64 * MIB
+"""One file of a bundle, as metactl takes it from a node; a longer one is cut."""
+DIAGNOSTICS_BUNDLE_SIZE_BYTES_MAX = 256 * MIB
+"""A whole bundle of one node, as metactl takes it."""
+
+TOP_LINE_SIZE_BYTES_MAX = 4 * 1024 * 1024
+"""A line of the console's stream that `metactl top` reads; a node's longest, of 1,000 events, is a tenth of it."""
+TOP_POINTS_MAX = 450
+"""Points of a series that it keeps: 15 minutes."""
+TOP_EVENTS_MAX = 200
+TOP_ROWS_MAX = 100
+"""Nodes, problems and checks of one answer that it reads."""
+TOP_ADDRESSES_MAX = 20
+"""Addresses of other nodes that it learns."""
 
 # Backups ----------------------------------------------------------------------------------------
 BACKUP_LINE_SIZE_BYTES_MAX = 5 * COMMAND_SIZE_BYTES_MAX
@@ -264,6 +322,26 @@ TLS_HANDSHAKE_SECONDS_MAX = 5.0
 # Logging ----------------------------------------------------------------------------------------
 LOG_QUEUE_RECORDS_MAX = 16_384
 """Log records that wait for the helper thread; past it they are dropped and counted."""
+SLOW_REQUEST_LINES_PER_SECOND_MAX = 10
+"""Lines of slow requests; the others of a second are counted in one line."""
+SLOW_REQUEST_KEY_CHARACTERS_MAX = 80
+"""A longer key is cut in such a line."""
+TRACE_SPANS_WAITING_MAX = 4_096
+"""Spans that wait for the collector; past it new ones are dropped."""
+LOG_FOLDED_LINES_MAX = 128
+"""Different lines whose repetitions are counted at once; past it the count of the oldest is written early."""
+LOG_FOLDED_CHARACTERS_MAX = 2_000
+"""A longer line is written each time: remembering it takes memory."""
+LOG_RECENT_LINES_MAX = 4_000
+"""The newest lines of the log that are kept in memory for diagnostics."""
+LOG_RECENT_SIZE_CHARACTERS_MAX = 512 * 1024
+"""Characters of all of them; the oldest go first."""
+LOG_RECENT_LINE_CHARACTERS_MAX = 8 * 1024
+"""Characters that are kept of one line."""
+LOG_LEVEL_CHANGES_MAX = 32
+"""Loggers whose level is changed for a time, at once."""
+LOG_LEVEL_SECONDS_MAX = 24 * 3600
+"""The longest time for which a level may be changed while the node runs."""
 
 # Loop -------------------------------------------------------------------------------------------
 DISK_SLOW_SECONDS = 1.0

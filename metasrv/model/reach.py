@@ -1,6 +1,6 @@
-"""Which members this node hears, how far they lag, and how many of them may still fail.
+"""Which members this node hears, how far they lag, how many of them may still fail, and how that is said.
 
-The one place that decides it: the status, the metrics and the console all ask here.
+The one place that decides it: the status, the metrics, the console and the members' routes all ask here.
 
 A member whose process is stopped has an open connection all the same. So it counts as reached only when it was heard
 within an election timeout; between nodes that do not lead only the questions about clocks pass, and they get a round of
@@ -58,9 +58,25 @@ class Tolerance(NamedTuple):
     text: str
 
     @property
+    def majority(self) -> int:
+        return self.voters // 2 + 1
+
+    @property
     def has_majority(self) -> bool:
         """Whether a majority of the voters is heard."""
-        return self.voters_heard > self.voters // 2
+        return self.voters_heard >= self.majority
+
+    @property
+    def spare(self) -> int:
+        """Voters that may still fail; below zero, there are too few already."""
+        return self.voters_heard - self.majority if self.failures is None else self.failures
+
+    @property
+    def counted_text(self) -> str:
+        """The text with the numbers that it follows from."""
+        if self.voters == 1 == self.voters_heard:
+            return self.text
+        return f"{self.voters_heard} of {self.voters} voters answer, {self.majority} are needed: {self.text}"
 
 
 def leaders_tolerance(status: RaftStatus) -> int | None:
@@ -80,13 +96,23 @@ def tolerance(status: RaftStatus, heard: frozenset[int], lags: dict[int, int]) -
         return Tolerance(0, count, None, "this node is no longer a member of its cluster")
     if not count:
         return Tolerance(0, 0, None, "this node does not belong to a cluster yet")
-    if len(alive) < status.membership.majority:
-        return Tolerance(len(alive), count, None, f"{len(alive)} of {count} voters heard, writes are refused")
+    complete = sum(lags.get(i, 0) <= LAG_ENTRIES_MAX for i in alive)
+    counted = counted_tolerance(count, len(alive), complete)
+    if not counted.has_majority:
+        return counted._replace(text=f"{len(alive)} of {count} voters heard, {counted.text}")
     if status.leader_id is None:
-        return Tolerance(len(alive), count, None, f"{len(alive)} of {count} voters heard, and none of them leads")
-    complete = {i for i in alive if lags.get(i, 0) <= LAG_ENTRIES_MAX}
-    failures = max(0, len(complete) - status.membership.majority)
-    return Tolerance(len(alive), count, failures, _words(failures, count))
+        text = f"{len(alive)} of {count} voters heard, and none of them leads"
+        return counted._replace(failures=None, text=text)
+    return counted
+
+
+def counted_tolerance(voters: int, heard: int, complete: int) -> Tolerance:
+    """From numbers alone: of the voters, those that are heard, and of these, those that lack little of the log."""
+    majority = voters // 2 + 1
+    if heard < majority:
+        return Tolerance(heard, voters, None, "writes are refused")
+    failures = max(0, complete - majority)
+    return Tolerance(heard, voters, failures, _words(failures, voters))
 
 
 def _words(failures: int, voters: int) -> str:

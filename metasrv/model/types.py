@@ -258,6 +258,8 @@ class RaftStatus:
     limits: WriteLimits = NO_LIMITS
     data_size_bytes: int = 0
     """All keys and values, as the state counts them: the same on every node that has applied the same entries."""
+    key_count: int = 0
+    """Keys in the applied state."""
     writes_refused: int = 0
     """Writes that `limits` refused, of those that this node has applied since it started."""
     drained: bool = False

@@ -16,13 +16,17 @@ from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.summary import SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.node.backups import Backups
+from metasrv.node.directory_probe import DirectoryReport
 from metasrv.node.findings import CopyFindings
 from metasrv.node.members import Members
+from metasrv.node.slow_writes import SlowWrites
 from metasrv.process.clock import Clock
 from metasrv.process.event_ring import EventRing
+from metasrv.process.log_levels import Log, LogLevels
 from metasrv.process.reloading import Reloader
 from metasrv.state.machine import StateMachine
 from metasrv.state.watch import Watcher, WatchFilter
+from metasrv.tracing.watch import RequestWatch
 
 
 class GatewaysStanding(Protocol):
@@ -84,18 +88,26 @@ class NodeContext:
     """Who the members are, how each of them is, and how they change; set by the composition root."""
     loop_lag_peak_ms: float = 0.0
     """The largest of these since it was last looked at (`metasrv/console/sampling.py`)."""
+    log_sync_seconds: float | None = None
+    """Mean of the log writes between the last two looks of the same; None when there were none."""
+    directory: DirectoryReport | None = None
+    """The last look at the data directory (`own_summary.py`), None before the first."""
     events: EventRing = None  # type: ignore[assignment]  # made below when none is given
     """What happens here and is worth telling."""
     ask_summary: Callable[[int, SummaryQuestion, int], Awaitable[SummaryAnswer]] = _nobody_to_ask
     """What another node, by its id, tells of itself; the last argument is a timeout in ms. Raises RequestError."""
-    offer_summary: Callable[[Callable[[SummaryQuestion], SummaryAnswer]], None] = field(
-        default=lambda _summary: None, repr=False
-    )
-    """Called with what answers the same question of other nodes."""
     reloader: Reloader = field(init=False)
     """What is loaded anew when its files change; see `reloads.py`."""
     config_paths: tuple[str, ...] = ()
     """The configuration file, if there is one, for what is loaded anew when it changes."""
+    watch: RequestWatch = field(default_factory=lambda: RequestWatch(0, lambda: 0), repr=False)
+    """Tells which requests of clients are slow, and makes their spans."""
+    log: Log | None = None
+    """The log of this process; None where it is not the node's own."""
+    log_levels: LogLevels = field(init=False)
+    """Levels of loggers that are changed for a time."""
+    slow_writes: SlowWrites = field(init=False)
+    """The slowest and the largest writes of the last minutes."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `health`, `admin`, `grpc`; a configured port 0 is resolved here."""
     gateways: GatewaysStanding | None = None
@@ -104,6 +116,8 @@ class NodeContext:
     def __post_init__(self) -> None:
         self.reloader = Reloader(self.metrics)
         self.events = self.events or EventRing(self.clock)
+        self.slow_writes = SlowWrites(self.clock.monotonic, self.clock.wall_ms)
+        self.log_levels = LogLevels(self.log, self.clock, self.events)
 
     def set_waiting_for(self, sentence: str) -> None:
         """Say what this node waits for before it serves."""

@@ -1,22 +1,20 @@
 """Liveness and readiness of a node: named checks, each with one sentence why.
 
 Liveness is about this process alone and never about the cluster: a node that waits for a leader must not be killed.
-Readiness says whether it makes sense to send requests here. The checks are pure functions over `NodeContext`; only the
-probe of the data directory touches the disk, in a helper thread, and the check reads its last answer. Must not know
-HTTP. Runs on the node's event loop.
+Readiness says whether it makes sense to send requests here. The checks are pure functions over `NodeContext`; of the
+data directory they read the last look (`directory_probe.py`). Must not know HTTP. Runs on the node's event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from metasrv.model.summary import ALARM
 from metasrv.model.types import RaftState, RaftStatus
 from metasrv.node.context import NodeContext
+from metasrv.node.directory_probe import DirectoryProbe, DirectoryReport
 
 LOOP_BEAT_AGE_SECONDS_MAX = 10.0
 """A loop whose last beat is older than this is stuck, not busy."""
@@ -25,10 +23,6 @@ APPLY_LAG_ENTRIES_MAX = 1000
 """Committed entries that a ready node may still have to apply."""
 QUOTA_WARNING_SHARE = 0.8
 DRAINED_TEXT = "an operator drained this node"
-DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
-PROBE_SIZE_BYTES = 4096
-PROBE_AGE_SECONDS_MAX = 5.0
-PROBE_TIMEOUT_SECONDS = 2.0
 
 
 class Check(NamedTuple):
@@ -40,16 +34,6 @@ class Check(NamedTuple):
     """One sentence, whatever the outcome."""
     warns: bool = False
     """It passed, but somebody should look."""
-
-
-class DirectoryReport(NamedTuple):
-    """What the last look at the data directory found."""
-
-    passed: bool
-    reason: str
-    free_bytes: int | None
-    at: float
-    """Monotonic seconds."""
 
 
 def check_liveness(context: NodeContext) -> list[Check]:
@@ -188,7 +172,7 @@ def _check_copy(context: NodeContext) -> Check:
         return Check("copy", False, f"this node's copy of the state is damaged: {copies.damage}")
     if copies.peers:
         # The other copy is wrong, or nobody can say which one is: not a reason to take all nodes out of service.
-        return Check("copy", True, f"ALARM: {'; '.join(copies.peers[node_id] for node_id in sorted(copies.peers))}")
+        return Check("copy", True, f"{ALARM}: {'; '.join(copies.peers[node_id] for node_id in sorted(copies.peers))}")
     if copies.compared_at is None:
         return Check("copy", True, "no other copy of the state has been compared yet")
     age = context.clock.monotonic() - copies.compared_at
@@ -228,63 +212,6 @@ def _check_writes(status: RaftStatus) -> Check:
         return Check("writes", True, "the cluster takes writes")
     text = f"keys and values take {size_bytes} of {limits.quota_bytes} bytes"
     return Check("writes", True, text, warns=size_bytes >= limits.quota_bytes * QUOTA_WARNING_SHARE)
-
-
-# ----------------------------------------------------------------------------- data directory
-
-
-class DirectoryProbe:
-    """Writes a few bytes to the data directory and remembers the outcome for `age_seconds_max`.
-
-    The file has no name, so nothing stays behind. A disk that hangs delays one answer by `PROBE_TIMEOUT_SECONDS`;
-    later answers come at once until the disk responds.
-    """
-
-    def __init__(
-        self, directory: str, monotonic: Callable[[], float], age_seconds_max: float = PROBE_AGE_SECONDS_MAX
-    ) -> None:
-        self._directory = directory
-        self._age_seconds_max = age_seconds_max
-        self._monotonic = monotonic
-        self._report: DirectoryReport | None = None
-        self._running: asyncio.Task[DirectoryReport] | None = None
-
-    async def report(self) -> DirectoryReport:
-        """The last report, renewed when it is older than `age_seconds_max`."""
-        known = self._report
-        if known is not None and self._monotonic() - known.at <= self._age_seconds_max:
-            return known
-        running = self._running
-        if running is None or running.done():
-            running = self._running = asyncio.create_task(self._look(), name="data-directory-probe")
-        elif known is not None and not known.passed:
-            return known
-        try:
-            self._report = await asyncio.wait_for(asyncio.shield(running), PROBE_TIMEOUT_SECONDS)
-        except TimeoutError:
-            reason = f"a write to {self._directory} has not finished within {PROBE_TIMEOUT_SECONDS:.0f} s"
-            self._report = DirectoryReport(False, reason, None, self._monotonic())
-        return self._report
-
-    async def _look(self) -> DirectoryReport:
-        passed, reason, free_bytes = await asyncio.to_thread(probe_directory, self._directory)
-        return DirectoryReport(passed, reason, free_bytes, self._monotonic())
-
-
-def probe_directory(directory: str) -> tuple[bool, str, int | None]:
-    """Whether `directory` takes a write, why, and its free bytes. Blocks."""
-    try:
-        with tempfile.TemporaryFile(dir=directory) as file:
-            file.write(b"\0" * PROBE_SIZE_BYTES)
-            file.flush()
-        space = os.statvfs(directory)
-    except OSError as error:
-        return False, f"the data directory {directory} cannot be written: {error.strerror or error}", None
-    free_bytes = space.f_bavail * space.f_frsize
-    if free_bytes < DISK_FREE_BYTES_MIN:
-        text = f"the data directory {directory} has {free_bytes} bytes left, the limit is {DISK_FREE_BYTES_MIN}"
-        return False, text, free_bytes
-    return True, f"the data directory can be written and has {free_bytes // 2**20} MiB left", free_bytes
 
 
 # ----------------------------------------------------------------------------- texts

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from metasrv.consensus import Consensus, JoinRequest, MemberReport, Standing
+from metasrv.consensus import Consensus, JoinRequest, Standing
 from metasrv.model.errors import (
     ChangeInProgressError,
     InvalidRequestError,
@@ -22,10 +22,12 @@ from metasrv.model.errors import (
     NotDoneError,
     NotLeaderError,
 )
+from metasrv.model.reach import LAG_ENTRIES_MAX, Tolerance, counted_tolerance
+from metasrv.model.summary import WITHOUT_EVENTS, NodeSummary, SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint, Membership, RaftStatus
 from metasrv.process.clock import Clock
 
-REPORT_TIMEOUT_MS = 1_000
+ASK_TIMEOUT_MS = 1_000
 CHANGE_TIMEOUT_MS = 5_000
 """Callers of the admin API wait for ten seconds: for the question to all, a hand-over, and a change."""
 HAND_OVER_TIMEOUT_MS = 3_000
@@ -39,7 +41,7 @@ class UnknownMemberError(MembershipError):
 class MemberRequests(Protocol):
     """The part of `raft/forwarding.py` that is used here."""
 
-    async def report(self, target: int, timeout_ms: int) -> MemberReport: ...
+    async def summary(self, target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer: ...
 
     async def transfer(self, leader_id: int, to_id: int, timeout_ms: int) -> None: ...
 
@@ -50,37 +52,11 @@ class MemberRequests(Protocol):
     async def leave(self, target: int | Endpoint, node_id: int, timeout_ms: int, hops: int) -> None: ...
 
 
-class Tolerance(NamedTuple):
-    """How many failures a cluster survives."""
-
-    voters: int
-    answering: int
-    """Voters that answer."""
-
-    @property
-    def majority(self) -> int:
-        return self.voters // 2 + 1
-
-    @property
-    def spare(self) -> int:
-        """Voters that may still fail; below zero, there are too few already."""
-        return self.answering - self.majority
-
-    def __str__(self) -> str:
-        if self.voters == 1 == self.answering:
-            return "the only voter answers: if it fails, the cluster stops"
-        counted = f"{self.answering} of {self.voters} voters answer, {self.majority} are needed"
-        if self.spare < 0:
-            return f"{counted}: the cluster cannot write"
-        further = "no further voter" if self.spare == 0 else f"{self.spare} more voter{'s' if self.spare > 1 else ''}"
-        return f"{counted}: {further} may fail"
-
-
 class Overview(NamedTuple):
     """All members at about one instant, as the node that was asked sees them."""
 
     status: RaftStatus
-    reports: Mapping[int, MemberReport]
+    summaries: Mapping[int, NodeSummary]
     """What the members said that answered."""
     errors: Mapping[int, str]
     """Why the others did not."""
@@ -88,21 +64,23 @@ class Overview(NamedTuple):
     """Members that are heard, and whose release does not know the question."""
 
     def answering(self) -> set[int]:
-        return {*self.reports, *self.older}
+        return {*self.summaries, *self.older}
 
     def tolerance(self, membership: Membership | None = None) -> Tolerance:
         """With the members that it has, or with other ones."""
         voters = (membership or self.status.membership).voters
-        return Tolerance(len(voters), len(self.answering() & set(voters)))
+        alive = self.answering() & set(voters)
+        complete = {node_id for node_id in alive if (self.lag(node_id) or 0) <= LAG_ENTRIES_MAX}
+        return counted_tolerance(len(voters), len(alive), len(complete))
 
     def lag(self, node_id: int) -> int | None:
         """Entries of the leader's log that a member has not applied; None while either is unknown."""
-        leader = self.reports.get(-1 if self.status.leader_id is None else self.status.leader_id)
-        report = self.reports.get(node_id)
+        leader = self.summaries.get(-1 if self.status.leader_id is None else self.status.leader_id)
+        summary = self.summaries.get(node_id)
         if leader is None:
             return None
-        if report is not None:
-            return max(0, leader.last_log_index - report.applied_index)
+        if summary is not None:
+            return max(0, leader.last_log_index - summary.applied_index)
         matched = (self.status.replication or {}).get(node_id)
         return None if matched is None else max(0, leader.last_log_index - matched.index)
 
@@ -123,12 +101,12 @@ class Members:
         consensus: Consensus,
         requests: MemberRequests,
         clock: Clock,
-        own_report: Callable[[], Awaitable[MemberReport]],
+        own_summary: Callable[[], Awaitable[NodeSummary]],
     ) -> None:
         self._consensus = consensus
         self._requests = requests
         self._clock = clock
-        self._own_report = own_report
+        self._own_summary = own_summary
         self._looking = asyncio.Lock()
         self._begun = 0
         self._latest: tuple[int, Overview] | None = None
@@ -147,14 +125,14 @@ class Members:
             return self._latest[1]
 
     async def overview(self) -> Overview:
-        """Ask every member at once; takes no longer than `REPORT_TIMEOUT_MS`."""
+        """Ask every member at once; takes no longer than `ASK_TIMEOUT_MS`."""
         status = self._consensus.status()
         members = sorted({*status.membership.voters, *status.membership.learners})
         answers = await asyncio.gather(*(self._ask(status.node_id, node_id) for node_id in members))
         found = dict(zip(members, answers, strict=True))
         return Overview(
             status,
-            {node_id: answer for node_id, answer in found.items() if isinstance(answer, MemberReport)},
+            {node_id: answer for node_id, answer in found.items() if isinstance(answer, NodeSummary)},
             {node_id: str(answer) for node_id, answer in found.items() if isinstance(answer, MetasrvError)},
             frozenset(node_id for node_id, answer in found.items() if isinstance(answer, InvalidRequestError)),
         )
@@ -162,7 +140,7 @@ class Members:
     async def standing(self, endpoint: Endpoint) -> Standing | None:
         """Which node runs at a raft address; None when none answers there."""
         try:
-            return await self._requests.standing(endpoint, REPORT_TIMEOUT_MS)
+            return await self._requests.standing(endpoint, ASK_TIMEOUT_MS)
         except MetasrvError:
             return None
 
@@ -212,28 +190,31 @@ class Members:
 
     # ------------------------------------------------------------------------- helpers
 
-    async def _ask(self, own_id: int, node_id: int) -> MemberReport | MetasrvError:
+    async def _ask(self, own_id: int, node_id: int) -> NodeSummary | MetasrvError:
         try:
             if node_id == own_id:
-                return await self._own_report()
-            return await self._requests.report(node_id, REPORT_TIMEOUT_MS)
+                return await self._own_summary()
+            summary = (await self._requests.summary(node_id, WITHOUT_EVENTS, ASK_TIMEOUT_MS)).summary
         except MetasrvError as error:
             return error
+        if summary.started_at_ms is None:
+            summary = summary._replace(started_at_ms=max(0, self._clock.wall_ms() - summary.uptime_ms))
+        return summary
 
     async def _lead_elsewhere(self, seen: Overview, node_id: int) -> None:
         """Have another voter lead, if this one does: of those that answer one that is ready, and has applied most."""
         leader_id, own_id = seen.status.leader_id, seen.status.node_id
         if leader_id != node_id:
             return
-        others = [other for other in seen.status.membership.voters if other != node_id and other in seen.reports]
+        others = [other for other in seen.status.membership.voters if other != node_id and other in seen.summaries]
         if not others:
             raise MembershipError(f"node {node_id} leads, and no other voter answers to take leadership over")
         # One that is not ready may be drained, and takes no leadership then.
-        to_id = max(others, key=lambda other: (not seen.reports[other].not_ready, seen.reports[other].applied_index))
+        to_id = max(others, key=lambda other: (not seen.summaries[other].not_ready, seen.summaries[other].applied_index))
         if leader_id == own_id:
             await self._consensus.transfer_leadership(to_id)
         else:
-            await self._requests.transfer(leader_id, to_id, REPORT_TIMEOUT_MS)
+            await self._requests.transfer(leader_id, to_id, ASK_TIMEOUT_MS)
         deadline = self._clock.monotonic() + HAND_OVER_TIMEOUT_MS / 1000
         while self._consensus.status().leader_id in (None, node_id):
             if self._clock.monotonic() > deadline:
@@ -282,10 +263,10 @@ def refuse_loss(seen: Overview, node_id: int, left: Membership, force: bool) -> 
             "cluster, stop the node"
         )
     after = seen.tolerance(left)
-    if after.spare < 0 and not force:
+    if not after.has_majority and not force:
         silent = ", ".join(str(other) for other in sorted(set(left.voters) - seen.answering()))
         raise MembershipError(
-            f"node {node_id} cannot be spared: without it {after}. Silent: node {silent}. "
+            f"node {node_id} cannot be spared: without it {after.counted_text}. Silent: node {silent}. "
             "Start what is silent, or remove that first; with force=true the removal is tried all the same: "
             "it takes effect once a majority of those that stay answers, if no new leader undoes it first"
         )

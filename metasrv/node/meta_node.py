@@ -27,14 +27,16 @@ from metasrv.node.context import NodeContext, Service
 from metasrv.node.copy_proof import CopyProof
 from metasrv.node.files_in_place import FilesInPlace
 from metasrv.node.joining import join_cluster, register_node
-from metasrv.node.member_report import MemberReports
+from metasrv.node.loop_stalls import LoopStalls
 from metasrv.node.members import Members
 from metasrv.node.opening import OpenedData, open_data, refuse_voting_learner, removed_sentence
+from metasrv.node.own_summary import OwnSummary
 from metasrv.node.quota_keeper import QuotaKeeper
 from metasrv.node.recording import RecordingMetrics
 from metasrv.node.reloads import ConfigSource, watch_configuration, watch_raft
 from metasrv.process.build_info import binary_version
 from metasrv.process.clock import Clock, SystemClock
+from metasrv.process.log_levels import Log
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.temporary_directories import sweep_temporary_directories
 from metasrv.process.unused_memory import give_back_unused_memory
@@ -42,6 +44,7 @@ from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.log.storage_thread import StorageThread
 from metasrv.raft.peers.transport import PeerSecurity
 from metasrv.raft.replica import RaftSettings, ReplicaResources
+from metasrv.tracing.choosing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +70,14 @@ class MetaNode:
         begin_cluster: bool = False,
         source: ConfigSource | None = None,
         works: Sequence[Work] = (),
+        log: Log | None = None,
     ) -> None:
         """`begin_cluster`: begin a cluster if no address in `join` knows one, although some do not answer.
 
         `source` reads the configuration again when its file has changed; without it only certificates are reloaded.
-        `works` begin what goes on beside the services.
+        `works` begin what goes on beside the services. `log` is this process's log, where it is this node's.
         """
+        self._log = log
         self._source = source
         self._context: NodeContext | None = None
         self._begin_cluster = begin_cluster
@@ -147,7 +152,7 @@ class MetaNode:
 
     def _build(self, data: OpenedData) -> tuple[RaftConsensus, NodeContext]:
         config, raft = self._config, self._config.raft_config
-        metrics = RecordingMetrics(__version__, self._commit)
+        metrics = RecordingMetrics(__version__, self._commit, self._config.raft_config.cluster_name)
         settings = RaftSettings(
             endpoint=raft.raft_advertise_endpoint,
             heartbeat_ms=raft.heartbeat_interval,
@@ -175,9 +180,13 @@ class MetaNode:
             observer=metrics,
             clock=self._clock,
         )
+        resources.events.node_id = raft.id
         metrics.events = resources.events
         consensus = RaftConsensus(resources)
         consensus.on_fatal(self._fail)
+        consensus.watch.tracer = tracer_of(
+            config.tracing, node_id=raft.id, version=__version__, cluster_name=raft.cluster_name
+        )
         context = NodeContext(
             config=config,
             consensus=consensus,
@@ -188,11 +197,13 @@ class MetaNode:
             binary_version=binary_version(self._commit),
             events=resources.events,
             ask_summary=consensus.forwarding.summary,
-            offer_summary=consensus.offer_summary,
+            watch=consensus.watch,
+            log=self._log,
         )
-        consensus.report = MemberReports(context).report
-        context.members = Members(consensus, consensus.forwarding, self._clock, consensus.report)
-        context.events.record(EventKind.START, Severity.INFO, f"node {raft.id} starts, version {context.binary_version}")
+        own = OwnSummary(context)
+        consensus.summary = own.answer
+        context.members = Members(consensus, consensus.forwarding, self._clock, own.own)
+        context.events.tell(EventKind.START, Severity.INFO, f"node {raft.id} starts, version {context.binary_version}")
         if self._source is not None:
             watch_configuration(context, self._source)
         watch_raft(context, consensus.secure)
@@ -283,29 +294,34 @@ class MetaNode:
     async def _drain(self, consensus: RaftConsensus, context: NodeContext) -> None:
         """Hand leadership over, let requests in flight finish, stop."""
         context.draining = True
-        context.events.record(EventKind.STOP, Severity.INFO, f"node {self._config.raft_config.id} stops")
+        context.events.tell(EventKind.STOP, Severity.INFO, f"node {self._config.raft_config.id} stops")
         if self._failure is None and context.joined:
             try:
                 await consensus.hand_over(HAND_OVER_TIMEOUT_MS)
             except MetasrvError as error:
                 logger.warning("leadership was not handed over: %s", error)
         await asyncio.gather(*(service.stop(SERVICE_GRACE_MS) for service in self._services))
+        context.log_levels.close()
         await consensus.close()
+        await context.watch.close()
 
     async def _beat(self, context: NodeContext) -> None:
         """Measure how late the event loop is; liveness looks at the last beat."""
+        stalls = LoopStalls(self._config.raft_config.id, context.metrics.work.slow_step_seconds)
         while True:
             due = self._clock.monotonic() + BEAT_SECONDS
             await asyncio.sleep(BEAT_SECONDS)
             now = self._clock.monotonic()
             context.loop_lag_ms = max(0.0, (now - due) * 1000)
+            context.metrics.loop_lag(context.loop_lag_ms / 1000)
             context.loop_lag_peak_ms = max(context.loop_lag_peak_ms, context.loop_lag_ms)
             context.loop_beat_at = now
+            stalls.beat(now, context.loop_lag_ms / 1000)
 
     def _removed(self, context: NodeContext, data: OpenedData, reason: str) -> None:
         """A node that serves goes on and says what it is; one that has just been started ends."""
         text = f"node {self._config.raft_config.id} is no longer a member: {reason}"
-        context.events.record(EventKind.LEAVE, Severity.CRITICAL, text)
+        context.events.tell(EventKind.LEAVE, Severity.CRITICAL, text)
         if not context.joined:
             self._fail(RemovedError(removed_sentence(data.directory.root, reason)))
 

@@ -11,6 +11,7 @@ import os
 import uuid
 from dataclasses import dataclass
 
+from metasrv.model.commands import KNOWN_FEATURES
 from metasrv.model.entries import KIND_NOOP, NoopEntry, encode_membership_entry
 from metasrv.model.errors import ConfigError, DataDamagedError, RemovedError
 from metasrv.model.types import Endpoint, LogId, Member, Membership
@@ -146,7 +147,19 @@ def _open(directory: DataDirectory, machine_class: type[StateMachine], log_check
         directory.set_cluster_id(cluster_id)
     if cluster_id is not None and machine.cluster_id is None:
         machine.set_cluster_id(cluster_id)
+    _warn_of_unknown_features(machine)
     return OpenedData(directory, store, writer, machine)
+
+
+def _warn_of_unknown_features(machine: StateMachine) -> None:
+    """Before the node meets a command that such a feature brings, and stops at it."""
+    unknown = sorted(set(machine.features) - set(KNOWN_FEATURES))
+    if unknown:
+        logger.warning(
+            "this release does not know what is on in the cluster (%s), and stops at the first command that it brings; "
+            "start the node with the release of the others, see docs/runbooks/upgrade.md",
+            ", ".join(unknown),
+        )
 
 
 def _began_alone(directory: DataDirectory, store: LogStore, machine: StateMachine) -> bool:

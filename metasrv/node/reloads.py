@@ -34,6 +34,7 @@ RELOADED_KEYS = (
     "grpc_tls_crl_file",
     "grpc_tls_ciphers",
     "grpc_password",
+    "slow_request_ms",
 )
 RELOADED_RAFT_KEYS = (
     "raft_secret",

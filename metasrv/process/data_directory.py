@@ -64,10 +64,7 @@ class DataDirectory:
         self.identity = identity
         self._lock_descriptor = lock_descriptor
         self._identity_file: FileId | None = None
-        base = os.path.join(root, "df_meta", DATA_VERSION)
-        self.log_path = os.path.join(base, "log", "raft.db")
-        self.state_path = os.path.join(base, "state", "state.db")
-        self.snapshot_directory = os.path.join(base, "snapshot")
+        self.log_path, self.state_path, self.snapshot_directory = layout(root)
 
     @classmethod
     def open(
@@ -87,7 +84,7 @@ class DataDirectory:
             raise StorageError(f"the data directory {root} cannot be used: {error.strerror}") from error
         try:
             _secure_content(root, allowed_group)
-            identity = _read_identity(root)
+            identity = read_identity(root)
             if identity is not None and identity.complete and identity.node_id != configured_id:
                 raise IdentityError(
                     f"{root} belongs to node {identity.node_id}, but the configuration says id = {configured_id}; "
@@ -120,7 +117,7 @@ class DataDirectory:
         except OSError as error:
             raise StorageError(f"the data directory {root} cannot be used: {error.strerror}") from error
         try:
-            identity = _read_identity(root)
+            identity = read_identity(root)
             if identity is None or not identity.complete:
                 raise IdentityError(f"{root} holds no data of a node")
             return cls(root, descriptor, identity)
@@ -160,13 +157,7 @@ class DataDirectory:
 
     def damage(self) -> str:
         """What is known to be wrong with the state; empty without a note."""
-        try:
-            with open(os.path.join(self.root, DAMAGE_NAME), encoding="utf-8", errors="replace") as file:
-                return file.read().strip() or "a note without text"
-        except FileNotFoundError:
-            return ""
-        except OSError as error:
-            return f"the note {DAMAGE_NAME} cannot be read: {error.strerror}"
+        return damage_note(self.root)
 
     def set_damage(self, sentence: str) -> None:
         """Note it for the next start, synced; an empty sentence removes the note. Raises StorageError."""
@@ -227,6 +218,27 @@ class DataDirectory:
         return os.path.join(self.root, "node.json")
 
 
+def layout(root: str) -> tuple[str, str, str]:
+    """The raft log, the state, and the directory of the snapshots."""
+    base = os.path.join(root, "df_meta", DATA_VERSION)
+    return (
+        os.path.join(base, "log", "raft.db"),
+        os.path.join(base, "state", "state.db"),
+        os.path.join(base, "snapshot"),
+    )
+
+
+def damage_note(root: str) -> str:
+    """What is known to be wrong with the state in a directory; empty without a note. Needs no lock."""
+    try:
+        with open(os.path.join(root, DAMAGE_NAME), encoding="utf-8", errors="replace") as file:
+            return file.read().strip() or "a note without text"
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"the note {DAMAGE_NAME} cannot be read: {error.strerror}"
+
+
 def file_id(status: os.stat_result) -> FileId:
     return status.st_dev, status.st_ino
 
@@ -243,7 +255,7 @@ def set_data_aside(root: str, configured_id: int, cluster_id: str, now_ms: int) 
     descriptor = _lock(root)
     try:
         try:
-            identity = _read_identity(root)
+            identity = read_identity(root)
         except DataDamagedError:
             identity = None
         if identity is not None and identity.node_id != configured_id:
@@ -347,7 +359,8 @@ def _lock(root: str) -> int:
     return descriptor
 
 
-def _read_identity(root: str) -> Identity | None:
+def read_identity(root: str) -> Identity | None:
+    """Whom the directory belongs to; None for one that is empty. Needs no lock. Raises DataDamagedError."""
     path = os.path.join(root, "node.json")
     try:
         with open(path, encoding="utf-8") as file:

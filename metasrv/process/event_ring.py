@@ -6,6 +6,7 @@ them. Runs on the event loop.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +14,10 @@ from collections.abc import Callable
 from metasrv.model.events import Event, EventKind, Severity
 from metasrv.model.limits import EVENT_TEXT_CHARACTERS_MAX, EVENTS_KEPT_MAX
 from metasrv.process.clock import Clock
+
+logger = logging.getLogger("metasrv.events")
+
+_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 
 
 class EventRing:
@@ -22,6 +27,10 @@ class EventRing:
         self._clock = clock
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT_MAX)
         self._last = 0
+        self._term: int | None = None
+        """The newest that an event told."""
+        self.node_id: int | None = None
+        """Whose events these are, for the lines of the log; set by the composition root."""
         self.incarnation = secrets.token_hex(4)
         """Names this run of the node: numbers begin again at 1 with the next one."""
         self.on_event: Callable[[Event], None] = lambda _event: None
@@ -35,11 +44,17 @@ class EventRing:
     def record(self, kind: EventKind, severity: Severity, text: str, term: int | None = None) -> None:
         """Keep an event of this moment; a long text is cut."""
         self._last += 1
+        self._term = self._term if term is None else term
         event = Event(
             self._last, self._clock.wall_ms(), kind.value, severity.value, text[:EVENT_TEXT_CHARACTERS_MAX], term
         )
         self._events.append(event)
         self.on_event(event)
+
+    def tell(self, kind: EventKind, severity: Severity, text: str, term: int | None = None) -> None:
+        """Keep an event that nobody else logs, and write it as one line of the log, with the node and the term."""
+        self.record(kind, severity, text, term)
+        logger.log(_LEVELS[severity], "%s: %s", kind.value, text, extra={"node": self.node_id, "term": self._term})
 
     def after(self, number: int, limit: int = EVENTS_KEPT_MAX) -> tuple[Event, ...]:
         """The newest `limit` events with a larger number, oldest first."""

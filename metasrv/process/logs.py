@@ -14,17 +14,27 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from metasrv.config.levels import OFF, TRACE, Levels, parse_level, parse_levels
-from metasrv.config.model import MASK, LogConfig
+from metasrv.config.sections import MASK, LogConfig
 from metasrv.model.errors import ConfigError, StorageError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs_file import RotatingFileHandler
+from metasrv.process.logs_folding import AUDIT_LOGGER, Folding
+from metasrv.process.logs_recent import RecentLines
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.standard_streams import StandardErrorHandler
 
-_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+Items: TypeAlias = "queue.Queue[Any]"
+# What uvicorn adds for terminals, `color_message`, holds escape codes.
+_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+_CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    10: "\\n",
+    13: "\\r",
+    9: "\\t",
+}
+"""What a terminal would obey, and what would begin another line, is written as an escape sequence."""
 
 _LEVEL_NAMES: Mapping[int, str] = {
     TRACE: "TRACE",
@@ -65,10 +75,11 @@ class TextFormatter(logging.Formatter):
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
+        extras = "".join(f" {name}={value}" for name, value in fields_of(record).items())
         line = f"{_timestamp(record)} {_level_name(record)} {record.name}: {record.getMessage()}{extras}"
         # One record is one line, whatever its message contains; traces keep their line breaks.
-        line = line.replace("\r", "\\r").replace("\n", "\\n")
+        if not line.isprintable():
+            line = line.translate(_CONTROL_CHARACTERS)
         return self._redact(line + _trace(self, record))
 
 
@@ -86,7 +97,7 @@ class JsonFormatter(logging.Formatter):
             "target": record.name,
             "message": record.getMessage(),
         }
-        for name, value in _extras(record).items():
+        for name, value in fields_of(record).items():
             fields.setdefault(name, value)
         trace = _trace(self, record)
         if trace:
@@ -103,16 +114,25 @@ class Sink:
         self._overrides = overrides
 
     def level_of(self, logger_name: str) -> int:
-        """The level from which records of the logger are wanted."""
-        if self._overrides:
+        """The level from which records of the logger are wanted; of audit lines what is configured, always."""
+        if self._overrides and logger_name != AUDIT_LOGGER:
             base = self._overrides.get("", self._levels.level_of(logger_name))
             return Levels(base, self._overrides).level_of(logger_name)
+        return self._levels.level_of(logger_name)
+
+    def configured_level_of(self, logger_name: str) -> int:
+        """The level without overrides."""
         return self._levels.level_of(logger_name)
 
     @property
     def logger_names(self) -> set[str]:
         """Loggers that have a level of their own, the root as the empty name."""
-        return {"", *self._levels.loggers, *self._overrides}
+        return {"", AUDIT_LOGGER, *self._levels.loggers, *self._overrides}
+
+    @property
+    def configured_names(self) -> set[str]:
+        """Loggers to which the configuration gives a level of their own."""
+        return set(self._levels.loggers)
 
 
 class BoundedQueueHandler(logging.handlers.QueueHandler):
@@ -122,18 +142,19 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
     not affect it. Queue items are pairs of a record and the handlers that get it.
     """
 
-    def __init__(self, items: queue.Queue[Any], sinks: Sequence[Sink]) -> None:
+    def __init__(self, items: queue.Queue[Any], sinks: Sequence[Sink], recent: logging.Handler) -> None:
         super().__init__(items)
         self.dropped = 0
         self._dropped_reported = 0
         self._sinks = sinks
+        self._recent = recent
 
     def emit(self, record: logging.LogRecord) -> None:
         handlers = tuple(sink.handler for sink in self._sinks if record.levelno >= sink.level_of(record.name))
         if not handlers:
             return
         try:
-            self.queue.put_nowait((self.prepare(record), handlers))
+            self.queue.put_nowait((self.prepare(record), (*handlers, self._recent)))
             report = self.dropped_report()
             if report is not None:
                 self.queue.put_nowait(report)
@@ -157,7 +178,7 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
             return None
         text = f"{lost} log lines were dropped because the log could not be written fast enough"
         record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
-        return record, tuple(sink.handler for sink in self._sinks)
+        return record, (*(sink.handler for sink in self._sinks), self._recent)
 
 
 class _Writer(logging.handlers.QueueListener):
@@ -165,19 +186,45 @@ class _Writer(logging.handlers.QueueListener):
 
     queue: queue.Queue[Any]
 
+    def __init__(self, items: Items) -> None:
+        super().__init__(items)
+        self._folding = Folding(_write, fields_of)
+
     def _monitor(self) -> None:
         threading.current_thread().name = "log-writer"
         show_thread_name()
         super()._monitor()  # type: ignore[misc]  # what the thread runs; the type stubs leave it out
 
+    def dequeue(self, block: bool) -> Any:
+        """The next item. While nothing comes, the counts of repeated lines are written when they are due."""
+        while True:
+            try:
+                return self.queue.get(block, self._folding.seconds_left() if block else None)
+            except queue.Empty:
+                if not block:
+                    raise
+                self._folding.write_due()
+
     def handle(self, record: Any) -> None:
         fixed, handlers = record
-        for handler in handlers:
-            handler.handle(fixed)
+        if fixed is None:
+            _write(fixed, handlers)
+        else:
+            self._folding.take(fixed, handlers)
+
+    def stop(self) -> None:
+        """End the thread when it has written what waits, then write the counts of repeated lines."""
+        super().stop()
+        self._folding.write_all()
 
     def enqueue_sentinel(self) -> None:
         """The end mark waits for a place in a full queue; the thread is still writing."""
         self.queue.put(None)
+
+
+def _write(record: logging.LogRecord | None, handlers: tuple[Any, ...]) -> None:
+    for handler in handlers:
+        handler.handle(record)
 
 
 class _Reopening:
@@ -200,7 +247,11 @@ class RunningLogs:
         """Keep further secrets out of the lines; may be called from any thread."""
         self._touched: dict[str, int] = {}
         items: queue.Queue[Any] = queue.Queue(LOG_QUEUE_RECORDS_MAX)
-        self._entrance = BoundedQueueHandler(items, sinks)
+        self._recent = RecentLines(redactor)
+        self._recent.setFormatter(TextFormatter(redactor))
+        self.recent_lines = self._recent.lines
+        """The newest lines that any sink took, as text; may be called from any thread."""
+        self._entrance = BoundedQueueHandler(items, sinks, self._recent)
         self._writer = _Writer(items)
         self._running = False
 
@@ -256,14 +307,25 @@ class RunningLogs:
         """The overrides now in force."""
         return dict(self._overrides)
 
+    def level_of(self, logger_name: str) -> int:
+        """The lowest level at which any sink takes the logger's records."""
+        return min((sink.level_of(logger_name) for sink in self._sinks), default=OFF)
+
+    def configured_level_of(self, logger_name: str) -> int:
+        """The same without overrides."""
+        return min((sink.configured_level_of(logger_name) for sink in self._sinks), default=OFF)
+
+    def configured_names(self) -> set[str]:
+        """The loggers whose level the configuration gives; the empty name is all others."""
+        return set().union(*(sink.configured_names for sink in self._sinks), {""})
+
     def _apply_levels(self) -> None:
         """Give loggers the lowest level any sink wants, so that unwanted records cost nothing."""
         wanted = set().union(*(sink.logger_names for sink in self._sinks), {""})
         for name in wanted | set(self._touched):
             logger = logging.getLogger(name)
             self._touched.setdefault(name, logger.level)
-            levels = [sink.level_of(name) for sink in self._sinks]
-            logger.setLevel(min(levels, default=OFF))
+            logger.setLevel(self.level_of(name))
 
 
 def start_logging(
@@ -322,7 +384,8 @@ def _level_name(record: logging.LogRecord) -> str:
     return _LEVEL_NAMES.get(record.levelno, record.levelname)
 
 
-def _extras(record: logging.LogRecord) -> dict[str, Any]:
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
 
 

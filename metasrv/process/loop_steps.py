@@ -1,4 +1,4 @@
-"""Finds what holds the event loop: times steps where they begin, and reports those past `STEP_TIME_MS_MAX`.
+"""Finds what holds the event loop: times steps where they begin, and reports how long each took.
 
 uvloop does not tell how long a callback ran, so the places where work begins measure it themselves: `StepLaps` for a step
 of several parts, `timed` for a coroutine, from one wait to the next. The seconds include those in which the machine gave
@@ -20,17 +20,17 @@ T = TypeVar("T")
 
 STEP_SECONDS_MAX = STEP_TIME_MS_MAX / 1000
 
-SlowStep = Callable[[LoopWork, float], None]
-"""Is told the kind of work and the seconds of a slow step."""
+StepTook = Callable[[LoopWork, float], None]
+"""Is told the kind of work and the seconds of each step; one that took longer than `STEP_SECONDS_MAX` is slow."""
 
 
 class StepLaps:
-    """Times the parts of a step; a slow one is reported with the kind of its longest part."""
+    """Times the parts of a step, which is reported with the kind of its longest part."""
 
-    __slots__ = ("_begun_at", "_lap_at", "_longest", "_longest_seconds", "_slow")
+    __slots__ = ("_begun_at", "_lap_at", "_longest", "_longest_seconds", "_took")
 
-    def __init__(self, slow: SlowStep) -> None:
-        self._slow = slow
+    def __init__(self, took: StepTook) -> None:
+        self._took = took
         self._begun_at = self._lap_at = 0.0
         self._longest = LoopWork.RAFT_TICK
         self._longest_seconds = 0.0
@@ -49,14 +49,12 @@ class StepLaps:
 
     def end(self) -> None:
         """The last lap ended the step."""
-        seconds = self._lap_at - self._begun_at
-        if seconds > STEP_SECONDS_MAX:
-            self._slow(self._longest, seconds)
+        self._took(self._longest, self._lap_at - self._begun_at)
 
 
 @coroutine
-def timed(work: LoopWork, slow: SlowStep, measured: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-    """Await `measured`, and report each stretch between two of its waits that is slow."""
+def timed(work: LoopWork, took: StepTook, measured: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+    """Await `measured`, and report each stretch between two of its waits."""
     value: Any = None
     error: BaseException | None = None
     while True:
@@ -67,9 +65,7 @@ def timed(work: LoopWork, slow: SlowStep, measured: Coroutine[Any, Any, T]) -> G
             result: T = end.value
             return result
         finally:
-            seconds = perf_counter() - started
-            if seconds > STEP_SECONDS_MAX:
-                slow(work, seconds)
+            took(work, perf_counter() - started)
         value = error = None
         try:
             value = yield waits_for

@@ -133,6 +133,25 @@ def resident_size_bytes() -> int | None:
         return None
 
 
+def resident_peak_bytes() -> int:
+    """The most memory that this process has had in the machine's."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_limit_bytes() -> int | None:
+    """What this process may use: its container's limit, or all the machine has; None where the system does not tell."""
+    pages, page_size_bytes = os.sysconf("SC_PHYS_PAGES"), resource.getpagesize()
+    limits = [pages * page_size_bytes] if pages > 0 else []
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path, encoding="ascii") as file:
+                limits.append(int(file.read()))
+        except (OSError, ValueError):  # another version of control groups, or "max"
+            continue
+    return min(limits, default=None)
+
+
 def show_thread_name() -> None:
     """Tell the system the name of the calling thread, for `top -H` and `/proc`, as Python does itself from 3.14 on.
 

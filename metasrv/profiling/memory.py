@@ -21,7 +21,15 @@ import time
 from typing import TYPE_CHECKING
 
 from metasrv.process.temporary_directories import make_temporary_directory
-from metasrv.profiling.profile import Profile, ProfileFormat, ProfilerBusyError, ProfilerUnavailableError, ProfilingError
+from metasrv.profiling.captures import Capture, Captures
+from metasrv.profiling.profile import (
+    Profile,
+    ProfileFormat,
+    ProfilerBusyError,
+    ProfilerUnavailableError,
+    ProfilingError,
+    Subject,
+)
 
 if TYPE_CHECKING:
     from memray import Tracker
@@ -40,29 +48,43 @@ def load_profiler() -> None:
         importlib.import_module("memray")
 
 
-async def record_memory(seconds: int, profile_format: ProfileFormat) -> Profile:
+async def record_memory(
+    node_id: int,
+    seconds: int,
+    profile_format: ProfileFormat,
+    captures: Captures,
+    base: Capture | None = None,
+    small_objects: bool = False,
+) -> Profile:
     """Watch allocations for `seconds`; the form is one of `MEMORY_FORMATS`. Cancellation ends the watch.
 
-    Raises ProfilerUnavailableError, ProfilerBusyError (memray already watches this process), ProfilingError.
+    With `small_objects` each object of at most 512 bytes counts, which makes this process much slower; otherwise only the
+    arenas that Python keeps them in. The capture is kept in `captures`, except as memray's raw file; with `base`, an
+    earlier one of them, the profile is the difference. Raises ProfilerUnavailableError, ProfilerBusyError (memray already
+    watches this process), ProfilingError.
     """
-    started_ns = time.time_ns()
+    subject = Subject(node_id, time.time_ns(), seconds)
     directory = await asyncio.to_thread(make_temporary_directory, "heap")
-    capture = os.path.join(directory, "capture.bin")
+    capture, report, kept = (os.path.join(directory, name) for name in ("capture.bin", "report", "kept"))
     try:
-        await _watch(capture, seconds)
-        path = capture
-        if profile_format is not ProfileFormat.MEMRAY:
-            path = os.path.join(directory, "report")
-            duration_ns = seconds * 1_000_000_000
-            await _report(capture, path, profile_format.value, str(started_ns), str(duration_ns))
-        return Profile(await asyncio.to_thread(_read_file, path), profile_format, MEMRAY)
+        await _watch(capture, seconds, small_objects)
+        if profile_format is ProfileFormat.MEMRAY:
+            return Profile(await asyncio.to_thread(_read_file, capture), profile_format, MEMRAY)
+        arguments = [capture, report, profile_format.value, *map(str, subject), kept]
+        if base is not None:
+            arguments += [os.path.join(directory, "base"), str(base.subject.started_ns)]
+            await asyncio.to_thread(_write_file, arguments[-2], base.body)
+        await _report(*arguments)
+        body = await asyncio.to_thread(_read_file, report)
+        capture_id = captures.keep(subject, await asyncio.to_thread(_read_file, kept))
+        return Profile(body, profile_format, MEMRAY, capture_id)
     finally:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 
-async def _watch(capture: str, seconds: float) -> None:
+async def _watch(capture: str, seconds: float, small_objects: bool) -> None:
     """Capture allocations; the hooks are removed afterwards, whatever happens meanwhile."""
-    starting = asyncio.ensure_future(asyncio.to_thread(_start, capture))
+    starting = asyncio.ensure_future(asyncio.to_thread(_start, capture, small_objects))
     try:
         await asyncio.shield(starting)
         await asyncio.sleep(seconds)
@@ -71,7 +93,7 @@ async def _watch(capture: str, seconds: float) -> None:
         await asyncio.shield(asyncio.to_thread((await starting).__exit__, None, None, None))
 
 
-def _start(capture: str) -> Tracker:
+def _start(capture: str, small_objects: bool) -> Tracker:
     try:
         from memray import FileDestination, FileFormat, Tracker
     except ImportError as error:
@@ -79,7 +101,7 @@ def _start(capture: str) -> Tracker:
     try:
         tracker = Tracker(
             destination=FileDestination(capture, compress_on_exit=False),
-            trace_python_allocators=True,
+            trace_python_allocators=small_objects,
             file_format=FileFormat.AGGREGATED_ALLOCATIONS,
         )
         tracker.__enter__()
@@ -126,3 +148,8 @@ def _start_report(arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
 def _read_file(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def _write_file(path: str, body: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(body)

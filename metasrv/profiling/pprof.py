@@ -4,7 +4,7 @@ The message is small and frozen (github.com/google/pprof, proto/profile.proto), 
 would cost more than these few functions. The body is not gzipped, as the admin API promises. Pure; runs anywhere.
 
 Fields written: Profile 1 sample_type, 2 sample, 4 location, 5 function, 6 string_table, 9 time_nanos,
-10 duration_nanos, 11 period_type, 12 period, 14 default_sample_type.
+10 duration_nanos, 11 period_type, 12 period, 13 comment, 14 default_sample_type.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class ProfileHeader(NamedTuple):
     duration_ns: int
     default_type: str
     """Name of the value type shown first."""
+    comment: str = ""
+    """A sentence that `go tool pprof -comments` shows."""
 
 
 def encode_profile(header: ProfileHeader, samples: Iterable[StackSample]) -> bytes:
@@ -48,11 +50,12 @@ def encode_profile(header: ProfileHeader, samples: Iterable[StackSample]) -> byt
         parts.append(_message(2, _packed(1, locations) + _packed(2, sample.values)))
     period_type = _message(11, _value_type(tables, header.period_type))
     default_type = _integer(14, tables.string_id(header.default_type))
+    comment = _integer(13, tables.string_id(header.comment)) if header.comment else b""
     parts += [_message(4, location) for location in tables.locations()]
     parts += [_message(5, function) for function in tables.functions()]
     parts += [_message(6, text.encode()) for text in tables.strings]
     parts += [_integer(9, header.time_ns), _integer(10, header.duration_ns)]
-    parts += [period_type, _integer(12, header.period), default_type]
+    parts += [period_type, _integer(12, header.period), comment, default_type]
     return b"".join(parts)
 
 
@@ -72,8 +75,8 @@ class _Tables:
         if found is None:
             found = self._locations[frame] = len(self._locations) + 1
             self._functions.setdefault((frame.function, frame.file), len(self._functions) + 1)
-            self.string_id(frame.function)
-            self.string_id(frame.file)
+            for text in (_name(frame.function, frame.file), frame.function, frame.file):
+                self.string_id(text)
         return found
 
     def locations(self) -> Iterable[bytes]:
@@ -84,8 +87,18 @@ class _Tables:
 
     def functions(self) -> Iterable[bytes]:
         for (function, file), function_id in self._functions.items():
-            name = self.string_id(function)
-            yield _integer(1, function_id) + _integer(2, name) + _integer(3, name) + _integer(4, self.string_id(file))
+            name = self.string_id(_name(function, file))
+            own_name = self.string_id(function)
+            yield _integer(1, function_id) + _integer(2, name) + _integer(3, own_name) + _integer(4, self.string_id(file))
+
+
+def _name(function: str, file: str) -> str:
+    """What pprof shows, and adds up by: functions of different modules often have the same name.
+
+    It differs from the function's own name, which goes along as the linker's (field 3), because pprof shortens names that
+    have parentheses or angle brackets where the two are the same.
+    """
+    return str(Frame(function, file))
 
 
 # ----------------------------------------------------------------------------- wire format

@@ -1,4 +1,4 @@
-"""What every profile has in common: its forms, its result, its faults.
+"""What every profile has in common: its forms, its title, its result, its faults.
 
 Must not know HTTP, nor how samples are taken. Runs anywhere.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NamedTuple
 
 from metasrv.model.errors import MetasrvError
+
+SECOND_NS = 1_000_000_000
 
 
 class ProfileFormat(StrEnum):
@@ -25,7 +28,7 @@ class ProfileFormat(StrEnum):
 
 
 CPU_FORMATS = (ProfileFormat.PPROF, ProfileFormat.SVG, ProfileFormat.FOLDED, ProfileFormat.SPEEDSCOPE)
-MEMORY_FORMATS = (ProfileFormat.PPROF, ProfileFormat.SVG, ProfileFormat.FOLDED, ProfileFormat.MEMRAY)
+MEMORY_FORMATS = (*CPU_FORMATS, ProfileFormat.MEMRAY)
 
 CONTENT_TYPES = {
     ProfileFormat.PPROF: "application/octet-stream",
@@ -36,6 +39,26 @@ CONTENT_TYPES = {
 }
 
 
+class Subject(NamedTuple):
+    """What a profile is of: everything that its title may tell."""
+
+    node_id: int
+    started_ns: int
+    """Since the Unix epoch."""
+    seconds: int
+
+    def title(self, what: str) -> str:
+        """`CPU of node 2, 2026-11-27 03:12:05 UTC, 5 s`."""
+        return f"{what} of node {self.node_id}, {self.moment()} UTC, {self.seconds} s"
+
+    def moment(self) -> str:
+        return datetime.fromtimestamp(self.started_ns // SECOND_NS, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+    @property
+    def duration_ns(self) -> int:
+        return self.seconds * SECOND_NS
+
+
 class Profile(NamedTuple):
     """A finished profile."""
 
@@ -43,6 +66,8 @@ class Profile(NamedTuple):
     format: ProfileFormat
     sampler: str
     """Who took the samples: `py-spy`, `in-process` or `memray`."""
+    capture_id: str | None = None
+    """Under which name it can be compared with later; memory only."""
 
     @property
     def content_type(self) -> str:
@@ -59,6 +84,10 @@ class ProfilerUnavailableError(ProfilingError):
 
 class ProfilerBusyError(ProfilingError):
     """Another profile is being taken."""
+
+
+class UnknownCaptureError(ProfilingError):
+    """The capture to compare with is not kept, or no longer."""
 
 
 class ProfileSlot:

@@ -15,17 +15,28 @@ from collections import Counter
 from types import FrameType
 
 from metasrv.process.operating_system import thread_processor_time_ns
-from metasrv.profiling.stacks import Frame, StackSample, short_path
+from metasrv.profiling.stacks import Frame, StackSample, is_waiting, relative_path
 
 DEPTH_MAX = 256
 RUNNING_SHARE_MIN = 0.1
 SWITCH_INTERVAL_SECONDS = 1e-5
 """In force while sampling. With Python's usual 5 ms the sampler would mostly see the event loop waiting, because that is
 where a loop of short steps gives up the interpreter."""
+IN_PROCESS_SAMPLING = threading.Lock()
+"""Held by the one that has set the interval. Nobody waits long for it: the continuous profile leaves a look out."""
 
 
-def sample_threads(seconds: float, frequency_hertz: int, stop: threading.Event) -> list[StackSample]:
-    """Take stacks `frequency_hertz` times a second until `seconds` are over or `stop` is set; values count samples."""
+def sample_threads(seconds: float, frequency_hertz: int, stop: threading.Event, idle: bool = False) -> list[StackSample]:
+    """Take stacks `frequency_hertz` times a second until `seconds` are over or `stop` is set; values count samples.
+
+    With `idle` threads count while they wait as well.
+    """
+    with IN_PROCESS_SAMPLING:
+        counts = _sample(seconds, frequency_hertz, stop, idle)
+    return [StackSample(frames, (count,)) for frames, count in counts.items() if idle or not is_waiting(frames)]
+
+
+def _sample(seconds: float, frequency_hertz: int, stop: threading.Event, idle: bool) -> Counter[tuple[Frame, ...]]:
     interval = 1.0 / frequency_hertz
     counts: Counter[tuple[Frame, ...]] = Counter()
     clock = _ProcessorClock(int(interval * RUNNING_SHARE_MIN * 1e9))
@@ -45,18 +56,18 @@ def sample_threads(seconds: float, frequency_hertz: int, stop: threading.Event) 
             sys.setswitchinterval(switch_interval)
             stacks = [(ident, _stack(frame)) for ident, frame in sys._current_frames().items() if ident != own]
             sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-            running = clock.running_threads()
+            running = None if idle else clock.running_threads()
             counts.update(stack for ident, stack in stacks if running is None or ident in running)
     finally:
         sys.setswitchinterval(switch_interval)
-    return [StackSample(frames, (count,)) for frames, count in counts.items()]
+    return counts
 
 
 def _stack(frame: FrameType | None) -> tuple[Frame, ...]:
     frames: list[Frame] = []
     while frame is not None and len(frames) < DEPTH_MAX:
         code = frame.f_code
-        frames.append(Frame(code.co_qualname, short_path(code.co_filename), frame.f_lineno or code.co_firstlineno))
+        frames.append(Frame(code.co_qualname, relative_path(code.co_filename), frame.f_lineno or code.co_firstlineno))
         frame = frame.f_back
     return tuple(reversed(frames))
 

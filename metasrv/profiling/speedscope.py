@@ -20,7 +20,7 @@ def encode_speedscope(title: str, samples: Sequence[StackSample], unit: str, val
         "$schema": SCHEMA_URL,
         "exporter": "metasrv",
         "name": title,
-        "shared": {"frames": [{"name": frame.function, "file": frame.file, "line": frame.line} for frame in frames]},
+        "shared": {"frames": [{"name": str(frame), "file": frame.file, "line": frame.line} for frame in frames]},
         "profiles": [
             {
                 "type": "sampled",

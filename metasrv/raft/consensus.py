@@ -7,29 +7,28 @@ what only the leader can do. Runs on the node's event loop. The order of the eng
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
+from metasrv.consensus import CopyState, JoinRequest, Place, Standing, TransferResult
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import KNOWN_FEATURES, Command, Reply
 from metasrv.model.errors import (
     DamagedCopyError,
     FatalError,
-    NoLeaderError,
     NotDoneError,
     NotLeaderError,
     OverloadedError,
     StoppingError,
-    UnknownOutcomeError,
 )
 from metasrv.model.summary import SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.raft.address_changes import AddressChanges
+from metasrv.raft.asking_leader import AskingLeader
 from metasrv.raft.beginning import Beginning
 from metasrv.raft.belonging import Belonging
-from metasrv.raft.core.patience import READ_GRACE_SECONDS, WRITE_GRACE_SECONDS, LeaderLostError, Patience
-from metasrv.raft.core.reads import give_up, not_confirmed
 from metasrv.raft.draining import Draining
+from metasrv.raft.forwarded_writes import ForwardedWrites
 from metasrv.raft.forwarding import Answering, Forwarding, no_summary
 from metasrv.raft.id_holders import IdHolders
 from metasrv.raft.leader_watch import clock_rounds_of, stalled_leader_of, transfer_of
@@ -37,14 +36,13 @@ from metasrv.raft.member_features import known_by, refuse_ignorant
 from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.outside_calls import fatal_here
+from metasrv.raft.read_barriers import ReadBarriers
 from metasrv.raft.replica import Replica, ReplicaResources
 from metasrv.raft.role_events import RoleEvents
 from metasrv.raft.tidying import Tidying
 from metasrv.state.scrubbing import RangeDigests, range_digests
-
-NO_LEADER_WAIT_MS = 1_800
-"""How long a request waits for a leader to become known: its caller has an answer within 2 s."""
-_RETRY_SECONDS = 0.02
+from metasrv.tracing.times import CURRENT
+from metasrv.tracing.watch import RequestWatch
 
 
 class RaftConsensus:
@@ -54,19 +52,21 @@ class RaftConsensus:
         self._stopping = False
         self.damage = ""
         """What is wrong with this node's copy of the state, for the other nodes (`node/damage.py`)."""
-        self.summary: Callable[[SummaryQuestion], SummaryAnswer] = no_summary
-        """What this node tells another one's console of itself."""
+        self.summary: Callable[[SummaryQuestion], Awaitable[SummaryAnswer]] = no_summary
+        """What this node says of itself to other members (`node/own_summary.py`)."""
         self._serving = True
-        self.report: Callable[[], Awaitable[MemberReport]] | None = None
-        """What this node says of itself to other members (`node/member_report.py`); None until it is told how."""
         replica = self.replica = Replica(resources, self._answer)
         self.node_id = replica.node_id
         self._clock = resources.clock
-        self._patience = Patience(replica.leader_id)
-        self.forwarding = Forwarding(replica.peers.transport)
+        self.forwarding = Forwarding(replica.peers.transport, resources.observer.forwarded)
+        self.leaders = AskingLeader(self._clock, replica.leader_id, self.forwarding, self.refuse_if_stopping)
+        self._barriers = ReadBarriers(replica, self.leaders, self.refuse_if_stopping, self.refuse_if_damaged)
         self.beginning = Beginning(replica, self.adopt_cluster)
         self.belonging = Belonging(replica, self.forwarding)
-        self._answering = Answering(self, self, self.forwarding)
+        self.watch = RequestWatch(self.node_id, replica.engine.term)
+        """Watches requests of clients, and those that other nodes forward; off until it is set."""
+        watched = ForwardedWrites(self, self.watch, resources.clock)
+        self._answering = Answering(self, self, self.forwarding, watched)
         holders = IdHolders(
             clock=resources.clock,
             engine=replica.engine,
@@ -114,7 +114,7 @@ class RaftConsensus:
         replica.also_consider = (self._addresses.consider, self._draining.consider)
         self._clock_rounds = clock_rounds_of(replica, self._transfer, self.forwarding)
         self._stalled_leader = stalled_leader_of(replica, self._transfer)
-        replica.driver.on_timer = RoleEvents.of(replica).after(self._stalled_leader.look)
+        replica.driver.on_timer = RoleEvents.of(replica, self._transfer).after(self._stalled_leader.look)
 
     # ------------------------------------------------------------------ life
 
@@ -162,132 +162,65 @@ class RaftConsensus:
         return self.replica.status()
 
     async def propose(self, command: Command, timeout_ms: int) -> Reply:
-        deadline = self._clock.monotonic() + timeout_ms / 1000
+        now = self._clock.monotonic()
+        if (times := CURRENT.get()) is not None:
+            times.asked_at = now
+        deadline = now + timeout_ms / 1000
         while True:
             leader_id = self.replica.leader_id()
             if leader_id is None:
-                leader_id = await self._known_leader(deadline)
+                leader_id = await self.leaders.known(deadline)
             left_ms = max(1, int((deadline - self._clock.monotonic()) * 1000))
             try:
                 if leader_id == self.node_id:
                     return await self.propose_local(command, left_ms)
-                self._refuse_if_stopping()
-                return await self._propose_at(leader_id, command, left_ms)
+                self.refuse_if_stopping()
+                return await self.leaders.propose(leader_id, command, left_ms)
             except (OverloadedError, StoppingError) as error:
                 if isinstance(error, OverloadedError) or self._stopping:
                     raise
-                await self._retry_pause(deadline, error)
+                await self.leaders.pause(deadline, error)
             except NotDoneError as error:  # certainly not executed: safe to send again (D15)
-                await self._retry_pause(deadline, error)
-
-    async def _propose_at(self, leader_id: int, command: Command, timeout_ms: int) -> Reply:
-        """One hop; the other node keeps the deadline too, and says what became of the write."""
-        asked = self.forwarding.propose(leader_id, command, timeout_ms)
-        try:
-            return await self._patience.wait(asked, leader_id, timeout_ms / 1000, WRITE_GRACE_SECONDS)
-        except LeaderLostError:
-            raise UnknownOutcomeError(
-                f"node {leader_id} was sent this write and is no longer the leader; it may still take effect"
-            ) from None
-        except TimeoutError:
-            raise UnknownOutcomeError(
-                f"node {leader_id} was sent this write and did not answer within {timeout_ms} ms"
-            ) from None
+                await self.leaders.pause(deadline, error)
 
     async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
-        self._refuse_if_stopping()
-        self._refuse_if_damaged()
+        self.refuse_if_stopping()
+        self.refuse_if_damaged()
         if not self.replica.leads():
             raise NotLeaderError(self.replica.leader_id())
         replica = self.replica
         now = self._clock.monotonic()
-        future = replica.proposals.submit(command, encode_command(command), now, timeout_ms / 1000)
+        if (times := CURRENT.get()) is not None:
+            times.submit(now)
+        future = replica.proposals.submit(command, encode_command(command), now, timeout_ms / 1000, times)
         replica.driver.wake_for_proposal(now)
         return await future
 
-    async def read_barrier(self, timeout_ms: int) -> None:
-        deadline = self._clock.monotonic() + timeout_ms / 1000
-        while True:
-            leader_id = self.replica.leader_id()
-            if leader_id is None:
-                leader_id = await self._known_leader(deadline)
-            left_ms = max(1, int((deadline - self._clock.monotonic()) * 1000))
-            try:
-                if leader_id == self.node_id:
-                    index = await self.read_index(left_ms)
-                else:
-                    self._refuse_if_stopping()
-                    asked = self.forwarding.read_index(leader_id, left_ms)
-                    index = await self._patience.wait(asked, leader_id, left_ms / 1000, READ_GRACE_SECONDS)
-                break
-            except OverloadedError:
-                raise
-            except (LeaderLostError, TimeoutError):
-                await self._retry_pause(deadline, NotDoneError(f"node {leader_id}, the leader, did not answer in time"))
-            except (NotDoneError, UnknownOutcomeError) as error:  # a read may always be asked again
-                await self._retry_pause(deadline, NotDoneError(str(error)))
-        if self.replica.applied_index() < index:
-            await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+    def read_barrier(self, timeout_ms: int) -> Coroutine[Any, Any, None]:
+        return self._barriers.barrier(timeout_ms)
 
-    async def read_barrier_local(self, timeout_ms: int) -> None:
-        deadline = self._clock.monotonic() + timeout_ms / 1000
-        index = await self.read_index(timeout_ms)
-        if self.replica.applied_index() < index:
-            await self._wait_applied(index, max(1, int((deadline - self._clock.monotonic()) * 1000)))
+    def read_barrier_local(self, timeout_ms: int) -> Coroutine[Any, Any, None]:
+        return self._barriers.local_barrier(timeout_ms)
 
-    async def read_index(self, timeout_ms: int) -> int:
-        """The index that a read must have applied, once a majority has confirmed this leader after the call.
-
-        It covers the deletion of everything that has expired by the log time of the call, so that no clock of the node
-        that answers has a say in it.
-        """
-        self._refuse_if_stopping()
-        self._refuse_if_damaged()
-        if not self.replica.leads():
-            raise NotLeaderError(self.replica.leader_id())
-        time_ms = self.replica.log_time.now_ms()
-        replica = self.replica
-        loop = replica.driver.loop
-        give_up_at = loop.time() + timeout_ms / 1000
-        future = replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()), loop)
-        replica.driver.wake()
-        # A timer of its own costs a tenth of `asyncio.timeout`, and nearly every read ends here.
-        timer = loop.call_at(give_up_at, give_up, future, timeout_ms)
-        try:
-            index = await future
-        finally:
-            timer.cancel()
-        if replica.applied_index() < index or replica.machine.expires_before(time_ms):
-            try:
-                async with asyncio.timeout_at(give_up_at):
-                    await replica.applied.wait(index)
-                    await replica.ticks.until_swept(time_ms)
-            except TimeoutError:
-                raise not_confirmed(timeout_ms) from None
-        return max(index, replica.applied_index())
-
-    async def _wait_applied(self, index: int, timeout_ms: int) -> None:
-        try:
-            async with asyncio.timeout(timeout_ms / 1000):
-                await self.replica.applied.wait(index)
-        except TimeoutError:
-            raise NotDoneError(f"this node has not applied entry {index} within {timeout_ms} ms") from None
+    def read_index(self, timeout_ms: int) -> Coroutine[Any, Any, int]:
+        """The index that a read must have applied, once a majority has confirmed this leader after the call."""
+        return self._barriers.read_index(timeout_ms)
 
     async def trigger_snapshot(self) -> None:
-        self._refuse_if_stopping()
+        self.refuse_if_stopping()
         with fatal_here(self.fail):
             self.replica.snapshots.request(self.replica.machine.last_applied.index)
 
     def compact(self) -> None:
-        self._refuse_if_stopping()
+        self.refuse_if_stopping()
         self._tidying.start()
 
     async def drain(self, timeout_ms: int) -> None:
-        self._refuse_if_stopping()
+        self.refuse_if_stopping()
         await self._draining.drain(timeout_ms)
 
     def end_drain(self) -> None:
-        self._refuse_if_stopping()
+        self.refuse_if_stopping()
         self._draining.end()
 
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
@@ -355,15 +288,9 @@ class RaftConsensus:
             self.replica.machine.commit()
         return await asyncio.to_thread(range_digests, self.replica.machine.path, bounds)
 
-    async def member_report(self) -> MemberReport:
+    async def answer_summary(self, question: SummaryQuestion) -> SummaryAnswer:
         """What this node says of itself. Raises NotDoneError while it is being built."""
-        if self.report is None:
-            raise NotDoneError("this node has just been started")
-        return await self.report()
-
-    def offer_summary(self, summary: Callable[[SummaryQuestion], SummaryAnswer]) -> None:
-        """Answer with this when another node's console asks for a summary."""
-        self.summary = summary
+        return await self.summary(question)
 
     def set_serving(self, serving: bool) -> None:
         """Whether this node may answer from its state; while not, it takes no proposals and is slow to campaign."""
@@ -375,26 +302,12 @@ class RaftConsensus:
 
     # ------------------------------------------------------------------ helpers
 
-    async def _known_leader(self, deadline: float) -> int:
-        give_up = min(deadline, self._clock.monotonic() + NO_LEADER_WAIT_MS / 1000)
-        while True:
-            self._refuse_if_stopping()
-            leader_id = self.replica.leader_id()
-            if leader_id is not None:
-                return leader_id
-            if self._clock.monotonic() + _RETRY_SECONDS >= give_up:  # the caller hears of it before its own deadline
-                raise NoLeaderError
-            await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _retry_pause(self, deadline: float, error: NotDoneError) -> None:
-        if self._clock.monotonic() + _RETRY_SECONDS >= deadline:
-            raise error
-        await asyncio.sleep(_RETRY_SECONDS)
-
-    def _refuse_if_stopping(self) -> None:
+    def refuse_if_stopping(self) -> None:
+        """Raise StoppingError once this node stops."""
         if self._stopping or self.replica.driver.fatal is not None:
             raise StoppingError
 
-    def _refuse_if_damaged(self) -> None:
+    def refuse_if_damaged(self) -> None:
+        """Raise DamagedCopyError while this node must not answer from its state."""
         if not self._serving:
             raise DamagedCopyError

@@ -10,9 +10,10 @@ executed is never sent twice (D15). Runs on the event loop.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
-from metasrv.consensus import Consensus, CopyState, JoinRequest, MemberReport, Place, Standing
+from metasrv.consensus import Consensus, CopyState, JoinRequest, Place, Standing
 from metasrv.model.codec import decode_command, decode_reply, encode_command, encode_reply, node_from_tree
 from metasrv.model.commands import KNOWN_FEATURES, Command, Reply
 from metasrv.model.errors import (
@@ -22,9 +23,20 @@ from metasrv.model.errors import (
     NotLeaderError,
     UnknownOutcomeError,
 )
-from metasrv.model.summary import SummaryAnswer, SummaryQuestion, decode_answer, encode_answer
+from metasrv.model.summary import (
+    WITHOUT_EVENTS,
+    SummaryAnswer,
+    SummaryQuestion,
+    decode_answer,
+    encode_answer,
+    first_question_fields,
+    first_report,
+    question_fields,
+    question_in,
+)
 from metasrv.model.types import Endpoint
-from metasrv.model.wire import byte_string, integer, pack, string, unpack, unsigned, unsigned_or_none
+from metasrv.model.wire import byte_string, pack, string, unpack, unsigned
+from metasrv.raft.forwarded_writes import ForwardedWrites, TracedRequests
 from metasrv.state.scrubbing import RangeDigests
 
 T = TypeVar("T")
@@ -33,6 +45,8 @@ REQUEST_VERSION = 1
 """Raised with every change of a request or an answer, the encoding of commands and replies in them included."""
 
 PROPOSE = "propose"
+PROPOSE_TRACED = "propose_traced"
+"""As `propose`, with where its trace stands; releases before it refuse the request (`forwarded_writes.py`)."""
 READ_INDEX = "read_index"
 CLUSTER_ID = "cluster_id"
 STANDING = "standing"
@@ -47,6 +61,7 @@ JOIN = "join"
 LEAVE = "leave"
 TRANSFER = "transfer"
 REPORT = "report"
+"""Asked by nodes of release 0.2.0 alone; answered from a summary."""
 
 
 class Requester(Protocol):
@@ -77,22 +92,46 @@ class LocalAnswers(Protocol):
 
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests: ...
 
-    async def member_report(self) -> MemberReport: ...
-
-    def summary(self, question: SummaryQuestion) -> SummaryAnswer: ...
+    async def answer_summary(self, question: SummaryQuestion) -> SummaryAnswer: ...
 
 
 class Forwarding:
     """Asks other nodes. What they answer in a version or a shape that is not known here is an unknown outcome."""
 
-    def __init__(self, requester: Requester) -> None:
+    def __init__(
+        self, requester: Requester, forwarded: Callable[[str, float], None] = lambda _request, _seconds: None
+    ) -> None:
+        """`forwarded` hears how many seconds each request of a client took that the leader answered, or did not."""
         self._requester = requester
+        self._traces = TracedRequests(PROPOSE_TRACED)
+        self._forwarded = forwarded
 
-    async def propose(self, leader_id: int, command: Command, timeout_ms: int) -> Reply:
-        return await self._ask(leader_id, PROPOSE, (timeout_ms, encode_command(command)), timeout_ms, decode_reply)
+    async def propose(
+        self, leader_id: int, command: Command, timeout_ms: int, trace: tuple[str, str] | None = None
+    ) -> Reply:
+        """`trace` is a `traceparent` and a `tracestate`; a leader whose release knows none is asked without them."""
+        started = perf_counter()
+        try:
+            return await self._propose(leader_id, command, timeout_ms, trace)
+        finally:
+            self._forwarded(PROPOSE, perf_counter() - started)
+
+    async def _propose(self, leader_id: int, command: Command, timeout_ms: int, trace: tuple[str, str] | None) -> Reply:
+        fields = (timeout_ms, encode_command(command))
+        if trace is not None and self._traces.known(leader_id):
+            try:
+                return await self._ask(leader_id, PROPOSE_TRACED, (*fields, *trace), timeout_ms, decode_reply)
+            except InvalidRequestError as error:  # certainly not executed
+                if not self._traces.refused(leader_id, str(error)):
+                    raise
+        return await self._ask(leader_id, PROPOSE, fields, timeout_ms, decode_reply)
 
     async def read_index(self, leader_id: int, timeout_ms: int) -> int:
-        return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
+        started = perf_counter()
+        try:
+            return await self._ask(leader_id, READ_INDEX, (timeout_ms,), timeout_ms, unsigned)
+        finally:
+            self._forwarded(READ_INDEX, perf_counter() - started)
 
     async def cluster_id(self, target: int | Endpoint, timeout_ms: int) -> str | None:
         """The cluster that the other node belongs to, None when it belongs to none yet."""
@@ -123,8 +162,11 @@ class Forwarding:
         return await self._ask(target, RANGE_DIGESTS, (bounds,), timeout_ms, _range_digests_in)
 
     async def summary(self, target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
-        """What the other node tells the console of itself; earlier releases refuse the question."""
-        return await self._ask(target, SUMMARY, tuple(question), timeout_ms, _summary_in)
+        """What the other node tells of itself; releases before 0.2.0 refuse the question."""
+        try:
+            return await self._ask(target, SUMMARY, question_fields(question), timeout_ms, _summary_in)
+        except InvalidRequestError:  # release 0.2.0 takes a question that names no version
+            return await self._ask(target, SUMMARY, first_question_fields(question), timeout_ms, _summary_in)
 
     async def features(self, target: int | Endpoint, timeout_ms: int) -> frozenset[str]:
         """The features of a cluster that the other node's release knows. Releases before it refuse the question."""
@@ -140,10 +182,6 @@ class Forwarding:
     async def transfer(self, leader_id: int, to_id: int, timeout_ms: int) -> None:
         """Have the leader begin to hand leadership to `to_id`; releases before it refuse the request."""
         await self._ask(leader_id, TRANSFER, (to_id,), timeout_ms, _nothing_in)
-
-    async def report(self, target: int, timeout_ms: int) -> MemberReport:
-        """What the other node says of itself; releases before it refuse the question."""
-        return await self._ask(target, REPORT, (), timeout_ms, _report_in)
 
     async def _ask(
         self,
@@ -170,8 +208,11 @@ class Forwarding:
 class Answering:
     """Answers other nodes."""
 
-    def __init__(self, consensus: Consensus, local: LocalAnswers, forwarding: Forwarding) -> None:
+    def __init__(
+        self, consensus: Consensus, local: LocalAnswers, forwarding: Forwarding, watched: ForwardedWrites | None = None
+    ) -> None:
         self._consensus = consensus
+        self._watched = watched or ForwardedWrites(consensus)
         self._local = local
         self._forwarding = forwarding
 
@@ -189,10 +230,13 @@ class Answering:
         )
 
     async def _value(self, method: str, fields: list[Any]) -> Any:
-        if method == PROPOSE:
-            timeout_ms, encoded = fields
+        if method in (PROPOSE, PROPOSE_TRACED):
+            timeout_ms, encoded, *trace = fields
+            parent, state = map(string, trace) if method == PROPOSE_TRACED else ("", "")
+            if method == PROPOSE and trace:
+                raise TypeError("two fields were expected")
             command = decode_command(encoded)
-            return encode_reply(await self._consensus.propose_local(command, unsigned(timeout_ms)))
+            return encode_reply(await self._watched.propose(command, unsigned(timeout_ms), parent, state))
         if method == READ_INDEX:
             (timeout_ms,) = fields
             return await self._local.read_index(unsigned(timeout_ms))
@@ -215,8 +259,8 @@ class Answering:
             (bounds,) = fields
             return tuple(await self._local.range_digests(tuple(map(string, bounds))))
         if method == SUMMARY:
-            incarnation, number = fields
-            return encode_answer(self._local.summary(SummaryQuestion(string(incarnation), unsigned(number))))
+            question, version = question_in(fields)
+            return encode_answer(await self._local.answer_summary(question), version)
         if method == FEATURES:
             return KNOWN_FEATURES
         if method == JOIN:
@@ -231,8 +275,7 @@ class Answering:
             await self._consensus.transfer_leadership(unsigned(to_id))
             return None
         if method == REPORT:
-            report = await self._local.member_report()
-            return tuple(report._replace(certificates=tuple(report.certificates.items())))  # type: ignore[arg-type]
+            return first_report((await self._local.answer_summary(WITHOUT_EVENTS)).summary)
         raise InvalidRequestError(f"a peer asked for {method!r}, which this version of metasrv does not know")
 
     async def _place(self, node_id: int, incarnation: str, timeout_ms: int, hops: int) -> Place:
@@ -260,9 +303,9 @@ class Answering:
             await self._forwarding.leave(error.leader_id, node_id, timeout_ms, hops - 1)
 
 
-def no_summary(_question: SummaryQuestion) -> SummaryAnswer:
-    """The answer of a node that has no admin API yet. Raises NotDoneError."""
-    raise NotDoneError("this node does not offer its admin API yet")
+async def no_summary(_question: SummaryQuestion) -> SummaryAnswer:
+    """The answer of a node that is being built. Raises NotDoneError."""
+    raise NotDoneError("this node has just been started")
 
 
 def _cluster_id_in(tree: Any) -> str | None:
@@ -296,24 +339,6 @@ def _copy_state_in(tree: Any) -> CopyState:
 def _range_digests_in(tree: Any) -> RangeDigests:
     index, digests = tree
     return RangeDigests(unsigned(index), tuple(map(unsigned, digests)))
-
-
-def _report_in(tree: Any) -> MemberReport:
-    version, state, term, leader_id, last, applied, started, offset, not_ready, warnings, certificates, address = tree
-    return MemberReport(
-        binary_version=string(version),
-        state=string(state),
-        term=unsigned(term),
-        leader_id=unsigned_or_none(leader_id),
-        last_log_index=unsigned(last),
-        applied_index=unsigned(applied),
-        started_at_ms=unsigned(started),
-        clock_offset_ms=None if offset is None else integer(offset),
-        not_ready=string(not_ready),
-        warnings=string(warnings),
-        certificates={string(port): unsigned(expires_at) for port, expires_at in certificates},
-        admin_api_address=string(address),
-    )
 
 
 def _summary_in(tree: Any) -> SummaryAnswer:

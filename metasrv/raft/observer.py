@@ -65,8 +65,20 @@ class RaftObserver(AcceptingObserver, Protocol):
         """The disk has stopped answering: a write of the raft log (`log`) or the state (`state`) waits for it."""
         ...
 
-    def slow_step(self, work: LoopWork, seconds: float) -> None:
-        """A step of the event loop took longer than `STEP_TIME_MS_MAX`."""
+    def batch_committed(self, seconds: float) -> None:
+        """A batch of this leader's was committed so long after it had entered the log."""
+        ...
+
+    def read_confirmed(self, seconds: float) -> None:
+        """A majority confirmed this leader for a read."""
+        ...
+
+    def forwarded(self, request: str, seconds: float) -> None:
+        """Another node, asked as the leader, answered a `propose` or a `read_index`, or failed to."""
+        ...
+
+    def step_took(self, work: LoopWork, seconds: float) -> None:
+        """A step of the event loop is over; `work` is what took most of it."""
         ...
 
 
@@ -124,7 +136,16 @@ class SilentObserver:
     def disk_stalled(self, part: str) -> None:
         del part
 
-    def slow_step(self, work: LoopWork, seconds: float) -> None:
+    def batch_committed(self, seconds: float) -> None:
+        del seconds
+
+    def read_confirmed(self, seconds: float) -> None:
+        del seconds
+
+    def forwarded(self, request: str, seconds: float) -> None:
+        del request, seconds
+
+    def step_took(self, work: LoopWork, seconds: float) -> None:
         del work, seconds
 
     def tls_handshakes(self, port: str, change: int) -> None:

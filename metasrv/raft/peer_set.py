@@ -23,6 +23,7 @@ from metasrv.raft.peers.peer_handler import TransportFactory
 from metasrv.raft.peers.security import PeerSecurity
 from metasrv.raft.snapshots import Snapshots
 from metasrv.state.machine import StateMachine
+from metasrv.tracing.times import ASKED_BY
 
 logger = logging.getLogger(__name__)
 
@@ -217,6 +218,7 @@ class Peers:
 
     async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
         self._note_place(remote)
+        ASKED_BY.set(remote.node_id)
         # Every admitted node may ask; what it asks is checked where it is answered.
         return await self._answer(method, payload)
 

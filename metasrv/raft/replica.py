@@ -153,6 +153,7 @@ class Replica:
         )
         self.snapshots.usable = lambda index: store.first_index <= index
         self.snapshots.commit = given.machine.commit
+        self.snapshots.has = lambda node_id, index: self._replicates_to(node_id) and not self._lags(node_id, index)
         self.engine = Engine(
             clock=given.clock,
             node_id=self.node_id,
@@ -322,8 +323,12 @@ class Replica:
         started = self.clock.monotonic()
         replies = self.machine.apply_entry(LogId(term, index, decoded.leader_id), decoded)
         if isinstance(decoded, RegularEntry):
-            self.resources.observer.batch_applied(self.clock.monotonic() - started, len(replies))
+            ended = self.clock.monotonic()
+            if entry is not None:
+                self.resources.observer.batch_committed(self.proposals.seconds_in_log(index, started))
+            self.resources.observer.batch_applied(ended - started, len(replies))
             self.log_time.saw(decoded.time_ms)
+            self.proposals.took_effect(index, started, ended)
             self.proposals.applied(index, term, replies)
         else:
             self.proposals.applied(index, term, ())

@@ -23,6 +23,7 @@ from metasrv.raft.core.messages import SnapshotChunk
 from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.observer import RaftObserver
+from metasrv.raft.snapshot_files import finished_files, size_of_files
 from metasrv.state.conversion import accept_snapshot
 from metasrv.state.snapshot import SnapshotInfo, SnapshotTail, SnapshotWriter, verify_snapshot
 
@@ -100,6 +101,8 @@ class Snapshots:
         self._sent: dict[int, tuple[LogId, float]] = {}
         """The last whole snapshot sent to each peer that has not yet put it in place, and when it was sent."""
         self._build_again_at = 0.0
+        self._unanswered: dict[int, float] = {}
+        """When the first transfer to a peer began that was sent whole and has not yet been acknowledged."""
         self._incoming: _Incoming | None = None
         self.newest: SnapshotInfo | None = None
         self.building = False
@@ -111,6 +114,8 @@ class Snapshots:
         """Log entries from here on must not be purged: a snapshot being written needs them."""
         self.takes: Callable[[int], bool] = lambda _node_id: True
         """Whether a peer may be sent a snapshot; one whose directory is not admitted cannot say that it has it."""
+        self.has: Callable[[int, int], bool] = lambda _node_id, _index: False
+        """Whether this leader knows that the peer has the entry at this index."""
         self.commit: Callable[[], None] = lambda: None
         """Lets the writer of snapshots, which has a connection of its own, see all that is applied."""
         self.usable: Callable[[int], bool] = lambda _index: True
@@ -143,18 +148,12 @@ class Snapshots:
             # A transfer that has begun meanwhile writes to INCOMING_NAME; all other drafts are of an earlier run.
             if name != INCOMING_NAME and name.endswith(_DRAFT_ENDINGS):
                 os.unlink(os.path.join(self._directory, name))
-        files = self._files()
+        files = finished_files(self._directory)
         return verify_snapshot(files[-1], None, self._cluster_id()) if files else None
-
-    def _files(self) -> list[str]:
-        """Finished snapshot files, oldest first by what they hold: a copied directory has other file times."""
-        names = [name for name in os.listdir(self._directory) if name.endswith(".snap")]
-        return [os.path.join(self._directory, name) for name in sorted(names, key=_position_of)]
 
     def files_size_bytes(self) -> int:
         """Bytes of all snapshot files, and of those that are being written or received."""
-        with os.scandir(self._directory) as entries:
-            return sum(_size_of(entry) for entry in entries)
+        return size_of_files(self._directory)
 
     def purge_floor(self) -> int | None:
         """The first index of the log that snapshots still need, None when they need none."""
@@ -213,7 +212,7 @@ class Snapshots:
     def _write(self, writer: SnapshotWriter, path: str, tail: SnapshotTail) -> SnapshotInfo:
         """In the snapshot thread: write the file, then drop older ones."""
         info = writer.write(path, tail)
-        for old in self._files()[:-KEPT_FILES]:
+        for old in finished_files(self._directory)[:-KEPT_FILES]:
             if old != info.path:
                 os.unlink(old)  # a transfer that still reads it keeps its open file
         return info
@@ -247,7 +246,7 @@ class Snapshots:
         is_last = transfer.offset_bytes >= transfer.info.size_bytes or not data
         if is_last:
             self._sent[node_id] = (transfer.info.log_id, self._clock.monotonic())
-            self._end(node_id, success=True)
+            self._unanswered.setdefault(node_id, self._end(node_id).started_at)
         return chunk, is_last
 
     def _burst_is_over(self, transfer: _Outgoing) -> bool:
@@ -268,20 +267,30 @@ class Snapshots:
                 "the snapshot for node %d is not sent to its end: it is not needed, or this node no longer leads",
                 node_id,
             )
-            self._end(node_id, success=False)
+            self._break_off(node_id)
         for node_id in [i for i, (log_id, _) in self._sent.items() if not lags(i, log_id.index)]:
-            del self._sent[node_id]
+            self._answered(node_id, success=self.has(node_id, self._sent.pop(node_id)[0].index))
 
     def peer_gone(self, node_id: int) -> None:
         self._sent.pop(node_id, None)
+        self._answered(node_id, success=False)
         if node_id in self._outgoing:
-            self._end(node_id, success=False)
+            self._break_off(node_id)
 
-    def _end(self, node_id: int, success: bool) -> None:
+    def _end(self, node_id: int) -> _Outgoing:
         transfer = self._outgoing.pop(node_id)
         transfer.file.close()
         self._observer.snapshot_sending(node_id, -1)
-        self._observer.snapshot_sent(node_id, self._clock.monotonic() - transfer.started_at, success)
+        return transfer
+
+    def _break_off(self, node_id: int) -> None:
+        self._observer.snapshot_sent(node_id, self._clock.monotonic() - self._end(node_id).started_at, False)
+
+    def _answered(self, node_id: int, success: bool) -> None:
+        """Count a snapshot that was sent to its end, now that it is known what became of it."""
+        started_at = self._unanswered.pop(node_id, None)
+        if started_at is not None:
+            self._observer.snapshot_sent(node_id, self._clock.monotonic() - started_at, success)
 
     # ------------------------------------------------------------------ receiving
 
@@ -379,22 +388,6 @@ class Snapshots:
     def close(self) -> None:
         self._closed = True
         for node_id in list(self._outgoing):
-            self._end(node_id, success=False)
+            self._break_off(node_id)
         if self._incoming is not None:
             self._incoming.file.close()
-
-
-def _size_of(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat().st_size
-    except FileNotFoundError:
-        return 0  # removed since it was listed
-
-
-def _position_of(name: str) -> tuple[int, ...]:
-    """Index, term and time in the name of a snapshot file; zeros for a file that somebody else put there."""
-    try:
-        term, _, index, wall_ms = map(int, name.removesuffix(".snap").split("-"))
-    except ValueError:
-        return (0, 0, 0)
-    return (index, term, wall_ms)

@@ -139,6 +139,7 @@ def build_status(sources: StatusSources, history: LeaderHistory, last_purged: Lo
         removed=sources.removed(),
         limits=machine.limits,
         data_size_bytes=machine.data_size_bytes,
+        key_count=machine.key_count,
         writes_refused=machine.writes_refused,
         drained=sources.drained(),
         compaction=sources.compaction(),

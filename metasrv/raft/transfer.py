@@ -40,6 +40,8 @@ class LeadershipTransfer:
         self._free = free
         self._timeout = timeout_seconds
         self._task: asyncio.Task[bool] | None = None
+        self.target: int | None = None
+        """The node to which this one is handing leadership."""
 
     async def start(self, to_id: int) -> None:
         """Begin in the background; no effect while a transfer runs."""
@@ -62,12 +64,13 @@ class LeadershipTransfer:
         term = self._engine.term()
         deadline = self._clock.monotonic() + self._timeout
         self._driver.hold_proposals(True)
+        self.target = to_id
+        logger.info("leadership goes to node %d: new writes wait until it has everything", to_id)
         asked = False
         try:
             while self._clock.monotonic() < deadline:
                 await self._free()
                 if self._engine.role() != LEADER or self._engine.term() != term:
-                    logger.info("leadership was handed to node %d", to_id)
                     return True
                 if not asked and self._engine.match_index(to_id) == self._store.last_index:
                     self._engine.ask_to_campaign(to_id)
@@ -77,4 +80,5 @@ class LeadershipTransfer:
             logger.warning("node %d did not take over leadership in %.1f s; this node goes on", to_id, self._timeout)
             return False
         finally:
+            self.target = None
             self._driver.hold_proposals(False)

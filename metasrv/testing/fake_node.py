@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from metasrv.config.model import Config
-from metasrv.consensus import JoinRequest, MemberReport, Standing
+from metasrv.consensus import JoinRequest, Standing
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import PeerUnreachableError
+from metasrv.model.summary import NodeSummary, SummaryAnswer, SummaryQuestion
 from metasrv.model.types import (
     Endpoint,
     LogId,
@@ -26,8 +27,8 @@ from metasrv.model.types import (
     SnapshotStatus,
 )
 from metasrv.node.context import NodeContext
-from metasrv.node.member_report import MemberReports
 from metasrv.node.members import Members
+from metasrv.node.own_summary import OwnSummary
 from metasrv.process.clock import Clock, SystemClock
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_consensus import FakeConsensus
@@ -94,24 +95,42 @@ class FakeMembers:
     def __init__(self, consensus: FakeConsensus) -> None:
         self._consensus = consensus
         self.asked: list[tuple[Any, ...]] = []
-        """Every request but reports: its name and arguments."""
+        """Every request but those for summaries: its name and arguments."""
         self.standings: dict[Endpoint, Standing] = {}
         """What runs at addresses of nodes that are no members."""
         self.failures: dict[int, Exception] = {}
-        """Raised for reports of these nodes."""
+        """Raised for summaries of these nodes."""
 
-    async def report(self, target: int, timeout_ms: int) -> MemberReport:
+    async def summary(self, target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
+        del question
         status = self._consensus.status()
         if target in self.failures:
             raise self.failures[target]
         if not any(peer.node_id == target and peer.connected for peer in status.peers):
             raise PeerUnreachableError(f"node {target} did not answer within {timeout_ms} ms")
         index = status.last_log_id.index
-        state = RaftState.LEADER if target == status.leader_id else RaftState.FOLLOWER
-        return MemberReport(
-            BINARY_VERSION, state.value, status.term, status.leader_id, index, index - target, 1_795_000_000_000, 3, "",
-            "", {"grpc": 1_795_000_000}, "127.0.0.1:28101",
-        )  # fmt: skip
+        told = NodeSummary(
+            node_id=target,
+            role="leader" if target == status.leader_id else "follower",
+            term=status.term,
+            leader_id=status.leader_id,
+            version=BINARY_VERSION,
+            admin_address="127.0.0.1:28101",
+            admin_tls=False,
+            uptime_ms=60_000,
+            clock_offset_ms=3,
+            last_log_index=index,
+            applied_index=index - target,
+            database_bytes=70_000,
+            log_bytes=40_000,
+            sync_microseconds=150,
+            checks=(),
+            lags=(),
+            other_clusters=(),
+            started_at_ms=1_795_000_000_000,
+            certificates=(("grpc", 1_795_000_000),),
+        )
+        return SummaryAnswer(told, "run", ())
 
     async def transfer(self, leader_id: int, to_id: int, timeout_ms: int) -> None:
         del timeout_ms
@@ -149,5 +168,5 @@ def fake_context(
         joined=True,
         loop_beat_at=clock.monotonic(),
     )
-    context.members = Members(consensus, FakeMembers(consensus), clock, MemberReports(context).report)
+    context.members = Members(consensus, FakeMembers(consensus), clock, OwnSummary(context).own)
     return context, consensus

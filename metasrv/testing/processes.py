@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import json
 import shutil
 import signal
 import subprocess
@@ -17,24 +16,30 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from metasrv.cli.node_process import fetch, fetch_status, last_lines, leader_id_of, start_node, why_not_ready
+from metasrv.cli.node_process import (
+    THIS_PROGRAM,
+    NodeProgram,
+    fetch,
+    fetch_status,
+    last_lines,
+    leader_id_of,
+    start_node,
+    why_not_ready,
+)
 from metasrv.client import AsyncClient
 from metasrv.client.asynchronous import TIMEOUT_MS_DEFAULT
 from metasrv.model.types import Endpoint
 from metasrv.testing.network import Network, advertised_host
 from metasrv.testing.node_client import NodeClient
 from metasrv.testing.ports import PortReservation
+from metasrv.testing.process_node import HOST, ProcessNode
 
 DEADLINE_SECONDS = 30.0
 POLL_SECONDS = 0.05
-HOST = "127.0.0.1"
-HEARTBEAT_INTERVAL_MS = 200
-"""As in conf/: the nodes share a machine."""
 
 _running: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 
@@ -50,93 +55,28 @@ class DeadlineError(AssertionError):
     """A condition was not met in time; the text quotes the nodes."""
 
 
-@dataclass(slots=True)
-class ProcessNode:
-    """One node: its files, its addresses, and its process while it runs."""
-
-    node_id: int
-    directory: Path
-    admin: Endpoint
-    raft: Endpoint
-    grpc_listens: Endpoint
-    advertised_host: str = HOST
-    """Where peers and clients dial it: HOST, or an address of a breakable network."""
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Keys of `[raft_config]`."""
-    process: subprocess.Popen[bytes] | None = None
-    paused: bool = False
-
-    @property
-    def advertised(self) -> Endpoint:
-        """Where peers dial it."""
-        return Endpoint(self.advertised_host, self.raft.port)
-
-    @property
-    def grpc(self) -> Endpoint:
-        """Where clients dial it."""
-        return Endpoint(self.advertised_host, self.grpc_listens.port)
-
-    @property
-    def config_file(self) -> Path:
-        return self.directory / "node.toml"
-
-    @property
-    def console(self) -> Path:
-        return self.directory / "console.log"
-
-    @property
-    def raft_dir(self) -> Path:
-        return self.directory / "data"
-
-    @property
-    def is_running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def output(self) -> str:
-        """Everything the node printed, over all its starts."""
-        return "\n".join(last_lines(self.console, count=1_000_000))
-
-    def write_config(self) -> None:
-        """The configuration file from the fields above."""
-        raft = {
-            "id": self.node_id,
-            "raft_listen_host": HOST,
-            "raft_advertise_host": self.advertised_host,
-            "raft_api_port": self.raft.port,
-            "raft_dir": str(self.raft_dir),
-            "heartbeat_interval": HEARTBEAT_INTERVAL_MS,
-            **self.settings,
-        }
-        lines = [
-            f'admin_api_address = "{self.admin}"',
-            f'grpc_api_address = "{self.grpc_listens}"',
-            f'grpc_api_advertise_host = "{self.advertised_host}"',
-            "[log.file]",
-            "on = false",
-            "[log.stderr]",
-            'on = true\nlevel = "INFO"\nformat = "text"',
-            "[raft_config]",
-            *(f"{key} = {json.dumps(value)}" for key, value in raft.items()),  # JSON scalars and lists are TOML
-        ]
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.config_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
 class ProcessCluster:
     """`async with ProcessCluster(3) as cluster:`; nodes have ids 1 to `size` and are started by `start` or `boot`.
 
     Node 1 is configured `single`, the others `join` all earlier ones. `settings` goes into every `[raft_config]`.
-    With a `network` the nodes reach each other only through it; its opener closes it.
+    With a `network` the nodes reach each other only through it; its opener closes it. Nodes run `program` until their
+    own says otherwise: another release of metasrv, perhaps.
     """
 
     def __init__(
-        self, size: int = 3, *, settings: Mapping[str, Any] | None = None, network: Network | None = None
+        self,
+        size: int = 3,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        network: Network | None = None,
+        program: NodeProgram = THIS_PROGRAM,
     ) -> None:
         self.network = network
         self.directory = Path(tempfile.mkdtemp(prefix="metasrv-cluster-"))
         self.nodes: dict[int, ProcessNode] = {}
         self._ports = PortReservation()
         self._settings = dict(settings or {})
+        self._program = program
         self._last_id = 0
         for _ in range(size):
             self.add_node()
@@ -169,7 +109,7 @@ class ProcessCluster:
         admin, raft, grpc = (Endpoint(HOST, self._ports.take()) for _ in range(3))
         host = HOST if self.network is None else advertised_host(node_id)
         entry: dict[str, Any] = {"join": [str(node.advertised) for node in self.nodes.values()]}
-        node = ProcessNode(node_id, self.directory / f"node{node_id}", admin, raft, grpc, host)
+        node = ProcessNode(node_id, self.directory / f"node{node_id}", admin, raft, grpc, host, program=self._program)
         node.settings = {**(entry if self.nodes else {"single": True}), **self._settings, **settings}
         self.nodes[node_id] = node
         node.write_config()
@@ -225,6 +165,7 @@ class ProcessCluster:
             node.config_file,
             node.console,
             arguments,
+            program=node.program,
             environment=environment,
             wrapper=wrapper,
             die_with_parent=True,

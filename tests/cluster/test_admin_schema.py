@@ -34,7 +34,7 @@ CHECKS = [
     status_code_conformance,
 ]
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-SLOW = frozenset({"/debug/pprof/profile", "/debug/mem/pprof/profile"})
+SLOW = frozenset({"/debug/pprof/profile", "/debug/mem/pprof/profile", "/v1/diagnostics"})
 ENDLESS = "/v1/console/stream"
 """Its answer does not end; tests/cluster has tests of its own for it."""
 
@@ -85,5 +85,7 @@ async def test_every_route_answers_as_its_description_says() -> None:
         seen = await asyncio.to_thread(call_every_route, str(cluster.nodes[1].admin))
         assert {200, 400} <= seen["POST", "/v1/features/set"]
         assert {200, 404} <= seen["GET", "/livez/{check}"]
+        assert seen["GET", "/v1/diagnostics"] == seen["GET", "/v1/slow-writes"] == {200}
+        assert seen["PUT", "/v1/log-levels"] <= {200, 400}
         assert {path for method, path in seen if method == "POST"} >= ACTION_PATHS
         assert await cluster.stop(1) == 0, "and the node goes on"

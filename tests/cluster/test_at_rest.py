@@ -12,10 +12,12 @@ import ssl
 import stat
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPException, HTTPSConnection
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,8 @@ class Planted:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.secrets = PlantedSecrets()
+        self.unpacked: set[str] = set()
+        """Names of the files of archives that were searched."""
         self.admin, self.raft, self.grpc = (f"{HOST}:{port}" for port in (take() for take in [_ports.take] * 3))
         authority = Authority(directory / "authority")
         authority.certify("node")
@@ -113,7 +117,18 @@ raft_tls_key = {key}
     def look_at_answer(self, method: str, target: str, **more: Any) -> tuple[int, bytes]:
         code, answer = self.ask(method, target, **more)
         self.secrets.look(f"the answer {code} to {method} {target}", answer)
+        if method == "GET" and code == 200 and target.startswith("/v1/diagnostics"):
+            self.look_at_archive(target, answer[answer.index(b"\x1f\x8b") :])
         return code, answer
+
+    def look_at_archive(self, where: str, archive: bytes) -> None:
+        """Search what an archive has, file by file."""
+        with tarfile.open(fileobj=BytesIO(archive)) as files:
+            for member in files:
+                file = files.extractfile(member)
+                assert file is not None
+                self.secrets.look(f"{member.name} of {where}", file.read())
+                self.unpacked.add(member.name.rpartition("/")[2])
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
         """A program of metasrv; what it prints is searched."""
@@ -202,7 +217,7 @@ def _walk(planted: Planted) -> None:
 def _learn_the_key_of_tokens(planted: Planted) -> None:
     """The cluster makes it with the first handshake. A token itself is what a client is given, and no secret to it."""
     with Client([planted.grpc], password=planted.password, tls_ca_file=str(planted.authority / "ca.pem")) as client:
-        client.upsert("key", b"value")
+        client.upsert("key", planted.secrets.plant("value").encode())
     deadline = time.monotonic() + 10
     rows: list[tuple[bytes]] = []
     with closing(sqlite3.connect(f"file:{planted.raft_dir}/df_meta/V004/state/state.db?mode=ro", uri=True)) as state:
@@ -216,7 +231,7 @@ def _walk_metactl(planted: Planted) -> None:
     tls = ["--grpc-tls-ca-file", str(planted.authority / "ca.pem")]
     grpc = ["--grpc-api-address", planted.grpc, *tls]
     admin = ["--admin-api-address", planted.admin, "--admin-tls-ca-file", str(planted.authority / "ca.pem")]
-    export = planted.directory / "export.jsonl"
+    export, bundle = planted.directory / "export.jsonl", planted.directory / "bundle.tar.gz"
     done = {
         "status": planted.metactl("status", *grpc),
         "member-list": planted.metactl("member-list", *grpc),
@@ -229,12 +244,16 @@ def _walk_metactl(planted: Planted) -> None:
         "trigger-snapshot": planted.metactl("trigger-snapshot", *admin),
         "list-features": planted.metactl("list-features", *admin),
         "metrics": planted.metactl("metrics", *admin),
+        "log-level": planted.metactl("log-level", "--logger", "metasrv", "--level", "trace", *admin),
+        "slow-writes": planted.metactl("slow-writes", "-o", "json", *admin),
+        "diagnose": planted.metactl("diagnose", "-o", str(bundle), *admin),
     }
     assert {name: result.stderr for name, result in done.items() if result.returncode != 0} == {}
     planted.metactl("transfer-leader", *admin)  # there is nobody to hand it to
     planted.metactl("set-feature", "--feature", "none", "--enable", "true", *admin)
     planted.secrets.look("an exported file", export.read_bytes())
-    assert stat.S_IMODE(export.stat().st_mode) == 0o600
+    planted.look_at_archive("a bundle of metactl", bundle.read_bytes())
+    assert stat.S_IMODE(export.stat().st_mode) == stat.S_IMODE(bundle.stat().st_mode) == 0o600
     for command in ("", "status", "export", "trigger-snapshot"):
         planted.metactl(*shlex.split(command), "--help")
 
@@ -255,6 +274,7 @@ def _walk_routes(planted: Planted) -> None:
                     planted.look_at_answer(method.upper(), f"{target}?{query}".rstrip("?"), token=token)
                     asked += 1
     assert asked > 50
+    assert {"configuration.txt", "log.txt", "threads.txt", "summary.md"} <= planted.unpacked
 
 
 def _send_bad_requests(planted: Planted) -> None:

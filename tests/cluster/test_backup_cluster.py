@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 from pathlib import Path
 
@@ -133,6 +134,16 @@ async def test_a_node_without_a_quorum_saves_what_it_has_only_when_asked_to(clus
     assert f"Keys: {len(VALUES) + 1}" in inspected.out
 
 
+def differing_lines(before: str, after: str) -> set[tuple[str, str]]:
+    """Tree and kind of each line that is not in both; the others stand in the same order."""
+    lines = [before.splitlines(), after.splitlines()]
+    differing = set(lines[0]) ^ set(lines[1])
+    assert len(set(lines[0])) == len(lines[0])
+    assert [line for line in lines[0] if line not in differing] == [line for line in lines[1] if line not in differing]
+    trees = [json.loads(line) for line in differing]
+    return {(tree, *body) for tree, body in trees}
+
+
 async def test_export_import_export_is_the_same_but_for_named_lines(
     cluster: ProcessCluster, start_cluster: StartCluster, tmp_path: Path
 ) -> None:
@@ -163,16 +174,25 @@ async def test_export_import_export_is_the_same_but_for_named_lines(
             ",".join(initial_cluster(new)),
         )
     printed = await metactl("export", "--raft-dir", new.nodes[1].raft_dir)
-    before, after = first.read_text().splitlines(), printed.out.splitlines()
-    differing = {line.partition(":")[0] for line in set(before) ^ set(after)}
-    assert differing == {
-        '["raft_log",{"NodeId"',
-        '["raft_log",{"Purged"',
-        '["state_machine/0",{"StateMachineMeta"',
-        '["state_machine/0",{"Nodes"',
+    assert differing_lines(first.read_text(), printed.out) == {
+        ("raft_log", "NodeId"),
+        ("raft_log", "Purged"),
+        ("state_machine/0", "StateMachineMeta"),
+        ("state_machine/0", "Nodes"),
     }
     await new.boot()
     await check_values(new)
+    # A cluster of its own by now: an election, members that registered, nothing else.
+    await new.wait_until_equal()
+    after_start = await metactl("export", "--grpc-api-address", new.nodes[1].grpc)
+    assert differing_lines(first.read_text(), after_start.out) == {
+        ("raft_log", "NodeId"),
+        ("raft_log", "Vote"),
+        ("raft_log", "Committed"),
+        ("raft_log", "Purged"),
+        ("state_machine/0", "StateMachineMeta"),
+        ("state_machine/0", "Nodes"),
+    }
     running = await metactl("export", "--raft-dir", new.nodes[1].raft_dir, code=1)
     assert "is in use by another running metasrv process" in running.err
     refused = await metactl("import", "--raft-dir", new.nodes[1].raft_dir, "--db", first, code=1)

@@ -9,7 +9,8 @@ import pytest
 
 from metasrv.client import AsyncClient, OtherClusterError
 from metasrv.model.types import Endpoint
-from metasrv.testing.processes import HOST, ProcessCluster
+from metasrv.testing.process_node import HOST
+from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
 
 

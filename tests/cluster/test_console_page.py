@@ -291,11 +291,166 @@ def test_a_profile_opens_as_a_flame_graph(server: ConsoleServer, open_page: Open
     shown = "[...document.querySelectorAll('.flame')].map((box) => box.textContent)"
     assert len(page.evaluate(shown)) == 10
     page.evaluate("[...document.querySelectorAll('.flame')].find((box) => box.textContent.startsWith('apply')).click()")
-    assert page.text(".flame-detail") == "apply (state/machine.py:88) · 150 samples · 27.5 %"
+    assert page.text(".flame-detail") == "apply (state.machine:88) · 150 samples · 27.5 %"
     assert page.evaluate(shown)[-1].startswith("put")
     search = "document.querySelector('#dialog input[type=search]')"
     page.evaluate(f"{search}.value = 'apply'; {search}.dispatchEvent(new Event('input'))")
     assert "27.5 % of all samples" in page.text("#dialog")
+
+
+@pytest.mark.long
+def test_a_log_level_is_changed_for_a_time(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    page.wait_for("document.querySelector('[data-name=logLevel]')")
+    page.click("[data-name=logLevel]")
+    page.wait_for("document.querySelectorAll('#loggers option').length === 6")
+    assert "goes back by itself" in page.text("#dialog")
+    assert "Now: root info, metasrv.raft warn." in page.text("#dialog")
+    assert server.acted == []
+    page.evaluate("document.querySelector('#dialog [name=logger]').value = 'metasrv.nowhere'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('#dialog .failed')")
+    assert page.text("#dialog .failed") == "there is no logger 'metasrv.nowhere'"
+    page.evaluate("document.querySelector('#dialog [name=logger]').value = 'metasrv.raft'")
+    page.evaluate("document.querySelector('#dialog [name=seconds]').value = '60'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('#dialog .done')")
+    assert page.text("#dialog .done").startswith("metasrv.raft logs from debug on until ")
+    body = '{"logger":"metasrv.raft","level":"debug","seconds":60}'
+    assert server.acted[-1] == (f"/v1/log-levels {body}", "console")
+
+
+@pytest.mark.long
+def test_diagnostics_are_downloaded_after_a_yes(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    page.wait_for("document.querySelector('[data-name=diagnostics]')")
+    page.evaluate(
+        """HTMLAnchorElement.prototype.click = function () {
+            window.saved = { name: this.download, scheme: this.protocol }; };"""
+    )
+    page.click("[data-name=diagnostics]")
+    assert "Secrets and stored values are left out" in page.text("#dialog")
+    assert server.acted == []
+    page.evaluate("document.querySelector('#dialog [name=seconds]').value = '0'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('#dialog .done')")
+    name = "metasrv-node-1-20261127T194428Z.tar.gz"
+    assert page.text("#dialog .done") == f"{name}, 8 B, is saved by your browser."
+    assert page.evaluate("window.saved") == {"name": name, "scheme": "blob:"}
+    assert server.acted == [("/v1/diagnostics?seconds=0", "console")]
+
+
+@pytest.mark.long
+def test_slow_writes_are_shown_with_their_keys_where_these_are_on(server: ConsoleServer, open_page: OpenPage) -> None:
+    page = open_page()
+    assert page.text("#write-list") == ""
+    page.click("#writes [data-action=writes]")
+    page.wait_for("document.querySelector('#write-list table')")
+    rows = "[...document.querySelectorAll('#write-list tbody tr')].map((row) => row.innerText.split('\\t'))"
+    assert [row[1:] for row in page.evaluate(rows)][:2] == [
+        ["5 s", "311 B", "Transaction", "1", "unknown outcome", "__fd_table_by_id/981"],
+        [
+            *("413 ms", "3.8 MiB", "Transaction", "14", "done"),
+            "__fd_table_copied_files/981/a, __fd_table_copied_files/981/b and 12 more",
+        ],
+    ]
+    page.click("#write-list [data-list=largest]")
+    page.wait_for("document.querySelector('#write-list [data-list=largest]').getAttribute('aria-pressed') === 'true'")
+    assert page.evaluate(rows)[0][2] == "3.8 MiB"
+    server.offers_keys = False
+    page.click("#write-list [data-list=slowest]")
+    page.wait_for("document.querySelector('#write-list').innerText.includes('keys are not shown')")
+    assert "__fd_" not in page.text("#write-list")
+
+
+@pytest.mark.long
+async def test_a_real_node_gives_all_three(start_cluster: StartCluster, tmp_path: Path) -> None:
+    cluster = start_cluster(1)
+    await cluster.boot()
+    async with cluster.client(1) as client:
+        await client.upsert("key", b"value")
+    with Chromium(tmp_path) as browser:
+        page = browser.page()
+        page.open(f"http://{cluster.nodes[1].admin}/")
+        page.wait_for("document.querySelector('[data-name=diagnostics]')")
+        page.click("#writes [data-action=writes]")
+        page.wait_for("document.querySelector('#write-list tbody tr')")
+        for name, said in (("logLevel", "metasrv logs from debug on until "), ("diagnostics", "metasrv-node-1-")):
+            page.click(f"[data-name={name}]")
+            page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+            page.wait_for("document.querySelector('#dialog .done')")
+            assert page.text("#dialog .done").startswith(said)
+            page.click("#dialog [data-action=close]")
+        page.wait_for("document.getElementById('event-list').innerText.includes('the log level of metasrv is debug')")
+        assert page.errors == []
+
+
+@pytest.mark.long
+def test_a_minute_of_the_strip_opens_as_a_flame_graph(server: ConsoleServer, open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    page.wait_for("document.querySelectorAll('.minute').length === 11")
+    assert "What this node was doing" in page.text("#minutes")
+    heights = "[...document.querySelectorAll('.minute rect')].map((bar) => Number(bar.getAttribute('height')))"
+    assert page.evaluate(heights)[4:7] == [25, 35, 14]
+    assert page.evaluate("document.querySelectorAll('.minute')[5].title").endswith("at work in 86.7 % of 60 looks")
+    page.picture(tmp_path / "strip.png")
+    page.evaluate("document.querySelectorAll('.minute')[5].click()")
+    page.wait_for("document.querySelector('#dialog .flame')")
+    (asked,) = server.asked
+    assert int(asked["to_ms"][0]) - int(asked["from_ms"][0]) == 60_000
+    assert asked["format"] == ["folded"]
+    assert "one minute" in page.text("#dialog-title")
+    assert "545 looks" in page.text(".flame-detail")
+    assert server.acted == [], "looking at what is kept is no action"
+    page.picture(tmp_path / "minute.png")
+    phone = open_page(size=PHONE)
+    phone.wait_for("document.querySelectorAll('.minute').length === 11")
+    assert phone.overflow() == 0
+
+
+@pytest.mark.long
+def test_a_memory_profile_shows_what_changed(server: ConsoleServer, open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    page.wait_for("document.querySelector('[data-name=memory]')")
+    page.click("[data-name=memory]")
+    page.wait_for("document.querySelectorAll('#dialog select[name=base] option').length === 2")
+    page.evaluate("document.querySelector('#dialog select').value = '20261127T031205Z'")
+    page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+    page.wait_for("document.querySelector('.flame')")
+    assert server.acted == [("/debug/mem/pprof/profile?seconds=5&base=20261127T031205Z&format=folded", "console")]
+    assert page.text(".flame-detail") == "all · 869 KiB before, 3.05 MiB now: +2.2 MiB"
+    shades = "Object.fromEntries([...document.querySelectorAll('.flame')].map((box) => [box.textContent, box.className]))"
+    shown = {name.split(" ")[0]: kind.split(" ")[1] for name, kind in page.evaluate(shades).items()}
+    assert (shown["apply"], shown["decode"], shown["keep"]) == ("more-1", "less-1", "more-1")
+    page.picture(tmp_path / "difference.png")
+
+
+@pytest.mark.long
+async def test_a_real_node_shows_its_last_minutes(start_cluster: StartCluster, tmp_path: Path) -> None:
+    cluster = start_cluster(1)
+    await cluster.boot()
+    async with cluster.client() as client:
+        for _ in range(200):
+            await client.upsert("key", b"value")
+    with Chromium(tmp_path) as browser:
+        page = browser.page()
+        page.open(f"http://{cluster.nodes[1].admin}/")
+        page.wait_for("document.querySelectorAll('.minute').length >= 1")
+        page.evaluate("document.querySelector('.minute').click()")
+        page.wait_for(
+            "document.querySelector('#dialog .flame, #dialog .outcome .quiet')?.textContent !== 'Waiting for the node …'"
+        )
+        # The picture that the node makes itself, opened from its page of links.
+        page.open(f"http://{cluster.nodes[1].admin}/debug/home")
+        page.wait_for("document.querySelectorAll('a').length === 6")
+        page.evaluate("document.querySelectorAll('a')[4].click()")
+        page.wait_for("document.querySelectorAll('#boxes > g').length > 0")
+        assert ">Memory of node 1, " in page.evaluate("document.documentElement.innerHTML")
+        page.evaluate("search.value = 'run'; search.dispatchEvent(new Event('input'))")
+        assert "% of all" in page.evaluate("found.textContent")
+        page.evaluate("[...document.querySelectorAll('#boxes > g')].at(-1).dispatchEvent(new MouseEvent('click'))")
+        assert page.evaluate("document.querySelectorAll('#boxes > g[display=none]').length") > 0
+        assert page.errors == []
 
 
 @pytest.mark.long

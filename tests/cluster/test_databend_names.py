@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import pytest
 
-from metasrv.testing.processes import ProcessCluster, ProcessNode
+from metasrv.testing.process_node import ProcessNode
+from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
 from tests.support.paths import ROOT
 

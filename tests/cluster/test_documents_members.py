@@ -51,7 +51,7 @@ async def test_members_are_added_promoted_removed_and_replaced(cluster: ProcessC
     cluster.add_node()
     async with Operator(cluster, "members") as operator:
         printed = await operator.run(1, 1, data_of(cluster, 4))
-        assert "3 of 3 voters answer, 2 are needed: 1 more voter may fail" in printed
+        assert "3 of 3 voters answer, 2 are needed: one more failure is tolerated" in printed
         assert "node 4 becomes a member when it starts" in printed
         install(cluster, 4, operator.root / "node4.toml")
         await operator.run(2, 4)

@@ -55,7 +55,7 @@ async def any_endpoint_shows_the_whole_cluster(cluster: ProcessCluster) -> None:
     assert listed[0].split()[:4] == ["ID", "ROLE", "RAFT", "ADDRESS"]
     assert [line.split()[0] for line in listed[1:4]] == ["1", "2", "3"]
     assert f"{leader}   leader  {cluster.nodes[leader].raft}" in listed[leader]
-    assert listed[4] == "3 of 3 voters answer, 2 are needed: 1 more voter may fail"
+    assert listed[4] == "3 of 3 voters answer, 2 are needed: one more failure is tolerated"
     whole = json.loads((await metactl("endpoint", "status", *at(cluster, follower), "-o", "json")).out)
     assert (
         yaml.safe_load((await metactl("endpoint", "status", *at(cluster, leader), "-o", "yaml")).out).keys()
@@ -81,7 +81,7 @@ async def any_endpoint_shows_the_whole_cluster(cluster: ProcessCluster) -> None:
     third = next(node_id for node_id in cluster.nodes if node_id not in (leader, follower))
     refused = await metactl("member", "remove", third, *first_silent, code=1)
     assert "status code: 409" in refused.err
-    assert f"1 of 2 voters answer, 2 are needed: the cluster cannot write. Silent: node {follower}." in refused.err
+    assert f"1 of 2 voters answer, 2 are needed: writes are refused. Silent: node {follower}." in refused.err
     cluster.start(follower)
     await cluster.wait_for_ready()
 
@@ -148,7 +148,7 @@ async def members_come_and_go(cluster: ProcessCluster, tmp_path: Path) -> None:
     promoted = await metactl("member", "promote", learner, *at(cluster, 2))
     assert promoted.out.splitlines()[:2] == [
         f"node {learner} votes from now on",
-        "4 of 4 voters answer, 3 are needed: 1 more voter may fail",
+        "4 of 4 voters answer, 3 are needed: one more failure is tolerated",
     ]
     assert (await members(cluster, 3))[learner]["votes"] is True
 

@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 CORE_NAMES = ("event_engine", "grpc_", "default-exec", "timer_manager", "poller")
 """How the names of that library's threads begin."""
 OWN_NAMES = re.compile(
-    r"log-writer|raft-log|state|snapshot|grpc-reader_[01]|backup|inflate_0|helper_\d+|dispose|libuv-worker"
+    r"log-writer|raft-log|state|snapshot|grpc-reader_[01]|backup|inflate_0|helper_\d+|dispose|libuv-worker|profiler"
 )
 """The threads of a node besides the main one."""
 
@@ -76,13 +76,24 @@ async def test_only_the_threads_that_the_architecture_lists_run_in_a_node(cluste
         callers = threads_of(os.getpid())
     assert len(processes) == 3
     assert unexpected(sorted(seen)) == []
-    assert {"log-writer", "raft-log", "snapshot", "grpc-reader_0", "inflate_0", "helper_0"} <= seen
+    assert {"log-writer", "raft-log", "snapshot", "grpc-reader_0", "inflate_0", "helper_0", "profiler"} <= seen
     assert any(name.startswith(CORE_NAMES) for name in callers), "this process calls through gRPC's core"
     assert any(name.startswith(CORE_NAMES) for name in unexpected(callers)), "its threads would be noticed in a node"
 
 
 def test_the_architecture_lists_these_threads() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    for name in ("log-writer", "raft-log", "snapshot", "grpc-reader", "inflate", "helper", "dispose", "libuv-worker"):
+    names = (
+        "log-writer",
+        "raft-log",
+        "snapshot",
+        "grpc-reader",
+        "inflate",
+        "helper",
+        "dispose",
+        "libuv-worker",
+        "profiler",
+    )
+    for name in names:
         assert f"| `{name}" in text
     assert unexpected(["raft-log", "rogue", "helper_12", "python"]) == ["rogue", "python"]

@@ -18,8 +18,12 @@ SHOWN_FOR_A_REASON = {
     "metasrv_backup_interval_seconds",
     "metasrv_backup_last_success_timestamp_seconds",
     "metasrv_listener_descriptors_short_total",
+    "metasrv_raft_network_snapshot_recv_success_total",
+    "metasrv_raft_network_snapshot_send_failure_total",
+    "metasrv_raft_network_snapshot_send_success_total",
 }
-"""Metrics of what this cluster does not have: a learner that never caught up, certificates, backups; others see them."""
+"""Metrics of what this cluster does not have: a learner that never caught up, certificates, backups, transfers of
+snapshots; others see them."""
 
 
 async def test_alerts_and_dashboards_name_metrics_that_exist(cluster: ProcessCluster) -> None:

@@ -6,12 +6,16 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
+import queue
+import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -765,9 +769,19 @@ async def test_the_listener_of_probes_holds_so_many_connections(make_context: Ma
 # ----------------------------------------------------------------------------- real profiles
 
 
+@pytest.fixture
+def waiting_thread() -> Iterator[None]:
+    waits: queue.Queue[None] = queue.Queue()
+    thread = threading.Thread(target=waits.get, name="waits")
+    thread.start()
+    yield
+    waits.put(None)
+    thread.join()
+
+
 @pytest.mark.parametrize("sampler", ["any", "in-process"])
 async def test_a_cpu_profile_finds_the_busy_function(
-    endpoint: Endpoint, busy: None, sampler: str, monkeypatch: pytest.MonkeyPatch
+    endpoint: Endpoint, busy: None, waiting_thread: None, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if sampler == "in-process":
         monkeypatch.setattr(cpu, "find_py_spy", lambda: None)
@@ -776,13 +790,42 @@ async def test_a_cpu_profile_finds_the_busy_function(
         assert answer.status_code == 200
         assert answer.headers["x-profile-sampler"] in (("py-spy", "in-process") if sampler == "any" else ("in-process",))
         assert "spin_forever" in answer.text
-        assert ";spin (" in answer.text
+        assert re.search(r";spin \([\w.]*test_admin_service:\d+\)", answer.text)
+        assert "Queue.get (queue:" not in answer.text, "a thread that waits for work is left out"
+        answer = await client.get(f"http://{endpoint}/debug/pprof/profile?seconds=1&format=folded&idle=true")
+        assert "Queue.get (queue:" in answer.text
         answer = await client.get(f"http://{endpoint}/debug/pprof/profile?seconds=1")
         assert b"spin_forever" in answer.content
         answer = await client.get(f"http://{endpoint}/debug/pprof/profile?seconds=1&format=svg")
-        assert b"<svg" in answer.content[:1000]
+        assert re.search(r">CPU of node \d+, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, 1 s</text>", answer.text)
+        assert os.getcwd() not in answer.text
         answer = await client.get(f"http://{endpoint}/debug/pprof/profile?seconds=1&format=speedscope")
         assert json.loads(answer.content)["profiles"]
+
+
+async def test_what_it_was_doing_is_known_afterwards(endpoint: Endpoint, busy: None) -> None:
+    """The continuous profile runs by itself from the start on."""
+    async with httpx.AsyncClient(timeout=60) as client:
+        for _ in range(100):  # about a look a second, and the process does other things as well
+            answer = await client.get(f"http://{endpoint}/v1/profile/history?format=folded")
+            if "spin_forever" in answer.text:
+                break
+            await asyncio.sleep(0.3)
+        assert "spin_forever" in answer.text
+        minutes = (await client.get(f"http://{endpoint}/v1/profile/minutes")).json()["minutes"]
+    assert sum(minute["busy_looks"] for minute in minutes) >= 1
+    assert all(line.startswith(("MainThread;", "helper", "asyncio")) for line in answer.text.splitlines())
+
+
+async def test_the_growth_between_two_memory_profiles(endpoint: Endpoint, busy: None) -> None:
+    address = f"http://{endpoint}/debug/mem/pprof/profile?seconds=1&format=folded"
+    async with httpx.AsyncClient(timeout=60) as client:
+        first = await client.get(address)
+        answer = await client.get(f"{address}&base={first.headers['x-profile-capture']}")
+    assert answer.status_code == 200
+    lines = [line.rsplit(" ", 2) for line in answer.text.splitlines() if "spin_forever" in line]
+    assert lines
+    assert all(int(before) >= 0 and int(after) >= 0 for _, before, after in lines)
 
 
 async def test_a_broken_py_spy_falls_back(

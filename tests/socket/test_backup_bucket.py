@@ -18,7 +18,7 @@ from botocore.config import Config as BotoConfig
 
 from metasrv.backup.bucket import PART_SIZE_BYTES, BucketPlace
 from metasrv.backup.places import archive_name, draft_name
-from metasrv.config.model import BackupConfig
+from metasrv.config.sections import BackupConfig
 from metasrv.model.errors import BackupError
 from metasrv.testing.ports import PortReservation
 from tests.support.waiting import wait_for_port

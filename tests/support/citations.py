@@ -19,6 +19,8 @@ CHECKED_NAMES = frozenset({"Dockerfile", "Makefile", ".ci/run"})
 ARCHITECTURE = "ARCHITECTURE.md"
 INVARIANTS_HEADING = "3. Invariants"
 FAMILY_PAGES = {"D": "docs/defects.md", "S": "tests/BUGS.md", "N": "tests/BUGS.md", "R": "tests/BUGS.md"}
+WRITTEN_PAGES = frozenset({"summary.md"})
+"""Pages that the product writes for people; they are not in the repository."""
 FORM = "a section is cited as in docs/glossary.md, behind the path of its page"
 FOREIGN_MODULES = frozenset({"syncobj.py", "journal.py", "serializer.py", "tcp_connection.py"})
 """pysyncobj's own."""
@@ -165,7 +167,8 @@ def _pages(repository: Repository, path: str, flat: str, cited: list[tuple[int, 
         if section:
             cited.append((match.start(), section.end()))
         if page is None:
-            yield match.start(), f"there is no page {match['page']}"
+            if match["page"] not in WRITTEN_PAGES:
+                yield match.start(), f"there is no page {match['page']}"
             continue
         if match["anchor"] and match["anchor"] not in repository.anchors(page):
             yield match.start(), f"{page} has no heading #{match['anchor']}"

@@ -56,6 +56,8 @@ class ConsoleServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files = load_files()
         self.description = json.dumps(described())
+        self.asked: list[dict[str, list[str]]] = []
+        """The queries for what the node was doing."""
         self.situation = "healthy"
         """A name of `STATES`, or `token` (asks for one), `absent` (no console), `busy` (refuses the stream), `down` (ends
         each connection)."""
@@ -125,9 +127,26 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, JSON, json.dumps(console_states.KEYS))
         elif path == "/v1/console/key":
             self.answer(200, JSON, json.dumps(console_states.record(query["key"][0])))
+        elif path == "/v1/slow-writes":
+            self.answer(
+                200, JSON, json.dumps(console_states.slow_writes(int(time.time() * 1000), self.server.offers_keys))
+            )
+        elif path == "/v1/log-levels":
+            self.answer(200, JSON, json.dumps(console_states.LOG_LEVELS))
+        elif path == "/v1/diagnostics":
+            name = {"Content-Disposition": 'attachment; filename="metasrv-node-1-20261127T194428Z.tar.gz"'}
+            self.server.acted.append((self.path, self.headers.get("X-Metasrv-Action", "")))
+            self.answer(200, "application/gzip", b"a bundle", name)
         elif path == "/v1/events":
             events = console_states.events(int(time.time() * 1000))
             self.answer(200, JSON, json.dumps({"events": events, "missing_nodes": []}))
+        elif path == "/v1/profile/minutes":
+            self.answer(200, JSON, json.dumps(console_states.minutes(int(time.time() * 1000))))
+        elif path == "/v1/profile/history":
+            self.server.asked.append(query)
+            self.answer(200, TEXT, console_states.FOLDED)
+        elif path == "/v1/profile/captures":
+            self.answer(200, JSON, json.dumps(console_states.CAPTURES))
         elif path == "/v1/console/stream" and self.server.situation == "busy":
             problem = {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": BUSY}
             self.answer(503, "application/problem+json", json.dumps(problem))
@@ -139,11 +158,28 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.server.acted.append((self.path, self.headers.get("X-Metasrv-Action", "")))
         if self.path.startswith("/debug/"):
-            self.answer(200, TEXT, console_states.FOLDED)
+            self.answer(200, TEXT, console_states.CHANGED if "base=" in self.path else console_states.FOLDED)
         elif self.path.startswith("/v1/ctrl/trigger_transfer_leader"):
             self.answer(200, JSON, '{"from":1,"to":2,"voter_ids":[1,2,3]}')
         else:
             self.answer(500, TEXT, "the node is stopping")
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
+        self.server.acted.append((f"{self.path} {body}", self.headers.get("X-Metasrv-Action", "")))
+        asked = json.loads(body)
+        if asked["logger"] == "metasrv.nowhere":
+            problem = {"title": "Bad Request", "status": 400, "detail": f"there is no logger {asked['logger']!r}"}
+            self.answer(400, "application/problem+json", json.dumps(problem))
+            return
+        expires_at_ms = int(time.time() * 1000) + asked["seconds"] * 1000
+        changed = {
+            "logger": asked["logger"],
+            "level": asked["level"],
+            "configured": "info",
+            "expires_at_ms": expires_at_ms,
+        }
+        self.answer(200, JSON, json.dumps(changed))
 
     def stream(self) -> None:
         self.send_response(200)

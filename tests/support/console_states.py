@@ -334,13 +334,76 @@ def record(key: str) -> View:
     }
 
 
-RUN = "main (cli/server.py:40);run (asyncio/runners.py:118)"
-STEP = f"{RUN};step (raft/driver.py:210)"
-APPLY = f"{STEP};apply (state/machine.py:88)"
+RUN = "main (cli.server:40);run (asyncio.runners:118)"
+STEP = f"{RUN};step (raft.driver:210)"
+APPLY = f"{STEP};apply (state.machine:88)"
+MINUTE_MS = 60_000
+BUSY_LOOKS = (4, 6, 5, 9, 38, 52, 21, 7, 5, 6, 3)
+"""How often a thread was at work, in the 60 looks of each kept minute."""
+
+
+def minutes(now_ms: int) -> dict[str, Any]:
+    """The minutes that the continuous profile has kept."""
+    first_ms = now_ms // MINUTE_MS * MINUTE_MS - (len(BUSY_LOOKS) - 1) * MINUTE_MS
+    kept = [
+        {"start_ms": first_ms + place * MINUTE_MS, "looks": 60, "busy_looks": busy}
+        for place, busy in enumerate(BUSY_LOOKS)
+    ]
+    return {"frequency_hertz": 1, "minutes": kept}
+
+
+CAPTURES = {"captures": [{"capture": "20261127T031205Z", "started_at_ms": 1_795_749_125_000, "seconds": 5}]}
 FOLDED = f"""{STEP} 180
 {APPLY} 90
-{APPLY};put (state/store.py:31) 60
-{RUN};handle (grpc_api/calls.py:55) 120
-{RUN};handle (grpc_api/calls.py:55);decode (protocol/codec.py:12) 70
-log_writer (process/logs.py:91);write (process/logs.py:120) 25
+{APPLY};put (state.store:31) 60
+{RUN};handle (grpc_api.calls:55) 120
+{RUN};handle (grpc_api.calls:55);decode (protocol.codec:12) 70
+log_writer (process.logs:91);write (process.logs:120) 25
 """
+CHANGED = f"""{APPLY} 90000 2400000
+{RUN};handle (grpc_api.calls:55);decode (protocol.codec:12) 800000 100000
+{RUN};keep (grpc_api.sessions:31) 0 700000
+"""
+"""Stacks of two memory profiles, with the bytes of both."""
+
+
+LOG_LEVELS = {
+    "levels": [
+        {"logger": "root", "level": "info", "configured": "info", "expires_at_ms": None},
+        {"logger": "metasrv.raft", "level": "warn", "configured": "warn", "expires_at_ms": None},
+    ],
+    "loggers": ["root", "metasrv", "metasrv.admin", "metasrv.grpc_api", "metasrv.raft", "metasrv.raft.core.driver"],
+    "level_names": ["off", "critical", "error", "warn", "info", "debug", "trace"],
+    "seconds_default": 300,
+    "seconds_max": 86_400,
+}
+
+
+def slow_writes(now_ms: int, with_keys: bool) -> View:
+    """What `/v1/slow-writes` answers."""
+
+    def write(
+        ago_ms: int, milliseconds: float, size_bytes: int, operations: int, failure: str | None, *keys: str
+    ) -> View:
+        return {
+            "ended_at_ms": now_ms - ago_ms,
+            "milliseconds": milliseconds,
+            "size_bytes": size_bytes,
+            "method": "Transaction",
+            "operations": operations,
+            "keys": list(keys) if with_keys else None,
+            "failure": failure,
+        }
+
+    slowest = [
+        write(41_000, 5_002.4, 311, 1, "unknown_outcome", "__fd_table_by_id/981"),
+        write(182_000, 412.8, 3_981_224, 14, None, "__fd_table_copied_files/981/a", "__fd_table_copied_files/981/b"),
+        write(11_000, 38.2, 640, 2, None, "__fd_database/tenant1/sales", "__fd_database_by_id/57"),
+    ]
+    return {
+        "node_id": 1,
+        "minutes": 10,
+        "keys": None if with_keys else "keys are not shown: `admin_key_browser = true` turns that on",
+        "slowest": slowest,
+        "largest": sorted(slowest, key=lambda one: -int(one["size_bytes"])),
+    }

@@ -18,7 +18,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from metasrv.model.errors import StorageError
-from metasrv.testing.processes import DeadlineError, ProcessCluster, ProcessNode
+from metasrv.testing.process_node import ProcessNode
+from metasrv.testing.processes import DeadlineError, ProcessCluster
 from verification.nemesis.fault import Fault, any_node
 
 LIMIT_BYTES_MIN = 256 * 1024

@@ -1,18 +1,21 @@
 // What can be done to the node that serves this page. Each action names its consequence and waits for a confirmation; the
 // answer stands in the same dialog. An action whose route the node's API does not describe is left out.
 
-import { act } from "./api.js";
+import { act, download, getJson, put } from "./api.js";
 import { byId, element, update } from "./dom.js";
 import { openDialog } from "./dialogs.js";
 import { flameGraph } from "./flame_graph.js";
-import { bytes, whole } from "./format.js";
+import { bytes, dateAndTime, timeOfDay, whole } from "./format.js";
 import { answering } from "./situation.js";
 
 const SNAPSHOT = "/v1/ctrl/trigger_snapshot";
 const TRANSFER = "/v1/ctrl/trigger_transfer_leader";
 const DRAIN = "/v1/ctrl/drain";
+const LOG_LEVELS = "/v1/log-levels";
+const DIAGNOSTICS = "/v1/diagnostics";
 const CPU = "/debug/pprof/profile";
 const MEMORY = "/debug/mem/pprof/profile";
+const CAPTURES = "/v1/profile/captures";
 
 /** `refusal(state)` says why it cannot be done now; `run(path, signal)` resolves to what is shown afterwards. */
 const ACTIONS = {
@@ -60,6 +63,35 @@ const ACTIONS = {
       return drained ? `Node ${id} is drained.` : `Node ${id} is in service.`;
     },
   },
+  logLevel: {
+    title: "Change a log level",
+    summary: "Let a part of this node log more, or less, for a while.",
+    path: LOG_LEVELS,
+    confirm: "Change it",
+    consequence: ({ answered_by: id }) =>
+      `Node ${id} logs that part, and all below it, from another level on. At debug and trace that may be many lines. ` +
+      "The level goes back by itself when the time is over; another change of the same part takes its place.",
+    fields: () => levelFields(),
+    run: async (path, signal) => {
+      const { logger, level, seconds } = Object.fromEntries(new URL(path, location.href).searchParams);
+      const set = await (await put(LOG_LEVELS, { logger, level, seconds: Number(seconds) }, signal)).json();
+      return `${set.logger} logs from ${set.level} on until ${timeOfDay(set.expires_at_ms)}, then from ${set.configured} on.`;
+    },
+  },
+  diagnostics: {
+    title: "Download diagnostics",
+    summary: "One archive with what is known about this node.",
+    path: DIAGNOSTICS,
+    confirm: "Download",
+    consequence: ({ answered_by: id }) =>
+      `Node ${id} collects its status, events, metrics, newest log lines, configuration, threads, files and a profile. ` +
+      "Secrets and stored values are left out; addresses and log lines are in it. metactl diagnose does this for all nodes at once.",
+    fields: () => [secondsField(0, 60, 2)],
+    run: async (path, signal) => {
+      const { name, size } = await download(path, signal);
+      return `${name}, ${bytes(size)}, is saved by your browser.`;
+    },
+  },
   cpu: {
     title: "Profile the processor",
     summary: "A flame graph of where time is spent.",
@@ -67,7 +99,7 @@ const ACTIONS = {
     confirm: "Take the profile",
     consequence: ({ answered_by: id }) =>
       `The stacks of node ${id} are sampled 99 times a second. Its requests may take a little longer meanwhile. Closing this ends it.`,
-    fields: () => [secondsField()],
+    fields: () => [secondsField(), switchField("idle", "with threads that wait")],
     run: (path, signal) => profile(path, signal, (value) => `${whole(value)} samples`),
   },
   memory: {
@@ -76,15 +108,54 @@ const ACTIONS = {
     path: MEMORY,
     confirm: "Take the profile",
     consequence: ({ answered_by: id }) =>
-      `Every allocation of node ${id} is recorded, so its requests take clearly longer meanwhile. Closing this ends it.`,
-    fields: () => [secondsField()],
+      `The allocations of node ${id} are recorded, so its requests take clearly longer meanwhile. Closing this ends it.`,
+    fields: () => [secondsField(), baseField(), switchField("small_objects", "with each small object, which costs much more")],
     run: (path, signal) => profile(path, signal, bytes),
   },
 };
 
-function secondsField() {
-  const input = element("input", { type: "number", name: "seconds", min: 1, max: 300, value: 5, required: true, autofocus: true });
-  return element("label", {}, "Seconds ", input);
+function secondsField(min = 1, max = 300, value = 5, name = "Seconds") {
+  const input = element("input", { type: "number", name: "seconds", min, max, value, required: true, autofocus: true });
+  return element("label", {}, min ? `${name} ` : "Seconds of the profile ", input);
+}
+
+/** The parts of the node are offered once it has named them; anything can be typed before. */
+function levelFields() {
+  const names = element("datalist", { id: "loggers" });
+  const now = element("p", { class: "quiet", "aria-live": "polite" });
+  const logger = element("input", { name: "logger", list: "loggers", value: "metasrv", required: true, autofocus: true, spellcheck: false });
+  const level = element("select", { name: "level" }, ["debug", "trace", "info", "warn", "error"].map((name) => element("option", { value: name }, name)));
+  getJson(LOG_LEVELS).then(
+    ({ levels, loggers }) => {
+      names.append(...loggers.map((name) => element("option", { value: name })));
+      now.textContent = `Now: ${levels.map((one) => `${one.logger} ${one.level}${one.expires_at_ms === null ? "" : ` until ${timeOfDay(one.expires_at_ms)}`}`).join(", ")}.`;
+    },
+    (error) => { now.textContent = error.message; },
+  );
+  return [
+    [element("label", {}, "Part ", logger), names],
+    [element("label", {}, "Level ", level), " ", secondsField(1, 86_400, 300, "for seconds")],
+    now,
+  ];
+}
+
+function switchField(name, text) {
+  return element("label", {}, element("input", { type: "checkbox", name, value: "true" }), ` ${text}`);
+}
+
+/** The earlier profiles that the node has kept come in later; without them there is nothing to choose. */
+function baseField() {
+  const select = element("select", { name: "base" }, element("option", { value: "" }, "nothing: what is allocated"));
+  getJson(CAPTURES).then(
+    ({ captures }) =>
+      select.append(
+        ...captures.map(({ capture, started_at_ms: at, seconds }) =>
+          element("option", { value: capture }, `${dateAndTime(at)}, ${seconds} s`),
+        ),
+      ),
+    () => {},
+  );
+  return element("label", {}, "Compare with ", select);
 }
 
 function targetField({ nodes, answered_by: id }) {
@@ -106,7 +177,7 @@ async function profile(path, signal, show) {
   const address = new URL(path, location.href);
   address.searchParams.set("format", "folded");
   const folded = await (await act(address.pathname + address.search, signal)).text();
-  return flameGraph(folded, show);
+  return flameGraph(folded, show, address.searchParams.has("base"));
 }
 
 /** The buttons for what this node offers; `paths` is what its API describes. */
@@ -139,7 +210,7 @@ export function askFor(name, state) {
     "form",
     { class: "ask" },
     element("p", { class: "consequence" }, action.consequence(state)),
-    (action.fields?.(state) ?? []).map((field) => element("p", {}, field)),
+    (action.fields?.(state) ?? []).map((field) => (field.tagName === "P" ? field : element("p", {}, field))),
     element("p", { class: "quiet" }, "The node writes this down in its audit log."),
     element("div", { class: "row" }, confirm, cancel),
   );

@@ -56,6 +56,26 @@ export function act(path, signal) {
   return request(path, { method: "POST", headers: { "X-Metasrv-Action": "console" }, signal });
 }
 
+/** Set something: JSON by a PUT that no form of another page can make. */
+export function put(path, content, signal) {
+  const headers = { "X-Metasrv-Action": "console", "Content-Type": "application/json" };
+  return request(path, { method: "PUT", headers, body: JSON.stringify(content), signal });
+}
+
+/** Have the browser save what the node answers; resolves to the file's name and size. */
+export async function download(path, signal) {
+  const answer = await request(path, { headers: { "X-Metasrv-Action": "console" }, signal });
+  const name = /filename="([\w.-]+)"/.exec(answer.headers.get("content-disposition") ?? "")?.[1] ?? "metasrv";
+  const content = await answer.blob();
+  const address = URL.createObjectURL(content);
+  const link = document.createElement("a");
+  link.href = address;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), 60_000);
+  return { name, size: content.size };
+}
+
 /** The paths that this node's API describes, with their methods; empty when the description cannot be had. */
 export async function describedPaths() {
   try {

@@ -9,6 +9,7 @@ import { byId, delegate, element, update } from "./dom.js";
 import { Events } from "./events.js";
 import { showFirstSteps } from "./first_steps.js";
 import { showKeys, showRecord } from "./keys.js";
+import { openMinute, watchMinutes } from "./minutes.js";
 import { Model } from "./model.js";
 import { showNodes } from "./node_cards.js";
 import { announcementOf, showProblems, showVerdict, summaryOf } from "./overview.js";
@@ -17,6 +18,7 @@ import { showShortcuts, watchShortcuts } from "./shortcuts.js";
 import { Live } from "./stream.js";
 import { applyTheme, nextTheme } from "./theme.js";
 import { showTokenForm, watchTokenForm } from "./token_form.js";
+import { showWrites } from "./writes.js";
 
 const model = new Model();
 const live = new Live(take, setConnection);
@@ -50,6 +52,7 @@ async function learnPaths() {
   paths = {};
   paths = await describedPaths();
   if (model.state) showActions(byId("action-list"), model.state, paths);
+  if (paths["/v1/profile/minutes"]) watchMinutes(byId("minutes"));
 }
 
 function showTop() {
@@ -98,12 +101,14 @@ delegate("click", {
   copy,
   events: (button) => events.loadMore(button),
   forget: forgetToken,
+  minute: (button) => openMinute(button, model.state?.answered_by),
   keys: (button) => showKeys(button.dataset.prefix),
   reconnect: () => live.start(),
   record: (button) => showRecord(button.dataset.key),
   runbook: openLinkedRunbook,
   shortcuts: showShortcuts,
   theme: nextTheme,
+  writes: (button) => showWrites(button.dataset.list),
 });
 byId("key-form").addEventListener("submit", (event) => {
   event.preventDefault();

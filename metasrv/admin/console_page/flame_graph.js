@@ -1,4 +1,5 @@
-// A flame graph from folded stacks (`main;work 42`, root first): zoom with a click, search by words.
+// A flame graph from folded stacks (`main;work 42`, root first): zoom with a click, search by words. Of a difference each
+// line has the values of both moments (`main;work 42 50`): a box is as wide as the larger, red for more, blue for less.
 
 import { element } from "./dom.js";
 import { number } from "./format.js";
@@ -7,42 +8,51 @@ const SHARE_MIN = 0.001; // narrower boxes cannot be seen or hit
 const ROW_PIXELS = 19;
 const DEPTH_MAX = 200;
 
-/** The tree of all stacks: {name, value, children: Map, parent}. */
-export function treeOf(folded) {
-  const root = { name: "all", value: 0, children: new Map(), parent: null };
+/** The tree of all stacks: {name, value, before, after, children: Map, parent}. */
+export function treeOf(folded, isDifference = false) {
+  const made = (name, parent) => ({ name, value: 0, before: 0, after: 0, children: new Map(), parent });
+  const root = made("all", null);
+  const form = isDifference ? /^(.+) (\d+) (\d+)$/ : /^(.+) (\d+)$/;
   for (const line of folded.split("\n")) {
-    const end = line.lastIndexOf(" ");
-    const value = Number(line.slice(end + 1));
-    if (end < 1 || !Number.isFinite(value) || value <= 0) continue;
-    let box = root;
-    box.value += value;
-    for (const name of line.slice(0, end).split(";").slice(0, DEPTH_MAX)) {
-      if (!box.children.has(name)) box.children.set(name, { name, value: 0, children: new Map(), parent: box });
-      box = box.children.get(name);
+    const [, stack, first, second = first] = form.exec(line) ?? [];
+    const [before, after] = [Number(first), Number(second)];
+    const value = Math.max(before, after);
+    if (!stack || !(value > 0)) continue;
+    const path = [root];
+    for (const name of stack.split(";").slice(0, DEPTH_MAX)) {
+      const box = path[path.length - 1];
+      if (!box.children.has(name)) box.children.set(name, made(name, box));
+      path.push(box.children.get(name));
+    }
+    for (const box of path) {
       box.value += value;
+      box.before += before;
+      box.after += after;
     }
   }
   return root;
 }
 
 /** The graph with its search field; `show(value)` gives a value with its unit. */
-export function flameGraph(folded, show) {
-  const root = treeOf(folded);
+export function flameGraph(folded, show, isDifference = false) {
+  const root = treeOf(folded, isDifference);
   if (root.value === 0) return element("p", { class: "quiet" }, "No samples were taken: the process was idle.");
-  return new FlameGraph(root, show).element;
+  return new FlameGraph(root, show, isDifference).element;
 }
 
 class FlameGraph {
   #root;
   #show;
+  #isDifference;
   #zoomed;
   #words = "";
   #graph = element("div", { class: "flames" });
   #detail = element("p", { class: "flame-detail", "aria-live": "polite" });
   #found = element("span", { class: "quiet", role: "status" });
 
-  constructor(root, show) {
+  constructor(root, show, isDifference) {
     this.#root = root;
+    this.#isDifference = isDifference;
     this.#zoomed = root;
     this.#show = show;
     const search = element("input", { type: "search", placeholder: "Search functions", "aria-label": "Search functions" });
@@ -67,6 +77,11 @@ class FlameGraph {
 
   #describe(box) {
     if (!box) return;
+    if (this.#isDifference) {
+      const change = `${box.after < box.before ? "−" : "+"}${this.#show(Math.abs(box.after - box.before))}`;
+      this.#detail.textContent = `${box.name} · ${this.#show(box.before)} before, ${this.#show(box.after)} now: ${change}`;
+      return;
+    }
     const share = number((100 * box.value) / this.#root.value);
     this.#detail.textContent = `${box.name} · ${this.#show(box.value)} · ${share} %`;
   }
@@ -95,7 +110,7 @@ class FlameGraph {
   }
 
   #button({ box, left, share, depth, isAbove }) {
-    const made = element("button", { type: "button", class: `flame shade-${shade(box.name)}`, title: box.name }, box.name);
+    const made = element("button", { type: "button", class: `flame ${this.#isDifference ? change(box) : `shade-${shade(box.name)}`}`, title: box.name }, box.name);
     made.classList.toggle("above", isAbove);
     made.classList.toggle("found", this.#isFound(box));
     made.style.left = `${left * 100}%`;
@@ -116,6 +131,13 @@ class FlameGraph {
     const share = this.#words ? number((100 * sum(this.#root)) / this.#root.value) : null;
     this.#found.textContent = share === null ? "" : `${share} % of all samples`;
   }
+}
+
+/** Red for more, blue for less, in two strengths. */
+function change({ before, after, value }) {
+  const share = (after - before) / value;
+  if (Math.abs(share) < 0.02) return "same";
+  return `${share > 0 ? "more" : "less"}-${Math.abs(share) < 0.5 ? 0 : 1}`;
 }
 
 /** One of four shades, the same for each frame of a module. */

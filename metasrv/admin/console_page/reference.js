@@ -78,7 +78,7 @@ function card(route, description) {
     text(operation.description ?? operation.summary ?? ""),
     parameters.length ? parametersTable(parameters, description) : null,
     Object.entries(body).map(([type, { schema }]) => element("div", {}, element("h4", {}, `Body, ${type}`), example(schema, description))),
-    answersTable(operation.responses ?? {}),
+    answersTable(operation.responses ?? {}, description),
     Object.entries(operation.responses?.[200]?.content ?? {}).map(([type, content]) => answer(type, content, description)),
   );
 }
@@ -101,8 +101,10 @@ function parametersTable(parameters, description) {
   return table("Parameters", ["Name", "In", "Values", "Meaning"], rows);
 }
 
-function answersTable(responses) {
-  const rows = Object.entries(responses).map(([code, { description: meaning, content }]) =>
+function answersTable(responses, description) {
+  const shared = description.components?.responses ?? {};
+  const known = Object.entries(responses).map(([code, given]) => [code, given.$ref ? shared[given.$ref.split("/").pop()] : given]);
+  const rows = known.map(([code, { description: meaning, content } = {}]) =>
     element(
       "tr",
       {},

@@ -72,7 +72,7 @@ class Driver:
         self._reads = reads
         self._proposals = proposals
         self._observer = observer
-        self._laps = StepLaps(observer.slow_step)
+        self._laps = StepLaps(observer.step_took)
         self._append_times = AppendTimes(observer.append_acknowledged)
         self._send = send
         self._engine: Engine
@@ -99,6 +99,8 @@ class Driver:
         """Called at the end of each step in which the engine was free."""
         self.on_timer: Callable[[float], None] = lambda _now: None
         """Called with the monotonic time at each tick of the timer, also while a log write is in flight."""
+        self.on_role: Callable[[float], None] = lambda _now: None
+        """Called with the monotonic time when this node has begun to lead, or ended."""
         self.serves: Callable[[], bool] = lambda: True
         """Whether this node, when it leads, does what a leader is asked for: False while its disk stalls."""
 
@@ -256,18 +258,18 @@ class Driver:
 
     def _note_role(self) -> None:
         leads = self._engine.role() == LEADER
-        if leads != self._was_leader:
+        changed = leads != self._was_leader
+        if changed:
             self._append_times.forget()
         if leads and not self._was_leader:
             self._reads.lead()
             self._proposals.lead(self._store, self._engine.applied_index())
-            logger.info("this node leads in term %d", self._engine.term())
-        elif self._was_leader and not leads:
-            logger.warning("this node no longer leads, term %d", self._engine.term())
         self._was_leader = leads
         if not leads:
             self._reads.fail(self._engine.leader_id())
             self._proposals.not_leader(self._engine.leader_id())
+        if changed:
+            self.on_role(self._clock.monotonic())
 
     def _propose(self, now: float) -> None:
         """Put waiting proposals into one entry of this leader's log, if it is time for a batch."""
@@ -286,7 +288,7 @@ class Driver:
             return
         content, entry, proposals = batch
         index, term = engine.append_as_leader(content)
-        self._proposals.entered(index, term, entry, proposals)
+        self._proposals.entered(index, term, entry, proposals, now)
         self._broadcast_due = True
 
     def hold_proposals(self, hold: bool) -> None:
@@ -369,7 +371,9 @@ class Driver:
             self.fail(error if isinstance(error, FatalError) else StorageError(text))
             return
         if started is not None:
-            self._observer.log_synced(self._clock.monotonic() - started, len(pending.entries))
+            now = self._clock.monotonic()
+            self._observer.log_synced(now - started, len(pending.entries))
+            self._proposals.synced(now)
         self._flush(held)
         self._step()
 

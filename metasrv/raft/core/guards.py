@@ -15,6 +15,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
+from enum import Enum, auto
 
 from metasrv.model.types import Membership
 from metasrv.raft.core.engine import LEADER, Engine
@@ -40,6 +41,23 @@ logger = logging.getLogger(__name__)
 
 
 _HESITATION_FACTOR = 4
+
+
+class ElectionStep(Enum):
+    """What `Guards.on_election` is told of."""
+
+    BEGINS = auto()
+    """This voter's election timer fired, and it asks the others whether they miss the leader too."""
+    STANDS = auto()
+    """A majority does: this node asks for votes."""
+    IS_ASKED_TO_STAND = auto()
+    """The leader hands over to this node, which asks for votes."""
+    VOTES = auto()
+    """This node gives another one its vote."""
+    VOTES_ON_REQUEST = auto()
+    """The same, because the leader hands over to that node."""
+    GETS_VOTE = auto()
+    """Another node votes for this one."""
 
 
 class Guards:
@@ -86,6 +104,8 @@ class Guards:
         self._hesitated = False
         self.electing = False
         """This voter's election timer fired and no leader has been heard since."""
+        self.on_election: Callable[[ElectionStep, int, int], None] = lambda _step, _node_id, _term: None
+        """Told of each step with the other node, or this one, and the term."""
         self.may_stand: Callable[[], bool] = lambda: True
         """Whether this node could serve as a leader: False while its disk stalls. It votes for others all the same."""
 
@@ -164,6 +184,7 @@ class Guards:
             return
         if engine.transfer_asked():
             self._transfer_campaign = True
+            self.on_election(ElectionStep.IS_ASKED_TO_STAND, self._own_id, engine.term() + 1)
             return
         if self._may_campaign or engine.membership().majority == 1:
             self._may_campaign = False
@@ -181,6 +202,8 @@ class Guards:
     def _start_pre_vote(self, now: float) -> None:
         engine = self._engine
         engine.forget_leader()
+        if not self.electing:
+            self.on_election(ElectionStep.BEGINS, self._own_id, engine.term() + 1)
         self.electing = True
         others = [i for i in engine.membership().voters if i != self._own_id and self._reachable(i)]
         if len(others) + 1 < engine.membership().majority:
@@ -307,7 +330,12 @@ class Guards:
         if message.term < self._engine.term():
             self._send(node_id, HigherTerm(self._engine.term()))
             return
+        before = self._store.getVotedForNodeId(), self._store.getCurrentTerm()
         self._engine.receive(node_id, message)
+        vote = self._store.getVotedForNodeId(), self._store.getCurrentTerm()
+        if vote != before and vote == (str(node_id), message.term):
+            step = ElectionStep.VOTES_ON_REQUEST if message.transfer else ElectionStep.VOTES
+            self.on_election(step, node_id, message.term)
 
     def _vote_granted(self, node_id: int, message: VoteGranted) -> None:
         """Count a vote once, in its own term, and only from a voter."""
@@ -315,6 +343,7 @@ class Guards:
         counts = message.term == self._engine.term() and node_id in self._engine.membership().voters
         if counts and vote not in self._votes:
             self._votes = {other for other in self._votes if other[0] == message.term} | {vote}
+            self.on_election(ElectionStep.GETS_VOTE, node_id, message.term)
             self._engine.receive(node_id, message)
 
     def _pre_vote(self, node_id: int, message: PreVote, now: float) -> None:
@@ -333,6 +362,7 @@ class Guards:
             self._pre_votes.add(node_id)
         if len(self._pre_votes) >= self._engine.membership().majority:
             self._pre_votes = None
+            self.on_election(ElectionStep.STANDS, self._own_id, self._pre_vote_term)
             self._may_campaign = True
             self._engine.set_election_deadline(0.0)
 

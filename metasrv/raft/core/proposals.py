@@ -29,6 +29,7 @@ from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
 from metasrv.raft.log.format import CONTENT
 from metasrv.raft.log.store import LogStore
+from metasrv.tracing.times import BatchTimes, RequestTimes
 
 PACE_SECONDS_MAX = 0.01
 """A batch never waits longer for company."""
@@ -44,12 +45,14 @@ class _Proposal(NamedTuple):
     encoded: bytes
     future: asyncio.Future[Reply]
     deadline: float
+    times: RequestTimes | None
 
 
 class _Batch(NamedTuple):
     term: int
     entry: RegularEntry
     proposals: list[_Proposal]
+    times: BatchTimes
 
 
 class Proposals:
@@ -68,6 +71,8 @@ class Proposals:
         """When this node was first seen not to lead while its own proposals were in the log."""
         self._in_flight: dict[int, _Batch] = {}
         self._in_flight_count = 0
+        self._unsynced: BatchTimes | None = None
+        """Stamps of the batch whose write to the log is under way."""
         self._callers = 0
         """How many callers propose at present: the most proposals recently pending at once."""
         self.failed = 0
@@ -80,8 +85,18 @@ class Proposals:
     def waiting(self) -> int:
         return len(self._waiting)
 
-    def submit(self, command: Command, encoded: bytes, now: float, timeout_seconds: float) -> asyncio.Future[Reply]:
-        """Queue one proposal; raises OverloadedError at the limits, before anything was taken."""
+    def submit(
+        self,
+        command: Command,
+        encoded: bytes,
+        now: float,
+        timeout_seconds: float,
+        times: RequestTimes | None = None,
+    ) -> asyncio.Future[Reply]:
+        """Queue one proposal; raises OverloadedError at the limits, before anything was taken.
+
+        `times` are the stamps of the client's request, which get those of its batch.
+        """
         if len(self._waiting) >= PROPOSALS_WAITING_MAX:
             raise OverloadedError(f"{PROPOSALS_WAITING_MAX} writes already wait for the log; try again later")
         if self._waiting_bytes + len(encoded) > PROPOSALS_WAITING_BYTES_MAX and self._waiting:
@@ -92,7 +107,7 @@ class Proposals:
         self._newest_at = now
         deadline = now + timeout_seconds
         self._next_deadline = min(self._next_deadline, deadline)
-        self._waiting.append(_Proposal(command, encoded, future, deadline))
+        self._waiting.append(_Proposal(command, encoded, future, deadline, times))
         self._waiting_bytes += len(encoded)
         self._callers = max(self._callers, len(self._waiting) + self._in_flight_count)
         return future
@@ -172,21 +187,40 @@ class Proposals:
             if time_ms is not None:
                 self._log_time.saw(time_ms)
 
-    def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal]) -> None:
-        """The batch is in this leader's log at `index`.
+    def entered(self, index: int, term: int, entry: RegularEntry, proposals: list[_Proposal], now: float = 0.0) -> None:
+        """The batch is in this leader's log at `index`, to be written to the disk from `now` on.
 
         A batch of an earlier term may be registered there: another leader cut it off this log, but not off every log.
         """
         if index in self._in_flight:
             text = "another leader took this write out of this node's log; it may still take effect"
             self._drop([index], UnknownOutcomeError(text))
-        self._in_flight[index] = _Batch(term, entry, proposals)
+        self._unsynced = times = BatchTimes(index, term, now)
+        for proposal in proposals:
+            if proposal.times is not None:
+                proposal.times.batch = times
+        self._in_flight[index] = _Batch(term, entry, proposals, times)
         self._in_flight_count += len(proposals)
+
+    def synced(self, now: float) -> None:
+        """The disk has what is in the log."""
+        if self._unsynced is not None:
+            self._unsynced.synced_at, self._unsynced = now, None
 
     def own_entry(self, index: int, term: int) -> RegularEntry | None:
         """The decoded entry at `index` if this node proposed it, which saves decoding it again."""
         batch = self._in_flight.get(index)
         return batch.entry if batch is not None and batch.term == term else None
+
+    def took_effect(self, index: int, began_at: float, ended_at: float) -> None:
+        """When the state took the entry at `index`; `applied` follows."""
+        batch = self._in_flight.get(index)
+        if batch is not None:
+            batch.times.committed_at, batch.times.applied_at = began_at, ended_at
+
+    def seconds_in_log(self, index: int, now: float) -> float:
+        """How long this node's batch at `index` has been in the log by `now`."""
+        return now - self._in_flight[index].times.taken_at
 
     def applied(self, index: int, term: int, replies: tuple[Reply, ...]) -> None:
         """The entry at `index` took effect: answer its proposals, by position."""

@@ -320,7 +320,7 @@ class LogStore(Journal):  # type: ignore[misc]  # pysyncobj is untyped
             cache_used_size=self.bytes_in_memory,
             wal_total_size=total_bytes,
             wal_open_chunk_size=sizes.wal_bytes,
-            wal_offset=total_bytes,
+            wal_offset=0 if self._writer is None else self._writer.appended_bytes,
             wal_closed_chunk_count=1,
             wal_closed_chunk_total_size=sizes.database_bytes,
             wal_closed_chunk_sizes={"ChunkId(00_000_000_000_000_000_000)": sizes.database_bytes},

@@ -90,6 +90,8 @@ class LogWriter:
         try:
             self._meta, self._written = self._prepare(expected_written)
             self._measure()
+            self.appended_bytes = sum(self.file_sizes)
+            """What the files held at the start, and roughly what was written since; read by any thread."""
         except (sqlite3.Error, OSError) as error:
             self._connection.close()
             raise disk_error(path, "opening", error) from error
@@ -153,7 +155,9 @@ class LogWriter:
     def _execute(self, pending: PendingWrite, written: int) -> None:
         execute = self._connection.execute
         rows = [entry_row(entry, written) for entry in pending.entries]
-        self._wal_used_bytes += _estimate_wal_bytes(pending.entries)
+        size_bytes = _estimate_wal_bytes(pending.entries)
+        self._wal_used_bytes += size_bytes
+        self.appended_bytes += size_bytes
         if not pending.changes_meta and len(rows) <= _ROWS_PER_STATEMENT_MAX:
             self._insert(rows)
             return

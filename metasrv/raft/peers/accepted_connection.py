@@ -23,7 +23,6 @@ from metasrv.model.errors import (
 )
 from metasrv.model.limits import REQUESTS_IN_FLIGHT_PER_PEER_MAX
 from metasrv.model.wire import pack
-from metasrv.process.loop_steps import STEP_SECONDS_MAX
 from metasrv.raft.peers.connection import Connection, ConnectionEvents, triple
 from metasrv.raft.peers.frames import Frame, FrameKind
 from metasrv.raft.peers.handshake import AcceptorHandshake, LocalIdentity, RemoteIdentity, Role, encode_refusal
@@ -61,7 +60,7 @@ class AcceptorEvents(ConnectionEvents, Protocol):
         ...
 
     def frames_took(self, seconds: float) -> None:
-        """What arrived at once kept the loop for longer than a step may."""
+        """How long the loop was kept by what arrived at once."""
         ...
 
 
@@ -91,9 +90,7 @@ class AcceptedConnection(Connection):
         started = perf_counter()
         super().data_received(data)
         self._note_progress(len(data))
-        seconds = perf_counter() - started
-        if seconds > STEP_SECONDS_MAX:
-            self._acceptor_events.frames_took(seconds)
+        self._acceptor_events.frames_took(perf_counter() - started)
 
     def _note_progress(self, size_bytes: int) -> None:
         """Tell of a large raft message while it arrives: heartbeats wait behind it on this connection."""

@@ -198,10 +198,10 @@ class PeerListener:
 
     async def request(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
         answer = self._handler.request_received(remote, method, payload)
-        return await timed(LoopWork.PEER_REQUEST, self._observer.slow_step, answer)
+        return await timed(LoopWork.PEER_REQUEST, self._observer.step_took, answer)
 
     def frames_took(self, seconds: float) -> None:
-        self._observer.slow_step(LoopWork.PEER_FRAMES, seconds)
+        self._observer.step_took(LoopWork.PEER_FRAMES, seconds)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -44,7 +44,12 @@ class QuietLog:
         if last is not None and recent and (last.sentence == sentence or not whenever_it_changes):
             last.suppressed += 1
             return
-        more = f" (and {last.suppressed} more since the last line)" if last is not None and last.suppressed else ""
+        more = ""
+        if last is not None and last.suppressed:
+            if last.sentence == sentence or not whenever_it_changes:
+                more = f" (and {last.suppressed} more since the last line)"
+            else:
+                more = f" (before that, the last line would have come {last.suppressed} more times)"
         self._last.pop(subject, None)
         if len(self._last) >= LOGGED_SUBJECTS_MAX:
             del self._last[next(iter(self._last))]

@@ -81,7 +81,7 @@ async def test_a_switch_that_is_not_committed_is_said(admin: Admin, error: Excep
     await admin.turn_on()
     admin.consensus.failure = error
     answer = await admin.post("read_only", on="true")
-    assert (answer.status_code, answer.text) == (500, str(error))
+    assert (answer.status_code, answer.json()["detail"]) == (500, str(error))
 
 
 @pytest.mark.parametrize("path", ["read_only?on=true", "drain?on=true", "compact"])
@@ -94,7 +94,7 @@ async def test_only_a_post_of_a_program_does_anything(admin: Admin, path: str) -
 
 async def test_a_drain_names_its_node_and_may_be_refused(admin: Admin) -> None:
     answer = await admin.post("drain", on="true", id="2")
-    assert (answer.status_code, answer.text.startswith("this is node 1, not node 2")) == (409, True)
+    assert (answer.status_code, answer.json()["detail"].startswith("this is node 1, not node 2")) == (409, True)
     assert (await admin.post("drain")).status_code == 400
     answer = await admin.post("drain", on="true", id="1")
     DrainSchema.model_validate(answer.json())

@@ -18,11 +18,12 @@ from metasrv.admin.app import create_app
 from metasrv.admin.schemas import MemberChangeSchema, MembersSchema
 from metasrv.config.load import load_config
 from metasrv.config.model import Config, RaftConfig
-from metasrv.consensus import JoinRequest, MemberReport, Standing, TransferResult
+from metasrv.consensus import JoinRequest, Standing, TransferResult
 from metasrv.model.errors import ChangeInProgressError, InvalidRequestError, UnknownOutcomeError
+from metasrv.model.summary import CheckResult, SummaryAnswer, SummaryQuestion
 from metasrv.model.types import Endpoint, Member, Membership, PeerProgress, RaftStatus
-from metasrv.node.member_report import MemberReports
-from metasrv.node.members import Members, Tolerance
+from metasrv.node.members import Members
+from metasrv.node.own_summary import OwnSummary
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import FakeMembers, fake_context, leader_status, sample_node, sample_status
 
@@ -51,8 +52,8 @@ class Admin:
         config = Config(raft_config=raft, **settings)
         self.context, self.consensus = fake_context(self.machine, config, healthy(leader_status()))
         self.others = FakeMembers(self.consensus)
-        reports = MemberReports(self.context).report
-        self.context.members = Members(self.consensus, self.others, self.context.clock, reports)
+        own = OwnSummary(self.context).own
+        self.context.members = Members(self.consensus, self.others, self.context.clock, own)
         transport = httpx.ASGITransport(create_app(self.context))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=HEADERS)
 
@@ -72,8 +73,9 @@ class Admin:
 
     async def refused(self, code: int, method: str, path: str, **given: Any) -> str:
         answer = await self.client.request(method, MEMBERS + path, **given)
-        assert (answer.status_code, answer.headers["content-type"]) == (code, "text/plain; charset=utf-8"), answer.text
-        return answer.text
+        assert (answer.status_code, answer.headers["content-type"]) == (code, "application/problem+json"), answer.text
+        found: str = answer.json()["detail"]
+        return found
 
 
 @pytest.fixture
@@ -97,7 +99,7 @@ async def test_every_member_is_asked_and_shown(admin: Admin) -> None:
     assert view["members"][3]["learner_for_ms"] == 61_000
     assert view["members"][1]["certificates"] == {"grpc": 1_795_000_000}
     assert (view["voters"], view["answering"], view["majority"], view["failure_tolerance"]) == (3, 3, 2, 1)
-    assert view["failure_tolerance_text"] == "3 of 3 voters answer, 2 are needed: 1 more voter may fail"
+    assert view["failure_tolerance_text"] == "3 of 3 voters answer, 2 are needed: one more failure is tolerated"
 
 
 async def test_a_silent_member_is_shown_with_the_reason(admin: Admin) -> None:
@@ -106,20 +108,20 @@ async def test_a_silent_member_is_shown_with_the_reason(admin: Admin) -> None:
     silent = view["members"][2]
     assert (silent["reachable"], silent["ready"], silent["version"]) == (False, None, None)
     assert silent["error"] == "node 3 did not answer within 1000 ms"
-    assert view["failure_tolerance_text"] == "2 of 3 voters answer, 2 are needed: no further voter may fail"
+    assert view["failure_tolerance_text"] == "2 of 3 voters answer, 2 are needed: one more failure stops the cluster"
 
 
 async def test_many_readers_share_what_was_asked_after_they_came(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
-    report = admin.others.report
+    summary = admin.others.summary
 
-    async def counted(target: int, timeout_ms: int) -> MemberReport:
+    async def counted(target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
         nonlocal asked
         asked += 1
         await asyncio.sleep(0)
-        return await report(target, timeout_ms)
+        return await summary(target, question, timeout_ms)
 
-    monkeypatch.setattr(admin.others, "report", counted)
+    monkeypatch.setattr(admin.others, "summary", counted)
     views = await asyncio.gather(*(admin.context.members.look() for _ in range(50)))
     assert asked == 2 * 2, "the first reader's question to both others, and one for all who came meanwhile"
     assert all(view is views[1] for view in views[1:])
@@ -127,21 +129,39 @@ async def test_many_readers_share_what_was_asked_after_they_came(admin: Admin, m
 
 
 async def test_a_member_of_an_older_release_answers_although_it_does_not_know_the_question(admin: Admin) -> None:
-    admin.others.failures[2] = InvalidRequestError("a peer asked for 'report', which this version does not know")
+    admin.others.failures[2] = InvalidRequestError("a peer asked for 'summary', which this version does not know")
     view = await admin.view()
     assert (view["answering"], view["members"][1]["reachable"], view["members"][1]["version"]) == (3, True, None)
 
 
-@pytest.mark.parametrize(
-    ("tolerance", "sentence"),
-    [
-        (Tolerance(1, 1), "the only voter answers: if it fails, the cluster stops"),
-        (Tolerance(5, 5), "5 of 5 voters answer, 3 are needed: 2 more voters may fail"),
-        (Tolerance(3, 1), "1 of 3 voters answer, 2 are needed: the cluster cannot write"),
-    ],
-)
-def test_the_tolerance_is_said_in_words(tolerance: Tolerance, sentence: str) -> None:
-    assert str(tolerance) == sentence
+async def test_a_member_of_release_0_2_0_started_about_when_its_uptime_says(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = admin.others.summary
+
+    async def earlier(target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
+        told = await answer(target, question, timeout_ms)
+        return told._replace(summary=told.summary._replace(started_at_ms=None, certificates=()))
+
+    monkeypatch.setattr(admin.others, "summary", earlier)
+    second = (await admin.view())["members"][1]
+    assert abs(second["started_at_ms"] - (admin.context.clock.wall_ms() - 60_000)) < 10_000
+    assert second["certificates"] == {}
+
+
+async def test_a_voter_that_lacks_much_of_the_log_is_no_replacement(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = admin.others.summary
+
+    async def behind(target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
+        told = await answer(target, question, timeout_ms)
+        return told._replace(summary=told.summary._replace(applied_index=7)) if target == 3 else told
+
+    monkeypatch.setattr(admin.others, "summary", behind)
+    assert (await admin.view())["failure_tolerance_text"] == (
+        "3 of 3 voters answer, 2 are needed: one more failure stops the cluster"
+    )
 
 
 # ----------------------------------------------------------------------------- adding
@@ -206,7 +226,7 @@ async def test_a_follower_is_removed_and_its_next_step_is_named(admin: Admin, ca
         answer = await admin.done("DELETE", "/3")
     assert [asked[:2] for asked in admin.consensus.asked] == [("leave", 3)]
     assert answer["changed"] == "node 3 is no longer a member"
-    assert answer["failure_tolerance_text"] == "2 of 2 voters answer, 2 are needed: no further voter may fail"
+    assert answer["failure_tolerance_text"] == "2 of 2 voters answer, 2 are needed: one more failure stops the cluster"
     assert "stop node 3" in answer["next_step"]
     lines = [json.loads(record.message) for record in caplog.records]
     assert lines[0]["member_change"] == {"change": "remove", "id": 3}
@@ -236,18 +256,19 @@ async def test_a_leader_hands_over_before_it_is_removed(admin: Admin, monkeypatc
 
 
 async def test_leadership_goes_to_a_node_that_is_ready(admin: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer, given = admin.others.report, []
+    answer, given = admin.others.summary, []
 
-    async def report(target: int, timeout_ms: int) -> MemberReport:
-        told = await answer(target, timeout_ms)
-        return told._replace(not_ready="an operator drained this node") if target == 2 else told
+    async def summary(target: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
+        told = await answer(target, question, timeout_ms)
+        drained = CheckResult("draining", False, False, "an operator drained this node")
+        return told._replace(summary=told.summary._replace(checks=(drained,))) if target == 2 else told
 
     async def transfer(to_id: int | None) -> TransferResult:
         given.append(to_id)
         admin.consensus.follow(to_id)
         return TransferResult(1, to_id or 0, [1, 2, 3])
 
-    monkeypatch.setattr(admin.others, "report", report)
+    monkeypatch.setattr(admin.others, "summary", summary)
     monkeypatch.setattr(admin.consensus, "transfer_leadership", transfer)
     await admin.done("DELETE", "/1")
     assert given == [3], "node 2 has applied more, and is drained"
@@ -256,7 +277,7 @@ async def test_leadership_goes_to_a_node_that_is_ready(admin: Admin, monkeypatch
 async def test_a_loss_that_would_stop_the_cluster_is_refused_unless_forced(admin: Admin) -> None:
     admin.consensus.current = leader_status()  # node 3 is silent
     sentence = await admin.refused(409, "DELETE", "/2")
-    assert "1 of 2 voters answer, 2 are needed: the cluster cannot write. Silent: node 3." in sentence
+    assert "1 of 2 voters answer, 2 are needed: writes are refused. Silent: node 3." in sentence
     assert admin.consensus.asked == []
     await admin.done("DELETE", "/3")
     await admin.done("DELETE", "/2?force=true")
@@ -305,7 +326,7 @@ async def test_a_learner_gets_its_vote_with_the_directory_that_it_has(admin: Adm
     assert asked[1] == JoinRequest(sample_node(4), "learner's", False)
     assert answer["changed"] == "node 4 votes from now on"
     assert "take `learner = true` out of the configuration of node 4" in answer["next_step"]
-    assert answer["failure_tolerance_text"] == "4 of 4 voters answer, 3 are needed: 1 more voter may fail"
+    assert answer["failure_tolerance_text"] == "4 of 4 voters answer, 3 are needed: one more failure is tolerated"
     assert (await admin.done("POST", "/2/promote"))["changed"] == "node 2 votes already: nothing was changed"
     admin.others.failures[4] = UnknownOutcomeError("nothing")
     assert "node 4 does not answer (nothing)" in await admin.refused(409, "POST", "/4/promote")
@@ -335,7 +356,7 @@ async def test_changes_need_the_header_and_no_web_page_makes_them(admin: Admin) 
         without = await admin.client.request(method, MEMBERS + path)
         admin.client.headers.update(HEADERS)
         assert bare.status_code != 403
-        assert (without.status_code, without.text[:8]) == (403, f"a {method} to"[:8])
+        assert (without.status_code, without.json()["detail"][:8]) == (403, f"a {method} to"[:8])
         page = await admin.client.request(method, MEMBERS + path, headers={"Origin": "http://evil.example"})
         assert page.status_code == 403
     admin.consensus.asked.clear()

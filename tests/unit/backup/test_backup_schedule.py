@@ -17,7 +17,8 @@ from metasrv.backup.inspecting import inspect
 from metasrv.backup.making import Pace
 from metasrv.backup.places import DRAFT_AGE_SECONDS_MAX, DirectoryPlace, archive_name, draft_name, parse_name
 from metasrv.backup.schedule import RETRY_SECONDS_MIN, BackupSchedule, Pauses, keep_backups
-from metasrv.config.model import BackupConfig, Config
+from metasrv.config.model import Config
+from metasrv.config.sections import BackupConfig
 from metasrv.model import commands as c
 from metasrv.model.errors import BackupError, NoLeaderError, NotLeaderError
 from metasrv.model.types import RaftState

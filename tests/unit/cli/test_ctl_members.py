@@ -17,7 +17,7 @@ CHANGED = {
     "id": 4,
     "changed": "node 4 votes",
     "failure_tolerance": 1,
-    "failure_tolerance_text": "1 more voter may fail",
+    "failure_tolerance_text": "one more failure is tolerated",
     "next_step": "rest",
     "configuration": None,
 }
@@ -74,7 +74,7 @@ def test_each_change_is_one_request(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     node = Node(monkeypatch, CHANGED)
     for arguments in (["remove", "4"], ["remove", "4", "--force"], ["promote", "4"], ["replace", "4", "--new-id", "5"]):
         assert ctl.main(["member", *arguments]) == 0
-        assert capsys.readouterr().out == "node 4 votes\n1 more voter may fail\nnext: rest\n"
+        assert capsys.readouterr().out == "node 4 votes\none more failure is tolerated\nnext: rest\n"
     path = "/v1/cluster/members/4"
     assert node.asked == [
         ("DELETE", path, None, {}),
@@ -186,9 +186,9 @@ def test_each_node_is_named_when_the_one_before_is_back(
 ) -> None:
     before = members(member(1, "leader"), member(2))
     down = members(member(1, "leader"), member(2, reachable=False, ready=None, error="it is gone"))
-    lagging = members(member(1, "leader"), member(2, started_at_ms=2, lag=1000))
-    back = members(member(1, "leader"), member(2, started_at_ms=2))
-    moved = members(member(1, started_at_ms=3), member(2, "leader", started_at_ms=2))
+    lagging = members(member(1, "leader"), member(2, started_at_ms=20_000, lag=1000))
+    back = members(member(1, "leader"), member(2, started_at_ms=20_000))
+    moved = members(member(1, started_at_ms=30_000), member(2, "leader", started_at_ms=20_000))
     node_down = NotDoneError("nothing listens")
     Node(monkeypatch, {}, before, before, before, down, lagging, back, back, back, node_down, moved, moved)
     assert ctl.main(["cluster", "restart-plan", "--wait", "60"]) == 0

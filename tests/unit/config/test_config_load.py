@@ -284,3 +284,20 @@ def test_check_of_a_file_ignores_environment_and_flags(tmp_path: Path, monkeypat
     assert check_config_file(good) == []
     bad = write(tmp_path, "[raft_config]\nid = 1\n")
     assert check_config_file(bad) == ["at least one of `single` and `join` needs to be enabled"]
+
+
+@pytest.mark.parametrize(("text", "ratio"), [("0.25", 0.25), ("1", 1.0), (" 0 ", 0.0)])
+def test_a_ratio_is_a_number_in_a_flag(text: str, ratio: float) -> None:
+    loaded = load_config(None, {"METASRV_TRACING_SAMPLE_RATIO": text}, {"raft_config.single": "true"})
+    assert loaded.config.tracing.sample_ratio == ratio
+
+
+@pytest.mark.parametrize("text", ["nan", "1e3", "-0.1", "1.5", "half", "1_0"])
+def test_what_is_no_ratio_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="tracing"):
+        load_config(None, {}, {"tracing.sample_ratio": text})
+
+
+def test_a_collector_is_a_url() -> None:
+    with pytest.raises(ConfigError, match="must begin with `http://`"):
+        load_config(None, {}, {"tracing.otlp_endpoint": "collector:4318"})

@@ -12,6 +12,7 @@ from metasrv.console.history import POINTS_MAX, SERIES, STEP_MS, History, Point
 from metasrv.console.sampling import HistogramDelta, PeerRates, Sampler, quantile
 from metasrv.metrics.counting import Histogram
 from metasrv.node.context import NodeContext
+from metasrv.protocol.methods import TRANSACTION
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, sample_status
 from metasrv.testing.hand_clock import HandClock
@@ -58,7 +59,7 @@ def test_quantiles_lie_within_their_bucket() -> None:
 def test_a_difference_counts_only_what_is_new() -> None:
     histogram = Histogram((1.0, 2.0))
     histogram.observe(0.5)
-    delta = HistogramDelta(histogram)
+    delta = HistogramDelta(lambda: histogram)
     delta.look()
     assert (delta.count, delta.mean(), delta.quantile(0.5)) == (0, None, None)
     histogram.observe(1.5)
@@ -75,7 +76,7 @@ def test_a_point_has_every_series_and_rates_from_the_second_look_on(context: Nod
     assert set(first) == set(SERIES)
     assert (first["writes_per_second"], first["write_p50_ms"], first["sync_ms"]) == (None, None, None)
     for _ in range(10):
-        metrics.rpc_finished(None, 0.0015, True)
+        metrics.rpc_finished(None, 0.0015, TRANSACTION)
     metrics.log_synced(0.002, 1)
     metrics.batch_applied(0.001, 5)
     context.loop_lag_peak_ms = 12.0

@@ -1,4 +1,4 @@
-"""Where events come from besides the engine: the ring itself, counters that are folded, metrics that tell; summaries."""
+"""Where events come from besides the engine: the ring itself, counters that are folded, metrics that tell."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ import pytest
 
 from metasrv.config.model import Config, RaftConfig
 from metasrv.console.folding import FOLD_SECONDS, Folding
-from metasrv.console.own_summary import admin_address, own_summary
-from metasrv.model.errors import CodecError
 from metasrv.model.events import Event, EventKind, Severity
-from metasrv.model.limits import EVENT_TEXT_CHARACTERS_MAX, EVENTS_KEPT_MAX, SUMMARY_EVENTS_MAX
+from metasrv.model.limits import EVENT_TEXT_CHARACTERS_MAX, EVENTS_KEPT_MAX
 from metasrv.model.loop_work import LoopWork
-from metasrv.model.summary import SUMMARY_VERSION, SummaryAnswer, decode_answer, encode_answer
-from metasrv.model.types import Endpoint
-from metasrv.model.wire import pack, unpack
 from metasrv.node.context import NodeContext
-from metasrv.node.health import DirectoryReport
+from metasrv.node.directory_probe import DirectoryReport
 from metasrv.node.recording import RecordingMetrics
 from metasrv.process.event_ring import EventRing
 from metasrv.state.machine import StateMachine
@@ -68,19 +63,19 @@ def test_slow_steps_are_folded_and_long_ones_told_at_once(context: NodeContext, 
     folding, status = Folding(context), sample_status()
     for _ in range(30):
         for _ in range(4):
-            context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.020)
-        context.metrics.slow_step(LoopWork.GRPC_CALL, 0.006)
+            context.metrics.step_took(LoopWork.RAFT_APPLY, 0.020)
+        context.metrics.step_took(LoopWork.GRPC_CALL, 0.006)
         clock.advance(2.0)
         assert told(context.events) == [], "not each of them"
         folding.look(status, 5.0, None)
     text = "the event loop was held 150 times within 60 s, 2.6 s together, mostly by raft_apply"
     assert told(context.events) == [("slow_step", text)]
     for _ in range(30):
-        context.metrics.slow_step(LoopWork.RAFT_APPLY, 0.020)
+        context.metrics.step_took(LoopWork.RAFT_APPLY, 0.020)
         clock.advance(2.0)
         folding.look(status, 5.0, None)
     assert len(told(context.events)) == 1, "what takes little together is not worth an event"
-    context.metrics.slow_step(LoopWork.RAFT_UPKEEP, 0.300)
+    context.metrics.step_took(LoopWork.RAFT_UPKEEP, 0.300)
     folding.look(status, 5.0, None)
     folding.look(status, 1_500.0, None)
     assert told(context.events)[1:] == [
@@ -157,52 +152,3 @@ def test_metrics_tell_what_happens_seldom_and_count_as_before(clock: HandClock) 
     ]
     assert metrics.work.snapshot_written_entries == 1_001
     assert metrics.security.reload_failed == {"configuration": False, "grpc": True}
-
-
-# ----------------------------------------------------------------------------- summaries
-
-
-def answer_of(context: NodeContext, events: int = 1) -> SummaryAnswer:
-    told_events = tuple(Event(number + 1, 1, "leader", "info", "text", None) for number in range(events))
-    return SummaryAnswer(own_summary(context, leader_status(), None, 0.002), "run", told_events)
-
-
-def test_a_summary_arrives_as_it_was(context: NodeContext) -> None:
-    answer = answer_of(context)
-    assert decode_answer(encode_answer(answer)) == answer
-    assert (answer.summary.role, answer.summary.sync_microseconds, answer.summary.lags) == ("leader", 2_000, ((2, 0),))
-    assert "data_directory" not in {check.name for check in answer.summary.checks}, "it has not been looked at"
-    assert own_summary(context, leader_status(removed="gone"), None, None).role == "removed"
-
-
-def test_a_summary_of_another_version_or_form_is_refused(context: NodeContext) -> None:
-    good = encode_answer(answer_of(context, SUMMARY_EVENTS_MAX))
-    assert len(decode_answer(good).events) == SUMMARY_EVENTS_MAX
-    with pytest.raises(CodecError, match="129 events, the limit is 128"):
-        decode_answer(encode_answer(answer_of(context, SUMMARY_EVENTS_MAX + 1)))
-    version, summary, incarnation, events = unpack(good)
-    with pytest.raises(CodecError, match=f"version 2, this node knows version {SUMMARY_VERSION}"):
-        decode_answer(pack((version + 1, summary, incarnation, events)))
-    for number in range(len(summary)):
-        broken = (*summary[:number], {"a": 1}, *summary[number + 1 :])
-        with pytest.raises(CodecError):
-            decode_answer(pack((version, broken, incarnation, events)))
-    for wrong in (b"", pack(7), pack((version, summary, 5, events)), pack((version, summary[:-1], incarnation, events))):
-        with pytest.raises(CodecError):
-            decode_answer(wrong)
-
-
-@pytest.mark.parametrize(
-    ("configured", "host"),
-    [
-        ("0.0.0.0:0", "node1.example"),
-        ("[::]:0", "node1.example"),
-        ("10.1.2.3:0", "10.1.2.3"),
-        ("localhost:0", "localhost"),
-    ],
-)
-def test_the_admin_address_is_one_that_others_reach(context: NodeContext, configured: str, host: str) -> None:
-    assert admin_address(context) is None
-    context.config = context.config.model_copy(update={"admin_api_address": configured})
-    context.listeners["admin"] = Endpoint("0.0.0.0", 28101)
-    assert admin_address(context) == Endpoint(host, 28101)

@@ -16,10 +16,12 @@ from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.events import Event, EventKind, Severity
 from metasrv.model.limits import EVENTS_ANSWERED_MAX, SUMMARY_EVENTS_MAX
 from metasrv.model.reach import LAG_ENTRIES_MAX, tolerance
-from metasrv.model.summary import NodeSummary, SummaryAnswer, SummaryQuestion
+from metasrv.model.summary import WITHOUT_EVENTS, NodeSummary, SummaryAnswer, SummaryQuestion
 from metasrv.model.types import LogId, Membership, PeerProgress, RaftState, RaftStatus, WriteLimits
 from metasrv.node.context import NodeContext
-from metasrv.node.health import DRAINED_TEXT, DirectoryReport
+from metasrv.node.directory_probe import DirectoryReport
+from metasrv.node.health import DRAINED_TEXT
+from metasrv.node.own_summary import OwnSummary
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_consensus import FakeConsensus
 from metasrv.testing.fake_node import fake_context, leader_status, sample_status
@@ -43,7 +45,7 @@ class World:
         self.events: dict[int, tuple[Event, ...]] = {}
         self.questions: list[tuple[int, SummaryQuestion]] = []
         self.console = Console(self.context)
-        self.console._directory = DirectoryReport(True, "the data directory can be written", 10**9, self.clock.now)
+        self.context.directory = DirectoryReport(True, "the data directory can be written", 10**9, self.clock.now)
 
     async def ask(self, node_id: int, question: SummaryQuestion, timeout_ms: int) -> SummaryAnswer:
         assert timeout_ms > 0
@@ -77,7 +79,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def summary(world: World, node_id: int, **changes: Any) -> NodeSummary:
     """As this node would say it of itself, for another one."""
-    own = world.console.answer(SummaryQuestion("", 0)).summary
+    own = world.console.own.summary(world.consensus.status())
     return own._replace(**{"node_id": node_id, "role": "follower", "lags": (), "other_clusters": (), **changes})
 
 
@@ -191,9 +193,9 @@ async def test_a_follower_shows_what_the_leader_knows(world: World) -> None:
 
 async def test_each_fault_is_named(world: World) -> None:
     world.lead()
-    world.console._directory = DirectoryReport(False, "the data directory x has 5 bytes left", 5, world.clock.now)
+    world.context.directory = DirectoryReport(False, "the data directory x has 5 bytes left", 5, world.clock.now)
     assert await world.titles() == ["The disk of node 1 is full or cannot be written"]
-    world.console._directory = None
+    world.context.directory = None
     world.lead(disk_stall="the disk stalls: a write has not finished for 2.0 s", disk_stalled_seconds=2.0)
     assert await world.titles() == ["The disk of node 1 does not answer"]
     world.lead(clock_offset_ms=5_000)
@@ -315,11 +317,14 @@ async def test_events_of_all_nodes_are_merged_by_time_and_told_once(world: World
 async def test_answers_are_bounded(world: World) -> None:
     for number in range(EVENTS_ANSWERED_MAX):
         world.context.events.record(EventKind.LEADER, Severity.INFO, f"{number}")
-    newest = world.console.answer(SummaryQuestion("", 0))
+    own = OwnSummary(world.context)
+    newest = await own.answer(SummaryQuestion("", 0))
     assert len(newest.events) == SUMMARY_EVENTS_MAX
     assert newest.events[-1].number == EVENTS_ANSWERED_MAX
-    assert world.console.answer(SummaryQuestion(newest.incarnation, EVENTS_ANSWERED_MAX - 1)).events == newest.events[-1:]
-    assert len(world.console.answer(SummaryQuestion("another run", EVENTS_ANSWERED_MAX)).events) == SUMMARY_EVENTS_MAX
+    assert (await own.answer(SummaryQuestion(newest.incarnation, EVENTS_ANSWERED_MAX - 1))).events == newest.events[-1:]
+    assert len((await own.answer(SummaryQuestion("another run", EVENTS_ANSWERED_MAX))).events) == SUMMARY_EVENTS_MAX
+    assert (await own.answer(WITHOUT_EVENTS)).events == ()
+    assert len((await own.answer(SummaryQuestion("", 0, 3))).events) == 3
     world.lead()
     world.answers = {2: summary(world, 2)}
     for first in range(0, 1_500, SUMMARY_EVENTS_MAX):

@@ -19,7 +19,6 @@ from metasrv.console.streams import LineStream, Streams
 from metasrv.model.errors import NotDoneError, OverloadedError
 from metasrv.model.events import EventKind, Severity
 from metasrv.model.limits import CONSOLE_LINES_WAITING_MAX, CONSOLE_STREAMS_MAX
-from metasrv.model.summary import SummaryQuestion
 from metasrv.node.context import NodeContext
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
@@ -88,7 +87,7 @@ async def test_a_stream_begins_with_everything_and_goes_on_with_each_tick(contex
         await console.open_stream()
 
 
-async def test_the_disk_is_looked_at_with_each_tick_while_another_node_shows_it(
+async def test_the_disk_is_looked_at_with_each_tick_while_somebody_looks(
     context: NodeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console, looks = Console(context), list[int]()
@@ -96,7 +95,7 @@ async def test_the_disk_is_looked_at_with_each_tick_while_another_node_shows_it(
     async def look() -> None:
         looks.append(1)
 
-    monkeypatch.setattr(console, "_look_at_directory", look)
+    monkeypatch.setattr(console.own, "look_at_directory", look)
 
     async def looks_in(ticks: int) -> int:
         before = len(looks)
@@ -106,7 +105,7 @@ async def test_the_disk_is_looked_at_with_each_tick_while_another_node_shows_it(
         return len(looks) - before
 
     assert await looks_in(IDLE_PROBE_TICKS) == 1, "seldom while nobody looks"
-    console.answer(SummaryQuestion("", 0))
+    await console.open_stream()
     assert await looks_in(IDLE_PROBE_TICKS) == IDLE_PROBE_TICKS
     await console.stop()
 
@@ -148,7 +147,7 @@ async def test_a_client_that_leaves_ends_its_stream() -> None:
     async def send(message: Any) -> None:
         sent.append(dict(message))
 
-    response = LineStreamResponse(stream, streams.close, {"Cache-Control": "no-store"})
+    response = LineStreamResponse(stream, streams.close)
     answering = asyncio.ensure_future(response({"type": "http"}, receive, send))
     for _ in range(5):
         await asyncio.sleep(0)

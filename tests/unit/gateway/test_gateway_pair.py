@@ -9,10 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from metasrv.gateway.counts import Counted, Counts
+from metasrv.gateway.log_lines import LinkHandler, fields_in
 from metasrv.gateway.messages import FromGateway
+from metasrv.gateway.slow_writes import note_told
+from metasrv.metrics.counting import BoundedCounter, Histogram
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, SetFeature, Upsert
 from metasrv.model.errors import (
+    CodecError,
     InvalidRequestError,
     NotDoneError,
     NotLeaderError,
@@ -20,11 +25,24 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
     ViewLostError,
 )
-from metasrv.model.limits import GATEWAY_INSTANTS_MAX, GATEWAY_LOG_LINES_MAX, READ_WAITERS_MAX
+from metasrv.model.failure_reasons import FailureReason
+from metasrv.model.limits import (
+    GATEWAY_INSTANTS_MAX,
+    GATEWAY_LOG_FIELDS_MAX,
+    GATEWAY_LOG_LINES_MAX,
+    METRICS_LABELS_MAX,
+    READ_WAITERS_MAX,
+    SLOW_WRITES_KEPT_MAX,
+)
 from metasrv.model.types import Endpoint, LogId, Node, RaftState
+from metasrv.model.wire import pack, unpack
+from metasrv.node.slow_writes import SlowWrites, Written
+from metasrv.process.logs import fields_of
+from metasrv.protocol.methods import KV_LIST, TRANSACTION
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter
 from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchItem, WatchReset
+from metasrv.tracing.times import RequestEnd, Stage
 from tests.support.gateway_pair import Pair
 
 SECOND_MS = 1_000
@@ -195,17 +213,18 @@ async def test_a_changed_configuration_reaches_the_gateway(pair: Pair) -> None:
 
 
 async def test_log_lines_carry_the_number_of_the_gateway(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
-    pair.link.send((FromGateway.LOG, logging.WARNING, "metasrv.grpc_api.kv", "a line", "Traceback: here"))
+    pair.link.send(
+        (FromGateway.LOG, logging.WARNING, "metasrv.grpc_api.kv", "a line", "Traceback: here", {"method": "KvList"})
+    )
     await turns()
     [record] = [record for record in caplog.records if record.name == "metasrv.grpc_api.kv"]
     assert record.getMessage() == "a line"
     assert record.__dict__["gateway"] == 1
+    assert record.__dict__["method"] == "KvList"
     assert record.exc_text == "Traceback: here"
 
 
 async def test_log_lines_are_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    from metasrv.gateway.log_lines import LinkHandler
-
     monkeypatch.setattr("metasrv.gateway.log_lines.GATEWAY_LOG_LINES_MAX", 3)
     sent: list[tuple[object, ...]] = []
     monkeypatch.setattr(pair.link, "send", lambda message, size_bytes=0: sent.append(message))
@@ -397,17 +416,14 @@ async def test_a_link_that_ends_takes_its_watches_and_views_with_it(pair: Pair) 
 
 
 async def test_the_nodes_metrics_are_the_sum_of_its_gateways(pair: Pair) -> None:
-    from metasrv.gateway.counts import Counted
-    from metasrv.model.failure_reasons import FailureReason
-
     theirs = MetricsRegistry("1", "c")
     counted = Counted(theirs)
     ours = pair.context.metrics.client
     assert counted.changes() is None
     theirs.rpc_started()
     theirs.rpc_started()
-    theirs.rpc_finished(None, 0.002, True)
-    theirs.rpc_finished(FailureReason.OVERLOADED, 0.003, False)
+    theirs.rpc_finished(None, 0.002, TRANSACTION)
+    theirs.rpc_finished(FailureReason.OVERLOADED, 0.003, KV_LIST)
     theirs.rpc_started()
     theirs.client_connections(7)
     theirs.client_sent_bytes(100)
@@ -417,7 +433,8 @@ async def test_the_nodes_metrics_are_the_sum_of_its_gateways(pair: Pair) -> None
     pair.link.send((FromGateway.COUNTS, counted.changes()))
     await turns()
     assert (ours.succeeded, ours.failed, ours.in_flight, ours.connections, ours.sent_bytes) == (1, 1, 1, 7, 100)
-    assert ours.delay_write_ms.count == 1
+    assert ours.delays_ms["Transaction"].count == 1
+    assert ours.method_failures.values == {("KvList", "overloaded"): 1}
     assert ours.failures["read", FailureReason.OVERLOADED] == 1
     assert ours.stream_items["list"] == 5
     assert len(ours.delay_window) == 2
@@ -429,3 +446,121 @@ async def test_the_nodes_metrics_are_the_sum_of_its_gateways(pair: Pair) -> None
     pair.node.link.cut("killed")
     assert (ours.in_flight, ours.connections, ours.sent_bytes) == (0, 0, 101), "what was open went with the gateway"
     assert pair.context.metrics.security.handshakes["grpc"] == 0
+
+
+def test_every_counter_of_clients_is_the_nodes_too() -> None:
+    """A counter that is added to the registry and not to `counts.py` would stay 0 on a node with gateways."""
+    theirs, ours = MetricsRegistry("1", "c"), MetricsRegistry("1", "c")
+    counted, counts = Counted(theirs), Counts(ours)
+    for name, value in vars(theirs.client).items():
+        if isinstance(value, int | float):
+            setattr(theirs.client, name, value + 3)
+        elif isinstance(value, BoundedCounter):
+            value.add(("Transaction", "overloaded"), 3)
+        elif isinstance(value, dict):
+            for label, found in value.items():
+                if isinstance(found, Histogram):
+                    found.observe(2.0)
+                else:
+                    value[label] = found + 3
+        else:
+            assert name == "delay_window", f"say here how {name} counts"
+            value.observe(2.0)
+    for histogram in theirs.work.step_seconds.values():
+        histogram.observe(0.5)
+    counts.add(unpack(pack(counted.changes())))
+    for name, value in vars(theirs.client).items():
+        if name != "delay_window":
+            assert numbers_of(getattr(ours.client, name)) == numbers_of(value), name
+    assert len(ours.client.delay_window) == 1
+    assert numbers_of(ours.work.step_seconds) == numbers_of(theirs.work.step_seconds)
+
+
+def numbers_of(counter: object) -> object:
+    if isinstance(counter, Histogram):
+        return counter.sum, counter.counts
+    if isinstance(counter, BoundedCounter):
+        return counter.values
+    if isinstance(counter, dict):
+        return {label: numbers_of(found) for label, found in counter.items()}
+    return counter
+
+
+def test_labels_that_a_gateway_folds_are_not_counted_twice() -> None:
+    theirs, ours = MetricsRegistry("1", "c"), MetricsRegistry("1", "c")
+    counted, counts = Counted(theirs), Counts(ours)
+    for number in range(METRICS_LABELS_MAX):
+        theirs.client.method_failures.add((f"method-{number}", "overloaded"), 1)
+    counts.add(unpack(pack(counted.changes())))
+    theirs.client.method_failures.add(("one-more", "overloaded"), 1)
+    counts.add(unpack(pack(counted.changes())))
+    assert sum(ours.client.method_failures.values.values()) == METRICS_LABELS_MAX + 1
+
+
+# ----------------------------------------------------------------------------- slow requests, slow writes
+
+
+async def test_the_slowest_and_largest_writes_of_gateways_are_the_nodes(pair: Pair) -> None:
+    gateway = pair.gateway
+    for number in range(10 * SLOW_WRITES_KEPT_MAX):
+        gateway.slow_writes.note(
+            gateway.clock.monotonic(),
+            number / 100,
+            10_000 - number,
+            "Transaction",
+            lambda number=number: Written((f"k{number}",), 1),  # type: ignore[misc]
+            FailureReason.OVERLOADED if number % 2 else None,
+        )
+    gateway.tell_slow_writes()
+    await turns()
+    kept = pair.context.slow_writes
+    last = 10 * SLOW_WRITES_KEPT_MAX - 1
+    assert [write.written.keys for write in kept.slowest()] == [
+        (f"k{last - place}",) for place in range(SLOW_WRITES_KEPT_MAX)
+    ]
+    assert [write.size_bytes for write in kept.largest()] == [10_000 - place for place in range(SLOW_WRITES_KEPT_MAX)]
+    assert kept.slowest()[0].failure == "overloaded"
+    assert gateway.slow_writes.taken() == (), "each is told once"
+    assert not pair.lost
+
+
+@pytest.mark.parametrize(
+    "wrong", [7, ((float("nan"), 1, "m", (), 0, None),), ((1.0, -1, "m", (), 0, None),), ((),) * 100]
+)
+def test_slow_writes_of_another_shape_are_refused(wrong: object) -> None:
+    with pytest.raises(CodecError):
+        note_told(SlowWrites(), 0.0, wrong)
+
+
+async def test_a_slow_request_of_a_gateway_has_its_line_in_the_nodes_log(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway = pair.gateway
+    gateway.watch.set_slow_ms(1)
+    times = gateway.watch.begin(gateway.clock.monotonic() - 5.0, "Transaction", lambda _key: None)
+    assert times is not None
+    await write(pair, "k")
+    ended = gateway.clock.monotonic()
+    assert [stage.stage for stage in times.stages(ended)] == [Stage.QUEUE, Stage.LEADER, Stage.FORWARD, Stage.ANSWER]
+    gateway.watch.end(times, ended, lambda: RequestEnd("Transaction", "ok", key=lambda: '"k"'))
+    [line] = [record for record in caplog.records if record.name == "metasrv.slow_requests"]
+    LinkHandler(pair.link).emit(line)
+    await turns()
+    [_, told] = [record for record in caplog.records if record.name == "metasrv.slow_requests"]
+    assert told.getMessage() == line.getMessage()
+    assert fields_of(told) == {**fields_of(line), "gateway": 1}
+    assert fields_of(told)["node"] == fields_of(told)["forwarded_to"] == pair.consensus.status().node_id
+
+
+async def test_fields_of_log_lines_are_bounded_and_plain(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[object, ...]] = []
+    monkeypatch.setattr(pair.link, "send", lambda message, size_bytes=0: sent.append(message))
+    record = logging.LogRecord("name", logging.INFO, "", 0, "line", None, None)
+    record.__dict__.update({f"f{number}": ("no", "text") for number in range(GATEWAY_LOG_FIELDS_MAX + 5)})
+    LinkHandler(pair.link).emit(record)
+    await turns()
+    [message] = sent
+    assert fields_in(message[-1]) == {f"f{number}": "('no', 'text')" for number in range(GATEWAY_LOG_FIELDS_MAX)}
+    for wrong in ({f"f{number}": 1 for number in range(GATEWAY_LOG_FIELDS_MAX + 1)}, {"f": b""}, {1: 1}, ()):
+        with pytest.raises(TypeError):
+            fields_in(wrong)

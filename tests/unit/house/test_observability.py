@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support.observability_files import DASHBOARDS, GRAFANA, PROMETHEUS, dashboard_expressions, rules
+from tests.support.paths import ROOT
 
 
 def promtool(*arguments: str) -> str:
@@ -45,8 +47,26 @@ def test_prometheus_takes_every_expression_of_the_dashboards(tmp_path: Path) -> 
 def test_every_alert_says_what_it_means() -> None:
     for rule in rules():
         assert rule["labels"]["severity"] in {"warning", "critical"}
-        assert set(rule["annotations"]) == {"summary", "description"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+        assert (ROOT / rule["annotations"]["runbook"]).is_file(), rule["alert"]
+        assert rule["alert"] in (ROOT / rule["annotations"]["runbook"]).read_text(), "the page says by what it is found"
         assert rule["for"]
+
+
+def test_every_alert_fires_in_its_tests() -> None:
+    tests = yaml.safe_load((PROMETHEUS / "tests.yml").read_text())["tests"]
+    fired = {asked["alertname"] for test in tests for asked in test["alert_rule_test"] if asked.get("exp_alerts")}
+    assert {rule["alert"] for rule in rules()} == fired
+
+
+def test_no_rule_lets_one_cluster_hide_another() -> None:
+    """What adds up several nodes says of which cluster; all else is about one instance."""
+    for rule in rules():
+        grouped = re.findall(r"\b(?:sum|min|max|group|count|avg)\b(?: by \(([^)]*)\))?\s*\(", rule["expr"])
+        for labels in grouped:
+            names = {name.strip() for name in labels.split(",")}
+            assert "job" in names, (rule["alert"], labels)
+            assert names & {"instance", "cluster_id"}, (rule["alert"], labels)
 
 
 def test_every_node_is_scraped() -> None:

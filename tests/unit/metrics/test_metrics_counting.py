@@ -8,10 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metasrv.metrics import exposition
 from metasrv.metrics.counting import BoundedCounter, Histogram, HistogramByLabel
 from metasrv.metrics.exposition import Family, Sample, encode, format_value
 from metasrv.metrics.quantiles import SlidingWindow
-from metasrv.model.limits import METRICS_LABELS_MAX, METRICS_WINDOW_OBSERVATIONS_MAX
+from metasrv.model.limits import (
+    METRICS_LABELS_MAX,
+    METRICS_LABELS_REMEMBERED_MAX,
+    METRICS_WINDOW_OBSERVATIONS_MAX,
+)
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -109,3 +114,10 @@ def test_labels_and_help_are_escaped() -> None:
     assert encode([family], "text/plain").decode() == (
         '# HELP m a "b"\\\\\\n\n# TYPE m gauge\nm{l="x\\"\\\\\\ny"} 1\n\n# EOF\n'
     )
+
+
+def test_the_texts_of_labels_are_kept_up_to_their_limit() -> None:
+    exposition._labels_text.cache_clear()
+    for number in range(METRICS_LABELS_REMEMBERED_MAX + 1):
+        exposition._labels_text((("number", str(number)),))
+    assert exposition._labels_text.cache_info().currsize == METRICS_LABELS_REMEMBERED_MAX

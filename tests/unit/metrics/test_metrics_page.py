@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Coroutine, Generator, Mapping
+from time import thread_time
+from types import coroutine
+from typing import Any, TypeVar
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_untyped_openmetrics
@@ -16,8 +20,11 @@ from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import STEP_TIME_MS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import PeerProgress, RaftState, RaftStatus
+from metasrv.protocol import methods as m
 from metasrv.raft.observer import RaftObserver
 from metasrv.testing.fake_node import leader_status, sample_status
+
+T = TypeVar("T")
 
 LEGACY_TYPES = [
     ("metasrv_meta_network_recv_bytes", "counter"),
@@ -59,7 +66,7 @@ TODAYS_NAMES = [
 
 
 def registry() -> MetricsRegistry:
-    return MetricsRegistry("1.2.3", "abcdef0")
+    return MetricsRegistry("1.2.3", "abcdef0", "here")
 
 
 def page(metrics: MetricsRegistry, status: RaftStatus, watchers: int = 0, accept: str | None = None) -> str:
@@ -79,9 +86,14 @@ def busy_registry() -> MetricsRegistry:
     metrics.client_received_bytes(307163)
     metrics.client_sent_bytes(1328402)
     lost = FailureReason.NO_LEADER
-    for failed, seconds, write in ((None, 0.0002, True), (None, 0.004, False), (lost, 0.5, False), (None, 0.1, None)):
+    for failed, seconds, method in (
+        (None, 0.0002, m.TRANSACTION),
+        (None, 0.004, m.KV_READ_V1),
+        (lost, 0.5, m.KV_READ_V1),
+        (None, 0.1, m.HANDSHAKE),
+    ):
         metrics.rpc_started()
-        metrics.rpc_finished(failed, seconds, write)
+        metrics.rpc_finished(failed, seconds, method)
     metrics.rpc_started()
     metrics.watch_items(5, 6)
     metrics.stream_items("get", 1)
@@ -107,8 +119,17 @@ def busy_registry() -> MetricsRegistry:
     observer.storage_failed("read_log", False)
     observer.log_synced(0.001, 3)
     observer.batch_applied(0.0005, 64)
-    observer.slow_step(LoopWork.RAFT_APPLY, 0.006)
-    observer.slow_step(LoopWork.RAFT_APPLY, 0.01)
+    observer.batch_committed(0.002)
+    observer.read_confirmed(0.0003)
+    observer.forwarded("propose", 0.0015)
+    observer.forwarded("read_index", 0.0005)
+    observer.state_committed(0.001)
+    observer.applying_paused(0.002)
+    observer.disk_stalled("log")
+    observer.step_took(LoopWork.RAFT_APPLY, 0.006)
+    observer.step_took(LoopWork.RAFT_APPLY, 0.01)
+    observer.step_took(LoopWork.RAFT_TICK, 0.0001)
+    metrics.loop_lag(0.003)
     metrics.storage_result(STEP_TIME_MS_MAX / 1000)
     metrics.storage_result(STEP_TIME_MS_MAX / 1000 + 0.001)
     return metrics
@@ -164,7 +185,7 @@ def test_todays_names_are_there_from_the_start() -> None:
 
 
 def test_every_value_is_real() -> None:
-    shown = samples(page(busy_registry(), sample_status(), watchers=7))
+    shown = samples(page(busy_registry(), sample_status(key_count=12), watchers=7))
     expected = {
         f"{SERVER}watchers": 7,
         f"{SERVER}proposals_failed": 4,
@@ -218,6 +239,21 @@ def test_every_value_is_real() -> None:
         'metasrv_raft_storage_raft_store_read_failed_total{func="read_log"}': 1,
         "metasrv_raft_storage_snapshot_written_entries_total": 1234,
         "metasrv_raft_log_sync_seconds_count": 1,
+        'metasrv_raft_commit_seconds_bucket{le="0.0016"}': 0,
+        'metasrv_raft_commit_seconds_bucket{le="0.0032"}': 1,
+        "metasrv_raft_read_index_seconds_count": 1,
+        'metasrv_raft_forward_seconds_count{request="propose"}': 1,
+        'metasrv_raft_forward_seconds_sum{request="read_index"}': 0.0005,
+        'metasrv_loop_step_seconds_count{work="raft_apply"}': 2,
+        'metasrv_loop_step_seconds_bucket{work="raft_tick",le="0.0002"}': 1,
+        'metasrv_loop_lag_seconds_bucket{le="0.002"}': 0,
+        'metasrv_loop_lag_seconds_bucket{le="0.004"}': 1,
+        'metasrv_grpc_request_seconds_count{kind="read",method="KvReadV1"}': 2,
+        'metasrv_grpc_request_seconds_bucket{kind="write",method="Transaction",le="0.001"}': 1,
+        'metasrv_grpc_method_failures_total{method="KvReadV1",reason="no_leader"}': 1,
+        'metasrv_cluster_info{cluster_id="c0ffee",cluster_name="here"}': 1,
+        "metasrv_cluster_keys": 12,
+        "metasrv_node_removed": 0,
         "metasrv_raft_log_synced_entries_total": 3,
         "metasrv_raft_applied_commands_total": 64,
         'metasrv_raft_peer_connected{id="3"}': 0,
@@ -294,6 +330,16 @@ def test_parsers_take_the_page(metrics: MetricsRegistry, status: RaftStatus) -> 
             "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.3",
             "text/plain; version=0.0.4; charset=utf-8",
         ),
+        (
+            "application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+        (
+            "application/openmetrics-text, text/plain;q=0",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+        ("application/openmetrics-text;q=0", "text/plain; charset=utf-8"),
+        ("application/openmetrics-text;q=high", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
         ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
     ],
 )
@@ -311,3 +357,66 @@ def test_the_bounds_are_those_of_upstream() -> None:
     assert len(RPC_DELAY_BOUNDS_MS) == 30
     assert RPC_DELAY_BOUNDS_MS[:7] == (1, 2, 3, 4, 5, 7, 10)
     assert RPC_DELAY_BOUNDS_MS[-1] == 70000
+
+
+@coroutine
+def measured(work: Coroutine[Any, Any, T], steps: list[float]) -> Generator[Any, Any, T]:
+    """Await `work`, and note the processor time of each stretch between two of its waits."""
+    value: Any = None
+    while True:
+        started = thread_time()
+        try:
+            waits_for = work.send(value)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.append(thread_time() - started)
+        value = yield waits_for
+
+
+async def test_a_page_is_made_in_steps_that_hold_nobody_up() -> None:
+    """With every method called and many peers' ports known; another task has its turns meanwhile."""
+    metrics = busy_registry()
+    for method in m.METHODS:
+        metrics.rpc_started()
+        metrics.rpc_finished(None, 0.001, method)
+    for port in range(200):
+        metrics.received_bytes(f"127.0.0.1:{port}", 1)
+    turns = 0
+
+    async def beat() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beating = asyncio.create_task(beat())
+    shortest_longest = math.inf
+    for _ in range(5):  # the first page fills the caches, and the machine has other work
+        steps: list[float] = []
+        body, _ = await measured(metrics.render_in_slices(leader_status(), 3, None), steps)
+        shortest_longest = min(shortest_longest, max(steps))
+    beating.cancel()
+    assert len(steps) > 2
+    assert turns > 10
+    assert samples(body.decode()).keys() == samples(page(metrics, leader_status(), 3)).keys()
+    assert shortest_longest * 1000 < STEP_TIME_MS_MAX, "half of that on a machine with nothing else to do"
+
+
+async def test_a_page_does_not_wait_for_a_helper_thread_that_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a node may all hang on its disk, which is when somebody looks at the metrics."""
+    metrics = registry()
+    assert b"process_resident_memory_bytes" in (await metrics.render_in_slices(sample_status(), 0, None))[0]
+    asked = 0
+
+    async def never(_function: object) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio, "to_thread", never)
+    monkeypatch.setattr("metasrv.metrics.registry.PROCESS_SECONDS_MAX", 0.0)
+    for _ in range(3):
+        assert b"process_resident_memory_bytes" in (await metrics.render_in_slices(sample_status(), 0, None))[0]
+    assert asked == 1, "it is asked once until it answers"

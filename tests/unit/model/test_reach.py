@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from metasrv.model.reach import LAG_ENTRIES_MAX, contact_bound_ms, expects_contact, lag_entries, leaders_tolerance
+from metasrv.model.reach import (
+    LAG_ENTRIES_MAX,
+    contact_bound_ms,
+    counted_tolerance,
+    expects_contact,
+    lag_entries,
+    leaders_tolerance,
+)
 from metasrv.model.types import LogId, PeerProgress, RaftStatus
 from metasrv.testing.fake_node import leader_status, sample_status
 
@@ -54,3 +61,19 @@ def test_contact_is_expected_from_all_by_a_leader_and_from_the_leader_by_the_oth
     assert expected(sample_status()) == [2]
     assert expected(sample_status(leader_id=None)) == [2, 3]
     assert expected(sample_status(removed="gone")) == []
+
+
+@pytest.mark.parametrize(
+    ("numbers", "spare", "sentence"),
+    [
+        ((1, 1, 1), 0, "there is one voter: its failure stops the cluster"),
+        ((5, 5, 5), 2, "5 of 5 voters answer, 3 are needed: 2 more failures are tolerated"),
+        ((5, 5, 4), 1, "5 of 5 voters answer, 3 are needed: one more failure is tolerated"),
+        ((3, 2, 2), 0, "2 of 3 voters answer, 2 are needed: one more failure stops the cluster"),
+        ((3, 1, 1), -1, "1 of 3 voters answer, 2 are needed: writes are refused"),
+        ((1, 0, 0), -1, "0 of 1 voters answer, 1 are needed: writes are refused"),
+    ],
+)
+def test_the_tolerance_is_said_in_words(numbers: tuple[int, int, int], spare: int, sentence: str) -> None:
+    found = counted_tolerance(*numbers)
+    assert (found.spare, found.counted_text) == (spare, sentence)

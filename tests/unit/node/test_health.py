@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from metasrv.admin.app import create_app
 from metasrv.config.model import Config, RaftConfig
 from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus, WriteLimits
-from metasrv.node import health
+from metasrv.node import directory_probe, health
 from metasrv.node.context import NodeContext
-from metasrv.node.health import Check, DirectoryProbe, DirectoryReport, check_liveness, check_readiness, judge
+from metasrv.node.directory_probe import DirectoryProbe, DirectoryReport, probe_directory
+from metasrv.node.health import Check, check_liveness, check_readiness, judge
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_consensus import FakeConsensus
 from metasrv.testing.fake_node import fake_context, leader_status, sample_status
@@ -143,7 +145,7 @@ def test_the_data_directory_must_have_been_looked_at(node: Parts) -> None:
 
 
 def test_a_probe_of_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
-    passed, reason, free_bytes = health.probe_directory(str(tmp_path))
+    passed, reason, free_bytes = probe_directory(str(tmp_path))
     assert passed
     assert "can be written" in reason
     assert free_bytes is not None
@@ -151,18 +153,31 @@ def test_a_probe_of_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_missing_directory_fails_the_probe(tmp_path: Path) -> None:
-    passed, reason, _ = health.probe_directory(str(tmp_path / "gone"))
+    passed, reason, _ = probe_directory(str(tmp_path / "gone"))
     assert not passed
     assert reason.endswith("cannot be written: No such file or directory")
 
 
 def test_a_nearly_full_disk_fails_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    free_bytes = health.probe_directory(str(tmp_path))[2]
+    free_bytes = probe_directory(str(tmp_path))[2]
     assert free_bytes is not None
-    monkeypatch.setattr(health, "DISK_FREE_BYTES_MIN", free_bytes * 2)
-    passed, reason, _ = health.probe_directory(str(tmp_path))
+    monkeypatch.setattr(directory_probe, "DISK_FREE_BYTES_MIN", free_bytes * 2)
+    passed, reason, _ = probe_directory(str(tmp_path))
     assert not passed
     assert "bytes left, the limit is" in reason
+
+
+def test_a_full_disk_has_a_number_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it the metric went on saying what had been free before."""
+
+    def full(**_arguments: object) -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    passed, reason, free_bytes = probe_directory(str(tmp_path))
+    assert not passed
+    assert reason.endswith("cannot be written: No space left on device")
+    assert free_bytes is not None
 
 
 async def test_the_probe_remembers_its_answer_for_a_while(tmp_path: Path) -> None:
@@ -171,7 +186,7 @@ async def test_the_probe_remembers_its_answer_for_a_while(tmp_path: Path) -> Non
     probe = DirectoryProbe(str(directory), clock.monotonic)
     assert not (await probe.report()).passed
     directory.mkdir()
-    clock.now += health.PROBE_AGE_SECONDS_MAX
+    clock.now += directory_probe.PROBE_AGE_SECONDS_MAX
     assert not (await probe.report()).passed
     clock.now += 0.001
     assert (await probe.report()).passed
@@ -189,10 +204,10 @@ async def test_a_hanging_disk_delays_one_answer_only(tmp_path: Path, monkeypatch
         return DirectoryReport(True, "back again", 1, clock.monotonic())
 
     monkeypatch.setattr(DirectoryProbe, "_look", hang)
-    monkeypatch.setattr(health, "PROBE_TIMEOUT_SECONDS", 0.0)
+    monkeypatch.setattr(directory_probe, "PROBE_TIMEOUT_SECONDS", 0.0)
     probe = DirectoryProbe(str(tmp_path), clock.monotonic)
     assert "has not finished" in (await probe.report()).reason
-    monkeypatch.setattr(health, "PROBE_TIMEOUT_SECONDS", 3600.0)
+    monkeypatch.setattr(directory_probe, "PROBE_TIMEOUT_SECONDS", 3600.0)
     clock.now += 60
     begun = time.monotonic()
     assert "has not finished" in (await probe.report()).reason

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.config.model import LogConfig
+from metasrv.config.sections import LogConfig
 from metasrv.model.errors import ConfigError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs import BoundedQueueHandler, RunningLogs, start_logging
@@ -190,6 +190,20 @@ def test_stop_restores_levels_and_may_be_called_twice() -> None:
     logs.stop()
     logs.stop()
     assert logging.getLogger("metasrv.raft").level == before
+
+
+@pytest.mark.parametrize("line_format", ["text", "json"])
+def test_what_a_terminal_would_obey_does_not_get_into_a_log(line_format: str) -> None:
+    stream = io.StringIO()
+    logs = start_logging(stderr_only(line_format=line_format), stderr=stream)
+    logging.getLogger("x").info("a\x1b[31mb\u009bc\x7f\td", extra={"color_message": "\x1b[36mx\x1b[0m"})
+    logs.stop()
+    (line,) = stream.getvalue().splitlines()
+    assert "color_message" not in line
+    if line_format == "text":
+        assert line.endswith(r"x: a\x1b[31mb\x9bc\x7f\td")
+    else:
+        assert "\x1b" not in line
 
 
 def test_no_sink_at_all() -> None:

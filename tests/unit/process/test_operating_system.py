@@ -17,7 +17,10 @@ import pytest
 
 from metasrv.process.operating_system import (
     make_syncs_full,
+    memory_limit_bytes,
     raise_descriptor_limit,
+    resident_peak_bytes,
+    resident_size_bytes,
     sync_data,
     sync_directory,
     sync_file,
@@ -173,3 +176,27 @@ def test_no_other_module_of_the_product_asks_for_the_platform_or_syncs_by_itself
             if isinstance(node, ast.Attribute) and re.fullmatch("fsync|fdatasync|platform|prctl", node.attr):
                 places.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.attr}")
     assert places == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the present size")
+def test_the_most_memory_is_no_less_than_the_present_and_no_more_than_there_is() -> None:
+    resident, limit = resident_size_bytes(), memory_limit_bytes()
+    assert resident is not None
+    assert limit is not None
+    assert resident // 2 <= resident_peak_bytes() <= limit, "the kernel counts the present size with some delay"
+
+
+def test_the_limit_of_a_container_counts_when_it_is_less_than_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    real_open = open
+    monkeypatch.setattr(
+        "builtins.open", lambda path, **arguments: real_open(limit if "cgroup" in str(path) else path, **arguments)
+    )
+    limit.write_text("max\n")
+    whole = memory_limit_bytes()
+    limit.write_text("1000000\n")
+    assert memory_limit_bytes() == 1_000_000
+    assert whole is not None
+    assert whole > 1_000_000

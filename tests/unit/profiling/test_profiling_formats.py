@@ -1,9 +1,17 @@
-"""Profile forms: folded text, pprof checked by a decoder of its own, speedscope, flame graph, heap report."""
+"""Profile forms: folded text, pprof read by a decoder and by Go's tool, speedscope, flame graph, heap report."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import os
+import re
+import shutil
+import subprocess
+import threading
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +19,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metasrv.profiling import flamegraph
-from metasrv.profiling.flamegraph import encode_flamegraph
+from metasrv.profiling.flamegraph import encode_difference, encode_flamegraph
+from metasrv.profiling.forms import CPU, WALL, encode_times
 from metasrv.profiling.heap_report import encode as encode_heap
+from metasrv.profiling.heap_report import encode_change, size_text
 from metasrv.profiling.pprof import ProfileHeader, ValueType, encode_profile
-from metasrv.profiling.profile import ProfileFormat, ProfilerBusyError, ProfileSlot
+from metasrv.profiling.profile import ProfileFormat, ProfilerBusyError, ProfileSlot, Subject
 from metasrv.profiling.speedscope import encode_speedscope
-from metasrv.profiling.stacks import Frame, StackSample, merge, parse_folded, short_path, to_folded
+from metasrv.profiling.stacks import (
+    Frame,
+    StackSample,
+    is_waiting,
+    merge,
+    parse_folded,
+    relative_path,
+    to_folded,
+    to_folded_pair,
+)
+from metasrv.raft.log import storage_thread
 
 FOLDED = (
     "<module> (node.py:11);run (uvloop/__init__.py:92);main (node.py:10);burn (node.py:4) 49\n"
@@ -24,6 +44,13 @@ FOLDED = (
     "no file;again 1\n"
 )
 SAMPLES = parse_folded(FOLDED)
+SHOWN = (
+    "<module> (node:11);run (uvloop:92);main (node:10);burn (node:4) 49\n"
+    "<module> (node:11);run (uvloop:92);main (node:10) 3\n"
+    "no file;again 1\n"
+)
+SUBJECT = Subject(node_id=2, started_ns=1_795_835_525_000_000_000, seconds=5)
+TITLE = "of node 2, 2026-11-28 03:12:05 UTC, 5 s"
 HEADER = ProfileHeader(
     value_types=(ValueType("samples", "count"),),
     period_type=ValueType("cpu", "nanoseconds"),
@@ -31,6 +58,7 @@ HEADER = ProfileHeader(
     time_ns=1_700_000_000_000_000_000,
     duration_ns=5_000_000_000,
     default_type="samples",
+    comment="of nothing",
 )
 
 
@@ -80,7 +108,9 @@ def decode(body: bytes) -> dict[str, Any]:
     assert strings[0] == ""
     functions = {}
     for function in map(read_message, profile.get(5, [])):
-        functions[function[1][0]] = (strings[function[2][0]], strings[function[4][0]])
+        name, own_name, file = (strings[function[field][0]] for field in (2, 3, 4))
+        assert name == str(Frame(own_name, file)), "what pprof shows has the module behind the function"
+        functions[function[1][0]] = (own_name, file)
     locations = {}
     for location in map(read_message, profile.get(4, [])):
         line = read_message(location[4][0])
@@ -103,6 +133,7 @@ def decode(body: bytes) -> dict[str, Any]:
         "period_type": value_type(profile[11][0]),
         "period": profile[12][0],
         "default": strings[profile[14][0]],
+        "comment": strings[profile[13][0]] if 13 in profile else "",
     }
 
 
@@ -161,7 +192,8 @@ def test_any_stacks_survive_pprof(samples: list[StackSample]) -> None:
 def test_folded_text_is_read_and_written() -> None:
     assert SAMPLES[0].frames[1] == Frame("run", "uvloop/__init__.py", 92)
     assert SAMPLES[2].frames == (Frame("no file"), Frame("again"))
-    assert to_folded(SAMPLES) == FOLDED
+    assert to_folded(SAMPLES) == SHOWN
+    assert to_folded(parse_folded(SHOWN)) == SHOWN
 
 
 def test_lines_that_are_no_stack_are_left_out() -> None:
@@ -179,9 +211,56 @@ def test_equal_stacks_are_merged() -> None:
     assert merge([one, two, StackSample((Frame("a"),), (2, 7))]) == [StackSample((Frame("a"),), (3, 7)), two]
 
 
-def test_paths_are_shortened() -> None:
-    assert short_path("/usr/lib/python3/asyncio/tasks.py") == "asyncio/tasks.py"
-    assert short_path("main.py") == "main.py"
+def test_files_are_named_from_where_they_are_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.path", ["", "/opt/app", "/opt/app/lib/", "relative"])
+    relative_path.cache_clear()
+    assert relative_path("/opt/app/metasrv/state/machine.py") == "metasrv/state/machine.py"
+    assert relative_path("/opt/app/lib/uvloop/__init__.py") == "uvloop/__init__.py"
+    assert relative_path("/home/somebody/secret/place/tool.py") == "place/tool.py"
+    assert (relative_path("main.py"), relative_path("<frozen runpy>")) == ("main.py", "<frozen runpy>")
+    relative_path.cache_clear()
+
+
+def test_a_frame_shows_its_function_first() -> None:
+    assert (
+        str(Frame("StateMachine.apply", "metasrv/state/machine.py", 88))
+        == "StateMachine.apply (metasrv.state.machine:88)"
+    )
+    assert str(Frame("run", "uvloop/__init__.py")) == "run (uvloop)"
+    assert str(Frame("_run_code", "<frozen runpy>", 88)) == "_run_code (<frozen runpy>:88)"
+    assert str(Frame("(other stacks)")) == "(other stacks)"
+
+
+def test_threads_that_wait_for_work_are_told_apart() -> None:
+    work = Frame("work", "app.py", 1)
+    assert is_waiting((work, Frame("Condition.wait", "threading.py", 320)))
+    assert is_waiting(())
+    assert not is_waiting((work, Frame("wait", "app.py", 3)))
+    assert not is_waiting((Frame("Condition.wait", "threading.py", 320), work))
+    loop = (Frame("Runner.run", "asyncio/runners.py", 118),)
+    assert (is_waiting(loop), is_waiting(loop, loop_too=True)) == (False, True)
+
+
+def test_the_places_where_threads_wait_are_those_of_this_python() -> None:
+    """They are named by file and function; another release of Python may call them otherwise."""
+    import asyncio.runners
+    import concurrent.futures.thread
+    import queue
+    import selectors
+
+    for module, name in ((threading, "Condition.wait"), (threading, "Thread.run"), (queue, "Queue.get")):
+        assert is_waiting([_frame_of(module, name)])
+    for module, name in ((concurrent.futures.thread, "_worker"), (selectors, "_PollLikeSelector.select")):
+        assert is_waiting([_frame_of(module, name)])
+    assert is_waiting([_frame_of(storage_thread, "StorageThread._next_job")])
+    assert is_waiting([_frame_of(asyncio.runners, "Runner.run")], loop_too=True)
+
+
+def _frame_of(module: Any, name: str) -> Frame:
+    found = module
+    for part in name.split("."):
+        found = getattr(found, part)
+    return Frame(found.__code__.co_qualname, relative_path(found.__code__.co_filename), 1)
 
 
 # ----------------------------------------------------------------------------- pictures
@@ -191,7 +270,11 @@ def test_speedscope_has_one_sampled_profile() -> None:
     document = json.loads(encode_speedscope("CPU", SAMPLES, "none"))
     frames, profile = document["shared"]["frames"], document["profiles"][0]
     assert (profile["type"], profile["endValue"], profile["weights"]) == ("sampled", 53, [49, 3, 1])
-    assert [frames[number]["name"] for number in profile["samples"][1]] == ["<module>", "run", "main"]
+    assert [frames[number]["name"] for number in profile["samples"][1]] == [
+        "<module> (node:11)",
+        "run (uvloop:92)",
+        "main (node:10)",
+    ]
 
 
 def test_a_flame_graph_is_one_picture_without_links() -> None:
@@ -199,10 +282,45 @@ def test_a_flame_graph_is_one_picture_without_links() -> None:
     body = encode_flamegraph("CPU <5 s>", [*SAMPLES, evil], "{} samples".format)
     root = ElementTree.fromstring(body)
     titles = [title.text or "" for title in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert titles[0] == "all: 63 samples, 100.00 %"
-    assert "burn (node.py:4): 49 samples, 77.78 %" in titles
-    assert b"<script" not in body
+    assert titles[:2] == ["CPU <5 s>", "all\n63 samples, 100.00 %"]
+    assert "burn (node:4)\n49 samples, 77.78 %" in titles
     assert b"href" not in body
+
+
+def test_a_flame_graph_runs_its_own_script_and_no_other() -> None:
+    evil = StackSample((Frame("</title><script>alert(1)</script>"),), (10,))
+    root = ElementTree.fromstring(encode_flamegraph("]]><script>", [evil], str))
+    (script,) = root.iter("{http://www.w3.org/2000/svg}script")
+    assert script.text == f"\n{flamegraph.SCRIPT}"
+    digest = base64.b64encode(hashlib.sha256((script.text or "").encode()).digest()).decode()
+    policy = f"default-src 'none'; script-src 'sha256-{digest}'; frame-ancestors 'none'"
+    assert policy == flamegraph.CONTENT_SECURITY_POLICY
+    assert not re.search(r"https?://(?!www\.w3\.org)|import|fetch|eval", flamegraph.SCRIPT)
+
+
+def test_a_difference_shows_both_moments() -> None:
+    both = [
+        StackSample((Frame("main"), Frame("grew")), (10, 30)),
+        StackSample((Frame("main"), Frame("gone")), (20, 0)),
+        StackSample((Frame("main"), Frame("never")), (0, 0)),
+    ]
+    root = ElementTree.fromstring(encode_difference("d", both, "{} B".format, 0, 1))
+    shown = {}
+    for group in root.iter("{http://www.w3.org/2000/svg}g"):
+        title, rect = group.find("{*}title"), group.find("{*}rect")
+        if title is not None and rect is not None:
+            name, _, text = (title.text or "").partition("\n")
+            shown[name] = (text, float(rect.attrib["width"]), rect.attrib["fill"])
+    assert shown.keys() == {"all", "main", "grew", "gone"}
+    assert shown["grew"][0] == "10 B before, 30 B after: +20 B"
+    assert shown["gone"][0] == "20 B before, 0 B after: -20 B"
+    assert shown["grew"][1] == pytest.approx(1180 * 30 / 50)
+    assert (shown["grew"][2], shown["gone"][2], shown["main"][2]) == (
+        "rgb(240,77,77)",
+        "rgb(0,0,240)",
+        "rgb(240,230,230)",
+    )
+    assert to_folded_pair(both, 0, 1) == "main;grew 10 30\nmain;gone 20 0\n"
 
 
 def test_children_lie_within_their_parent() -> None:
@@ -214,7 +332,7 @@ def test_children_lie_within_their_parent() -> None:
     ]
     for top, left, width in boxes:
         above = [(x, w) for y, x, w in boxes if y == top - flamegraph.ROW_PIXELS]
-        assert not above or any(x - 0.2 <= left and left + width <= x + w + 0.2 for x, w in above)
+        assert not above or any(x - 0.01 <= left and left + width <= x + w + 0.01 for x, w in above)
 
 
 def test_a_flame_graph_of_nothing_says_so() -> None:
@@ -237,14 +355,82 @@ def test_rows_of_a_flame_graph_are_limited() -> None:
 def test_a_heap_profile_shows_what_is_in_use_else_the_peak() -> None:
     leaked = StackSample((Frame("keep", "a.py", 1),), (1, 100, 2, 200))
     freed = StackSample((Frame("drop", "a.py", 2),), (0, 0, 3, 300))
-    decoded = decode(encode_heap([leaked, freed], ProfileFormat.PPROF, 1, 2))
+    decoded = decode(encode_heap([leaked, freed], ProfileFormat.PPROF, SUBJECT))
     assert [name for name, _ in decoded["types"]] == ["inuse_objects", "inuse_space", "peak_objects", "peak_space"]
     assert decoded["default"] == "inuse_space"
     assert decoded["samples"][0][1] == [1, 100, 2, 200]
-    assert decode(encode_heap([freed], ProfileFormat.PPROF, 1, 2))["default"] == "peak_space"
-    assert encode_heap([leaked, freed], ProfileFormat.FOLDED, 1, 2) == b"keep (a.py:1) 100\n"
-    assert encode_heap([freed], ProfileFormat.FOLDED, 1, 2) == b"drop (a.py:2) 300\n"
-    assert b"still in use" in encode_heap([leaked], ProfileFormat.SVG, 1, 2)
+    assert decode(encode_heap([freed], ProfileFormat.PPROF, SUBJECT))["default"] == "peak_space"
+    assert encode_heap([leaked, freed], ProfileFormat.FOLDED, SUBJECT) == b"keep (a:1) 100\n"
+    assert encode_heap([freed], ProfileFormat.FOLDED, SUBJECT) == b"drop (a:2) 300\n"
+    assert f"Memory {TITLE}, allocated and still in use".encode() in encode_heap([leaked], ProfileFormat.SVG, SUBJECT)
+
+
+def test_a_heap_profile_against_an_earlier_one() -> None:
+    before = [StackSample((Frame("cache"),), (1, 100, 1, 100)), StackSample((Frame("gone"),), (2, 50, 2, 50))]
+    after = [StackSample((Frame("cache"),), (3, 400, 3, 400))]
+
+    def change(form: ProfileFormat) -> bytes:
+        return encode_change(before, after, form, SUBJECT, SUBJECT._replace(started_ns=SUBJECT.started_ns - 60 * 10**9))
+
+    assert change(ProfileFormat.FOLDED) == b"cache 100 400\ngone 50 0\n"
+    decoded = decode(change(ProfileFormat.PPROF))
+    signed = [[value - 2**64 if value >= 2**63 else value for value in values] for _, values in decoded["samples"]]
+    assert signed == [[2, 300, 2, 300], [-2, -50, -2, -50]]
+    assert decoded["comment"] == f"Memory {TITLE}, against 2026-11-28 03:11:05"
+    assert json.loads(change(ProfileFormat.SPEEDSCOPE))["profiles"][0]["weights"] == [300]
+    assert b"100 bytes before, 400 bytes after: +300 bytes" in change(ProfileFormat.SVG)
+    assert [size_text(size) for size in (0, 1023, 1536, 3 * 2**20, 5 * 2**30)] == [
+        *("0 bytes", "1023 bytes", "1.5 KiB", "3.0 MiB", "5.0 GiB")
+    ]
+
+
+def test_titles_name_node_moment_and_seconds() -> None:
+    for kind, name in ((CPU, "CPU"), (WALL, "Time")):
+        assert f">{name} {TITLE}</text>".encode() in encode_times(SAMPLES, SUBJECT, 99, kind, ProfileFormat.SVG)
+        assert json.loads(encode_times(SAMPLES, SUBJECT, 99, kind, ProfileFormat.SPEEDSCOPE))["name"] == f"{name} {TITLE}"
+        decoded = decode(encode_times(SAMPLES, SUBJECT, 100, kind, ProfileFormat.PPROF))
+        assert (decoded["comment"], decoded["default"]) == (f"{name} {TITLE}", kind)
+        assert decoded["samples"][0][1] == [49, 490_000_000]
+        assert (decoded["time_ns"], decoded["duration_ns"]) == (SUBJECT.started_ns, 5_000_000_000)
+
+
+@pytest.mark.program
+@pytest.mark.skipif(shutil.which("go") is None, reason="not installed: go (Debian's package golang-go)")
+def test_go_reads_every_profile(tmp_path: Path) -> None:
+    """`go tool pprof -top` shows functions with their modules, and puts no two functions of one name together."""
+    samples = [*SAMPLES, StackSample((Frame("run", "other.py", 3),), (7,))]
+    kept = StackSample((Frame("keep", "a.py", 1),), (1, 100, 2, 200))
+    profiles = {
+        "cpu": encode_times(samples, SUBJECT, 100, CPU, ProfileFormat.PPROF),
+        "wall": encode_times(samples, SUBJECT, 1, WALL, ProfileFormat.PPROF),
+        "memory": encode_heap([kept], ProfileFormat.PPROF, SUBJECT),
+        "difference": encode_change([kept], [], ProfileFormat.PPROF, SUBJECT, SUBJECT),
+    }
+    said = {}
+    for name, body in profiles.items():
+        (tmp_path / name).write_bytes(body)
+        said[name] = top_of(tmp_path / name)
+    assert re.search(r"490ms +81\.67% .* burn \(node\)", said["cpu"])
+    assert re.search(r"70ms +11\.67% .* run \(other\)", said["cpu"])
+    assert "<module> (node)" in said["cpu"]
+    assert "Type: wall" in said["wall"]
+    assert "Duration: 5s, Total samples = 60s" in said["wall"]
+    assert re.search(r"Type: inuse_space\n(.*\n)* +100B +100% .* keep \(a\)", said["memory"])
+    assert re.search(r"-100B +100% .* keep \(a\)", said["difference"])
+
+
+def top_of(file: Path) -> str:
+    environment = {**os.environ, "PPROF_TMPDIR": str(file.parent), "HOME": str(file.parent)}
+    done = subprocess.run(
+        ["go", "tool", "pprof", "-top", str(file)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert f"{TITLE}" in done.stdout
+    return done.stdout
 
 
 def test_one_profile_at_a_time() -> None:

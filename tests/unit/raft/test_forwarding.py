@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from metasrv.consensus import CopyState, JoinRequest, MemberReport, Place, Standing, TransferResult
+from metasrv.consensus import CopyState, JoinRequest, Place, Standing, TransferResult
+from metasrv.metrics.counters import FORWARDED
 from metasrv.model.commands import KNOWN_FEATURES, AddNode, Command, NodeReply, Reply
 from metasrv.model.errors import (
     InvalidRequestError,
@@ -16,16 +17,13 @@ from metasrv.model.errors import (
     UnknownOutcomeError,
 )
 from metasrv.model.events import Event
-from metasrv.model.summary import CheckResult, NodeSummary, SummaryAnswer, SummaryQuestion
+from metasrv.model.summary import CheckResult, NodeSummary, SummaryAnswer, SummaryQuestion, encode_answer
 from metasrv.model.types import Endpoint, Node
-from metasrv.model.wire import pack
+from metasrv.model.wire import pack, unpack
 from metasrv.raft import forwarding
 from metasrv.raft.forwarding import Answering, Forwarding
 from metasrv.state.scrubbing import RangeDigests
 
-REPORT = MemberReport(
-    "1.2.3", "Follower", 7, None, 90, 88, 1_700_000_000_000, -12, "a sentence", "", {"raft": 1_800_000_000}, "[::1]:28101"
-)
 ANSWER = SummaryAnswer(
     NodeSummary(
         node_id=2,
@@ -45,6 +43,8 @@ ANSWER = SummaryAnswer(
         checks=(CheckResult("leader", True, False, "it leads"),),
         lags=((1, 0),),
         other_clusters=((3, "cafe"),),
+        started_at_ms=1_700_000_000_000,
+        certificates=(("raft", 1_800_000_000),),
     ),
     "run",
     (Event(8, 1_700_000_000_000, "leader", "info", "node 2 leads in term 5", 5),),
@@ -57,6 +57,7 @@ class Leader:
 
     def __init__(self) -> None:
         self.proposed: list[Command] = []
+        self.questions: list[SummaryQuestion] = []
         self.members = {1, 2, 3}
         self.leader_id: int | None = 2
 
@@ -92,17 +93,14 @@ class Leader:
     async def range_digests(self, bounds: tuple[str, ...]) -> RangeDigests:
         return RangeDigests(70, tuple(2**64 - 1 - at for at, _ in enumerate(bounds)))
 
-    async def member_report(self) -> MemberReport:
-        return REPORT
-
     async def transfer_leadership(self, to_id: int | None) -> TransferResult:
         if self.leader_id != 2:
             raise NotLeaderError(self.leader_id)
         self.leader_id = to_id
         return TransferResult(2, to_id or 0, sorted(self.members))
 
-    def summary(self, question: SummaryQuestion) -> SummaryAnswer:
-        assert question == SummaryQuestion("run", 7)
+    async def answer_summary(self, question: SummaryQuestion) -> SummaryAnswer:
+        self.questions.append(question)
         return ANSWER
 
     async def join(self, request: JoinRequest, timeout_ms: int) -> None:
@@ -148,8 +146,8 @@ async def test_every_request_and_its_answer_arrive() -> None:
     assert list(places.items()) == [(1, Endpoint("::1", 28103)), (2, NODE.endpoint)], "what it says of itself comes last"
     assert await asking.copy_state(2, 100) == CopyState("a sentence", {64: b"hash", 70: b"newer"})
     assert await asking.range_digests(2, ("", "k"), 100) == RangeDigests(70, (2**64 - 1, 2**64 - 2))
-    assert await asking.report(2, 100) == REPORT
-    assert await asking.summary(2, SummaryQuestion("run", 7), 100) == ANSWER
+    assert await asking.summary(2, SummaryQuestion("run", 7, 3), 100) == ANSWER
+    assert leader.questions == [SummaryQuestion("run", 7, 3)]
     assert await asking.features(NODE.endpoint, 100) == frozenset(KNOWN_FEATURES)
     await asking.join(2, JoinRequest(NODE, "directory", False), 100, hops=1)
     await asking.leave(2, 1, 100, hops=1)
@@ -162,6 +160,31 @@ async def test_every_request_and_its_answer_arrive() -> None:
         await asking.transfer(2, 1, 100)
 
 
+async def test_nodes_of_release_0_2_0_ask_in_their_form_and_are_asked_in_it() -> None:
+    leader = Leader()
+    wire = Wire(leader)
+    asked = await wire.answering.answer(forwarding.SUMMARY, pack((1, "run", 7)))
+    assert unpack(asked) == (1, encode_answer(ANSWER, version=1))
+    assert leader.questions == [SummaryQuestion("run", 7)]
+    report = unpack(await wire.answering.answer(forwarding.REPORT, pack((1,))))[1]
+    assert report[:3] == ("1.2.3", "Leader", 5)
+    assert len(report) == 12
+
+    class Earlier(Wire):
+        async def request(self, target: int | Endpoint, method: str, payload: bytes, timeout_ms: int) -> bytes:
+            self.requests.append(payload)
+            try:
+                version, incarnation, number = unpack(payload)
+            except ValueError as error:
+                raise InvalidRequestError(f"a peer's {method} request is malformed: {error}") from error
+            return await super().request(target, method, pack((version, incarnation, number)), timeout_ms)
+
+    earlier = Earlier(Leader())
+    told = await Forwarding(earlier).summary(2, SummaryQuestion("run", 7, 0), 100)
+    assert told.summary == ANSWER.summary._replace(started_at_ms=None, certificates=())
+    assert len(earlier.requests) == 3, "refused once, and asked again in the earlier form"
+
+
 @pytest.mark.parametrize("method", [forwarding.PROPOSE, forwarding.READ_INDEX, forwarding.CLUSTER_ID, "of the future"])
 async def test_a_request_of_an_unknown_version_is_refused_with_a_sentence(method: str) -> None:
     leader = Leader()
@@ -170,6 +193,20 @@ async def test_a_request_of_an_unknown_version_is_refused_with_a_sentence(method
         await Wire(leader).answering.answer(method, pack((9, "a shape of the future")))
     assert not isinstance(caught.value, NotLeaderError)
     assert leader.proposed == []
+
+
+async def test_what_clients_wait_for_is_timed_whether_or_not_the_leader_answers() -> None:
+    wire = Wire(Leader())
+    forwarded: list[str] = []
+    asking = Forwarding(wire, lambda request, seconds: forwarded.append(request) if seconds >= 0 else None)
+    await asking.propose(2, AddNode(NODE, False), 100)
+    await asking.read_index(2, 100)
+    await asking.wall_ms(2, 100)
+    wire.answer = b"nonsense"
+    with pytest.raises(UnknownOutcomeError):
+        await asking.read_index(2, 100)
+    assert forwarded == ["propose", "read_index", "read_index"]
+    assert set(forwarded) == set(FORWARDED)
 
 
 async def test_an_asker_of_another_version_hears_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

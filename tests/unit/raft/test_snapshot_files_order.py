@@ -5,26 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from metasrv.raft.log.storage_thread import InlineStorage
-from metasrv.raft.observer import SilentObserver
-from metasrv.raft.snapshots import Snapshots
-from metasrv.testing.hand_clock import HandClock
-
-
-def snapshots_in(directory: Path) -> Snapshots:
-    return Snapshots(
-        directory=str(directory),
-        state_path=str(directory / "state.db"),
-        thread=InlineStorage(lambda done: done()),
-        clock=HandClock(),
-        observer=SilentObserver(),
-        cluster_id=lambda: None,
-        tail_at=lambda _index: None,
-        verified=lambda _info: None,
-        failed=lambda _error: None,
-        chunk_size_bytes=1024,
-        receive_timeout_seconds=1.0,
-    )
+from metasrv.raft.snapshot_files import finished_files
 
 
 def test_files_are_ordered_by_what_they_hold(tmp_path: Path) -> None:
@@ -32,11 +13,11 @@ def test_files_are_ordered_by_what_they_hold(tmp_path: Path) -> None:
     for age, name in enumerate(names):
         (tmp_path / name).write_bytes(b"")
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
-    found = [Path(path).name for path in snapshots_in(tmp_path)._files()]
+    found = [Path(path).name for path in finished_files(str(tmp_path))]
     assert found == ["1-1-9-1700000000500.snap", "3-1-20-5.snap", *names[1:3]]
 
 
 def test_a_file_of_another_name_comes_first(tmp_path: Path) -> None:
     for name in ("copy of it.snap", "1-1-9-5.snap", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    assert [Path(path).name for path in snapshots_in(tmp_path)._files()] == ["copy of it.snap", "1-1-9-5.snap"]
+    assert [Path(path).name for path in finished_files(str(tmp_path))] == ["copy of it.snap", "1-1-9-5.snap"]

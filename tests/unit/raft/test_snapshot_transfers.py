@@ -18,7 +18,7 @@ from metasrv.model.limits import (
 from metasrv.model.types import LogId
 from metasrv.raft.core.messages import SnapshotChunk
 from metasrv.raft.log.storage_thread import InlineStorage
-from metasrv.raft.observer import SilentObserver
+from metasrv.raft.observer import RaftObserver, SilentObserver
 from metasrv.raft.snapshots import BURST_SECONDS, RESEND_SECONDS, Snapshots
 from metasrv.state.snapshot import SnapshotInfo
 from metasrv.testing.hand_clock import HandClock
@@ -27,7 +27,7 @@ from metasrv.testing.hand_clock import HandClock
 class Node:
     """The snapshots of one node, with what they tell it."""
 
-    def __init__(self, directory: Path, chunk_size_bytes: int = 4096) -> None:
+    def __init__(self, directory: Path, chunk_size_bytes: int = 4096, observer: RaftObserver | None = None) -> None:
         self.directory = directory
         self.clock = HandClock()
         self.failures: list[FatalError] = []
@@ -36,7 +36,7 @@ class Node:
             state_path=str(directory / "state.db"),
             thread=InlineStorage(lambda done: done()),
             clock=self.clock,
-            observer=SilentObserver(),
+            observer=observer or SilentObserver(),
             cluster_id=lambda: None,
             tail_at=lambda _index: None,
             verified=lambda _info: None,
@@ -125,6 +125,44 @@ def test_the_log_behind_a_whole_snapshot_stays_until_the_peer_has_put_it_in_plac
     assert node.snapshots.purge_floor() == 9
     node.snapshots.end_unwanted(lambda _node_id: False, never)
     assert node.snapshots.purge_floor() is None
+
+
+class Sent(SilentObserver):
+    """Remembers the outcomes of transfers."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[tuple[int, float, bool]] = []
+        self.under_way = 0
+
+    def snapshot_sending(self, to_id: int, change: int) -> None:
+        self.under_way += change
+
+    def snapshot_sent(self, to_id: int, seconds: float, success: bool) -> None:
+        self.outcomes.append((to_id, seconds, success))
+
+
+def test_a_snapshot_counts_as_sent_when_the_peer_says_that_it_has_it(tmp_path: Path) -> None:
+    observer = Sent()
+    node = Node(tmp_path, observer=observer)
+    node.have_snapshot(10)
+    known: set[int] = set()
+    node.snapshots.has = lambda node_id, _index: node_id in known
+    for node_id in (2, 3):
+        node.send_whole(node_id)
+    assert (observer.under_way, observer.outcomes) == (0, []), "the peers check it"
+    node.clock.now += 2.5
+    node.send_whole(2)  # again: it may not have come
+    node.snapshots.end_unwanted(never, lambda _node_id, _index: True)
+    assert observer.outcomes == []
+    known.add(2)
+    node.snapshots.end_unwanted(never, lambda node_id, _index: node_id == 3)
+    assert observer.outcomes == [(2, 2.5, True)], "from when it was sent first"
+    node.snapshots.peer_gone(3)
+    assert observer.outcomes[1:] == [(3, 2.5, False)]
+    node.clock.now += RESEND_SECONDS
+    node.send_whole(3)
+    node.snapshots.end_unwanted(never, never)  # this node does not lead any more
+    assert observer.outcomes[2:] == [(3, 0.0, False)]
 
 
 def test_a_log_that_was_purged_all_the_same_is_not_held_back_any_more(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from metasrv.state.digest import UNKNOWN_DIGEST, UNKNOWN_SIZE, digest_of_sums, r
 from metasrv.state.format import META_APPLIED, Applied, applied_in, applied_out, seal
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import verify_snapshot
+from tests.support.first_format import write_first_format
 from tests.support.state_bench import NOW_MS, Bench
-from tests.unit.state.test_state_format import write_first_format
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from metasrv.model.types import Endpoint, LogId, Member, Membership
 from metasrv.state import conversion, copying
 from metasrv.state.conversion import accept_snapshot
 from metasrv.state.durability import checkpoint, restart_log
-from metasrv.state.first_format import FIRST_SCHEMA
-from metasrv.state.format import APPLICATION_ID, INLINE_SIZE_BYTES_MAX
+from metasrv.state.format import INLINE_SIZE_BYTES_MAX
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import digest_of, verify_snapshot
 from metasrv.state.snapshot_keys import SnapshotKeys
+from tests.support.first_format import write_first_format
 from tests.support.state_bench import NOW_MS, Bench, dump
 
 MIB = 1024 * 1024
@@ -41,23 +41,6 @@ def rows_of(bench: Bench, query: str) -> list[tuple[object, ...]]:
 
 def large_seqs(bench: Bench) -> list[object]:
     return [row[0] for row in rows_of(bench, "SELECT seq FROM large ORDER BY seq")]
-
-
-def write_first_format(source: str, target: str) -> None:
-    """A file of format 1, as metasrv 0.2 wrote it, with what `source` holds."""
-    tool = sqlite3.connect(target, isolation_level=None)
-    tool.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    tool.execute("PRAGMA user_version = 1")
-    for statement in FIRST_SCHEMA:
-        tool.execute(statement)
-    tool.execute("ATTACH ? AS newer", (source,))
-    for table in ("meta", "nodes", "features", "secrets"):
-        tool.execute(f"INSERT INTO main.{table} SELECT * FROM newer.{table}")
-    tool.execute(
-        "INSERT INTO main.kv SELECT key, seq, expire_ms, expire_at, proposed_at_ms, checksum,"
-        " ifnull(data, (SELECT large.data FROM newer.large AS large WHERE large.seq = kv.seq)) FROM newer.kv AS kv"
-    )
-    tool.close()
 
 
 def filled(bench: Bench) -> None:

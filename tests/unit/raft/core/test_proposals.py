@@ -28,6 +28,7 @@ from metasrv.raft.core.proposals import (
 )
 from metasrv.raft.log.store import LogStore
 from metasrv.testing.hand_clock import HandClock
+from metasrv.tracing.times import RequestTimes
 
 
 def _proposals(clock: HandClock | None = None) -> Proposals:
@@ -51,6 +52,15 @@ def _enter(proposals: Proposals, index: int, term: int) -> RegularEntry:
     assert decode_entry(content) == entry
     proposals.entered(index, term, entry, taken)
     return entry
+
+
+async def test_how_long_a_batch_has_been_in_the_log_is_known_until_it_is_applied() -> None:
+    proposals = _proposals()
+    _submit(proposals, _put("k"))
+    batch = proposals.take_batch()
+    assert batch is not None
+    proposals.entered(7, 2, batch[1], batch[2], now=3.0)
+    assert proposals.seconds_in_log(7, 3.25) == 0.25
 
 
 async def test_replies_go_to_their_proposals_by_position() -> None:
@@ -313,3 +323,26 @@ async def test_one_caller_who_is_left_soon_waits_for_nobody() -> None:
         proposals.applied(index, 1, (FeatureReply(()),))
     assert waited[0] == pytest.approx(PAUSE_SECONDS_MIN + 40 * PAUSE_SECONDS_PER_CALLER)
     assert waited[-1] == 0.0
+
+
+async def test_the_writes_of_a_batch_share_its_stamps() -> None:
+    proposals = _proposals()
+    times = [RequestTimes(1.0), RequestTimes(1.0)]
+    futures = [
+        proposals.submit(command, encode_command(command), 1.0, 10.0, stamps)
+        for command, stamps in zip((_put("a"), _put("b"), _put("c")), (*times, None), strict=True)
+    ]
+    batch = proposals.take_batch()
+    assert batch is not None
+    proposals.entered(7, 2, batch[1], batch[2], 1.5)
+    proposals.synced(1.75)
+    proposals.synced(9.0)
+    proposals.took_effect(7, 2.0, 2.25)
+    proposals.took_effect(8, 9.0, 9.0)
+    proposals.applied(7, 2, tuple(FeatureReply((str(i),)) for i in range(3)))
+    assert [future.result() for future in futures] == [FeatureReply((str(i),)) for i in range(3)]
+    shared = times[0].batch
+    assert shared is not None
+    assert shared is times[1].batch
+    stamps = (shared.index, shared.term, shared.taken_at, shared.synced_at, shared.committed_at, shared.applied_at)
+    assert stamps == (7, 2, 1.5, 1.75, 2.0, 2.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,20 @@ def test_statistics_add_up(log: OpenLog) -> None:
     assert status.wal_total_size == status.wal_open_chunk_size + status.wal_closed_chunk_total_size
     assert status.wal_open_chunk_size >= 50 * 500
     assert sum(status.wal_closed_chunk_sizes.values()) == status.wal_closed_chunk_total_size > 0
+
+
+def test_the_offset_of_the_log_grows_with_what_is_written_whatever_the_files_do(log: OpenLog) -> None:
+    offsets = [log.store.statistics().wal_offset]
+    for _ in range(3):
+        fill(log, log.store.last_index + 20, size_bytes=500)
+        log.flush()
+        log.writer.give_back_all()
+        while log.writer.give_back():
+            pass
+        offsets.append(log.store.statistics().wal_offset)
+    grown = [later - earlier for earlier, later in pairwise(offsets)]
+    assert min(grown) >= 20 * 500
+    assert log.store.statistics().wal_open_chunk_size == 0, "the files got short meanwhile"
 
 
 # ----------------------------------------------------------------------------- adding

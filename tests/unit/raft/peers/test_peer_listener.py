@@ -248,7 +248,7 @@ def test_a_fault_is_written_when_it_is_new_and_then_now_and_then(caplog: pytest.
     log.warn("peer", "timed out")
     assert caplog.messages == [
         "refused",
-        "timed out (and 2 more since the last line)",
+        "timed out (before that, the last line would have come 2 more times)",
         "refused",
         "timed out (and 1 more since the last line)",
     ]

@@ -1,0 +1,63 @@
+"""What the log of slow requests and the spans say of a call that has ended. Costs nothing for any other call.
+
+Runs on the event loop, for a few calls a second at most.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from metasrv.grpc_api.calls import Call, client_address, metadata_value
+from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
+from metasrv.model.errors import InvalidRequestError
+from metasrv.model.failure_reasons import FailureReason
+from metasrv.model.users import User
+from metasrv.protocol import methods as m
+from metasrv.protocol.proto import meta_pb2 as pb
+from metasrv.tracing.command_keys import first_key
+from metasrv.tracing.slow_requests import shown_key
+from metasrv.tracing.times import RequestEnd
+
+WATCHED_STREAMS = frozenset((m.KV_READ_V1, m.KV_LIST, m.HANDSHAKE))
+"""Streams that last as long as the node takes. The others last as long as their client wants."""
+REQUEST_ID_METADATA_KEY = "x-request-id"
+PARSED_SIZE_BYTES_MAX = 1024 * 1024
+"""The key of a larger request is not looked for: a slow request must not make the next one slow."""
+JSON_CHARACTERS_SEARCHED = 16 * 1024
+_JSON_KEY = re.compile(r'"(?:key|prefix|keys)"\s*:\s*\[?\s*"((?:[^"\\]|\\.)*)"')
+
+
+def ended_request(
+    method: m.Method, request: Any, call: Call, user: User | None, failed: FailureReason | None
+) -> RequestEnd:
+    """`request` are the bytes of its message, or what a stream reads."""
+    return RequestEnd(
+        method=method.name,
+        outcome="ok" if failed is None else failed.value,
+        client=lambda: client_address(call.peer()),
+        key=lambda: _key_of(method, request) if isinstance(request, bytes) else "",
+        request_id=lambda: str(metadata_value(call, REQUEST_ID_METADATA_KEY) or ""),
+        user="" if user is None else user.name,
+    )
+
+
+def _key_of(method: m.Method, data: bytes) -> str:
+    if len(data) > PARSED_SIZE_BYTES_MAX:
+        return ""
+    try:
+        if method is m.TRANSACTION:
+            return shown_key(first_key(transaction_from(pb.TxnRequest.FromString(data))))
+        if method is m.KV_TRANSACTION:
+            return shown_key(first_key(branch_transaction_from(pb.KvTransactionRequest.FromString(data))))
+        if method is m.KV_LIST:
+            return shown_key(pb.KvListRequest.FromString(data).prefix)
+        if method in (m.KV_API, m.KV_READ_V1):
+            found = _JSON_KEY.search(pb.RaftRequest.FromString(data).data[:JSON_CHARACTERS_SEARCHED])
+            return "" if found is None else shown_key(json.loads(f'"{found[1]}"'))
+    except (DecodeError, InvalidRequestError, ValueError):
+        return ""
+    return ""

@@ -1,0 +1,126 @@
+"""Watches requests: keeps their stamps while they run, and tells of slow ones and of traced ones when they end.
+
+One watch a node, for the requests of clients and for those that other nodes forward. Where neither the log of slow
+requests nor tracing is on, no request gets anything. Runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import secrets
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from metasrv.tracing.slow_requests import SlowRequest, SlowRequests
+from metasrv.tracing.times import CURRENT, RequestEnd, RequestTimes, RequestTrace
+
+_REQUEST_ID = re.compile(r"[!-~]{1,64}")
+"""What is taken of a client: it stands in a line of the log."""
+
+CLOSE_SECONDS_MAX = 1.0
+_LOOK_SECONDS = 0.02
+
+Header = Callable[[str], str | bytes | None]
+"""The value of a metadata key of the request."""
+
+
+class Tracer(Protocol):
+    """Makes spans of requests (`spans.py`)."""
+
+    def begin(self, name: str, traceparent: str, tracestate: str) -> RequestTrace | None:
+        """The spans of a request that begins, None for one that is not sampled."""
+
+    def carried(self, header: Header) -> tuple[str, str]:
+        """The `traceparent` and `tracestate` of a request."""
+
+    def close(self) -> threading.Thread:
+        """Begin to send what waits; the thread ends once it is sent, or cannot be."""
+
+
+class RequestWatch:
+    """See the module. `term` is asked for a line that knows no other."""
+
+    def __init__(self, node_id: int, term: Callable[[], int], tracer: Tracer | None = None) -> None:
+        self.node_id = node_id
+        self.tracer = tracer
+        self._term = term
+        self._slow_seconds = math.inf
+        self._slow = SlowRequests()
+
+    @property
+    def on(self) -> bool:
+        """Whether requests get stamps."""
+        return self._slow_seconds < math.inf or self.tracer is not None
+
+    def set_slow_ms(self, slow_ms: int) -> None:
+        """Write a line for requests that take longer; 0 for none."""
+        self._slow_seconds = slow_ms / 1000 if slow_ms else math.inf
+
+    def begin(self, now: float, method: str, header: Header, *, may_begin_trace: bool = True) -> RequestTimes | None:
+        """The stamps of a request that begins in this task; None when nothing watches it.
+
+        `may_begin_trace` is False for a request that belongs to a trace only when it says so.
+        """
+        tracer = self.tracer
+        if tracer is None and self._slow_seconds == math.inf:
+            return None
+        times = RequestTimes(now)
+        if tracer is not None:
+            traceparent, tracestate = tracer.carried(header)
+            if traceparent or may_begin_trace:
+                times.trace = tracer.begin(method, traceparent, tracestate)
+        CURRENT.set(times)
+        return times
+
+    def end(self, times: RequestTimes, now: float, end: Callable[[], RequestEnd]) -> None:
+        """The request has ended; `end` is asked only when somebody hears of it."""
+        seconds = now - times.started_at
+        if seconds < self._slow_seconds and times.trace is None:
+            return
+        known = end()
+        if times.trace is not None:
+            times.trace.end(known, times, now)
+        if seconds < self._slow_seconds or not self._slow.takes_line(
+            asyncio.get_running_loop().time(), known.method, seconds
+        ):
+            return
+        batch = times.batch if times.forwarded_to is None else None
+        self._slow.write(
+            SlowRequest(
+                method=known.method,
+                request_id=self._request_id(times, known),
+                key=known.key(),
+                client=known.client(),
+                from_node=known.from_node,
+                user=known.user,
+                node_id=self.node_id,
+                term=self._term() if batch is None else batch.term,
+                outcome=known.outcome,
+                forwarded_to=times.forwarded_to,
+                log_index=None if batch is None else batch.index,
+                stages=times.stages(now),
+            )
+        )
+
+    async def close(self) -> None:
+        """Write what the fold still holds; send the spans that wait, for a moment: a collector may be dead."""
+        self._slow.report()
+        if self.tracer is None:
+            return
+        sending, self.tracer = self.tracer.close(), None
+        for _ in range(int(CLOSE_SECONDS_MAX / _LOOK_SECONDS)):
+            if not sending.is_alive():
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _request_id(self, times: RequestTimes, end: RequestEnd) -> str:
+        """The trace's, or what the client calls it, or one that nobody else has."""
+        if times.trace is not None:
+            return times.trace.trace_id
+        named = end.request_id()
+        if _REQUEST_ID.fullmatch(named):
+            return named
+        return f"{self.node_id}-{secrets.token_hex(6)}"
