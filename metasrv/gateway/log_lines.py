@@ -74,7 +74,7 @@ def _fields_out(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def fields_in(tree: Any) -> dict[str, Any]:
-    """The fields of a line, as `extra` of a record has them; raises TypeError for what is none."""
+    """The fields of a line, as `extra` of a record has them; raises TypeError for anything else."""
     fields = mapping(tree)
     if len(fields) > GATEWAY_LOG_FIELDS_MAX:
         raise TypeError("more fields than a line has")

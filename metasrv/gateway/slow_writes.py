@@ -23,7 +23,7 @@ class SlowWritesToTell:
     def __init__(self, clock: Callable[[], float], wall_ms: Callable[[], int]) -> None:
         self._clock, self._wall_ms = clock, wall_ms
         self._kept = SlowWrites(clock, wall_ms)
-        """Of the last minutes: what is not kept here is not worth telling."""
+        """What the last minutes have: a write that is not kept here is not worth telling."""
         self._new = SlowWrites(clock, wall_ms)
         """Those of these that the node has not been told of."""
 

@@ -104,6 +104,8 @@ async def test_a_gateway_that_is_killed_or_hangs_is_started_again_and_takes_noth
             for _ in range(3):
                 await client.upsert("k", b"3")
             await until(cluster, WRITES, before + 3)
+            _, slow_writes = await cluster.admin(1, "/v1/slow-writes")
+            assert '"method":"Transaction"' in slow_writes.replace(" ", "") or "KvApi" in slow_writes
         _, events = await cluster.admin(1, "/v1/events")
         assert events.count("is started again") == 4
         last = gateways_of(process.pid)
@@ -126,6 +128,7 @@ async def test_gateways_end_with_a_node_that_is_killed() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1_860)
 def test_the_client_port_of_nodes_with_gateways_passes_the_same_tests() -> None:
     command = [sys.executable, "-m", "pytest", *TOGETHER, "-k", ONE_PROCESS, "-n", "2", "-q", "-p", "no:cacheprovider"]
     environment = {**os.environ, "METASRV_GRPC_GATEWAYS": str(GATEWAYS)}
