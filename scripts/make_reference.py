@@ -272,6 +272,7 @@ def _stable(text: str) -> str:
         (r"\S+/metasrv-reference-\w+", "data"),
         (r"\d+ MiB left", "8000 MiB left"),
         (r'"uptime_ms":\d+', '"uptime_ms":60000'),
+        (r'("id": ?"\d+-)[0-9a-f]{8}-', r"\g<1>5f2c9a01-"),
     ):
         text = re.sub(pattern, stable, text)
     return text

@@ -36,6 +36,8 @@ AREAS = {
     "users": "Users beyond root, and their rights.",
     "backup": "The backups that the leader makes by itself.",
     "maintenance": "Read-only, draining, compaction.",
+    "logs": "What the node logs, and from which level on.",
+    "diagnostics": "What is known about the node, as one archive.",
     "profiling": "Where processor time and memory go.",
 }
 UNAUTHORIZED = "tokens or client certificates are configured, and the request has none that counts"

@@ -182,9 +182,10 @@ class AdminClient:
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> tuple[bytes, Message]:
         connection = self._connected()
-        connection.timeout = timeout_seconds
-        if connection.sock is not None:
-            connection.sock.settimeout(timeout_seconds)
+        if timeout_seconds != TIMEOUT_SECONDS:
+            connection.timeout = timeout_seconds
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout_seconds)
         address = self._places[0].address
         try:
             connection.request(method, target, sent, headers)

@@ -129,6 +129,7 @@ _FORMATS_0_2: Mapping[Format, Versions] = MappingProxyType(
         Format.CLIENT: Versions(("260629.2.0",), ("260217.0.0",)),
     }
 )
+_FORMATS_0_3: Mapping[Format, Versions] = MappingProxyType({**_FORMATS_0_2, Format.SUMMARY: Versions(("2",), ("1", "2"))})
 _COMMANDS_0_1 = frozenset(
     {"Upsert", "Transaction", "BranchTransaction", "AddNode", "RemoveNode", "SetFeature", "SetClusterSecret"}
 )
@@ -141,7 +142,7 @@ RELEASES: tuple[Release, ...] = (
     # Builds before the first release, the last of them.
     Release("0.1", _FORMATS_0_1, _COMMANDS_0_1, _OPERATIONS_0_1, _FEATURES_0_1),
     Release("0.2.0", _FORMATS_0_2, _COMMANDS_0_2, _OPERATIONS_0_1, _FEATURES_0_2),
-    Release("0.3.0", _FORMATS_0_2, _COMMANDS_0_2, _OPERATIONS_0_1, _FEATURES_0_2),
+    Release("0.3.0", _FORMATS_0_3, _COMMANDS_0_2, _OPERATIONS_0_1, _FEATURES_0_2),
 )
 """From the oldest to this one."""
 THIS = RELEASES[-1]

@@ -311,24 +311,19 @@ class Replica:
             try:
                 decoded = decode_entry(content)
             except CodecError as error:
-                raise DataDamagedError(
-                    self.resources.directory.log_path,
-                    f"entry {index}",
-                    str(error),
-                    "start a version of metasrv that knows it",
-                ) from error
+                path, advice = self.resources.directory.log_path, "start a version of metasrv that knows it"
+                raise DataDamagedError(path, f"entry {index}", str(error), advice) from error
         else:
             decoded = entry
         self.history.led_term(term, decoded.leader_id)
         started = self.clock.monotonic()
         replies = self.machine.apply_entry(LogId(term, index, decoded.leader_id), decoded)
         if isinstance(decoded, RegularEntry):
-            ended = self.clock.monotonic()
-            if entry is not None:
-                self.resources.observer.batch_committed(self.proposals.seconds_in_log(index, started))
-            self.resources.observer.batch_applied(ended - started, len(replies))
+            ended, observer = self.clock.monotonic(), self.resources.observer
+            if (in_log_seconds := self.proposals.took_effect(index, term, started, ended)) is not None:
+                observer.batch_committed(in_log_seconds)
+            observer.batch_applied(ended - started, len(replies))
             self.log_time.saw(decoded.time_ms)
-            self.proposals.took_effect(index, started, ended)
             self.proposals.applied(index, term, replies)
         else:
             self.proposals.applied(index, term, ())

@@ -60,7 +60,9 @@ def written() -> dict[str, list[str]]:
 def also_read() -> dict[str, list[str]]:
     """Besides what is written; the oldest on the other side where a protocol is concerned."""
     first = str(first_format.FIRST_FORMAT_VERSION)
+    summaries = [str(version) for version in getattr(summary, "_FIELDS_OF_VERSION", ())]
     return {
+        "SUMMARY": summaries,
         "STATE": [first],
         "SNAPSHOT": [first],
         "EXPORT": list(lines.VERSIONS),

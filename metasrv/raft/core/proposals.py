@@ -212,15 +212,16 @@ class Proposals:
         batch = self._in_flight.get(index)
         return batch.entry if batch is not None and batch.term == term else None
 
-    def took_effect(self, index: int, began_at: float, ended_at: float) -> None:
-        """When the state took the entry at `index`; `applied` follows."""
-        batch = self._in_flight.get(index)
-        if batch is not None:
-            batch.times.committed_at, batch.times.applied_at = began_at, ended_at
+    def took_effect(self, index: int, term: int, began_at: float, ended_at: float) -> float | None:
+        """When the state took the entry at `index`; `applied` follows.
 
-    def seconds_in_log(self, index: int, now: float) -> float:
-        """How long this node's batch at `index` has been in the log by `now`."""
-        return now - self._in_flight[index].times.taken_at
+        Returns for how many seconds it had been in the log; None for an entry that this node has not proposed.
+        """
+        batch = self._in_flight.get(index)
+        if batch is None or batch.term != term:
+            return None
+        batch.times.committed_at, batch.times.applied_at = began_at, ended_at
+        return began_at - batch.times.taken_at
 
     def applied(self, index: int, term: int, replies: tuple[Reply, ...]) -> None:
         """The entry at `index` took effect: answer its proposals, by position."""

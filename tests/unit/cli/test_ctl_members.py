@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,7 @@ class Connection:
         self.address = address
         self.asked = asked
         self.status = 200
+        self.headers = Message()
 
     def connect(self) -> None:
         self.asked.append(self.address)

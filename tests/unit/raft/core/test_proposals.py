@@ -60,7 +60,7 @@ async def test_how_long_a_batch_has_been_in_the_log_is_known_until_it_is_applied
     batch = proposals.take_batch()
     assert batch is not None
     proposals.entered(7, 2, batch[1], batch[2], now=3.0)
-    assert proposals.seconds_in_log(7, 3.25) == 0.25
+    assert proposals.took_effect(7, 2, 3.25, 3.5) == 0.25
 
 
 async def test_replies_go_to_their_proposals_by_position() -> None:
@@ -337,8 +337,9 @@ async def test_the_writes_of_a_batch_share_its_stamps() -> None:
     proposals.entered(7, 2, batch[1], batch[2], 1.5)
     proposals.synced(1.75)
     proposals.synced(9.0)
-    proposals.took_effect(7, 2.0, 2.25)
-    proposals.took_effect(8, 9.0, 9.0)
+    proposals.took_effect(7, 2, 2.0, 2.25)
+    assert proposals.took_effect(7, 3, 9.0, 9.0) is None
+    assert proposals.took_effect(8, 2, 9.0, 9.0) is None
     proposals.applied(7, 2, tuple(FeatureReply((str(i),)) for i in range(3)))
     assert [future.result() for future in futures] == [FeatureReply((str(i),)) for i in range(3)]
     shared = times[0].batch
