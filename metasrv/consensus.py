@@ -56,8 +56,8 @@ class CopyState(NamedTuple):
     """By applied index (`raft/state_hashes.py`)."""
 
 
-class Consensus(Protocol):
-    """Proposals, linearizable reads, membership, leadership and the status of one instant."""
+class ClientConsensus(Protocol):
+    """The part that serves clients: proposals, linearizable reads and the status of one instant."""
 
     def status(self) -> RaftStatus:
         """The status of this instant; cheap, never blocks, callable before the node has joined."""
@@ -87,6 +87,10 @@ class Consensus(Protocol):
     async def read_barrier_local(self, timeout_ms: int) -> None:
         """As `read_barrier`, but raises NotLeaderError on a node that is not the leader."""
         ...
+
+
+class Consensus(ClientConsensus, Protocol):
+    """The same with membership and leadership."""
 
     async def trigger_snapshot(self) -> None:
         """Have a snapshot file written in the background, as soon as there is a state; no effect while one is written."""

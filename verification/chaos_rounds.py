@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import sys
@@ -24,6 +25,7 @@ from metasrv.testing.processes import ProcessCluster
 from verification.chaos import CLIENTS_DEFAULT, SETTINGS, Round, run_round
 from verification.evidence import replay_command, write_evidence
 from verification.nemesis import FAULTS, Fault, faults_named
+from verification.nemesis.gateway_faults import GATEWAYS_VARIABLE
 
 ROUNDS_PER_CLUSTER = 24
 """Rounds after which a new cluster is made, so that files and histories stay small."""
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--fault", action="append", default=[], metavar="NAME", help="only faults whose name contains this"
     )
+    parser.add_argument("--gateways", type=int, default=0, metavar="NUMBER", help="gateways of each node")
     parser.add_argument("--evidence", type=Path, default=Path("chaos-evidence"), metavar="DIRECTORY")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append one JSON line a round")
     parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the table of recorded rounds")
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = [json.loads(line) for path in options.table for line in path.read_text().splitlines()]
         print_table(rows)
         return 0
+    if options.gateways:
+        os.environ[GATEWAYS_VARIABLE] = str(options.gateways)
     faults = usable(faults_named(options.fault))
     if not faults:
         parser.error(f"no such fault; there are: {', '.join(one.name for one in FAULTS)}")

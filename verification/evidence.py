@@ -6,18 +6,22 @@ Writes files; knows nothing of how they came about.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 from metasrv.testing.history import to_lines
 from metasrv.testing.processes import ProcessCluster
 from verification.chaos import Round
+from verification.nemesis.gateway_faults import GATEWAYS_VARIABLE
 from verification.timeline import timeline_html
 
 
 def replay_command(one: Round) -> str:
     """The command that inflicts the same fault again, with the same choices."""
     arguments = f'--first-round {one.seed} --fault "{one.fault}" --nodes {one.nodes} --clients {one.clients}'
+    gateways = os.environ.get(GATEWAYS_VARIABLE, "0")
+    arguments += f" --gateways {gateways}" if gateways != "0" else ""
     return f"make chaos ROUNDS=1 ARGS='{arguments}'"
 
 

@@ -27,7 +27,7 @@ def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
         await monitor.readiness()
         status = context.consensus.status()
         accept = request.headers.get("accept")
-        body, content_type = await context.metrics.render_in_slices(status, context.machine.watches.count, accept)
+        body, content_type = await context.metrics.render_in_slices(status, context.watchers, accept)
         response = TextResponse(body, headers={"Content-Type": content_type})
         return compressed(request, response)
 

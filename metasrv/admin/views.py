@@ -129,7 +129,7 @@ def _own_fields(context: NodeContext, status: RaftStatus) -> View:
         "quota_bytes": status.limits.quota_bytes or None,
         "read_only": _read_only_view(status.limits),
         "writes_refused": status.writes_refused,
-        "watchers": context.machine.watches.count,
+        "watchers": context.watchers,
         "started_at_ms": context.started_at_ms,
         "joined": context.joined,
         "waiting_for": context.waiting_for or None,

@@ -147,10 +147,24 @@ def _run(loaded: LoadedConfig, options: Options) -> int:
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     keep_new_files_private()
-    return uvloop.run(_serve(loaded, options))
+    return uvloop.run(_serve(loaded, options, _client_service(loaded.config)))
 
 
-async def _serve(loaded: LoadedConfig, options: Options) -> int:
+def _client_service(config: Config) -> ServiceFactory:
+    """What serves clients: this process, or gateways, which are forked by a process that must be there before threads."""
+    if config.grpc_gateways == "0":
+        return GrpcService
+    # A node without gateways loads nothing of them.
+    from metasrv.gateway.service import GatewayService, gateway_count
+    from metasrv.gateway.spawner import fork_spawner
+
+    if not gateway_count(config.grpc_gateways):
+        return GrpcService
+    control = fork_spawner()
+    return lambda context: GatewayService(context, control)
+
+
+async def _serve(loaded: LoadedConfig, options: Options, client_service: ServiceFactory) -> int:
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     config = loaded.config
     load_profiler()
@@ -166,7 +180,7 @@ async def _serve(loaded: LoadedConfig, options: Options) -> int:
         if options.rebuild:
             await set_aside(config.raft_config, SystemClock())
         probes: list[ServiceFactory] = [HealthService] if config.health_api_address else []
-        factories: list[ServiceFactory] = [*probes, AdminService, GrpcService]
+        factories: list[ServiceFactory] = [*probes, AdminService, client_service]
         source = ConfigSource(options.config_file, lambda: _read_again(options, logs))
         commit = build_commit(os.environ)
         node = MetaNode(

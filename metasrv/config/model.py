@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainSerializer, SecretStr, field_validator
 
 from metasrv.config.admin_tokens import Scope, parse_scope
+from metasrv.config.gateway_count import GatewayCount
 from metasrv.config.sections import MASK, SIZE_BYTES_MAX, BackupConfig, ConfigModel, LogConfig, TracingConfig
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.limits import (
@@ -30,8 +31,7 @@ HEARTBEAT_INTERVAL_MS_MAX = 60_000
 NODE_ID_MAX = 2**63 - 1
 """Ids are kept in SQLite's signed integers."""
 GRPC_MESSAGE_SIZE_BYTES_MIN = 1024
-GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1
-"""gRPC counts message sizes in signed 32 bits."""
+GRPC_MESSAGE_SIZE_BYTES_MAX = 2**31 - 1  # gRPC counts message sizes in signed 32 bits
 DURATION_MS_MAX = 24 * 3600 * 1000
 
 
@@ -41,8 +41,7 @@ class SecretText(SecretStr):
     def __str__(self) -> str:
         return MASK
 
-    def __repr__(self) -> str:
-        return MASK
+    __repr__ = __str__
 
 
 Secret = Annotated[SecretText, PlainSerializer(lambda _: MASK, return_type=str, when_used="json")]
@@ -243,6 +242,9 @@ class Config(ConfigModel):
     grpc_require_token: Literal["", "upstream", "all"] = Field(
         default="",
         description="Methods that need a handshake's token: those of upstream, or `all`; empty: all with a password.",
+    )
+    grpc_gateways: GatewayCount = Field(
+        default="0", description="Processes that serve clients for this node, at most 16; 0: the node does; or `auto`."
     )
     grpc_min_client_version: str = Field(
         default="1.2.676",

@@ -130,7 +130,7 @@ class Sampler:
             "memory_bytes": resident_size_bytes(),
             "database_bytes": status.state_size_bytes,
             "log_bytes": status.raft_log.wal_total_size,
-            "watchers": context.machine.watches.count,
+            "watchers": context.watchers,
             "connections": context.metrics.client.connections,
         }
         rounded = {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}

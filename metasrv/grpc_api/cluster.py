@@ -6,26 +6,26 @@ Everything comes from one immutable status (invariant 8); nothing is asked of ot
 from __future__ import annotations
 
 from metasrv.grpc_api.calls import Call, client_address
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.model.types import DATA_VERSION, Node, RaftLogStatus, RaftStatus
-from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
 
 
 class ClusterMethods:
     """Bodies of the methods about the node and the cluster."""
 
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: GrpcContext) -> None:
         self._context = context
 
     async def member_list(self, request: pb.MemberListRequest, call: Call) -> pb.MemberListReply:
         """MemberList: client addresses by node id, learners included; "" for a node without one."""
         del request, call
-        return pb.MemberListReply(data=client_addresses(self._context.consensus.status()))
+        return pb.MemberListReply(data=client_addresses(await self._context.fresh_status()))
 
     async def get_cluster_status(self, request: pb.Empty, call: Call) -> pb.ClusterStatus:
         """GetClusterStatus: what this node knows."""
         del request, call
-        return cluster_status(self._context.consensus.status(), self._context.binary_version)
+        return cluster_status(await self._context.fresh_status(), self._context.binary_version)
 
     async def get_client_info(self, request: pb.Empty, call: Call) -> pb.ClientInfo:
         """GetClientInfo: the caller's address and this node's clock."""

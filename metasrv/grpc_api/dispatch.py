@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from google.protobuf.message import DecodeError, Message
 
 from metasrv.grpc_api.calls import Call, Stream, metadata_value
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.ended_requests import WATCHED_STREAMS, ended_request
 from metasrv.grpc_api.failures import StatusError, failure_of, failure_reason
 from metasrv.grpc_api.handshake import Authenticator
@@ -28,7 +29,6 @@ from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import GRPC_STREAMS_PER_CONNECTION_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.users import User
-from metasrv.node.context import NodeContext
 from metasrv.process.loop_steps import timed
 from metasrv.protocol.methods import (
     GET_CLIENT_INFO,
@@ -67,7 +67,7 @@ class _OpenStream(NamedTuple):
 class Dispatcher:
     """Builds the server's routes from the method table and the bodies of the methods."""
 
-    def __init__(self, context: NodeContext, authenticator: Authenticator, hint: LeaderHint) -> None:
+    def __init__(self, context: GrpcContext, authenticator: Authenticator, hint: LeaderHint) -> None:
         self._context = context
         self._metrics = context.metrics
         self._authenticator = authenticator

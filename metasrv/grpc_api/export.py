@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 
 from metasrv.grpc_api.calls import Call, Stream, cluster_metadata, metadata_value, timeout_ms_of
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.export_lines import ArchiveHead, export_messages
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.handshake import Authenticator
@@ -19,7 +20,6 @@ from metasrv.grpc_api.readers import Readers
 from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.limits import EXPORT_CHUNK_LINES_MAX
 from metasrv.model.migration import migration_among
-from metasrv.node.context import NodeContext
 from metasrv.protocol.methods import (
     ARCHIVE_EXPORT,
     EXPORT_METADATA_KEY,
@@ -39,7 +39,7 @@ CHUNK_LINES_DEFAULT = 32
 class ExportMethods:
     """Bodies of the methods that read the whole state."""
 
-    def __init__(self, context: NodeContext, readers: Readers, authenticator: Authenticator) -> None:
+    def __init__(self, context: GrpcContext, readers: Readers, authenticator: Authenticator) -> None:
         self._context = context
         self._authenticator = authenticator
         self._consensus = context.consensus
@@ -62,15 +62,16 @@ class ExportMethods:
         head = None
         if wanted == ARCHIVE_EXPORT:
             await self._consensus.read_barrier(timeout_ms_of(stream.call))
-            head = self._head(confirmed=True)
+            head = await self._head(confirmed=True)
         elif wanted == LOCAL_ARCHIVE_EXPORT:
-            head = self._head(confirmed=False)
+            head = await self._head(confirmed=False)
         if head is not None and await self._may_have_secrets(stream.call):
             head = head.with_secrets()
         await self._export(max(1, min(lines, EXPORT_CHUNK_LINES_MAX)), stream, head)
 
     async def _export(self, chunk_lines: int, stream: Stream, head: ArchiveHead | None = None) -> None:
-        status = self._consensus.status()
+        status = await self._context.fresh_status()
+        await self._context.until_readable()
         async with self._readers.open(stream.call) as reader:
             await stream.start(cluster_metadata(self._machine.cluster_id))
             messages = export_messages(reader.view, status.node_id, status.purged, chunk_lines, head)
@@ -89,8 +90,8 @@ class ExportMethods:
             return False
         return await self._authenticator.check(call) is None
 
-    def _head(self, *, confirmed: bool) -> ArchiveHead:
-        status = self._consensus.status()
+    async def _head(self, *, confirmed: bool) -> ArchiveHead:
+        status = await self._context.fresh_status()
         migration = migration_among(self._machine.secrets)
         return ArchiveHead(
             cluster_id=self._machine.cluster_id,
@@ -108,7 +109,7 @@ class ExportMethods:
 
         Nothing at all on a node that has no snapshot file.
         """
-        path = self._consensus.status().snapshot.path
+        path = (await self._context.fresh_status()).snapshot.path
         if path is None:
             return
         depth = request.depth if request.HasField("depth") else None

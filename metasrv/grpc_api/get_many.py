@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from metasrv.grpc_api.context import LocalState
 from metasrv.model.errors import ViewLostError
 from metasrv.model.limits import GRPC_GET_MANY_SECONDS_MAX
 from metasrv.model.types import SeqV
-from metasrv.state.machine import StateMachine
 from metasrv.state.validate import validate_key
 
 
 async def answer_at_one_instant(
-    machine: StateMachine,
+    machine: LocalState,
     keys: AsyncIterator[str],
     now_ms: int,
     send: Callable[[str, SeqV | None], Awaitable[None]],

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from google.protobuf.message import DecodeError
 
 from metasrv.grpc_api.calls import Call, Stream, cluster_metadata, metadata_value, timeout_ms_of
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.guessing import Guesses
 from metasrv.grpc_api.http2.headers import Metadata
@@ -24,7 +25,6 @@ from metasrv.model.commands import TOKEN_KEY_NAME, SecretReply, SetClusterSecret
 from metasrv.model.errors import NoLeaderError
 from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, TOKEN_LIFETIME_SECONDS_MAX
 from metasrv.model.users import ROOT, User
-from metasrv.node.context import NodeContext
 from metasrv.process.tls import common_name
 from metasrv.protocol.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -39,7 +39,7 @@ class Authenticator:
 
     def __init__(
         self,
-        context: NodeContext,
+        context: GrpcContext,
         password: str | None,
         min_client_version: ProtocolVersion,
         server_version: ProtocolVersion,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from metasrv.grpc_api import kv_json, kv_json_slices
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.grpc_api.http2.status import StatusCode
@@ -29,7 +30,6 @@ from metasrv.model.commands import (
 )
 from metasrv.model.errors import InvalidRequestError, InvariantError, WriteRefusedError
 from metasrv.model.types import U64_MAX, SeqV
-from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.command_rules import validate_command
 from metasrv.state.format import prefix_end
@@ -49,7 +49,8 @@ PAGE_RECORDS = 512
 class KvMethods:
     """Bodies of the methods that read and write keys."""
 
-    def __init__(self, context: NodeContext, hint: LeaderHint, readers: Readers) -> None:
+    def __init__(self, context: GrpcContext, hint: LeaderHint, readers: Readers) -> None:
+        self._context = context
         self._consensus = context.consensus
         self._machine = context.machine
         self._metrics = context.metrics
@@ -113,6 +114,8 @@ class KvMethods:
         stale = wants_stale_read(stream.call)
         if not stale:
             await self._consensus.read_barrier(timeout_ms_of(stream.call))
+        else:
+            await self._context.until_readable()
         metadata = self._hint.metadata()
         if metadata:
             await stream.start(metadata)
@@ -132,6 +135,8 @@ class KvMethods:
         """KvList: on the leader only, unless a stale read is asked for."""
         if not wants_stale_read(stream.call):
             await self._consensus.read_barrier_local(timeout_ms_of(stream.call))
+        else:
+            await self._context.until_readable()
         await self._send_list(request.prefix, request.limit if request.HasField("limit") else None, stream)
 
     async def kv_get_many(self, requests: AsyncIterator[pb.KvGetManyRequest], stream: Stream) -> None:
@@ -139,6 +144,8 @@ class KvMethods:
         if not wants_stale_read(stream.call):
             # Before the first key: a client that asks the wrong node learns so at once.
             await self._consensus.read_barrier_local(timeout_ms_of(stream.call))
+        else:
+            await self._context.until_readable()
         count = 0
 
         async def send(key: str, record: SeqV | None) -> None:

@@ -6,8 +6,8 @@ a stale one costs the client one more hop. Runs on the event loop.
 
 from __future__ import annotations
 
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.http2.headers import Metadata
-from metasrv.node.context import NodeContext
 from metasrv.protocol.methods import LEADER_METADATA_KEY
 
 HINT_SECONDS = 0.05
@@ -16,7 +16,7 @@ HINT_SECONDS = 0.05
 class LeaderHint:
     """The leader's client address as this node knows it."""
 
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: GrpcContext) -> None:
         self._consensus = context.consensus
         self._monotonic = context.clock.monotonic
         self._metadata: Metadata = ()

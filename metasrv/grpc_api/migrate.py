@@ -7,10 +7,10 @@ node takes it; a follower forwards. Runs on the event loop.
 from __future__ import annotations
 
 from metasrv.grpc_api.calls import Call, timeout_ms_of
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError, InvariantError
 from metasrv.model.migration import MigratedRecord, MigrationStep
-from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.command_rules import validate_command
 
@@ -23,7 +23,7 @@ _FEATURE_OFF = (
 class MigrateMethod:
     """Body of Migrate."""
 
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: GrpcContext) -> None:
         self._consensus = context.consensus
         self._machine = context.machine
 

@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from metasrv.grpc_api.calls import Call, Stream
+from metasrv.grpc_api.context import LocalState
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.shares import Holder, Shares, holder_of
 from metasrv.model.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READ_STALLED_SECONDS_MAX, GRPC_READERS_MAX
 from metasrv.process.operating_system import show_thread_name
-from metasrv.state.machine import StateMachine
 from metasrv.state.reader import StateReader
 from metasrv.state.snapshot_keys import SnapshotKeys
 
@@ -40,8 +40,10 @@ WRITES_GO_ON_SECONDS = 0.5
 class Readers:
     """The helper threads of one node's gRPC service and the views that are open."""
 
-    def __init__(self, machine: StateMachine) -> None:
+    def __init__(self, machine: LocalState, processes: int = 1) -> None:
+        """`processes` share what the node has."""
         self._machine = machine
+        self._processes = processes
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="grpc-reader", initializer=show_thread_name)
         self._shares = Shares("large reads")
         self._open: dict[PinnedReader[Any], Holder] = {}
@@ -62,10 +64,10 @@ class Readers:
         return self._opened(holder, call, lambda: SnapshotKeys(path))
 
     def _take_place(self, call: Call) -> Holder:
-        holder = holder_of(call)
-        if self._shares.refusal(holder, GRPC_READERS_MAX) is not None:
+        holder, places = holder_of(call), GRPC_READERS_MAX // self._processes
+        if self._shares.refusal(holder, places) is not None:
             self._end_a_stalled_one(holder)
-        self._shares.take(holder, GRPC_READERS_MAX)
+        self._shares.take(holder, places)
         return holder
 
     def _end_a_stalled_one(self, holder: Holder) -> None:
@@ -100,7 +102,7 @@ class Readers:
 class PinnedReader(Generic[View]):
     """One view, as an async context manager; a single task uses it."""
 
-    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, machine: StateMachine, view: View, call: Call) -> None:
+    def __init__(self, readers: Readers, pool: ThreadPoolExecutor, machine: LocalState, view: View, call: Call) -> None:
         self.view: View = view
         self._machine = machine
         self._readers = readers

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from metasrv.config.model import Config
 from metasrv.grpc_api.cluster import ClusterMethods
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.dispatch import Dispatcher
 from metasrv.grpc_api.export import ExportMethods
 from metasrv.grpc_api.failures import NOT_DONE_METADATA
@@ -34,7 +36,6 @@ from metasrv.model.limits import (
     GRPC_TLS_HANDSHAKES_MAX,
 )
 from metasrv.model.types import Endpoint
-from metasrv.node.context import NodeContext
 from metasrv.process.accepting import AcceptingSocket, MakeProtocol
 from metasrv.process.certificates import expiry_of
 from metasrv.process.open_files import client_connections_max
@@ -47,12 +48,17 @@ HEALTH_SECONDS = 0.5
 """How often the health service checks the node."""
 
 
+OpenSockets = Callable[[Endpoint], Awaitable[list[socket.socket]]]
+"""Listening sockets for an address; as `listening.open_sockets`."""
+
+
 class GrpcService:
     """MetaService, health and reflection on one port; implements `metasrv.node.context.Service`."""
 
     name = "grpc"
 
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: GrpcContext, open_sockets: OpenSockets = open_sockets) -> None:
+        """`open_sockets` gives the listening sockets. Raises ConfigError."""
         config = context.config
         min_client_version = _version_of("grpc_min_client_version", config.grpc_min_client_version)
         server_version = _version_of("grpc_announced_version", config.grpc_announced_version)
@@ -61,19 +67,20 @@ class GrpcService:
                 ["grpc_announced_version: 0.0.0 is not a version; clients end themselves when they are told so"]
             )
         self._context = context
+        self._open_sockets = open_sockets
         self._tls: ssl.SSLContext | None = None
         """What the next connection is accepted with."""
         self._hint = LeaderHint(context)
         self._authenticator = Authenticator(context, _password_in(config), min_client_version, server_version)
         self._dispatcher = Dispatcher(context, self._authenticator, self._hint)
-        self._readers = Readers(context.machine)
+        self._readers = Readers(context.machine, context.processes)
         self._server: GrpcServer | None = None
         self._health = HealthService(("", m.SERVICE_NAME), self._serves)
         self._health_task: asyncio.Task[None] | None = None
 
     async def start(self) -> Endpoint:
         """Bind and serve; returns the bound address. Raises BindError."""
-        config = self._context.config
+        config, processes = self._context.config, self._context.processes
         endpoint = config.grpc_endpoint
         self._watch_credentials(endpoint)
         # Replies have no limit: a request whose reply is refused as too large was executed all the same.
@@ -86,14 +93,14 @@ class GrpcService:
             self._context.metrics,
             message_size_bytes_max=config.grpc_api_max_message_size,
             streams_max=GRPC_CALLS_PER_CONNECTION_MAX,
-            calls_max=GRPC_CALLS_MAX,
-            held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX,
+            calls_max=GRPC_CALLS_MAX // processes,
+            held_size_bytes_max=GRPC_HELD_SIZE_BYTES_MAX // processes,
             refusal_metadata=NOT_DONE_METADATA,
-            connections_max=client_connections_max(descriptor_limit()),
+            connections_max=max(1, client_connections_max(descriptor_limit()) // processes),
             is_member=self._is_member,
             thread_began=show_thread_name,
         )
-        sockets = await open_sockets(endpoint)
+        sockets = await self._open_sockets(endpoint)
         self._server.start(sockets, self._accept)
         self._health_task = asyncio.create_task(self._follow_health(), name="grpc-health")
         return Endpoint(endpoint.addr, sockets[0].getsockname()[1])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from metasrv.grpc_api.context import LocalState
 from metasrv.model.errors import CodecError
 from metasrv.model.users import NAME_PREFIX, User, secret_name, user_in, user_names
-from metasrv.state.machine import StateMachine
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 class Users:
     """Every user as this node has applied it."""
 
-    def __init__(self, machine: StateMachine) -> None:
+    def __init__(self, machine: LocalState) -> None:
         self._machine = machine
         self._seen: Mapping[str, bytes] | None = None
         self._users: dict[str, User] = {}

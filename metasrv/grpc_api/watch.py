@@ -7,12 +7,12 @@ away cancels the handler, which closes its watcher. Runs on the event loop.
 from __future__ import annotations
 
 from metasrv.grpc_api.calls import Stream, cluster_metadata
+from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.replies import record_out
 from metasrv.grpc_api.shares import Shares, holder_of
 from metasrv.model.limits import WATCHERS_MAX
-from metasrv.node.context import NodeContext
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.validate import validate_key
 from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchItem, WatchReset
@@ -26,9 +26,9 @@ _FILTERS = {int(kind): kind for kind in WatchFilter}
 class WatchMethod:
     """Body of Watch."""
 
-    def __init__(self, context: NodeContext) -> None:
+    def __init__(self, context: GrpcContext) -> None:
+        self._context = context
         self._machine = context.machine
-        self._watches = context.machine.watches
         self._metrics = context.metrics
         self._shares = Shares("watch streams")
 
@@ -41,9 +41,9 @@ class WatchMethod:
         # An unknown number reads as the enum's default, as everywhere in proto3.
         kind = _FILTERS.get(request.filter_type, WatchFilter.ALL)
         holder = holder_of(stream.call)
-        self._shares.take(holder, WATCHERS_MAX)
+        self._shares.take(holder, WATCHERS_MAX // self._context.processes)
         try:
-            watcher = self._watches.subscribe(request.key, key_end, kind, request.initial_flush)
+            watcher = await self._context.open_watch(request.key, key_end, kind, request.initial_flush)
         except BaseException:
             self._shares.give_back(holder)
             raise

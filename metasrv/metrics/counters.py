@@ -134,6 +134,16 @@ class BackupCounters:
         self.failing = False
 
 
+class GatewayCounters:
+    """The processes that serve clients beside this one."""
+
+    def __init__(self) -> None:
+        self.configured = 0
+        """0 where this process serves them: there are no families then."""
+        self.up = 0
+        self.restarts = 0
+
+
 class SecurityCounters:
     """Callers that have not said a word, certificates, and what was loaded anew; by the name of the port."""
 

@@ -21,6 +21,7 @@ from metasrv.metrics.counters import (
     STEP_BOUNDS_SECONDS,
     BackupCounters,
     ClientCounters,
+    GatewayCounters,
     PeerCounters,
     SecurityCounters,
     StreamKind,
@@ -36,6 +37,7 @@ from metasrv.metrics.exposition import (
     lines_of,
     page_of,
 )
+from metasrv.metrics.gateway_page import gateway_families
 from metasrv.metrics.own_page import own_families
 from metasrv.metrics.page import client_families, legacy_families, network_families, server_families
 from metasrv.metrics.security_page import security_families
@@ -63,6 +65,7 @@ class MetricsRegistry:
         self.work = WorkCounters()
         self.security = SecurityCounters()
         self.backup = BackupCounters()
+        self.gateway = GatewayCounters()
         self._process = CollectorRegistry(auto_describe=False)
         ProcessCollector(registry=self._process)
         PlatformCollector(registry=self._process)
@@ -228,6 +231,12 @@ class MetricsRegistry:
         """When the cluster's newest backup was made, in seconds since the epoch; None once another node leads."""
         self.backup.last_success_at, self.backup.failing = last_success_at, failing
 
+    # ------------------------------------------------------------------------- gateways
+
+    def gateways(self, configured: int, up: int, restarts: int) -> None:
+        """How the processes are that serve clients."""
+        self.gateway.configured, self.gateway.up, self.gateway.restarts = configured, up, restarts
+
     # ------------------------------------------------------------------------- admin API and health
 
     def admin_request(self, route: str, method: str, status_code: int) -> None:
@@ -275,6 +284,7 @@ class MetricsRegistry:
             own_families(self.client, self.work, status, self.binary_version, self.commit, self.cluster_name),
             security_families(self.security),
             backup_families(self.backup),
+            gateway_families(self.gateway),
             process,
         )
 

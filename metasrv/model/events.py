@@ -29,6 +29,8 @@ class EventKind(StrEnum):
     SLOW_STEP = "slow_step"
     """Something held the event loop of the node."""
     REFUSED_CLIENT = "refused_client"
+    GATEWAY = "gateway"
+    """A process that serves clients has ended."""
     CONFIGURATION = "configuration"
     DISK = "disk"
     CLOCK = "clock"

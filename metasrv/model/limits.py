@@ -159,6 +159,20 @@ GUESSERS_REMEMBERED_MAX = 4096
 TOKEN_LIFETIME_SECONDS_MAX = 3650 * 24 * 3600
 """The longest `grpc_token_lifetime_seconds`, and the lifetime where no password is asked for."""
 
+# Gateways ---------------------------------------------------------------------------------------
+GATEWAYS_MAX = 16
+"""Processes that serve the clients of one node."""
+GATEWAY_FRAME_SIZE_BYTES_MAX = ENTRY_REPLIES_SIZE_BYTES_MAX + 64 * MIB
+"""One frame between a node and a gateway: the replies of one entry, and what else its commands hold."""
+GATEWAY_UNSENT_SIZE_BYTES_MAX = 2 * GATEWAY_FRAME_SIZE_BYTES_MAX
+"""What a node or a gateway has sent and the other one has not taken; past it the gateway is started anew."""
+GATEWAY_LOG_LINES_MAX = 1_024
+"""Log lines of a gateway for which its node has shown no sign of life since; past it they are dropped and counted."""
+GATEWAY_LOG_FIELDS_MAX = 32
+"""Fields of one of these lines beside its text."""
+GATEWAY_INSTANTS_MAX = 256
+"""KvGetMany calls that a gateway serves at once: each pins the state of its instant."""
+
 # Watch ------------------------------------------------------------------------------------------
 WATCHERS_MAX = 20_000
 """Watch streams of one node."""

@@ -14,7 +14,7 @@ from metasrv.consensus import Consensus
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import PeerUnreachableError
 from metasrv.model.summary import SummaryAnswer, SummaryQuestion
-from metasrv.model.types import Endpoint
+from metasrv.model.types import Endpoint, RaftStatus
 from metasrv.node.backups import Backups
 from metasrv.node.directory_probe import DirectoryReport
 from metasrv.node.findings import CopyFindings
@@ -25,7 +25,27 @@ from metasrv.process.event_ring import EventRing
 from metasrv.process.log_levels import Log, LogLevels
 from metasrv.process.reloading import Reloader
 from metasrv.state.machine import StateMachine
+from metasrv.state.watch import Watcher, WatchFilter
 from metasrv.tracing.watch import RequestWatch
+
+
+class GatewaysStanding(Protocol):
+    """The processes that serve this node's clients, as its pages show them."""
+
+    @property
+    def configured(self) -> int: ...
+
+    @property
+    def up(self) -> int:
+        """Those that serve now."""
+
+    @property
+    def restarts(self) -> int:
+        """How often one was started again."""
+
+    @property
+    def watchers(self) -> int:
+        """Watch streams of clients on all of them."""
 
 
 def _nothing(_sentence: str) -> None:
@@ -90,6 +110,8 @@ class NodeContext:
     """The slowest and the largest writes of the last minutes."""
     listeners: dict[str, Endpoint] = field(default_factory=dict)
     """Bound addresses by service name: `raft`, `health`, `admin`, `grpc`; a configured port 0 is resolved here."""
+    gateways: GatewaysStanding | None = None
+    """How the processes are that serve clients; None where this one does."""
 
     def __post_init__(self) -> None:
         self.reloader = Reloader(self.metrics)
@@ -100,6 +122,29 @@ class NodeContext:
     def set_waiting_for(self, sentence: str) -> None:
         """Say what this node waits for before it serves."""
         self.waiting_for = sentence
+
+    @property
+    def watchers(self) -> int:
+        """Watch streams of clients that are open."""
+        return self.machine.watches.count if self.gateways is None else self.gateways.watchers
+
+    # ------------------------------------------------------------------------- for `grpc_api/context.py`
+
+    @property
+    def processes(self) -> int:
+        """The client port is served by this process alone."""
+        return 1
+
+    async def fresh_status(self) -> RaftStatus:
+        """The status now."""
+        return self.consensus.status()
+
+    async def until_readable(self) -> None:
+        """Return at once: the state machine of this process shows what is applied."""
+
+    async def open_watch(self, key: str, key_end: str | None, kind: WatchFilter, initial_flush: bool) -> Watcher:
+        """Watch from this instant on. Raises InvalidRequestError, OverloadedError."""
+        return self.machine.watches.subscribe(key, key_end, kind, initial_flush)
 
 
 class Service(Protocol):

@@ -58,6 +58,7 @@ def check_readiness(context: NodeContext, directory: DirectoryReport | None) -> 
         _check_directory(directory),
         _check_clock(context, status),
         _check_writes(status),
+        _check_gateways(context),
     ]
 
 
@@ -75,6 +76,7 @@ READINESS_CHECKS = (
     "data_directory",
     "clock",
     "writes",
+    "gateways",
 )
 
 
@@ -96,6 +98,15 @@ def _check_engine(status: RaftStatus) -> Check:
     if status.state is RaftState.SHUTDOWN:
         return Check("engine", False, "the engine has been shut down")
     return Check("engine", True, f"the engine runs as {status.state.value.lower()} in term {status.term}")
+
+
+def _check_gateways(context: NodeContext) -> Check:
+    """Fails while none serves: clients cannot connect. Warns while some are missing; they are started again."""
+    gateways = context.gateways
+    if gateways is None:
+        return Check("gateways", True, "this process serves the gRPC API itself")
+    text = f"{gateways.up} of {gateways.configured} gateways serve the gRPC API"
+    return Check("gateways", gateways.up > 0, text, warns=gateways.up < gateways.configured)
 
 
 def _check_joined(context: NodeContext) -> Check:

@@ -75,7 +75,7 @@ class TextFormatter(logging.Formatter):
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        extras = "".join(f" {name}={value}" for name, value in _extras(record).items())
+        extras = "".join(f" {name}={value}" for name, value in fields_of(record).items())
         line = f"{_timestamp(record)} {_level_name(record)} {record.name}: {record.getMessage()}{extras}"
         # One record is one line, whatever its message contains; traces keep their line breaks.
         if not line.isprintable():
@@ -97,7 +97,7 @@ class JsonFormatter(logging.Formatter):
             "target": record.name,
             "message": record.getMessage(),
         }
-        for name, value in _extras(record).items():
+        for name, value in fields_of(record).items():
             fields.setdefault(name, value)
         trace = _trace(self, record)
         if trace:
@@ -188,7 +188,7 @@ class _Writer(logging.handlers.QueueListener):
 
     def __init__(self, items: Items) -> None:
         super().__init__(items)
-        self._folding = Folding(_write, _extras)
+        self._folding = Folding(_write, fields_of)
 
     def _monitor(self) -> None:
         threading.current_thread().name = "log-writer"
@@ -384,7 +384,8 @@ def _level_name(record: logging.LogRecord) -> str:
     return _LEVEL_NAMES.get(record.levelno, record.levelname)
 
 
-def _extras(record: logging.LogRecord) -> dict[str, Any]:
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given as `extra`."""
     return {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
 
 

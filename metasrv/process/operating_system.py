@@ -11,12 +11,14 @@ import ctypes
 import fcntl
 import os
 import resource
+import signal
 import sqlite3
 import sys
 import threading
 
 _PR_SET_NAME = 15
 _PR_SET_PTRACER = 0x59616D61
+_PR_SET_PDEATHSIG = 1
 _OPEN_MAX_MACOS = 10_240
 """macOS refuses a limit above this one even where it reports none."""
 
@@ -90,6 +92,23 @@ def allow_tracing_by(process_id: int) -> None:
     if sys.platform == "linux":
         # Without Yama the call fails. Nothing was forbidden then, so the result does not matter.
         ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(process_id), 0, 0, 0)
+
+
+def usable_processors() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def die_with_parent(parent_id: int) -> bool:
+    """Have the kernel kill this process when the thread that started it ends (Linux).
+
+    Returns whether the process `parent_id` is still the parent; if not, it had ended before.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    return os.getppid() == parent_id
 
 
 def return_unused_memory() -> bool:

@@ -64,6 +64,7 @@ async def test_exports_are_equal_after_a_random_workload_with_restarts_and_a_sna
     await asyncio.to_thread(work, wires[leader], 99, 150)  # past what the log keeps: it comes back by a snapshot
     cluster.start(lagging)
     await cluster.wait_for_leader()
+    await cluster.wait_for_ready()  # it has registered: nothing more is written by itself
     found = await exports_when_equal(cluster, wires)
     assert len(found[1]) > 50
     for node_id, lines in found.items():

@@ -136,6 +136,7 @@ async def test_a_configured_password_is_really_checked_and_a_new_one_ends_old_to
     await node.stop(1)
     node.start(1, METASRV_GRPC_PASSWORD="another")
     await node.wait_for_leader()
+    await node.wait_for_ready()  # with gateways it leads before they serve
     wire = wire_of(node)
     code, text = refusal(lambda: ask(wire, "MemberList", token))
     assert code is grpc.StatusCode.UNAUTHENTICATED

@@ -9,6 +9,7 @@ from metasrv.testing.processes import DEADLINE_SECONDS, ProcessCluster
 from verification.nemesis.copy_faults import COPY_FAULTS
 from verification.nemesis.disk_faults import DISK_FAULTS
 from verification.nemesis.fault import Fault
+from verification.nemesis.gateway_faults import GATEWAY_FAULTS
 from verification.nemesis.membership_faults import MEMBERSHIP_FAULTS
 from verification.nemesis.network_faults import NETWORK_FAULTS
 from verification.nemesis.process_faults import PROCESS_FAULTS
@@ -23,6 +24,7 @@ FAULTS = [
     *COPY_FAULTS,
     *MEMBERSHIP_FAULTS,
     *SERVICE_FAULTS,
+    *GATEWAY_FAULTS,
 ]
 
 

@@ -31,6 +31,7 @@ ROOMS = (
     "metasrv.console",
     "metasrv.grpc_api.http2",
     "metasrv.grpc_api",
+    "metasrv.gateway",
     "metasrv.admin",
     "metasrv.backup",
     "metasrv.client",

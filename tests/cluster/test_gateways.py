@@ -1,0 +1,136 @@
+"""Nodes with gateways: what a kill or a stop of a gateway costs, what its node shows, and what ends with what.
+
+`METASRV_GRPC_GATEWAYS=2 pytest tests/cluster/test_grpc_cluster.py` and its neighbours run the tests of the client port
+against such nodes; the last test here does so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from metasrv.testing.processes import ProcessCluster
+from tests.support.paths import ROOT
+
+GATEWAYS = 2
+WRITES = 'metasrv_grpc_requests_total{kind="write"}'
+TOGETHER = (
+    "tests/cluster/test_grpc_cluster.py",
+    "tests/cluster/test_grpc_handshake.py",
+    "tests/cluster/test_grpc_watch_cluster.py",
+    "tests/cluster/test_grpc_export.py",
+    "tests/cluster/test_grpc_expiry.py",
+    "tests/cluster/test_grpc_leaders.py",
+    "tests/cluster/test_users_cluster.py",
+)
+ONE_PROCESS = "not ten_thousand_idle_watchers"
+"""A share of one address is a share of one gateway: ten thousand watchers of one connection are too many for it."""
+
+
+def gateways_of(node: int) -> list[int]:
+    """Process ids of a node's gateways: what the process that its node has forked has forked in turn."""
+    return [gateway for spawner in children(node) for gateway in children(spawner)]
+
+
+def children(process_id: int) -> list[int]:
+    try:
+        return [int(text) for text in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def runs(process_id: int) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def figure(page: str, name: str) -> float | None:
+    """A figure of a metrics page."""
+    return next((float(line.split(" ")[1]) for line in page.splitlines() if line.startswith(f"{name} ")), None)
+
+
+async def until(cluster: ProcessCluster, name: str, value: float) -> None:
+    """Until a figure of the node's metrics page has this value."""
+    deadline = time.monotonic() + 20
+    while True:
+        _, page = await cluster.admin(1, "/v1/metrics")
+        found = figure(page, name)
+        if found == value:
+            return
+        assert time.monotonic() < deadline, f"{name} is {found}, not {value}\n{cluster.logs(1)}"
+        await asyncio.sleep(0.05)
+
+
+async def test_a_gateway_that_is_killed_or_hangs_is_started_again_and_takes_nothing_with_it() -> None:
+    async with ProcessCluster(1) as cluster:
+        cluster.start(1, METASRV_GRPC_GATEWAYS=str(GATEWAYS))
+        await cluster.wait_for_leader()
+        await cluster.wait_for_ready()
+        process = cluster.nodes[1].process
+        assert process is not None
+        gateways = gateways_of(process.pid)
+        assert len(gateways) == GATEWAYS
+        await until(cluster, "metasrv_gateways", GATEWAYS)
+        async with cluster.client() as client:
+            await client.upsert("k", b"1")
+            os.kill(gateways[0], signal.SIGKILL)
+            await until(cluster, "metasrv_gateway_restarts_total", 1)
+            await until(cluster, "metasrv_gateways", GATEWAYS)
+            record = await client.get("k")
+            assert record is not None
+            assert record.data == b"1"
+            os.kill(gateways[1], signal.SIGSTOP)  # it holds its clients, but not the node
+            await until(cluster, "metasrv_gateway_restarts_total", 2)
+            await until(cluster, "metasrv_gateways", GATEWAYS)
+            assert not runs(gateways[1])
+            await client.upsert("k", b"2")
+            os.kill(children(process.pid)[0], signal.SIGKILL)  # the process that forks them, and so all of them
+            await until(cluster, "metasrv_gateway_restarts_total", 4)
+            await until(cluster, "metasrv_gateways", GATEWAYS)
+            record = await client.get("k")
+            assert record is not None
+            assert record.data == b"2"
+            _, page = await cluster.admin(1, "/v1/metrics")
+            before = figure(page, WRITES) or 0
+            for _ in range(3):
+                await client.upsert("k", b"3")
+            await until(cluster, WRITES, before + 3)
+            _, slow_writes = await cluster.admin(1, "/v1/slow-writes")
+            assert '"method":"Transaction"' in slow_writes.replace(" ", "") or "KvApi" in slow_writes
+        _, events = await cluster.admin(1, "/v1/events")
+        assert events.count("is started again") == 4
+        last = gateways_of(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert await cluster.wait_exit(1) == 0
+        assert not any(map(runs, last))
+
+
+async def test_gateways_end_with_a_node_that_is_killed() -> None:
+    async with ProcessCluster(1) as cluster:
+        cluster.start(1, METASRV_GRPC_GATEWAYS="1")
+        await cluster.wait_for_leader()
+        await cluster.wait_for_ready()
+        process = cluster.nodes[1].process
+        assert process is not None
+        forked = [*children(process.pid), *gateways_of(process.pid)]
+        assert len(forked) == 2
+        await cluster.kill(1)
+        await cluster.wait_until(lambda: not any(map(runs, forked)), "the gateways to end")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_860)
+def test_the_client_port_of_nodes_with_gateways_passes_the_same_tests() -> None:
+    command = [sys.executable, "-m", "pytest", *TOGETHER, "-k", ONE_PROCESS, "-n", "2", "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "METASRV_GRPC_GATEWAYS": str(GATEWAYS)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1_800, check=False)
+    assert done.returncode == 0, done.stdout[-8_000:]
