@@ -24,7 +24,7 @@ from metasrv.process.listening_socket import shared_listening_socket
 from metasrv.process.operating_system import usable_processors
 from metasrv.process.reloading import Reloadable
 
-TELL_SECONDS = 0.05
+TELL_SECONDS = 0.02
 """How often gateways are told what has changed, beside what they are told with answers."""
 AUTOMATIC_MAX = 4
 

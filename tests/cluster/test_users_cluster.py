@@ -15,6 +15,7 @@ import pytest
 from metasrv.cli import ctl
 from metasrv.client import AsyncClient
 from metasrv.model.errors import InvalidRequestError, RequestError
+from metasrv.model.types import SeqV
 from metasrv.testing.processes import ProcessCluster
 
 SECRETS = {"METASRV_GRPC_PASSWORD": "sesame", "METASRV_ADMIN_TOKEN": "admin token"}
@@ -55,6 +56,17 @@ async def ended(watch: asyncio.Task[RequestError]) -> str:
     error = await asyncio.wait_for(watch, 10)
     assert time.monotonic() - begun < 10
     return str(error)
+
+
+async def listed_once_granted(client: AsyncClient, prefix: str) -> list[tuple[str, SeqV]]:
+    """The records, once the follower, or its gateways, have applied the grant that the leader has acknowledged."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                return await client.list_prefix(prefix)
+            except InvalidRequestError as error:
+                assert "has no right to read" in str(error)
+            await asyncio.sleep(0.01)
 
 
 async def until_says(metactl: Ctl, arguments: tuple[str, ...], expected: Callable[[str], bool]) -> None:
@@ -101,7 +113,7 @@ async def test_users_are_the_same_on_every_node_and_end_at_once(
         await metactl(leader, "user", "revoke", "--name", "app", "--prefix", "app/")
         assert "user app has no right to read the keys from 'app/' to 'app0'" in await ended(watch)
         await metactl(leader, "user", "grant", "--name", "app", "--right", "read", "--prefix", "")
-        assert len(await client.list_prefix("app/")) == 3
+        assert len(await listed_once_granted(client, "app/")) == 3
         watch = asyncio.create_task(watch_until_it_ends(client))
         lines = [line async for line in client.export()]
         assert lines
