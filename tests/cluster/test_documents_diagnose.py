@@ -37,6 +37,7 @@ def text_in(archive: Path, name: str) -> str:
         return file.read().decode()
 
 
+@pytest.mark.long
 async def test_the_pages_commands_collect_every_node_and_name_a_lost_one(
     start_cluster: StartCluster, tmp_path: Path
 ) -> None:

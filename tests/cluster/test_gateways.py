@@ -70,6 +70,7 @@ async def until(cluster: ProcessCluster, name: str, value: float) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.long
 async def test_a_gateway_that_is_killed_or_hangs_is_started_again_and_takes_nothing_with_it() -> None:
     async with ProcessCluster(1) as cluster:
         cluster.start(1, METASRV_GRPC_GATEWAYS=str(GATEWAYS))
