@@ -425,10 +425,11 @@ async def test_a_page_does_not_wait_for_a_helper_thread_that_is_not_free(monkeyp
 async def test_pages_that_are_asked_for_close_together_do_not_take_each_others_answer() -> None:
     metrics = MetricsRegistry("", "")
 
-    async def ask(turns: int) -> None:
+    async def ask(turns: int) -> bytes:
         for _ in range(turns):
             await asyncio.sleep(0)
-        await metrics.render_in_slices(sample_status(), 0, None)
+        return (await metrics.render_in_slices(sample_status(), 0, None))[0]
 
     for _ in range(2):
-        await asyncio.gather(*(ask(turns) for turns in range(120)))
+        pages = await asyncio.gather(*(ask(turns) for turns in range(120)))
+        assert all(b"process_resident_memory_bytes" in page for page in pages)
