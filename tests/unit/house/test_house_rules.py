@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from tests.support.paths import PRODUCT, ROOT, TESTS, VERIFICATION
+from tests.support.trees import tree_of_module
 
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 70
@@ -31,7 +32,7 @@ def modules_of_tests() -> tuple[Path, ...]:
 
 @cache
 def tree_of(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    return tree_of_module(path)
 
 
 @cache

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import PRODUCT, ROOT, VERIFICATION
+from tests.support.trees import tree_of_module
 
 ROOMS = (
     "metasrv.model",
@@ -89,7 +90,7 @@ def modules() -> dict[str, Path]:
 def imported_names(path: Path) -> set[str]:
     """Full names of everything a module imports, also inside functions and under TYPE_CHECKING."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of_module(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

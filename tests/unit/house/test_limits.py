@@ -7,6 +7,7 @@ from pathlib import Path
 
 from metasrv.model import limits
 from tests.support.paths import PRODUCT, TESTS
+from tests.support.trees import tree_of_module
 
 LIMITS = PRODUCT / "model" / "limits.py"
 UNITS = {"MIB"}
@@ -19,7 +20,7 @@ def declared() -> set[str]:
 def names_in(path: Path) -> set[str]:
     """Names that a module reads, attributes included, and the last part of dotted texts that tests patch."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of_module(path)):
         if isinstance(node, ast.Name):
             found.add(node.id)
         elif isinstance(node, ast.Attribute):
