@@ -10,7 +10,7 @@ from pathlib import Path
 def tree_of_module(path: Path) -> ast.Module:
     """Parse without a collection of garbage in the middle.
 
-    A collection may have a forgotten task log its traceback, for which Python 3.11 parses as well, and its parser cannot be
+    A collection may have a forgotten task log its traceback, for which Python 3.11 parses as well. Its parser cannot be
     entered twice ("AST constructor recursion depth mismatch").
     """
     collecting = gc.isenabled()
