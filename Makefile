@@ -21,6 +21,8 @@ KEYS ?= 200000
 ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Some machines set it. Each node would compile all its modules at every start, and most tests start three.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets
