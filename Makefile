@@ -132,7 +132,7 @@ sim-stock: $(STAMP) ## Put plain pysyncobj and metasrv through the same simulate
 	@exec $(BIN)/python -m verification.stock --histories $(STOCK_N) --seed $(SEED) $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## Measure metasrv beside two versions of etcd on this machine, about an hour (ARGS="--loads write --keys 0" for a part)
+bench: $(STAMP) ## Measure metasrv beside two versions of etcd on this machine (ARGS="--loads write --keys 0" for a part)
 	@exec $(BIN)/python -m benchmarks.compared $(ARGS)
 
 .PHONY: bench-beside

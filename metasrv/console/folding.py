@@ -1,7 +1,7 @@
 """Turns counters that grow with many small things into single events with a count: slow steps, refused callers.
 
-Also tells when the clock goes wrong, when the disk fills, and which members the leader does not hear. Looks at the
-counters every two seconds, so nothing is called where these things happen. Runs on the event loop.
+Also tells when the clock goes wrong and when the disk fills. Looks at the counters every two seconds, so nothing is
+called where these things happen. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import RaftStatus
 from metasrv.node.context import NodeContext
 from metasrv.node.directory_probe import DirectoryReport
+from metasrv.node.loop_stalls import STALL_SECONDS_MIN
 
 FOLD_SECONDS = 10.0
 """Refusals within this time are one event."""
@@ -58,7 +59,9 @@ class Folding:
             new, seconds = count - self._steps[kind], work.slow_step_seconds[kind] - self._step_seconds[kind]
             if new and seconds / new >= LONG_STEP_SECONDS:
                 text = f"{kind} held the event loop {_times(new)}, {seconds * 1000:,.0f} ms together"
-                events.tell(EventKind.SLOW_STEP, Severity.WARNING, text)
+                # A loop that stood still is logged with its work as it happens (`node/loop_stalls.py`).
+                tell = events.record if loop_lag_ms >= STALL_SECONDS_MIN * 1000 else events.tell
+                tell(EventKind.SLOW_STEP, Severity.WARNING, text)
             elif new:
                 known, known_seconds = self._slow.get(kind, (0, 0.0))
                 self._slow[kind] = (known + new, known_seconds + seconds)

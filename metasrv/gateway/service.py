@@ -14,15 +14,13 @@ from metasrv.config.gateway_count import AUTO
 from metasrv.gateway.beginning import Place
 from metasrv.gateway.spawner import Spawner
 from metasrv.gateway.supervisor import START_SECONDS_MAX, Gateways
-from metasrv.grpc_api.listening import has_tls, open_sockets, server_tls, tls_files
-from metasrv.model.errors import BindError, ConfigError
+from metasrv.grpc_api.listening import open_sockets, watch_settings
+from metasrv.model.errors import BindError
 from metasrv.model.limits import GATEWAYS_MAX
 from metasrv.model.types import Endpoint
 from metasrv.node.context import NodeContext
-from metasrv.process.certificates import expiry_of
 from metasrv.process.listening_socket import shared_listening_socket
 from metasrv.process.operating_system import usable_processors
-from metasrv.process.reloading import Reloadable
 
 TELL_SECONDS = 0.02
 """How often gateways are told what has changed, beside what they are told with answers."""
@@ -56,7 +54,7 @@ class GatewayService:
     async def start(self) -> Endpoint:
         """Keep the port and start the gateways; returns the address. Raises BindError, ConfigError."""
         endpoint = self._context.config.grpc_endpoint
-        self._watch_credentials(endpoint)
+        watch_settings(self._context, self.name, endpoint, self._reload)  # the node has slow requests of its own as well
         # Opened as another node would: with SO_REUSEPORT alone, two nodes on one port would not notice each other.
         places = []
         for listening in await open_sockets(endpoint):
@@ -91,31 +89,10 @@ class GatewayService:
                 for end in ends:
                     end.tell_changes(status)
 
-    def _watch_credentials(self, endpoint: Endpoint) -> None:
-        """Look whether changed certificates can be used, and let the gateways load them."""
-        context = self._context
-        had_tls = has_tls(context.config)
-
-        def paths() -> list[str]:
-            return [*context.config_paths, *tls_files(context.config)]
-
-        def load() -> tuple[ssl.SSLContext | None, float | None]:
-            config = context.config
-            if has_tls(config) is not had_tls:
-                raise ConfigError(["turning TLS of the gRPC API on or off takes a restart"])
-            tls = server_tls(config, endpoint)
-            return tls, None if tls is None else expiry_of(config.grpc_tls_server_cert)
-
-        def swap(loaded: tuple[ssl.SSLContext | None, float | None]) -> None:
-            _, expires_at = loaded
-            if expires_at is not None:
-                context.metrics.certificate_expires(self.name, expires_at)
-            context.watch.set_slow_ms(context.config.slow_request_ms)  # for what other nodes forward to this one
-            for end in self._gateways.ends():
-                end.reload()
-
-        context.reloader.add(Reloadable(self.name, paths, load, swap))
-        swap(load())
+    def _reload(self, _tls: ssl.SSLContext | None) -> None:
+        """The files can be used: let the gateways load them."""
+        for end in self._gateways.ends():
+            end.reload()
 
 
 def _keep(place: Place) -> socket.socket:

@@ -11,11 +11,15 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
 
 from metasrv.config.model import Config
-from metasrv.model.errors import BindError
+from metasrv.grpc_api.context import GrpcContext
+from metasrv.model.errors import BindError, ConfigError
 from metasrv.model.types import Endpoint
+from metasrv.process.certificates import expiry_of
 from metasrv.process.listening_socket import listening_socket
+from metasrv.process.reloading import Reloadable
 from metasrv.process.tls import TlsSettings, server_context
 
 BACKLOG = 1024
@@ -67,6 +71,36 @@ def tls_files(config: Config) -> list[str]:
 def has_tls(config: Config) -> bool:
     """Whether the port speaks TLS: with a certificate and its key."""
     return bool(config.grpc_tls_server_cert and config.grpc_tls_server_key)
+
+
+def watch_settings(
+    context: GrpcContext, name: str, endpoint: Endpoint, swapped: Callable[[ssl.SSLContext | None], None]
+) -> None:
+    """Load the TLS files and the settings of the port, now and when they change, and give `swapped` what is in force.
+
+    `name` is the port's in metrics. Raises as `server_tls`.
+    """
+    had_tls = has_tls(context.config)
+
+    def paths() -> list[str]:
+        return [*context.config_paths, *tls_files(context.config)]
+
+    def load() -> tuple[ssl.SSLContext | None, float | None]:
+        config = context.config
+        if has_tls(config) is not had_tls:
+            raise ConfigError(["turning TLS of the gRPC API on or off takes a restart"])
+        tls = server_tls(config, endpoint)
+        return tls, None if tls is None else expiry_of(config.grpc_tls_server_cert)
+
+    def swap(loaded: tuple[ssl.SSLContext | None, float | None]) -> None:
+        tls, expires_at = loaded
+        if expires_at is not None:
+            context.metrics.certificate_expires(name, expires_at)
+        context.watch.set_slow_ms(context.config.slow_request_ms)
+        swapped(tls)
+
+    context.reloader.add(Reloadable(name, paths, load, swap))
+    swap(load())
 
 
 def server_tls(config: Config, endpoint: Endpoint) -> ssl.SSLContext | None:

@@ -23,7 +23,7 @@ from metasrv.grpc_api.health import HealthService
 from metasrv.grpc_api.http2.server import GrpcServer
 from metasrv.grpc_api.kv import KvMethods
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.grpc_api.listening import has_tls, open_sockets, server_tls, tls_files
+from metasrv.grpc_api.listening import open_sockets, watch_settings
 from metasrv.grpc_api.migrate import MigrateMethod
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.reflection import reflection_routes
@@ -37,10 +37,8 @@ from metasrv.model.limits import (
 )
 from metasrv.model.types import Endpoint
 from metasrv.process.accepting import AcceptingSocket, MakeProtocol
-from metasrv.process.certificates import expiry_of
 from metasrv.process.open_files import client_connections_max
 from metasrv.process.operating_system import descriptor_limit, show_thread_name
-from metasrv.process.reloading import Reloadable
 from metasrv.protocol import methods as m
 from metasrv.protocol.versions import ProtocolVersion
 
@@ -82,7 +80,7 @@ class GrpcService:
         """Bind and serve; returns the bound address. Raises BindError."""
         config, processes = self._context.config, self._context.processes
         endpoint = config.grpc_endpoint
-        self._watch_credentials(endpoint)
+        watch_settings(self._context, self.name, endpoint, self._swap)
         # Replies have no limit: a request whose reply is refused as too large was executed all the same.
         self._server = GrpcServer(
             {
@@ -125,30 +123,10 @@ class GrpcService:
             self.name, listening, make_protocol, lambda: self._tls, observer, handshakes_max=GRPC_TLS_HANDSHAKES_MAX
         )
 
-    def _watch_credentials(self, endpoint: Endpoint) -> None:
-        """Load certificates and password, and let changed ones take effect."""
-        context = self._context
-        had_tls = has_tls(context.config)
-
-        def paths() -> list[str]:
-            return [*context.config_paths, *tls_files(context.config)]
-
-        def load() -> tuple[ssl.SSLContext | None, float | None]:
-            config = context.config
-            if has_tls(config) is not had_tls:
-                raise ConfigError(["turning TLS of the gRPC API on or off takes a restart"])
-            tls = server_tls(config, endpoint)
-            return tls, None if tls is None else expiry_of(config.grpc_tls_server_cert)
-
-        def swap(loaded: tuple[ssl.SSLContext | None, float | None]) -> None:
-            self._tls, expires_at = loaded
-            if expires_at is not None:
-                context.metrics.certificate_expires(self.name, expires_at)
-            self._authenticator.set_password(_password_in(context.config))
-            context.watch.set_slow_ms(context.config.slow_request_ms)
-
-        context.reloader.add(Reloadable(self.name, paths, load, swap))
-        swap(load())
+    def _swap(self, tls: ssl.SSLContext | None) -> None:
+        """Let changed certificates and a changed password take effect."""
+        self._tls = tls
+        self._authenticator.set_password(_password_in(self._context.config))
 
     def _bodies(self) -> dict[m.Method, Any]:
         kv = KvMethods(self._context, self._hint, self._readers)

@@ -17,7 +17,8 @@ from metasrv.process.clock import Clock
 
 logger = logging.getLogger("metasrv.events")
 
-_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
+LOG_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
+"""The level of the line that tells of an event."""
 
 
 class EventRing:
@@ -54,7 +55,7 @@ class EventRing:
     def tell(self, kind: EventKind, severity: Severity, text: str, term: int | None = None) -> None:
         """Keep an event that nobody else logs, and write it as one line of the log, with the node and the term."""
         self.record(kind, severity, text, term)
-        logger.log(_LEVELS[severity], "%s: %s", kind.value, text, extra={"node": self.node_id, "term": self._term})
+        logger.log(LOG_LEVELS[severity], "%s: %s", kind.value, text, extra={"node": self.node_id, "term": self._term})
 
     def after(self, number: int, limit: int = EVENTS_KEPT_MAX) -> tuple[Event, ...]:
         """The newest `limit` events with a larger number, oldest first."""

@@ -9,11 +9,9 @@ import logging
 from collections.abc import Callable
 
 from metasrv.model.events import EventKind, Severity
-from metasrv.process.event_ring import EventRing
+from metasrv.process.event_ring import LOG_LEVELS, EventRing
 
 logger = logging.getLogger("metasrv.raft.story")
-
-_LEVELS = {Severity.INFO: logging.INFO, Severity.WARNING: logging.WARNING, Severity.CRITICAL: logging.ERROR}
 
 
 class Telling:
@@ -37,4 +35,4 @@ class Telling:
     def log(self, severity: Severity, text: str, term: int | None = None) -> None:
         """A line alone: a part of what an event tells, or something that lasts."""
         extra = {"node": self.node_id, "term": self._term() if term is None else term}
-        logger.log(_LEVELS[severity], "%s", text, extra=extra)
+        logger.log(LOG_LEVELS[severity], "%s", text, extra=extra)

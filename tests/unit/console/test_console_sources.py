@@ -105,6 +105,19 @@ def test_refused_callers_are_one_event_with_a_count(context: NodeContext, clock:
     assert len(told(context.events)) == 3
 
 
+@pytest.mark.parametrize(("late_ms", "lines"), [(300.0, 1), (600.0, 0)])
+def test_a_long_step_has_one_line_in_the_log(
+    context: NodeContext, caplog: pytest.LogCaptureFixture, late_ms: float, lines: int
+) -> None:
+    """From half a second on `node/loop_stalls.py` writes it."""
+    caplog.set_level("INFO")
+    folding = Folding(context)
+    context.metrics.step_took(LoopWork.RAFT_APPLY, late_ms / 1000)
+    folding.look(sample_status(), late_ms, None)
+    assert told(context.events) == [("slow_step", f"raft_apply held the event loop once, {late_ms:.0f} ms together")]
+    assert len(caplog.records) == lines
+
+
 def test_a_clock_and_a_disk_are_told_when_they_change(context: NodeContext) -> None:
     folding = Folding(context)
     full = DirectoryReport(False, "the data directory x has 5 bytes left", 5, 0.0)
