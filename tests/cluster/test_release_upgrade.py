@@ -14,12 +14,13 @@ import pytest
 
 from metasrv import __version__
 from metasrv.cli.node_process import THIS_PROGRAM, NodeProgram
-from metasrv.client import AsyncClient
+from metasrv.client import AsyncClient, Transaction
 from metasrv.model.types import SeqV
 from metasrv.testing.processes import ProcessCluster
 from metasrv.testing.workload import Workload
 from tests.conftest import RecordProperty, StartCluster
 from tests.support import newer_node
+from tests.support.collector import Collector
 from tests.support.documented_data import lead
 from tests.support.metactl import metactl, metasrv
 from tests.support.releases import KEPT_SECRETS, PREVIOUS, USER, USER_PASSWORD, kept_cluster, unpacked
@@ -226,3 +227,31 @@ async def test_a_mixed_cluster_refuses_a_feature_that_a_member_does_not_know(
     cluster.nodes[3].program = previous
     cluster.start(3)
     await cluster.wait_for_ready(3)
+
+
+@pytest.mark.long
+async def test_a_traced_write_reaches_a_leader_of_the_previous_release(previous: NodeProgram) -> None:
+    """It refuses the request that carries a trace without looking at it, and is asked as it knows it."""
+    with Collector() as collector:
+        async with ProcessCluster(2) as cluster:
+            cluster.nodes[1].program = previous
+            cluster.start(1)
+            await cluster.wait_for_leader(members=1)
+            cluster.start(2, *("--tracing-otlp-endpoint", collector.url), *("--tracing-sample-ratio", "1"))
+            leader = await cluster.wait_for_leader(members=2)
+            await cluster.wait_for_ready(2)
+            assert leader == 1, "it was alone when the other one joined"
+            async with cluster.node_client(2) as follower:  # it does not go on to the leader, as the library would
+                await follower.handshake()
+                for number in range(3):
+                    await follower.transaction(Transaction().put(f"traced/{number}", b"1").request)
+            async with AsyncClient([str(cluster.nodes[2].grpc)]) as client:
+                found = [key for key, _ in await client.list_prefix("traced/")]
+            assert found == [f"traced/{number}" for number in range(3)]
+            assert await cluster.stop(2) == 0
+            old = cluster.nodes[1].output()
+        names = [span.name for span in collector.spans]
+    assert names.count("Transaction") == 3
+    assert names.count("forward") >= 3
+    assert {span.instance for span in collector.spans} == {"2"}, "the leader makes none"
+    assert "Traceback" not in old
