@@ -180,6 +180,8 @@ def print_overview(nodes: Sequence[RunningNode], statuses: Sequence[dict[str, An
     url = nodes[0].file.admin_url
     print(
         f"""
+Console: {url}/ in a browser, or in this terminal: {_tool("metactl")} top --admin-api-address {url}
+
 Try:
   curl -s {url}/v1/cluster/status
   curl -s {url}/v1/cluster/nodes
