@@ -69,7 +69,7 @@ def test_run_shows_the_cluster_follows_it_and_stops_it_cleanly(configured: Proce
     runner = start_runner(configured)
     try:
         lines = read_until(runner, "Ctrl-C stops the cluster")
-        table = [line for line in lines if "http://" in line and "curl" not in line]
+        table = [line for line in lines if "http://" in line and line[:1].isdigit()]
         assert len(table) == 3
         assert sum(" Leader " in row for row in table) == 1
         assert sum(" Follower " in row for row in table) == 2
@@ -77,6 +77,7 @@ def test_run_shows_the_cluster_follows_it_and_stops_it_cleanly(configured: Proce
             assert f"http://{node.admin}" in row
             assert str(node.grpc) in row
         assert any(line.strip().startswith("curl -s http://") for line in lines)
+        assert any(line.startswith("Console: http://") and " top --admin-api-address http://" in line for line in lines)
         pids = pids_in_table(lines)
         os.kill(pids["2"], signal.SIGKILL)
         read_until(runner, "node 2 was killed by signal 9")
