@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import ssl
+from itertools import count
 
 from metasrv.config.gateway_count import AUTO
 from metasrv.gateway.beginning import Place
@@ -23,7 +24,9 @@ from metasrv.process.listening_socket import shared_listening_socket
 from metasrv.process.operating_system import usable_processors
 
 TELL_SECONDS = 0.02
-"""How often gateways are told what has changed, beside what they are told with answers."""
+"""How often gateways are told of changed users, rights and limits, beside what they are told with answers."""
+STATUS_TURNS = 3
+"""Of these times, each third one tells the status of the node as well, which costs more to look at."""
 AUTOMATIC_MAX = 4
 
 
@@ -79,15 +82,14 @@ class GatewayService:
             holder.close()
 
     async def _tell(self) -> None:
-        while True:
+        for turn in count():
             await asyncio.sleep(TELL_SECONDS)
             gateways = self._gateways
             self._context.metrics.gateways(gateways.configured, gateways.up, gateways.restarts)
             ends = gateways.ends()
-            if ends:
-                status = self._context.consensus.status()
-                for end in ends:
-                    end.tell_changes(status)
+            status = self._context.consensus.status() if ends and turn % STATUS_TURNS == 0 else None
+            for end in ends:
+                end.tell_changes(status)
 
     def _reload(self, _tls: ssl.SSLContext | None) -> None:
         """The files can be used: let the gateways load them."""

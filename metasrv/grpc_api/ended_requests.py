@@ -12,13 +12,11 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from metasrv.grpc_api.calls import Call, client_address, metadata_value
-from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
-from metasrv.model.errors import InvalidRequestError
+from metasrv.grpc_api.written_keys import written_by
 from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.users import User
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
-from metasrv.tracing.command_keys import first_key
 from metasrv.tracing.slow_requests import shown_key
 from metasrv.tracing.times import RequestEnd
 
@@ -49,15 +47,13 @@ def _key_of(method: m.Method, data: bytes) -> str:
     if len(data) > PARSED_SIZE_BYTES_MAX:
         return ""
     try:
-        if method is m.TRANSACTION:
-            return shown_key(first_key(transaction_from(pb.TxnRequest.FromString(data))))
-        if method is m.KV_TRANSACTION:
-            return shown_key(first_key(branch_transaction_from(pb.KvTransactionRequest.FromString(data))))
-        if method is m.KV_LIST:
-            return shown_key(pb.KvListRequest.FromString(data).prefix)
-        if method in (m.KV_API, m.KV_READ_V1):
-            found = _JSON_KEY.search(pb.RaftRequest.FromString(data).data[:JSON_CHARACTERS_SEARCHED])
+        request = method.request.FromString(data)
+        if isinstance(request, pb.KvListRequest):
+            return shown_key(request.prefix)
+        if isinstance(request, pb.RaftRequest):
+            found = _JSON_KEY.search(request.data[:JSON_CHARACTERS_SEARCHED])
             return "" if found is None else shown_key(json.loads(f'"{found[1]}"'))
-    except (DecodeError, InvalidRequestError, ValueError):
+    except (DecodeError, ValueError):
         return ""
-    return ""
+    keys = written_by(request).keys
+    return shown_key(keys[0]) if keys else ""

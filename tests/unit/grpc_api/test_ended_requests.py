@@ -34,6 +34,7 @@ PUT = pb.TxnOp(put=pb.TxnPutRequest(key="a/b", value=b"secret"))
     [
         (m.TRANSACTION, pb.TxnRequest(if_then=[PUT]), '"a/b"'),
         (m.TRANSACTION, pb.TxnRequest(), ""),
+        (m.KV_TRANSACTION, pb.KvTransactionRequest(branches=[pb.ConditionalOperation(operations=[PUT])]), '"a/b"'),
         (m.KV_LIST, pb.KvListRequest(prefix="p/"), '"p/"'),
         (m.KV_READ_V1, pb.RaftRequest(data='{"MGetKV":{"keys":["x\\u001b","y"]}}'), r'"x\u001b"'),
         (m.KV_READ_V1, pb.RaftRequest(data='{"ListKV":{"prefix":"p/"}}'), '"p/"'),
