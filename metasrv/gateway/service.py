@@ -26,7 +26,7 @@ from metasrv.process.operating_system import usable_processors
 TELL_SECONDS = 0.02
 """How often gateways are told of changed users, rights and limits, beside what they are told with answers."""
 STATUS_TURNS = 3
-"""Of these times, each third one tells the status of the node as well, which costs more to look at."""
+"""Each third time the status of the node is told as well, which costs more to look at."""
 AUTOMATIC_MAX = 4
 
 
