@@ -45,6 +45,7 @@ from metasrv.cli.ctl_flags import (
 )
 from metasrv.cli.ctl_tools import TOP_TEXT, add_tools, add_top
 from metasrv.cli.later import Command, later_command
+from metasrv.cli.parser import Parser, ShowVersion
 from metasrv.cli.terminal import drop_output, finish_output, note, prepare_streams
 from metasrv.model.errors import InvalidRequestError, MetasrvError
 
@@ -124,14 +125,14 @@ def _failed(sentence: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each subcommand's function is in `command`."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="metactl",
         description="Look at and operate a metasrv cluster.",
         epilog=f"Secrets come from the environment: {ctl_grpc.PASSWORD_VARIABLE}, {ctl_admin.TOKEN_VARIABLE}.",
         allow_abbrev=False,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("-V", "--version", action="version", version=f"metactl {__version__}")
+    parser.add_argument("-V", "--version", action=ShowVersion, const=f"metactl {__version__}")
     add_context_flag(parser, None)
     parser.add_argument("--log-level", default="WARN", metavar="LEVEL", help="level of log lines on stderr")
     _add_deprecated(parser)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from metasrv import __version__
+from metasrv.cli.parser import Parser, ShowVersion
 from metasrv.config.keys import CONFIG_FILE_VARIABLE, KEYS, Key, Kind
 from metasrv.config.load import FlagValues
 from metasrv.model.errors import ConfigError
@@ -56,7 +57,7 @@ class Options:
     """The release of `downgrade-check`."""
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """Reports a wrong command line as a configuration error."""
 
     def error(self, message: str) -> NoReturn:
@@ -103,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--version", action="version", version=f"metasrv {__version__}")
+    parser.add_argument("--version", action=ShowVersion, const=f"metasrv {__version__}")
     parser.add_argument("--cmd", metavar="COMMAND", help="ver or show-config: print and exit")
     parser.add_argument(
         "--begin-cluster",

@@ -27,6 +27,7 @@ from metasrv.cli.options import (
     Options,
     parse_options,
 )
+from metasrv.cli.terminal import drop_output
 from metasrv.config.groups import group_number
 from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     open_missing_streams()
     try:
-        options = parse_options(sys.argv[1:] if arguments is None else list(arguments), os.environ)
+        options = _options(sys.argv[1:] if arguments is None else list(arguments))
         if options.command == CONFIG_CHECK and options.check_file is not None:
             return _check(options.check_file)
         if options.command == CHECK and options.check_directory is not None:
@@ -94,6 +95,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FatalError as error:
         say(f"metasrv: {error}", STANDARD_ERROR)
         return error.exit_code
+
+
+def _options(arguments: list[str]) -> Options:
+    try:
+        return parse_options(arguments, os.environ)
+    except BrokenPipeError:
+        drop_output()  # the reader of the help (`head`, perhaps) has enough
+        raise SystemExit(0) from None
+    except OSError as error:
+        drop_output()
+        raise FatalError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def _check(path: str) -> int:
