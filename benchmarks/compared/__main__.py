@@ -13,9 +13,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks import programs
 from benchmarks.compared import report
@@ -28,6 +30,14 @@ from benchmarks.load import LoadError
 
 RESULTS = Path(__file__).parent.parent / "results"
 SIZES = (1, 3, 5, 7)
+
+
+class Peer(NamedTuple):
+    """Who metasrv is compared with."""
+
+    name: str
+    cluster: Callable[[int], AbstractAsyncContextManager[Contender]]
+    """From the number of nodes."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,23 +53,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-sizes", action="store_true", help="leave out clusters of one, five and seven nodes")
     parser.add_argument("--no-watchers", action="store_true", help="leave out the thousand watchers")
     parser.add_argument("--one-etcd", action="store_true", help="only the newest etcd that is here")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="CHECKOUT",
+        help="another commit, not etcd",
+    )
     options = parser.parse_args(arguments)
     try:
-        etcds = programs.require()
-        return asyncio.run(run(options, etcds[:1] if options.one_etcd else etcds))
+        return asyncio.run(run(options, chosen_peers(options)))
     except (programs.MissingProgramsError, LoadError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-async def run(options: argparse.Namespace, etcds: Sequence[str]) -> int:
+def chosen_peers(options: argparse.Namespace) -> list[Peer]:
+    """Raises MissingProgramsError without etcd."""
+    if options.against:
+        paths = [path.resolve() for path in options.against]
+        return [Peer(f"metasrv in {path.name}", partial(MetasrvCluster, checkout=path)) for path in paths]
+    etcds = programs.require()[: 1 if options.one_etcd else None]
+    return [Peer(f"etcd {version_of(program)}", partial(EtcdCluster, program)) for program in etcds]
+
+
+async def run(options: argparse.Namespace, peers: Sequence[Peer]) -> int:
     results = report.Results(
         machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         date=time.strftime("%Y-%m-%d %H:%M"),
         load_average=os.getloadavg()[0],
-        peers=[f"etcd {version_of(program)}" for program in etcds],
+        peers=[peer.name for peer in peers],
     )
-    async with contenders(etcds) as everyone:
+    async with contenders(peers) as everyone:
         await measure_loads(results, everyone, options)
         for title, event in chosen_events(options).items():
             for contender in everyone:
@@ -67,7 +93,7 @@ async def run(options: argparse.Namespace, etcds: Sequence[str]) -> int:
                 results.events.setdefault(title, {})[contender.name] = figures
                 print(f"{title}: {contender.name}: {report.figures_text(figures)}", flush=True)
     if not options.no_sizes:
-        await measure_sizes(results, etcds, options)
+        await measure_sizes(results, peers, options)
     print("\n" + report.markdown(results))
     for path in report.write(results, RESULTS):
         print(f"written to {path}")
@@ -75,15 +101,11 @@ async def run(options: argparse.Namespace, etcds: Sequence[str]) -> int:
 
 
 @asynccontextmanager
-async def contenders(etcds: Sequence[str], size: int = 3) -> AsyncIterator[list[Contender]]:
+async def contenders(peers: Sequence[Peer], size: int = 3) -> AsyncIterator[list[Contender]]:
     """All of them run at once, and only one is asked at a time: an idle one costs next to nothing."""
     async with AsyncExitStack() as stack:
-        ours = MetasrvCluster(size)
-        theirs = [EtcdCluster(program, size) for program in etcds]
-        await stack.enter_async_context(ours)
-        for cluster in theirs:
-            await stack.enter_async_context(cluster)
-        yield [ours, *theirs]
+        ours = await stack.enter_async_context(MetasrvCluster(size))
+        yield [ours, *[await stack.enter_async_context(peer.cluster(size)) for peer in peers]]
 
 
 async def measure_loads(results: report.Results, everyone: Sequence[Contender], options: argparse.Namespace) -> None:
@@ -121,11 +143,11 @@ def _fail_over(times: int, *, by_kill: bool) -> Event:
     return lambda contender: fail_over(contender, times, by_kill=by_kill)
 
 
-async def measure_sizes(results: report.Results, etcds: Sequence[str], options: argparse.Namespace) -> None:
+async def measure_sizes(results: report.Results, peers: Sequence[Peer], options: argparse.Namespace) -> None:
     """What a cluster costs with its number of nodes: writes of 64 clients."""
     write = next(load for load in LOADS if load.name == "write")
     for size in SIZES:
-        async with contenders(etcds, size) as everyone:
+        async with contenders(peers, size) as everyone:
             row = report.Row("size", f"writes of one key, {size} nodes", 64, {one.name: [] for one in everyone})
             for _ in range(options.turns):
                 for contender in everyone:

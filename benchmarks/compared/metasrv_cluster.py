@@ -7,11 +7,13 @@ import base64
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from benchmarks.compared.contender import Call
 from benchmarks.load import LoadError
+from metasrv.cli.node_process import THIS_PROGRAM, NodeProgram
 from metasrv.client import Transaction
 from metasrv.model.errors import MetasrvError
 from metasrv.model.types import Endpoint
@@ -24,12 +26,14 @@ POLL_SECONDS = 0.005
 class MetasrvCluster:
     """`async with MetasrvCluster(3) as cluster`; implements `Contender`."""
 
-    name = "metasrv"
     watch_greetings = 0
     watch_is_open = False
 
-    def __init__(self, size: int = 3) -> None:
-        self.cluster = ProcessCluster(size)
+    def __init__(self, size: int = 3, *, checkout: Path | None = None) -> None:
+        """Of this checkout, or of another one, whose interpreter and libraries are then these."""
+        self.name = "metasrv" if checkout is None else f"metasrv in {checkout.name}"
+        program = THIS_PROGRAM if checkout is None else NodeProgram.in_directory(checkout)
+        self.cluster = ProcessCluster(size, program=program)
         self.nodes = sorted(self.cluster.nodes)
         self._headers: dict[str, str] = {}
 
