@@ -162,7 +162,7 @@ class Dispatcher:
                 ended = clock()
                 metrics.rpc_finished(failed, ended - started, method)
                 if times is not None:
-                    watch.end(times, ended, lambda: ended_request(method, data, call, user, failed))
+                    watch.end(times, ended, partial(ended_request, method, data, call, user, failed))
                 if slow_writes is not None and request is not None:  # it was admitted
                     slow_writes.note(ended, ended - started, len(data), method.name, partial(written_by, request), failed)
 
@@ -170,6 +170,7 @@ class Dispatcher:
 
     def _server_stream(self, method: Method, body: Body) -> Handler:
         parse = method.request.FromString
+        watched = method in WATCHED_STREAMS
 
         async def run(data: bytes, stream: Stream, user: User | None) -> bytes | None:
             request = _parsed(parse, data)
@@ -181,11 +182,13 @@ class Dispatcher:
 
         async def handle(data: bytes, call: Call) -> bytes | None:
             self._metrics.client_received_bytes(len(data))
-            return await self._stream(method, call, data, run)
+            return await self._stream(method, call, data, watched, run)
 
         return handle
 
     def _bidirectional(self, method: Method, body: Body) -> Handler:
+        watched = method in WATCHED_STREAMS
+
         async def run(requests: AsyncIterator[bytes], stream: Stream, user: User | None) -> bytes | None:
             parsed = self._parsed_all(method, requests)
             if user is not None:
@@ -194,18 +197,22 @@ class Dispatcher:
             return last
 
         async def handle(requests: AsyncIterator[bytes], call: Call) -> bytes | None:
-            return await self._stream(method, call, requests, run)
+            return await self._stream(method, call, requests, watched, run)
 
         return handle
 
     async def _stream(
-        self, method: Method, call: Call, request: Any, run: Callable[[Any, Stream, User | None], Awaitable[bytes | None]]
+        self,
+        method: Method,
+        call: Call,
+        request: Any,
+        watched: bool,
+        run: Callable[[Any, Stream, User | None], Awaitable[bytes | None]],
     ) -> bytes | None:
         self._metrics.rpc_started()
         clock, watch = self._context.clock.monotonic, self._context.watch
         started = clock()
-        watched = watch.on and method in WATCHED_STREAMS
-        times = watch.begin(started, method.name, partial(metadata_value, call)) if watched else None
+        times = watch.begin(started, method.name, partial(metadata_value, call)) if watched and watch.on else None
         failed: FailureReason | None = FailureReason.CLIENT_GONE
         user: User | None = None
         task = asyncio.current_task()
@@ -247,7 +254,7 @@ class Dispatcher:
             ended = clock()
             self._metrics.rpc_finished(failed, ended - started, method)
             if times is not None:
-                watch.end(times, ended, lambda: ended_request(method, request, call, user, failed))
+                watch.end(times, ended, partial(ended_request, method, request, call, user, failed))
         return None
 
     def _keep_open(self, stream: _OpenStream) -> None:

@@ -10,7 +10,7 @@ from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.protocol.methods import LEADER_METADATA_KEY
 
-HINT_SECONDS = 0.05
+HINT_SECONDS = 0.2
 
 
 class LeaderHint:

@@ -49,6 +49,7 @@ from metasrv.protocol.methods import Method
 
 PROCESS_SECONDS_MAX = 0.25
 """How long a page waits for what the system says of the process."""
+STEP_SECONDS_FIRST = STEP_BOUNDS_SECONDS[0]
 SLICE_SECONDS = 0.001
 """How long a page is made before others have a turn; the family that is being made is finished first."""
 
@@ -189,8 +190,11 @@ class MetricsRegistry:
 
     def step_took(self, work: LoopWork, seconds: float) -> None:
         times = self.work.step_seconds[work]
-        times.counts[bisect_left(STEP_BOUNDS_SECONDS, seconds)] += 1
         times.sum += seconds
+        if seconds <= STEP_SECONDS_FIRST:  # nearly all of them
+            times.counts[0] += 1
+            return
+        times.counts[bisect_left(STEP_BOUNDS_SECONDS, seconds)] += 1
         if seconds > STEP_SECONDS_MAX:
             self.work.slow_steps[work] += 1
             self.work.slow_step_seconds[work] += seconds

@@ -85,34 +85,23 @@ class BatchTimes:
 class RequestTimes:
     """The stamps of one request; 0.0 is a stage that it has not reached."""
 
-    __slots__ = (
-        "answered_at",
-        "asked_at",
-        "batch",
-        "confirmed_at",
-        "forwarded_at",
-        "forwarded_to",
-        "read_at",
-        "started_at",
-        "submitted_at",
-        "trace",
-    )
+    # Of the class until they are reached: every request makes one of these, and most reach few stages.
+    asked_at = 0.0
+    """Consensus was asked."""
+    forwarded_at = 0.0
+    forwarded_to: int | None = None
+    answered_at = 0.0
+    """The node that was asked has answered, or consensus has."""
+    submitted_at = 0.0
+    batch: BatchTimes | None = None
+    read_at = 0.0
+    """This node, the leader, was asked for a read index."""
+    confirmed_at = 0.0
+    """The read index is known."""
+    trace: RequestTrace | None = None
 
     def __init__(self, started_at: float) -> None:
         self.started_at = started_at
-        self.asked_at = 0.0
-        """Consensus was asked."""
-        self.forwarded_at = 0.0
-        self.forwarded_to: int | None = None
-        self.answered_at = 0.0
-        """The node that was asked has answered, or consensus has."""
-        self.submitted_at = 0.0
-        self.batch: BatchTimes | None = None
-        self.read_at = 0.0
-        """This node, the leader, was asked for a read index."""
-        self.confirmed_at = 0.0
-        """The read index is known."""
-        self.trace: RequestTrace | None = None
 
     def forward(self, now: float, node_id: int) -> None:
         """Another node is asked from now on."""

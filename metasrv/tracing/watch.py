@@ -45,28 +45,39 @@ class RequestWatch:
 
     def __init__(self, node_id: int, term: Callable[[], int], tracer: Tracer | None = None) -> None:
         self.node_id = node_id
-        self.tracer = tracer
+        self.on = False
+        """Whether requests get stamps."""
+        self._tracer: Tracer | None = None
         self._term = term
         self._slow_seconds = math.inf
         self._slow = SlowRequests()
+        self.tracer = tracer
 
     @property
-    def on(self) -> bool:
-        """Whether requests get stamps."""
-        return self._slow_seconds < math.inf or self.tracer is not None
+    def tracer(self) -> Tracer | None:
+        return self._tracer
+
+    @tracer.setter
+    def tracer(self, tracer: Tracer | None) -> None:
+        self._tracer = tracer
+        self._switch()
 
     def set_slow_ms(self, slow_ms: int) -> None:
         """Write a line for requests that take longer; 0 for none."""
         self._slow_seconds = slow_ms / 1000 if slow_ms else math.inf
+        self._switch()
+
+    def _switch(self) -> None:
+        self.on = self._slow_seconds < math.inf or self._tracer is not None
 
     def begin(self, now: float, method: str, header: Header, *, may_begin_trace: bool = True) -> RequestTimes | None:
         """The stamps of a request that begins in this task; None when nothing watches it.
 
         `may_begin_trace` is False for a request that belongs to a trace only when it says so.
         """
-        tracer = self.tracer
-        if tracer is None and self._slow_seconds == math.inf:
+        if not self.on:
             return None
+        tracer = self._tracer
         times = RequestTimes(now)
         if tracer is not None:
             traceparent, tracestate = tracer.carried(header)
