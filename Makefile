@@ -156,6 +156,10 @@ wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m pip install --quiet build
 	@$(BIN)/python -m build --outdir dist .
 
+.PHONY: wheel-compiled
+wheel-compiled: $(STAMP) ## Build the wheel whose hot modules are compiled, for this Python and platform, into dist/; needs a C compiler; 2 min
+	@$(BIN)/python scripts/compiled_wheel.py $(ARGS)
+
 .PHONY: notices
 notices: $(STAMP) ## Write THIRD-PARTY-NOTICES again, after a change of the dependencies
 	@$(BIN)/python scripts/third_party_notices.py
