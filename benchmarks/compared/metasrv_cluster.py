@@ -12,6 +12,7 @@ from typing import Self
 
 from benchmarks.compared.contender import Call
 from benchmarks.load import LoadError
+from metasrv.cli.node_process import THIS_PROGRAM, NodeProgram
 from metasrv.client import Transaction
 from metasrv.model.errors import MetasrvError
 from metasrv.model.types import Endpoint
@@ -28,8 +29,8 @@ class MetasrvCluster:
     watch_greetings = 0
     watch_is_open = False
 
-    def __init__(self, size: int = 3) -> None:
-        self.cluster = ProcessCluster(size)
+    def __init__(self, size: int = 3, program: NodeProgram = THIS_PROGRAM) -> None:
+        self.cluster = ProcessCluster(size, program=program)
         self.nodes = sorted(self.cluster.nodes)
         self._headers: dict[str, str] = {}
 
