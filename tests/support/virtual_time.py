@@ -43,7 +43,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._now
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-        """Wait for the threads as long as they need: this loop would jump to the end of the timeout that Python 3.13 sets."""
+        """Wait for the threads as long as they need: this loop would jump to the end of a timeout, as Python 3.13 has."""
         del timeout
         await super().shutdown_default_executor()
 
