@@ -87,9 +87,8 @@ def build(output: Path) -> Path:
         for path in made:
             shutil.copy(work / "compiled" / path, unpacked / path)
         mark_as_compiled(unpacked)
-        run(sys.executable, "-m", "wheel", "pack", "--dest-dir", str(work / "packed"), str(unpacked))
-        [wheel] = (work / "packed").glob("*.whl")
-        return Path(shutil.copy(wheel, output / wheel.name))
+        run(sys.executable, "-m", "wheel", "pack", "--dest-dir", str(output.resolve()), str(unpacked))
+        return output / f"{unpacked.name}-{tag()}.whl"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
