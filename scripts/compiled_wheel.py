@@ -37,6 +37,15 @@ def tag() -> str:
     return f"{python}-{python}-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
 
 
+def why_not() -> str | None:
+    """What this machine lacks to compile, in a sentence without its end; None if nothing."""
+    if shutil.which("cc") is None:
+        return "there is no C compiler"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "the headers of this Python are missing (python3-dev on Debian)"
+    return None
+
+
 def run(*command: str, cwd: Path | None = None) -> None:
     """Run a program; what it prints is shown only if it fails. Raises CalledProcessError."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
@@ -95,6 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="compiled_wheel", description="Build the compiled wheel.")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="where the wheel goes (default: dist)")
     options = parser.parse_args(arguments)
+    missing = why_not()
+    if missing is not None:
+        sys.stderr.write(f"The compiled wheel was not built: {missing}.\n")
+        return 1
     try:
         wheel = build(options.output)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -24,10 +24,12 @@ def build_commit(environment: Mapping[str, str]) -> str:
     return environment.get(COMMIT_VARIABLE) or UNKNOWN_COMMIT
 
 
-def binary_version(commit: str) -> str:
+def binary_version(commit: str, *, compiled: bool | None = None) -> str:
     """`0.2.0+1ed2298a0c11`, a version with build metadata; the version alone if the commit is unknown.
 
-    The compiled wheel adds to the metadata: `0.2.0+1ed2298a0c11.compiled`, `0.2.0+compiled`.
+    The compiled wheel adds to the metadata: `0.2.0+1ed2298a0c11.compiled`, `0.2.0+compiled`. `compiled` is by default
+    what runs here.
     """
-    metadata = [commit] * (commit != UNKNOWN_COMMIT) + ["compiled"] * is_compiled()
+    known = [] if commit == UNKNOWN_COMMIT else [commit]
+    metadata = [*known, "compiled"] if (is_compiled() if compiled is None else compiled) else known
     return "+".join([__version__, ".".join(metadata)]) if metadata else __version__

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from metasrv import __version__
-from scripts.compiled_wheel import build, named_modules, tag
+from scripts.compiled_wheel import build, named_modules, tag, why_not
 from tests.cluster.test_packages import check_that_it_serves, run
 from tests.support.paths import ROOT
 
@@ -27,10 +27,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1_800),
     pytest.mark.xdist_group("compiled"),
-    pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler"),
-    pytest.mark.skipif(
-        not Path(sysconfig.get_path("include"), "Python.h").exists(), reason="the headers of this Python are missing"
-    ),
+    pytest.mark.skipif(why_not() is not None, reason=why_not() or ""),
 ]
 
 

@@ -42,4 +42,5 @@ def test_the_version_says_when_it_is_the_compiled_wheel(tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / f"{COMPILED_LIBRARY}.py").touch()
     assert binary_version("1ed2298a0c11") == f"{__version__}+1ed2298a0c11.compiled"
-    assert binary_version(UNKNOWN_COMMIT) == f"{__version__}+compiled"
+    assert binary_version(UNKNOWN_COMMIT) == binary_version(UNKNOWN_COMMIT, compiled=True) == f"{__version__}+compiled"
+    assert binary_version(UNKNOWN_COMMIT, compiled=False) == __version__
