@@ -1,6 +1,7 @@
 # The image of a metasrv node. `docker-compose up` builds it with Docker alone: the first stage installs metasrv and what it
 # needs from a package index, and the image gets the result. For machines where a build reaches no package index, `make docker`
-# puts the wheels into docker/wheels first and builds from those. Neither way leaves an index, a certificate or a pip in the image.
+# puts the wheels into docker/wheels first and builds from those, the compiled wheel of metasrv among them. Neither way leaves an
+# index, a certificate, a pip or a compiler in the image.
 #
 #   BASE                an image with Python 3.11 or later and its venv module
 #   INSTALL_FROM        `index`, or `wheels` for docker/wheels, which the same version of Python must have made
@@ -50,7 +51,13 @@ RUN case "$INSTALL_FROM" in \
         wheels) set -- --no-index --find-links /source metasrv ;; \
         *) echo "INSTALL_FROM is $INSTALL_FROM, and must be index or wheels." >&2; exit 2 ;; \
     esac \
- && /installer/bin/pip --python /opt/metasrv/bin/python install "$@"
+ && /installer/bin/pip --python /opt/metasrv/bin/python install "$@" \
+ && if ! /opt/metasrv/bin/python -c 'import metasrv.cli.server'; then \
+        echo "The compiled wheel does not run on this base: the ordinary one is installed instead." >&2 \
+     && /installer/bin/pip --python /opt/metasrv/bin/python install --force-reinstall --no-index --no-deps \
+            /source/metasrv-*-none-any.whl \
+     && /opt/metasrv/bin/python -c 'import metasrv.cli.server'; \
+    fi
 # The licences of what was installed just now, in exactly these versions.
 COPY scripts/third_party_notices.py scripts/bill_of_materials.py /source/
 RUN /installer/bin/python /source/third_party_notices.py --environment /opt/metasrv --output /source/THIRD-PARTY-NOTICES \

@@ -55,6 +55,10 @@ test-alerts: $(STAMP) ## Make each fault on real nodes and see whether console, 
 test-unit: $(STAMP) ## Run the tests that only compute; about 2 min
 	@exec $(PYTEST) tests/unit $(ARGS)
 
+.PHONY: test-interpreters
+test-interpreters: ## Run the unit tests with each supported Python that is found, in environments of their own; about 5 min
+	@WORKERS=$(WORKERS) exec $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) scripts/interpreters.py $(ARGS)
+
 .PHONY: test-socket
 test-socket: $(STAMP) ## Run the tests that open sockets in their own process; about 60 s
 	@exec $(PYTEST) tests/socket $(ARGS)
@@ -152,6 +156,10 @@ wheel: $(STAMP) ## Build the wheel and the source archive into dist/
 	@$(BIN)/python -m pip install --quiet build
 	@$(BIN)/python -m build --outdir dist .
 
+.PHONY: wheel-compiled
+wheel-compiled: $(STAMP) ## Build the wheel whose hot modules are compiled, for this Python and platform, into dist/; needs a C compiler; 2 min
+	@$(BIN)/python scripts/compiled_wheel.py $(ARGS)
+
 .PHONY: notices
 notices: $(STAMP) ## Write THIRD-PARTY-NOTICES again, after a change of the dependencies
 	@$(BIN)/python scripts/third_party_notices.py
@@ -179,9 +187,9 @@ docker: $(STAMP) ## Build the container image from wheels made here (BASE=image,
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and the data of `make run`
-	rm -rf $(VENV) .audit .fuzz .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
+	rm -rf $(VENV) .interpreters .audit .fuzz .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): pyproject.toml requirements/build.txt requirements/development.txt scripts/make_environment.sh
+$(STAMP): pyproject.toml requirements/build.txt requirements/development.txt scripts/make_environment.sh scripts/choose_python.sh
 	@scripts/make_environment.sh $(VENV)
 	@touch $@

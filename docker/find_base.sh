@@ -25,4 +25,7 @@ inside=$(docker run --rm --entrypoint python3 "$base" -c 'import sys; print("%d.
     fail "$base has no python3."
 [ "$inside" = "$version" ] ||
     fail "$base has Python $inside but the wheels are made by $version, and fit that version only; set PYTHON or BASE."
+if [ "$(docker run --rm --interactive --entrypoint python3 "$base" - <scripts/interpreter_build.py)" = plain ]; then
+    echo "find_base: the Python of $base was built without optimisation; nodes run half as fast again with one that was." >&2
+fi
 echo "$base"

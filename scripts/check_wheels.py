@@ -12,6 +12,10 @@ import tempfile
 import tomllib
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from scripts.interpreters import supported
+
 PYPROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 PLATFORMS = {
     "Linux x86-64": ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"),
@@ -19,7 +23,6 @@ PLATFORMS = {
     "macOS arm64": ("macosx_14_0_arm64", "macosx_11_0_arm64", "macosx_14_0_universal2", "macosx_11_0_universal2"),
     "macOS x86-64": ("macosx_14_0_x86_64", "macosx_10_12_x86_64", "macosx_10_9_x86_64", "macosx_10_9_universal2"),
 }
-PYTHON_VERSIONS = ("3.11", "3.12", "3.13")
 SOURCE_ONLY = ("pysyncobj",)
 
 
@@ -32,7 +35,7 @@ def main() -> int:
     ]
     missing = 0
     for name, platforms in PLATFORMS.items():
-        for version in PYTHON_VERSIONS:
+        for version in supported():
             problem = find_problem(requirements, platforms, version)
             print(f"{name:14} Python {version}: {problem or 'a wheel of everything'}")
             missing += problem is not None

@@ -27,6 +27,7 @@ from benchmarks.compared.events import Event, fail_over, idle, memory_and_restar
 from benchmarks.compared.loads import LOADS, measure
 from benchmarks.compared.metasrv_cluster import MetasrvCluster
 from benchmarks.load import LoadError
+from metasrv.cli.node_process import NodeProgram
 
 RESULTS = Path(__file__).parent.parent / "results"
 SIZES = (1, 3, 5, 7)
@@ -72,10 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def chosen_peers(options: argparse.Namespace) -> list[Peer]:
     """Raises MissingProgramsError without etcd."""
     if options.against:
-        paths = [path.resolve() for path in options.against]
-        return [Peer(f"metasrv in {path.name}", partial(MetasrvCluster, checkout=path)) for path in paths]
+        return [_another_commit(path.resolve()) for path in options.against]
     etcds = programs.require()[: 1 if options.one_etcd else None]
     return [Peer(f"etcd {version_of(program)}", partial(EtcdCluster, program)) for program in etcds]
+
+
+def _another_commit(checkout: Path) -> Peer:
+    name, program = f"metasrv in {checkout.name}", NodeProgram.in_directory(checkout)
+    return Peer(name, lambda size: MetasrvCluster(size, program, name))
 
 
 async def run(options: argparse.Namespace, peers: Sequence[Peer]) -> int:

@@ -7,7 +7,6 @@ import base64
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -29,10 +28,8 @@ class MetasrvCluster:
     watch_greetings = 0
     watch_is_open = False
 
-    def __init__(self, size: int = 3, *, checkout: Path | None = None) -> None:
-        """Of this checkout, or of another one, whose interpreter and libraries are then these."""
-        self.name = "metasrv" if checkout is None else f"metasrv in {checkout.name}"
-        program = THIS_PROGRAM if checkout is None else NodeProgram.in_directory(checkout)
+    def __init__(self, size: int = 3, program: NodeProgram = THIS_PROGRAM, name: str = "metasrv") -> None:
+        self.name = name
         self.cluster = ProcessCluster(size, program=program)
         self.nodes = sorted(self.cluster.nodes)
         self._headers: dict[str, str] = {}

@@ -20,7 +20,7 @@ from fastapi.responses import Response
 
 from metasrv.admin.access import is_protected
 from metasrv.admin.caching import revalidated
-from metasrv.admin.problem import speaks_problems
+from metasrv.admin.problem import speaks_problems, title_of
 from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse
 
 DESCRIPTION_PATH = "/openapi.json"
@@ -149,8 +149,7 @@ def _complete(path: str, method: str, operation: dict[str, Any], shared: dict[st
 def _fault(content_type: str, code: int, meaning: str) -> dict[str, Any]:
     if content_type != PROBLEM_MEDIA_TYPE:
         return {"schema": {"type": "string"}, "example": meaning}
-    title = HTTPStatus(code).phrase
-    example = {"type": "about:blank", "title": title, "status": code, "detail": meaning}
+    example = {"type": "about:blank", "title": title_of(code), "status": code, "detail": meaning}
     return {"schema": {"$ref": "#/components/schemas/Problem"}, "example": example}
 
 

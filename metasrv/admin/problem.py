@@ -54,6 +54,13 @@ _PROBLEM_PREFIXES = (
 )
 """Below these every route is metasrv's own; probes and metrics speak as others expect."""
 
+_RENAMED = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
+
 ALLOWED = "GET, HEAD"
 """What every route allows; those that do something also take POST."""
 
@@ -77,10 +84,14 @@ class ProblemResponse(JsonResponse):
     media_type = PROBLEM_MEDIA_TYPE
 
 
+def title_of(status_code: int) -> str:
+    """What RFC 9110 calls the status, whichever Python runs: the names of some changed in Python 3.13."""
+    return _RENAMED.get(status_code) or HTTPStatus(status_code).phrase
+
+
 def problem(status_code: int, text: str, headers: Mapping[str, str] | None = None) -> ProblemResponse:
     """One answer that says what is wrong, for programs and people."""
-    title = HTTPStatus(status_code).phrase
-    content = {"type": "about:blank", "title": title, "status": status_code, "detail": text}
+    content = {"type": "about:blank", "title": title_of(status_code), "status": status_code, "detail": text}
     return ProblemResponse(content, status_code=status_code, headers=headers)
 
 

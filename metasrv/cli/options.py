@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from metasrv import __version__
 from metasrv.cli.parser import Parser, ShowVersion
 from metasrv.config.keys import CONFIG_FILE_VARIABLE, KEYS, Key, Kind
 from metasrv.config.load import FlagValues
 from metasrv.model.errors import ConfigError
+from metasrv.process.build_info import UNKNOWN_COMMIT, binary_version
 
 RUN = "run"
 CONFIG_CHECK = "config check"
@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--version", action=ShowVersion, const=f"metasrv {__version__}")
+    parser.add_argument("--version", action=ShowVersion, const=f"metasrv {binary_version(UNKNOWN_COMMIT)}")
     parser.add_argument("--cmd", metavar="COMMAND", help="ver or show-config: print and exit")
     parser.add_argument(
         "--begin-cluster",

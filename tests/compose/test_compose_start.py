@@ -13,9 +13,12 @@ import pytest
 from metasrv import __version__
 from metasrv.client import Client
 from metasrv.process.build_info import UNKNOWN_COMMIT, binary_version
+from scripts.compiled_wheel import why_not
 from verification.compose import ComposeCluster
 from verification.compose_image import IMAGE, ROOT
 
+LIBRARY = "find /opt/metasrv -name 'metasrv__mypyc*'"
+"""Finds the library of the compiled modules in the image."""
 DENIED_CALLS = ["ptrace", "process_vm_readv", "process_vm_writev"]
 
 
@@ -106,7 +109,10 @@ def test_version_and_commit_are_in_the_image_and_in_the_status(cluster: ComposeC
     assert labels["org.opencontainers.image.version"] == __version__
     status = cluster.status(1)
     assert status is not None
-    assert status["binary_version"] == binary_version(commit)
+    is_compiled = bool(cluster.docker("exec", cluster.container(1), "sh", "-c", LIBRARY).strip())
+    assert status["binary_version"] == binary_version(commit, compiled=is_compiled)
+    if image == IMAGE:
+        assert is_compiled == (why_not() is None), "the image has the compiled wheel where this machine can compile"
 
 
 def test_the_secret_is_one_and_private(cluster: ComposeCluster) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 import time
+from asyncio.selector_events import _SelectorSocketTransport  # type: ignore[attr-defined]
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
@@ -335,7 +336,19 @@ async def test_another_node_at_the_address_is_not_taken_for_the_peer(
     assert not a.transport.is_connected(2)
 
 
+def skip_where_the_loop_never_pauses() -> None:
+    """Skip on asyncio's own loop of Python 3.12 and early releases of 3.13 and 3.14: `writelines` never asks for a pause.
+
+    Nodes run on uvloop, whose `writelines` pauses whoever writes.
+    """
+    writelines = vars(_SelectorSocketTransport).get("writelines")
+    is_own_loop = isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
+    if is_own_loop and writelines is not None and "_maybe_pause_protocol" not in writelines.__code__.co_names:
+        pytest.skip("asyncio's loop of this Python never pauses whoever calls writelines")
+
+
 async def test_a_peer_that_does_not_read_is_paused_and_resumed(cluster: Any) -> None:
+    skip_where_the_loop_never_pauses()
     a, b = await cluster.connected_pair()
     count = 0
     while a.transport.send(2, bytes(MIB)):
@@ -352,6 +365,7 @@ async def test_a_peer_that_does_not_read_is_paused_and_resumed(cluster: Any) -> 
 
 async def test_a_connection_that_breaks_while_it_is_paused_is_told_as_lost(cluster: Any) -> None:
     """What waited for the peer is gone: a snapshot must begin anew, not go on in the middle (R6)."""
+    skip_where_the_loop_never_pauses()
     a, b = await cluster.connected_pair()
     [accepted] = b.transport._listener.connections
     accepted._transport.pause_reading()

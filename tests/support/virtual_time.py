@@ -42,6 +42,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads as long as they need: this loop would jump to the end of a timeout, as Python 3.13 has."""
+        del timeout
+        await super().shutdown_default_executor()
+
     def _jump(self, seconds: float) -> Events:
         events = self._selector_of_test.really_select(0)
         if not events:

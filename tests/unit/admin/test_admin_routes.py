@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from metasrv.admin.actions import ACTION_PATHS
 from metasrv.admin.app import create_app
 from metasrv.admin.compression import accepts_gzip
+from metasrv.admin.problem import problem
 from metasrv.admin.schemas import FeaturesSchema, NodeSchema, StatusSchema, TransferSchema
 from metasrv.config.model import Config, RaftConfig
 from metasrv.model.commands import SetFeature
@@ -450,3 +452,10 @@ async def test_the_description_names_every_route(admin: Admin) -> None:
     for path in description["paths"].values():
         for operation in path.values():
             assert "422" not in operation["responses"]
+
+
+@pytest.mark.parametrize(
+    ("status_code", "title"), [(404, "Not Found"), (413, "Content Too Large"), (422, "Unprocessable Content")]
+)
+def test_the_title_of_a_problem_is_the_same_with_every_python(status_code: int, title: str) -> None:
+    assert json.loads(bytes(problem(status_code, "why").body))["title"] == title

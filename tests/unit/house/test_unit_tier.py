@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -106,6 +107,19 @@ async def test_virtual_time_jumps_from_timer_to_timer_in_order() -> None:
     await asyncio.gather(wake("last", 7200.0), wake("first", 0.5), wake("second", 3600.0))
     assert woken == ["first at 0.5", "second at 3600", "last at 7200"]
     assert time.monotonic() - began < 60
+
+
+def test_the_loop_on_virtual_time_ends_with_its_threads() -> None:
+    """Python 3.13 gives them 300 seconds, which the loop would jump over."""
+    released = threading.Event()
+
+    async def keep_a_thread_busy() -> None:
+        asyncio.get_running_loop().run_in_executor(None, released.wait, 60)
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(keep_a_thread_busy())
+        threading.Timer(0.05, released.set).start()
+    assert released.is_set()
 
 
 def test_unit_tests_read_no_clock_of_the_machine() -> None:
