@@ -33,7 +33,7 @@ def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(delay: float) -> None:
         seconds.append(delay)
 
-    monkeypatch.setattr(last_words.asyncio, "sleep", sleep)
+    monkeypatch.setattr("metasrv.admin.last_words.asyncio.sleep", sleep)
     return seconds
 
 

@@ -94,7 +94,8 @@ async def test_requests_at_a_time_have_their_own_ids() -> None:
         await asyncio.sleep(0)
         return current_request_id()
 
-    assert await asyncio.gather(request("a"), request("b")) == ["a", "b"]
+    first, second = await asyncio.gather(request("a"), request("b"))
+    assert (first, second) == ("a", "b")
 
 
 # ----------------------------------------------------------------------------- lines
