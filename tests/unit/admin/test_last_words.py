@@ -64,3 +64,23 @@ async def test_an_orderly_end_waits_for_nothing(machine: StateMachine, tmp_path:
     await last_words.say_why(context, Console(context))
     assert waited == []
     assert context.events.after(0) == ()
+
+
+async def test_a_node_whose_files_are_gone_ends_at_once(
+    machine: StateMachine,
+    tmp_path: Path,
+    waited: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    context = node(machine, tmp_path, FATAL)
+    console = Console(context)
+
+    def gone() -> None:
+        raise FileNotFoundError(2, "No such file or directory", "snapshot")
+
+    monkeypatch.setattr(context.consensus, "status", gone)
+    with caplog.at_level("INFO"):
+        await last_words.say_why(context, console)
+    assert waited == []
+    assert "nothing more can be told of this node" in caplog.text
