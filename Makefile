@@ -48,7 +48,7 @@ test-long: $(STAMP) ## Run the tests that `make test` leaves out for their lengt
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "long and not docker" $(ARGS)
 
 .PHONY: test-alerts
-test-alerts: $(STAMP) ## Make each fault on real nodes and see whether console, events and alerts name it (needs Debian's prometheus); 3 min
+test-alerts: $(STAMP) ## Make each fault on real nodes and see whether console, top, events and alerts name it (needs Debian's prometheus); 3 min
 	@exec $(BIN)/python -m pytest -m "" tests/cluster/test_alerts_in_faults.py tests/cluster/test_prometheus_scrape.py $(ARGS)
 
 .PHONY: test-unit

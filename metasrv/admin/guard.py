@@ -9,8 +9,6 @@ trusted. Runs on the event loop.
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metasrv.admin.access import PROBE_PATHS, Access, Caller, WrongTokenError, is_protected
 from metasrv.admin.actions import DIAGNOSTICS_PATH, LOG_LEVELS_PATH, USERS_LIST_PATH, is_of_members, needs_header
+from metasrv.admin.audit_lines import audit
 from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
 from metasrv.admin.hosts import AllowedHosts
 from metasrv.admin.problem import as_spoken, fault
@@ -27,8 +26,7 @@ from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX, ADMIN_QUERY_AUDITED_
 from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
 from metasrv.process.loop_steps import timed
-
-audit_logger = logging.getLogger("metasrv.audit")
+from metasrv.tracing.request_ids import REQUEST_ID_KEY, begin_request
 
 HOME_PATH = "/debug/home"
 """A page of links for people. It does nothing itself, and what is opened from it comes from this node's own page."""
@@ -81,6 +79,7 @@ class Guard:
         clock = self._context.clock
         begun = clock.monotonic()
         exchange = _Exchange()
+        begin_request(self._context.config.raft_config.id, lambda _key: _request_id_of(scope))
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -165,7 +164,12 @@ class Guard:
             "term": status.term,
             "last_applied": status.last_applied.index,
         }
-        audit_logger.info("%s", json.dumps(line))
+        audit(line)
+
+
+def _request_id_of(scope: Scope) -> str | None:
+    named = dict(scope["headers"]).get(REQUEST_ID_KEY.encode())
+    return None if named is None else named.decode("latin-1")
 
 
 def _too_large() -> TextResponse:

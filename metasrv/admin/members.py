@@ -11,8 +11,6 @@ Any node takes them: it asks the others over the raft port, and the leader makes
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Awaitable
 from typing import Any
 
@@ -20,6 +18,7 @@ from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
 from metasrv.admin.actions import MEMBER_PATH, MEMBERS_PATH, PROMOTE_PATH, REPLACE_PATH
+from metasrv.admin.audit_lines import audit
 from metasrv.admin.problem import problem
 from metasrv.admin.query import boolean, parse_query
 from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes
@@ -29,8 +28,6 @@ from metasrv.model.types import Endpoint, Member, PeerProgress
 from metasrv.node.context import NodeContext
 from metasrv.node.members import Change, Overview, UnknownMemberError
 from metasrv.node.new_members import NewMember, Wish, add_member, replace_member
-
-audit_logger = logging.getLogger("metasrv.audit")
 
 ID_DIGITS_MAX = 20
 NODE_ID = {
@@ -133,8 +130,7 @@ async def _answer(context: NodeContext, change: str, made: Awaitable[dict[str, A
         return problem(400, str(error))
     except RequestError as error:
         return problem(500, str(error))
-    line = {"at_ms": context.clock.wall_ms(), "member_change": {"change": change, "id": view["id"]}}
-    audit_logger.info("%s", json.dumps(line))
+    audit({"at_ms": context.clock.wall_ms(), "member_change": {"change": change, "id": view["id"]}})
     return JsonResponse(view)
 
 

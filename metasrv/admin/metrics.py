@@ -25,6 +25,9 @@ def metrics_router(context: NodeContext, monitor: HealthMonitor) -> APIRouter:
         """Prometheus text, or OpenMetrics for readers that name it and no plain text."""
         await monitor.liveness()
         await monitor.readiness()
+        seen = context.directory
+        if seen is not None and not seen.passed and seen.free_bytes is not None:
+            context.metrics.disk_free(seen.free_bytes)  # the look of readiness may be from before the disk filled
         status = context.consensus.status()
         accept = request.headers.get("accept")
         body, content_type = await context.metrics.render_in_slices(status, context.watchers, accept)

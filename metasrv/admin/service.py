@@ -17,6 +17,7 @@ from metasrv.admin.access import Access, tokens_of
 from metasrv.admin.app import create_app, create_health_app
 from metasrv.admin.connection import BoundedProtocol
 from metasrv.admin.cut_offs import CutOffs
+from metasrv.admin.last_words import say_why
 from metasrv.admin.listener import BACKLOG, HttpListener, no_tls
 from metasrv.admin.tls import ServerTls, has_tls, server_tls, tls_files
 from metasrv.config.admin_tokens import Tokens
@@ -67,7 +68,11 @@ class AdminService:
         return endpoint
 
     async def stop(self, grace_ms: int) -> None:
-        """Stop accepting; requests in flight get `grace_ms`, then they are cancelled. Streams end at once."""
+        """Stop accepting; requests in flight get `grace_ms`, then they are cancelled. Streams end at once.
+
+        A node that ends for a fault answers everything for some seconds first.
+        """
+        await say_why(self._context, self.console)
         self._continuous.stop()
         await self.console.stop()
         if self._listener is not None:

@@ -12,7 +12,6 @@ mix: the state takes a change only if the user is as it was read. Runs on the ev
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from metasrv.admin.actions import USERS_LIST_PATH, USERS_SET_PATH
+from metasrv.admin.audit_lines import audit
 from metasrv.admin.problem import problem
 from metasrv.admin.responses import PROBLEM_MEDIA_TYPE, JsonResponse, codes
 from metasrv.admin.schemas import UserChangeSchema, UserSchema, UsersSchema
@@ -29,8 +29,6 @@ from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, USERS_MAX
 from metasrv.model.users import Grant, Right, User, check_user, secret_name, user_in, user_names, user_out
 from metasrv.node.context import NodeContext
 from metasrv.state.command_rules import validate_command
-
-audit_logger = logging.getLogger("metasrv.audit")
 
 TIMEOUT_MS = 10_000
 TRIES = 5
@@ -99,7 +97,7 @@ def users_router(context: NodeContext) -> APIRouter:
         except RequestError as error:
             return problem(500, str(error))
         said = {name: body[name] for name in ("change", "name", "right", "prefix") if name in body}
-        audit_logger.info("%s", json.dumps({"at_ms": context.clock.wall_ms(), "user_change": said}))
+        audit({"at_ms": context.clock.wall_ms(), "user_change": said})
         return JsonResponse(None if user is None else user_view(user))
 
     return router

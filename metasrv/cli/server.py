@@ -50,6 +50,7 @@ from metasrv.process.standard_streams import STANDARD_ERROR, open_missing_stream
 from metasrv.profiling.memory import load_profiler
 from metasrv.raft.forwarding import Forwarding
 from metasrv.raft.peers.one_shot import one_shot_transport
+from metasrv.tracing.request_ids import current_request_id
 
 logger = logging.getLogger("metasrv.server")
 
@@ -181,6 +182,8 @@ async def _serve(loaded: LoadedConfig, options: Options, client_service: Service
     config = loaded.config
     load_profiler()
     logs = start_logging(config.log, config.secret_values(), allowed_group=group_number(config.file_group))
+    node_id = config.raft_config.id
+    logs.describe(lambda: {"node": node_id})
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs, None)
     manager = ServiceManager.from_environment(os.environ)
@@ -207,6 +210,8 @@ async def _serve(loaded: LoadedConfig, options: Options, client_service: Service
         loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs, node)
 
         def on_listening(context: NodeContext) -> None:
+            term = context.watch.term
+            logs.describe(lambda: {"node": node_id, "term": term(), "request_id": current_request_id()})
             say(banner_text(config, context.listeners))
             manager.status("waiting for the cluster")
             watchdogs.append(asyncio.create_task(_keep_watchdog(manager, context), name="watchdog"))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from metasrv.model.reach import LAG_ENTRIES_MAX, Tolerance
-from metasrv.model.summary import NodeSummary
+from metasrv.model.summary import CheckResult, NodeSummary
 from metasrv.model.types import RaftStatus
 from metasrv.node.health import DRAINED_TEXT, QUOTA_WARNING_SHARE
 
@@ -42,6 +42,8 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "loop": (_CRITICAL, "Node {} is stuck"),
 }
 """Severity and title of what a node says of itself; other checks follow from what is said of the cluster."""
+_LASTING = frozenset({"disk", "data_directory", "copy"})
+"""Checks that fail for as long as nobody mends something: of a node that fell silent since, they are probably why."""
 
 
 class Problem(NamedTuple):
@@ -69,8 +71,8 @@ class Seen(NamedTuple):
     summaries: Mapping[int, NodeSummary]
     """What this node says of itself, and the newest of each node that is heard."""
     lags: Mapping[int, int]
-    last_words: Mapping[int, str]
-    """What silent members last said was wrong with them."""
+    last_words: Mapping[int, tuple[CheckResult, ...]]
+    """The checks that failed when silent members last told of themselves."""
     removed: str | None
 
 
@@ -111,9 +113,15 @@ def _of_the_members(seen: Seen) -> Iterator[Problem]:
         kind = "voter" if node_id in seen.status.membership.voters else "learner"
         since = "since this node started" if silent_ms is None else f"for {silent_ms / 1000:,.1f} s"
         text = f"Node {node_id}, a {kind}, was not heard {since}: it is down, stopped or cut off."
-        if node_id in seen.last_words:
-            text += f" It last said: {seen.last_words[node_id]}."
+        last_words = seen.last_words.get(node_id, ())
+        if last_words:
+            text += f" It last said: {last_words[0].reason}."
         yield Problem(_WARNING, f"Node {node_id} is silent", text, node_id, "silent-node")
+        for check in last_words:
+            if check.name in _LASTING:
+                severity, title = _TITLES[check.name]
+                said = f"It last said: {check.reason}."
+                yield Problem(severity, title.format(node_id), said, node_id, RUNBOOK_OF_CHECK.get(check.name))
     for node_id, lag in seen.lags.items():
         if lag > LAG_ENTRIES_MAX and node_id in seen.heard:
             text = f"It lacks {lag:,} entries of the log, the limit is {LAG_ENTRIES_MAX:,}."

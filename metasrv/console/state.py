@@ -13,7 +13,7 @@ from metasrv.console.known_nodes import KnownNode, KnownNodes
 from metasrv.console.problems import RUNBOOK_OF_CHECK, Seen, problems
 from metasrv.console.sampling import PeerRates
 from metasrv.model.reach import Tolerance, members_heard, tolerance
-from metasrv.model.summary import NodeSummary
+from metasrv.model.summary import CheckResult, NodeSummary
 from metasrv.model.types import Node, PeerProgress, RaftStatus
 from metasrv.node.context import NodeContext
 
@@ -91,10 +91,10 @@ def _members(status: RaftStatus) -> list[Node]:
     return [nodes[node_id] for node_id in sorted(nodes)]
 
 
-def _last_words(node: KnownNode) -> str:
-    """The first check that failed when it last told of itself; what follows from the cluster's state aside."""
+def _last_words(node: KnownNode) -> tuple[CheckResult, ...]:
+    """The checks that failed when it last told of itself; what follows from the cluster's state aside."""
     checks = () if node.summary is None else node.summary.checks
-    return next((check.reason for check in checks if not check.passed and check.name not in ("leader", "joined")), "")
+    return tuple(check for check in checks if not check.passed and check.name not in ("leader", "joined"))
 
 
 def _lags(status: RaftStatus, summaries: dict[int, NodeSummary]) -> dict[int, int]:

@@ -14,7 +14,8 @@ from metasrv.gateway.link import Link
 from metasrv.gateway.messages import FromGateway, Message
 from metasrv.model.limits import GATEWAY_LOG_FIELDS_MAX, GATEWAY_LOG_LINES_MAX
 from metasrv.model.wire import mapping, string
-from metasrv.process.logs import fields_of
+from metasrv.process.logs_lines import fields_of
+from metasrv.tracing.request_ids import current_request_id
 
 TEXT_CHARACTERS_MAX = 8 * 1024
 """The longest line, the longest trace, and the longest value of a field."""
@@ -67,7 +68,11 @@ class LinkHandler(logging.Handler):
 
 
 def _fields_out(record: logging.LogRecord) -> dict[str, Any]:
-    fields = list(fields_of(record).items())[:GATEWAY_LOG_FIELDS_MAX]
+    given = fields_of(record)
+    request_id = current_request_id()
+    if request_id is not None:
+        given = {"request_id": request_id, **given}
+    fields = list(given.items())[:GATEWAY_LOG_FIELDS_MAX]
     return {
         name: value if type(value) in _PLAIN else _printable(str(value)[:TEXT_CHARACTERS_MAX]) for name, value in fields
     }

@@ -41,6 +41,7 @@ from metasrv.protocol.methods import (
     Kind,
     Method,
 )
+from metasrv.tracing.request_ids import begin_request
 
 Answer = bytes | list[bytes] | None
 Handler = Callable[[Any, Call], Coroutine[Any, Any, Answer]]
@@ -133,7 +134,7 @@ class Dispatcher:
         async def handle(data: bytes, call: Call) -> bytes | list[bytes]:
             metrics.rpc_started()
             started = clock()
-            times = watch.begin(started, method.name, partial(metadata_value, call)) if watch.on else None
+            times = watch.begin(started, method.name, partial(metadata_value, call))
             request: Any = None
             failed: FailureReason | None = FailureReason.CLIENT_GONE
             user: User | None = None
@@ -212,7 +213,12 @@ class Dispatcher:
         self._metrics.rpc_started()
         clock, watch = self._context.clock.monotonic, self._context.watch
         started = clock()
-        times = watch.begin(started, method.name, partial(metadata_value, call)) if watched and watch.on else None
+        header = partial(metadata_value, call)
+        times = None
+        if watched:
+            times = watch.begin(started, method.name, header)
+        else:
+            begin_request(watch.node_id, header)
         failed: FailureReason | None = FailureReason.CLIENT_GONE
         user: User | None = None
         task = asyncio.current_task()

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from metasrv.grpc_api.calls import Call, client_address, metadata_value
+from metasrv.grpc_api.calls import Call, client_address
 from metasrv.grpc_api.written_keys import written_by
 from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.users import User
@@ -22,7 +22,6 @@ from metasrv.tracing.times import RequestEnd
 
 WATCHED_STREAMS = frozenset((m.KV_READ_V1, m.KV_LIST, m.HANDSHAKE))
 """Streams that last as long as the node takes. The others last as long as their client wants."""
-REQUEST_ID_METADATA_KEY = "x-request-id"
 PARSED_SIZE_BYTES_MAX = 1024 * 1024
 """The key of a larger request is not looked for: a slow request must not make the next one slow."""
 JSON_CHARACTERS_SEARCHED = 16 * 1024
@@ -38,7 +37,6 @@ def ended_request(
         outcome="ok" if failed is None else failed.value,
         client=lambda: client_address(call.peer()),
         key=lambda: _key_of(method, request) if isinstance(request, bytes) else "",
-        request_id=lambda: str(metadata_value(call, REQUEST_ID_METADATA_KEY) or ""),
         user="" if user is None else user.name,
     )
 

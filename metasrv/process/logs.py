@@ -7,102 +7,27 @@ reported gap is better than a node that waits for its log (invariant 10). Does n
 
 from __future__ import annotations
 
-import json
 import logging
 import logging.handlers
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import IO, Any, TypeAlias
 
 from metasrv.config.levels import OFF, TRACE, Levels, parse_level, parse_levels
-from metasrv.config.sections import MASK, LogConfig
+from metasrv.config.sections import LogConfig
 from metasrv.model.errors import ConfigError, StorageError
 from metasrv.model.limits import LOG_QUEUE_RECORDS_MAX
 from metasrv.process.logs_file import RotatingFileHandler
 from metasrv.process.logs_folding import AUDIT_LOGGER, Folding
+from metasrv.process.logs_lines import JsonFormatter, Redactor, TextFormatter, fields_of
 from metasrv.process.logs_recent import RecentLines
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.standard_streams import StandardErrorHandler
 
 Items: TypeAlias = "queue.Queue[Any]"
-# What uvicorn adds for terminals, `color_message`, holds escape codes.
-_STANDARD_ATTRIBUTES = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
-_CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
-    10: "\\n",
-    13: "\\r",
-    9: "\\t",
-}
-"""What a terminal would obey, and what would begin another line, is written as an escape sequence."""
-
-_LEVEL_NAMES: Mapping[int, str] = {
-    TRACE: "TRACE",
-    logging.DEBUG: "DEBUG",
-    logging.INFO: "INFO",
-    logging.WARNING: "WARN",
-    logging.ERROR: "ERROR",
-    logging.CRITICAL: "CRITICAL",
-}
-
-
-class Redactor:
-    """Replaces the configured secrets wherever they occur in a line."""
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._texts: set[str] = set()
-        self.hide(secrets)
-
-    def hide(self, secrets: Sequence[str]) -> None:
-        """Replace these too from now on; earlier ones stay secret."""
-        texts = {secret for secret in secrets if secret}
-        # JSON lines carry the escaped form. Longer secrets go first, because one may contain another.
-        texts |= {json.dumps(text, ensure_ascii=False)[1:-1] for text in texts}
-        self._texts |= texts
-        self._secrets = sorted(self._texts, key=len, reverse=True)
-
-    def __call__(self, line: str) -> str:
-        for secret in self._secrets:
-            line = line.replace(secret, MASK)
-        return line
-
-
-class TextFormatter(logging.Formatter):
-    """`2026-11-23T22:31:00.123Z INFO metasrv.node.meta_node: text key=value`."""
-
-    def __init__(self, redact: Callable[[str], str]) -> None:
-        super().__init__()
-        self._redact = redact
-
-    def format(self, record: logging.LogRecord) -> str:
-        extras = "".join(f" {name}={value}" for name, value in fields_of(record).items())
-        line = f"{_timestamp(record)} {_level_name(record)} {record.name}: {record.getMessage()}{extras}"
-        # One record is one line, whatever its message contains; traces keep their line breaks.
-        if not line.isprintable():
-            line = line.translate(_CONTROL_CHARACTERS)
-        return self._redact(line + _trace(self, record))
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object per line: timestamp, level, target, message, what was given as `extra`, trace."""
-
-    def __init__(self, redact: Callable[[str], str]) -> None:
-        super().__init__()
-        self._redact = redact
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] = {
-            "timestamp": _timestamp(record),
-            "level": _level_name(record),
-            "target": record.name,
-            "message": record.getMessage(),
-        }
-        for name, value in fields_of(record).items():
-            fields.setdefault(name, value)
-        trace = _trace(self, record)
-        if trace:
-            fields["trace"] = trace.strip("\n")
-        return self._redact(json.dumps(fields, ensure_ascii=False, default=str))
+VARYING_FIELDS = frozenset({"term", "request_id"})
+"""Fields in which a line may differ from the one that it repeats."""
 
 
 class Sink:
@@ -144,6 +69,7 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
 
     def __init__(self, items: queue.Queue[Any], sinks: Sequence[Sink], recent: logging.Handler) -> None:
         super().__init__(items)
+        self.fields: Callable[[], Mapping[str, Any]] = dict
         self.dropped = 0
         self._dropped_reported = 0
         self._sinks = sinks
@@ -164,11 +90,19 @@ class BoundedQueueHandler(logging.handlers.QueueHandler):
             self.handleError(record)
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        """Fix the text now: arguments may change before the thread reads them, and frames must not be kept."""
+        """Fix the text now: arguments may change before the thread reads them, and frames must not be kept.
+
+        The fields that every line has are added where it does not have them; an audit line says all itself.
+        """
         if record.exc_info and not record.exc_text:
             record.exc_text = _EXCEPTIONS.formatException(record.exc_info)
         fixed = logging.makeLogRecord(vars(record))
         fixed.msg, fixed.args, fixed.exc_info = record.getMessage(), None, None
+        if record.name != AUDIT_LOGGER:
+            given = vars(fixed)
+            for name, value in self.fields().items():
+                if given.get(name) is None:
+                    given[name] = value
         return fixed
 
     def dropped_report(self) -> tuple[logging.LogRecord, tuple[logging.Handler, ...]] | None:
@@ -188,7 +122,7 @@ class _Writer(logging.handlers.QueueListener):
 
     def __init__(self, items: Items) -> None:
         super().__init__(items)
-        self._folding = Folding(_write, fields_of)
+        self._folding = Folding(_write, _lasting_fields)
 
     def _monitor(self) -> None:
         threading.current_thread().name = "log-writer"
@@ -284,6 +218,10 @@ class RunningLogs:
         for name, level in self._touched.items():
             logging.getLogger(name).setLevel(level)
 
+    def describe(self, fields: Callable[[], Mapping[str, Any]]) -> None:
+        """Give every line these fields where it does not have them; None is left out. Called on any thread."""
+        self._entrance.fields = fields
+
     def reopen(self) -> None:
         """Have the helper thread open the log files anew, after the lines that wait: they may have been renamed."""
         files = tuple(_Reopening(sink.handler) for sink in self._sinks if isinstance(sink.handler, RotatingFileHandler))
@@ -375,23 +313,5 @@ def start_logging(
 _EXCEPTIONS = logging.Formatter()
 
 
-def _timestamp(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _level_name(record: logging.LogRecord) -> str:
-    return _LEVEL_NAMES.get(record.levelno, record.levelname)
-
-
-def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What was given as `extra`."""
-    return {name: value for name, value in vars(record).items() if name not in _STANDARD_ATTRIBUTES}
-
-
-def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """The exception and the stack of a record, each beginning on a new line; empty if there are none."""
-    if record.exc_info and not record.exc_text:
-        record.exc_text = formatter.formatException(record.exc_info)
-    parts = [part for part in (record.exc_text, record.stack_info) if part]
-    return "".join(f"\n{part}" for part in parts)
+def _lasting_fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in fields_of(record).items() if name not in VARYING_FIELDS}

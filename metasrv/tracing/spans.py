@@ -20,8 +20,8 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, form
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from metasrv.model.limits import TRACE_SPANS_WAITING_MAX
+from metasrv.tracing.request_ids import Header
 from metasrv.tracing.times import RequestEnd, RequestTimes, Stage
-from metasrv.tracing.watch import Header
 
 EXPORT_SECONDS_MAX = 5.0
 """A collector that has not answered an export within this time has not got it: the spans are lost."""

@@ -45,14 +45,13 @@ class StageTime(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RequestEnd:
-    """What is known of a request at its end. `key`, `client` and `request_id` are asked for only when they are needed."""
+    """What is known of a request at its end. `key` and `client` are asked for only when they are needed."""
 
     method: str
     outcome: str
     client: Callable[[], str] = lambda: ""
     from_node: int | None = None
     key: Callable[[], str] = lambda: ""
-    request_id: Callable[[], str] = lambda: ""
     user: str = ""
 
 

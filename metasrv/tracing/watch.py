@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
-import secrets
 import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from metasrv.tracing.request_ids import Header, begin_request, current_request_id
 from metasrv.tracing.slow_requests import SlowRequest, SlowRequests
 from metasrv.tracing.times import CURRENT, RequestEnd, RequestTimes, RequestTrace
 
-_REQUEST_ID = re.compile(r"[!-~]{1,64}")
-"""What is taken of a client: it stands in a line of the log."""
-
 CLOSE_SECONDS_MAX = 1.0
 _LOOK_SECONDS = 0.02
-
-Header = Callable[[str], str | bytes | None]
-"""The value of a metadata key of the request."""
 
 
 class Tracer(Protocol):
@@ -45,10 +38,11 @@ class RequestWatch:
 
     def __init__(self, node_id: int, term: Callable[[], int], tracer: Tracer | None = None) -> None:
         self.node_id = node_id
+        self.term = term
+        """The present one; may be asked on any thread."""
         self.on = False
         """Whether requests get stamps."""
         self._tracer: Tracer | None = None
-        self._term = term
         self._slow_seconds = math.inf
         self._slow = SlowRequests()
         self.tracer = tracer
@@ -73,8 +67,10 @@ class RequestWatch:
     def begin(self, now: float, method: str, header: Header, *, may_begin_trace: bool = True) -> RequestTimes | None:
         """The stamps of a request that begins in this task; None when nothing watches it.
 
+        Lines of the log that are written for it carry its id from now on, that of its trace when it has one.
         `may_begin_trace` is False for a request that belongs to a trace only when it says so.
         """
+        mark = begin_request(self.node_id, header)
         if not self.on:
             return None
         tracer = self._tracer
@@ -83,6 +79,8 @@ class RequestWatch:
             traceparent, tracestate = tracer.carried(header)
             if traceparent or may_begin_trace:
                 times.trace = tracer.begin(method, traceparent, tracestate)
+            if times.trace is not None:
+                mark.rename(times.trace.trace_id)
         CURRENT.set(times)
         return times
 
@@ -102,13 +100,13 @@ class RequestWatch:
         self._slow.write(
             SlowRequest(
                 method=known.method,
-                request_id=self._request_id(times, known),
+                request_id=current_request_id() or "",
                 key=known.key(),
                 client=known.client(),
                 from_node=known.from_node,
                 user=known.user,
                 node_id=self.node_id,
-                term=self._term() if batch is None else batch.term,
+                term=self.term() if batch is None else batch.term,
                 outcome=known.outcome,
                 forwarded_to=times.forwarded_to,
                 log_index=None if batch is None else batch.index,
@@ -126,12 +124,3 @@ class RequestWatch:
             if not sending.is_alive():
                 return
             await asyncio.sleep(_LOOK_SECONDS)
-
-    def _request_id(self, times: RequestTimes, end: RequestEnd) -> str:
-        """The trace's, or what the client calls it, or one that nobody else has."""
-        if times.trace is not None:
-            return times.trace.trace_id
-        named = end.request_id()
-        if _REQUEST_ID.fullmatch(named):
-            return named
-        return f"{self.node_id}-{secrets.token_hex(6)}"

@@ -1,4 +1,4 @@
-"""Each fault is named within ten seconds: by the console, by the events, and by the alerts of a real Prometheus.
+"""Each fault is named within ten seconds: by console, `metactl top`, events, and the alerts of a real Prometheus.
 
 One table. The faults are made on real nodes, and the rules are those of conf/, sixty times faster
 (tests/support/prometheus_server.py). No alert may come that the table does not name.
@@ -17,7 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.model.errors import MetasrvError, StorageError
+from metasrv.cli.ctl_admin import AdminClient
+from metasrv.cli.top.source import Source
+from metasrv.cli.top.view import Look, frame
+from metasrv.model.errors import MetasrvError, NotDoneError, StorageError
 from metasrv.testing.link import LinkFault
 from metasrv.testing.network import Network
 from metasrv.testing.processes import ProcessCluster
@@ -63,13 +66,13 @@ class Fault:
     alerts: frozenset[str]
     """Those that have to come."""
     problem: str
-    """A title of the console, `{}` for the node."""
+    """How a title of the console begins, and a line of `metactl top`; `{}` for the node."""
     event: str
     """Part of the text of an event, `{}` for the node."""
     allowed: frozenset[str] = frozenset()
     """Those that may come as well."""
     asked: str = "witness"
-    """Which node is asked for console and events: `witness` or `harmed`."""
+    """Which node is asked for console, `top` and events: `witness` or `harmed`."""
     later: Callable[[Scene], Awaitable[None]] | None = None
     """What is done after that, and leaves the same alerts."""
 
@@ -89,8 +92,17 @@ async def fill_disk(scene: Scene) -> None:
 
 
 async def fill_the_rest(scene: Scene) -> None:
-    """The node ends; what it said last has to be enough for the alert."""
     await _fill(scene, "rest", DISK_SIZE_MIB)
+    await has_ended(scene)
+
+
+async def fill_disk_at_once(scene: Scene) -> None:
+    """The node ends at its next write; nobody was warned before."""
+    await _fill(scene, "filler", DISK_SIZE_MIB)
+
+
+async def has_ended(scene: Scene) -> None:
+    """What it said last has to be enough for the alert."""
     assert await scene.cluster.wait_exit(scene.harmed) == StorageError.exit_code
     await asyncio.sleep(3)  # longer than Prometheus needs to find out that the node is gone
 
@@ -125,7 +137,7 @@ LOST = frozenset({"MetasrvNoFailureTolerance"})
 ELECTION = frozenset({"MetasrvNoLeader", "MetasrvNotReady", "MetasrvRequestsFail", "MetasrvSlowRequests"})
 BUSY = frozenset({"MetasrvLoopLag", "MetasrvSlowDisk", "MetasrvSlowStateCommit", "MetasrvSlowRequests"})
 """A machine that has much else to do brings these about, whatever the fault."""
-SILENT = "node {} was not heard"
+SILENT = "node {} not heard for"
 FAULTS = (
     Fault("killed", kill, LOST | {"MetasrvNodeDown"}, "Node {} is silent", SILENT),
     Fault("paused", pause, LOST | {"MetasrvNodeDown"}, "Node {} is silent", SILENT),
@@ -133,10 +145,19 @@ FAULTS = (
         "full-disk",
         fill_disk,
         frozenset({"MetasrvDiskSpaceLow"}),
-        "isk of node {} is full",
+        "The disk of node {} is full",
         "the data directory",
         LOST | ELECTION | {"MetasrvNodeDown", "MetasrvDiskFills"},
         later=fill_the_rest,
+    ),
+    Fault(
+        "full-disk-at-once",
+        fill_disk_at_once,
+        frozenset({"MetasrvDiskSpaceLow"}),
+        "The disk of node {} is full",
+        "full",
+        LOST | ELECTION | {"MetasrvNodeDown", "MetasrvDiskFills"},
+        later=has_ended,
     ),
     Fault(
         "slow-disk",
@@ -158,6 +179,7 @@ FAULTS = (
         "harmed",
     ),
 )
+FILL = (fill_disk, fill_disk_at_once)
 
 
 @asynccontextmanager
@@ -192,7 +214,7 @@ async def scene(request: pytest.FixtureRequest, start_cluster: StartCluster, tmp
             stack.push_async_callback(network.close)
         cluster = start_cluster(3, network=network)
         await cluster.open_network()
-        enter, mount = request.getfixturevalue("small_disk") if fault.make is fill_disk else ([], [])
+        enter, mount = request.getfixturevalue("small_disk") if fault.make in FILL else ([], [])
         hook: dict[str, str] = {}
         if fault.make is wrong_clock:
             (tmp_path / "sitecustomize.py").write_text(HOOK)
@@ -220,10 +242,23 @@ async def titles(scene: Scene, node_id: int) -> list[str]:
     return [problem["title"] for problem in json.loads(body)["problems"]]
 
 
+async def lines_of_top(scene: Scene, node_id: int) -> list[str]:
+    """One frame of `metactl top` that asks this node alone."""
+
+    def one_frame() -> list[str]:
+        news = Source([scene.instance(node_id)], lambda address: AdminClient(address)).first()
+        return [line.plain for line in frame(news, Look(width=100))]
+
+    return await asyncio.to_thread(one_frame)
+
+
 async def texts(scene: Scene, node_id: int) -> list[str]:
     """What the events of all nodes say that this node reaches."""
     _, body = await scene.cluster.admin(node_id, "/v1/events?limit=1000")
     return [event["text"] for event in json.loads(body)["events"]]
+
+
+READERS = {"console": titles, "top": lines_of_top, "events": texts}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +266,7 @@ async def texts(scene: Scene, node_id: int) -> list[str]:
     [pytest.param(fault, id=fault.name, marks=() if fault.name == "removed" else pytest.mark.long) for fault in FAULTS],
     indirect=True,
 )
-async def test_a_fault_is_named_by_console_events_and_alerts(
+async def test_a_fault_is_named_by_console_top_events_and_alerts(
     scene: Scene, request: pytest.FixtureRequest, record_property: RecordProperty
 ) -> None:
     fault: Fault = request.node.callspec.params["scene"]
@@ -239,6 +274,7 @@ async def test_a_fault_is_named_by_console_events_and_alerts(
     asked = node if fault.asked == "harmed" else scene.witness
     wanted = {
         "console": fault.problem.format(node),
+        "top": f"! {fault.problem}".format(node),
         "events": fault.event.format(node),
         **dict.fromkeys(fault.alerts, ""),
     }
@@ -251,10 +287,9 @@ async def test_a_fault_is_named_by_console_events_and_alerts(
         await fault.make(scene)
         made_at = time.monotonic()
         while set(named) != set(wanted) and time.monotonic() < made_at + NAMED_WITHIN_SECONDS:
-            if "console" not in named and any(wanted["console"] in title for title in await ask(titles, scene, asked)):
-                named["console"] = time.monotonic() - made_at
-            if "events" not in named and any(wanted["events"] in text for text in await ask(texts, scene, asked)):
-                named["events"] = time.monotonic() - made_at
+            for place, read in READERS.items():
+                if place not in named and any(wanted[place] in text for text in await ask(read, scene, asked)):
+                    named[place] = time.monotonic() - made_at
             alerts = await prometheus.alerts()
             seen |= alerts
             for name, _ in alerts:
@@ -277,7 +312,7 @@ async def ask(what: Callable[[Scene, int], Awaitable[list[str]]], scene: Scene, 
     """What a node says; one that has ended says nothing, and another one is asked for its last words."""
     try:
         return await what(scene, node_id)
-    except (OSError, ValueError):
+    except (OSError, ValueError, NotDoneError):
         return await what(scene, scene.witness)
 
 

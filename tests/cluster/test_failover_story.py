@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 from metasrv.testing.processes import ProcessCluster
 
-LINE = re.compile(r"^\S+ (?P<level>\w+) (?P<logger>[\w.]+): (?P<text>.*?)(?: node=(?P<node>\d+) term=(?P<term>\d+))?$")
+LINE = re.compile(
+    r"^\S+ (?P<level>\w+) (?P<logger>[\w.]+): (?P<text>.*?)"
+    r"(?: node=(?P<node>\d+) term=(?P<term>\d+)(?: request_id=\S+)?)?$"
+)
 
 
 class Line(NamedTuple):
@@ -37,10 +40,11 @@ class Story:
         ]
 
     def told(self, node_id: int, *patterns: str) -> bool:
-        """Whether the patterns occur in this order, each in a line of its own with the node's number."""
+        """Whether the patterns occur in this order, each in a line of its own with the node's number and a term."""
         lines = iter(self.lines(node_id))
         return all(
-            any(re.search(pattern, line.text) and line.node in (None, node_id) for line in lines) for pattern in patterns
+            any(re.search(pattern, line.text) and line.node == node_id and line.term is not None for line in lines)
+            for pattern in patterns
         )
 
     async def wait(self, node_id: int, *patterns: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,18 @@ async def test_every_change_leaves_one_audit_line(guarded: httpx.AsyncClient, ca
     assert (lines[1]["node_id"], lines[1]["term"], lines[1]["last_applied"], lines[1]["method"]) == (1, 67, 53067, "GET")
     assert lines[1]["client"].startswith("127.0.0.1:")
     assert TOKEN not in caplog.text
+    assert lines[0]["request_id"] != lines[1]["request_id"]
+
+
+async def test_the_audit_line_has_the_id_that_the_client_gives(
+    guarded: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "metasrv.audit"):
+        for name in ("req-17", "two words"):
+            await guarded.get("/v1/ctrl/trigger_snapshot", headers={"X-Request-Id": name})
+    given, made = (json.loads(line)["request_id"] for line in caplog.messages)
+    assert given == "req-17"
+    assert re.fullmatch(r"\d+-[0-9a-f]{12}", made)
 
 
 @pytest.mark.parametrize("past", [0, 1])

@@ -228,5 +228,8 @@ async def test_nothing_secret_is_shown_and_changes_are_audited(admin: Admin, cap
     listed = json.dumps(await admin.users())
     assert HASH not in caplog.text + listed
     assert admin.stored().generation not in caplog.text + listed
-    changes = [line for line in caplog.messages if "user_change" in line]
-    assert json.loads(changes[1])["user_change"] == {"change": "grant", "name": "app", "right": "read", "prefix": "a/"}
+    lines = [json.loads(line) for line in caplog.messages]
+    change = [line for line in lines if "user_change" in line][1]
+    assert change["user_change"] == {"change": "grant", "name": "app", "right": "read", "prefix": "a/"}
+    (call,) = [line for line in lines if line["request_id"] == change["request_id"] and line is not change]
+    assert call["method"] == "POST", "the line of the call says who made the change"

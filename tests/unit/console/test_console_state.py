@@ -221,8 +221,35 @@ async def test_the_faults_of_other_nodes_are_named_as_well(world: World) -> None
     assert await world.titles() == ["The disk of node 2 does not answer", "The disk of node 3 is slow"]
     del world.answers[2]
     world.lead(FAR)
-    (problem, *_) = (await world.state())["problems"]
-    assert problem["text"].endswith("It last said: the disk stalls."), "its last words say why it may be gone"
+    problems = {problem["title"]: problem for problem in (await world.state())["problems"]}
+    silent, disk = problems["Node 2 is silent"], problems["The disk of node 2 does not answer"]
+    assert silent["text"].endswith("It last said: the disk stalls."), "its last words say why it may be gone"
+    assert (disk["severity"], disk["text"], disk["runbook"]) == (
+        "critical",
+        "It last said: the disk stalls.",
+        "disk-stalls",
+    )
+
+
+async def test_a_node_that_ended_because_its_disk_was_full_is_told_from_one_that_is_only_silent(world: World) -> None:
+    world.lead()
+    full = "the data directory x cannot be written: No space left on device"
+    said = {"engine": "the engine has stopped: the disk is full", "data_directory": full, "draining": "it shuts down"}
+    checks = tuple(
+        check._replace(passed=False, reason=said[check.name]) if check.name in said else check
+        for check in summary(world, 2).checks
+    )
+    world.answers = {2: summary(world, 2)._replace(checks=checks), 3: summary(world, 3)}
+    await world.state()
+    del world.answers[2]
+    world.lead(FAR)
+    problems = (await world.state())["problems"]
+    assert [(problem["title"], problem["runbook"]) for problem in problems] == [
+        ("The disk of node 2 is full or cannot be written", "disk-full"),
+        ("Node 2 is silent", "silent-node"),
+    ]
+    assert problems[0]["text"] == f"It last said: {full}."
+    assert problems[1]["text"].endswith("It last said: the engine has stopped: the disk is full.")
 
 
 async def test_limits_of_the_cluster_are_told_apart_from_a_missing_leader(world: World) -> None:

@@ -37,11 +37,12 @@ from metasrv.model.limits import (
 from metasrv.model.types import Endpoint, LogId, Node, RaftState
 from metasrv.model.wire import pack, unpack
 from metasrv.node.slow_writes import SlowWrites, Written
-from metasrv.process.logs import fields_of
+from metasrv.process.logs_lines import fields_of
 from metasrv.protocol.methods import KV_LIST, TRANSACTION
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter
 from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchItem, WatchReset
+from metasrv.tracing.request_ids import begin_request
 from metasrv.tracing.times import RequestEnd, Stage
 from tests.support.gateway_pair import Pair
 
@@ -222,6 +223,14 @@ async def test_log_lines_carry_the_number_of_the_gateway(pair: Pair, caplog: pyt
     assert record.__dict__["gateway"] == 1
     assert record.__dict__["method"] == "KvList"
     assert record.exc_text == "Traceback: here"
+
+
+async def test_log_lines_of_a_request_carry_its_id(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    begin_request(1, {"x-request-id": "req-17"}.get)
+    LinkHandler(pair.link).emit(logging.LogRecord("metasrv.grpc_api.kv", logging.WARNING, "", 0, "a line", (), None))
+    await turns()
+    [record] = [record for record in caplog.records if record.name == "metasrv.grpc_api.kv"]
+    assert fields_of(record) == {"request_id": "req-17", "gateway": 1}
 
 
 async def test_log_lines_are_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

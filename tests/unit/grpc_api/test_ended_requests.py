@@ -17,9 +17,6 @@ class Call:
     def peer(self) -> str:
         return "ipv4:10.0.0.7:4711"
 
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("x-request-id", "req-1"),)
-
 
 def key(method: m.Method, message: Any) -> str:
     call: Any = Call()
@@ -54,7 +51,7 @@ def test_a_message_that_does_not_parse_or_is_huge_has_no_key(monkeypatch: pytest
     assert key(m.TRANSACTION, pb.TxnRequest(if_then=[PUT])) == ""
 
 
-def test_the_client_the_outcome_and_the_id() -> None:
+def test_the_client_and_the_outcome() -> None:
     call: Any = Call()
     end = ended_request(m.KV_LIST, b"", call, None, FailureReason.NO_LEADER)
-    assert (end.outcome, end.client(), end.request_id()) == ("no_leader", "10.0.0.7:4711", "req-1")
+    assert (end.outcome, end.client()) == ("no_leader", "10.0.0.7:4711")
