@@ -47,6 +47,10 @@ endif
 test-long: $(STAMP) ## Run the tests that `make test` leaves out for their length; about 8 min
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "long and not docker" $(ARGS)
 
+.PHONY: test-documents
+test-documents: $(STAMP) ## Run the commands of the pages for operators against real nodes; about 4 min
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker" tests/cluster/test_documents*.py $(ARGS)
+
 .PHONY: test-alerts
 test-alerts: $(STAMP) ## Make each fault on real nodes and see whether console, events and alerts name it (needs Debian's prometheus); 3 min
 	@exec $(BIN)/python -m pytest -m "" tests/cluster/test_alerts_in_faults.py tests/cluster/test_prometheus_scrape.py $(ARGS)
