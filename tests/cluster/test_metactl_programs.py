@@ -22,16 +22,18 @@ from tests.conftest import StartCluster
 from tests.support.metactl import metactl, metasrv
 from tests.support.waiting import until
 
-PASSWORD = b"of root, of this test"
+PASSWORD = "of root, of this test"
+TOKEN = {"METASRV_ADMIN_TOKEN": "of operators, of this test"}
+ROOT = {"METASRV_GRPC_PASSWORD": PASSWORD}
 
 
 @pytest.fixture
 async def node(start_cluster: StartCluster) -> ProcessCluster:
     """One node, whose password is configured as the hash that metactl makes of it."""
     cluster: ProcessCluster = start_cluster(1)
-    hashed = (await metactl("hash-password", given=PASSWORD + b"\n")).out.strip()
-    assert PASSWORD.decode() not in hashed
-    cluster.start(1, METASRV_GRPC_PASSWORD=hashed)
+    hashed = (await metactl("hash-password", given=f"{PASSWORD}\n".encode())).out.strip()
+    assert PASSWORD not in hashed
+    cluster.start(1, METASRV_GRPC_PASSWORD=hashed, **TOKEN)
     await cluster.wait_for_ready(1)
     return cluster
 
@@ -51,66 +53,66 @@ async def to_its_end(watch: AsyncIterator[WatchEvent]) -> None:
 
 async def test_a_hashed_password_lets_in_and_users_are_managed(node: ProcessCluster) -> None:
     grpc, admin = grpc_of(node), admin_of(node)
-    given = {"METASRV_GRPC_PASSWORD": PASSWORD.decode()}
     assert "Wrong password" in (await metactl("member-list", *grpc, code=1)).err
-    assert (await metactl("member-list", *grpc, environment=given)).out == f"{node.nodes[1].grpc}\n"
-    await metactl("upsert", "--key", "app/a/b", "--value", "1", *grpc, environment=given)
-    await metactl("trigger-snapshot", *admin)
+    assert (await metactl("member-list", *grpc, environment=ROOT)).out == f"{node.nodes[1].grpc}\n"
+    await metactl("upsert", "--key", "app/a/b", "--value", "1", *grpc, environment=ROOT)
+    await metactl("trigger-snapshot", *admin, environment=TOKEN)
     directory = node.nodes[1].raft_dir
     await until(lambda: any(directory.rglob("*.snap")), 20.0)
-    assert "app/a" in (await metactl("keys-layout", *grpc, environment=given)).out
-    opened = await metactl("bench-client-num-conn", "--num", "3", *grpc, environment=given)
+    assert "app/a" in (await metactl("keys-layout", *grpc, environment=ROOT)).out
+    opened = await metactl("bench-client-num-conn", "--num", "3", *grpc, environment=ROOT)
     assert opened.out.endswith("bench completed: 3 connections created\n")
 
-    await metactl("set-feature", "--feature", "users", "--enable", "true", *admin)
-    await metactl("user", "add", "--name", "app", *admin, given=b"one\n")
-    await metactl("user", "grant", "--name", "app", "--right", "read", "--prefix", "app/", *admin)
-    assert (await metactl("user", "list", *admin)).out == 'app\n  read "app/"\n'
+    await metactl("set-feature", "--feature", "users", "--enable", "true", *admin, environment=TOKEN)
+    await metactl("user", "add", "--name", "app", *admin, given=b"one\n", environment=TOKEN)
+    await metactl("user", "grant", "--name", "app", "--right", "read", "--prefix", "app/", *admin, environment=TOKEN)
+    assert (await metactl("user", "list", *admin, environment=TOKEN)).out == 'app\n  read "app/"\n'
 
     async def read(password: str) -> None:
         async with AsyncClient([str(node.nodes[1].grpc)], username="app", password=password) as client:
             assert await client.get("app/a/b") is not None
 
     await read("one")
-    await metactl("user", "set-password", "--name", "app", *admin, given=b"two\n")
+    await metactl("user", "set-password", "--name", "app", *admin, given=b"two\n", environment=TOKEN)
     with pytest.raises(InvalidRequestError, match="Wrong password"):
         await read("one")
     await read("two")
     async with AsyncClient([str(node.nodes[1].grpc)], username="app", password="two") as client:
         watch = client.watch("app/", "app0", initial_flush=True)
         await anext(watch)
-        await metactl("user", "end-tokens", "--name", "app", *admin)
+        await metactl("user", "end-tokens", "--name", "app", *admin, environment=TOKEN)
         with pytest.raises(InvalidRequestError, match="the tokens of user app were ended"):
             await asyncio.wait_for(to_its_end(watch), 20)
-    await metactl("user", "revoke", "--name", "app", "--prefix", "app/", *admin)
+    await metactl("user", "revoke", "--name", "app", "--prefix", "app/", *admin, environment=TOKEN)
     with pytest.raises(InvalidRequestError, match="no right to read"):
         await read("two")
-    assert (await metactl("user", "rotate-key", *admin)).out == "rotate-key: done\n"
-    await metactl("user", "remove", "--name", "app", *admin)
-    assert (await metactl("user", "list", *admin)).out == ""
+    assert (await metactl("user", "rotate-key", *admin, environment=TOKEN)).out == "rotate-key: done\n"
+    await metactl("user", "remove", "--name", "app", *admin, environment=TOKEN)
+    assert (await metactl("user", "list", *admin, environment=TOKEN)).out == ""
 
 
 async def test_what_a_node_does_and_says_is_seen(node: ProcessCluster, tmp_path: Path) -> None:
     admin = admin_of(node)
-    async with AsyncClient([str(node.nodes[1].grpc)], password=PASSWORD.decode()) as client:
+    async with AsyncClient([str(node.nodes[1].grpc)], password=PASSWORD) as client:
         await client.upsert("large", b"x" * 10_000)
     graph = tmp_path / "cpu.svg"
-    assert f"{graph} is written" in (await metactl("profile", "cpu", "--seconds", 1, "-o", graph, *admin)).err
+    profiled = await metactl("profile", "cpu", "--seconds", 1, "-o", graph, *admin, environment=TOKEN)
+    assert f"{graph} is written" in profiled.err
     assert graph.read_text().startswith("<?xml") or "<svg" in graph.read_text()[:500]
-    printed = await metactl("profile", "memory", "--seconds", 1, *admin)
+    printed = await metactl("profile", "memory", "--seconds", 1, *admin, environment=TOKEN)
     assert re.match(r"[\d,]+ bytes\n", printed.out)
     capture = re.search(r"--base (\S+)", printed.err)
     assert capture is not None
-    assert capture[1] in (await metactl("profile", "captures", *admin)).out
-    assert (await metactl("profile", "history", *admin)).out.startswith("minute (UTC)")
+    assert capture[1] in (await metactl("profile", "captures", *admin, environment=TOKEN)).out
+    assert (await metactl("profile", "history", *admin, environment=TOKEN)).out.startswith("minute (UTC)")
 
-    await metactl("log-level", "--logger", "metasrv.raft", "--level", "debug", "--for", 60, *admin)
-    levels = json.loads((await metactl("log-level", "-o", "json", *admin)).out)["levels"]
+    await metactl("log-level", "--logger", "metasrv.raft", "--level", "debug", "--for", 60, *admin, environment=TOKEN)
+    levels = json.loads((await metactl("log-level", "-o", "json", *admin, environment=TOKEN)).out)["levels"]
     assert [level["level"] for level in levels if level["logger"] == "metasrv.raft"] == ["debug"]
-    writes = json.loads((await metactl("slow-writes", "--largest", "-o", "json", *admin)).out)
+    writes = json.loads((await metactl("slow-writes", "--largest", "-o", "json", *admin, environment=TOKEN)).out)
     assert writes["largest"][0]["size_bytes"] >= 10_000
     bundle = tmp_path / "bundle.tar.gz"
-    await metactl("diagnose", "-o", bundle, *admin)
+    await metactl("diagnose", "-o", bundle, *admin, environment=TOKEN)
     with tarfile.open(bundle) as archive:
         assert any(name.endswith("summary.md") for name in archive.getnames())
 

@@ -11,6 +11,7 @@ from metasrv.client import AsyncClient
 from metasrv.model.errors import InvalidRequestError
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
+from tests.support.export_shapes import EXPIRE, RECORD, STATE, first_lines, shaped
 from tests.support.metactl import metactl
 from tests.support.migrating import Load, Migrating, addresses, check_equal, records, turn_on
 
@@ -24,64 +25,7 @@ VALUES = {
 # ----------------------------------------------------------------------------- the way back
 
 
-def log_id_shape(value: object) -> bool:
-    return shaped(value, {"leader_id": {"term": int, "node_id": int}, "index": int})
-
-
-def shaped(value: object, shape: object) -> bool:
-    """Whether a JSON value has exactly these members, of these kinds; a callable decides by itself."""
-    if isinstance(shape, dict):
-        same = isinstance(value, dict) and value.keys() == shape.keys()
-        return same and all(shaped(value[name], each) for name, each in shape.items())  # type: ignore[index]
-    if isinstance(shape, type):
-        return type(value) is shape
-    return bool(shape(value)) if callable(shape) else value == shape
-
-
-def byte_array(value: object) -> bool:
-    return isinstance(value, list) and all(type(byte) is int and 0 <= byte < 256 for byte in value)
-
-
-def metadata(value: object) -> bool:
-    known = {"expire_at", "proposed_at_ms"}
-    return isinstance(value, dict) and value.keys() <= known and all(type(number) is int for number in value.values())
-
-
-def membership(value: object) -> bool:
-    return shaped(value, {"configs": [[1]], "nodes": {"1": {}}})
-
-
-STATE = "state_machine/0"
-SHAPES: tuple[tuple[str, object], ...] = (
-    ("header", {"DataHeader": {"key": "header", "value": {"version": "V004"}}}),
-    ("raft_log", {"NodeId": 1}),
-    ("raft_log", {"Vote": {"leader_id": {"term": int, "node_id": int}, "committed": True}}),
-    ("raft_log", {"Committed": log_id_shape}),
-    ("raft_log", {"Purged": lambda value: value is None or log_id_shape(value)}),
-    (STATE, {"Sequences": {"key": "generic-kv", "value": int}}),
-    (STATE, {"StateMachineMeta": {"key": "LastApplied", "value": {"LogId": log_id_shape}}}),
-    (
-        STATE,
-        {
-            "StateMachineMeta": {
-                "key": "LastMembership",
-                "value": {"Membership": {"log_id": log_id_shape, "membership": membership}},
-            }
-        },
-    ),
-    (
-        STATE,
-        {
-            "Nodes": {
-                "key": 1,
-                "value": {"name": "1", "endpoint": {"addr": str, "port": int}, "grpc_api_advertise_address": str},
-            }
-        },
-    ),
-)
-"""The first lines of an export of a cluster of one node, which docs/contract/grpc.md section g numbers 1 to 9."""
-EXPIRE = {"Expire": {"key": {"time_ms": int, "seq": int}, "value": {"seq": int, "key": str}}}
-RECORD = {"GenericKV": {"key": str, "value": {"seq": int, "meta": metadata, "data": byte_array}}}
+FIRST_LINES = first_lines(node_id=1)
 
 
 async def check_way_back(cluster: ProcessCluster) -> None:
@@ -90,12 +34,12 @@ async def check_way_back(cluster: ProcessCluster) -> None:
     back = cluster.directory / "back.lines"
     await metactl("export", "--grpc-api-address", cluster.nodes[1].grpc, "--db", back)
     lines = [json.loads(line) for line in back.read_text(encoding="utf-8").splitlines()]
-    for line, (tree, body) in zip(lines, SHAPES, strict=False):
+    for line, (tree, body) in zip(lines, FIRST_LINES, strict=False):
         assert line[0] == tree
         assert shaped(line[1], body), line
     assert lines[3][1]["Committed"] == lines[6][1]["StateMachineMeta"]["value"]["LogId"]
-    rest = [line[1] for line in lines[len(SHAPES) :] if line[0] == STATE]
-    assert len(rest) == len(lines) - len(SHAPES)
+    rest = [line[1] for line in lines[len(FIRST_LINES) :] if line[0] == STATE]
+    assert len(rest) == len(lines) - len(FIRST_LINES)
     expiries = [body["Expire"] for body in rest if "Expire" in body]
     found = [body["GenericKV"] for body in rest if "GenericKV" in body]
     assert rest == [{"Expire": body} for body in expiries] + [{"GenericKV": body} for body in found]

@@ -47,6 +47,7 @@ async def allow(cluster: ProcessCluster) -> None:
     await metactl("set-feature", "--feature", "write-limits", "--enable", "true", "--admin-api-address", admin)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_the_source_is_read_only_for_the_cut_over_alone(
     start_cluster: StartCluster, cluster: ProcessCluster

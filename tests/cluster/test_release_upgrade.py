@@ -83,15 +83,25 @@ async def problems_on_the_way(
     ]
 
 
+@pytest.mark.timeout(240)
+async def test_one_node_is_upgraded_and_goes_back_under_load(
+    start_cluster: StartCluster, previous: NodeProgram, record_property: RecordProperty
+) -> None:
+    """The leader, so that leadership passes between the releases both ways."""
+    cluster: ProcessCluster = start_cluster(3, settings=SETTINGS, program=previous)
+    leader = await cluster.boot()
+    await is_now(cluster, leader, PREVIOUS)
+    steps = [(leader, THIS_PROGRAM, __version__), (leader, previous, PREVIOUS)]
+    assert await problems_on_the_way(cluster, steps, record_property) == []
+
+
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_three_nodes_are_upgraded_and_go_back_under_load(
     start_cluster: StartCluster, previous: NodeProgram, record_property: RecordProperty
 ) -> None:
-    """The leader last each time, so that leadership passes between the releases both ways.
-
-    With a key in the configuration that the previous release does not know.
-    """
+    """With a key in the configuration that the previous release does not know."""
     settings = {**SETTINGS, "of_a_release_to_come": 1}
     cluster: ProcessCluster = start_cluster(3, settings=settings, program=previous)
     leader = await cluster.boot()

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Protocol
 
+from metasrv.client import AsyncClient
 from metasrv.model.errors import NotDoneError, UnknownOutcomeError, WriteRefusedError
 from metasrv.model.types import SeqV
 from metasrv.testing.processes import ProcessCluster
@@ -27,7 +29,13 @@ async def turn_on(cluster: ProcessCluster) -> None:
     await metactl("set-feature", "--feature", "migration", "--enable", "true", "--admin-api-address", node.admin)
 
 
-async def records(cluster: ProcessCluster) -> dict[str, SeqV]:
+class Clients(Protocol):
+    """A cluster, of whichever kind, that a client can be made for."""
+
+    def client(self) -> AsyncClient: ...
+
+
+async def records(cluster: Clients) -> dict[str, SeqV]:
     async with cluster.client() as client:
         return dict(await client.list_prefix(""))
 
@@ -79,7 +87,7 @@ class Migrating:
 class Load:
     """Writers of the source, and what each key must hold in the end: the last value that was acknowledged, or unknown."""
 
-    def __init__(self, cluster: ProcessCluster, keys: int) -> None:
+    def __init__(self, cluster: Clients, keys: int) -> None:
         self._cluster = cluster
         self._keys = keys
         self._tasks: list[asyncio.Task[None]] = []
@@ -128,7 +136,7 @@ class Load:
             assert (None if record is None else record.data) == value, key
 
 
-async def check_equal(source: ProcessCluster, target: ProcessCluster, load: Load | None = None) -> None:
+async def check_equal(source: Clients, target: Clients, load: Load | None = None) -> None:
     """Both hold the same under the same numbers; the target gives out larger ones."""
     theirs, ours = await records(source), await records(target)
     assert ours == theirs
