@@ -178,6 +178,8 @@ class Migration:
         """Say that the target is level, hold the writers off where that was asked for; what to watch from now on."""
         level.was_told = True
         if cut_over and self._standstill is not None:
+            if problem := (await self._source.position()).problem:
+                raise MigrationRefusedError(problem)
             try:
                 operators = await self._standstill.begin()
             except MetasrvError as error:
@@ -208,7 +210,10 @@ class Migration:
         is_held = self._standstill is not None
         before = await self._source.position()
         if not (before.has_newest if is_held else before.is_level):
-            self._reports.progress(before.problem or f"{self._source.address} is behind other members of the source")
+            text = before.problem or f"{self._source.address} is behind other members of the source"
+            if is_held:
+                raise NotDoneError(text)  # writers do not wait for it; another node is read next
+            self._reports.progress(text)
             return None
         events = pending.events
         compared = await self._compare(pending, "compared")
@@ -217,8 +222,11 @@ class Migration:
         # While writes are refused, only expiry lets an event come. What expired has the same end at the target.
         is_still = is_still and (is_held or pending.events == events)
         if not is_still or compared.mirror.last_seq != after.last_seq:
-            text = "somebody let it take writes" if is_held else "stop its writers"
-            self._reports.note(f"the source was written to while it was compared; {text}")
+            if is_held:
+                raise MigrationRefusedError(
+                    "somebody let the source take writes while it was compared; nothing was ended"
+                )
+            self._reports.note("the source was written to while it was compared; stop its writers")
             return None
         if compared.differing > (compared.expired if is_held else 0):
             self._fruitless += 1
@@ -278,6 +286,7 @@ class Migration:
 _LEVEL = "level: the target has everything that the source says; it stays level until this command is interrupted"
 _LEVEL_AND_CUTTING = "level: stop the writers of the source now; it is compared when nothing was written for a while"
 _WRITES_AGAIN = "the source takes writes again"
+_LET_GO = "somebody let the source take writes while it was compared; nothing was ended"
 _UNKNOWN_END = (
     "the target was asked to end the migration, and has not answered: the source stays read-only. Run the same command "
     "again; if it says that the target is not empty, the migration was ended"
