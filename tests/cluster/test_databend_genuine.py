@@ -69,7 +69,7 @@ async def test_its_catalog_moves_here_while_it_is_written_to(genuine: GenuineMet
 async def test_an_export_of_metasrv_has_the_lines_of_its_exports(
     genuine: GenuineMeta, start_cluster: StartCluster
 ) -> None:
-    """Of both, each line has the members that upstream's import reads, in the same order."""
+    """Both have the same kinds of lines in the same order, and each line the members that upstream's import reads."""
     await genuine.choose_the_fullest()
     cluster: ProcessCluster = start_cluster(1)
     await cluster.boot()

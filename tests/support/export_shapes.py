@@ -34,7 +34,7 @@ STATE = "state_machine/0"
 
 
 def first_lines(node_id: int) -> tuple[tuple[str, object], ...]:
-    """Of an export of a cluster of this node alone: those that docs/contract/grpc.md section g numbers 1 to 9."""
+    """The lines that docs/contract/grpc.md section g numbers 1 to 9, of a cluster of this node alone."""
     membership = {"configs": [[node_id]], "nodes": {str(node_id): {}}}
     last_membership = {"Membership": {"log_id": is_log_id, "membership": membership}}
     endpoint = {"addr": str, "port": int}

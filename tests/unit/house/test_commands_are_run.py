@@ -22,7 +22,7 @@ STARTERS = frozenset({"tests.support.metactl", "tests.support.secured_cluster"})
 """Modules whose functions `metactl` and `metasrv` start the program."""
 MODULES = {"metasrv.cli.ctl": "metactl", "metasrv.cli.server": "metasrv"}
 METHODS = {"ctl": "metactl"}
-"""Of the programs under Databend's names."""
+"""Methods that run the programs under Databend's names."""
 CLASSES = {"Migrating": ("metactl", "migrate")}
 Words = tuple[str, ...]
 
