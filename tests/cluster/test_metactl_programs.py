@@ -16,7 +16,7 @@ import pytest
 
 from metasrv.client import AsyncClient
 from metasrv.client.answers import WatchEvent
-from metasrv.model.errors import InvalidRequestError
+from metasrv.model.errors import InvalidRequestError, RequestError
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
 from tests.support.metactl import metactl, metasrv
@@ -81,7 +81,7 @@ async def test_a_hashed_password_lets_in_and_users_are_managed(node: ProcessClus
         watch = client.watch("app/", "app0", initial_flush=True)
         await anext(watch)
         await metactl("user", "end-tokens", "--name", "app", *admin, environment=TOKEN)
-        with pytest.raises(InvalidRequestError, match="the tokens of user app were ended"):
+        with pytest.raises(RequestError, match="the tokens of user app were ended"):
             await asyncio.wait_for(to_its_end(watch), 20)
     await metactl("user", "revoke", "--name", "app", "--prefix", "app/", *admin, environment=TOKEN)
     with pytest.raises(InvalidRequestError, match="no right to read"):
