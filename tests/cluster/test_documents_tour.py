@@ -21,6 +21,7 @@ async def test_the_tour_ends_with_a_restored_cluster(start_cluster: StartCluster
         f"{name}=(0 {' '.join(str(getattr(node, name).port) for node in nodes)})\n" for name in ("admin", "grpc", "raft")
     )
     changed = {"28${id}01": "${admin[id]}", "919${id}": "${grpc[id]}", "28${id}03": "${raft[id]}"}
+    changed["28${other}03"] = "${raft[other]}"
     changed |= {f"127.0.0.1:28{node_id}03": str(node.raft) for node_id, node in cluster.nodes.items()}
     async with Operator(cluster, "tour") as operator:
         tour = await operator.begin_all(f"{ports}mkdir tour && cd tour\n", changed)
