@@ -47,6 +47,14 @@ endif
 test-long: $(STAMP) ## Run the tests that `make test` leaves out for their length; about 8 min
 	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "long and not docker" $(ARGS)
 
+.PHONY: test-documents
+test-documents: $(STAMP) ## Run the commands of the pages for operators against real nodes; about 4 min
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker" tests/cluster/test_documents*.py $(ARGS)
+
+.PHONY: test-upgrade
+test-upgrade: $(STAMP) ## Take clusters of the previous release to this one and back under a checked load; about 3 min
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not docker" tests/cluster/test_release_upgrade.py $(ARGS)
+
 .PHONY: test-alerts
 test-alerts: $(STAMP) ## Make each fault on real nodes and see whether console, top, events and alerts name it (needs Debian's prometheus); 3 min
 	@exec $(BIN)/python -m pytest -m "" tests/cluster/test_alerts_in_faults.py tests/cluster/test_prometheus_scrape.py $(ARGS)
@@ -143,6 +151,10 @@ bench: $(STAMP) ## Measure metasrv beside two versions of etcd on this machine (
 bench-beside: $(STAMP) ## Measure small writes beside large work, and what holds the nodes' loops (KEYS=1000000)
 	@exec $(BIN)/python benchmarks/beside.py --keys $(KEYS) $(ARGS)
 
+.PHONY: databend
+databend: ## Install Databend's engine beside, for the tests that speak with the genuine meta service in it (Linux x86-64, Python 3.12)
+	@scripts/databend_environment.sh .genuine
+
 .PHONY: proto
 proto: $(STAMP) ## Generate the gRPC code again from metasrv/protocol/proto/meta.proto
 	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. metasrv/protocol/proto/meta.proto
@@ -187,7 +199,7 @@ docker: $(STAMP) ## Build the container image from wheels made here (BASE=image,
 
 .PHONY: clean
 clean: ## Remove the virtual environment, caches and the data of `make run`
-	rm -rf $(VENV) .interpreters .audit .fuzz .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
+	rm -rf $(VENV) .interpreters .audit .fuzz .genuine .metasrv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml requirements/build.txt requirements/development.txt scripts/make_environment.sh scripts/choose_python.sh

@@ -290,12 +290,12 @@ def client_of(arguments: argparse.Namespace) -> AdminClient:
     return made(arguments.admin_api_address, arguments)
 
 
-def made(address: str, arguments: argparse.Namespace) -> AdminClient:
-    """A client of `address`, with the token or certificate that the flags name."""
+def made(address: str, arguments: argparse.Namespace, token: str | None = None) -> AdminClient:
+    """A client of `address`, with the token or certificate that the flags name; `token` precedes the environment's."""
     files = arguments.admin_tls_cert_file, arguments.admin_tls_key_file
     if (files[0] is None) != (files[1] is None):
         raise InvalidRequestError("--admin-tls-cert-file and --admin-tls-key-file go together")
-    token = os.environ.get(TOKEN_VARIABLE) or getattr(arguments, "context_token", None)
+    token = token or os.environ.get(TOKEN_VARIABLE) or getattr(arguments, "context_token", None)
     if arguments.admin_token_file:
         token = _token_in(arguments.admin_token_file)
     certificate = None if files[0] is None else files

@@ -9,9 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
+from metasrv.cli import source_switch
 from metasrv.cli.ctl_grpc import PASSWORD_VARIABLE, PASSWORD_WITHOUT_ANY
 from metasrv.cli.migrate_options import SOURCE, TARGET
 from metasrv.cli.progress import Progress
@@ -20,6 +24,7 @@ from metasrv.client import AsyncClient
 from metasrv.client.connection import Credentials
 from metasrv.migration.following import Migration
 from metasrv.migration.source import Source
+from metasrv.migration.standstill import Standstill
 from metasrv.migration.target import Target
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import Endpoint
@@ -31,7 +36,9 @@ def migrate(arguments: argparse.Namespace) -> None:
     """Copy the source into the target and follow it; end the migration when that is asked for."""
     if not arguments.abort and not arguments.from_address:
         raise InvalidRequestError("--from is missing: where are the records to come from?")
-    asyncio.run(_abort(arguments) if arguments.abort else _migrate(arguments))
+    switch = source_switch.of(arguments)
+    standstill = None if switch is None else Standstill(switch)
+    asyncio.run(_abort(arguments) if arguments.abort else _interruptible(_migrate(arguments, standstill)))
 
 
 class _Shown:
@@ -51,13 +58,31 @@ class _Shown:
         self._progress.end()
 
 
-async def _migrate(arguments: argparse.Namespace) -> None:
+async def _interruptible(work: Coroutine[Any, Any, None]) -> None:
+    """Let the end of a terminal and SIGTERM end the work in order, as Ctrl-C does: the source is not left read-only."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    if threading.current_thread() is threading.main_thread():  # no other one hears of signals
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _migrate(arguments: argparse.Namespace, standstill: Standstill | None) -> None:
     shown = _Shown()
 
     async def run(target: Target) -> None:
         source = Source(_addresses(arguments, SOURCE), _credentials(arguments, SOURCE))
         migration = Migration(
-            source, target, shown, directory=arguments.work_directory, quiet_seconds=arguments.quiet_seconds
+            source,
+            target,
+            shown,
+            directory=arguments.work_directory,
+            quiet_seconds=arguments.quiet_seconds,
+            standstill=standstill,
         )
         try:
             outcome = await migration.run(cut_over=arguments.cut_over)
@@ -66,6 +91,10 @@ async def _migrate(arguments: argparse.Namespace) -> None:
             await source.close()
         show(f"equal: {outcome.key_count} keys, compared one by one; the last sequence number is {outcome.last_seq}")
         show(f"the migration is ended; let clients use {', '.join(outcome.addresses) or arguments.to_address}")
+        if outcome.is_left_read_only:
+            address = arguments.from_admin_api_address
+            show("the source stays read-only, so that nobody writes there by mistake; this ends that:")
+            show(f"metactl cluster read-only off --admin-api-address {address}")
 
     await _with_target(arguments, run)
 

@@ -37,3 +37,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             f"{option}-tls-cert-file", metavar="FILE", help="certificate of the user, instead of a password"
         )
         parser.add_argument(f"{option}-tls-key-file", metavar="FILE", help="key of that certificate")
+    _add_switch_options(parser)
+
+
+def _add_switch_options(parser: argparse.ArgumentParser) -> None:
+    switch = parser.add_argument_group("writers of a source that is a cluster of metasrv, with --cut-over")
+    switch.add_argument(
+        "--from-read-only",
+        action="store_true",
+        help="let the source refuse writes once the target is level; off again unless the cut-over succeeds",
+    )
+    option = "--from-admin"
+    text = "admin API of one node of the source, or of several with commas between"
+    switch.add_argument(f"{option}-api-address", default="", metavar="HOST:PORT", help=text)
+    switch.add_argument(f"{option}-tls-ca-file", metavar="FILE", help="authority of its certificate; enables TLS")
+    switch.add_argument(f"{option}-tls-cert-file", metavar="FILE", help="certificate to show to it, with its key")
+    switch.add_argument(f"{option}-tls-key-file", metavar="FILE", help="key of that certificate")
+    switch.add_argument(f"{option}-token-file", metavar="FILE", help="file with a token of scope operate")

@@ -9,7 +9,8 @@ The order of what happens, and why no record is lost:
 3. Changes of the watch follow, each under its sequence number. When the watch ends, for whatever reason, all begins anew
    with step 1, on the next node.
 4. To cut over, the source has to stand still, by what a majority of its nodes says. Then step 2 must find no difference,
-   and the source must not have moved meanwhile.
+   and the source must not have moved meanwhile. Where a switch of the source holds its writers off, only expiry moves it,
+   which is no difference.
 
 Nothing but the last comparison is trusted. The state of the migration is what the target holds: its records, and a marker
 that is replicated with them. So any machine can go on with it, and no file can contradict it.

@@ -30,6 +30,11 @@ class Difference(NamedTuple):
     def __str__(self) -> str:
         return f"{self.key!r} (source: {_text(self.source)}; target: {_text(self.target)})"
 
+    @property
+    def may_be_expiry(self) -> bool:
+        """Whether an expiry explains it: the source has no record, and the target's is to expire."""
+        return self.source is None and self.target is not None and (self.target.meta or KVMeta()).expire_at is not None
+
     def changes(self) -> list[Change]:
         """What makes the target's record the source's."""
         changes = []

@@ -8,6 +8,7 @@ helper thread, so that the watch is read meanwhile.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ from typing import NamedTuple, Protocol
 from metasrv.migration.changes import Pending
 from metasrv.migration.comparing import Difference, Mirror, differences, mirror_of
 from metasrv.migration.source import Position, Source
+from metasrv.migration.standstill import Standstill, StillLeftError
 from metasrv.migration.target import MigrationRefusedError, Target
-from metasrv.model.errors import NotDoneError
+from metasrv.model.errors import MetasrvError, NotDoneError
 
 UNNAMED_SOURCE = "unnamed"
 """Stands for a cluster that does not name itself, as upstream's do not."""
@@ -37,6 +39,8 @@ _PAGE = 2048
 _TAKE = 1024
 _NAMED_DIFFERENCES = 5
 _FRUITLESS_COMPARISONS_MAX = 3
+_PATIENCE_SECONDS = 10.0
+"""So long a source that is read-only is waited for; after that the comparison finds what is missing."""
 
 
 class Reports(Protocol):
@@ -56,6 +60,8 @@ class Outcome(NamedTuple):
     last_seq: int
     addresses: list[str]
     """Where clients find the members of the target."""
+    is_left_read_only: bool
+    """Whether the source refuses writes from now on, because this run told it to."""
 
 
 class Compared(NamedTuple):
@@ -63,6 +69,8 @@ class Compared(NamedTuple):
 
     mirror: Mirror
     differing: int
+    expired: int
+    """How many of these the source may have let expire: it has none, and the target's has an expiry."""
     first: list[Difference]
 
 
@@ -77,13 +85,17 @@ class Migration:
         *,
         directory: str | None = None,
         quiet_seconds: float = QUIET_SECONDS_DEFAULT,
+        standstill: Standstill | None = None,
     ) -> None:
-        """`directory` is where exports are kept while they are compared."""
+        """`directory` is where exports are kept while they are compared; `standstill` turns off writes at the source."""
         self._source = source
         self._target = target
         self._reports = reports
         self._directory = directory
         self._quiet_seconds = quiet_seconds
+        self._standstill = standstill
+        self._is_ending = False
+        """Whether the target has been asked to end the migration, and the answer is open."""
         self._fruitless = 0
         """Comparisons of a source that stood still which found a difference, one after the other."""
 
@@ -93,13 +105,17 @@ class Migration:
         Raises MigrationRefusedError, InvalidRequestError, BackupError, StorageError.
         """
         await self._begin()
-        while True:
-            try:
-                return await self._session(cut_over)
-            except NotDoneError as error:
-                self._source.choose_next()
-                self._reports.note(f"{error}; going on with a new comparison, from {self._source.address}")
-                await asyncio.sleep(_RETRY_SECONDS)
+        try:
+            while True:
+                try:
+                    return await self._session(cut_over)
+                except NotDoneError as error:
+                    await self._let_writers_go_on()
+                    self._source.choose_next()
+                    self._reports.note(f"{error}; going on with a new comparison, from {self._source.address}")
+                    await asyncio.sleep(_RETRY_SECONDS)
+        finally:
+            await self._let_writers_go_on()
 
     async def _begin(self) -> None:
         await self._find_a_node()
@@ -107,7 +123,13 @@ class Migration:
         named = self._source.cluster_id
         if named is not None and named == self._target.cluster_id:
             raise MigrationRefusedError(f"--from and --to name the same cluster, {named}")
+        if self._standstill is not None:
+            await self._standstill.check(named)
         reply = await self._target.begin(named or UNNAMED_SOURCE)
+        if self._standstill is not None and await self._standstill.take_over(
+            str(self._target.cluster_id), self._target.run
+        ):
+            self._reports.note(f"an earlier run had left the source read-only; {_WRITES_AGAIN}")
         if reply.key_count:
             self._reports.note(f"going on with a migration: the target has {reply.key_count:,} keys")
 
@@ -142,30 +164,71 @@ class Migration:
                 level.look(pending, (await self._source.status()).last_seq)
                 self._reports.progress(level.text)
                 if level.is_level and not level.was_told:
-                    level.was_told = True
-                    self._reports.note(_LEVEL_AND_CUTTING if cut_over else _LEVEL)
-                if cut_over and level.is_quiet:
+                    level = await self._tell_level(level, cut_over)
+                elif cut_over and level.is_quiet:
                     if (outcome := await self._cut_over(pending)) is not None:
                         return outcome
-                    level = _Level(self._quiet_seconds, was_told=True)
+                    level = level.anew()
                 elif not cut_over and level.is_level and monotonic() - checked_at > CHECK_SECONDS:
                     compared = await self._compare(pending, "compared")
                     self._reports.note(f"compared: {compared.differing:,} of {compared.mirror.key_count:,} keys differed")
                     checked_at = monotonic()
 
+    async def _tell_level(self, level: _Level, cut_over: bool) -> _Level:
+        """Say that the target is level, hold the writers off where that was asked for; what to watch from now on."""
+        level.was_told = True
+        if cut_over and self._standstill is not None:
+            if problem := (await self._source.position()).problem:
+                raise MigrationRefusedError(problem)
+            try:
+                operators = await self._standstill.begin()
+            except MetasrvError as error:
+                raise MigrationRefusedError(f"the source cannot be made read-only: {error}") from error
+            whose = "" if operators is None else f", as an operator told it before ({operators or 'no reason'})"
+            self._reports.note(f"level: the source refuses writes now{whose}, and is compared")
+            return _Level(0.0, was_told=True, patience_seconds=_PATIENCE_SECONDS)
+        self._reports.note(_LEVEL_AND_CUTTING if cut_over else _LEVEL)
+        return level
+
+    async def _let_writers_go_on(self) -> None:
+        """Undo what `_tell_level` did at the source, unless the target may have ended the migration."""
+        if self._standstill is None:
+            return
+        if self._is_ending and self._standstill.keep():
+            self._reports.note(_UNKNOWN_END)
+            return
+        try:
+            if await self._standstill.end():
+                self._reports.note(_WRITES_AGAIN)
+        except StillLeftError as error:
+            self._reports.note(f"{error}; `metactl cluster read-only off` there does that")
+
+    # ------------------------------------------------------------------------- the cut-over
+
     async def _cut_over(self, pending: Pending) -> Outcome | None:
         """Compare while the source stands still, and end the migration if there is no difference; None to go on."""
+        is_held = self._standstill is not None
         before = await self._source.position()
-        if not before.is_level:
-            self._reports.progress(before.problem or f"{self._source.address} is behind other members of the source")
+        if not (before.has_newest if is_held else before.is_level):
+            text = before.problem or f"{self._source.address} is behind other members of the source"
+            if is_held:
+                raise NotDoneError(text)  # writers do not wait for it; another node is read next
+            self._reports.progress(text)
             return None
         events = pending.events
         compared = await self._compare(pending, "compared")
         after = await self._source.position()
-        if pending.events != events or not _same(before, after) or compared.mirror.last_seq != after.last_seq:
+        is_still = await self._standstill.still_holds() if self._standstill is not None else _same(before, after)
+        # While writes are refused, only expiry lets an event come. What expired has the same end at the target.
+        is_still = is_still and (is_held or pending.events == events)
+        if not is_still or compared.mirror.last_seq != after.last_seq:
+            if is_held:
+                raise MigrationRefusedError(
+                    "somebody let the source take writes while it was compared; nothing was ended"
+                )
             self._reports.note("the source was written to while it was compared; stop its writers")
             return None
-        if compared.differing:
+        if compared.differing > (compared.expired if is_held else 0):
             self._fruitless += 1
             names = "; ".join(map(str, compared.first))
             text = f"{compared.differing:,} keys differed from a source that stands still: {names}"
@@ -173,8 +236,22 @@ class Migration:
                 raise MigrationRefusedError(f"{text}. Nothing was ended; the source is as it was")
             self._reports.note(f"{text}; they are stored, and compared again")
             return None
-        reply = await self._target.finish(compared.mirror.key_count, max(compared.mirror.last_seq, pending.last_seq))
-        return Outcome(compared.mirror.key_count, reply.last_seq, await self._target.addresses())
+        return await self._end(compared.mirror, pending)
+
+    async def _end(self, mirror: Mirror, pending: Pending) -> Outcome:
+        self._is_ending = True
+        try:
+            reply = await self._target.finish(mirror.key_count, max(mirror.last_seq, pending.last_seq))
+        except MetasrvError:
+            self._is_ending = False  # it is certain that it was not ended
+            raise
+        is_left = self._standstill is not None and self._standstill.keep()
+        self._is_ending = False
+        try:
+            addresses = await self._target.addresses()
+        except MetasrvError:
+            addresses = []  # the migration is ended nevertheless
+        return Outcome(mirror.key_count, reply.last_seq, addresses, is_left)
 
     # ------------------------------------------------------------------------- comparing
 
@@ -192,35 +269,47 @@ class Migration:
             await self._target.export(present)
             found = differences(mirror, present)
             first: list[Difference] = []
-            count = 0
+            count = expired = 0
             try:
                 while page := await asyncio.to_thread(_next_page, found):
                     first += page[: _NAMED_DIFFERENCES - len(first)]
                     changes = [change for difference in page for change in difference.changes()]
                     await self._target.store(changes, mirror.last_seq)
                     count += len(page)
+                    expired += sum(difference.may_be_expiry for difference in page)
                     self._reports.progress(f"{doing} {count:,} of {mirror.key_count:,} keys; {len(pending):,} wait")
             finally:
                 await asyncio.to_thread(found.close)
-        return Compared(mirror, count, first)
+        return Compared(mirror, count, expired, first)
 
 
 _LEVEL = "level: the target has everything that the source says; it stays level until this command is interrupted"
 _LEVEL_AND_CUTTING = "level: stop the writers of the source now; it is compared when nothing was written for a while"
+_WRITES_AGAIN = "the source takes writes again"
+_LET_GO = "somebody let the source take writes while it was compared; nothing was ended"
+_UNKNOWN_END = (
+    "the target was asked to end the migration, and has not answered: the source stays read-only. Run the same command "
+    "again; if it says that the target is not empty, the migration was ended"
+)
 
 
 class _Level:
     """How far the target is behind, by what was seen from time to time."""
 
-    def __init__(self, quiet_seconds: float, *, was_told: bool = False) -> None:
+    def __init__(self, quiet_seconds: float, *, was_told: bool = False, patience_seconds: float = math.inf) -> None:
         self._quiet_seconds = quiet_seconds
-        self._moved_at = monotonic()
+        self._patience_seconds = patience_seconds
+        self._began_at = self._moved_at = monotonic()
         self._seen: tuple[int, int] | None = None
         self.was_told = was_told
         self.is_level = False
         self.is_quiet = False
-        """Nothing is left, and nothing was written for the time that was asked for."""
+        """Nothing is left, and nothing was written for the time that was asked for; or patience has ended."""
         self.text = ""
+
+    def anew(self) -> _Level:
+        """The same wait, from its beginning."""
+        return _Level(self._quiet_seconds, was_told=self.was_told, patience_seconds=self._patience_seconds)
 
     def look(self, pending: Pending, last_seq: int) -> None:
         now = monotonic()
@@ -231,6 +320,7 @@ class _Level:
         behind = max(last_seq - pending.last_seq, 0) if still_seconds < _SETTLE_SECONDS else 0
         self.is_level = len(pending) + behind <= _LEVEL_CHANGES
         self.is_quiet = not len(pending) and not behind and still_seconds >= self._quiet_seconds
+        self.is_quiet = self.is_quiet or now - self._began_at >= self._patience_seconds
         self.text = (
             f"following: {len(pending):,} changes wait, {behind:,} sequence numbers behind, {pending.events:,} seen"
         )

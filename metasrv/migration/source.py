@@ -37,6 +37,8 @@ class Position(NamedTuple):
     last_seq: int
     last_log_index: int
     is_level: bool
+    has_newest: bool
+    """Whether that node has the newest record; is_level asks for every entry of the log besides."""
     problem: str = ""
     """Why it cannot be told, in words for the operator."""
 
@@ -146,12 +148,12 @@ class Source:
         asked = voters & {str(status.id) for status in statuses}
         if len(asked) <= len(voters) // 2:
             text = f"{len(asked)} of the {len(voters)} voters of the source can be asked; name more of them with --from"
-            return Position(own.last_seq, own.last_log_index, False, text)
+            return Position(own.last_seq, own.last_log_index, False, False, text)
         last_seq = max(status.last_seq for status in statuses)
         last_log_index = max(status.last_log_index for status in statuses)
         applied_index = int(own.last_applied.rpartition(".")[2] or 0)
-        is_level = own.last_seq == last_seq and applied_index == last_log_index
-        return Position(last_seq, last_log_index, is_level)
+        has_newest = own.last_seq == last_seq
+        return Position(last_seq, last_log_index, has_newest and applied_index == last_log_index, has_newest)
 
 
 async def _unless_silent(answer: Awaitable[Result]) -> Result | None:

@@ -39,6 +39,11 @@ class Target:
     def cluster_id(self) -> str | None:
         return self._client.cluster_id
 
+    @property
+    def run(self) -> int:
+        """The number of this run, once it leads the migration."""
+        return self._run
+
     async def addresses(self) -> list[str]:
         """Where clients find the members. Raises RequestError."""
         return [address for address in await self._client.member_list() if address]

@@ -6,6 +6,7 @@ import json
 import stat
 from pathlib import Path
 
+from metasrv.client import AsyncClient
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
 from tests.support.metactl import metactl
@@ -197,3 +198,36 @@ async def test_export_import_export_is_the_same_but_for_named_lines(
     assert "is in use by another running metasrv process" in running.err
     refused = await metactl("import", "--raft-dir", new.nodes[1].raft_dir, "--db", first, code=1)
     assert "is in use by another running metasrv process" in refused.err
+
+
+async def test_export_import_export_is_the_same_after_purges_with_users_and_a_quota(
+    start_cluster: StartCluster, tmp_path: Path
+) -> None:
+    secrets = {"METASRV_GRPC_PASSWORD": "sesame", "METASRV_ADMIN_TOKEN": "of operators"}
+    settings = {"snapshot_logs_since_last": 20, "max_applied_log_to_keep": 5, "quota_bytes": 10_000_000}
+    cluster: ProcessCluster = start_cluster(1, settings=settings)
+    node = cluster.nodes[1]
+    cluster.start(1, **secrets)
+    await cluster.wait_for_ready(1)
+    for feature in ("users", "write-limits"):
+        turn_on = ("set-feature", "--feature", feature, "--enable", "true")
+        await metactl(*turn_on, "--admin-api-address", node.admin, environment=secrets)
+    for change in (("add",), ("grant", "--right", "read", "--prefix", "d0/")):
+        arguments = ("user", change[0], "--name", "app", *change[1:], "--admin-api-address", node.admin)
+        await metactl(*arguments, given=b"open\n", environment=secrets)
+    async with AsyncClient([str(node.grpc)], password=secrets["METASRV_GRPC_PASSWORD"]) as client:
+        for key, value in VALUES.items():
+            await client.upsert(key, value)
+        for number in range(20):
+            await client.upsert(f"gone/{number}", b"", ttl_ms=1)
+            await client.upsert(f"leased/{number}", b"", ttl_ms=3_600_000 + number)
+            await client.delete(f"d0/k{number}")
+    assert await cluster.stop(1) == 0
+    first, second = tmp_path / "first", tmp_path / "second"
+    await metactl("export", "--raft-dir", node.raft_dir, "--db", first)
+    await metactl("import", "--raft-dir", tmp_path / "same", "--db", first)
+    await metactl("export", "--raft-dir", tmp_path / "same", "--db", second)
+    before, after = first.read_bytes().splitlines(), second.read_bytes().splitlines()
+    assert json.loads(before[4])[1]["Purged"]["index"] > 20
+    assert sum(b'"Expire"' in line for line in before) >= 20
+    assert [*before[:4], *before[5:]] == [*after[:4], *after[5:]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.model.errors import InvalidRequestError
+from metasrv.model.errors import InvalidRequestError, WriteRefusedError
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
 from tests.support.documented_data import check, fill, lead
@@ -163,6 +163,27 @@ async def test_a_cluster_moves_and_its_records_go_back(start_cluster: StartClust
         assert len(set(numbers)) == 1
         export = operator.backup / "back.lines"
     await import_into_an_empty_cluster(start_cluster(1), export)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+async def test_a_cluster_is_made_read_only_to_move(start_cluster: StartCluster, cluster: ProcessCluster) -> None:
+    target: ProcessCluster = start_cluster(3)
+    await target.boot()
+    await fill(cluster)
+    async with Operator(cluster, "migrate-read-only", target=target) as operator:
+        await operator.run(1)
+        await operator.run(2)
+        printed = await operator.run(3)
+        assert "level: the source refuses writes now" in printed
+        assert "equal: 29 keys, compared one by one" in printed
+        await check(target)
+        with pytest.raises(WriteRefusedError, match="the cluster is read-only"):
+            async with cluster.client() as client:
+                await client.upsert("a", b"")
+        assert "the cluster takes writes" in await operator.run(4)
+    async with cluster.client() as client:
+        await client.upsert("a", b"")
 
 
 async def import_into_an_empty_cluster(cluster: ProcessCluster, export: Path) -> None:

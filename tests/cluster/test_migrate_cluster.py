@@ -4,208 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from metasrv.client import AsyncClient
-from metasrv.model.errors import InvalidRequestError, NotDoneError, UnknownOutcomeError
-from metasrv.model.types import SeqV
+from metasrv.model.errors import InvalidRequestError
 from metasrv.testing.processes import ProcessCluster
 from tests.conftest import StartCluster
+from tests.support.export_shapes import EXPIRE, RECORD, STATE, first_lines, shaped
 from tests.support.metactl import metactl
+from tests.support.migrating import Load, Migrating, addresses, check_equal, records, turn_on
 
 VALUES = {
     "large": b"x" * 5000,
     "\u00e4/\n": bytes(range(256)),
     **{f"d{number % 3}/k{number}": b"v" * number for number in range(300)},
 }
-DEADLINE_SECONDS = 60.0
-
-
-def addresses(cluster: ProcessCluster) -> str:
-    return ",".join(str(node.grpc) for node in cluster.nodes.values())
-
-
-async def turn_on(cluster: ProcessCluster) -> None:
-    node = next(iter(cluster.nodes.values()))
-    await metactl("set-feature", "--feature", "migration", "--enable", "true", "--admin-api-address", node.admin)
-
-
-async def records(cluster: ProcessCluster) -> dict[str, SeqV]:
-    async with cluster.client() as client:
-        return dict(await client.list_prefix(""))
-
-
-class Migrating:
-    """`metactl migrate` as a process whose notes a test reads."""
-
-    def __init__(self, directory: Path, *arguments: object) -> None:
-        self._notes = directory / "migrate.txt"
-        with self._notes.open("w") as notes:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "metasrv.cli.ctl", "migrate", *map(str, arguments)],
-                stdout=subprocess.PIPE,
-                stderr=notes,
-                text=True,
-            )
-
-    @property
-    def notes(self) -> str:
-        return self._notes.read_text()
-
-    async def wait_for_note(self, text: str) -> None:
-        until = time.monotonic() + DEADLINE_SECONDS
-        while text not in self.notes:
-            assert time.monotonic() < until, f"{text!r} is not in {self.notes}"
-            assert self._process.poll() is None, self.notes
-            await asyncio.sleep(0.1)
-
-    async def output(self) -> str:
-        """What it printed, once it has ended well."""
-        out, _ = await asyncio.to_thread(self._process.communicate, timeout=DEADLINE_SECONDS)
-        assert self._process.returncode == 0, self.notes
-        return str(out)
-
-    async def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        await asyncio.to_thread(self._process.wait, DEADLINE_SECONDS)
-
-    def __enter__(self) -> Migrating:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-
-class Load:
-    """Writers of the source, and what each key must hold in the end: the last value that was acknowledged, or unknown."""
-
-    def __init__(self, cluster: ProcessCluster, keys: int) -> None:
-        self._cluster = cluster
-        self._keys = keys
-        self._tasks: list[asyncio.Task[None]] = []
-        self.acknowledged: dict[str, bytes | None] = {}
-        self.writes = 0
-
-    def start(self, writers: int = 4) -> None:
-        self._tasks = [asyncio.create_task(self._write(number)) for number in range(writers)]
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
-            assert isinstance(ended, asyncio.CancelledError), ended
-
-    async def _write(self, writer: int) -> None:
-        """Each writer has keys of its own, so the last acknowledged value is what must be there."""
-        source = random.Random(writer)
-        async with self._cluster.client() as client:
-            while True:
-                key = f"load/{writer}/{source.randrange(self._keys)}"
-                self.acknowledged.pop(key, None)  # open until it is answered
-                try:
-                    if source.random() < 0.3:
-                        await client.delete(key)
-                        self.acknowledged[key] = None
-                    else:
-                        value = b"%d " % self.writes + b"x" * source.randrange(1000)
-                        ttl_ms = 300 if source.random() < 0.1 else None
-                        await client.upsert(key, value, ttl_ms=ttl_ms)
-                        if ttl_ms is None:
-                            self.acknowledged[key] = value
-                    self.writes += 1
-                except (NotDoneError, UnknownOutcomeError):
-                    continue
-
-    def check(self, found: dict[str, SeqV]) -> None:
-        for key, value in self.acknowledged.items():
-            record = found.get(key)
-            assert (None if record is None else record.data) == value, key
-
-
-async def check_equal(source: ProcessCluster, target: ProcessCluster, load: Load | None = None) -> None:
-    """Both hold the same under the same numbers; the target gives out larger ones."""
-    theirs, ours = await records(source), await records(target)
-    assert ours == theirs
-    assert ours
-    if load is not None:
-        assert load.writes > 200
-        load.check(ours)
-    async with target.client() as client:
-        reply = await client.upsert("after", b"")
-        assert reply.result is not None
-        assert reply.result.seq > max(record.seq for record in theirs.values())
 
 
 # ----------------------------------------------------------------------------- the way back
 
 
-def log_id_shape(value: object) -> bool:
-    return shaped(value, {"leader_id": {"term": int, "node_id": int}, "index": int})
-
-
-def shaped(value: object, shape: object) -> bool:
-    """Whether a JSON value has exactly these members, of these kinds; a callable decides by itself."""
-    if isinstance(shape, dict):
-        same = isinstance(value, dict) and value.keys() == shape.keys()
-        return same and all(shaped(value[name], each) for name, each in shape.items())  # type: ignore[index]
-    if isinstance(shape, type):
-        return type(value) is shape
-    return bool(shape(value)) if callable(shape) else value == shape
-
-
-def byte_array(value: object) -> bool:
-    return isinstance(value, list) and all(type(byte) is int and 0 <= byte < 256 for byte in value)
-
-
-def metadata(value: object) -> bool:
-    known = {"expire_at", "proposed_at_ms"}
-    return isinstance(value, dict) and value.keys() <= known and all(type(number) is int for number in value.values())
-
-
-def membership(value: object) -> bool:
-    return shaped(value, {"configs": [[1]], "nodes": {"1": {}}})
-
-
-STATE = "state_machine/0"
-SHAPES: tuple[tuple[str, object], ...] = (
-    ("header", {"DataHeader": {"key": "header", "value": {"version": "V004"}}}),
-    ("raft_log", {"NodeId": 1}),
-    ("raft_log", {"Vote": {"leader_id": {"term": int, "node_id": int}, "committed": True}}),
-    ("raft_log", {"Committed": log_id_shape}),
-    ("raft_log", {"Purged": lambda value: value is None or log_id_shape(value)}),
-    (STATE, {"Sequences": {"key": "generic-kv", "value": int}}),
-    (STATE, {"StateMachineMeta": {"key": "LastApplied", "value": {"LogId": log_id_shape}}}),
-    (
-        STATE,
-        {
-            "StateMachineMeta": {
-                "key": "LastMembership",
-                "value": {"Membership": {"log_id": log_id_shape, "membership": membership}},
-            }
-        },
-    ),
-    (
-        STATE,
-        {
-            "Nodes": {
-                "key": 1,
-                "value": {"name": "1", "endpoint": {"addr": str, "port": int}, "grpc_api_advertise_address": str},
-            }
-        },
-    ),
-)
-"""The first lines of an export of a cluster of one node, which docs/contract/grpc.md section g numbers 1 to 9."""
-EXPIRE = {"Expire": {"key": {"time_ms": int, "seq": int}, "value": {"seq": int, "key": str}}}
-RECORD = {"GenericKV": {"key": str, "value": {"seq": int, "meta": metadata, "data": byte_array}}}
+FIRST_LINES = first_lines(node_id=1)
 
 
 async def check_way_back(cluster: ProcessCluster) -> None:
@@ -214,12 +34,12 @@ async def check_way_back(cluster: ProcessCluster) -> None:
     back = cluster.directory / "back.lines"
     await metactl("export", "--grpc-api-address", cluster.nodes[1].grpc, "--db", back)
     lines = [json.loads(line) for line in back.read_text(encoding="utf-8").splitlines()]
-    for line, (tree, body) in zip(lines, SHAPES, strict=False):
+    for line, (tree, body) in zip(lines, FIRST_LINES, strict=False):
         assert line[0] == tree
         assert shaped(line[1], body), line
     assert lines[3][1]["Committed"] == lines[6][1]["StateMachineMeta"]["value"]["LogId"]
-    rest = [line[1] for line in lines[len(SHAPES) :] if line[0] == STATE]
-    assert len(rest) == len(lines) - len(SHAPES)
+    rest = [line[1] for line in lines[len(FIRST_LINES) :] if line[0] == STATE]
+    assert len(rest) == len(lines) - len(FIRST_LINES)
     expiries = [body["Expire"] for body in rest if "Expire" in body]
     found = [body["GenericKV"] for body in rest if "GenericKV" in body]
     assert rest == [{"Expire": body} for body in expiries] + [{"GenericKV": body} for body in found]

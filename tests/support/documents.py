@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from metasrv.testing.processes import ProcessCluster
@@ -108,10 +108,10 @@ class Running:
         os.killpg(self._process.pid, signal.SIGINT)
         return await self.end(code=130)
 
-    async def end(self, code: int = 0) -> str:
+    async def end(self, code: int = 0, seconds: float = TIMEOUT_SECONDS) -> str:
         """Wait until it ends; what it printed."""
         try:
-            await asyncio.wait_for(asyncio.shield(self._reading), TIMEOUT_SECONDS)
+            await asyncio.wait_for(asyncio.shield(self._reading), seconds)
         finally:
             self.kill()
         found = await self._process.wait()
@@ -183,6 +183,18 @@ class Operator:
         self._ran.add(step - 1)
         assert changed[0] in block.text
         text = self.placed(block.text.replace(*changed) if changed[0] else block.text, node_id)
+        return await self._begin(block, text, node_id)
+
+    async def begin_all(self, before: str, changed: Mapping[str, str]) -> Running:
+        """Run all steps, one after the other, in one shell in a directory of its own; `before` prepares the shell."""
+        text = before + "".join(f"{block.text}\n" for block in self._steps)
+        self._ran.update(range(len(self._steps)))
+        for wanted, instead in changed.items():
+            assert wanted in text
+            text = text.replace(wanted, instead)
+        return await self._begin(self._steps[0], self.placed(text, 1), 1)
+
+    async def _begin(self, block: Block, text: str, node_id: int) -> Running:
         node = self.cluster.nodes[node_id]
         environment = {
             **os.environ,
