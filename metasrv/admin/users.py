@@ -15,7 +15,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter, Request
 
@@ -30,6 +30,7 @@ from metasrv.model.users import Grant, Right, User, check_user, secret_name, use
 from metasrv.node.context import NodeContext
 from metasrv.state.command_rules import validate_command
 
+logger = logging.getLogger(__name__)
 audit_logger = logging.getLogger("metasrv.audit")
 
 TIMEOUT_MS = 10_000
@@ -51,6 +52,14 @@ SET_CODES = codes(
     s409="the user exists already, or the cluster or this node is not prepared for users",
     s500="the change was not committed",
 )
+
+
+@runtime_checkable
+class ToldOfUsers(Protocol):
+    """Processes that serve clients of this node, and learn from it which users there are."""
+
+    async def until_told(self) -> None:
+        """Return once all of them go by the users that this node has applied."""
 
 
 class ChangeRefusedError(MetasrvError):
@@ -182,8 +191,19 @@ async def _replace(context: NodeContext, name: str, changed: Callable[[bytes | N
         if not isinstance(reply, ReplaceSecretReply):
             raise NotDoneError(f"the change was not made: {reply}")
         if reply.replaced:
+            await _until_in_force(context)
             return
     raise NotDoneError(f"the change was not made: {TRIES} times another change came first")
+
+
+async def _until_in_force(context: NodeContext) -> None:
+    """Return once all that serve this node's clients go by the change: an operator relies on what is answered."""
+    try:
+        await context.consensus.read_barrier(TIMEOUT_MS)  # another node may lead, and have applied it alone so far
+    except NotDoneError as error:
+        logger.warning("a change of users was made, and this node does not go by it yet: %s", error)
+    if isinstance(context.gateways, ToldOfUsers):
+        await context.gateways.until_told()
 
 
 def _add(before: User | None, body: Mapping[str, str]) -> User:

@@ -13,6 +13,8 @@ from metasrv.gateway.counts import Counted, Counts
 from metasrv.gateway.log_lines import LinkHandler, fields_in
 from metasrv.gateway.messages import FromGateway
 from metasrv.gateway.slow_writes import note_told
+from metasrv.gateway.spawner import Spawner
+from metasrv.gateway.supervisor import Gateways
 from metasrv.metrics.counting import BoundedCounter, Histogram
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, SetFeature, Upsert
@@ -183,6 +185,48 @@ async def test_what_is_replicated_is_known_before_the_answer_that_rests_on_it(pa
     assert pair.gateway.machine.features == ("migration",)
     await pair.gateway.consensus.read_barrier(SECOND_MS)
     assert not list(pair.gateway.machine.features)
+
+
+async def test_a_change_that_has_to_be_told_is_in_force_at_the_gateway_when_that_returns(pair: Pair) -> None:
+    pair.node.ping()  # the answer to an earlier ping says nothing
+    await pair.consensus.propose(SetFeature("migration", True), SECOND_MS)
+    pair.to_node.held = True
+    telling = asyncio.ensure_future(pair.node.until_told())
+    writing = asyncio.ensure_future(write(pair, "k"))
+    await turns()
+    assert pair.gateway.machine.features == ("migration",)
+    assert not telling.done()
+    pair.to_node.held = False
+    pair.to_node.deliver()
+    await telling
+    assert pair.consensus.proposals[-1] == put("k"), "what the gateway asked before is here"
+    await writing
+
+
+async def test_nobody_waits_for_a_gateway_that_has_ended_to_be_told(pair: Pair) -> None:
+    pair.to_gateway.held = True
+    telling = asyncio.ensure_future(pair.node.until_told())
+    await turns()
+    assert not telling.done()
+    pair.node.link.cut("killed")
+    await telling
+    await pair.node.until_told()
+
+
+async def test_all_gateways_are_told_at_once_and_a_dead_one_is_not_waited_for_long(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metasrv.gateway.supervisor.TOLD_SECONDS_MAX", 0.0)
+    gateways = Gateways(2, pair.context, Spawner(None))
+    monkeypatch.setattr(gateways, "ends", lambda: [pair.node])
+    pair.to_gateway.held = True
+    await gateways.until_told()
+    monkeypatch.undo()
+    pair.to_gateway.held = False
+    monkeypatch.setattr(gateways, "ends", lambda: [pair.node])
+    await pair.consensus.propose(SetFeature("migration", True), SECOND_MS)
+    await gateways.until_told()
+    assert pair.gateway.machine.features == ("migration",)
 
 
 async def test_status_and_pulse_follow_the_node(pair: Pair) -> None:
