@@ -202,8 +202,9 @@ async def _until_in_force(context: NodeContext) -> None:
         await context.consensus.read_barrier(TIMEOUT_MS)  # another node may lead, and have applied it alone so far
     except NotDoneError as error:
         logger.warning("a change of users was made, and this node does not go by it yet: %s", error)
-    if isinstance(context.gateways, ToldOfUsers):
-        await context.gateways.until_told()
+    gateways: object = context.gateways
+    if isinstance(gateways, ToldOfUsers):
+        await gateways.until_told()
 
 
 def _add(before: User | None, body: Mapping[str, str]) -> User:

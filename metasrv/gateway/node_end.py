@@ -48,7 +48,13 @@ class NodeEnd:
         self._watches = NodeWatches(lambda: context.machine.watches, self.link, self._failed)
         consensus = context.consensus
         self._writes = NodeWrites(
-            consensus, own_log_of(consensus), context.clock, self.link, self.tell_changes, self._failed
+            consensus,
+            own_log_of(consensus),
+            context.clock,
+            context.watch,
+            self.link,
+            self.tell_changes,
+            self._failed,
         )
         self._proposals: list[Proposal] = []
         """Those of the frame that is being read."""
@@ -181,8 +187,12 @@ class NodeEnd:
 
     # ------------------------------------------------------------------------- what the gateway asks for
 
-    def _on_propose(self, number: Any, forwards: Any, timeout_ms: Any, command: Any) -> None:
-        proposal = Proposal(unsigned(number), bool(forwards), unsigned(timeout_ms), byte_string(command))
+    def _on_propose(self, number: Any, forwards: Any, timeout_ms: Any, command: Any, *trace: Any) -> None:
+        carried = None
+        if trace:
+            traceparent, tracestate = trace
+            carried = (string(traceparent), string(tracestate))
+        proposal = Proposal(unsigned(number), bool(forwards), unsigned(timeout_ms), byte_string(command), carried)
         self._proposals.append(proposal)
 
     def _on_barrier(self, number: Any, forwards: Any, timeout_ms: Any) -> None:

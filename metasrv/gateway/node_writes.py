@@ -1,8 +1,8 @@
 """Commands of a gateway on their way into the log: what of a frame came together is proposed and answered together.
 
 Where this node leads, all commands of a frame wait with one callback and no task. Elsewhere consensus forwards them, a
-task each. A command is decoded and encoded again, as one that another node forwards: what a gateway sends is never in the
-log as it came, so that no gateway can write what an encoder would not. Runs on the node's event loop.
+task each; traced requests have tasks too. A command is decoded and encoded again, as one that another node forwards: no
+gateway can put into the log what an encoder would not write. Runs on the node's event loop.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ from metasrv.gateway.messages import FromNode
 from metasrv.model.codec import decode_command, encode_command, reply_tree
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import NotDoneError, OverloadedError
+from metasrv.model.failure_reasons import reason_of
 from metasrv.process.clock import Clock
 from metasrv.raft.consensus import RaftConsensus
+from metasrv.tracing.times import CURRENT, RequestEnd, RequestTimes
+from metasrv.tracing.watch import RequestWatch
 
+METHOD = "forward"
+"""The name of the spans, as of a write that another node forwards."""
 AGAIN_SECONDS_MIN = 0.02
 """A write that was not done is proposed again if it has more time left than this."""
 
@@ -34,6 +39,8 @@ class Proposal(NamedTuple):
     """Whether a node that does not lead forwards it."""
     timeout_ms: int
     encoded: bytes
+    trace: tuple[str, str] | None = None
+    """`traceparent` and `tracestate` of a request that is traced."""
 
 
 class _Proposed(NamedTuple):
@@ -81,6 +88,7 @@ class NodeWrites:
         consensus: Consensus,
         own_log: OwnLog | None,
         clock: Clock,
+        watch: RequestWatch,
         link: Link,
         tell: Callable[[], None],
         failed: Callable[[int, Exception], None],
@@ -88,6 +96,7 @@ class NodeWrites:
         self._consensus = consensus
         self._own_log = own_log
         self._clock = clock
+        self._watch = watch
         self._link = link
         self._tell = tell
         self._failed = failed
@@ -125,6 +134,9 @@ class NodeWrites:
             try:
                 own_log.refuse()
                 command = decode_command(proposal.encoded)
+                if proposal.trace is not None:
+                    self._ask(proposal, command, proposal.timeout_ms)
+                    continue
                 future = own_log.submit(command, encode_command(command), now, proposal.timeout_ms / 1000)
             except Exception as error:
                 self._failed(proposal.number, error)
@@ -176,7 +188,7 @@ class NodeWrites:
         left_seconds = since + proposal.timeout_ms / 1000 - self._clock.monotonic()
         return int(left_seconds * 1000) if left_seconds > AGAIN_SECONDS_MIN else 0
 
-    # ------------------------------------------------------------------------- another node leads, or nobody
+    # ------------------------------------------------------------------------- another node leads, or it is traced
 
     def _ask(self, proposal: Proposal, command: Command, timeout_ms: int) -> None:
         task = self._loop.create_task(self._asked(proposal, command, timeout_ms))
@@ -185,13 +197,29 @@ class NodeWrites:
 
     async def _asked(self, proposal: Proposal, command: Command, timeout_ms: int) -> None:
         propose = self._consensus.propose if proposal.forwards else self._consensus.propose_local
+        times, outcome = self._begin_trace(proposal.trace), "gateway_gone"
         try:
             reply = await propose(command, timeout_ms)
+            outcome = "ok"
         except Exception as error:
+            outcome = reason_of(error).value
             self._failed(proposal.number, error)
             return
+        finally:
+            if times is not None and times.trace is not None:
+                times.trace.end(RequestEnd(METHOD, outcome), times, self._clock.monotonic())
         self._tell()
         self._answer(proposal.number, reply)
+
+    def _begin_trace(self, carried: tuple[str, str] | None) -> RequestTimes | None:
+        """The stamps of what this task does; the line of a slow request is the gateway's to write."""
+        tracer = self._watch.tracer
+        if carried is None or tracer is None:
+            return None
+        times = RequestTimes(self._clock.monotonic())
+        times.trace = tracer.begin(METHOD, *carried)
+        CURRENT.set(times)
+        return times
 
     def _answer(self, number: int, reply: Reply) -> None:
         encoded = self._pack(reply_tree(reply))

@@ -15,8 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from metasrv.client import AsyncClient
 from metasrv.testing.processes import ProcessCluster
+from tests.support.collector import Collector
 from tests.support.paths import ROOT
 
 GATEWAYS = 2
@@ -126,6 +131,30 @@ async def test_gateways_end_with_a_node_that_is_killed() -> None:
         assert len(forked) == 2
         await cluster.kill(1)
         await cluster.wait_until(lambda: not any(map(runs, forked)), "the gateways to end")
+
+
+async def test_a_traced_write_is_followed_through_the_gateway() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with Collector() as collector:
+        async with ProcessCluster(1) as cluster:
+            traced = ("--tracing-otlp-endpoint", collector.url, "--tracing-sample-ratio", "0")
+            cluster.start(1, *traced, METASRV_GRPC_GATEWAYS="1")
+            await cluster.wait_for_leader()
+            await cluster.wait_for_ready()
+            async with AsyncClient([str(cluster.nodes[1].grpc)], tracer=provider.get_tracer("test")) as client:
+                await client.upsert("k", b"1")
+            await cluster.stop(1)
+    (sent,) = exporter.get_finished_spans()
+    assert sent.context is not None
+    spans = [span for span in collector.spans if span.trace_id == f"{sent.context.trace_id:032x}"]
+    assert len(spans) == len(collector.spans), "the ratio is 0: nothing else is traced"
+    asked = next(span for span in spans if span.name == "Transaction")
+    assert asked.parent_id == f"{sent.context.span_id:016x}"
+    forward = next(span for span in spans if span.parent_id == asked.span_id and span.name == "forward")
+    in_node = next(span for span in spans if span.parent_id == forward.span_id)
+    assert {"batch", "sync", "quorum", "apply"} <= {span.name for span in spans if span.parent_id == in_node.span_id}
 
 
 @pytest.mark.long

@@ -49,6 +49,7 @@ class Bench:
             self.consensus,
             own_log,
             self.clock,
+            self.context.watch,
             self,  # type: ignore[arg-type]  # what is used of a link
             self._tell,
             self.failures.__setitem__,
