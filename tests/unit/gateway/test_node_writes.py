@@ -11,9 +11,11 @@ import pytest
 
 from metasrv.gateway.messages import FromNode
 from metasrv.gateway.node_writes import NodeWrites, OwnLog, Proposal
-from metasrv.model.codec import decode_reply, encode_command
-from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert, UpsertReply
+from metasrv.model.codec import decode_command, decode_reply, encode_command
+from metasrv.model.commands import Get, MatchKind, MatchSeq, Operation, Transaction, Upsert, UpsertReply
+from metasrv.model.entries import decode_entry, encode_regular_entry
 from metasrv.model.errors import CodecError, NotLeaderError, StoppingError, UnknownOutcomeError
+from metasrv.model.wire import pack
 from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.proposals import Proposals
 from metasrv.testing.hand_clock import HandClock
@@ -137,14 +139,18 @@ async def test_commands_that_may_not_be_taken_cost_the_others_nothing(bench: Ben
 
 
 async def test_bytes_that_no_encoder_writes_do_not_reach_the_log(bench: Bench) -> None:
-    """Some can be read alone and not in an entry, where they are nested deeper: no node could apply it."""
-    plain = encode_command(put("k"))
-    odd = plain.replace(b"\xa1k", b"\xd9\x01k")  # the longer form of a short string
-    assert odd != plain
+    """What can be read alone and not in an entry, where it is nested deeper, would stop every node for good."""
+    too_deep = b"\x91" * 1_021 + b"\xc0"
+    operations = b"\x81" + pack((0, "k")) + too_deep  # a map in the place of an array: its key reads as an operation
+    odd = b"\x95" + pack(1) + b"\x90\x90" + operations + b"\x90"
+    assert decode_command(odd) == Transaction((), (), (Get("k"),), ())
+    with pytest.raises(CodecError):
+        decode_entry(encode_regular_entry(0, 1, [odd]))
     bench.writes.propose([Proposal(1, True, SECOND_MS, odd)])
     batch = bench.proposals.take_batch()
     assert batch is not None
-    assert batch[0].endswith(plain)
+    content, entry, _ = batch
+    assert decode_entry(content) == entry
 
 
 async def test_times_to_wait_are_each_commands_own(bench: Bench) -> None:
