@@ -128,16 +128,21 @@ class NodeWrites:
     # ------------------------------------------------------------------------- this node leads
 
     def _propose_here(self, own_log: OwnLog, proposals: list[Proposal]) -> None:
-        now = self._clock.monotonic()
+        try:
+            own_log.refuse()
+        except NotDoneError as error:
+            for proposal in proposals:
+                self._failed(proposal.number, error)
+            return
+        now, submit = self._clock.monotonic(), own_log.submit
         together: list[_Proposed] = []
         for proposal in proposals:
             try:
-                own_log.refuse()
                 command = decode_command(proposal.encoded)
                 if proposal.trace is not None:
                     self._ask(proposal, command, proposal.timeout_ms)
                     continue
-                future = own_log.submit(command, encode_command(command), now, proposal.timeout_ms / 1000)
+                future = submit(command, encode_command(command), now, proposal.timeout_ms / 1000)
             except Exception as error:
                 self._failed(proposal.number, error)
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -44,7 +45,8 @@ from metasrv.protocol.methods import KV_LIST, TRANSACTION
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter
 from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchItem, WatchReset
-from metasrv.tracing.times import RequestEnd, Stage
+from metasrv.tracing.times import CURRENT, RequestEnd, RequestTimes, RequestTrace, Stage
+from metasrv.tracing.watch import Header
 from tests.support.gateway_pair import Pair
 
 SECOND_MS = 1_000
@@ -172,6 +174,59 @@ async def test_a_command_that_cannot_be_read_is_refused(pair: Pair) -> None:
     await turns()
     assert failed
     assert not pair.lost
+
+
+class Traced:
+    """Makes spans that are kept here: implements `Tracer` and the `RequestTrace` of its requests."""
+
+    trace_id = "0" * 32
+
+    def __init__(self, *, samples: bool = True) -> None:
+        self._samples = samples
+        self.begun: list[tuple[str, str, str]] = []
+        self.asked: list[int] = []
+        self.ended: list[str] = []
+
+    def begin(self, name: str, traceparent: str, tracestate: str) -> RequestTrace | None:
+        self.begun.append((name, traceparent, tracestate))
+        return self if self._samples else None
+
+    def carried(self, header: Header) -> tuple[str, str]:
+        raise NotImplementedError
+
+    def close(self) -> threading.Thread:
+        raise NotImplementedError
+
+    def forwarded(self, node_id: int) -> tuple[str, str]:
+        self.asked.append(node_id)
+        return "parent", "state"
+
+    def end(self, end: RequestEnd, times: RequestTimes, ended_at: float) -> None:
+        assert ended_at >= times.started_at
+        self.ended.append(end.outcome)
+
+
+async def test_a_traced_write_goes_on_in_the_node(pair: Pair) -> None:
+    in_gateway, in_node = Traced(), Traced()
+    times = RequestTimes(0.0)
+    times.trace = in_gateway
+    CURRENT.set(times)
+    await write(pair, "untraced by the node")
+    pair.context.watch.tracer = in_node
+    await write(pair, "k")
+    pair.consensus.failure = NotLeaderError(2)
+    with pytest.raises(NotLeaderError):
+        await write(pair, "k")
+    assert in_node.begun == [("forward", "parent", "state")] * 2
+    assert in_node.ended == ["ok", "not_leader"]
+    pair.consensus.failure = None
+    pair.context.watch.tracer = ignored = Traced(samples=False)
+    await write(pair, "k")
+    assert (len(ignored.begun), ignored.ended) == (1, [])
+    assert in_gateway.asked == [pair.consensus.current.node_id] * 4
+    CURRENT.set(None)
+    await write(pair, "k")
+    assert len(ignored.begun) == 1
 
 
 # ----------------------------------------------------------------------------- what the node tells
