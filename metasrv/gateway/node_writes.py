@@ -11,12 +11,10 @@ import asyncio
 from collections.abc import Callable
 from typing import NamedTuple
 
-import msgpack
-
 from metasrv.consensus import Consensus
 from metasrv.gateway.link import Link
 from metasrv.gateway.messages import FromNode
-from metasrv.model.codec import decode_command, encode_command, reply_tree
+from metasrv.model.codec import decode_command, encode_command, encode_reply
 from metasrv.model.commands import Command, Reply
 from metasrv.model.errors import NotDoneError, OverloadedError
 from metasrv.model.failure_reasons import reason_of
@@ -101,8 +99,6 @@ class NodeWrites:
         self._tell = tell
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self._pack: Callable[[object], bytes] = msgpack.Packer(use_bin_type=True).pack
-        """Of one packer: to make another one for each reply takes as long as packing a small reply."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -227,5 +223,5 @@ class NodeWrites:
         return times
 
     def _answer(self, number: int, reply: Reply) -> None:
-        encoded = self._pack(reply_tree(reply))
+        encoded = encode_reply(reply)
         self._link.send((FromNode.DONE, number, encoded), len(encoded))

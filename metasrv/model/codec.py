@@ -46,12 +46,7 @@ def command_from_tree(tree: Any) -> Command:
 
 def encode_reply(reply: Reply) -> bytes:
     """Bytes of one reply, for a follower that forwarded the command."""
-    return pack(reply_tree(reply))
-
-
-def reply_tree(reply: Reply) -> Any:
-    """What `encode_reply` packs."""
-    return _REPLY_WRITERS[type(reply)](reply)
+    return pack(_REPLY_WRITERS[type(reply)](reply))
 
 
 def decode_reply(data: bytes) -> Reply:
