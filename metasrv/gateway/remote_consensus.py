@@ -1,6 +1,6 @@
 """The node's consensus as its gateway sees it: implements `metasrv.consensus.ClientConsensus` over the link.
 
-Reads share barriers (`shared_barriers.py`). What waits for the node is bounded, and every wait
+All reads that arrive before a turn's messages leave share one barrier. What waits for the node is bounded, and every wait
 has an end, even if the node never answers: a write that was sent is then an unknown outcome (invariant 4).
 Runs on the gateway's event loop.
 """
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from metasrv.gateway.link import Link
 from metasrv.gateway.messages import FromGateway
-from metasrv.gateway.shared_barriers import Barrier, SharedBarriers
 from metasrv.gateway.statuses import status_in
 from metasrv.model.codec import decode_reply, encode_command
 from metasrv.model.commands import Command, Reply
@@ -34,6 +33,13 @@ UntilRead = Callable[[int], Awaitable[None]]
 """Returns once the state of the file with this number is the one that is read."""
 
 
+class _Barrier(NamedTuple):
+    """A barrier that has not left yet."""
+
+    number: int
+    timeout_ms: int
+
+
 class RemoteConsensus:
     """See the module. Set `until_read` before the first read."""
 
@@ -52,11 +58,11 @@ class RemoteConsensus:
         """Those that wait for a barrier, or for the file to be current, by its number."""
         self._reads_waiting = 0
         self._reads_max = max(1, READ_WAITERS_MAX // processes)
-        self._barriers = {forwards: SharedBarriers(numbers, self._sender(forwards)) for forwards in (False, True)}
-        """By whether a follower asks the leader."""
+        self._joinable: dict[bool, _Barrier] = {}
+        """Barriers that have not left, by whether a follower asks the leader."""
         self._asked_status: dict[int, asyncio.Future[RaftStatus]] = {}
         self.until_read: UntilRead = _at_once
-        link.before_write = self._leaving
+        link.before_write = self._joinable.clear
 
     # ------------------------------------------------------------------------- ClientConsensus
 
@@ -110,12 +116,12 @@ class RemoteConsensus:
         future = self._proposals.get(number)
         if future is not None and not future.done():
             future.set_exception(error)
-        for waiter in self._read_answered(number):
+        for waiter in self._reads.pop(number, ()):
             if not waiter.done():
                 waiter.set_exception(error)
 
     def is_current(self, number: Any, installs: Any) -> None:
-        for waiter in self._read_answered(unsigned(number)):
+        for waiter in self._reads.pop(unsigned(number), ()):
             if not waiter.done():
                 waiter.set_result(unsigned(installs))
 
@@ -152,23 +158,13 @@ class RemoteConsensus:
             raise UnknownOutcomeError(f"the node's answer is not understood: {error}") from error
 
     async def _barrier(self, timeout_ms: int, *, forwards: bool) -> None:
-        barrier = self._barriers[forwards].join(timeout_ms)
-        self._reads.setdefault(barrier.number, [])
+        barrier = self._joinable.get(forwards)
+        if barrier is None or timeout_ms > barrier.timeout_ms:
+            barrier = self._joinable[forwards] = _Barrier(next(self._numbers), timeout_ms)
+            self._reads[barrier.number] = []
+            self._link.send((FromGateway.BARRIER, barrier.number, forwards, timeout_ms))
         installs = await self._wait_for_read(barrier.number, timeout_ms)
         await self.until_read(installs)
-
-    def _sender(self, forwards: bool) -> Callable[[Barrier], None]:
-        return lambda barrier: self._link.send((FromGateway.BARRIER, barrier.number, forwards, barrier.timeout_ms))
-
-    def _leaving(self) -> None:
-        for barriers in self._barriers.values():
-            barriers.left()
-
-    def _read_answered(self, number: int) -> list[asyncio.Future[int]]:
-        """Those that wait for it."""
-        for barriers in self._barriers.values():
-            barriers.answered(number)
-        return self._reads.pop(number, [])
 
     async def _wait_for_read(self, number: int, timeout_ms: int) -> int:
         if self._reads_waiting >= self._reads_max:
