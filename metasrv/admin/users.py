@@ -12,9 +12,10 @@ mix: the state takes a change only if the user is as it was read. Runs on the ev
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from fastapi import APIRouter, Request
 
@@ -29,6 +30,8 @@ from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, USERS_MAX
 from metasrv.model.users import Grant, Right, User, check_user, secret_name, user_in, user_names, user_out
 from metasrv.node.context import NodeContext
 from metasrv.state.command_rules import validate_command
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_MS = 10_000
 TRIES = 5
@@ -49,6 +52,14 @@ SET_CODES = codes(
     s409="the user exists already, or the cluster or this node is not prepared for users",
     s500="the change was not committed",
 )
+
+
+@runtime_checkable
+class ToldOfUsers(Protocol):
+    """Processes that serve clients of this node, and learn from it which users there are."""
+
+    async def until_told(self) -> None:
+        """Return once all of them go by the users that this node has applied."""
 
 
 class ChangeRefusedError(MetasrvError):
@@ -180,8 +191,20 @@ async def _replace(context: NodeContext, name: str, changed: Callable[[bytes | N
         if not isinstance(reply, ReplaceSecretReply):
             raise NotDoneError(f"the change was not made: {reply}")
         if reply.replaced:
+            await _until_in_force(context)
             return
     raise NotDoneError(f"the change was not made: {TRIES} times another change came first")
+
+
+async def _until_in_force(context: NodeContext) -> None:
+    """Return once all that serve this node's clients go by the change: an operator relies on what is answered."""
+    try:
+        await context.consensus.read_barrier(TIMEOUT_MS)  # another node may lead, and have applied it alone so far
+    except NotDoneError as error:
+        logger.warning("a change of users was made, and this node does not go by it yet: %s", error)
+    gateways: object = context.gateways
+    if isinstance(gateways, ToldOfUsers):
+        await gateways.until_told()
 
 
 def _add(before: User | None, body: Mapping[str, str]) -> User:

@@ -18,6 +18,7 @@ from typing import Any
 
 import uvloop
 
+from metasrv import __version__
 from metasrv.gateway.beginning import beginning_in
 from metasrv.gateway.counts import Counted
 from metasrv.gateway.gateway_context import GatewayContext
@@ -29,6 +30,7 @@ from metasrv.model.wire import integer, unsigned
 from metasrv.process.operating_system import show_thread_name
 from metasrv.process.private_files import keep_new_files_private
 from metasrv.process.unused_memory import give_back_unused_memory
+from metasrv.tracing.choosing import tracer_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +62,12 @@ class GatewayProcess:
         context = await self._begun
         counted = Counted(context.metrics)
         await context.consensus.until_current()  # opens the state file
+        context.watch.tracer = tracer_of(
+            context.config.tracing,
+            node_id=context.watch.node_id,
+            version=__version__,
+            cluster_name=context.config.raft_config.cluster_name,
+        )
         service = GrpcService(context, context.open_listeners)
         await service.start()
         gc.collect()

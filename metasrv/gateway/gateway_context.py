@@ -50,7 +50,7 @@ class GatewayContext:
         self.consensus.until_read = self.machine.until_read
         self.watches = GatewayWatches(link, numbers)
         self.watch = RequestWatch(beginning.status.node_id, lambda: self.consensus.status().term)
-        """Slow requests have their lines; spans are not made here (metasrv/gateway/DESIGN.md)."""
+        """Slow requests have their lines, and traced ones their spans."""
         self.slow_writes = SlowWritesToTell(self.clock.monotonic, self.clock.wall_ms)
         self._link = link
         self._places = beginning.places

@@ -27,7 +27,7 @@ class FromGateway(IntEnum):
     READY = 0
     """It serves."""
     PROPOSE = 1
-    """number, whether a follower forwards it, timeout in ms, encoded command."""
+    """number, whether a follower forwards it, timeout in ms, encoded command; if it is traced, two headers."""
     BARRIER = 2
     """number, whether a follower asks the leader, timeout in ms."""
     STATUS = 3

@@ -17,9 +17,9 @@ from metasrv.gateway.link import Link
 from metasrv.gateway.log_lines import fields_in
 from metasrv.gateway.messages import FromGateway, FromNode, Message, Pulse, Registry, registry_out
 from metasrv.gateway.node_watches import NodeWatches
+from metasrv.gateway.node_writes import NodeWrites, Proposal, own_log_of
 from metasrv.gateway.slow_writes import note_told
 from metasrv.gateway.statuses import status_out
-from metasrv.model.codec import decode_command, encode_reply
 from metasrv.model.errors import NoLeaderError, NotLeaderError
 from metasrv.model.types import RaftStatus
 from metasrv.model.wire import byte_string, integer, string, unsigned
@@ -46,7 +46,24 @@ class NodeEnd:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches = NodeWatches(lambda: context.machine.watches, self.link, self._failed)
+        consensus = context.consensus
+        self._writes = NodeWrites(
+            consensus,
+            own_log_of(consensus),
+            context.clock,
+            context.watch,
+            self.link,
+            self.tell_changes,
+            self._failed,
+        )
+        self._proposals: list[Proposal] = []
+        """Those of the frame that is being read."""
         self._counts = Counts(context.metrics)
+        self._pings = 0
+        self._pongs = 0
+        self._unanswered: list[tuple[int, asyncio.Future[None]]] = []
+        """Who waits for the answer to which ping."""
+        self._has_ended = False
         self._told_registry = self._registry()
         self._told_pulse = self._pulse()
         self._told_status: Message = ()
@@ -65,7 +82,7 @@ class NodeEnd:
             FromGateway.SLOW_WRITES: lambda tree: note_told(context.slow_writes, context.clock.monotonic(), tree),
             FromGateway.LOG: self._on_log,
             FromGateway.DAMAGE: lambda text: context.damage_found(string(text)),
-            FromGateway.PONG: lambda: None,
+            FromGateway.PONG: self._on_pong,
         }
 
     # ------------------------------------------------------------------------- what the node tells by itself
@@ -115,7 +132,18 @@ class NodeEnd:
 
     def ping(self) -> None:
         """Ask for a sign of life."""
+        self._pings += 1
         self.link.send((FromNode.PING,))
+
+    async def until_told(self) -> None:
+        """Return once the gateway goes by what has changed and all that it asked before is here, or once it has ended."""
+        if self._has_ended:
+            return
+        self.tell_changes()
+        self.ping()
+        answered = self._loop.create_future()
+        self._unanswered.append((self._pings, answered))
+        await answered
 
     def stop(self, grace_ms: int) -> None:
         """Let the gateway end its calls, and then itself."""
@@ -131,10 +159,16 @@ class NodeEnd:
         self.heard_at = self._loop.time()
         for kind, *fields in messages:
             self._handles[integer(kind)](*fields)
+        if self._proposals:
+            proposals, self._proposals = self._proposals, []
+            self._writes.propose(proposals)
 
     def _ended(self, reason: str) -> None:
+        self._has_ended = True
+        self._answer_pings(self._pings)
         for task in tuple(self._tasks):
             task.cancel()
+        self._writes.close()
         self._watches.close()
         self._counts.end()
         self.watchers = 0
@@ -153,20 +187,13 @@ class NodeEnd:
 
     # ------------------------------------------------------------------------- what the gateway asks for
 
-    def _on_propose(self, number: Any, forwards: Any, timeout_ms: Any, command: Any) -> None:
-        self._start(self._propose(unsigned(number), bool(forwards), unsigned(timeout_ms), byte_string(command)))
-
-    async def _propose(self, number: int, forwards: bool, timeout_ms: int, encoded: bytes) -> None:
-        consensus = self._context.consensus
-        try:
-            command = decode_command(encoded)
-            propose = consensus.propose if forwards else consensus.propose_local
-            reply = encode_reply(await propose(command, timeout_ms))
-        except Exception as error:
-            self._failed(number, error)
-            return
-        self.tell_changes()
-        self.link.send((FromNode.DONE, number, reply), len(reply))
+    def _on_propose(self, number: Any, forwards: Any, timeout_ms: Any, command: Any, *trace: Any) -> None:
+        carried = None
+        if trace:
+            traceparent, tracestate = trace
+            carried = (string(traceparent), string(tracestate))
+        proposal = Proposal(unsigned(number), bool(forwards), unsigned(timeout_ms), byte_string(command), carried)
+        self._proposals.append(proposal)
 
     def _on_barrier(self, number: Any, forwards: Any, timeout_ms: Any) -> None:
         self._start(self._barrier(unsigned(number), bool(forwards), unsigned(timeout_ms)))
@@ -214,6 +241,17 @@ class NodeEnd:
             views.opened(self)
         else:
             views.closed(self)
+
+    def _on_pong(self) -> None:
+        self._pongs += 1
+        self._answer_pings(self._pongs)
+
+    def _answer_pings(self, number: int) -> None:
+        """Let go who waits for the answer to this ping or an earlier one."""
+        while self._unanswered and self._unanswered[0][0] <= number:
+            _, answered = self._unanswered.pop(0)
+            if not answered.done():
+                answered.set_result(None)
 
     def _on_log(self, level: Any, name: Any, text: Any, trace: Any, fields: Any) -> None:
         logger = logging.getLogger(string(name))

@@ -143,7 +143,9 @@ class RemoteConsensus:
         number, future = next(self._numbers), self._loop.create_future()
         self._proposals[number] = future
         self._proposals_size_bytes += size_bytes
-        self._link.send((FromGateway.PROPOSE, number, forwards, timeout_ms, data), size_bytes)
+        times = CURRENT.get()
+        trace = () if times is None or times.trace is None else times.trace.forwarded(self._status.node_id)
+        self._link.send((FromGateway.PROPOSE, number, forwards, timeout_ms, data, *trace), size_bytes)
         late = UnknownOutcomeError(f"the node did not say within {timeout_ms} ms what became of this write")
         try:
             reply = await self._answer(future, timeout_ms, late)

@@ -30,6 +30,8 @@ START_SECONDS_MAX = 60.0
 """From the start of a process until it serves, on a busy machine."""
 BACKOFF_SECONDS_MIN = 0.05
 BACKOFF_SECONDS_MAX = 10.0
+TOLD_SECONDS_MAX = SILENCE_SECONDS_MAX + 2 * PING_SECONDS
+"""By then a gateway has answered, or has been killed."""
 GOOD_SECONDS = 30.0
 """A gateway that has served for this time and ends is started again at once."""
 STOP_EXTRA_SECONDS = 3.0
@@ -169,6 +171,17 @@ class Gateways:
     def ends(self) -> list[NodeEnd]:
         """The links to those that run."""
         return [gateway.end for gateway in self._gateways if gateway.end is not None]
+
+    async def until_told(self) -> None:
+        """Return once every gateway goes by the users, rights and limits that this node has applied.
+
+        What a gateway had asked of the node before, the node has by then. One that does not answer is killed before long.
+        """
+        waiting = [asyncio.ensure_future(end.until_told()) for end in self.ends()]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=TOLD_SECONDS_MAX)
+            for each in late:
+                each.cancel()
 
     def start(self) -> None:
         """Start all; `until_up` tells when one serves."""

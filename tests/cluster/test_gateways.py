@@ -12,11 +12,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from metasrv.client import AsyncClient
+from metasrv.model.errors import InvalidRequestError
+from metasrv.model.passwords import hash_password
 from metasrv.testing.processes import ProcessCluster
+from tests.support.collector import Collector
 from tests.support.paths import ROOT
 
 GATEWAYS = 2
@@ -126,6 +135,61 @@ async def test_gateways_end_with_a_node_that_is_killed() -> None:
         assert len(forked) == 2
         await cluster.kill(1)
         await cluster.wait_until(lambda: not any(map(runs, forked)), "the gateways to end")
+
+
+async def test_a_traced_write_is_followed_through_the_gateway() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with Collector() as collector:
+        async with ProcessCluster(1) as cluster:
+            traced = ("--tracing-otlp-endpoint", collector.url, "--tracing-sample-ratio", "0")
+            cluster.start(1, *traced, METASRV_GRPC_GATEWAYS="1")
+            await cluster.wait_for_leader()
+            await cluster.wait_for_ready()
+            async with AsyncClient([str(cluster.nodes[1].grpc)], tracer=provider.get_tracer("test")) as client:
+                await client.upsert("k", b"1")
+            await cluster.stop(1)
+    (sent,) = exporter.get_finished_spans()
+    assert sent.context is not None
+    spans = [span for span in collector.spans if span.trace_id == f"{sent.context.trace_id:032x}"]
+    assert len(spans) == len(collector.spans), "the ratio is 0: nothing else is traced"
+    asked = next(span for span in spans if span.name == "Transaction")
+    assert asked.parent_id == f"{sent.context.span_id:016x}"
+    forward = next(span for span in spans if span.parent_id == asked.span_id and span.name == "forward")
+    in_node = next(span for span in spans if span.parent_id == forward.span_id)
+    assert {"batch", "sync", "quorum", "apply"} <= {span.name for span in spans if span.parent_id == in_node.span_id}
+
+
+async def test_a_right_that_was_taken_away_is_gone_at_every_gateway_once_that_is_answered() -> None:
+    async with ProcessCluster(1) as cluster, AsyncExitStack() as opened:
+        secrets = {"METASRV_GRPC_PASSWORD": "sesame", "METASRV_ADMIN_TOKEN": "token"}
+        cluster.start(1, METASRV_GRPC_GATEWAYS=str(GATEWAYS), **secrets)
+        await cluster.wait_for_leader()
+        await cluster.wait_for_ready()
+        headers = {"Authorization": "Bearer token", "X-Metasrv-Action": "test"}
+        address = f"http://{cluster.nodes[1].admin}"
+        admin = await opened.enter_async_context(httpx.AsyncClient(base_url=address, headers=headers, timeout=20))
+
+        async def change(change: str, **fields: str) -> None:
+            answer = await admin.post("/v1/users/set", json={"change": change, "name": "app", **fields})
+            assert answer.status_code == 200, answer.text
+
+        feature = {"feature": "users", "enable": "true"}
+        assert (await admin.post("/v1/features/set", params=feature)).status_code == 200
+        await change("add", password_hash=await asyncio.to_thread(hash_password, "open"))
+        endpoint = str(cluster.nodes[1].grpc)
+        clients = [
+            await opened.enter_async_context(AsyncClient([endpoint], username="app", password="open")) for _ in range(8)
+        ]  # the kernel spreads them over the gateways
+        for turn in range(10):
+            await change("grant", right="write", prefix="app/")
+            await asyncio.gather(*(client.upsert("app/k", b"%d" % turn) for client in clients))
+            await change("revoke", prefix="app/")
+            answers = await asyncio.gather(
+                *(client.upsert("app/k", b"late") for client in clients), return_exceptions=True
+            )
+            assert all(isinstance(answer, InvalidRequestError) for answer in answers), answers
 
 
 @pytest.mark.long

@@ -13,10 +13,18 @@ import pytest
 
 from metasrv.admin.app import create_app
 from metasrv.config.model import Config, RaftConfig
-from metasrv.model.commands import TOKEN_KEY_NAME, ReplaceSecret, ReplaceSecretReply, SetClusterSecret, SetFeature
-from metasrv.model.errors import UnknownOutcomeError
+from metasrv.model.commands import (
+    TOKEN_KEY_NAME,
+    Command,
+    ReplaceSecret,
+    ReplaceSecretReply,
+    Reply,
+    SetClusterSecret,
+    SetFeature,
+)
+from metasrv.model.errors import NotDoneError, UnknownOutcomeError
 from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, USERS_MAX
-from metasrv.model.users import User, secret_name, user_in, user_out
+from metasrv.model.users import User, secret_name, user_in, user_names, user_out
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_consensus import FakeConsensus
 from metasrv.testing.fake_node import fake_context, leader_status
@@ -35,8 +43,8 @@ class Admin:
             {"raft_config": RaftConfig(raft_dir=str(tmp_path)), "admin_token": "token", "grpc_password": "x", **settings},
             strict=False,
         )
-        context, self.consensus = fake_context(self.machine, config, leader_status(), commits=True)
-        transport = httpx.ASGITransport(create_app(context))
+        self.context, self.consensus = fake_context(self.machine, config, leader_status(), commits=True)
+        transport = httpx.ASGITransport(create_app(self.context))
         self.client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=HEADERS)
 
     async def change(self, change: str, **fields: Any) -> httpx.Response:
@@ -233,3 +241,41 @@ async def test_nothing_secret_is_shown_and_changes_are_audited(admin: Admin, cap
     assert change["user_change"] == {"change": "grant", "name": "app", "right": "read", "prefix": "a/"}
     (call,) = [line for line in lines if line["request_id"] == change["request_id"] and line is not change]
     assert call["method"] == "POST", "the line of the call says who made the change"
+
+
+class Gateways:
+    """Processes that serve clients: keeps the users that they were told of."""
+
+    configured = up = 1
+    restarts = watchers = 0
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self.told: list[list[str]] = []
+
+    async def until_told(self) -> None:
+        self.told.append(sorted(user_names(self._admin.machine.secrets)))
+
+
+async def test_a_change_is_answered_once_this_node_and_its_gateways_go_by_it(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateways = admin.context.gateways = Gateways(admin)
+    barriers = admin.consensus.barriers
+    assert (await admin.change("add", name="app", password_hash=HASH)).status_code == 200
+    assert gateways.told == [["app"]]
+    assert admin.consensus.barriers == barriers + 2, "one before the change, one until this node has it"
+    assert (await admin.change("remove", name="nobody")).status_code == 404
+    assert gateways.told == [["app"]], "nothing has changed"
+
+    made = admin.consensus.propose
+
+    async def propose(command: Command, timeout_ms: int) -> Reply:
+        reply = await made(command, timeout_ms)
+        admin.consensus.failure = NotDoneError("no majority")
+        return reply
+
+    monkeypatch.setattr(admin.consensus, "propose", propose)
+    assert (await admin.change("remove", name="app")).status_code == 200
+    assert gateways.told == [["app"], []]
+    assert "this node does not go by it yet" in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from metasrv.gateway.counts import Counted, Counts
 from metasrv.gateway.log_lines import LinkHandler, fields_in
 from metasrv.gateway.messages import FromGateway
 from metasrv.gateway.slow_writes import note_told
+from metasrv.gateway.spawner import Spawner
+from metasrv.gateway.supervisor import Gateways
 from metasrv.metrics.counting import BoundedCounter, Histogram
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, SetFeature, Upsert
@@ -42,8 +45,8 @@ from metasrv.protocol.methods import KV_LIST, TRANSACTION
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter
 from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchItem, WatchReset
-from metasrv.tracing.request_ids import begin_request
-from metasrv.tracing.times import RequestEnd, Stage
+from metasrv.tracing.request_ids import Header, begin_request
+from metasrv.tracing.times import CURRENT, RequestEnd, RequestTimes, RequestTrace, Stage
 from tests.support.gateway_pair import Pair
 
 SECOND_MS = 1_000
@@ -173,6 +176,59 @@ async def test_a_command_that_cannot_be_read_is_refused(pair: Pair) -> None:
     assert not pair.lost
 
 
+class Traced:
+    """Makes spans that are kept here: implements `Tracer` and the `RequestTrace` of its requests."""
+
+    trace_id = "0" * 32
+
+    def __init__(self, *, samples: bool = True) -> None:
+        self._samples = samples
+        self.begun: list[tuple[str, str, str]] = []
+        self.asked: list[int] = []
+        self.ended: list[str] = []
+
+    def begin(self, name: str, traceparent: str, tracestate: str) -> RequestTrace | None:
+        self.begun.append((name, traceparent, tracestate))
+        return self if self._samples else None
+
+    def carried(self, header: Header) -> tuple[str, str]:
+        raise NotImplementedError
+
+    def close(self) -> threading.Thread:
+        raise NotImplementedError
+
+    def forwarded(self, node_id: int) -> tuple[str, str]:
+        self.asked.append(node_id)
+        return "parent", "state"
+
+    def end(self, end: RequestEnd, times: RequestTimes, ended_at: float) -> None:
+        assert ended_at >= times.started_at
+        self.ended.append(end.outcome)
+
+
+async def test_a_traced_write_goes_on_in_the_node(pair: Pair) -> None:
+    in_gateway, in_node = Traced(), Traced()
+    times = RequestTimes(0.0)
+    times.trace = in_gateway
+    CURRENT.set(times)
+    await write(pair, "untraced by the node")
+    pair.context.watch.tracer = in_node
+    await write(pair, "k")
+    pair.consensus.failure = NotLeaderError(2)
+    with pytest.raises(NotLeaderError):
+        await write(pair, "k")
+    assert in_node.begun == [("forward", "parent", "state")] * 2
+    assert in_node.ended == ["ok", "not_leader"]
+    pair.consensus.failure = None
+    pair.context.watch.tracer = ignored = Traced(samples=False)
+    await write(pair, "k")
+    assert (len(ignored.begun), ignored.ended) == (1, [])
+    assert in_gateway.asked == [pair.consensus.current.node_id] * 4
+    CURRENT.set(None)
+    await write(pair, "k")
+    assert len(ignored.begun) == 1
+
+
 # ----------------------------------------------------------------------------- what the node tells
 
 
@@ -184,6 +240,48 @@ async def test_what_is_replicated_is_known_before_the_answer_that_rests_on_it(pa
     assert pair.gateway.machine.features == ("migration",)
     await pair.gateway.consensus.read_barrier(SECOND_MS)
     assert not list(pair.gateway.machine.features)
+
+
+async def test_a_change_that_has_to_be_told_is_in_force_at_the_gateway_when_that_returns(pair: Pair) -> None:
+    pair.node.ping()  # the answer to an earlier ping says nothing
+    await pair.consensus.propose(SetFeature("migration", True), SECOND_MS)
+    pair.to_node.held = True
+    telling = asyncio.ensure_future(pair.node.until_told())
+    writing = asyncio.ensure_future(write(pair, "k"))
+    await turns()
+    assert pair.gateway.machine.features == ("migration",)
+    assert not telling.done()
+    pair.to_node.held = False
+    pair.to_node.deliver()
+    await telling
+    assert pair.consensus.proposals[-1] == put("k"), "what the gateway asked before is here"
+    await writing
+
+
+async def test_nobody_waits_for_a_gateway_that_has_ended_to_be_told(pair: Pair) -> None:
+    pair.to_gateway.held = True
+    telling = asyncio.ensure_future(pair.node.until_told())
+    await turns()
+    assert not telling.done()
+    pair.node.link.cut("killed")
+    await telling
+    await pair.node.until_told()
+
+
+async def test_all_gateways_are_told_at_once_and_a_dead_one_is_not_waited_for_long(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metasrv.gateway.supervisor.TOLD_SECONDS_MAX", 0.0)
+    gateways = Gateways(2, pair.context, Spawner(None))
+    monkeypatch.setattr(gateways, "ends", lambda: [pair.node])
+    pair.to_gateway.held = True
+    await gateways.until_told()
+    monkeypatch.undo()
+    pair.to_gateway.held = False
+    monkeypatch.setattr(gateways, "ends", lambda: [pair.node])
+    await pair.consensus.propose(SetFeature("migration", True), SECOND_MS)
+    await gateways.until_told()
+    assert pair.gateway.machine.features == ("migration",)
 
 
 async def test_status_and_pulse_follow_the_node(pair: Pair) -> None:
