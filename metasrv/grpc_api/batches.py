@@ -21,12 +21,13 @@ class Batch(NamedTuple):
 
     data: bytes
     """Each message behind its prefix."""
-    count: int
+    messages: int
+    """How many."""
 
     @property
     def messages_bytes(self) -> int:
         """Size of the messages without their prefixes."""
-        return len(self.data) - PREFIX_SIZE_BYTES * self.count
+        return len(self.data) - PREFIX_SIZE_BYTES * self.messages
 
 
 def batches_of(messages: Iterable[bytes]) -> list[Batch]:

@@ -38,10 +38,10 @@ def _prefixed_items(records: Iterable[tuple[str, SeqV | None]]) -> Iterator[byte
             yield length_prefixed(stream_item(key, record))
             continue
         item.key = key
-        value.seq, value.data, record_meta = record
-        if record_meta != meta_set:
-            meta_set = record_meta
-            _set_meta(meta, record_meta)
+        value.seq, value.data = record.seq, record.data
+        if record.meta != meta_set:
+            meta_set = record.meta
+            _set_meta(meta, meta_set)
         message = serialize()
         yield message_prefix(len(message)) + message
 

@@ -210,12 +210,12 @@ class KvMethods:
             if records is not None:
                 for batch in item_batches(records):
                     await stream.send_batch(batch)
-                    sent += batch.count
+                    sent += batch.messages
                 return
             async with self._readers.open(stream.call) as reader:
                 async for page in reader.iterate(_list_pages(reader.view, prefix, limit, now_ms)):
                     await reader.deliver(stream, page)
-                    sent += sum(batch.count for batch in page)
+                    sent += sum(batch.messages for batch in page)
         finally:
             self._metrics.stream_items("list", sent)
 

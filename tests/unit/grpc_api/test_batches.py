@@ -32,7 +32,7 @@ def test_batches_hold_all_messages_in_order_and_fit_into_a_frame() -> None:
     messages = [bytes([number % 251]) * (number * 7 % 900) for number in range(200)]
     batches = batches_of(messages)
     assert b"".join(batch.data for batch in batches) == b"".join(map(length_prefixed, messages))
-    assert sum(batch.count for batch in batches) == 200
+    assert sum(batch.messages for batch in batches) == 200
     assert sum(batch.messages_bytes for batch in batches) == sum(map(len, messages))
     assert all(len(batch.data) <= BATCH_SIZE_BYTES_MAX for batch in batches)
     assert len(batches) <= 1 + sum(map(len, messages)) // (BATCH_SIZE_BYTES_MAX - 1_000)
@@ -40,13 +40,13 @@ def test_batches_hold_all_messages_in_order_and_fit_into_a_frame() -> None:
 
 def test_a_message_larger_than_a_frame_is_a_batch_of_its_own() -> None:
     large = bytes(3 * BATCH_SIZE_BYTES_MAX)
-    assert [batch.count for batch in batches_of([b"a", b"b", large, b"c"])] == [2, 1, 1]
+    assert [batch.messages for batch in batches_of([b"a", b"b", large, b"c"])] == [2, 1, 1]
     assert batches_of([]) == []
 
 
 def test_a_batch_that_is_exactly_full_is_not_split() -> None:
     half = bytes(BATCH_SIZE_BYTES_MAX // 2 - 5)
-    assert [batch.count for batch in batches_of([half, half, b""])] == [2, 1]
+    assert [batch.messages for batch in batches_of([half, half, b""])] == [2, 1]
 
 
 @given(st.lists(st.tuples(st.text(max_size=40), st.none() | RECORDS), max_size=12))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.grpc_api import changes, items
+from metasrv.grpc_api import changes
 from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.http2 import frames as f
 from metasrv.grpc_api.http2.messages import length_prefixed
@@ -89,7 +89,7 @@ async def test_message_objects_of_a_list(bench: MethodBench, monkeypatch: pytest
         made += 1
         return plain(*arguments, **fields)
 
-    monkeypatch.setattr(items.pb, "StreamItem", counted)
+    monkeypatch.setattr(pb, "StreamItem", counted)
     await bench.transact(*(pb.TxnOp(put=pb.TxnPutRequest(key=f"s/{number}", value=b"v")) for number in range(100)))
     await stream_to(bench, m.KV_LIST, pb.KvListRequest(prefix="s/"))
     assert made == 1
@@ -109,10 +109,7 @@ async def test_encodings_and_writes_of_a_change_with_many_watchers(
     monkeypatch.setattr(changes, "watch_response", counted)
     calls = [CountedCall(((m.TOKEN_METADATA_KEY, bench.token),)) for _ in range(WATCHERS)]
     body = bench.service._bodies()[m.WATCH]
-    streams = [
-        asyncio.create_task(body(pb.WatchRequest(key="w"), Stream(call, bench.context.metrics)))  # type: ignore[arg-type]
-        for call in calls
-    ]
+    streams = [asyncio.create_task(body(pb.WatchRequest(key="w"), Stream(call, bench.context.metrics))) for call in calls]
     await settled(lambda: bench.machine.watches.count == WATCHERS)
     for number in range(3):
         await bench.put("w", f"{number}".encode())
