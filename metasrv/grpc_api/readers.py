@@ -1,4 +1,4 @@
-"""Large reads: a view pinned to one instant, or a snapshot file, read page by page in a helper thread.
+"""Large reads: a view pinned to one instant, or a snapshot file, read page by page in one helper thread.
 
 Reads that would occupy the event loop for too long run here: long lists, exports, key layouts. A pinned view keeps
 SQLite's write-ahead log from beginning anew, so the number of views, the time that a client may take for a page and the
