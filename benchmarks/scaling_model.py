@@ -28,9 +28,11 @@ GATEWAY_OWN_SHARE = {"write": 0.75, "read": 1.05}
 OTHER_THREADS_CORES = 0.25
 """What a busy node uses beside its event loop: the thread that syncs the log, and upkeep."""
 WATCHER_MIB = 64 / 10_000
-"""Of an idle watcher (docs/clients.md)."""
+"""An idle watcher takes this (docs/clients.md)."""
 BARE_NODE_MIB = 70.0
-"""A node with nothing to do (docs/performance.md)."""
+"""A node with nothing to do takes this (docs/performance.md)."""
+CACHES_MIB = 128.0
+"""SQLite's cache and the raft log in memory, both full."""
 
 
 class Point(NamedTuple):
@@ -182,6 +184,11 @@ def told_per_second(costs: Costs, cores: int) -> float:
     return max(1, gateways_max(cores)) * 1e6 / costs.watch[1]
 
 
+def idle_watchers(memory_mib: float) -> int:
+    """Watchers whom nobody tells anything that a node with this memory has room for, whatever it accepts."""
+    return int(max(0.0, memory_mib - BARE_NODE_MIB - CACHES_MIB) / WATCHER_MIB)
+
+
 def read_points(path: Path = POINTS_FILE) -> tuple[list[Point], list[tuple[int, float]]]:
     """Measured loads; numbers of watchers with the leader's microseconds a write."""
     points, watched = [], []
@@ -216,6 +223,7 @@ def main() -> int:
             bound = f"{most.gateways} gateways, bound by {most.bound_by}"
             print(f"{cores} cores, {kind}s of 256 clients: {most.per_second:,.0f}/s, {bound}")
         print(f"{cores} cores: {told_per_second(costs, cores):,.0f} watchers told a second")
+    print(f"1 GiB: {idle_watchers(1024):,} idle watchers")
     return 0
 
 

@@ -149,7 +149,7 @@ async def _entries(cluster: MetasrvCluster, leader: int) -> float:
 
 
 async def _fan_out(cluster: MetasrvCluster, meter: Meter, watchers: int) -> dict[str, object]:
-    """The leader's processor time for one write of one client, with so many watchers of its key."""
+    """The leader's processor time for one write of one client, with `watchers` of its key."""
     leader = await cluster.leader()
     endpoint, key = cluster.endpoint(leader), "benchmark/scaling/watched"
     put = request(cluster, leader, cluster.put(key, b"v" * VALUE_SIZE_BYTES))

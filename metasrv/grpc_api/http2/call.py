@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 SMALL_SIZE_BYTES_MAX = 4 * 1024
 """Headers and requests up to this size are not counted as held: the number of calls bounds them."""
 WRITES_PER_STEP, WRITE_SIZE_BYTES = 64, 1024
-"""A stream that always finds room lets the rest of the loop run after so many writes, large ones counted in KiB."""
+"""A stream that always finds room lets the rest of the loop run after this number of writes; one counts for each KiB."""
 
 
 class ServerCall:

@@ -12,6 +12,7 @@ from benchmarks.scaling_model import (
     fit,
     follower_us,
     gateways_max,
+    idle_watchers,
     leader_us,
     main,
     read_points,
@@ -92,6 +93,11 @@ def test_two_cores_have_no_gateways_and_many_have_no_more_than_a_node_takes() ->
 def test_values_and_nodes_cost_more() -> None:
     assert capacity(COSTS, "write", 8, value_bytes=32_768).per_second < capacity(COSTS, "write", 8).per_second / 2
     assert capacity(COSTS, "write", 8, nodes=7).per_second < capacity(COSTS, "write", 8, nodes=3).per_second
+
+
+def test_memory_carries_watchers_once_the_node_has_its_own() -> None:
+    assert idle_watchers(100) == 0
+    assert idle_watchers(70 + 128 + 64) == pytest.approx(10_000, abs=1)
 
 
 def test_it_prints_a_row_for_each_point_and_the_machines(capsys: pytest.CaptureFixture[str]) -> None:
