@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator
 
+from metasrv.grpc_api.batches import batches_of
 from metasrv.grpc_api.calls import Call, Stream, cluster_metadata, metadata_value, timeout_ms_of
 from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.export_lines import ArchiveHead, export_messages
@@ -75,7 +76,7 @@ class ExportMethods:
         async with self._readers.open(stream.call) as reader:
             await stream.start(cluster_metadata(self._machine.cluster_id))
             messages = export_messages(reader.view, status.node_id, status.purged, chunk_lines, head)
-            async for page in reader.iterate(messages, patient=True):
+            async for page in reader.iterate(map(batches_of, messages), patient=True):
                 await reader.deliver(stream, page)
 
     async def _may_have_secrets(self, call: Call) -> bool:
@@ -115,7 +116,7 @@ class ExportMethods:
         depth = request.depth if request.HasField("depth") else None
         try:
             async with self._readers.open_snapshot(path, stream.call) as reader:
-                async for page in reader.iterate(_layout_messages(reader.view, depth), patient=True):
+                async for page in reader.iterate(map(batches_of, _layout_messages(reader.view, depth)), patient=True):
                     await reader.deliver(stream, page)
         except (DataDamagedError, StorageError) as error:
             # The advice in these errors is for a damaged state file; here only the snapshot is damaged.

@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 from metasrv.grpc_api import kv_json, kv_json_slices
+from metasrv.grpc_api.batches import Batch
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
 from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.grpc_api.items import item_batches, stream_item
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
-from metasrv.grpc_api.replies import branch_transaction_reply, stream_item, transaction_reply
+from metasrv.grpc_api.replies import branch_transaction_reply, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
 from metasrv.model.commands import (
     BranchTransactionReply,
@@ -174,8 +176,8 @@ class KvMethods:
         now_ms = self._expired_before_ms(stream)
         records = self._inline_keys(keys, now_ms)
         if records is not None:
-            for key, record in zip(keys, records, strict=True):
-                await stream.send(stream_item(key, record))
+            for batch in item_batches(zip(keys, records, strict=True)):
+                await stream.send_batch(batch)
             return len(keys)
         async with self._readers.open(stream.call) as reader:
             async for page in reader.iterate(_key_pages(reader.view, keys, now_ms)):
@@ -206,14 +208,14 @@ class KvMethods:
         try:
             records = self._inline_list(prefix, limit, now_ms)
             if records is not None:
-                for key, record in records:
-                    await stream.send(stream_item(key, record))
-                    sent += 1
+                for batch in item_batches(records):
+                    await stream.send_batch(batch)
+                    sent += batch.messages
                 return
             async with self._readers.open(stream.call) as reader:
                 async for page in reader.iterate(_list_pages(reader.view, prefix, limit, now_ms)):
                     await reader.deliver(stream, page)
-                    sent += len(page)
+                    sent += sum(batch.messages for batch in page)
         finally:
             self._metrics.stream_items("list", sent)
 
@@ -230,28 +232,28 @@ class KvMethods:
         return records if len(records) <= INLINE_RECORDS_MAX else None
 
 
-def _key_pages(view: StateReader, keys: list[str], now_ms: int) -> Iterator[list[bytes]]:
+def _key_pages(view: StateReader, keys: list[str], now_ms: int) -> Iterator[list[Batch]]:
     """Encoded items of the keys, in order, in pages bounded in count and in bytes."""
-    page: list[bytes] = []
+    page: list[tuple[str, SeqV | None]] = []
     size_bytes = 0
     for key in keys:
-        item = stream_item(key, view.get(key, now_ms))
-        page.append(item)
-        size_bytes += len(item)
+        record = view.get(key, now_ms)
+        page.append((key, record))
+        size_bytes += 0 if record is None else len(record.data)
         if len(page) >= PAGE_RECORDS or size_bytes > INLINE_SIZE_BYTES_MAX:
-            yield page
+            yield item_batches(page)
             page, size_bytes = [], 0
     if page:
-        yield page
+        yield item_batches(page)
 
 
-def _list_pages(view: StateReader, prefix: str, limit: int | None, now_ms: int) -> Iterator[list[bytes]]:
+def _list_pages(view: StateReader, prefix: str, limit: int | None, now_ms: int) -> Iterator[list[Batch]]:
     """Encoded items of the records under `prefix`, at most `limit`, in the view's pages."""
     left = U64_MAX if limit is None else limit
     for records in view.pages(prefix, prefix_end(prefix), now_ms):
-        page = [stream_item(key, record) for key, record in records[:left]]
+        page = records[:left]
         if page:
-            yield page
+            yield item_batches(page)
         left -= len(page)
         if left <= 0:
             return

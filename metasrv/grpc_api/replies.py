@@ -1,6 +1,6 @@
 """From replies and records to protobuf: the outward half of the wire (docs/contract/grpc.md sections a.2 and a.3).
 
-Hot path: runs on the event loop once per transaction and once per streamed item.
+Hot path: runs on the event loop once per transaction.
 """
 
 from __future__ import annotations
@@ -27,11 +27,6 @@ async def branch_transaction_reply(reply: c.BranchTransactionReply) -> pb.KvTran
     message = pb.KvTransactionReply(executed_branch=reply.executed_branch)
     await _add_responses(message, reply.responses)
     return message
-
-
-def stream_item(key: str, record: SeqV | None) -> bytes:
-    """An encoded StreamItem; without a value when the key is absent."""
-    return pb.StreamItem(key=key, value=record_out(record)).SerializeToString()
 
 
 def record_out(record: SeqV | None) -> pb.SeqV | None:

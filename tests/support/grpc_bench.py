@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from google.protobuf.message import Message
 
 from metasrv.config.model import Config
+from metasrv.grpc_api.http2.messages import MessageReader
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.service import GrpcService
@@ -67,6 +68,15 @@ class FakeCall:
 
     async def write(self, message: bytes) -> None:
         self.sent.append(message)
+
+    async def write_prefixed(self, messages: bytes) -> None:
+        reader = MessageReader("identity", len(messages))
+        reader.feed(messages)
+        while reader.messages:
+            message = reader.take()
+            assert isinstance(message, bytes)
+            await self.write(message)
+        assert not reader.incomplete, "messages are sent whole"
 
     async def send_initial_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
         assert self.initial is None, "initial metadata is sent once"

@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 SMALL_SIZE_BYTES_MAX = 4 * 1024
 """Headers and requests up to this size are not counted as held: the number of calls bounds them."""
-WRITES_PER_STEP = 64
-"""A stream that always finds room lets the rest of the loop run after this many messages."""
+WRITES_PER_STEP, WRITE_SIZE_BYTES = 64, 1024
+"""A stream that always finds room lets the rest of the loop run after this number of writes; one counts for each KiB."""
 
 
 class ServerCall:
@@ -133,18 +133,23 @@ class ServerCall:
 
     async def write(self, message: bytes) -> None:
         """Send one message of a stream; return once the connection has taken it. Raises CallEndedError."""
+        await self.write_prefixed(length_prefixed(message))
+
+    async def write_prefixed(self, messages: bytes) -> None:
+        """The same for messages that have their prefixes."""
         if self.closed:
             raise CallEndedError
         sender = self.sender
         self._start()
-        sender.send(length_prefixed(message))
-        self._writes += 1
+        sender.send(messages)
+        self._writes += 1 + len(messages) // WRITE_SIZE_BYTES
         if sender.waits:
             if self._is_too_much():
                 self.give_up(self._too_much())
                 raise CallEndedError
             await sender.drained()
-        elif self._writes % WRITES_PER_STEP == 0:
+        elif self._writes >= WRITES_PER_STEP:
+            self._writes = 0
             await asyncio.sleep(0)
 
     async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
@@ -257,10 +262,8 @@ class ServerCall:
         if self.closed:
             return
         trailers = status_trailers(code, text, metadata)
-        if self.sender.started:
-            self.sender.finish(trailers)
-        else:
-            self.sender.finish(RESPONSE_HEADERS + literals(self._initial_metadata) + trailers)
+        headers = b"" if self.sender.started else RESPONSE_HEADERS + literals(self._initial_metadata)
+        self.sender.finish(headers + trailers)
 
     # ------------------------------------------------------------------------- the request
 
@@ -359,10 +362,9 @@ class ServerCall:
 
     def _reply(self, reply: bytes) -> None:
         """Send the whole response in one piece if the windows allow it."""
-        connection, sender = self._connection, self.sender
+        connection, sender, windows = self._connection, self.sender, self._connection.windows
         size_bytes = len(reply) + PREFIX_SIZE_BYTES
         headers = RESPONSE_HEADERS + literals(self._initial_metadata) if self._initial_metadata else RESPONSE_HEADERS
-        windows = connection.windows
         window_bytes = min(windows.initial_bytes + sender.granted_bytes, windows.connection_bytes)
         room_bytes = min(window_bytes, connection.frame_size_bytes_max)
         if sender.started or connection.writing_paused or size_bytes > room_bytes:

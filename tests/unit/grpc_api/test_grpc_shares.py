@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from metasrv.grpc_api.batches import batches_of
 from metasrv.grpc_api.calls import Stream, client_host
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.portions import Standing, portions_of
@@ -85,7 +86,7 @@ async def test_a_read_that_takes_nothing_gives_its_place_to_another(bench: Metho
         async def write(self, message: bytes) -> None:
             await asyncio.get_running_loop().create_future()
 
-    sending = asyncio.create_task(opened[2].deliver(Stream(Stuck(), bench.context.metrics), [b"page"]))
+    sending = asyncio.create_task(opened[2].deliver(Stream(Stuck(), bench.context.metrics), batches_of([b"page"])))
     await asyncio.sleep(0)
     calls[2].stalled = GRPC_READ_STALLED_SECONDS_MAX
     further = readers.open(FakeCall())

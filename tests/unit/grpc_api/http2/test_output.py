@@ -91,3 +91,47 @@ async def test_the_answer_of_a_stream_leaves_in_one_piece(handler: Any, messages
     assert [kind for kind, *_ in frames] == [f.HEADERS, *[f.DATA] * messages, f.HEADERS]
     assert [payload for kind, _, _, payload in frames if kind == f.DATA] == [length_prefixed(b"abc")] * messages
     assert peer.transport.writes == before + 1
+
+
+async def bytes_before_the_loop_turns(message: bytes, joined: int) -> int:
+    """What a stream that always finds room sends in one step, in writes of `joined` messages."""
+    sent = 0
+
+    async def endless(_request: bytes, call: Any) -> None:
+        nonlocal sent
+        while True:
+            await call.write_prefixed(length_prefixed(message) * joined)
+            sent += len(message) * joined
+
+    bench = Bench()
+    bench.server.routes = {"/t.T/Stream": Route(endless, single_request=True, single_reply=False)}
+    peer = Peer(bench.server)
+    window = f.WINDOW_SIZE_BYTES_MAX - f.WINDOW_SIZE_BYTES_DEFAULT
+    peer.send(f.settings({f.SETTING_INITIAL_WINDOW_SIZE: f.WINDOW_SIZE_BYTES_MAX}) + f.window_update(0, window))
+    peer.request(1, length_prefixed(b""), path="/t.T/Stream")
+    await asyncio.sleep(0)
+    in_a_step = sent
+    peer.connection.connection_lost(None)
+    await settle()
+    return in_a_step
+
+
+async def test_a_stream_that_finds_room_lets_the_loop_turn() -> None:
+    """After 64 small messages, or as many KiB: encoding what is sent takes time as well."""
+    assert await bytes_before_the_loop_turns(b"v", 1) == 63
+    for joined in (1, 16, 60):
+        assert 0 < await bytes_before_the_loop_turns(bytes(250), joined) <= 64 * 1024
+
+
+async def test_joined_messages_arrive_as_one_frame_and_as_they_are() -> None:
+    messages = length_prefixed(b"one") + length_prefixed(b"") + length_prefixed(b"three")
+
+    async def batch(_request: bytes, call: Any) -> None:
+        await call.write_prefixed(messages)
+
+    bench = Bench()
+    bench.server.routes = {"/t.T/Stream": Route(batch, single_request=True, single_reply=False)}
+    peer = Peer(bench.server)
+    peer.request(1, length_prefixed(b""), path="/t.T/Stream")
+    await settle()
+    assert [payload for kind, _, _, payload in peer.frames() if kind == f.DATA] == [messages]
