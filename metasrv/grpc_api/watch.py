@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from metasrv.grpc_api.calls import Stream, cluster_metadata
 from metasrv.grpc_api.context import GrpcContext
+from metasrv.grpc_api.encoding import field, is_large, record_field, tag
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.replies import record_out
@@ -19,6 +20,7 @@ from metasrv.state.watch import WatcherOverflow, WatchFilter, WatchItem, WatchRe
 
 MARKER = pb.WatchResponse().SerializeToString()
 """Ends the initial flush: no event, no initialization flag; by proto3's rules an empty message."""
+_EVENT, _CURRENT, _PREV = tag(pb.WatchResponse, "event"), tag(pb.Event, "current"), tag(pb.Event, "prev")
 
 _FILTERS = {int(kind): kind for kind in WatchFilter}
 
@@ -77,6 +79,11 @@ class WatchMethod:
 
 def watch_response(item: WatchItem) -> bytes:
     """An encoded WatchResponse with an event."""
+    if is_large(item.current) or is_large(item.prev):
+        records = [*record_field(_CURRENT, item.current), *record_field(_PREV, item.prev)]
+        event_parts = field(_EVENT, [pb.Event(key=item.key).SerializeToString(), *records])
+        head = pb.WatchResponse(is_initialization=item.is_initialization).SerializeToString()
+        return b"".join([head, *event_parts])
     event = pb.Event(key=item.key, current=record_out(item.current), prev=record_out(item.prev))
     response = pb.WatchResponse(event=event, is_initialization=item.is_initialization)
     return response.SerializeToString()
