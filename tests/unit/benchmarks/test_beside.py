@@ -54,10 +54,10 @@ def test_the_table_has_a_row_for_each_contender() -> None:
 def test_the_probe_writes_whole_blocks_and_returns_to_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[tuple[int, int]] = []
     now = iter(range(1_000_000))
-    monkeypatch.setattr(disk_probe.os, "pwrite", lambda _file, data, at: written.append((len(data), at)))
-    monkeypatch.setattr(disk_probe.os, "fdatasync", lambda _file: None)
-    monkeypatch.setattr(disk_probe.time, "sleep", lambda _seconds: None)
-    monkeypatch.setattr(disk_probe.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr("benchmarks.disk_probe.os.pwrite", lambda _file, data, at: written.append((len(data), at)))
+    monkeypatch.setattr("benchmarks.disk_probe.os.fdatasync", lambda _file: None)
+    monkeypatch.setattr("benchmarks.disk_probe.time.sleep", lambda _seconds: None)
+    monkeypatch.setattr("benchmarks.disk_probe.time.perf_counter", lambda: float(next(now)))
     took = disk_probe.probe(0, 2.0 * disk_probe.BLOCKS + 2.5, 0.0)
     assert set(took) == {1.0}
     assert {size for size, _ in written} == {disk_probe.BLOCK_SIZE_BYTES}
