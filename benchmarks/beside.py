@@ -15,19 +15,20 @@ import argparse
 import asyncio
 import contextlib
 import gc
-import statistics
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from grpc.aio import AioRpcError
 
+from benchmarks import beside_etcd, slow_stages
 from benchmarks.disturbances import filled_key, puts
+from benchmarks.latencies import latencies
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
 
@@ -35,37 +36,24 @@ KINDS = {
     "nothing": "alone",
     "json-15": "upserts of 15 MiB in JSON",
     "json-4": "upserts of 4 MiB in JSON",
+    "put-15": "puts of 15 MiB",
     "put-4": "puts of 4 MiB",
     "transactions": "transactions of 1,000 puts",
     "nothing-full": "alone, with all keys",
     "checkpoints": "the state's log begins anew",
     "snapshot": "snapshots",
+    "compact": "compactions",
     "delete": "deletions of 20,000 keys by prefix",
     "heap": "heap profiles",
 }
 """In this order; `nothing-full` comes after the keys were written."""
-BEFORE_KEYS = 5
+BEFORE_KEYS = 6
 DISTURBANCES = Path(__file__).with_name("disturbances.py")
 P999_MS_MAX = 25.0
 KEYS_PER_TRANSACTION = 500
 SLOW_STEPS = "metasrv_loop_slow_steps_total"
 SLOW_SECONDS = "metasrv_loop_slow_step_seconds_total"
 RESTARTS = "metasrv_raft_applying_paused_seconds_count"
-
-
-class Latencies(NamedTuple):
-    """What the small writes of one phase took, in milliseconds."""
-
-    writes: int
-    p50: float
-    p99: float
-    p999: float
-    longest: float
-
-
-def latencies(took_seconds: Sequence[float]) -> Latencies:
-    cuts = [seconds * 1000 for seconds in statistics.quantiles(took_seconds, n=1000, method="inclusive")]
-    return Latencies(len(took_seconds), cuts[499], cuts[989], cuts[998], max(took_seconds) * 1000)
 
 
 async def write(cluster: ProcessCluster, leader: int, number: int, options: argparse.Namespace) -> list[float]:
@@ -111,6 +99,7 @@ async def phase(cluster: ProcessCluster, kind: str, options: argparse.Namespace)
         raise RuntimeError(f"the disturbance {kind} did not begin")
     await asyncio.sleep(options.rest)
     before, status = await counters(cluster), await cluster.status(leader)
+    lines_before = len(node.output().splitlines())
     gc.collect()
     gc.disable()
     disturber.stdin.write(b"\n")
@@ -120,11 +109,10 @@ async def phase(cluster: ProcessCluster, kind: str, options: argparse.Namespace)
     after, later = await counters(cluster), await cluster.status(leader)
     measured = latencies([seconds for share in shares for seconds in share])
     changes = 0 if status is None or later is None else later["current_term"] - status["current_term"]
-    print(
-        f"{KINDS[kind]:36} p50 {measured.p50:6.2f}  p99 {measured.p99:6.2f}  p99.9 {measured.p999:6.2f}"
-        f"  max {measured.longest:6.1f} ms   leader changes {changes}   {report.decode().strip() or 'failed'}"
-    )
+    print(f"{KINDS[kind]:36} {measured}   leader changes {changes}   {report.decode().strip() or 'failed'}")
     show_steps(leader, before, after)
+    if slow := slow_stages.summary(node.output().splitlines()[lines_before:], "writer/"):
+        print(f"    {slow}", flush=True)
     return measured.p999 <= P999_MS_MAX and changes == 0 and disturber.returncode == 0
 
 
@@ -155,6 +143,7 @@ async def fill(cluster: ProcessCluster, leader: int, keys: int) -> None:
 
 async def run(options: argparse.Namespace) -> int:
     reached = True
+    os.environ["METASRV_SLOW_REQUEST_MS"] = str(options.slow_ms)  # the nodes inherit it
     async with ProcessCluster(3) as cluster:
         leader = await cluster.boot()
         for place, kind in enumerate(KINDS):
@@ -178,7 +167,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--writers", type=int, default=16)
     parser.add_argument("--rate", type=float, default=250.0, help="writes a second, of all writers together")
     parser.add_argument("--only", nargs="+", choices=tuple(KINDS), help="these phases alone")
-    return asyncio.run(run(parser.parse_args(arguments)))
+    parser.add_argument("--slow-ms", type=int, default=25, help="say of a sample of slower writes where they waited")
+    parser.add_argument("--beside", choices=("etcd",), help="measure etcd as well, in turns, and the disk meanwhile")
+    parser.add_argument("--turns", type=int, default=2, help="of each kind of work, with --beside")
+    parser.add_argument("--etcd", metavar="PROGRAM", help="with --beside; the newest that can be had by default")
+    options = parser.parse_args(arguments)
+    if options.beside:
+        return asyncio.run(beside_etcd.run(options, KINDS, BEFORE_KEYS))
+    return asyncio.run(run(options))
 
 
 if __name__ == "__main__":

@@ -211,9 +211,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", help="where the files are made; a temporary directory by default")
     parser.add_argument("--without-puts", action="store_true")
+    parser.add_argument("--slices-only", action="store_true", help="leave out what the page map costs each put")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
-        for value_size_bytes in (256, 2_000, 100_000):
+        for value_size_bytes in () if options.slices_only else (256, 2_000, 100_000):
             compare(directory, value_size_bytes)
         measure("large values", with_large_values, directory, not options.without_puts)
         measure("small keys", with_small_keys, directory, not options.without_puts)

@@ -49,6 +49,10 @@ class Contender(Protocol):
         """A counter of the store that grows with each change: proof that requests were writes."""
         ...
 
+    async def term(self) -> int:
+        """The term in which the present leader leads."""
+        ...
+
     def changes_of_put_many(self, puts: int) -> int:
         """By how much that counter grows with one transaction of so many puts."""
         ...

@@ -1,4 +1,4 @@
-"""etcd as a contender, in one version or another, with its default settings in a temporary directory."""
+"""etcd as a contender, in one version or another, in a temporary directory, with its default settings unless told."""
 
 from __future__ import annotations
 
@@ -44,8 +44,9 @@ class EtcdCluster:
     watch_greetings = 1
     watch_is_open = True
 
-    def __init__(self, program: str, size: int = 3) -> None:
+    def __init__(self, program: str, size: int = 3, more_options: Mapping[str, str] | None = None) -> None:
         self._program = program
+        self._more_options = more_options or {}
         self.name = f"etcd {version_of(program)}"
         self.nodes = list(range(1, size + 1))
         self.headers: Mapping[str, str] = {}
@@ -82,6 +83,7 @@ class EtcdCluster:
             "listen-peer-urls": f"http://{self._peers[node]}",
             "initial-advertise-peer-urls": f"http://{self._peers[node]}",
             "initial-cluster": ",".join(f"e{other}=http://{peer}" for other, peer in self._peers.items()),
+            **self._more_options,
         }
         command = [self._program, *(f"--{name}={value}" for name, value in options.items())]
         with (self._directory / f"e{node}.log").open("ab") as log:
@@ -108,6 +110,12 @@ class EtcdCluster:
         if answer is None:
             raise LoadError("the leader of etcd does not answer")
         return int(answer["header"]["revision"])
+
+    async def term(self) -> int:
+        status = await self._ask(await self.leader(), "maintenance/status", {})
+        if status is None:
+            raise LoadError("the leader of etcd does not answer")
+        return int(status["raftTerm"])
 
     def changes_of_put_many(self, puts: int) -> int:
         del puts  # the revision is that of the transaction

@@ -69,6 +69,12 @@ class MetasrvCluster:
             raise LoadError("the leader does not answer")
         return int(status["last_seq"])
 
+    async def term(self) -> int:
+        status = await self.cluster.status(await self.leader())
+        if status is None:
+            raise LoadError("the leader does not answer")
+        return int(status["current_term"])
+
     def changes_of_put_many(self, puts: int) -> int:
         return puts
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from metasrv.grpc_api.encoding import field, is_large, record_field, tag
 from metasrv.grpc_api.http2.messages import length_prefixed
 from metasrv.grpc_api.replies import record_out
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -16,6 +17,7 @@ from metasrv.state.watch import WatchItem
 
 MARKER = length_prefixed(pb.WatchResponse().SerializeToString())
 """Ends the initial flush: no event, no initialization flag; by proto3's rules an empty message."""
+_EVENT, _CURRENT, _PREV = tag(pb.WatchResponse, "event"), tag(pb.Event, "current"), tag(pb.Event, "prev")
 KEPT_SIZE_BYTES_MAX = 4 * 1024 * 1024
 """What is kept of one turn; further messages are encoded for each watcher."""
 
@@ -59,6 +61,11 @@ class EncodedChanges:
 
 def watch_response(item: WatchItem) -> bytes:
     """An encoded WatchResponse with an event."""
+    if is_large(item.current) or is_large(item.prev):
+        records = [*record_field(_CURRENT, item.current), *record_field(_PREV, item.prev)]
+        event_parts = field(_EVENT, [pb.Event(key=item.key).SerializeToString(), *records])
+        head = pb.WatchResponse(is_initialization=item.is_initialization).SerializeToString()
+        return b"".join([head, *event_parts])
     event = pb.Event(key=item.key, current=record_out(item.current), prev=record_out(item.prev))
     response = pb.WatchResponse(event=event, is_initialization=item.is_initialization)
     return response.SerializeToString()

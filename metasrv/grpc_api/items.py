@@ -10,14 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from metasrv.grpc_api.batches import Batch, joined
+from metasrv.grpc_api.encoding import is_large, record_field, tag
 from metasrv.grpc_api.http2.messages import length_prefixed, message_prefix
 from metasrv.grpc_api.replies import record_out
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 
+_VALUE = tag(pb.StreamItem, "value")
+
 
 def stream_item(key: str, record: SeqV | None) -> bytes:
     """One encoded StreamItem; without a value when the key is absent."""
+    if is_large(record):
+        return b"".join([pb.StreamItem(key=key).SerializeToString(), *record_field(_VALUE, record)])
     return pb.StreamItem(key=key, value=record_out(record)).SerializeToString()
 
 
@@ -34,7 +39,7 @@ def _prefixed_items(records: Iterable[tuple[str, SeqV | None]]) -> Iterator[byte
     serialize = item.SerializeToString
     meta_set: KVMeta | None = None
     for key, record in records:
-        if record is None or record.meta is None:
+        if record is None or record.meta is None or is_large(record):
             yield length_prefixed(stream_item(key, record))
             continue
         item.key = key

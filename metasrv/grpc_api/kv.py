@@ -17,6 +17,7 @@ from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.items import item_batches, stream_item
+from metasrv.grpc_api.large_replies import has_large_value, reply_in_pieces
 from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, transaction_reply
@@ -62,7 +63,7 @@ class KvMethods:
 
     # ------------------------------------------------------------------------- writes
 
-    async def transaction(self, request: pb.TxnRequest, call: Call) -> pb.TxnReply:
+    async def transaction(self, request: pb.TxnRequest, call: Call) -> pb.TxnReply | list[bytes]:
         """Transaction: from any node; a follower forwards and names the leader in its initial metadata."""
         command = transaction_from(request)
         await self._check(command, call)
@@ -71,15 +72,22 @@ class KvMethods:
         if metadata:
             await call.send_initial_metadata(metadata)
         if type(reply) is TransactionReply:
+            if has_large_value(reply.responses):
+                head = pb.TxnReply(success=reply.success, execution_path=reply.execution_path)
+                return await reply_in_pieces(head, reply.responses)
             return await transaction_reply(reply)
         raise _unexpected(reply)
 
-    async def kv_transaction(self, request: pb.KvTransactionRequest, call: Call) -> pb.KvTransactionReply:
+    async def kv_transaction(self, request: pb.KvTransactionRequest, call: Call) -> pb.KvTransactionReply | list[bytes]:
         """KvTransaction: on the leader only."""
         command = branch_transaction_from(request)
         await self._check(command, call)
         reply = await self._consensus.propose_local(command, timeout_ms_of(call))
         if type(reply) is BranchTransactionReply:
+            if has_large_value(reply.responses):
+                return await reply_in_pieces(
+                    pb.KvTransactionReply(executed_branch=reply.executed_branch), reply.responses
+                )
             return await branch_transaction_reply(reply)
         raise _unexpected(reply)
 

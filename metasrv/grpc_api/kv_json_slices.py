@@ -14,6 +14,7 @@ import re
 import secrets
 
 from metasrv.grpc_api import kv_json
+from metasrv.grpc_api.encoding import varint
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import SeqV
@@ -135,7 +136,7 @@ async def upsert_reply(reply: c.UpsertReply) -> pb.RaftReply | list[bytes]:
     pieces.append(b',"result":')
     await _add_record(pieces, reply.result)
     pieces.append(b"}")
-    pieces[0] = bytes((_DATA_FIELD,)) + _varint(sum(map(len, pieces)))
+    pieces[0] = bytes((_DATA_FIELD,)) + varint(sum(map(len, pieces)))
     return pieces
 
 
@@ -162,13 +163,3 @@ def _numbers_text(data: bytes) -> bytes:
     padded[2::4] = data.translate(_ONES)
     padded[3::4] = _COMMAS[: len(data)]
     return bytes(padded.translate(None, b" "))
-
-
-def _varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the lowest first."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)

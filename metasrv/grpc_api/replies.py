@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from metasrv.grpc_api.encoding import meta_out, tag
 from metasrv.model import commands as c
-from metasrv.model.types import KVMeta, SeqV
+from metasrv.model.types import SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 
 RESPONSES_AT_ONCE = 128
 """Responses that are put into a message in one step of the loop: about a millisecond."""
+_ITEM_VALUE = tag(pb.StreamItem, "value")
 
 
 async def transaction_reply(reply: c.TransactionReply) -> pb.TxnReply:
@@ -33,13 +35,7 @@ def record_out(record: SeqV | None) -> pb.SeqV | None:
     """A record on the wire; None stays None, which leaves an optional field unset."""
     if record is None:
         return None
-    return pb.SeqV(seq=record.seq, data=record.data, meta=_meta_out(record.meta))
-
-
-def _meta_out(meta: KVMeta | None) -> pb.KVMeta | None:
-    if meta is None:
-        return None
-    return pb.KVMeta(expire_at=meta.expire_at, proposed_at_ms=meta.proposed_at_ms)
+    return pb.SeqV(seq=record.seq, data=record.data, meta=meta_out(record.meta))
 
 
 async def _add_responses(message: pb.TxnReply | pb.KvTransactionReply, responses: Sequence[c.OperationResponse]) -> None:
@@ -48,11 +44,11 @@ async def _add_responses(message: pb.TxnReply | pb.KvTransactionReply, responses
         if start:
             await asyncio.sleep(0)
         for response in responses[start : start + RESPONSES_AT_ONCE]:
-            _fill_response(message.responses.add(), response)
+            fill_response(message.responses.add(), response)
 
 
-def _fill_response(message: pb.TxnOpResponse, response: c.OperationResponse) -> None:
-    """Filled in place: a message that is given to another one is copied, once for each level."""
+def fill_response(message: pb.TxnOpResponse, response: c.OperationResponse) -> None:
+    """Fill a response in place: a message that is given to another one is copied, once for each level."""
     if isinstance(response, c.PutResponse):
         put = message.put
         put.key = response.key

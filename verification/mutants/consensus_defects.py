@@ -11,8 +11,9 @@ from unittest.mock import patch
 from metasrv.consensus import Place
 from metasrv.model.commands import Command, Reply
 from metasrv.model.entries import encode_membership_entry
-from metasrv.model.errors import NotLeaderError, UnknownOutcomeError
-from metasrv.model.types import Membership
+from metasrv.model.errors import NotDoneError, NotLeaderError, UnknownOutcomeError
+from metasrv.model.types import Endpoint, Membership
+from metasrv.node import beginning
 from metasrv.raft.belonging import Belonging
 from metasrv.raft.clock_hand_over import ClockHandOver
 from metasrv.raft.consensus import RaftConsensus
@@ -127,6 +128,24 @@ def _changes_overlap() -> list[Replacement]:
         self._lock = Unlocked()
 
     return [(MembershipChanges, "__init__", without_lock), (MembershipChanges, "_change", change)]
+
+
+def _begins_without_asking() -> list[Replacement]:
+    async def ask(_consensus: RaftConsensus, _target: Endpoint) -> NotDoneError:
+        return NotDoneError("was not asked")
+
+    return [(beginning, "_ask", ask), (beginning, "_doubt", lambda _answer, _node: "")]
+
+
+def _installed_time_is_not_seen() -> list[Replacement]:
+    """Log time goes on from the entries that a node has stamped or applied, whatever state it was given."""
+    real = Replica._install
+
+    def install(self: Replica, info: SnapshotInfo) -> None:
+        with patch.object(self.log_time, "saw"):
+            real(self, info)
+
+    return [(Replica, "_install", install)]
 
 
 def _wrong_clock_leads() -> list[Replacement]:
@@ -357,6 +376,18 @@ CONSENSUS_MUTANTS = (
         "a proposal is answered with what another leader put at its index",
         _answers_of_another_term,
         ("overtaken leader",),
+    ),
+    Mutant(
+        "begins without asking",
+        "an empty first node begins a cluster without asking whether there is one (R12)",
+        _begins_without_asking,
+        ("wipe the first node, alone",),
+    ),
+    Mutant(
+        "time of a snapshot not seen",
+        "a node that leads after it got a snapshot stamps times that have passed (R22)",
+        _installed_time_is_not_seen,
+        ("leads after a snapshot",),
     ),
     Mutant("wrong clock leads", "a leader whose clock is far off its majority goes on leading", _wrong_clock_leads),
 )

@@ -83,7 +83,7 @@ async def remove_leader(nemesis: Nemesis, source: random.Random) -> None:
     machine = nemesis.leader(source)
     process = machine.process
     if process is not None:
-        await _transfer(nemesis, machine.node_id, None)
+        await transfer(nemesis, machine.node_id, None)
         await asyncio.sleep(0.2)
     await _remove_and_readmit(nemesis, source, machine, wipe=source.random() < 0.5)
     nemesis.changing_members = False
@@ -210,7 +210,7 @@ async def lagging_follower(nemesis: Nemesis, source: random.Random) -> None:
             network.mend(*path)
 
 
-async def _transfer(nemesis: Nemesis, node_id: int, to_id: int | None) -> None:
+async def transfer(nemesis: Nemesis, node_id: int, to_id: int | None) -> None:
     async def call(process: Process) -> object:
         return await process.consensus.transfer_leadership(to_id)
 
@@ -225,7 +225,7 @@ async def transfers_in_a_loop(nemesis: Nemesis, source: random.Random) -> None:
     for _ in range(source.randint(2, 8)):
         leader = nemesis.leader(source)
         targets = [None, leader.node_id, 99, *nemesis.cluster.machines, *nemesis.cluster.machines]
-        await _transfer(nemesis, leader.node_id, source.choice(targets))
+        await transfer(nemesis, leader.node_id, source.choice(targets))
         await asyncio.sleep(0.3 * source.random())
 
 

@@ -34,7 +34,7 @@ def cut_off(nemesis: Nemesis, node_id: int) -> Iterator[None]:
             network.mend(*path)
 
 
-async def _write_some(nemesis: Nemesis, node_ids: list[int], count: int, source: random.Random) -> None:
+async def write_some(nemesis: Nemesis, node_ids: list[int], count: int, source: random.Random) -> None:
     for _ in range(count):
         nemesis.write(source.choice(node_ids))
         await asyncio.sleep(_PAUSE_SECONDS * (0.5 + source.random()))
@@ -52,9 +52,9 @@ async def overtaken_leader(nemesis: Nemesis, source: random.Random) -> None:
     leader = nemesis.leader(source)
     others = _others(nemesis, leader.node_id)
     with cut_off(nemesis, leader.node_id):
-        await _write_some(nemesis, [leader.node_id], source.randint(2, 6), source)
+        await write_some(nemesis, [leader.node_id], source.randint(2, 6), source)
         await asyncio.sleep(0.4 + 0.2 * source.random())  # the others elect
-        await _write_some(nemesis, others, source.choice((4, 10, 20)), source)
+        await write_some(nemesis, others, source.choice((4, 10, 20)), source)
         if source.random() < 0.5:
             await take_snapshot(nemesis, nemesis.leader(source))
 
@@ -64,7 +64,7 @@ async def candidate_that_lags(nemesis: Nemesis, source: random.Random) -> None:
     leader = nemesis.leader(source)
     candidate = nemesis.cluster.machines[source.choice(_others(nemesis, leader.node_id))]
     with cut_off(nemesis, candidate.node_id):
-        await _write_some(nemesis, [leader.node_id], source.randint(2, 8), source)
+        await write_some(nemesis, [leader.node_id], source.randint(2, 8), source)
         await asyncio.sleep(0.1 + 0.2 * source.random())
     with cut_off(nemesis, leader.node_id):
         await asyncio.sleep(0.5 + 0.5 * source.random())
@@ -77,7 +77,7 @@ async def power_loss_after_snapshot(nemesis: Nemesis, source: random.Random) -> 
     if machine is leader:
         return
     with cut_off(nemesis, machine.node_id):
-        await _write_some(nemesis, [leader.node_id], source.choice((6, 15)), source)
+        await write_some(nemesis, [leader.node_id], source.choice((6, 15)), source)
         await take_snapshot(nemesis, leader)
         await asyncio.sleep(0.1)
     installed = nemesis.cluster.invariants.counts["snapshots installed"]
@@ -103,7 +103,7 @@ async def answers_that_lag(nemesis: Nemesis, source: random.Random) -> None:
     for path in paths:
         network.slow_paths[path] = source.choice((0.05, 0.1))
     try:
-        await _write_some(nemesis, [leader.node_id], source.choice((15, 30, 45)), source)
+        await write_some(nemesis, [leader.node_id], source.choice((15, 30, 45)), source)
     finally:
         for path in paths:
             network.slow_paths.pop(path, None)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from verification.simulation.address_faults import ADDRESS_FAULTS
+from verification.simulation.clock_faults import CLOCK_FAULTS
 from verification.simulation.copy_faults import COPY_FAULTS
 from verification.simulation.disk_faults import DISK_FAULTS
 from verification.simulation.identity_faults import IDENTITY_FAULTS
@@ -38,6 +39,7 @@ FAULTS: dict[str, Inflict] = {
     **ADDRESS_FAULTS,
     **COPY_FAULTS,
     **LIMIT_FAULTS,
+    **CLOCK_FAULTS,
 }
 
 FORMATION_SHARE = 0.03
@@ -67,6 +69,9 @@ _COPY_FROM = 400
 _LIMIT_SHARE = 0.1
 """Share of histories in which an operator makes the cluster read-only, or bounds its data, drawn apart as well."""
 _LIMIT_FROM = 500
+_CLOCK_SHARE = 0.05
+"""Share of histories in which a node leads after a snapshot with times that have not come yet, drawn apart as well."""
+_CLOCK_FROM = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +126,7 @@ def make_plan(seed: int) -> Plan:
     drawn += _address_faults(random.Random(f"{seed}/address"), seconds)
     drawn += _copy_faults(random.Random(f"{seed}/copies"), seconds)
     drawn += _limit_faults(random.Random(f"{seed}/limits"), seconds)
+    drawn += _clock_faults(random.Random(f"{seed}/clocks"), seconds)
     faults = tuple(sorted(drawn, key=lambda fault: fault.at_seconds))
     seconds = long_enough(seconds, faults)
     forms = source.random() < FORMATION_SHARE
@@ -144,7 +150,7 @@ def _wire(source: random.Random) -> Wire:
 
 def _faults(source: random.Random, count: int, seconds: float) -> list[PlannedFault]:
     """Random kinds at random times; often one kind several times, as faults of one kind find more together."""
-    apart = {*_DRAWN_APART, *IDENTITY_FAULTS, *STALL_FAULTS, *ADDRESS_FAULTS, *COPY_FAULTS, *LIMIT_FAULTS}
+    apart = {*_DRAWN_APART, *IDENTITY_FAULTS, *STALL_FAULTS, *ADDRESS_FAULTS, *COPY_FAULTS, *LIMIT_FAULTS, *CLOCK_FAULTS}
     kinds = sorted(FAULTS.keys() - apart)
     favourites = source.sample(kinds, 3)
     chosen = [source.choice(favourites if source.random() < 0.5 else kinds) for _ in range(count)]
@@ -189,6 +195,13 @@ def _limit_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
         return []
     kind = source.choice(sorted(LIMIT_FAULTS))
     return [PlannedFault(_LIMIT_FROM, kind, seconds * 0.7 * source.random())]
+
+
+def _clock_faults(source: random.Random, seconds: float) -> list[PlannedFault]:
+    if source.random() >= _CLOCK_SHARE:
+        return []
+    kind = source.choice(sorted(CLOCK_FAULTS))
+    return [PlannedFault(_CLOCK_FROM, kind, seconds * 0.9 * source.random())]
 
 
 def without(plan: Plan, fault: PlannedFault) -> Plan:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metasrv.client.answers import record_of, response_of, transaction_reply_of
+from metasrv.grpc_api import large_replies
+from metasrv.grpc_api.changes import watch_response
+from metasrv.grpc_api.encoding import LARGE_SIZE_BYTES_MIN
+from metasrv.grpc_api.items import stream_item
 from metasrv.grpc_api.replies import branch_transaction_reply, record_out, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
 from metasrv.model import commands as c
@@ -17,6 +22,7 @@ from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import KVMeta, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.command_rules import validate_command
+from metasrv.state.watch import WatchItem
 
 U64 = st.integers(0, 2**64 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -210,6 +216,52 @@ def test_records_come_back_as_they_went(record: SeqV) -> None:
 def test_replies_come_back_as_they_went(reply: c.TransactionReply) -> None:
     data = asyncio.run(transaction_reply(reply)).SerializeToString()
     assert transaction_reply_of(pb.TxnReply.FromString(data)) == reply
+
+
+@given(st.lists(RESPONSES, max_size=4).map(tuple), st.integers(0, 4), st.sampled_from([0, 1, 200, 2**16]))
+def test_replies_with_large_values_come_back_as_they_went(
+    responses: tuple[c.OperationResponse, ...], place: int, more_bytes: int
+) -> None:
+    value = bytes(LARGE_SIZE_BYTES_MIN + more_bytes)
+    large = c.PutResponse("k", SeqV(3, value, KVMeta(7, None)), SeqV(2**63, value))
+    reply = c.TransactionReply(True, (*responses[:place], large, *responses[place:]), "then")
+    head = pb.TxnReply(success=True, execution_path="then")
+    pieces = asyncio.run(large_replies.reply_in_pieces(head, reply.responses))
+    assert [piece is value for piece in pieces].count(True) == 2, "it is sent as it is"
+    assert transaction_reply_of(pb.TxnReply.FromString(b"".join(pieces))) == reply
+
+
+@pytest.mark.parametrize("more_bytes", [-1, 0, 1])
+def test_large_records_of_streams_come_back_as_they_went(more_bytes: int) -> None:
+    record = SeqV(3, bytes(LARGE_SIZE_BYTES_MIN + more_bytes), KVMeta(7, None))
+    item = pb.StreamItem.FromString(stream_item("k", record))
+    assert (item.key, record_of(item.value)) == ("k", record)
+    for current, prev in ((record, None), (None, record), (record, record)):
+        response = pb.WatchResponse.FromString(watch_response(WatchItem("k", prev, current, is_initialization=True)))
+        assert response.is_initialization
+        shown = [record_of(response.event.current), record_of(response.event.prev)]
+        assert [
+            one if response.event.HasField(name) else None for name, one in zip(("current", "prev"), shown, strict=True)
+        ] == [current, prev]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda record: c.GetResponse("k", record),
+        lambda record: c.DeleteResponse("k", True, record),
+        lambda record: c.PutResponse("k", None, record),
+        lambda record: c.PutResponse("k", record, None),
+    ],
+)
+async def test_a_value_is_large_from_a_size_on(make: Callable[[SeqV], c.OperationResponse]) -> None:
+    at, below = (make(SeqV(1, bytes(LARGE_SIZE_BYTES_MIN - less))) for less in (0, 1))
+    assert large_replies.has_large_value((c.GetResponse("k", None), at))
+    assert not large_replies.has_large_value((below, c.DeleteByPrefixResponse("", 1)))
+    pieces = await large_replies.reply_in_pieces(pb.KvTransactionReply(executed_branch=2), (below, at))
+    message = pb.KvTransactionReply.FromString(b"".join(pieces))
+    assert message.executed_branch == 2
+    assert [response_of(response) for response in message.responses] == [below, at]
 
 
 async def test_an_unset_branch_stays_unset() -> None:
