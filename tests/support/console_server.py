@@ -23,7 +23,7 @@ from metasrv.admin.pages import CONSOLE, HEADERS, REFERENCE, load_files
 from metasrv.config.model import Config, RaftConfig
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
-from tests.support import console_states
+from tests.support import console_scenes, console_states
 from tests.support.chromium import DESKTOP, PHONE, Chromium, Page
 from tests.support.paths import ROOT
 
@@ -86,7 +86,7 @@ class ConsoleServer(ThreadingHTTPServer):
         return not self._ending.wait(BEAT_SECONDS)
 
     def state(self) -> dict[str, Any]:
-        make = console_states.STATES.get(self.situation, console_states.healthy)
+        make = console_scenes.STATES.get(self.situation, console_scenes.STATES["healthy"])
         return make(int(time.time() * 1000))
 
 
@@ -225,7 +225,7 @@ def take_pictures(folder: Path) -> None:
     """One picture of each state: light and dark on a desktop, and on a phone."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory, ConsoleServer() as server, Chromium(Path(directory)) as browser:
-        for situation in (*console_states.STATES, "token", "absent"):
+        for situation in (*console_scenes.STATES, "token", "absent"):
             server.situation = situation
             for name, size, theme in (("light", DESKTOP, "light"), ("dark", DESKTOP, "dark"), ("phone", PHONE, "light")):
                 page = shown(browser, server, "/", size, theme)
