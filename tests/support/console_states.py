@@ -1,7 +1,8 @@
 """What a node tells the console beside the state of its cluster: history, events, keys, profiles, all made up.
 
 The shapes are those of docs/contract/admin-api.md, the words of events those that nodes use. The states of a cluster are
-in `console_scenes.py`. `tests/support/console_server.py` serves both. Deterministic, but for the wall clock of the caller.
+in `console_scenes.py`; `tests/support/console_server.py` serves both. Deterministic, but for the wall clock of the
+caller.
 """
 
 from __future__ import annotations
@@ -159,6 +160,14 @@ FOLDED = f"""{STEP} 180
 {RUN};handle (grpc_api.calls:55);decode (protocol.codec:12) 70
 log_writer (process.logs:91);write (process.logs:120) 25
 """
+LOOKS = f"""{STEP} 9
+{APPLY} 17
+{APPLY};put (state.store:31) 11
+{RUN};handle (grpc_api.calls:55) 8
+{RUN};handle (grpc_api.calls:55);decode (protocol.codec:12) 5
+log_writer (process.logs:91);write (process.logs:120) 2
+"""
+"""Stacks of the busiest of these minutes, one look a second."""
 CHANGED = f"""{APPLY} 90000 2400000
 {RUN};handle (grpc_api.calls:55);decode (protocol.codec:12) 800000 100000
 {RUN};keep (grpc_api.sessions:31) 0 700000
