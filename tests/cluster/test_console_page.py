@@ -47,7 +47,7 @@ TONES = {
     **dict.fromkeys(("healthy", "learner", "first-start", "lone"), "ok"),
     **dict.fromkeys(("no-leader", "no-majority", "removed"), "critical"),
 }
-"""Of the sentence at the top; the others are warnings, whatever the failure tolerance."""
+"""Colours of the sentence at the top; the others are warnings, whatever the failure tolerance."""
 SAID = {
     "healthy": ["Node 1 leads in term 7. 3 of 3 voters answer.", "All 14 checks pass", "no problems"],
     "one-node-lost": ["one problem", "Node 3, a voter, was not heard for 48.2 s: it is down, stopped or cut off."],
