@@ -549,7 +549,9 @@ def test_keyboard_theme_and_labels(open_page: OpenPage) -> None:
     assert page.evaluate("document.activeElement.id") == "events-title"
     page.press("4")
     assert page.evaluate("document.activeElement.id") == "writes-title"
-    focused = "(() => { const one = document.activeElement; return [one.tagName, getComputedStyle(one).outlineStyle]; })()"
+    focused = (
+        "(() => { const one = document.activeElement; return [one.tagName, getComputedStyle(one).outlineStyle]; })()"
+    )
     for _ in range(25):
         page.press("Tab")
         tag, outline = page.evaluate(focused)
