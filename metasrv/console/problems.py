@@ -93,9 +93,10 @@ def _of_the_cluster(seen: Seen) -> Iterator[Problem]:
         yield Problem(_CRITICAL, "No leader", "No leader is known, writes are refused.", None, "no-leader")
     limits, size_bytes = status.limits, status.data_size_bytes
     if limits.read_only is not None:
-        since = datetime.fromtimestamp(limits.read_only_since_ms / 1000, UTC).isoformat(timespec="seconds")
-        text = f"An operator turned writes off at {since}"
+        since = datetime.fromtimestamp(limits.read_only_since_ms / 1000, UTC)
+        text = f"An operator turned writes off at {since:%Y-%m-%d %H:%M:%S} UTC"
         text += f": {limits.read_only}" if limits.read_only else ""
+        text += "; `metactl cluster read-only off` takes them again"
         yield Problem(_WARNING, "The cluster is read-only", _sentence(text), None, "quota")
     if limits.quota_bytes and size_bytes >= limits.quota_bytes * QUOTA_WARNING_SHARE:
         text = f"Keys and values take {size_bytes:,} of {limits.quota_bytes:,} bytes. Writes past that are refused."
@@ -144,8 +145,9 @@ def _of_the_nodes(seen: Seen) -> Iterator[Problem]:
                 continue  # the node whose clock is off says so itself
             if check.name == "draining" and not check.reason.startswith(DRAINED_TEXT):
                 continue  # it stops, as its event says
-            runbook = RUNBOOK_OF_CHECK.get(check.name)
-            yield Problem(severity, title.format(node_id), _sentence(check.reason), node_id, runbook)
+            # Said by that node of itself; here it stands beside what is said of others.
+            text = _sentence(check.reason.replace("this node", f"node {node_id}"))
+            yield Problem(severity, title.format(node_id), text, node_id, RUNBOOK_OF_CHECK.get(check.name))
         sync = summary.sync_microseconds
         if sync is not None and sync > SLOW_SYNC_MICROSECONDS:
             text = f"A write of its log takes {sync / 1000:,.0f} ms in the mean."

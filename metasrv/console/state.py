@@ -63,6 +63,7 @@ def _cluster_view(knowledge: Knowledge, held: Tolerance) -> View:
     switched_off = status.limits.read_only is not None
     # Stale reads are all that is answered without a leader, or by a node that was removed.
     silent = bool(membership.voters) and (status.leader_id is None or status.removed is not None)
+    refusal = _NO_LEADER if status.removed is None else held.text
     return {
         "name": context.config.raft_config.cluster_name,
         "id": status.cluster_id,
@@ -73,7 +74,7 @@ def _cluster_view(knowledge: Knowledge, held: Tolerance) -> View:
         "failure_tolerance": held.failures,
         "tolerance_text": held.text,
         "read_only": switched_off or silent,
-        "read_only_reason": status.limits.read_only if switched_off else _NO_LEADER if silent else None,
+        "read_only_reason": status.limits.read_only if switched_off else refusal if silent else None,
         "data_bytes": status.data_size_bytes,
         "quota_bytes": status.limits.quota_bytes or None,
         "empty": context.machine.key_count == 0,

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from metasrv.grpc_api.encoding import meta_out, tag
+from metasrv.grpc_api.encoding import meta_out
 from metasrv.model import commands as c
 from metasrv.model.types import SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 
 RESPONSES_AT_ONCE = 128
 """Responses that are put into a message in one step of the loop: about a millisecond."""
-_ITEM_VALUE = tag(pb.StreamItem, "value")
 
 
 async def transaction_reply(reply: c.TransactionReply) -> pb.TxnReply:

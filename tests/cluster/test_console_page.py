@@ -1,6 +1,6 @@
 """The console in a real browser: every state of a cluster, on a desktop and on a phone, and what a reader does with it.
 
-The answers are made up (`tests/support/console_states.py`), the pages are the real ones. Pictures of all of this:
+The answers are made up (`tests/support/console_scenes.py`), the pages are the real ones. Pictures of all of this:
 `python -m tests.support.console_server --pictures DIRECTORY`.
 """
 
@@ -15,8 +15,8 @@ import pytest
 
 from tests.conftest import StartCluster
 from tests.support.chromium import DESKTOP, PHONE, PROGRAM, Chromium, Page
+from tests.support.console_scenes import STATES
 from tests.support.console_server import BUSY, KEYS_OFF, TOKEN, ConsoleServer
-from tests.support.console_states import STATES
 
 pytestmark = [
     pytest.mark.skipif(not PROGRAM, reason="not installed: chromium"),
@@ -25,35 +25,56 @@ pytestmark = [
 OpenPage = Callable[..., Page]
 
 TITLES = {
-    "healthy": "One node may fail",
+    "healthy": "One more failure is tolerated",
     "one-node-lost": "One more failure stops the cluster",
+    "lagging": "One more failure stops the cluster",
     "no-leader": "No leader",
     "no-majority": "No majority: 1 of 3 voters answers",
-    "learner": "One node may fail",
+    "learner": "One more failure is tolerated",
     "removed": "Node 4 is no longer a member",
-    "read-only": "One node may fail",
-    "first-start": "One node may fail",
+    "read-only": "The cluster is read-only",
+    "quota": "One more failure is tolerated",
+    "disk-stalls": "One more failure stops the cluster",
+    "disk-full": "One more failure is tolerated",
+    "clock-off": "One more failure is tolerated",
+    "drained": "One more failure is tolerated",
+    "first-start": "One more failure is tolerated",
     "waiting": "This node does not belong to a cluster yet",
-    "lone": "The only node",
-    "seven": "One node may fail",
+    "lone": "There is one voter: its failure stops the cluster",
+    "seven": "One more failure is tolerated",
 }
+TONES = {
+    **dict.fromkeys(("healthy", "learner", "first-start", "lone"), "ok"),
+    **dict.fromkeys(("no-leader", "no-majority", "removed"), "critical"),
+}
+"""Colours of the sentence at the top; the others are warnings, whatever the failure tolerance."""
 SAID = {
-    "healthy": ["Node 1 leads in term 7. 3 of 3 voters answer.", "All 10 checks pass", "no problems"],
-    "one-node-lost": [
-        "2 problems",
-        "Start it again",
-        "1 of 10 checks fail",
-        "not ready",
+    "healthy": ["Node 1 leads in term 7. 3 of 3 voters answer.", "All 14 checks pass", "no problems"],
+    "one-node-lost": ["one problem", "Node 3, a voter, was not heard for 48.2 s: it is down, stopped or cut off."],
+    "lagging": ["Node 2 lags behind", "1,310 entries", "The disk of node 2 is slow", "A write of its log takes 480 ms"],
+    "no-leader": ["an election should end within seconds", "no leader is known", "1 of 14 checks fail", "not ready"],
+    "no-majority": [
+        *("This node refuses writes and consistent reads until it hears one more voter", "Node 2 · 10.0.4.12:28101"),
+        *("No acknowledged write is lost", "Node 3 is silent"),
     ],
-    "no-leader": ["an election should end within seconds", "no leader is known"],
-    "no-majority": ["refused until one more voter answers", "No acknowledged write is lost"],
     "learner": ["Node 4, which shows this page, is a learner", "220 entries"],
-    "removed": ["Stop it, or empty its data directory", "removed"],
-    "read-only": ["The cluster is read-only", "Make room"],
+    "removed": [
+        *("Stop it, or empty its data directory", "Node 4 was removed from the cluster", "Node 1 · 10.0.4.11:28101"),
+        "what it shows of the others is what it knew last",
+    ],
+    "read-only": [
+        *("Writes are refused, reads are answered. One more failure is tolerated.", "moving to meta-b"),
+        "metactl cluster read-only off",
+    ],
+    "quota": ["The quota is nearly used up", "111,149,056 of 125,829,120 bytes", "All 14 checks pass, 1 warns"],
+    "disk-stalls": ["The disk of node 1 does not answer", "a write of the raft log has not finished for 14.2 s"],
+    "disk-full": ["The disk of node 1 is full or cannot be written", "has 31457280 bytes left", "2 of 3"],
+    "clock-off": ["The clock of node 3 is off", "Node 3's clock is 4210 ms ahead of the majority's", "+4.21 s"],
+    "drained": ["An operator drained node 2; metactl node drain 2 --off or a restart ends that."],
     "first-start": ["Nothing is stored yet", "metactl upsert --grpc-api-address 127.0.0.1:9191", "--to 2"],
-    "waiting": ["It waits: for a leader to register with"],
+    "waiting": ["What it waits for: meta1.example:28103: no connection within 2000 ms"],
     "lone": ["It is the only voter, so there is no second copy."],
-    "seven": ["5 of 6 voters answer. Node 7 is a learner", "Node 5 does not answer node 2"],
+    "seven": ["5 of 6 voters answer. Node 7 is a learner", "Node 5 is silent"],
 }
 
 
@@ -82,7 +103,7 @@ def open_page(server: ConsoleServer, tmp_path: Path) -> Iterator[OpenPage]:
 def test_the_page_shows_a_living_cluster(open_page: OpenPage) -> None:
     """The short form of everything below; `make test-long` runs the rest."""
     page = open_page(size=PHONE)
-    assert page.text(".verdict-title") == "One node may fail, and the cluster goes on"
+    assert page.text(".verdict-title") == "One more failure is tolerated"
     assert [page.text(f"[data-key='{node}'] .role") for node in (1, 2, 3)] == ["leader", "follower", "follower"]
     assert page.overflow() == 0
     before = page.evaluate("document.querySelector('.plot .line').getAttribute('d')")
@@ -104,7 +125,7 @@ async def test_a_real_node_serves_it(start_cluster: StartCluster, tmp_path: Path
 
 
 def test_every_state_is_told(server: ConsoleServer) -> None:
-    assert TITLES.keys() == SAID.keys() == STATES.keys()
+    assert TITLES.keys() == SAID.keys() == STATES.keys() >= TONES.keys()
     server.situation = "no-majority"
     assert server.state()["cluster"]["leader_id"] is None
 
@@ -117,6 +138,9 @@ def test_each_state_is_designed(server: ConsoleServer, open_page: OpenPage, tmp_
         page = open_page(size=size, theme=theme)
         page.wait_for("document.querySelectorAll('#action-list .card').length > 0")
         assert page.text(".verdict-title").startswith(TITLES[situation])
+        assert (
+            page.evaluate("document.querySelector('.verdict').className") == f"verdict {TONES.get(situation, 'warning')}"
+        )
         text = page.text("main")
         assert [words for words in SAID[situation] if words not in text + page.text("#summary")] == []
         assert "undefined" not in text
@@ -135,7 +159,7 @@ def test_a_line_shows_only_what_was_measured_on_it(server: ConsoleServer, open_p
     texts = "[...document.querySelectorAll('.edge text')].map((text) => text.textContent)"
     assert open_page().evaluate(texts) == ["lag 0", "0.51 ms", "lag 0", "0.61 ms"]
     server.situation = "learner"
-    assert open_page().evaluate(texts) == ["lag 0", "lag 0", "lag 220", "0.9 ms"]
+    assert open_page().evaluate(texts) == ["lag 0", "lag 0", "lag 220", "0.41 ms"]
 
 
 def is_dark(page: Page) -> bool:
@@ -155,7 +179,7 @@ def test_a_node_that_goes_away_says_where_to_go_on(server: ConsoleServer, open_p
     assert json.loads(page.evaluate("localStorage.getItem('metasrv.nodes')"))["answered_by"] == 1
     server.situation = "healthy"
     page.wait_for("document.body.dataset.connection === 'live'")
-    assert page.text(".verdict-title") == "One node may fail, and the cluster goes on"
+    assert page.text(".verdict-title") == "One more failure is tolerated"
 
 
 @pytest.mark.long
@@ -200,9 +224,9 @@ def test_a_node_that_refuses_says_why(
 
 @pytest.mark.long
 def test_problems_are_announced_by_title_and_once(server: ConsoleServer, open_page: OpenPage) -> None:
-    server.situation = "one-node-lost"
+    server.situation = "lagging"
     page = open_page()
-    said = "2 problems. Warning: A follower lags. Critical: A voter does not answer."
+    said = "2 problems. Warning: Node 2 lags behind. Warning: The disk of node 2 is slow."
     assert page.evaluate("document.querySelector('[aria-live=polite]#announcement').textContent") == said
     page.evaluate(
         """window.said = 0;
@@ -216,17 +240,34 @@ def test_problems_are_announced_by_title_and_once(server: ConsoleServer, open_pa
 
 @pytest.mark.long
 def test_a_runbook_folds_out_and_stays_open(server: ConsoleServer, open_page: OpenPage) -> None:
-    server.situation = "one-node-lost"
+    server.situation = "no-leader"
     page = open_page()
     page.click("#problems .critical summary")
     page.wait_for("document.querySelector('#problems .runbook-text h4')")
     assert page.text("#problems .runbook-text h4") == "No leader"
+    assert "systemctl stop metasrv\nmetasrv check" in page.text("#problems .runbook-text"), "a command a line"
     time.sleep(1)  # the state comes again several times
     assert page.evaluate("document.querySelector('#problems .critical details').open") is True
     page.click("#problems .runbook-text [data-slug='another-cluster']")
     page.wait_for("document.querySelector('#problems .runbook-text h4').innerText !== 'No leader'")
     page.click("#node-list .failing summary")
     page.wait_for("document.querySelector('#node-list .failing .runbook-text h4')")
+
+
+@pytest.mark.long
+def test_what_a_node_cannot_know_is_not_drawn(server: ConsoleServer, open_page: OpenPage) -> None:
+    """A removed node hears of no links, no leader and no readiness; what the whole cluster says is said once."""
+    server.situation = "removed"
+    page = open_page()
+    assert page.evaluate("document.querySelectorAll('.edge').length") == 0
+    assert page.evaluate("document.querySelector('.facts')") is None
+    links = page.evaluate("[...document.querySelectorAll('#verdict .elsewhere a')].map((link) => link.href)")
+    assert links == [f"http://10.0.4.{10 + node_id}:28101/" for node_id in (1, 2, 3)]
+    assert page.evaluate("[...document.querySelectorAll('.failing b')].map((name) => name.textContent)") == ["member"]
+    server.situation = "read-only"
+    page.wait_for("document.querySelector('.verdict-title').textContent === 'The cluster is read-only'")
+    assert page.evaluate("document.querySelectorAll('.failing, .notice').length") == 0
+    assert page.text(".problem code") == "metactl cluster read-only off"
 
 
 @pytest.mark.long
@@ -400,7 +441,7 @@ def test_a_minute_of_the_strip_opens_as_a_flame_graph(server: ConsoleServer, ope
     assert int(asked["to_ms"][0]) - int(asked["from_ms"][0]) == 60_000
     assert asked["format"] == ["folded"]
     assert "one minute" in page.text("#dialog-title")
-    assert "545 looks" in page.text(".flame-detail")
+    assert "52 looks" in page.text(".flame-detail")
     assert server.acted == [], "looking at what is kept is no action"
     page.picture(tmp_path / "minute.png")
     phone = open_page(size=PHONE)
@@ -480,7 +521,7 @@ def test_events_are_filtered_and_charts_read_by_keyboard(open_page: OpenPage) ->
     count = "document.querySelectorAll('.event').length"
     page.wait_for(f"{count} === 9")
     choose = "const choice = document.getElementById('{}'); choice.value = '{}'; choice.dispatchEvent(new Event('input'))"
-    for name, value, left in (("event-severity", "warning", 4), ("event-node", "2", 2), ("event-words", "password", 1)):
+    for name, value, left in (("event-severity", "warning", 4), ("event-node", "2", 2), ("event-words", "refused a", 1)):
         page.evaluate(f"(() => {{ {choose.format(name, value)} }})()")
         assert page.evaluate(count) == left
     assert "one event of 9" in page.text("#event-count")
@@ -506,6 +547,15 @@ def test_keyboard_theme_and_labels(open_page: OpenPage) -> None:
     assert is_dark(page)
     page.press("3")
     assert page.evaluate("document.activeElement.id") == "events-title"
+    page.press("4")
+    assert page.evaluate("document.activeElement.id") == "writes-title"
+    focused = (
+        "(() => { const one = document.activeElement; return [one.tagName, getComputedStyle(one).outlineStyle]; })()"
+    )
+    for _ in range(25):
+        page.press("Tab")
+        tag, outline = page.evaluate(focused)
+        assert tag == "BODY" or outline != "none", "who uses the keyboard sees where it is"
     nameless = """[...document.querySelectorAll('button, a, input, select, [role=img], [tabindex="0"]')].filter((one) =>
         one.checkVisibility() && !(one.innerText ?? one.textContent).trim() && !one.ariaLabel && !one.labels?.length
     ).map((one) => one.outerHTML.slice(0, 120))"""
@@ -569,4 +619,4 @@ def test_charts_keep_time_and_gaps(open_page: OpenPage) -> None:
     assert kept[1] == [450, 450, 460, 16_000 + 2_000 * 460 - 2_000 * 449]
     assert kept[2] == '{"a":[7],"b":[null]}'
     path = page.evaluate("import('/ui/charts.js').then(({ pathOf }) => pathOf([1, 1, null, 1], 4, 1))")
-    assert path == "M0.0 1.5L150.0 1.5M450.0 1.5h0.1"
+    assert path == "M0.0 1.5L150.0 1.5M445.0 1.5h5"

@@ -188,7 +188,7 @@ class Page:
         """Save what is seen as PNG or, by the file's name, WebP; with `full_height` the whole page, as tall as it is."""
         parameters: dict[str, Any] = {"format": file.suffix[1:], "captureBeyondViewport": full_height}
         if file.suffix == ".webp":
-            parameters["quality"] = 88
+            parameters["quality"] = 60
         if full_height:
             size = self.command("Page.getLayoutMetrics")["cssContentSize"]
             parameters["clip"] = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}

@@ -23,7 +23,7 @@ from metasrv.admin.pages import CONSOLE, HEADERS, REFERENCE, load_files
 from metasrv.config.model import Config, RaftConfig
 from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
-from tests.support import console_states
+from tests.support import console_scenes, console_states
 from tests.support.chromium import DESKTOP, PHONE, Chromium, Page
 from tests.support.paths import ROOT
 
@@ -86,7 +86,7 @@ class ConsoleServer(ThreadingHTTPServer):
         return not self._ending.wait(BEAT_SECONDS)
 
     def state(self) -> dict[str, Any]:
-        make = console_states.STATES.get(self.situation, console_states.healthy)
+        make = console_scenes.STATES.get(self.situation, console_scenes.STATES["healthy"])
         return make(int(time.time() * 1000))
 
 
@@ -144,7 +144,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, JSON, json.dumps(console_states.minutes(int(time.time() * 1000))))
         elif path == "/v1/profile/history":
             self.server.asked.append(query)
-            self.answer(200, TEXT, console_states.FOLDED)
+            self.answer(200, TEXT, console_states.LOOKS)
         elif path == "/v1/profile/captures":
             self.answer(200, JSON, json.dumps(console_states.CAPTURES))
         elif path == "/v1/console/stream" and self.server.situation == "busy":
@@ -187,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         now_ms = int(time.time() * 1000)
         self.line({"type": "state", "state": self.server.state()})
-        is_new = self.server.situation == "first-start"
+        is_new = self.server.situation in ("first-start", "waiting")
         history = console_states.history(now_ms)
         empty = {**history, "start_ms": now_ms, "series": {name: [] for name in history["series"]}}
         self.line({"type": "history", "history": empty if is_new else history})
@@ -225,7 +225,7 @@ def take_pictures(folder: Path) -> None:
     """One picture of each state: light and dark on a desktop, and on a phone."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as directory, ConsoleServer() as server, Chromium(Path(directory)) as browser:
-        for situation in (*console_states.STATES, "token", "absent"):
+        for situation in (*console_scenes.STATES, "token", "absent"):
             server.situation = situation
             for name, size, theme in (("light", DESKTOP, "light"), ("dark", DESKTOP, "dark"), ("phone", PHONE, "light")):
                 page = shown(browser, server, "/", size, theme)
@@ -237,24 +237,85 @@ def take_pictures(folder: Path) -> None:
 def take_pictures_of_documentation(folder: Path) -> None:
     """Those that the documentation shows; each is small enough to be kept beside the source."""
     with tempfile.TemporaryDirectory() as directory, ConsoleServer() as server, Chromium(Path(directory)) as browser:
+        for situation in console_scenes.STATES.keys() - {"healthy", "one-node-lost"}:  # they are among those below
+            server.situation = situation
+            page = shown(browser, server, "/", DESKTOP, "light")
+            picture_down_to(
+                page, "#charts" if situation == "waiting" else "#cluster", folder / f"console-{situation}.webp"
+            )
+            page.close()
         for name, situation, path, size, theme in (
             ("console", "one-node-lost", "/", (1280, 1040), "light"),
-            ("console-dark", "healthy", "/", (1280, 860), "dark"),
-            ("console-no-majority", "no-majority", "/", (1280, 760), "light"),
-            ("console-first-start", "first-start", "/", (1280, 760), "light"),
+            ("console-dark", "healthy", "/", (1280, 1290), "dark"),
             ("console-phone", "one-node-lost", "/", (360, 1100), "dark"),
+            ("console-token", "token", "/", (1280, 240), "light"),
             ("api-reference", "healthy", "/docs", (1280, 860), "light"),
         ):
             server.situation = situation
             page = shown(browser, server, path, size, theme)
             page.picture(folder / f"{name}.webp", full_height=False)
             page.close()
-        server.situation = "healthy"
-        page = shown(browser, server, "/", (1280, 560), "light")
-        page.click("[data-name=cpu]")
-        page.evaluate("document.querySelector('#dialog form').requestSubmit()")
-        page.wait_for("document.querySelector('.flame')")
-        page.picture(folder / "console-flame-graph.webp", full_height=False)
+        take_pictures_of_use(server, browser, folder)
+
+
+def picture_down_to(page: Page, selector: str, file: Path) -> None:
+    """The page from its top to the end of an element."""
+    bottom = page.evaluate(f"Math.ceil(document.querySelector('{selector}').getBoundingClientRect().bottom) + 14")
+    page.resize((DESKTOP[0], bottom))
+    page.picture(file, full_height=False)
+
+
+def take_pictures_of_use(server: ConsoleServer, browser: Chromium, folder: Path) -> None:
+    """What a reader opens, chooses and points at."""
+
+    def page_of(situation: str, size: tuple[int, int]) -> Page:
+        server.situation = situation
+        return shown(browser, server, "/", size, "light")
+
+    def take(page: Page, name: str) -> None:
+        time.sleep(BEAT_SECONDS)
+        page.picture(folder / f"console-{name}.webp", full_height=False)
+
+    page = page_of("healthy", (1280, 560))
+    for name, click in (("flame-graph", "[data-name=cpu]"), ("transfer", "[data-name=transfer]")):
+        page.click(click)
+        if name == "flame-graph":
+            page.evaluate("document.querySelector('#dialog form').requestSubmit()")
+            page.wait_for("document.querySelector('.flame')")
+        take(page, name)
+        page.click("#dialog [data-action=close]")
+    page.wait_for("document.querySelectorAll('.minute').length > 0")
+    page.evaluate("document.getElementById('minutes').scrollIntoView()")
+    take(page, "minutes")
+    page.click(".minute:nth-of-type(6)")
+    page.wait_for("document.querySelector('#dialog .flame')")
+    take(page, "minute")
+    page.click("#dialog [data-action=close]")
+    page.click("#writes [data-action=writes]")
+    page.wait_for("document.querySelector('#write-list table')")
+    page.evaluate("document.getElementById('key-form').requestSubmit()")
+    page.wait_for("document.querySelector('[data-action=record]')")
+    page.click("[data-action=record][data-key=table]")
+    page.wait_for("document.querySelector('.record h3')")
+    page.evaluate("document.getElementById('writes').scrollIntoView()")
+    take(page, "writes-and-keys")
+    page.close()
+    page = page_of("healthy", (1280, 860))
+    page.evaluate("document.querySelector('.plot').focus()")
+    for _ in range(60):
+        page.press("ArrowLeft")
+    take(page, "keyboard")
+    page.close()
+    page = page_of("no-leader", (1280, 720))
+    page.click("#problems .critical summary")
+    page.wait_for("document.querySelector('#problems .runbook-text h4')")
+    take(page, "runbook")
+    page.close()
+    page = page_of("healthy", (1280, 600))
+    server.situation = "down"
+    page.wait_for("document.body.dataset.connection === 'lost'")
+    take(page, "down")
+    page.close()
 
 
 def shown(browser: Chromium, server: ConsoleServer, path: str, size: tuple[int, int], theme: str) -> Page:

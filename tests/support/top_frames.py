@@ -19,7 +19,7 @@ from rich.terminal_theme import MONOKAI
 from metasrv.cli.top.sight import Sight
 from metasrv.cli.top.source import News
 from metasrv.cli.top.view import Look, frame
-from tests.support import console_states
+from tests.support import console_scenes, console_states
 
 NOW_MS = 1_795_780_924_000
 FRAMES = Path(__file__).resolve().parents[1] / "data" / "top"
@@ -30,7 +30,7 @@ def sight_of(name: str) -> Sight:
     """What a stream tells of one of the states."""
     sight = Sight()
     lines: list[dict[str, Any]] = [
-        {"type": "state", "state": console_states.STATES[name](NOW_MS)},
+        {"type": "state", "state": console_scenes.STATES[name](NOW_MS)},
         {"type": "history", "history": console_states.history(NOW_MS)},
         {"type": "events", "events": console_states.events(NOW_MS)[::-1]},
     ]
@@ -45,7 +45,7 @@ def news_of(name: str) -> News:
 
 def frames() -> Iterator[tuple[str, str]]:
     """The name of each file, and its text."""
-    for name in sorted(console_states.STATES):
+    for name in sorted(console_scenes.STATES):
         for width, height in SIZES:
             lines = frame(news_of(name), Look(width, height, keys=height is not None))
             size = f"{width}" if height is None else f"{width}x{height}"

@@ -7,6 +7,7 @@ import { lengthOf } from "./model.js";
 
 const WIDTH = 450;
 const HEIGHT = 80;
+const DASH = 5; // of a value without neighbours
 const rate = (value) => (value === null || value === undefined ? UNKNOWN : `${number(value)}/s`);
 
 const CHARTS = [
@@ -136,7 +137,7 @@ export function scaleTop(largest, isBytes = false) {
   return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= largest * 0.999999);
 }
 
-/** An SVG path with a gap for each null; a value alone between gaps is a dot. */
+/** An SVG path with a gap for each null; a value alone between gaps is a short dash. */
 export function pathOf(points, length, highest) {
   const step = length > 1 ? WIDTH / (length - 1) : 0;
   const parts = [];
@@ -149,7 +150,8 @@ export function pathOf(points, length, highest) {
     const x = (position * step).toFixed(1);
     const y = (HEIGHT - 1.5 - (Math.max(0, value) / highest) * (HEIGHT - 3)).toFixed(1);
     const isAlone = !isOpen && (points[position + 1] ?? null) === null;
-    parts.push(isAlone ? `M${x} ${y}h0.1` : `${isOpen ? "L" : "M"}${x} ${y}`);
+    const left = Math.min(Math.max(0, x - DASH / 2), WIDTH - DASH).toFixed(1);
+    parts.push(isAlone ? `M${left} ${y}h${DASH}` : `${isOpen ? "L" : "M"}${x} ${y}`);
     isOpen = true;
   });
   return parts.join("");

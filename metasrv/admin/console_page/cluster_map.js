@@ -14,8 +14,9 @@ const CONTACT_MAX_MS = 2000;
 export function showMap(target, state) {
   const places = placesOf(state.nodes);
   const leader = state.cluster.leader_id;
-  const others = leader === null ? [] : state.nodes.filter((node) => node.id !== leader && node.role !== "removed");
-  const from = places.get(leader);
+  const others = state.nodes.filter((node) => node.id !== leader && node.role !== "removed");
+  // What a node that does not hear the leader would draw here is not known to it.
+  const from = state.nodes.some((node) => node.id === leader && node.reachable) ? places.get(leader) : undefined;
   const isCrowded = state.nodes.length >= CROWDED;
   const picture = drawing(
     "svg",

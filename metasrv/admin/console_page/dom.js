@@ -23,6 +23,13 @@ function filled(made, attributes, children) {
   return made;
 }
 
+/** A sentence as children of an element; what stands between backticks becomes code. */
+export function withCode(text) {
+  const parts = text.split("`");
+  if (parts.length % 2 === 0) return [text];
+  return parts.map((part, position) => (position % 2 ? element("code", {}, part) : part));
+}
+
 /** The element with this id. */
 export function byId(id) {
   return document.getElementById(id);

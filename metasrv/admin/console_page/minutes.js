@@ -10,6 +10,7 @@ const MINUTES = "/v1/profile/minutes";
 const HISTORY = "/v1/profile/history";
 const MINUTE_MS = 60_000;
 const BAR_PIXELS = 40;
+const COLUMNS = 11; // ten minutes, and the one that has begun
 
 /** Asks now and each half minute while the page is looked at; a node that keeps none, or does not tell, has no strip. */
 export function watchMinutes(target) {
@@ -27,11 +28,13 @@ export function watchMinutes(target) {
 
 function show(target, minutes) {
   target.hidden = minutes.length === 0;
+  // The newest minute is on the right, and as wide as it will be once all are there.
+  const empty = Array.from({ length: Math.max(0, COLUMNS - minutes.length) }, () => element("span", { class: "no-minute" }));
   update(
     target,
     element("h3", {}, "What this node was doing"),
-    element("p", { class: "quiet" }, "How often a thread was at work, each minute. Choose one to see its stacks."),
-    element("div", { class: "strip" }, minutes.map(column)),
+    element("p", { class: "quiet" }, "How much of each minute a thread was at work; a full bar is all of it. Choose one to see its stacks."),
+    element("div", { class: "strip" }, empty, minutes.map(column)),
   );
 }
 

@@ -1,6 +1,6 @@
 // A card for each node with every value the cluster knows of it, and its checks of readiness.
 
-import { element, update } from "./dom.js";
+import { element, update, withCode } from "./dom.js";
 import { bytes, bytesPerSecond, duration, milliseconds, offset, UNKNOWN, whole } from "./format.js";
 import { pageAddress } from "./model.js";
 import { runbookFold } from "./runbooks.js";
@@ -22,7 +22,7 @@ function card(node, state) {
       {},
       element("h3", {}, `Node ${node.id}`),
       element("span", { class: `tag role ${node.role}` }, node.role),
-      node.votes || node.role === "learner" ? null : element("span", { class: "tag" }, "no vote"),
+      node.votes || ["learner", "removed"].includes(node.role) ? null : element("span", { class: "tag" }, "no vote"),
       isHere ? element("span", { class: "tag", title: "This node serves this page" }, "here") : null,
       readiness(node),
     ),
@@ -81,13 +81,14 @@ function checks(node) {
   if (!node.checks.length) return element("p", { class: "checks quiet" }, "Its checks are not known.");
   const failing = node.checks.filter((check) => !check.ok);
   const warning = node.checks.filter((check) => check.ok && check.warns);
+  const standing = [...failing, ...warning].filter(({ name }) => isOwn(name, node));
   const title = failing.length
     ? `${failing.length} of ${node.checks.length} checks fail`
-    : `All ${node.checks.length} checks pass${warning.length ? `, ${warning.length} with a warning` : ""}`;
+    : `All ${node.checks.length} checks pass${warning.length ? `, ${warning.length} ${warning.length === 1 ? "warns" : "warn"}` : ""}`;
   return element(
     "div",
     { class: "checks" },
-    [...failing, ...warning].map((check) => standsOut(check, node.id)),
+    standing.map((check) => standsOut(check, node.id)),
     element(
       "details",
       { "data-key": "all checks" },
@@ -108,12 +109,17 @@ function checks(node) {
   );
 }
 
+/** Whether the check says something of this node alone. Those of the whole cluster are said once, at the top of the page. */
+function isOwn(name, { role }) {
+  return name !== "writes" && (role !== "removed" || name === "member");
+}
+
 /** A check that fails or warns stands open, with its runbook below it. */
 function standsOut({ name, reason, runbook }, nodeId) {
   return element(
     "div",
     { class: "failing", "data-key": `failing ${name}` },
-    element("p", {}, element("b", {}, name), ` ${reason}`),
+    element("p", {}, element("b", {}, name), " ", withCode(reason)),
     runbook ? runbookFold(runbook, `runbook ${nodeId} ${name}`) : null,
   );
 }

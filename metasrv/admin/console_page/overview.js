@@ -1,10 +1,10 @@
 // The top of the page: the failure tolerance in words, facts of the cluster, notices, problems with what to do.
 
-import { element, update } from "./dom.js";
+import { element, update, withCode } from "./dom.js";
 import { counted, dateAndTime, timeOfDay, whole } from "./format.js";
 import { pageAddress } from "./model.js";
 import { runbookFold } from "./runbooks.js";
-import { noticesOf, situationOf } from "./situation.js";
+import { answering, isCutOff, noticesOf, situationOf } from "./situation.js";
 
 const REFUSALS = {
   absent: "This node has no console",
@@ -29,16 +29,35 @@ export function showVerdict(target, model) {
     update(target, verdict({ tone: "unknown", title: "Looking at the cluster …", text: "The node is being asked." }));
     return;
   }
-  update(target, verdict(situationOf(state)), facts(state));
+  const addresses = state.nodes.map((node) => ({ id: node.id, address: node.admin_url ?? node.admin_address }));
+  const links = isCutOff(state) ? elsewhere(addresses, state.answered_by) : [];
+  // What a removed node knows of the cluster is the past, and one that waits knows nothing of one.
+  const isMember = state.nodes.length > 0 && answering(state)?.role !== "removed";
+  update(target, verdict(situationOf(state), links), isMember ? facts(state) : null);
 }
 
-function verdict({ tone, title, text }) {
+function verdict({ tone, title, text }, links = []) {
   return element(
     "div",
     { class: `verdict ${tone}` },
     element("span", { class: `dot ${tone}`, "aria-hidden": true }),
-    element("div", {}, element("p", { class: "verdict-title" }, title), element("p", { class: "verdict-text" }, text)),
+    element(
+      "div",
+      {},
+      element("p", { class: "verdict-title" }, title),
+      element("p", { class: "verdict-text" }, text),
+      links.length ? element("p", { class: "elsewhere" }, links) : null,
+    ),
   );
+}
+
+/** Links to the pages of the other nodes. */
+function elsewhere(nodes, answeredBy) {
+  return nodes
+    .filter(({ id }) => id !== answeredBy)
+    .map(({ id, address }) => ({ id, address, href: pageAddress(address) }))
+    .filter(({ href }) => href !== null)
+    .map(({ id, address, href }) => element("a", { class: "button", href }, `Node ${id} · ${address.replace(/^https?:\/\//, "")}`));
 }
 
 function facts({ cluster, nodes, now_ms: nowMs }) {
@@ -59,10 +78,7 @@ function facts({ cluster, nodes, now_ms: nowMs }) {
 
 function lost(model) {
   const known = model.known;
-  const others = (known?.nodes ?? [])
-    .filter((node) => node.id !== known.answered_by)
-    .map(({ id, address }) => ({ id, address, href: pageAddress(address) }))
-    .filter(({ href }) => href !== null);
+  const others = known ? elsewhere(known.nodes, known.answered_by) : [];
   const name = known ? `Node ${known.answered_by}` : "This node";
   const seen = model.state ? `What is below was true at ${dateAndTime(model.receivedAt)}.` : "Nothing is known yet.";
   const where = others.length ? "Go on at another node:" : "No address of another node is known.";
@@ -78,7 +94,7 @@ function lost(model) {
       element(
         "p",
         { class: "elsewhere" },
-        others.map(({ id, address, href }) => element("a", { class: "button", href }, `Node ${id} · ${address.replace(/^https?:\/\//, "")}`)),
+        others,
         element("button", { type: "button", class: "button", "data-action": "reconnect" }, "Try now"),
       ),
     ),
@@ -122,9 +138,9 @@ function problemCard({ severity, title, text, node_id: nodeId, runbook }) {
       {},
       element("span", { class: `tag ${severity}` }, SEVERITY[severity] ?? severity),
       title,
-      nodeId === null ? null : element("span", { class: "quiet" }, ` node ${nodeId}`),
+      nodeId === null || title.toLowerCase().includes(`node ${nodeId}`) ? null : element("span", { class: "quiet" }, ` node ${nodeId}`),
     ),
-    element("p", {}, text),
+    element("p", {}, withCode(text)),
     runbook ? runbookFold(runbook, `${key} runbook`) : null,
   );
 }

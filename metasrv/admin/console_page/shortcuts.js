@@ -4,7 +4,7 @@ import { byId, element } from "./dom.js";
 import { openDialog } from "./dialogs.js";
 import { nextTheme } from "./theme.js";
 
-const SECTIONS = ["cluster", "charts", "events", "keys", "actions"];
+const SECTIONS = ["cluster", "charts", "events", "writes", "keys", "actions"];
 
 const SHORTCUTS = [
   ["?", "Show this list", () => showShortcuts()],

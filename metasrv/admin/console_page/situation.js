@@ -18,11 +18,11 @@ export function situationOf(state) {
     return {
       tone: "critical",
       title: `Node ${own.id} is no longer a member of this cluster`,
-      text: "It serves no requests. Stop it, or empty its data directory and let it join again.",
+      text: "It serves no requests. Stop it, or empty its data directory and let it join again. The cluster goes on without it, at these nodes:",
     };
   }
   if (cluster.voters.length === 0) {
-    const text = cluster.waiting_for ? `It waits: ${cluster.waiting_for}.` : "It has to begin one or join one; its log says what it tries.";
+    const text = cluster.waiting_for ? `What it waits for: ${cluster.waiting_for}.` : "It has to begin one or join one; its log says what it tries.";
     return { tone: "warning", title: "This node does not belong to a cluster yet", text };
   }
   if (cluster.leader_id === null && reachable.length < majority) {
@@ -31,8 +31,8 @@ export function situationOf(state) {
       tone: "critical",
       title: `No majority: ${reachable.length} of ${cluster.voters.length} voters ${reachable.length === 1 ? "answers" : "answer"}`,
       text:
-        `Writes and consistent reads are refused until ${counted(missing, "more voter")} ${missing === 1 ? "answers" : "answer"}. ` +
-        "No acknowledged write is lost.",
+        `This node refuses writes and consistent reads until it hears ${counted(missing, "more voter")}. No acknowledged write is lost. ` +
+        "If only this node is cut off, the others go on without it, and say so on their pages:",
     };
   }
   if (cluster.leader_id === null) {
@@ -42,14 +42,23 @@ export function situationOf(state) {
       text: "A majority answers, so an election should end within seconds. Until then writes are refused.",
     };
   }
+  if (cluster.read_only) {
+    return {
+      tone: "warning",
+      title: "The cluster is read-only",
+      text: `Writes are refused, reads are answered. ${sentence(cluster.tolerance_text)}. ${leadership(cluster, nodes)}`,
+    };
+  }
   return {
-    tone: toleranceTone(cluster),
+    tone: toneOf(state),
     title: sentence(cluster.tolerance_text),
     text: leadership(cluster, nodes),
   };
 }
 
-function toleranceTone({ failure_tolerance: tolerance, voters }) {
+/** Nothing is shown in green while there is a problem, whatever the tolerance. */
+function toneOf({ cluster: { failure_tolerance: tolerance, voters }, problems }) {
+  if (problems.length) return "warning";
   if (tolerance === null) return "unknown";
   return tolerance > 0 || voters.length === 1 ? "ok" : "warning";
 }
@@ -64,17 +73,23 @@ function leadership({ leader_id: leaderId, voters, learners, term }, nodes) {
   return parts.join(" ");
 }
 
+/** Whether other nodes may know more than this one: it was removed, or hears too few of them. */
+export function isCutOff(state) {
+  const voters = state.nodes.filter((node) => node.votes);
+  const heard = voters.filter((node) => node.reachable).length;
+  return answering(state)?.role === "removed" || (voters.length > 0 && 2 * heard <= voters.length);
+}
+
 /** What else a reader has to know about the node or the cluster; each is a sentence with its tone. */
 export function noticesOf(state, missingNodes) {
   const own = answering(state);
   const notices = [];
-  // Without a leader the sentence at the top says it already.
-  if (state.cluster.read_only && state.cluster.leader_id !== null && own?.role !== "removed") {
-    notices.push({ tone: "warning", text: "The cluster is read-only: reads are answered, writes are refused." });
-  }
   if (own?.role === "learner") {
     const text = `Node ${own.id}, which shows this page, is a learner: it has a copy of everything and does not vote.`;
     notices.push({ tone: "info", text });
+  }
+  if (own?.role === "removed") {
+    return [{ tone: "info", text: "Nobody tells a removed node anything: what it shows of the others is what it knew last." }];
   }
   const unreachable = state.nodes.filter((node) => !node.reachable && node.role !== "removed").map((node) => node.id);
   const told = new Set(state.problems.map((problem) => problem.node_id));

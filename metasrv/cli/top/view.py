@@ -136,7 +136,7 @@ def _head(news: News, look: Look) -> list[Text]:
         now = cells.clock(cluster.now_ms)
         rights = f"node {cluster.answered_by} at {news.address}  {now}", f"{news.address}  {now}", now
         lines = [_spread(left, rights, look.width), _verdict(cluster, look)]
-        if cluster.read_only_reason is not None and cluster.leader_id is not None:
+        if cluster.leader_id is not None and cluster.read_only_reason not in (None, cluster.tolerance_text):
             reason = f": {cluster.read_only_reason}" if cluster.read_only_reason else ""
             lines.append(Text(f"writes are refused{reason}", DOUBTFUL))
         if cluster.waiting_for:

@@ -206,6 +206,7 @@ async def test_each_fault_is_named(world: World) -> None:
     assert await world.titles() == ["Another cluster answers for node 2"]
     world.lead(removed="its id was given to another node")
     assert await world.titles() == ["Node 1 was removed from the cluster"]
+    assert world.console.state()["cluster"]["read_only_reason"] == "this node is no longer a member of its cluster"
     world.lead()
     world.context.copies.peers[3] = "the copies of nodes 1 and 3 differ at entry 7"
     assert await world.titles() == ["Copies of the state differ"]
@@ -266,7 +267,8 @@ async def test_limits_of_the_cluster_are_told_apart_from_a_missing_leader(world:
         None,
         "quota",
     )
-    assert problem["text"] == "An operator turned writes off at 2023-11-14T22:13:20+00:00: moving."
+    since = "An operator turned writes off at 2023-11-14 22:13:20 UTC: moving"
+    assert problem["text"] == f"{since}; `metactl cluster read-only off` takes them again."
     world.lead(leader_id=None)
     cluster = (await world.state())["cluster"]
     assert (cluster["read_only"], cluster["read_only_reason"]) == (True, "no leader is known")
@@ -297,7 +299,11 @@ async def test_a_drained_node_is_named_and_one_that_stops_is_not(world: World) -
     world.answers = {2: draining(2, drained), 3: draining(3, stopping)}
     state = await world.state()
     assert [node["draining"] for node in state["nodes"]] == [False, True, True]
-    assert [(problem["title"], problem["node_id"]) for problem in state["problems"]] == [("Node 2 is drained", 2)]
+    (problem,) = state["problems"]
+    assert (problem["title"], problem["node_id"]) == ("Node 2 is drained", 2)
+    assert problem["text"] == "An operator drained node 2; a restart ends that.", (
+        "whoever reads it reads it at another node"
+    )
     del world.answers[2]
     world.lead(FAR)
     state = await world.state()

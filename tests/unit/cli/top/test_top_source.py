@@ -20,12 +20,12 @@ from metasrv.cli.top.source import News, Source
 from metasrv.cli.top.view import SORTS
 from metasrv.model.errors import NotDoneError
 from metasrv.model.limits import TOP_ADDRESSES_MAX, TOP_LINE_SIZE_BYTES_MAX
-from tests.support import console_states
+from tests.support import console_scenes, console_states
 from tests.support.top_frames import NOW_MS
 
 
 def lines_of(answered_by: int = 1, scheme: str = "http") -> list[bytes]:
-    state = console_states.healthy(NOW_MS)
+    state = console_scenes.STATES["healthy"](NOW_MS)
     state["answered_by"] = answered_by
     for node in state["nodes"]:
         node["admin_url"] = f"{scheme}://node{node['id']}:28101"
@@ -113,7 +113,8 @@ def test_a_token_given_for_tls_is_not_sent_without_it(monkeypatch: pytest.Monkey
 
 
 def test_addresses_that_are_learned_are_bounded() -> None:
-    state = console_states.cluster([console_states.node(n, admin_url=f"http://n{n}:1") for n in range(60)], NOW_MS)
+    state = console_scenes.STATES["lone"](NOW_MS)
+    state["nodes"] = [{**state["nodes"][0], "id": n, "admin_url": f"http://n{n}:1"} for n in range(60)]
     nodes = Nodes(a=[json.dumps({"type": "state", "state": state}).encode()])
     made = Source(["a:1"], nodes.client)
     with pytest.raises(NotDoneError, match="ended the stream"):

@@ -14,7 +14,7 @@ from metasrv.cli.top.sight import Sight
 from metasrv.cli.top.source import News
 from metasrv.cli.top.view import SORTS, Look, frame
 from metasrv.model.limits import TOP_EVENTS_MAX, TOP_POINTS_MAX, TOP_ROWS_MAX
-from tests.support import console_states
+from tests.support import console_scenes, console_states
 from tests.support.top_frames import FRAMES, NOW_MS, frames, news_of, sight_of
 
 
@@ -30,7 +30,7 @@ def test_the_frames_of_all_states_are_those_that_were_looked_at() -> None:
     assert dict(frames()) == {path.name: path.read_text(encoding="utf-8") for path in FRAMES.iterdir()}
 
 
-@pytest.mark.parametrize("state", sorted(console_states.STATES))
+@pytest.mark.parametrize("state", sorted(console_scenes.STATES))
 def test_a_frame_fits_every_terminal(state: str) -> None:
     news = news_of(state)._replace(trouble="x" * 200)
     for width, height in itertools.product((1, 33, 60, 80, 131), (1, 7, 15, 24, 40)):
@@ -46,7 +46,7 @@ def test_a_frame_of_24_lines_has_what_matters_whatever_else_is_there() -> None:
 
 
 def test_an_ascii_terminal_gets_ascii() -> None:
-    for state in console_states.STATES:
+    for state in console_scenes.STATES:
         assert shown(news_of(state), Look(80, 24, ascii_only=True, keys=True)).isascii()
 
 
@@ -55,8 +55,8 @@ def test_the_rows_are_sorted_as_asked() -> None:
         lines = shown(news_of("seven"), Look(80, sort=sort)).splitlines()
         return [line.split()[0] for line in lines[4:11]]
 
-    assert [order(sort)[0] for sort in SORTS] == ["1", "3", "5", "3", "3"], "the leader's lag and contact are unknown"
-    assert order("LAG")[1] == "5"
+    assert [order(sort)[0] for sort in SORTS] == ["1", "3", "5", "5", "2"], "that of the node asked is unknown"
+    assert order("LAG")[:2] == ["5", "7"]
     assert order("no such column") == list("1234567")
 
 
@@ -70,12 +70,10 @@ def test_where_the_view_comes_from_is_said() -> None:
 
 
 def test_why_writes_are_refused_is_said_once() -> None:
-    state = console_states.no_leader(NOW_MS)
-    state["cluster"] |= {"read_only": True, "read_only_reason": "no leader is known"}
-    assert "writes are refused" not in shown(
-        news_of("healthy")._replace(sight=Sight().learnt({"type": "state", "state": state}))
-    )
-    state = console_states.healthy(NOW_MS)
+    for name in ("no-leader", "removed"):
+        assert console_scenes.STATES[name](NOW_MS)["cluster"]["read_only"] is True
+        assert "writes are refused:" not in shown(news_of(name))
+    state = console_scenes.STATES["healthy"](NOW_MS)
     state["cluster"] |= {"read_only": True, "read_only_reason": "we move"}
     assert "writes are refused: we move" in shown(News(Sight().learnt({"type": "state", "state": state}), "a:1", ""))
 
@@ -107,7 +105,7 @@ GARBAGE: tuple[Any, ...] = (
 def test_garbage_is_not_known_and_breaks_nothing(kind: str) -> None:
     """Every member of every object of a line, replaced by each of these."""
     whole = sight_of("one-node-lost")
-    state, history = console_states.one_node_lost(NOW_MS), console_states.history(NOW_MS)
+    state, history = console_scenes.STATES["one-node-lost"](NOW_MS), console_states.history(NOW_MS)
     state["nodes"], history["series"] = state["nodes"][:1], {"sync_ms": [1, 2, 3]}
     event = console_states.events(NOW_MS)[0]
     objects: dict[str, dict[str, Any]] = {
@@ -133,8 +131,8 @@ def test_garbage_is_not_known_and_breaks_nothing(kind: str) -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     sight = Sight()
-    node = console_states.node(1)
-    state = console_states.cluster([node] * (TOP_ROWS_MAX + 1), NOW_MS)
+    state = console_scenes.STATES["lone"](NOW_MS)
+    state["nodes"] *= TOP_ROWS_MAX + 1
     sight = sight.learnt({"type": "state", "state": state})
     assert sight.cluster is not None
     assert len(sight.cluster.nodes) == TOP_ROWS_MAX
