@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from metasrv.grpc_api.calls import Call, Stream, cluster_metadata, metadata_value, timeout_ms_of
 from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.failures import StatusError
-from metasrv.grpc_api.guessing import Guesses
+from metasrv.grpc_api.guessing import Attempt, Guesses
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.passwords import PasswordChecker
@@ -197,6 +197,7 @@ class Authenticator:
             return None
         user = self._users.get(given.username)
         if user is None and self.has_users:
+            self._guesses.check(call.peer(), given.username)  # nobody has to ask the leader for a client that must wait
             # It may have been added just now, through another node.
             await self._context.consensus.read_barrier(timeout_ms_of(call))
             user = self._users.get(given.username)
@@ -213,12 +214,9 @@ class Authenticator:
 
     async def _compare(self, given: pb.BasicAuth, expected: str, call: Call) -> None:
         """Return if the password is the expected one; raises StatusError UNAUTHENTICATED, OverloadedError."""
-        username, peer = given.username, call.peer()
-        self._guesses.check(peer, username)
-        if not await self._passwords.is_right(given.password, expected):
-            self._guesses.wrong(peer, username)
-            raise _unauthenticated(f"Wrong password of user: {username}")
-        self._guesses.right(peer, username)
+        attempt = Attempt(self._guesses, call.peer(), given.username)
+        if not await self._passwords.is_right(given.password, expected, attempt):
+            raise _unauthenticated(f"Wrong password of user: {given.username}")
 
     def _no_root(self) -> str:
         return "this cluster has users, and this node has no grpc_password: root cannot log in here"

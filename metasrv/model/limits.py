@@ -206,6 +206,10 @@ ADMIN_QUERY_FIELDS_MAX = 100
 """Fields of a query string; one with more counts as empty."""
 ADMIN_QUERY_AUDITED_CHARACTERS_MAX = 1024
 """Characters of a query string in the audit log."""
+ADMIN_REFUSALS_AUDITED_MAX = 10
+"""Refused requests of one client within ten seconds that have a line each in the audit log; the others are counted."""
+ADMIN_REFUSED_CLIENTS_AUDITED_MAX = 16
+"""Clients of these; the refusals of further ones are counted together."""
 ADMIN_TOKENS_MAX = 64
 """Tokens of the admin API that are valid at once; each request with a token is compared with all of them."""
 ADMIN_TOKENS_FILE_SIZE_BYTES_MAX = 64 * 1024
