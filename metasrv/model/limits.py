@@ -320,6 +320,8 @@ TLS_HANDSHAKES_MAX = 128
 """Unfinished TLS handshakes of the raft port, and of the admin API; a further one takes the place of the oldest."""
 GRPC_TLS_HANDSHAKES_MAX = 1_024
 """The same for the gRPC port, where all clients come at once after a restart."""
+TLS_HANDSHAKES_AT_ONCE_MAX = 32
+"""Those of one listening socket that are under way, each of which may cost the loop a millisecond at any time."""
 TLS_HANDSHAKE_SECONDS_MAX = 5.0
 """A connection that has not finished its TLS handshake by then is closed."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from metasrv.config.model import SecretText
+from metasrv.grpc_api.guessing import Attempt
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.rights import check_methods
 from metasrv.model.commands import TOKEN_KEY_NAME, ReplaceSecret
@@ -107,7 +108,7 @@ async def test_a_password_that_changes_while_it_is_compared_opens_nothing(
 ) -> None:
     authenticator = bench.service._authenticator
 
-    async def is_right(given: str, expected: str) -> bool:
+    async def is_right(given: str, expected: str, _attempt: Attempt) -> bool:
         authenticator.set_password("new")
         return given == expected
 
