@@ -34,7 +34,7 @@ class HandshakePace:
         self._waiting: OrderedDict[str, deque[Handshake]] = OrderedDict()
         """By address; the one whose turn is next comes first."""
         self._tickets: dict[Handshake, asyncio.Future[bool]] = {}
-        """Of those who wait."""
+        """What those who wait await."""
         self._begun: dict[str, dict[Handshake, float]] = {}
         """Since when they go on by the loop's clock, by address, the oldest first."""
         self.begun_count = 0

@@ -38,7 +38,7 @@ OPERATION_SECONDS_MAX = 2.0
 """A write with the read after it, or a login with a read: within a client's patience with one node."""
 LOG_KIB_MAX = 100
 LEAD_SECONDS = 1.0
-"""Of the load alone, before an attack."""
+"""The load has so long for itself before an attack."""
 SETTLE_SECONDS = 2.0
 """After an attack, until what it held is given back."""
 

@@ -80,6 +80,7 @@ _DEEPER_AS_A_CLIENT = (
 _TLS: dict[str, Attack] = {
     "silent callers": tls.silent_callers,
     "half handshakes": tls.half_handshakes,
+    "held-back handshakes": tls.held_back_handshakes,
     "broken handshakes": tls.broken_handshakes,
     "handshakes": tls.handshakes,
 }

@@ -63,7 +63,7 @@ class SecuredCluster(PlainCluster):
         self._authority = str(self._files / "ca.pem")
         self._password, self._operator, self._reader = (secrets.token_hex(16) for _ in range(3))
         self._passwords: dict[str, str] = {}
-        """Of those whose tokens attackers are given."""
+        """The users whose tokens attackers are given."""
         self._tokens: dict[str, bytes] = {}
         self._logins: set[str] = set()
         """Users that there are for clients who log in anew."""
@@ -170,5 +170,5 @@ class SecuredCluster(PlainCluster):
 
 
 def size_bytes(path: Path) -> int:
-    """Of a file that may not be there yet."""
+    """The size of a file that may not be there yet."""
     return path.stat().st_size if path.exists() else 0

@@ -31,7 +31,7 @@ class Credentials(NamedTuple):
     grpc_token: str = ""
     """A client's token, in base64."""
     admin_token: str = ""
-    """Of the scope `read`."""
+    """A token of the scope `read`."""
     certificate: str = ""
     """PEM file of a client's certificate, and of its key."""
     key: str = ""

@@ -15,6 +15,7 @@ from metasrv.grpc_api.http2 import frames as f
 from verification.attack.target import Target, greet
 
 CALLERS_PER_SECOND = 700
+HELD_BACK = 1_000
 HANDSHAKES_AT_ONCE = 20
 COMMAND_SECONDS = 0.001
 """Between two commands to `openssl s_client`, which takes one at a time."""
@@ -29,6 +30,25 @@ async def half_handshakes(target: Target) -> None:
     """TLS handshakes whose answer the caller never takes up."""
     assert target.tls is not None
     await _call_often(target, client_hello(target.tls))
+
+
+async def held_back_handshakes(target: Target) -> None:
+    """TLS handshakes on many connections that all wait for one more byte, which then comes on all at once."""
+    assert target.tls is not None
+    hello = client_hello(target.tls)
+    while target.goes_on():
+        with suppress(OSError):
+            for _ in range(HELD_BACK):
+                _, writer = await target.connect_plainly()
+                target.writers.append(writer)
+                writer.write(hello[:-1])
+        await asyncio.sleep(0.5)
+        for writer in target.writers:
+            writer.write(hello[-1:])
+        await asyncio.sleep(0.5)
+        for writer in target.writers:
+            writer.transport.abort()
+        target.writers.clear()
 
 
 async def broken_handshakes(target: Target) -> None:
