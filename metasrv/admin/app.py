@@ -70,8 +70,8 @@ def create_app(
     )
     install_error_handlers(app)
     app.add_middleware(HeadAsGet)
-    guarded = {"access": access or Access(context.config), "audit": audit or Audit(context)}
-    app.add_middleware(Guard, context=context, **guarded)
+    access, audit = access or Access(context.config), audit or Audit(context)
+    app.add_middleware(Guard, context=context, access=access, audit=audit)
     app.add_middleware(NoStore)
     monitor = HealthMonitor(context)
     app.include_router(health_router(monitor))

@@ -262,10 +262,10 @@ class AcceptingSocket:
 
     async def _first_byte(self, accepted: socket.socket) -> None:
         """Wait until the caller has said something, or has gone."""
-        arrived = self._loop.create_future()
-        self._loop.add_reader(accepted, lambda: arrived.done() or arrived.set_result(None))
+        arrived = asyncio.Event()
+        self._loop.add_reader(accepted, arrived.set)
         try:
-            await arrived
+            await arrived.wait()
         finally:
             self._loop.remove_reader(accepted)
 

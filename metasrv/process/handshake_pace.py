@@ -42,7 +42,8 @@ class HandshakePace:
 
     async def begin(self, host: str, handshake: Handshake) -> bool:
         """Wait until this handshake may go on; False when it was left out meanwhile. `leave` ends it."""
-        ticket = self._tickets[handshake] = self._loop.create_future()
+        ticket: asyncio.Future[bool] = self._loop.create_future()
+        self._tickets[handshake] = ticket
         self._waiting.setdefault(host, deque()).append(handshake)
         if self._next is None:
             self._next = self._loop.call_soon(self._step)
