@@ -23,7 +23,7 @@ from metasrv.grpc_api.tokens import Claims, TokenError, TokenSigner
 from metasrv.grpc_api.users import Users
 from metasrv.model.commands import TOKEN_KEY_NAME, SecretReply, SetClusterSecret
 from metasrv.model.errors import NoLeaderError
-from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, TOKEN_LIFETIME_SECONDS_MAX
+from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, TOKEN_LIFETIME_SECONDS_MAX, VERIFIED_TOKENS_MAX
 from metasrv.model.users import ROOT, User
 from metasrv.process.tls import common_name
 from metasrv.protocol.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
@@ -54,6 +54,10 @@ class Authenticator:
         self._signer: TokenSigner | None = None
         self._seen_secrets: Mapping[str, bytes] | None = None
         """The replicated secrets that the signer was made of."""
+        self._ended: set[Claims] = set()
+        """Tokens that are signed and no longer good, so that who shows them again costs no question to the leader."""
+        self._ended_in: Mapping[str, bytes] | None = None
+        """The replicated secrets for which that holds."""
         self._passwords = PasswordChecker()
         self._guesses = Guesses(context.clock.monotonic)
 
@@ -115,9 +119,22 @@ class Authenticator:
         try:
             return self._current(claims.username, claims.generation)
         except TokenError:
-            # A node that lags may not know of the user yet.
-            await self._context.consensus.read_barrier(timeout_ms_of(call))
+            if self._is_ended(claims):
+                raise
+        # A node that lags may not know of the user yet.
+        await self._context.consensus.read_barrier(timeout_ms_of(call))
+        try:
             return self._current(claims.username, claims.generation)
+        except TokenError:
+            self._ended.add(claims)
+            raise
+
+    def _is_ended(self, claims: Claims) -> bool:
+        """Whether the leader was asked about this token, and no user has changed since."""
+        if self._machine.secrets is not self._ended_in or len(self._ended) >= VERIFIED_TOKENS_MAX:
+            self._ended_in = self._machine.secrets
+            self._ended.clear()
+        return claims in self._ended
 
     def _current(self, name: str, generation: str | None) -> User:
         user = self._users.get(name)

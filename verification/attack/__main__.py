@@ -53,6 +53,15 @@ class Result(NamedTuple):
     connections: str
     """How many the attacker made."""
 
+    def row(self) -> str:
+        """The figures of the table, after the name."""
+        outcome = self.outcome
+        return (
+            f"{outcome.operations:5} {len(outcome.errors):6} {outcome.longest_seconds:6.2f} s"
+            f" {outcome.longest_login_seconds:6.2f} s {self.leader_changes:7} {self.memory_mib:4.0f} MiB"
+            f" {outcome.longest_probe_seconds:6.2f} s {self.log_kib:4.0f} KiB {self.connections:>6}"
+        )
+
     def problems(self) -> list[str]:
         """What the attack achieved; empty for nothing."""
         outcome = self.outcome
@@ -60,7 +69,7 @@ class Result(NamedTuple):
             "leader changed": self.leader_changes > 0,
             f"wrong: {next(iter(outcome.wrong), '')}": bool(outcome.wrong),
             f"error: {next(iter(outcome.errors), '')}": bool(outcome.errors),
-            "slow": outcome.longest_seconds > OPERATION_SECONDS_MAX,
+            "slow": max(outcome.longest_seconds, outcome.longest_login_seconds) > OPERATION_SECONDS_MAX,
             "memory": self.memory_mib > RESIDENT_MIB_MAX,
             "probe": outcome.probes_failed > 0 or outcome.longest_probe_seconds > PROBE_SECONDS_MAX,
             "log": self.log_kib > LOG_KIB_MAX,
@@ -134,23 +143,15 @@ async def term_of(cluster: PlainCluster, node_id: int) -> int:
 
 async def run(cluster: PlainCluster, attacks: dict[str, Listed], seconds: float) -> int:
     """Run the attacks one after the other; returns the exit code."""
-    headings = (
-        f"{'ops':>5} {'errors':>6} {'slowest':>8} {'leaders':>7} {'memory':>8} {'probe':>8} {'log':>8} {'again':>6}"
-    )
-    print(f"{'attack':37} {headings}")
+    print(f"{'attack':37}   ops errors  slowest    login leaders   memory    probe      log  again")
     failed = 0
     async with cluster:
         await cluster.prepare()
         for name, listed in attacks.items():
             result = await attack_once(cluster, name, listed, seconds)
-            outcome, problems = result.outcome, result.problems()
+            problems = result.problems()
             failed += bool(problems)
-            print(
-                f"{name:37} {outcome.operations:5} {len(outcome.errors):6} {outcome.longest_seconds:6.2f} s"
-                f" {result.leader_changes:7} {result.memory_mib:4.0f} MiB {outcome.longest_probe_seconds:6.2f} s"
-                f" {result.log_kib:4.0f} KiB {result.connections:>6}  {'; '.join(problems) or 'held'}",
-                flush=True,
-            )
+            print(f"{name:37} {result.row()}  {'; '.join(problems) or 'held'}", flush=True)
     print(f"{len(attacks) - failed} of {len(attacks)} attacks achieved nothing")
     return 1 if failed else 0
 

@@ -27,7 +27,9 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     longest_seconds: float = 0.0
-    """The slowest write with the read after it, or the slowest login with its read."""
+    """The slowest write with the read after it."""
+    longest_login_seconds: float = 0.0
+    """The slowest login of a new client, with a read after it."""
     probes_failed: int = 0
     longest_probe_seconds: float = 0.0
 
@@ -65,7 +67,7 @@ async def log_in_and_read(clients: Iterable[AsyncClient], outcome: Outcome) -> N
             except MetasrvError as error:
                 outcome.errors.append(f"at a login: {type(error).__name__}: {error}")
         outcome.operations += 1
-        outcome.longest_seconds = max(outcome.longest_seconds, time.monotonic() - started)
+        outcome.longest_login_seconds = max(outcome.longest_login_seconds, time.monotonic() - started)
         await asyncio.sleep(LOGIN_PAUSE_SECONDS)
 
 

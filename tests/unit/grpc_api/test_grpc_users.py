@@ -413,6 +413,31 @@ async def test_ended_tokens_and_removed_users_are_refused(bench: Bench) -> None:
     assert refused.details == "token verify failed: there is no user app"
 
 
+async def test_an_ended_token_asks_the_leader_once_until_a_user_changes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.log_in()
+    await bench.set_user(generation="2")
+    barriers = 0
+    read_barrier = bench.consensus.read_barrier
+
+    async def counted(timeout_ms: int) -> None:
+        nonlocal barriers
+        barriers += 1
+        await read_barrier(timeout_ms)
+
+    monkeypatch.setattr(bench.consensus, "read_barrier", counted)
+    for _ in range(50):
+        refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+        assert "the tokens of user app were ended" in refused.details
+    assert barriers == 1
+    await bench.set_user(generation="3")
+    await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert barriers == 2
+    await bench.set_user(generation="1")  # as a backup may bring it back
+    await bench.put("app/k")
+
+
 async def open_watch(bench: Bench) -> asyncio.Task[Any]:
     task = asyncio.create_task(bench.call(m.WATCH, pb.WatchRequest(key="app/", key_end="app0")))
     for _ in range(10):
