@@ -116,7 +116,7 @@ soak: $(STAMP) ## A mixed load on three local nodes, and whether any file, descr
 	@exec $(BIN)/python -m verification.endurance --minutes $(MINUTES) $(ARGS)
 
 .PHONY: attack
-attack: $(STAMP) ## Hostile clients against three local nodes, beside a load whose answers are checked (SECONDS=10)
+attack: $(STAMP) ## Hostile clients against three local nodes, beside a load whose answers are checked (SECONDS=10, ARGS=--secured with TLS and tokens)
 	@exec $(BIN)/python -m verification.attack --seconds $(SECONDS) $(ARGS)
 
 .PHONY: fuzz

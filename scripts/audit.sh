@@ -33,7 +33,8 @@ except (ValueError, KeyError):
     sys.exit(3)
 skipped = [package for package in packages if "skip_reason" in package]
 if len(skipped) == len(packages):  # an index without that data answers that it does not know any of them
-    print(f"audit: skipped, nothing was looked for: {skipped[0]['skip_reason'] if skipped else 'nothing was named'}.")
+    reason = f"the index knows none of {len(packages)} packages ({skipped[0]['skip_reason']})" if skipped else "none was named"
+    print(f"audit: skipped, nothing was looked for: {reason}.")
     sys.exit(0)
 found = [
     f"audit: {package['name']} {package['version']} has {weakness['id']}; mended in {', '.join(weakness['fix_versions']) or 'no version'}"

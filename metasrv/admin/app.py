@@ -8,6 +8,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from metasrv.admin.access import Access
+from metasrv.admin.audit import Audit
 from metasrv.admin.backups import backups_router
 from metasrv.admin.bundle import BundleSources
 from metasrv.admin.caching import NoStore
@@ -50,6 +51,7 @@ def create_app(
     access: Access | None = None,
     console: Console | None = None,
     continuous: ContinuousProfile | None = None,
+    audit: Audit | None = None,
 ) -> FastAPI:
     """The application that serves `context`; `/openapi.json` describes it.
 
@@ -68,7 +70,8 @@ def create_app(
     )
     install_error_handlers(app)
     app.add_middleware(HeadAsGet)
-    app.add_middleware(Guard, context=context, access=access or Access(context.config))
+    access, audit = access or Access(context.config), audit or Audit(context)
+    app.add_middleware(Guard, context=context, access=access, audit=audit)
     app.add_middleware(NoStore)
     monitor = HealthMonitor(context)
     app.include_router(health_router(monitor))

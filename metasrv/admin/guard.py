@@ -2,27 +2,26 @@
 
 A plain ASGI layer, so that it also sees requests that no route takes. Routes that change state and everything under
 /debug are protected. They refuse what a web page may have sent (`browsers.py`). What needs a token or a certificate is
-said by `access.py`. Each request for a protected route leaves one JSON line on the logger `metasrv.audit`. Everything
-but probes and metrics is answered only under a name of this node (`hosts.py`). Headers that proxies add are never
-trusted. Runs on the event loop.
+said by `access.py`. The audit log is told of each request for a protected route (`audit.py`). Everything but probes and
+metrics is answered only under a name of this node (`hosts.py`). Headers that proxies add are never trusted. Runs on the
+event loop.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from metasrv.admin.access import PROBE_PATHS, Access, Caller, WrongTokenError, is_protected
 from metasrv.admin.actions import DIAGNOSTICS_PATH, LOG_LEVELS_PATH, USERS_LIST_PATH, is_of_members, needs_header
-from metasrv.admin.audit_lines import audit
+from metasrv.admin.audit import Audit, AuditedRequest
 from metasrv.admin.browsers import ACTION_HEADER, comes_from_a_page
 from metasrv.admin.hosts import AllowedHosts
 from metasrv.admin.problem import as_spoken, fault
 from metasrv.admin.responses import TextResponse
 from metasrv.admin.turns import Turns
-from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX, ADMIN_QUERY_AUDITED_CHARACTERS_MAX
+from metasrv.model.limits import ADMIN_BODY_SIZE_BYTES_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.node.context import NodeContext
 from metasrv.process.loop_steps import timed
@@ -59,13 +58,16 @@ class _Exchange:
     caller: Caller = NOBODY
     authenticated: bool = False
     """Whether the caller proved the scope that the route needs."""
+    is_refused: bool = False
+    """Whether it is answered here, and no route takes it."""
 
 
 class Guard:
     """Wraps the application; `context` gives the metrics and the clock."""
 
-    def __init__(self, app: ASGIApp, context: NodeContext, access: Access) -> None:
+    def __init__(self, app: ASGIApp, context: NodeContext, access: Access, audit: Audit) -> None:
         self._app = app
+        self._audit = audit
         self._context = context
         self._hosts = AllowedHosts(context.config)
         self._takes_get = context.config.admin_get_actions
@@ -93,7 +95,7 @@ class Guard:
             method = scope["method"] if scope["method"] in METHODS else "other"
             self._context.metrics.admin_request(_route_path(scope), method, exchange.status_code)
             if is_protected(scope["method"], scope["path"]):
-                self._audit(scope, exchange, clock.monotonic() - begun)
+                self._audit.write(self._audit_line(scope, exchange, clock.monotonic() - begun))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, exchange: _Exchange) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -101,6 +103,7 @@ class Guard:
         if refusal is None:
             refusal = self._unauthorized(scope, headers, exchange)
         if refusal is not None:
+            exchange.is_refused = True
             await as_spoken(scope["path"], refusal)(scope, receive, send)
             return
         if scope["path"] not in PROBE_PATHS:
@@ -144,27 +147,22 @@ class Guard:
         exchange.authenticated = True
         return None
 
-    def _audit(self, scope: Scope, exchange: _Exchange, seconds: float) -> None:
-        status = self._context.consensus.status()
+    def _audit_line(self, scope: Scope, exchange: _Exchange, seconds: float) -> AuditedRequest:
         client = scope.get("client")
-        line: dict[str, Any] = {
-            "at_ms": self._context.clock.wall_ms(),
-            "node_id": status.node_id,
-            "client": f"{client[0]}:{client[1]}" if client else None,
-            "authenticated": exchange.authenticated,
-            "token": exchange.caller.token,
-            "certificate": exchange.caller.certificate,
-            "scope": exchange.caller.scope,
-            "method": scope["method"],
-            "path": scope["path"],
-            "query": scope["query_string"].decode("latin-1")[:ADMIN_QUERY_AUDITED_CHARACTERS_MAX],
-            "status_code": exchange.status_code,
-            "result": _result(exchange.status_code),
-            "seconds": round(seconds, 6),
-            "term": status.term,
-            "last_applied": status.last_applied.index,
-        }
-        audit(line)
+        caller = exchange.caller
+        return AuditedRequest(
+            client=(client[0], client[1]) if client else None,
+            authenticated=exchange.authenticated,
+            token=caller.token,
+            certificate=caller.certificate,
+            scope=caller.scope,
+            method=scope["method"],
+            path=scope["path"],
+            query=scope["query_string"].decode("latin-1"),
+            status_code=exchange.status_code,
+            seconds=seconds,
+            is_refused=exchange.is_refused,
+        )
 
 
 def _request_id_of(scope: Scope) -> str | None:
@@ -179,10 +177,6 @@ def _too_large() -> TextResponse:
 
 def _challenge(status_code: int, text: str, challenge: str) -> TextResponse:
     return TextResponse(text, status_code=status_code, headers={"WWW-Authenticate": challenge})
-
-
-def _result(status_code: int) -> str:
-    return "done" if status_code < 400 else "refused" if status_code < 500 else "failed"
 
 
 def _route_path(scope: Scope) -> str:

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from metasrv.admin.access import Access, tokens_of
 from metasrv.admin.app import create_app, create_health_app
+from metasrv.admin.audit import Audit
 from metasrv.admin.connection import BoundedProtocol
 from metasrv.admin.cut_offs import CutOffs
 from metasrv.admin.last_words import say_why
@@ -47,6 +48,7 @@ class AdminService:
         self.access = Access(context.config)
         """Who may do what; its tokens are loaded anew when they change."""
         self.console = Console(context)
+        self._audit = Audit(context)
         self._continuous = ContinuousProfile(context.config.continuous_profile_hertz, context.clock.wall_ms)
         self._listener: HttpListener | None = None
         self._tls: ssl.SSLContext | None = None
@@ -56,7 +58,7 @@ class AdminService:
         """Bind and serve. Raises BindError for the address, ConfigError for a bad certificate or key."""
         context = self._context
         cut_offs = CutOffs("the admin API")
-        app = create_app(context, self.access, self.console, self._continuous)
+        app = create_app(context, self.access, self.console, self._continuous, self._audit)
         config = server_config(app, cut_offs, admin_connections_max(descriptor_limit()))
         self._watch_certificate()
         address, observer = context.config.admin_api_address, context.metrics
@@ -77,6 +79,7 @@ class AdminService:
         await self.console.stop()
         if self._listener is not None:
             await self._listener.stop(grace_ms)
+        self._audit.report()
 
     def _watch_tokens(self) -> None:
         """Let changed tokens, and what else decides who may do what, take effect."""

@@ -67,6 +67,30 @@ class Guesses:
             self._guessers.pop((origin_of(peer), username), None)
 
 
+class Attempt(NamedTuple):
+    """One try at one user's password, from one address."""
+
+    guesses: Guesses
+    peer: str
+    """As gRPC calls it."""
+    username: str
+
+    @property
+    def origin(self) -> str:
+        """Who counts as one."""
+        return origin_of(self.peer)
+
+    def check(self) -> None:
+        """Raise OverloadedError while the address has to wait."""
+        self.guesses.check(self.peer, self.username)
+
+    def counted(self, is_right: bool) -> bool:
+        """Count how it ended; returns `is_right`."""
+        count = self.guesses.right if is_right else self.guesses.wrong
+        count(self.peer, self.username)
+        return is_right
+
+
 def origin_of(peer: str) -> str:
     """Who counts as one: an IPv4 address, the first 64 bits of an IPv6 address, without the port."""
     kind, _, address = peer.partition(":")

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from metasrv.grpc_api.calls import Call, Stream, cluster_metadata, metadata_value, timeout_ms_of
 from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.failures import StatusError
-from metasrv.grpc_api.guessing import Guesses
+from metasrv.grpc_api.guessing import Attempt, Guesses
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.passwords import PasswordChecker
@@ -23,7 +23,7 @@ from metasrv.grpc_api.tokens import Claims, TokenError, TokenSigner
 from metasrv.grpc_api.users import Users
 from metasrv.model.commands import TOKEN_KEY_NAME, SecretReply, SetClusterSecret
 from metasrv.model.errors import NoLeaderError
-from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, TOKEN_LIFETIME_SECONDS_MAX
+from metasrv.model.limits import TOKEN_KEY_SIZE_BYTES, TOKEN_LIFETIME_SECONDS_MAX, VERIFIED_TOKENS_MAX
 from metasrv.model.users import ROOT, User
 from metasrv.process.tls import common_name
 from metasrv.protocol.methods import NODE_METADATA_KEY, TOKEN_METADATA_KEY
@@ -54,6 +54,10 @@ class Authenticator:
         self._signer: TokenSigner | None = None
         self._seen_secrets: Mapping[str, bytes] | None = None
         """The replicated secrets that the signer was made of."""
+        self._ended: set[Claims] = set()
+        """Tokens that are signed and no longer good, so that who shows them again costs no question to the leader."""
+        self._ended_in: Mapping[str, bytes] | None = None
+        """The replicated secrets for which that holds."""
         self._passwords = PasswordChecker()
         self._guesses = Guesses(context.clock.monotonic)
 
@@ -115,9 +119,22 @@ class Authenticator:
         try:
             return self._current(claims.username, claims.generation)
         except TokenError:
-            # A node that lags may not know of the user yet.
-            await self._context.consensus.read_barrier(timeout_ms_of(call))
+            if self._is_ended(claims):
+                raise
+        # A node that lags may not know of the user yet.
+        await self._context.consensus.read_barrier(timeout_ms_of(call))
+        try:
             return self._current(claims.username, claims.generation)
+        except TokenError:
+            self._ended.add(claims)
+            raise
+
+    def _is_ended(self, claims: Claims) -> bool:
+        """Whether the leader was asked about this token, and no user has changed since."""
+        if self._machine.secrets is not self._ended_in or len(self._ended) >= VERIFIED_TOKENS_MAX:
+            self._ended_in = self._machine.secrets
+            self._ended.clear()
+        return claims in self._ended
 
     def _current(self, name: str, generation: str | None) -> User:
         user = self._users.get(name)
@@ -197,6 +214,7 @@ class Authenticator:
             return None
         user = self._users.get(given.username)
         if user is None and self.has_users:
+            self._guesses.check(call.peer(), given.username)  # nobody has to ask the leader for a client that must wait
             # It may have been added just now, through another node.
             await self._context.consensus.read_barrier(timeout_ms_of(call))
             user = self._users.get(given.username)
@@ -213,12 +231,9 @@ class Authenticator:
 
     async def _compare(self, given: pb.BasicAuth, expected: str, call: Call) -> None:
         """Return if the password is the expected one; raises StatusError UNAUTHENTICATED, OverloadedError."""
-        username, peer = given.username, call.peer()
-        self._guesses.check(peer, username)
-        if not await self._passwords.is_right(given.password, expected):
-            self._guesses.wrong(peer, username)
-            raise _unauthenticated(f"Wrong password of user: {username}")
-        self._guesses.right(peer, username)
+        attempt = Attempt(self._guesses, call.peer(), given.username)
+        if not await self._passwords.is_right(given.password, expected, attempt):
+            raise _unauthenticated(f"Wrong password of user: {given.username}")
 
     def _no_root(self) -> str:
         return "this cluster has users, and this node has no grpc_password: root cannot log in here"

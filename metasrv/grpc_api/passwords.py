@@ -2,7 +2,8 @@
 
 Clients make a handshake for every connection, and a stored password takes 50 ms to compare (`model/passwords.py`). So
 what proved right is remembered under a key that only this process has, and costs a hash of two short texts from then
-on. Wrong ones are not remembered: `guessing.py` keeps them few. Runs on the event loop.
+on. Wrong ones are not remembered: `guessing.py` keeps them few. A comparison that has begun ends, and counts, whatever
+becomes of its client. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import secrets
+from functools import partial
 
-from metasrv.model.errors import OverloadedError
+from metasrv.grpc_api.fair_turns import FairTurns
+from metasrv.grpc_api.guessing import Attempt
 from metasrv.model.limits import PASSWORD_CHECKS_WAITING_MAX, PASSWORDS_REMEMBERED_MAX
 from metasrv.model.passwords import PREFIX, is_password
 
@@ -22,34 +25,43 @@ class PasswordChecker:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._good: dict[bytes, None] = {}
-        self._one_at_a_time = asyncio.Lock()
-        self._waiting = 0
+        self._turns = FairTurns("passwords already wait to be compared", PASSWORD_CHECKS_WAITING_MAX)
         self.computed = 0
         """Stored passwords that were compared the slow way."""
 
-    async def is_right(self, password: str, expected: str) -> bool:
-        """Whether `password` is `expected`, a stored password or a plain one. Raises OverloadedError."""
+    async def is_right(self, password: str, expected: str, attempt: Attempt) -> bool:
+        """Whether `password` is `expected`, a stored password or a plain one; `attempt` counts it.
+
+        Raises OverloadedError when whoever tries has to wait, or too many wait already.
+        """
+        attempt.check()
         if not expected.startswith(PREFIX):
-            return hmac.compare_digest(self._mark("", password), self._mark("", expected))
+            return attempt.counted(hmac.compare_digest(self._mark("", password), self._mark("", expected)))
         mark = self._mark(expected, password)
         if mark in self._good:
-            return True
-        if self._waiting >= PASSWORD_CHECKS_WAITING_MAX:
-            raise OverloadedError(f"{PASSWORD_CHECKS_WAITING_MAX} passwords already wait to be compared, the limit")
-        self._waiting += 1
+            return attempt.counted(True)
+        await self._turns.take(attempt.origin)
+        comparing: asyncio.Future[bool] | None = None
         try:
-            async with self._one_at_a_time:
-                if mark in self._good:
-                    return True
-                self.computed += 1
-                if not await asyncio.to_thread(is_password, password, expected):
-                    return False
+            attempt.check()  # other tries of this address came first, and may have been wrong
+            if mark in self._good:
+                return attempt.counted(True)
+            comparing = asyncio.ensure_future(asyncio.to_thread(is_password, password, expected))
         finally:
-            self._waiting -= 1
+            if comparing is None:
+                self._turns.give_back()
+        self.computed += 1
+        # Not at the end of this call: a client that is gone ends the call, and not the thread.
+        comparing.add_done_callback(partial(self._compared, mark, attempt))
+        return await asyncio.shield(comparing)
+
+    def _compared(self, mark: bytes, attempt: Attempt, comparing: asyncio.Future[bool]) -> None:
+        self._turns.give_back()
+        if comparing.cancelled() or comparing.exception() is not None or not attempt.counted(comparing.result()):
+            return
         if len(self._good) >= PASSWORDS_REMEMBERED_MAX:
             self._good.clear()  # bounded; the few in use are computed once more
         self._good[mark] = None
-        return True
 
     def _mark(self, expected: str, password: str) -> bytes:
         """What stands for both texts; nobody without the key can tell them from it."""

@@ -206,6 +206,10 @@ ADMIN_QUERY_FIELDS_MAX = 100
 """Fields of a query string; one with more counts as empty."""
 ADMIN_QUERY_AUDITED_CHARACTERS_MAX = 1024
 """Characters of a query string in the audit log."""
+ADMIN_REFUSALS_AUDITED_MAX = 10
+"""Refused requests of one client within ten seconds that have a line each in the audit log; the others are counted."""
+ADMIN_REFUSED_CLIENTS_AUDITED_MAX = 16
+"""Clients of these; the refusals of further ones are counted together."""
 ADMIN_TOKENS_MAX = 64
 """Tokens of the admin API that are valid at once; each request with a token is compared with all of them."""
 ADMIN_TOKENS_FILE_SIZE_BYTES_MAX = 64 * 1024
@@ -316,6 +320,8 @@ TLS_HANDSHAKES_MAX = 128
 """Unfinished TLS handshakes of the raft port, and of the admin API; a further one takes the place of the oldest."""
 GRPC_TLS_HANDSHAKES_MAX = 1_024
 """The same for the gRPC port, where all clients come at once after a restart."""
+TLS_HANDSHAKES_AT_ONCE_MAX = 32
+"""Those of one listening socket that are under way, each of which may cost the loop a millisecond at any time."""
 TLS_HANDSHAKE_SECONDS_MAX = 5.0
 """A connection that has not finished its TLS handshake by then is closed."""
 

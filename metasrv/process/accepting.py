@@ -1,9 +1,10 @@
 """Accepts the connections of one listening socket, with bounds on what strangers may hold before they have said a word.
 
 The event loop's own server knows nothing of a connection until its TLS handshake is over, and closes for good, or drops
-callers silently, when the process has no descriptor left. Here unfinished handshakes are counted, have a time limit and
-make room for newer ones; a shortage of descriptors is reported, and a few spare ones carry the port over it. The TLS
-context is asked for at each connection, so that certificates may change. Runs on the event loop.
+callers silently, when the process has no descriptor left. Here unfinished handshakes are counted, have a time limit, make
+room for newer ones and take turns; TLS begins when the caller has said something, so that a silent one costs no more than
+its descriptor. A shortage of descriptors is reported, and a few spare ones carry the port over it. The TLS context is
+asked for at each connection, so that certificates may change. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ import ssl
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-from metasrv.model.limits import SPARE_DESCRIPTORS, TLS_HANDSHAKE_SECONDS_MAX, TLS_HANDSHAKES_MAX
+from metasrv.model.limits import (
+    SPARE_DESCRIPTORS,
+    TLS_HANDSHAKE_SECONDS_MAX,
+    TLS_HANDSHAKES_AT_ONCE_MAX,
+    TLS_HANDSHAKES_MAX,
+)
+from metasrv.process.handshake_pace import HandshakePace
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +32,8 @@ ACCEPTED_PER_STEP = 32
 """Connections that are accepted before the rest of the loop has its turn."""
 PAUSE_SECONDS = 0.1
 """How long the port waits when no descriptor is left at all."""
+LEFT_SECONDS_MIN = 0.05
+"""A handshake that begins in the last moment has this time at least."""
 REPORT_SECONDS = 60.0
 """A shortage that lasts is written again after this time."""
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -126,6 +135,7 @@ class AcceptingSocket:
         self._waiting: dict[asyncio.Task[None], _Caller] = {}
         """Those of them that have not been told to make room, oldest first."""
         self._waiting_by_host: dict[str, dict[asyncio.Task[None], None]] = {}
+        self._pace = HandshakePace(TLS_HANDSHAKES_AT_ONCE_MAX, self._make_room)
         self._paused: asyncio.TimerHandle | None = None
         self._reported_at: float | None = None
         self._closed = False
@@ -200,7 +210,8 @@ class AcceptingSocket:
             # An address that has many makes room for itself, so that it cannot end the handshakes of others.
             own = self._waiting_by_host.get(caller.host, {})
             self._make_room(next(iter(own if len(own) > self._handshakes_max // 4 else self._waiting)))
-        task = self._loop.create_task(self._connect(caller.accepted, context))
+        beginning = self._connect(caller) if context is None else self._connect_with_tls(caller, context)
+        task = self._loop.create_task(beginning)
         self._beginning.add(task)
         self._waiting[task] = caller
         self._waiting_by_host.setdefault(caller.host, {})[task] = None
@@ -213,30 +224,57 @@ class AcceptingSocket:
         self._beginning.discard(task)
         self._forget(task)
 
-    async def _connect(self, accepted: socket.socket, context: ssl.SSLContext | None) -> None:
-        begun_at = self._loop.time()
-        timeout = None if context is None else TLS_HANDSHAKE_SECONDS_MAX
-        task = asyncio.current_task()
+    async def _connect(self, caller: _Caller) -> None:
         try:
+            await self._loop.connect_accepted_socket(self._make_protocol, caller.accepted)
+        except OSError as error:
+            caller.accepted.close()
+            logger.debug("a connection to the %s port came to nothing before its first byte: %s", self._port, error)
+
+    async def _connect_with_tls(self, caller: _Caller, context: ssl.SSLContext) -> None:
+        """Let TLS begin once the caller has said something and it is its turn."""
+        ends_at = self._loop.time() + TLS_HANDSHAKE_SECONDS_MAX
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            async with asyncio.timeout_at(ends_at):
+                await self._first_byte(caller.accepted)
+                if task not in self._waiting or not await self._pace.begin(caller.host, task):
+                    raise ConnectionAbortedError("it made room for another one")
             await self._loop.connect_accepted_socket(
-                self._make_protocol, accepted, ssl=context, ssl_handshake_timeout=timeout
+                self._make_protocol,
+                caller.accepted,
+                ssl=context,
+                ssl_handshake_timeout=max(ends_at - self._loop.time(), LEFT_SECONDS_MIN),
             )
         except OSError as error:  # of TLS as well, and of its time limit
-            accepted.close()
+            caller.accepted.close()
             if task not in self._waiting:
                 reason = "made room"
-            elif timeout is not None and self._loop.time() - begun_at >= timeout:
+            elif self._loop.time() >= ends_at:
                 reason = "timeout"
             else:
                 reason = "failed"
             self._observer.tls_handshake_failed(self._port, reason)
             logger.debug("a connection to the %s port came to nothing before its first byte: %s", self._port, error)
+        finally:
+            self._pace.leave(caller.host, task)
+
+    async def _first_byte(self, accepted: socket.socket) -> None:
+        """Wait until the caller has said something, or has gone."""
+        arrived = asyncio.Event()
+        self._loop.add_reader(accepted, arrived.set)
+        try:
+            await arrived.wait()
+        finally:
+            self._loop.remove_reader(accepted)
 
     def _make_room(self, task: asyncio.Task[None]) -> None:
         """End a connection that has not reached its protocol: its stream ends, and its task with it."""
         caller = self._forget(task)
         if caller is None:
             return
+        self._pace.leave(caller.host, task)
         try:
             caller.accepted.shutdown(socket.SHUT_RDWR)
         except OSError:

@@ -32,6 +32,8 @@ class ProcessNode:
     """Where peers and clients dial it: HOST, or an address of a breakable network."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Keys of `[raft_config]`."""
+    own_settings: dict[str, Any] = field(default_factory=dict)
+    """Keys that stand before all sections, beside the addresses."""
     program: NodeProgram = THIS_PROGRAM
     """What its next start runs: this release, or another one."""
     process: subprocess.Popen[bytes] | None = None
@@ -82,12 +84,17 @@ class ProcessNode:
             f'admin_api_address = "{self.admin}"',
             f'grpc_api_address = "{self.grpc_listens}"',
             f'grpc_api_advertise_host = "{self.advertised_host}"',
+            *_lines(self.own_settings),
             "[log.file]",
             "on = false",
             "[log.stderr]",
             'on = true\nlevel = "INFO"\nformat = "text"',
             "[raft_config]",
-            *(f"{key} = {json.dumps(value)}" for key, value in raft.items()),  # JSON scalars and lists are TOML
+            *_lines(raft),
         ]
         self.directory.mkdir(parents=True, exist_ok=True)
         self.config_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _lines(settings: dict[str, Any]) -> list[str]:
+    return [f"{key} = {json.dumps(value)}" for key, value in settings.items()]  # JSON scalars and lists are TOML

@@ -54,15 +54,14 @@ class Secured:
         for node in self.cluster.nodes.values():
             files, name = self.files_of(node.node_id)
             certificate, key = str(files / f"{name}.pem"), str(files / f"{name}-key.pem")
-            own = {"admin_token": self.token, "grpc_password": PASSWORD}
+            own: dict[str, Any] = {"admin_token": self.token, "grpc_password": PASSWORD}
             for port in ("admin", "grpc"):
                 own |= {f"{port}_tls_server_cert": certificate, f"{port}_tls_server_key": key}
             tls = {"raft_tls_ca": str(files / "ca.pem"), "raft_tls_cert": certificate, "raft_tls_key": key}
             settings = {**node.settings, **tls, "raft_tls_operators": ["operate"], **raft}
             node.settings = {name: value for name, value in settings.items() if value is not None}
+            node.own_settings = own
             node.write_config()
-            lines = "".join(f'{name} = "{value}"\n' for name, value in own.items())
-            node.config_file.write_text(lines + node.config_file.read_text())
 
     def files_of(self, node_id: int) -> tuple[Path, str]:
         """The directory whose files a node is configured with, and the name of its certificate there."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
 from metasrv.client import AsyncClient
@@ -16,6 +16,7 @@ from metasrv.model.errors import MetasrvError
 WRITERS = 8
 PAUSE_SECONDS = 0.02
 PROBE_PAUSE_SECONDS = 0.1
+LOGIN_PAUSE_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -27,6 +28,8 @@ class Outcome:
     errors: list[str] = field(default_factory=list)
     longest_seconds: float = 0.0
     """The slowest write with the read after it."""
+    longest_login_seconds: float = 0.0
+    """The slowest login of a new client, with a read after it."""
     probes_failed: int = 0
     longest_probe_seconds: float = 0.0
 
@@ -52,6 +55,20 @@ async def write_and_check(client: AsyncClient, number: int, outcome: Outcome) ->
         outcome.operations += 1
         outcome.longest_seconds = max(outcome.longest_seconds, time.monotonic() - started)
         await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def log_in_and_read(clients: Iterable[AsyncClient], outcome: Outcome) -> None:
+    """Have one client after the other log in and read a key, until cancelled or until there is no further one."""
+    for client in clients:
+        started = time.monotonic()
+        async with client:
+            try:
+                await client.get("load/0")
+            except MetasrvError as error:
+                outcome.errors.append(f"at a login: {type(error).__name__}: {error}")
+        outcome.operations += 1
+        outcome.longest_login_seconds = max(outcome.longest_login_seconds, time.monotonic() - started)
+        await asyncio.sleep(LOGIN_PAUSE_SECONDS)
 
 
 async def probe(ask: Callable[[], Awaitable[tuple[int, str]]], outcome: Outcome) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from metasrv.config.model import SecretText
+from metasrv.grpc_api.guessing import Attempt
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.rights import check_methods
 from metasrv.model.commands import TOKEN_KEY_NAME, ReplaceSecret
@@ -107,7 +108,7 @@ async def test_a_password_that_changes_while_it_is_compared_opens_nothing(
 ) -> None:
     authenticator = bench.service._authenticator
 
-    async def is_right(given: str, expected: str) -> bool:
+    async def is_right(given: str, expected: str, _attempt: Attempt) -> bool:
         authenticator.set_password("new")
         return given == expected
 
@@ -410,6 +411,31 @@ async def test_ended_tokens_and_removed_users_are_refused(bench: Bench) -> None:
     await bench.put_secret(secret_name("app"), None)
     refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
     assert refused.details == "token verify failed: there is no user app"
+
+
+async def test_an_ended_token_asks_the_leader_once_until_a_user_changes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.log_in()
+    await bench.set_user(generation="2")
+    barriers = 0
+    read_barrier = bench.consensus.read_barrier
+
+    async def counted(timeout_ms: int) -> None:
+        nonlocal barriers
+        barriers += 1
+        await read_barrier(timeout_ms)
+
+    monkeypatch.setattr(bench.consensus, "read_barrier", counted)
+    for _ in range(50):
+        refused = await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+        assert "the tokens of user app were ended" in refused.details
+    assert barriers == 1
+    await bench.set_user(generation="3")
+    await refusal(bench, m.TRANSACTION, pb.TxnRequest())
+    assert barriers == 2
+    await bench.set_user(generation="1")  # as a backup may bring it back
+    await bench.put("app/k")
 
 
 async def open_watch(bench: Bench) -> asyncio.Task[Any]:

@@ -50,6 +50,8 @@ def test_everything_that_the_project_asks_for_is_locked() -> None:
         <= pins("development").keys()
     )
     assert names(project["build-system"]["requires"]) <= pins("build").keys()
+    extras = project["project"]["optional-dependencies"].values()
+    assert names([requirement for extra in extras for requirement in extra]) <= pins("development").keys()
 
 
 def test_one_version_of_each_package_in_all_that_is_installed_together() -> None:
