@@ -44,7 +44,7 @@ class Pooled:
     writes: list[float] = field(default_factory=list)
     syncs: list[float] = field(default_factory=list)
     changes: int = 0
-    """Of leader."""
+    """How often the leader changed."""
 
 
 async def run(options: argparse.Namespace, kinds: Mapping[str, str], before_keys: int) -> int:
@@ -142,7 +142,7 @@ def table(results: Mapping[str, Mapping[str, Pooled]]) -> str:
 
 
 def _cells(writes: Latencies) -> str:
-    return f"{writes.count} | {writes.p50:.1f} | {writes.p99:.1f} | {writes.p999:.1f} | {writes.longest:.0f}"
+    return f"{writes.measured} | {writes.p50:.1f} | {writes.p99:.1f} | {writes.p999:.1f} | {writes.longest:.0f}"
 
 
 def _syncs(syncs: Latencies) -> str:

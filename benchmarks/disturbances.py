@@ -161,7 +161,7 @@ async def nothing() -> None:
 
 
 async def disturb_for(disturb: Disturb, pause_seconds: float, seconds: float) -> list[float]:
-    """Wait for a line, then disturb for so long; what each time took, in seconds."""
+    """Wait for a line, then disturb until `seconds` are over; what each time took, in seconds."""
     took: list[float] = []
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 class Latencies(NamedTuple):
     """What the writes or syncs of one phase took, in milliseconds."""
 
-    count: int
+    measured: int
     p50: float
     p99: float
     p999: float
@@ -19,7 +19,7 @@ class Latencies(NamedTuple):
     def __str__(self) -> str:
         return (
             f"p50 {self.p50:6.2f}  p99 {self.p99:6.2f}  p99.9 {self.p999:6.2f}  max {self.longest:6.1f} ms"
-            f" of {self.count}"
+            f" of {self.measured}"
         )
 
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.beside import Latencies, latencies, write
+from benchmarks.beside import write
+from benchmarks.latencies import Latencies, latencies
 from metasrv.testing.processes import ProcessCluster
 
 KINDS = {

@@ -84,7 +84,7 @@ class BatchTimes:
 class RequestTimes:
     """The stamps of one request; 0.0 is a stage that it has not reached."""
 
-    # Of the class until they are reached: every request makes one of these, and most reach few stages.
+    # These are the class's until they are reached: every request makes one of these, and most reach few stages.
     asked_at = 0.0
     """Consensus was asked."""
     forwarded_at = 0.0
