@@ -22,6 +22,7 @@ from metasrv.client import AsyncClient, Client, Transaction
 from metasrv.client.connection import Connection, Credentials
 from metasrv.config.model import SecretText
 from metasrv.grpc_api import kv
+from metasrv.grpc_api.leader import HINT_SECONDS
 from metasrv.grpc_api.service import GrpcService
 from metasrv.model.commands import MatchKind, MatchSeq
 from metasrv.model.errors import (
@@ -125,7 +126,7 @@ async def test_the_client_goes_where_it_is_sent(start_node: StartNode) -> None:
     async with AsyncClient([follower.address]) as client:
         await client.get("warm")
         follower.name_leader(leader.address)
-        follower.clock.advance(0.06)
+        follower.clock.advance(HINT_SECONDS + 0.01)
         await client.upsert("a", b"1")
         assert len(follower.consensus.proposals) == 2, "the token key, and a write that it forwarded"
         await client.upsert("b", b"1")
@@ -149,7 +150,7 @@ async def test_hints_lead_to_the_leader_also_where_its_name_can_not_be_dialled(s
             await client.branch_transaction(pb.KvTransactionRequest(branches=[pb.ConditionalOperation()]))
         asked = client._caller.endpoints
         assert asked.current == leader.address
-        follower.clock.advance(0.06)
+        follower.clock.advance(HINT_SECONDS + 0.01)
         asked.prefer(follower.address)
         await client.upsert("a", b"1")
         assert follower.consensus.proposals[-1].if_then[0].key == "a"  # type: ignore[union-attr]
@@ -162,7 +163,7 @@ async def test_without_a_way_to_the_leader_the_follower_that_forwards_stays(star
     async with AsyncClient([follower.address], timeout_ms=1_000) as client:
         await client.get("warm")
         follower.name_leader("localhost:0")
-        follower.clock.advance(0.06)
+        follower.clock.advance(HINT_SECONDS + 0.01)
         for number in range(20):
             await client.upsert(str(number), b"1")
         failed = client._caller._connections["localhost:0"]

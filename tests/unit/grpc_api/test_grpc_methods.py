@@ -16,6 +16,7 @@ from metasrv.grpc_api import kv
 from metasrv.grpc_api.guessing import FREE_GUESSES, WAIT_SECONDS_MIN
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.grpc_api.leader import HINT_SECONDS
 from metasrv.model import errors
 from metasrv.model.commands import ErrorReply, SetQuota, SetReadOnly
 from metasrv.model.limits import GRPC_READERS_MAX, KEY_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
@@ -430,7 +431,7 @@ async def test_large_reads_are_bounded_in_number(bench: MethodBench) -> None:
 
 async def test_a_follower_names_the_leader_in_its_initial_metadata(bench: MethodBench) -> None:
     bench.consensus.follow(2)
-    bench.clock.advance(0.06)  # the hint of the time as leader is forgotten
+    bench.clock.advance(HINT_SECONDS + 0.01)  # the hint of the time as leader is forgotten
     header = {m.LEADER_METADATA_KEY: NODES[2].grpc_api_advertise_address}
     transaction = await bench.call(m.TRANSACTION, pb.TxnRequest())
     assert transaction.initial == header
