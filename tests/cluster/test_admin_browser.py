@@ -42,6 +42,16 @@ BROWSER = (
     "--disable-features=LocalNetworkAccessChecks,HttpsUpgrades",
     f"--host-resolver-rules=MAP {REBOUND_NAME} {ATTACKER}",
 )
+NODE_THAT_AUDITS_EVERY_REFUSAL = """
+from metasrv.model import limits
+
+limits.ADMIN_REFUSALS_AUDITED_MAX = 10_000
+
+from metasrv.cli.server import main
+
+raise SystemExit(main())
+"""
+"""By its lines the test knows what became of each attempt; a node as it comes counts all but the first few."""
 CONFIG = f"""
 admin_api_address = "{NODE}:{ADMIN_PORT}"
 health_api_address = "127.0.0.1:28102"
@@ -154,7 +164,7 @@ def test_no_page_but_the_nodes_own_reaches_an_action(namespace: Namespace) -> No
     (namespace.directory / "node.toml").write_text(CONFIG)
     root = str(Path(__file__).parents[2])
     python = ("env", f"PYTHONPATH={root}", sys.executable, "-m")
-    namespace.start("node", *python, "metasrv.cli.server", "-c", "node.toml")
+    namespace.start("node", *python[:-1], "-c", NODE_THAT_AUDITS_EVERY_REFUSAL, "-c", "node.toml")
     namespace.start("pages", *python, "tests.support.hostile_pages")
     namespace.wait_for_output("node", "Databend Metasrv started")
     namespace.wait_for_output("pages", "serving")

@@ -27,7 +27,11 @@ async def test_the_tour_ends_with_a_restored_cluster(start_cluster: StartCluster
         tour = await operator.begin_all(f"{ports}mkdir tour && cd tour\n", changed)
         printed = await tour.end(seconds=TOUR_SECONDS)
         assert sorted(file.name for file in (operator.root / "tour").iterdir()) == sorted(
-            [*(f"node{number}{end}" for number in (1, 2, 3) for end in ("", ".toml", ".out")), "tour.archive"]
+            [
+                *(f"node{number}{end}" for number in (1, 2, 3) for end in ("", ".toml", ".out")),
+                "tour.archive",
+                ".databend",
+            ]
         )
     hello = ",".join(map(str, b"hello"))
     assert printed.count(f'"data":[{hello}]') == 2
