@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import os
 import subprocess
@@ -24,11 +23,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from grpc.aio import AioRpcError
 
 from benchmarks import beside_etcd, slow_stages
 from benchmarks.disturbances import filled_key, puts
 from benchmarks.latencies import latencies
+from benchmarks.paced_writes import write_at_pace
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
 
@@ -59,20 +58,9 @@ RESTARTS = "metasrv_raft_applying_paused_seconds_count"
 async def write(cluster: ProcessCluster, leader: int, number: int, options: argparse.Namespace) -> list[float]:
     """One client: a write every so often, and what each took from the moment at which it was due."""
     request = pb.TxnRequest(if_then=[pb.TxnOp(put=pb.TxnPutRequest(key=f"writer/{number}", value=b"v" * 100))])
-    took: list[float] = []
     async with cluster.node_client(leader, timeout_s=30) as client:
         await client.handshake()
-        pause_seconds = options.writers / options.rate
-        begun = time.perf_counter()
-        due = begun + pause_seconds * number / options.writers
-        while due < begun + options.seconds:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            sent = time.perf_counter()
-            with contextlib.suppress(AioRpcError):  # the leader changed, which is reported; the time counts
-                await client.transaction(request)
-            took.append(time.perf_counter() - sent)
-            due = max(due + pause_seconds, sent)
-    return took
+        return await write_at_pace(lambda: client.transaction(request), number, options)
 
 
 async def counters(cluster: ProcessCluster) -> dict[tuple[int, str], float]:

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from grpc.aio import AioRpcError
 
 from benchmarks import programs
 from benchmarks.compared.contender import Contender
@@ -30,6 +26,7 @@ from benchmarks.compared.loads import fill
 from benchmarks.compared.metasrv_cluster import MetasrvCluster
 from benchmarks.disturbances import MIB, filled_key
 from benchmarks.latencies import Latencies, latencies
+from benchmarks.paced_writes import write_at_pace
 from benchmarks.raw_client import RawClient
 
 HERE = Path(__file__).parent
@@ -113,19 +110,8 @@ async def _started(program: str, arguments: Sequence[str]) -> asyncio.subprocess
 async def _write(contender: Contender, leader: int, number: int, options: argparse.Namespace) -> list[float]:
     """One client: a write every so often, and what each took."""
     path, message = contender.put(f"writer/{number}", b"v" * 100)
-    took: list[float] = []
     async with RawClient(contender.endpoint(leader), contender.headers, WRITE_SECONDS_MAX) as client:
-        pause_seconds = options.writers / options.rate
-        begun = time.perf_counter()
-        due = begun + pause_seconds * number / options.writers
-        while due < begun + options.seconds:
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            sent = time.perf_counter()
-            with contextlib.suppress(AioRpcError):  # the leader changed, which is reported; the time counts
-                await client.call(path, message)
-            took.append(time.perf_counter() - sent)
-            due = max(due + pause_seconds, sent)
-    return took
+        return await write_at_pace(lambda: client.call(path, message), number, options)
 
 
 def table(results: Mapping[str, Mapping[str, Pooled]]) -> str:

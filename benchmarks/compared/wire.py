@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 
 from metasrv.model.types import Endpoint
+from metasrv.model.varints import varint
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
@@ -76,16 +77,6 @@ def integer(value: int, prefix_bits: int) -> bytes:
         value >>= 7
     rest.append(value)
     return bytes(rest)
-
-
-def varint(value: int) -> bytes:
-    """An integer of protobuf."""
-    out = bytearray()
-    while value >= 128:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def field(number: int, value: bytes) -> bytes:

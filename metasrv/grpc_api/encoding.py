@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from metasrv.model.types import KVMeta, SeqV
+from metasrv.model.varints import varint
 from metasrv.protocol.proto import meta_pb2 as pb
 
 LARGE_SIZE_BYTES_MIN = 64 * 1024
@@ -18,16 +19,6 @@ LARGE_SIZE_BYTES_MIN = 64 * 1024
 def tag(message: Any, field_name: str) -> bytes:
     """What begins a field with a length; the numbers of all fields used here are below 16."""
     return bytes((message.DESCRIPTOR.fields_by_name[field_name].number << 3 | 2,))
-
-
-def varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the lowest first."""
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
 
 
 def field(field_tag: bytes, parts: list[bytes]) -> list[bytes]:

@@ -14,10 +14,10 @@ import re
 import secrets
 
 from metasrv.grpc_api import kv_json
-from metasrv.grpc_api.encoding import varint
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import SeqV
+from metasrv.model.varints import varint
 from metasrv.protocol.proto import meta_pb2 as pb
 
 SLICE_CHARACTERS = 16 * 1024

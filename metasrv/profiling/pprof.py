@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from metasrv.model.varints import varint
 from metasrv.profiling.stacks import Frame, StackSample
 
 
@@ -109,13 +110,7 @@ def _value_type(tables: _Tables, value_type: ValueType) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    value &= 2**64 - 1
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return varint(value & 2**64 - 1)
 
 
 def _integer(field: int, value: int) -> bytes:

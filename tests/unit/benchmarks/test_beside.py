@@ -6,9 +6,10 @@ import pytest
 
 from benchmarks import disk_probe, slow_stages
 from benchmarks.beside_etcd import Pooled, table
-from benchmarks.compared.wire import field, varint
+from benchmarks.compared.wire import field
 from benchmarks.etcd_disturbances import below_message, deleted_count, puts_message
 from benchmarks.latencies import latencies
+from metasrv.model.varints import varint
 
 LINE = (
     "2026-11-27T22:31:00.123Z WARN metasrv.slow_requests: a request took 80 ms, 50 of them in sync method=Transaction"
