@@ -73,7 +73,7 @@ def own_log_of(consensus: Consensus) -> OwnLog | None:
     return OwnLog(
         leads=lambda: replica.leader_id() == replica.node_id,
         refuse=refuse,
-        submit=replica.proposals.submit,
+        submit=replica.driver.submit,
         wake=replica.driver.wake_for_proposal,
     )
 

@@ -43,7 +43,7 @@ from metasrv.process.unused_memory import give_back_unused_memory
 from metasrv.raft.consensus import RaftConsensus
 from metasrv.raft.log.storage_thread import StorageThread
 from metasrv.raft.peers.transport import PeerSecurity
-from metasrv.raft.replica import RaftSettings, ReplicaResources
+from metasrv.raft.replica_parts import RaftSettings, ReplicaResources
 from metasrv.tracing.choosing import tracer_of
 
 logger = logging.getLogger(__name__)
@@ -182,8 +182,7 @@ class MetaNode:
         )
         resources.events.node_id = raft.id
         metrics.events = resources.events
-        consensus = RaftConsensus(resources)
-        consensus.on_fatal(self._fail)
+        consensus = RaftConsensus(resources, self._fail)
         consensus.watch.tracer = tracer_of(
             config.tracing, node_id=raft.id, version=__version__, cluster_name=raft.cluster_name
         )

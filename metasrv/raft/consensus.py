@@ -37,7 +37,8 @@ from metasrv.raft.member_search import MemberSearch
 from metasrv.raft.membership import MembershipChanges
 from metasrv.raft.outside_calls import fatal_here
 from metasrv.raft.read_barriers import ReadBarriers
-from metasrv.raft.replica import Replica, ReplicaResources
+from metasrv.raft.replica import Replica
+from metasrv.raft.replica_parts import ReplicaHandlers, ReplicaResources
 from metasrv.raft.role_events import RoleEvents
 from metasrv.raft.tidying import Tidying
 from metasrv.state.scrubbing import RangeDigests, range_digests
@@ -48,14 +49,27 @@ from metasrv.tracing.watch import RequestWatch
 class RaftConsensus:
     """One node's consensus. `start` opens the peer listener; `close` ends everything."""
 
-    def __init__(self, resources: ReplicaResources) -> None:
+    def __init__(self, resources: ReplicaResources, fatal: Callable[[FatalError], None]) -> None:
+        """`fatal` is called once, with the error that stops consensus for good."""
         self._stopping = False
         self.damage = ""
         """What is wrong with this node's copy of the state, for the other nodes (`node/damage.py`)."""
         self.summary: Callable[[SummaryQuestion], Awaitable[SummaryAnswer]] = no_summary
         """What this node says of itself to other members (`node/own_summary.py`)."""
         self._serving = True
-        replica = self.replica = Replica(resources, self._answer)
+        handlers = ReplicaHandlers(
+            answer=self._answer,
+            refuse_foreign=lambda remote: holders.refuse_foreign(remote),
+            may_stand=lambda: not self._draining.on,
+            election=lambda step, node_id, term: self._role_events.election(
+                step, node_id, term, resources.clock.monotonic()
+            ),
+            timer=self._on_timer,
+            role_changed=lambda now: self._role_events.look(now),
+            fatal=fatal,
+            keep_up=self._keep_up,
+        )
+        replica = self.replica = Replica(resources, handlers)
         self.node_id = replica.node_id
         self._clock = resources.clock
         self.forwarding = Forwarding(replica.peers.transport, resources.observer.forwarded)
@@ -75,7 +89,6 @@ class RaftConsensus:
             last_contact=replica.peers.transport.last_contact,
             election_timeout_max_seconds=resources.settings.election_timeout_max_ms / 1000,
         )
-        replica.peers.refuse_foreign = holders.refuse_foreign
         self.secure = replica.peers.transport.secure
         """Prove and demand something else of peers from the next connection on."""
         self._membership = MembershipChanges(
@@ -111,10 +124,9 @@ class RaftConsensus:
         self._draining = Draining(replica, self._transfer, resources.settings.election_timeout_max_ms)
         self._tidying = Tidying(replica, resources.writer, lambda: self.status().file_sizes_bytes())
         replica.sources.drained, replica.sources.compaction = lambda: self._draining.on, self._tidying.status
-        replica.also_consider = (self._addresses.consider, self._draining.consider)
         self._clock_rounds = clock_rounds_of(replica, self._transfer, self.forwarding)
         self._stalled_leader = stalled_leader_of(replica, self._transfer)
-        replica.driver.on_timer = RoleEvents.of(replica, self._transfer).after(self._stalled_leader.look)
+        self._role_events = RoleEvents.of(replica, self._transfer)
 
     # ------------------------------------------------------------------ life
 
@@ -131,10 +143,6 @@ class RaftConsensus:
     def load_snapshots(self) -> None:
         """Look, in the snapshot thread, at what an earlier run left."""
         self.replica.snapshots.load_existing()
-
-    def on_fatal(self, callback: Callable[[FatalError], None]) -> None:
-        """Have `callback` called with the error that stops consensus for good."""
-        self.replica.driver.on_fatal = callback
 
     def fail(self, error: FatalError) -> None:
         """Stop consensus for good: what is asked from now on is refused."""
@@ -192,7 +200,7 @@ class RaftConsensus:
         now = self._clock.monotonic()
         if (times := CURRENT.get()) is not None:
             times.submit(now)
-        future = replica.proposals.submit(command, encode_command(command), now, timeout_ms / 1000, times)
+        future = replica.driver.submit(command, encode_command(command), now, timeout_ms / 1000, times)
         replica.driver.wake_for_proposal(now)
         return await future
 
@@ -297,8 +305,18 @@ class RaftConsensus:
         self._serving = serving
         self.replica.guards.reluctant = not serving
 
+    # ------------------------------------------------------------------ called by the replica
+
     async def _answer(self, method: str, payload: bytes) -> bytes:
         return await self._answering.answer(method, payload)
+
+    def _on_timer(self, now: float) -> None:
+        self._stalled_leader.look(now)
+        self._role_events.look(now)
+
+    def _keep_up(self) -> None:
+        self._addresses.consider()
+        self._draining.consider()
 
     # ------------------------------------------------------------------ helpers
 

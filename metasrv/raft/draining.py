@@ -22,7 +22,7 @@ AGAIN_SECONDS = 10.0
 
 
 class Draining:
-    """See the module. `on`: whether this node is drained."""
+    """See the module. `on`: whether this node is drained, so that it must not stand for election."""
 
     def __init__(self, replica: Replica, transfer: LeadershipTransfer, hand_over_ms: int) -> None:
         self.on = False
@@ -31,8 +31,6 @@ class Draining:
         self._hand_over_ms = hand_over_ms
         self._again_at = 0.0
         self._task: asyncio.Task[bool] | None = None
-        stands = replica.guards.may_stand
-        replica.guards.may_stand = lambda: not self.on and stands()
 
     async def drain(self, timeout_ms: int) -> None:
         """Lead no more. Raises NotDoneError when nobody else can lead, or takes over; this node is as before then."""

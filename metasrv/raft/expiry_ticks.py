@@ -19,7 +19,6 @@ from metasrv.model.errors import MetasrvError, NotDoneError, OverloadedError
 from metasrv.process.clock import Clock
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.log_time import LogTime
-from metasrv.raft.core.proposals import Proposals
 from metasrv.state.machine import StateMachine
 
 logger = logging.getLogger(__name__)
@@ -40,14 +39,14 @@ class ExpiryTicks:
         clock: Clock,
         log_time: LogTime,
         machine: StateMachine,
-        proposals: Proposals,
+        pending: Callable[[], int],
         driver: Driver,
         leads: Callable[[], bool],
     ) -> None:
         self._clock = clock
         self._log_time = log_time
         self._machine = machine
-        self._proposals = proposals
+        self._pending = pending
         self._driver = driver
         self._leads = leads
         self._running: asyncio.Task[MetasrvError | None] | None = None
@@ -57,7 +56,7 @@ class ExpiryTicks:
 
     def consider(self) -> None:
         """Propose a tick if this node leads, something is due and no write is on its way; called after each step."""
-        if not self._machine.expire_count or self._is_running() or self._proposals.pending():
+        if not self._machine.expire_count or self._is_running() or self._pending():
             return
         now = self._clock.monotonic()
         if now >= self._not_before and self._leads() and self._machine.expires_before(self._log_time.now_ms()):
@@ -93,7 +92,7 @@ class ExpiryTicks:
         """Propose a tick and wait until it is applied; the error that came of it."""
         now = self._clock.monotonic()
         try:
-            future = self._proposals.submit(TICK, _ENCODED, now, TICK_TIMEOUT_SECONDS)
+            future = self._driver.submit(TICK, _ENCODED, now, TICK_TIMEOUT_SECONDS)
             self._driver.wake_for_proposal(now)
             await future
         except MetasrvError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from metasrv.model.types import Endpoint, Membership, Node
 from metasrv.process.clock import Clock
@@ -28,20 +29,35 @@ from metasrv.tracing.times import ASKED_BY
 logger = logging.getLogger(__name__)
 
 
+class PeersNode(Protocol):
+    """The parts of this node that peers have to do with, complete before the transport listens or dials."""
+
+    driver: Driver
+    engine: Engine
+    guards: Guards
+    snapshots: Snapshots
+    machine: StateMachine
+
+
 class Peers:
-    """The transport's handler."""
+    """The transport's handler. `refuse_foreign` gives the reason to refuse a node that has the id of a member and another
+    data directory (`id_holders.py`), or None."""
 
     def __init__(
         self,
+        node: PeersNode,
         local: LocalIdentity,
         security: PeerSecurity,
         observer: RaftObserver,
         clock: Clock,
         answer: Callable[[str, bytes], Awaitable[bytes]],
+        refuse_foreign: Callable[[RemoteIdentity], str | None],
         make_transport: TransportFactory,
     ) -> None:
+        self._node = node
         self._local = local
         self._answer = answer
+        self._refuse_foreign = refuse_foreign
         self._clock = clock
         self._introduced: dict[int, RemoteIdentity] = {}
         """What each node said of itself when it last dialled."""
@@ -52,25 +68,11 @@ class Peers:
         self._warned: set[tuple[int, str]] = set()
         self._registry: Mapping[int, Node] | None = None
         self._dials = True
-        self.refuse_foreign: Callable[[RemoteIdentity], str | None] = lambda _remote: None
-        """The reason to refuse a node that has the id of a member and another data directory; see `id_holders.py`."""
-        self._driver: Driver
-        self._engine: Engine
-        self._guards: Guards
-        self._snapshots: Snapshots
-        self._machine: StateMachine
         self.transport = make_transport(local, security, self, observer, clock)
 
-    def attach(self, driver: Driver, engine: Engine, guards: Guards, snapshots: Snapshots, machine: StateMachine) -> None:
-        """Connect the parts that were built after the transport."""
-        self._driver, self._engine, self._guards = driver, engine, guards
-        self._snapshots, self._machine = snapshots, machine
-        snapshots.takes = self._is_admitted
-        engine.on_membership_changed(self._membership_changed)
-
-    def _is_admitted(self, node_id: int) -> bool:
+    def is_admitted(self, node_id: int) -> bool:
         """Whether the node that answers for a member has the data directory that was admitted."""
-        member, directory = self._engine.membership().member(node_id), self.transport.known_directory(node_id)
+        member, directory = self._node.engine.membership().member(node_id), self.transport.known_directory(node_id)
         return member is None or directory is None or directory == member.incarnation
 
     def set_cluster_id(self, cluster_id: str) -> None:
@@ -93,14 +95,15 @@ class Peers:
             self._registry = nodes
             self.refresh()
 
-    def _membership_changed(self, membership: Membership) -> None:
+    def membership_changed(self, membership: Membership) -> None:
+        """Another configuration is in force."""
         for node_id in [i for i in self._strangers if i in membership]:
             del self._strangers[node_id]
         self.refresh()
 
     def refresh(self) -> None:
         """Give the transport the current list of peers."""
-        endpoints = {**self._strangers, **self._places.all(self._engine.membership(), self._machine.nodes)}
+        endpoints = {**self._strangers, **self._places.all(self._node.engine.membership(), self._node.machine.nodes)}
         endpoints.pop(self._local.node_id or 0, None)
         self.transport.set_peers(endpoints if self._dials else {})
 
@@ -124,7 +127,7 @@ class Peers:
 
     def told(self, places: Mapping[int, Endpoint]) -> None:
         """Another node says where members are: dial those there that this node does not reach."""
-        membership = self._engine.membership()
+        membership = self._node.engine.membership()
         for node_id, endpoint in places.items():
             member = membership.member(node_id)
             reached = self.transport.is_connected(node_id) or node_id in self._sending
@@ -138,7 +141,7 @@ class Peers:
         return {i: endpoint for i in absent if (endpoint := self._places.recorded(i)) is not None}
 
     def _member_ids(self) -> list[int]:
-        membership = self._engine.membership()
+        membership = self._node.engine.membership()
         return [i for i in (*membership.voters, *membership.learners) if i != self._local.node_id]
 
     def _note_place(self, remote: RemoteIdentity) -> None:
@@ -154,7 +157,7 @@ class Peers:
             return
         if own.cluster_id is None or remote.cluster_id != own.cluster_id:
             return
-        member = self._engine.membership().member(node_id)
+        member = self._node.engine.membership().member(node_id)
         if member is None or member.incarnation != remote.incarnation:
             return
         if self._places.said(node_id, member, remote.endpoint):  # seldom, and every forwarded request comes here
@@ -163,19 +166,19 @@ class Peers:
     # ------------------------------------------------------------------ PeerHandler
 
     def peer_connected(self, node_id: int) -> None:
-        self._engine.peer_ready(node_id, True)
-        self._driver.greet()
+        self._node.engine.peer_ready(node_id, True)
+        self._node.driver.greet()
 
     def peer_disconnected(self, node_id: int) -> None:
-        self._engine.peer_ready(node_id, False)
+        self._node.engine.peer_ready(node_id, False)
         if not self.transport.is_connected(node_id):
-            self._snapshots.peer_gone(node_id)
+            self._node.snapshots.peer_gone(node_id)
             if node_id in self._sending:
                 self._note_place(self._introduced[node_id])
 
     def peer_lost(self, node_id: int) -> None:
         self._sending.discard(node_id)
-        self._guards.leader_connection_lost(node_id, self._clock.monotonic())
+        self._node.guards.leader_connection_lost(node_id, self._clock.monotonic())
 
     def admit(self, remote: RemoteIdentity) -> str | None:
         """The reason to refuse the node, or None when it may talk to this one."""
@@ -185,7 +188,7 @@ class Peers:
         if remote.node_id is not None:
             if remote.node_id == own.node_id and remote.incarnation != own.incarnation:
                 return f"node id {own.node_id} is already in use by another node; give each node its own id"
-            foreign = self.refuse_foreign(remote)
+            foreign = self._refuse_foreign(remote)
             if foreign is not None:
                 return foreign
             self._introduced[remote.node_id] = remote
@@ -195,7 +198,7 @@ class Peers:
         return None
 
     def message_received(self, node_id: int, generation: int, payload: bytes | memoryview) -> None:
-        membership = self._engine.membership()
+        membership = self._node.engine.membership()
         member = membership.member(node_id)
         introduced = self._introduced.get(node_id)
         known = member is not None and introduced is not None and member.incarnation == introduced.incarnation
@@ -208,13 +211,13 @@ class Peers:
                 return
         if member is None:
             self._learn_stranger(node_id)
-        if not self._driver.incoming(node_id, bytes(payload)):
+        if not self._node.driver.incoming(node_id, bytes(payload)):
             self._warn(node_id, "a message from node %d is dropped: too many wait for the disk")
 
     def message_arrives(self, node_id: int) -> None:
         # The answer names the term, which is on disk only while no write is in flight.
-        if self._guards.leader_sends(node_id, self._clock.monotonic(), answers=not self._driver.busy()):
-            self._driver.wake()
+        if self._node.guards.leader_sends(node_id, self._clock.monotonic(), answers=not self._node.driver.busy()):
+            self._node.driver.wake()
 
     async def request_received(self, remote: RemoteIdentity, method: str, payload: bytes) -> bytes:
         self._note_place(remote)
@@ -228,7 +231,7 @@ class Peers:
         It may lead or campaign all the same: this node may be joining, lag, or hold a change that was not committed. Its
         address is the one that it gave, or under which it is registered.
         """
-        registered = self._machine.nodes.get(node_id)
+        registered = self._node.machine.nodes.get(node_id)
         endpoint = self.transport.known_endpoint(node_id) or (registered.endpoint if registered is not None else None)
         if endpoint is not None and self._strangers.get(node_id) != endpoint:
             self._strangers[node_id] = endpoint

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from metasrv.model.errors import NotDoneError, NotLeaderError, OverloadedError, UnknownOutcomeError
 from metasrv.raft.asking_leader import AskingLeader
 from metasrv.raft.core.patience import LeaderLostError
-from metasrv.raft.core.reads import give_up, not_confirmed
 from metasrv.raft.replica import Replica
 from metasrv.tracing.times import CURRENT
 
@@ -86,10 +85,11 @@ class ReadBarriers:
         replica = self._replica
         loop = replica.driver.loop
         give_up_at = (asked_at := loop.time()) + timeout_ms / 1000
-        future = replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()), loop)
+        future: asyncio.Future[int] = loop.create_future()
+        replica.reads.register(max(replica.engine.commit_index(), replica.engine.noop_index()), future)
         replica.driver.wake()
         # A timer of its own costs a tenth of `asyncio.timeout`, and nearly every read ends here.
-        timer = loop.call_at(give_up_at, give_up, future, timeout_ms)
+        timer = loop.call_at(give_up_at, _give_up, future, timeout_ms)
         try:
             index = await future
         finally:
@@ -101,7 +101,7 @@ class ReadBarriers:
                     await replica.applied.wait(index)
                     await replica.ticks.until_swept(time_ms)
             except TimeoutError:
-                raise not_confirmed(timeout_ms) from None
+                raise _not_confirmed(timeout_ms) from None
         return max(index, replica.applied_index())
 
     async def _applied(self, index: int, deadline: float) -> None:
@@ -119,3 +119,13 @@ class ReadBarriers:
                 raise NotDoneError(f"this node has not applied entry {index} within {timeout_ms} ms") from None
         if times is not None:
             times.answered_at = self._clock.monotonic()
+
+
+def _give_up(future: asyncio.Future[int], timeout_ms: int) -> None:
+    """The time of one read is over: end it, unless it was answered."""
+    if not future.done():
+        future.set_exception(_not_confirmed(timeout_ms))
+
+
+def _not_confirmed(timeout_ms: int) -> NotDoneError:
+    return NotDoneError(f"no majority confirmed this leader within {timeout_ms} ms")

@@ -7,95 +7,46 @@ work for it; `core/driver.py` decides when the engine may be touched. Runs on th
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-from metasrv.model.entries import MembershipEntry, RegularEntry, decode_entry, encode_noop_entry
-from metasrv.model.errors import CodecError, DataDamagedError, StoppingError
-from metasrv.model.types import Endpoint, LogId, RaftStatus
-from metasrv.process.clock import Clock
-from metasrv.process.data_directory import DataDirectory
-from metasrv.process.event_ring import EventRing
+from metasrv.model.entries import MembershipEntry, RegularEntry, decode_entry
+from metasrv.model.errors import CodecError, DataDamagedError, FatalError, StoppingError
+from metasrv.model.types import LogId, RaftStatus
+from metasrv.process.loop_steps import StepLaps
+from metasrv.raft.applied_waiters import AppliedWaiters
 from metasrv.raft.clock_rounds import round_seconds
 from metasrv.raft.compaction import Compaction
 from metasrv.raft.core.clock_offsets import ClockOffsets
-from metasrv.raft.core.driver import Driver
-from metasrv.raft.core.engine import LEADER, Engine
-from metasrv.raft.core.guards import Guards
+from metasrv.raft.core.driver import Driver, DriverHandlers
+from metasrv.raft.core.engine import LEADER
 from metasrv.raft.core.log_time import LogTime
-from metasrv.raft.core.proposals import Proposals
-from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
-from metasrv.raft.disk_stall import DISK_STALL_MS, DiskStall
+from metasrv.raft.core.step import Core, CoreHandlers, CoreSettings
+from metasrv.raft.disk_stall import DiskStall
 from metasrv.raft.expiry_ticks import ExpiryTicks
 from metasrv.raft.learners import Learners
 from metasrv.raft.log.format import TERM, LogEntry
-from metasrv.raft.log.storage_thread import Storage
-from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.membership_in_force import membership_in_force
-from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peer_set import Peers
-from metasrv.raft.peers.peer_handler import TransportFactory
-from metasrv.raft.peers.transport import LocalIdentity, PeerSecurity, PeerTransport
+from metasrv.raft.peers.transport import LocalIdentity
+from metasrv.raft.replica_parts import ReplicaHandlers, ReplicaResources
 from metasrv.raft.snapshots import Snapshots
 from metasrv.raft.state_commits import StateCommits
 from metasrv.raft.state_hashes import StateHashes
-from metasrv.raft.state_log import StateLog, StateLogLimits
+from metasrv.raft.state_log import StateLog
 from metasrv.raft.state_space import StateSpace
 from metasrv.raft.status import LeaderHistory, StatusSources, build_status
 from metasrv.raft.upkeep import Upkeep
-from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotInfo
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RaftSettings:
-    """What consensus needs of the configuration."""
-
-    endpoint: Endpoint
-    heartbeat_ms: int
-    election_timeout_min_ms: int
-    election_timeout_max_ms: int
-    snapshot_logs_since_last: int
-    max_applied_log_to_keep: int
-    snapshot_chunk_size_bytes: int
-    install_snapshot_timeout_ms: int
-    clock_offset_max_ms: int = 1_000
-    state_log: StateLogLimits = field(default_factory=StateLogLimits)
-    disk_stall_ms: int = DISK_STALL_MS
-    hints: tuple[Endpoint, ...] = ()
-    """Where members may be when they are not where the log has them."""
-
-
-@dataclass(slots=True)
-class ReplicaResources:
-    """What a replica works with. `node/opening.py` opens the files, `node/meta_node.py` closes them after the replica."""
-
-    settings: RaftSettings
-    directory: DataDirectory
-    machine: StateMachine
-    store: LogStore
-    writer: LogWriter
-    log_thread: Storage
-    snapshot_thread: Storage
-    state_thread: Storage
-    security: PeerSecurity
-    observer: RaftObserver
-    clock: Clock
-    make_transport: TransportFactory = PeerTransport
-    events: EventRing = field(init=False)
-    """What happens here and is worth telling."""
-
-    def __post_init__(self) -> None:
-        self.events = EventRing(self.clock)
-
-
 class Replica:
     """The connected parts of one node."""
 
-    def __init__(self, resources: ReplicaResources, answer: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+    def __init__(self, resources: ReplicaResources, handlers: ReplicaHandlers) -> None:
         self.resources = resources
+        self._handlers = handlers
         self.node_id = resources.directory.identity.node_id
         self.machine = resources.machine
         self.store = resources.store
@@ -105,40 +56,49 @@ class Replica:
         settings = resources.settings
         pause = round_seconds(settings.heartbeat_ms)
         self.clock_offsets = ClockOffsets(resources.clock, self.node_id, pause, settings.clock_offset_max_ms)
-        self.proposals = Proposals(self.node_id, self.log_time)
-        self.reads = ReadIndex(self.node_id)
         self.applied = AppliedWaiters(self.applied_index)
-        self.also_consider: tuple[Callable[[], None], ...] = ()
-        """Called with each upkeep."""
         self._upkeep = Upkeep()
         self.state_hashes = StateHashes(resources.machine)
         self.state_replaced: Callable[[], None] = lambda: None
         """Called when a snapshot of another node has taken the place of the whole state."""
         self._pending_install: SnapshotInfo | None = None
-        self._build_transport(answer)
-        self._build_engine()
-        self._connect()
+        self.peers = self._make_peers()
+        self.snapshots = self._make_snapshots()
+        laps = StepLaps(resources.observer.step_took)
+        self.core = self._make_core(laps)
+        self.engine, self.guards = self.core.engine, self.core.guards
+        self.proposals, self.reads = self.core.proposals, self.core.reads
+        self.driver = Driver(
+            core=self.core,
+            clock=resources.clock,
+            writer=resources.writer,
+            thread=resources.log_thread,
+            observer=resources.observer,
+            laps=laps,
+            handlers=DriverHandlers(
+                send=self.peers.transport.send,
+                after_step=self._after_step,
+                timer=handlers.timer,
+                role_changed=handlers.role_changed,
+                serves=self._serves,
+                fatal=handlers.fatal,
+            ),
+        )
+        self._make_upkeep()
+        self._learners = Learners(self.clock, self.engine, self.store)
+        self.sources = self._make_sources()
 
-    def _build_transport(self, answer: Callable[[str, bytes], Awaitable[bytes]]) -> None:
+    def _make_peers(self) -> Peers:
         given, identity = self.resources, self.resources.directory.identity
         local = LocalIdentity(self.node_id, identity.incarnation, given.settings.endpoint, identity.cluster_id)
-        self.peers = Peers(local, given.security, given.observer, given.clock, answer, given.make_transport)
-        self.driver = Driver(
-            clock=given.clock,
-            store=given.store,
-            writer=given.writer,
-            thread=given.log_thread,
-            reads=self.reads,
-            proposals=self.proposals,
-            observer=given.observer,
-            send=self.peers.transport.send,
+        answer, refuse_foreign = self._handlers.answer, self._handlers.refuse_foreign
+        return Peers(
+            self, local, given.security, given.observer, given.clock, answer, refuse_foreign, given.make_transport
         )
 
-    def _build_engine(self) -> None:
-        given, settings = self.resources, self.resources.settings
-        store, minimum = given.store, given.settings.election_timeout_min_ms / 1000
-        store.noop_content = encode_noop_entry(self.node_id)
-        self.snapshots = Snapshots(
+    def _make_snapshots(self) -> Snapshots:
+        given, store, settings = self.resources, self.store, self.resources.settings
+        snapshots = Snapshots(
             directory=given.directory.snapshot_directory,
             state_path=given.directory.state_path,
             thread=given.snapshot_thread,
@@ -147,44 +107,50 @@ class Replica:
             cluster_id=lambda: given.directory.identity.cluster_id,
             tail_at=self._tail_at,
             verified=self._snapshot_verified,
-            failed=self.driver.fail,
+            failed=self._fail,
             chunk_size_bytes=settings.snapshot_chunk_size_bytes,
             receive_timeout_seconds=settings.install_snapshot_timeout_ms / 1000,
         )
-        self.snapshots.usable = lambda index: store.first_index <= index
-        self.snapshots.commit = given.machine.commit
-        self.snapshots.has = lambda node_id, index: self._replicates_to(node_id) and not self._lags(node_id, index)
-        self.engine = Engine(
+        snapshots.takes = self.peers.is_admitted
+        snapshots.usable = lambda index: store.first_index <= index
+        snapshots.commit = given.machine.commit
+        snapshots.has = lambda node_id, index: self._replicates_to(node_id) and not self._lags(node_id, index)
+        return snapshots
+
+    def _make_core(self, laps: StepLaps) -> Core:
+        given, settings = self.resources, self.resources.settings
+        return Core(
+            settings=CoreSettings(
+                node_id=self.node_id,
+                incarnation=given.directory.identity.incarnation,
+                heartbeat_seconds=settings.heartbeat_ms / 2000,
+                election_timeout_seconds=(
+                    settings.election_timeout_min_ms / 1000,
+                    settings.election_timeout_max_ms / 1000,
+                ),
+            ),
             clock=given.clock,
-            node_id=self.node_id,
-            store=store,
-            membership=membership_in_force(store, given.machine),
+            store=given.store,
+            membership=membership_in_force(given.store, given.machine),
             applied_index=given.machine.last_applied.index,
-            heartbeat_seconds=settings.heartbeat_ms / 2000,
-            election_timeout_seconds=(minimum, settings.election_timeout_max_ms / 1000),
-            send=self.driver.outgoing,
-            apply=self._apply,
-            snapshots=self.snapshots,
-        )
-        store.commit_floor = self.engine.commit_index
-        self.guards = Guards(
-            node_id=self.node_id,
-            incarnation=given.directory.identity.incarnation,
-            engine=self.engine,
-            store=store,
-            reads=self.reads,
-            send=self.driver.outgoing,
-            reachable=self.peers.transport.is_connected,
-            snapshot_chunk=self.snapshots.receive,
-            snapshot_expected=self.snapshots.receiving,
-            election_timeout_min_seconds=minimum,
+            log_time=self.log_time,
+            handlers=CoreHandlers(
+                apply=self._apply,
+                membership_changed=self.peers.membership_changed,
+                election=self._handlers.election,
+                may_stand=self._may_stand,
+                reachable=self.peers.transport.is_connected,
+                snapshots=self.snapshots,
+                snapshot_chunk=self.snapshots.receive,
+                snapshot_expected=self.snapshots.receiving,
+                append_acknowledged=given.observer.append_acknowledged,
+            ),
+            laps=laps,
         )
 
-    def _connect(self) -> None:
+    def _make_upkeep(self) -> None:
+        """What keeps files short and the disk watched; all of it works on the parts made before."""
         given, settings = self.resources, self.resources.settings
-        self.driver.attach(self.engine, self.guards)
-        self.driver.after_step = self._after_step
-        self.peers.attach(self.driver, self.engine, self.guards, self.snapshots, given.machine)
         self.compaction = Compaction(
             store=given.store,
             snapshots=self.snapshots,
@@ -192,7 +158,7 @@ class Replica:
             machine=given.machine,
             logs_since_last=settings.snapshot_logs_since_last,
             logs_to_keep=settings.max_applied_log_to_keep,
-            failed=self.driver.fail,
+            failed=self._fail,
         )
         self._commits = StateCommits(given.machine, given.clock, given.observer)
         self.state_log = StateLog(
@@ -202,7 +168,7 @@ class Replica:
             observer=given.observer,
             limits=settings.state_log,
             hold=self.driver.hold_applying,
-            failed=self.driver.fail,
+            failed=self._fail,
         )
         self.disk = DiskStall(
             log=self.driver.sync_started_at,
@@ -210,20 +176,21 @@ class Replica:
             observer=given.observer,
             stall_ms=settings.disk_stall_ms,
         )
-        self.driver.serves = self.guards.may_stand = self._serves
         self.ticks = ExpiryTicks(
             clock=given.clock,
             log_time=self.log_time,
             machine=given.machine,
-            proposals=self.proposals,
+            pending=self.proposals.pending,
             driver=self.driver,
             leads=lambda: self.leader_id() == self.node_id,
         )
         self.state_space = StateSpace(
             machine=given.machine, clock=given.clock, state_log=self.state_log, kept=settings.state_log.free_kept
         )
-        self._learners = Learners(given.clock, self.engine, given.store)
-        self.sources = StatusSources(
+
+    def _make_sources(self) -> StatusSources:
+        given, settings = self.resources, self.resources.settings
+        return StatusSources(
             node_id=self.node_id,
             clock=given.clock,
             engine=self.engine,
@@ -280,6 +247,7 @@ class Replica:
         self.driver.stop()
         self.proposals.stop(StoppingError())
         self.reads.fail(None)
+        self.driver.answer()
         self.applied.fail(StoppingError())
         await self.peers.transport.close()
         self.snapshots.close()
@@ -289,6 +257,12 @@ class Replica:
         await self.resources.state_thread.stop()
 
     # ------------------------------------------------------------------ called by the parts
+
+    def _fail(self, error: FatalError) -> None:
+        self.driver.fail(error)
+
+    def _may_stand(self) -> bool:
+        return self._handlers.may_stand() and self._serves()
 
     def _serves(self) -> bool:
         """False while this node's disk stalls, unless nobody else could lead."""
@@ -353,8 +327,7 @@ class Replica:
         self.state_log.consider()
         self.state_space.consider()
         self._learners.look()
-        for consider in self.also_consider:
-            consider()
+        self._handlers.keep_up()
 
     def _wants_snapshot(self, node_id: int) -> bool:
         """Whether this leader must send the peer a snapshot, because the entries that it lacks are purged."""
@@ -388,6 +361,7 @@ class Replica:
             self.state_replaced()
             self.engine.install(tail.previous, tail.last, self.machine.membership)
             self.proposals.state_replaced(info.log_id.index)
+            self.driver.answer()
             self.peers.note_registry(self.machine.nodes)
             logger.info("the snapshot up to %s is in place", info.log_id)
         self.snapshots.finish_receiving(newer)

@@ -74,10 +74,10 @@ class RoleEvents:
 
     @classmethod
     def of(cls, replica: Replica, transfer: LeadershipTransfer) -> RoleEvents:
-        """Those of this node, told of by its driver and its guards from now on."""
+        """Those of this node."""
         resources = replica.resources
         settings = resources.settings
-        events = cls(
+        return cls(
             node_id=replica.node_id,
             engine=replica.engine,
             guards=replica.guards,
@@ -88,20 +88,6 @@ class RoleEvents:
             timeouts_seconds=(settings.election_timeout_min_ms / 1000, settings.election_timeout_max_ms / 1000),
             hands_over_to=lambda: transfer.target,
         )
-        replica.guards.on_election = lambda step, node_id, term: events.election(
-            step, node_id, term, resources.clock.monotonic()
-        )
-        replica.driver.on_role = events.look
-        return events
-
-    def after(self, first: Callable[[float], None]) -> Callable[[float], None]:
-        """Calls `first`, then looks."""
-
-        def both(now: float) -> None:
-            first(now)
-            self.look(now)
-
-        return both
 
     def look(self, now: float) -> None:
         """Tell what is new; `now` in monotonic seconds."""

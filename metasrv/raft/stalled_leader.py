@@ -18,11 +18,12 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from metasrv.model.errors import NotDoneError
+from metasrv.raft.applied_waiters import AppliedWaiters
 from metasrv.raft.core.driver import Driver
 from metasrv.raft.core.engine import LEADER, Engine
 from metasrv.raft.core.messages import TimeoutNow
 from metasrv.raft.core.proposals import Proposals
-from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.core.reads import ReadIndex
 from metasrv.raft.disk_stall import DiskStall, StalledPart
 from metasrv.raft.log.store import LogStore
 from metasrv.raft.transfer import LeadershipTransfer
@@ -77,6 +78,7 @@ class StalledLeader:
             return
         self._reads.fail(None)
         self._proposals.not_leader(None)
+        self._driver.answer()
         if self._disk.part is StalledPart.LOG:
             self._nominate()
         elif self._task is None or self._task.done():

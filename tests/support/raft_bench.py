@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from metasrv.model.entries import encode_membership_entry, encode_noop_entry, encode_regular_entry
 from metasrv.model.types import Endpoint, Member, Membership
+from metasrv.process.loop_steps import StepLaps
+from metasrv.raft.core.driver import Driver, DriverHandlers
 from metasrv.raft.core.engine import Engine
-from metasrv.raft.core.guards import Guards
-from metasrv.raft.core.messages import AppendEntries, Message, SnapshotChunk
+from metasrv.raft.core.guards import ElectionStep, Guards
+from metasrv.raft.core.log_time import LogTime
+from metasrv.raft.core.messages import AppendEntries, Message, SnapshotChunk, decode_message
 from metasrv.raft.core.reads import ReadIndex
+from metasrv.raft.core.step import Core, CoreHandlers, CoreSettings
 from metasrv.raft.log.format import LogEntry
 from metasrv.raft.log.store import LogStore
+from metasrv.raft.observer import SilentObserver
 from metasrv.testing.hand_clock import HandClock
 
 FIRST_ENTRY: LogEntry = (b"\x01", 1, 0)
@@ -45,22 +52,42 @@ class NoSnapshots:
         return None, False
 
 
+def no_laps() -> StepLaps:
+    return StepLaps(lambda _work, _seconds: None)
+
+
 @dataclass
 class Bench:
-    """An engine, its guards, and what they said and applied."""
+    """A core with its engine and guards, and what they said and applied."""
 
     store: LogStore
-    engine: Engine
-    guards: Guards
-    reads: ReadIndex
+    core: Core
     clock: HandClock
-    sent: list[tuple[int, Message]] = field(default_factory=list)
-    applied: list[tuple[bytes, int, int]] = field(default_factory=list)
+    applied: list[tuple[bytes, int, int]]
+    reachable: set[int]
     receiving: bool = False
-    reachable: set[int] = field(default_factory=set)
+    elections: Callable[[ElectionStep, int, int], None] = lambda _step, _node_id, _term: None
+    membership_changed: Callable[[Membership], None] = lambda _membership: None
+
+    @property
+    def engine(self) -> Engine:
+        return self.core.engine
+
+    @property
+    def guards(self) -> Guards:
+        return self.core.guards
+
+    @property
+    def reads(self) -> ReadIndex:
+        return self.core.reads
+
+    @property
+    def sent(self) -> list[tuple[int, Message]]:
+        """What was said and not yet taken."""
+        return self.core._outbox
 
     def take(self) -> list[tuple[int, Message]]:
-        sent, self.sent = self.sent, []
+        sent, self.core._outbox = self.core._outbox, []
         return sent
 
     def indexes(self) -> list[tuple[int, int]]:
@@ -79,6 +106,7 @@ def make_bench(
     applied_index: int = 1,
     term: int = 0,
     clock: HandClock | None = None,
+    laps: StepLaps | None = None,
 ) -> Bench:
     store = LogStore.open(str(directory / "raft.db"), create_entries=[FIRST_ENTRY, *(entries or [])])
     store.take_pending()
@@ -86,33 +114,75 @@ def make_bench(
         store.setCurrentTerm(term, None)
     clock = clock or HandClock()
     bench: Bench
-    reads = ReadIndex(own_id)
-    engine = Engine(
+    applied: list[tuple[bytes, int, int]] = []
+    core = Core(
+        settings=CoreSettings(own_id, f"directory-{own_id}", 0.1, (0.4, 0.6)),
         clock=clock,
-        node_id=own_id,
         store=store,
         membership=membership(*voters),
         applied_index=applied_index,
-        heartbeat_seconds=0.1,
-        election_timeout_seconds=(0.4, 0.6),
-        send=lambda node_id, message: bench.sent.append((node_id, bench.guards.outgoing(message))),
-        apply=lambda content, index, term: bench.applied.append((content, index, term)),
-        snapshots=NoSnapshots(),
+        log_time=LogTime(clock, 0),
+        handlers=CoreHandlers(
+            apply=lambda content, index, term: applied.append((content, index, term)),
+            membership_changed=lambda changed: bench.membership_changed(changed),
+            election=lambda step, node_id, term: bench.elections(step, node_id, term),
+            may_stand=lambda: True,
+            reachable=lambda node_id: node_id in bench.reachable,
+            snapshots=NoSnapshots(),
+            snapshot_chunk=lambda _node_id, _chunk: None,
+            snapshot_expected=lambda _term: bench.receiving,
+            append_acknowledged=lambda _node_id, _seconds: None,
+        ),
+        laps=laps or no_laps(),
     )
-    guards = Guards(
-        node_id=own_id,
-        incarnation=f"directory-{own_id}",
-        engine=engine,
-        store=store,
-        reads=reads,
-        send=lambda node_id, message: bench.sent.append((node_id, message)),
-        reachable=lambda node_id: node_id in bench.reachable,
-        snapshot_chunk=lambda _node_id, _chunk: None,
-        snapshot_expected=lambda _term: bench.receiving,
-        election_timeout_min_seconds=0.4,
-    )
-    bench = Bench(store, engine, guards, reads, clock, reachable=set(voters) - {own_id})
+    bench = Bench(store, core, clock, applied, set(voters) - {own_id})
     return bench
+
+
+class NoThread:
+    """Takes one write and is asked to finish it."""
+
+    def __init__(self) -> None:
+        self.finish: Callable[[object, BaseException | None], None] | None = None
+
+    def submit(self, _function: object, *_args: object, on_done: Callable[[Any, BaseException | None], None]) -> None:
+        self.finish = on_done
+
+    async def run(self, *_args: object) -> Any:
+        raise AssertionError("nothing waits for this thread")
+
+    async def stop(self) -> None:
+        """Nothing runs."""
+
+
+def driver_of(
+    bench: Bench,
+    thread: NoThread,
+    sent: list[tuple[int, Message]] | None = None,
+    *,
+    send: Callable[[int, bytes], object] | None = None,
+    serves: Callable[[], bool] = lambda: True,
+    laps: StepLaps | None = None,
+) -> Driver:
+    """A driver of the bench's core; what it sends goes to `send`, otherwise as messages to `sent`."""
+    kept = [] if sent is None else sent
+    writer: Any = type("Writer", (), {"write": None})
+    return Driver(
+        core=bench.core,
+        clock=bench.clock,
+        writer=writer,
+        thread=thread,
+        observer=SilentObserver(),
+        laps=laps or no_laps(),
+        handlers=DriverHandlers(
+            send=send or (lambda node_id, payload: kept.append((node_id, decode_message(payload)))),
+            after_step=lambda: None,
+            timer=lambda _now: None,
+            role_changed=lambda _now: None,
+            serves=serves,
+            fatal=lambda _error: None,
+        ),
+    )
 
 
 def elect(bench: Bench, now: float) -> None:

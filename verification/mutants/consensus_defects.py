@@ -155,10 +155,8 @@ def _wrong_clock_leads() -> list[Replacement]:
 
 
 def _read_index_at_once() -> list[Replacement]:
-    def register(_self: ReadIndex, read_index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
-        future: asyncio.Future[int] = loop.create_future()
-        future.set_result(read_index)
-        return future
+    def register(_self: ReadIndex, read_index: int, waiter: Any) -> None:
+        waiter.set_result(read_index)
 
     return [(ReadIndex, "register", register)]
 
@@ -167,10 +165,9 @@ def _read_round_of_before() -> list[Replacement]:
     """A read counts the confirmation that was under way when it came."""
     real = ReadIndex.register
 
-    def register(self: ReadIndex, read_index: int, loop: asyncio.AbstractEventLoop) -> asyncio.Future[int]:
-        future = real(self, read_index, loop)
+    def register(self: ReadIndex, read_index: int, waiter: Any) -> None:
+        real(self, read_index, waiter)
         self._waiters[-1] = self._waiters[-1]._replace(round=max(1, self._confirmed))
-        return future
 
     return [(ReadIndex, "register", register)]
 
@@ -221,9 +218,9 @@ def _answers_of_another_term() -> list[Replacement]:
 def _taken_back_forgotten() -> list[Replacement]:
     """A leader that lost an entry and leads again puts another batch in its place and forgets the first (S11)."""
 
-    def entered(self: Proposals, index: int, term: int, entry: Any, proposals: Any) -> None:
+    def entered(self: Proposals, index: int, term: int, entry: Any, proposals: Any, now: float = 0.0) -> None:
         self._in_flight.pop(index, None)
-        real(self, index, term, entry, proposals)
+        real(self, index, term, entry, proposals, now)
 
     real = Proposals.entered
     return [(Proposals, "entered", entered)]

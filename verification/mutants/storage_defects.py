@@ -11,6 +11,7 @@ from metasrv.process.data_directory import DataDirectory
 from metasrv.raft import compaction
 from metasrv.raft.compaction import Compaction
 from metasrv.raft.core.driver import Driver
+from metasrv.raft.core.step import Core, Events, Ready
 from metasrv.raft.log.format import PendingWrite
 from metasrv.raft.log.store import LogStore, LogWriter
 from metasrv.raft.state_log import StateLog
@@ -44,14 +45,7 @@ def _vote_not_stored() -> list[Replacement]:
 
 
 def _no_sync_before_send() -> list[Replacement]:
-    start = Driver._start_sync
-
-    def send_first(self: Driver) -> None:
-        outbox, self._outbox = self._outbox, []
-        self._flush(outbox)
-        start(self)
-
-    return [(Driver, "_start_sync", send_first)]
+    return [(Core, "_divide", lambda _self, outbox: (outbox, []))]
 
 
 def _leader_counts_itself_early() -> list[Replacement]:
@@ -59,7 +53,13 @@ def _leader_counts_itself_early() -> list[Replacement]:
         if not self._stopped:
             self._take_step()
 
-    return [(Driver, "_step", step), (Driver, "busy", lambda _self: False)]
+    real = Core.step
+
+    def core_step(self: Core, events: Events) -> Ready:
+        self._writing = False
+        return real(self, events)
+
+    return [(Driver, "_step", step), (Driver, "busy", lambda _self: False), (Core, "step", core_step)]
 
 
 def _restart_clears_log() -> list[Replacement]:

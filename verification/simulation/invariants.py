@@ -88,14 +88,6 @@ class Invariants:
         self.promises.opened(machine.node_id, replica.store, damaged=machine.damaged)
         self._learn_committed(process, replica.store.first_index, replica.machine.last_applied.index)
         self._compare_state(process, "opens its state")
-        driver = replica.driver
-        after_step = driver.after_step
-
-        def checked() -> None:
-            after_step()
-            self.check(process)
-
-        driver.after_step = checked
         self._leader_checks.opened(process)
         self.check(process)
 

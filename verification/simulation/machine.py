@@ -20,7 +20,7 @@ from metasrv.node.beginning import begin_or_find
 from metasrv.node.joining import join_cluster, register_node
 from metasrv.node.opening import OpenedData, open_data
 from metasrv.raft.consensus import RaftConsensus
-from metasrv.raft.replica import ReplicaResources
+from metasrv.raft.replica_parts import ReplicaResources
 from verification.simulation.counting_observer import CountingObserver
 from verification.simulation.disk import Disk, Image, torn_write, write_image
 from verification.simulation.loop import ProcessKilled, SimulatedLoop
@@ -193,17 +193,16 @@ class Machine:
             snapshot_thread=storage(),
             state_thread=storage(),
             security=security_of(world.wire.security, self.node_id),
-            observer=CountingObserver(world.witness.count),
+            observer=CountingObserver(world.witness.count, lambda: world.witness.check(process)),
             clock=world.clock,
             make_transport=partial(SimulatedTransport, world, self.lives, loop),
         )
-        consensus = loop.enter(lambda: RaftConsensus(resources))
+        consensus = loop.enter(lambda: RaftConsensus(resources, lambda error: self._fatal(process, error)))
         process = Process(self, self.lives, loop, disk, data, consensus, log_storage)
         fatal, damaged = partial(self._fatal, process), lambda: self.on_damage(process)
         process.proving = loop.enter(lambda: Proving(world, consensus, data.directory, fatal, damaged))
         process.state.watcher = process
         loop.on_last_step = self._last_step
-        consensus.on_fatal(lambda error: self._fatal(process, error))
         consensus.belonging.on_removed = lambda reason: self._removed(process, reason)
         return process
 

@@ -18,7 +18,7 @@ from metasrv.node.copies import COMPARE_SECONDS
 from metasrv.node.copy_proof import ProofPace
 from metasrv.node.scrubber import ROUND_PAUSE_SECONDS
 from metasrv.raft.log.format import PendingWrite
-from metasrv.raft.replica import RaftSettings
+from metasrv.raft.replica_parts import RaftSettings
 from metasrv.raft.state_log import StateLogLimits
 from verification.simulation.loop import SimulatedClock
 from verification.simulation.network import Network
@@ -100,6 +100,10 @@ class Witness(Protocol[P_contra]):
         ...
 
     def opened(self, process: P_contra) -> None: ...
+
+    def check(self, process: P_contra) -> None:
+        """A step of the process's consensus is over."""
+        ...
 
     def written(self, node_id: int, pending: PendingWrite) -> None:
         """A write of a node's raft log was executed and synced."""

@@ -3,7 +3,7 @@
 The engine decides elections, replication and commitment; this class replaces what surrounds them: the log is
 `log/store.py`, messages leave as named tuples through a callback, entries are applied through a callback, membership
 is a whole configuration per entry, pieces of snapshots come from a source; nothing is compacted, serialized, forked or
-unpickled here. Driven by `driver.py` on the event loop; touched only while no log write is in flight (D4).
+unpickled here. Driven by `step.py` on the event loop; touched only while no log write is in flight (D4).
 """
 
 from __future__ import annotations
@@ -84,8 +84,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         election_timeout_seconds: tuple[float, float],
         send: Callable[[int, Message], None],
         apply: Callable[[bytes, int, int], None],
+        membership_changed: Callable[[Membership], None],
         snapshots: SnapshotSource,
     ) -> None:
+        """`membership_changed` hears of every configuration that comes into force after this one."""
         # pysyncobj reads the raw monotonic clock, which differs from the one that timers and guards use.
         engine_module.monotonicTime = clock.monotonic
         self._clock = clock
@@ -95,7 +97,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._store = store
         self._membership = membership
         self._own_id = node_id
-        self._membership_changed: Callable[[Membership], None] | None = None
+        self._membership_changed = membership_changed
         self._seam = SnapshotSeam(snapshots)
         self._without_snapshot: set[EngineNode] = set()
         self._durable_index = _NEVER
@@ -105,7 +107,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         minimum, maximum = election_timeout_seconds
         configuration = SyncObjConf(
             autoTick=False,
-            appendEntriesUseBatch=True,  # no sending per command: the driver batches
+            appendEntriesUseBatch=True,  # no sending per command: proposals come in batches
             appendEntriesPeriod=_SEND_TIME_SECONDS_MAX,  # also bounds how long one send loop may take
             raftMinTimeout=minimum,
             raftMaxTimeout=maximum,
@@ -129,9 +131,9 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._SyncObj__serializer = self._seam
         self._SyncObj__raftLastApplied = applied_index
         self._SyncObj__raftCommitIndex = max(applied_index, store.getRaftCommitIndex())
-        self.adopt(membership)
+        self._take_over(membership)
 
-    # ------------------------------------------------------------------ what the driver asks
+    # ------------------------------------------------------------------ what the step asks
 
     def own_id(self) -> int:
         return self._own_id
@@ -203,10 +205,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         """The configuration in force: the newest one in the log, committed or not."""
         return self._membership
 
-    # ------------------------------------------------------------------ what the driver does
-
-    def on_membership_changed(self, callback: Callable[[Membership], None]) -> None:
-        self._membership_changed = callback
+    # ------------------------------------------------------------------ what the step does
 
     def peer_ready(self, node_id: int, ready: bool) -> None:
         """Replicate to the peer, or stop for now (down, or its send buffer is full)."""
@@ -279,6 +278,10 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
 
     def adopt(self, membership: Membership) -> None:
         """Make a configuration effective: who counts, who only learns, whom to talk to."""
+        self._take_over(membership)
+        self._membership_changed(membership)
+
+    def _take_over(self, membership: Membership) -> None:
         now = self._clock.monotonic() if self.role() == LEADER else 0.0
         others = {engine_node(i) for i in membership.voters if i != self._own_id}
         learners = {engine_node(i) for i in membership.learners if i != self._own_id}
@@ -295,8 +298,6 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._SyncObj__otherNodes = others
         self._SyncObj__readonlyNodes = learners
         self._membership = membership
-        if self._membership_changed is not None:
-            self._membership_changed(membership)
 
     # ------------------------------------------------------------------ seams: called by pysyncobj
 
@@ -317,7 +318,7 @@ class Engine(SyncObj):  # type: ignore[misc]  # pysyncobj is untyped
         self._apply_entry(command, index, entry[TERM])
 
     def _SyncObj__applyLogEntries(self) -> bool:
-        # One entry at a time, so that a long catch-up does not hold the loop; the driver comes back for the rest.
+        # One entry at a time, so that a long catch-up does not hold the loop; another step comes back for the rest.
         commit = min(self.commit_index(), self._durable_index)
         deadline = self._clock.monotonic() + _APPLY_TIME_SECONDS_MAX
         try:

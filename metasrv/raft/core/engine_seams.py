@@ -65,7 +65,7 @@ class SnapshotSeam:
 
 
 class MessageSeam(EngineTransport):  # type: ignore[misc]  # pysyncobj is untyped
-    """Stands where pysyncobj keeps its Transport; hands every message to the driver's outbox."""
+    """Stands where pysyncobj keeps its Transport; hands every message to the step's outbox."""
 
     def __init__(self, send: Callable[[int, dict[str, Any]], None]) -> None:
         super().__init__(None, None, [])

@@ -74,6 +74,8 @@ class Guards:
         reachable: Callable[[int], bool],
         snapshot_chunk: Callable[[int, SnapshotChunk], None],
         snapshot_expected: Callable[[int], bool],
+        on_election: Callable[[ElectionStep, int, int], None],
+        may_stand: Callable[[], bool],
         incarnation: str,
         election_timeout_min_seconds: float,
     ) -> None:
@@ -104,9 +106,9 @@ class Guards:
         self._hesitated = False
         self.electing = False
         """This voter's election timer fired and no leader has been heard since."""
-        self.on_election: Callable[[ElectionStep, int, int], None] = lambda _step, _node_id, _term: None
+        self.on_election = on_election
         """Told of each step with the other node, or this one, and the term."""
-        self.may_stand: Callable[[], bool] = lambda: True
+        self.may_stand = may_stand
         """Whether this node could serve as a leader: False while its disk stalls. It votes for others all the same."""
 
     # ------------------------------------------------------------------ timers

@@ -5,12 +5,11 @@ millisecond, more where there are more callers, or some milliseconds after its f
 batch costs every node a message, a sync and a transaction, so larger batches halve the cost of a write and shorten its
 latency. The sign that a batch is complete is a pause, not a count: on a busy loop proposals arrive one after the other,
 so the count seen so far is always too low. Every proposal ends as done, not done, or unknown (D15), by its deadline at
-the latest. No clock of its own; runs on the event loop.
+the latest, and its outcome goes to `answers.py`. No clock and no future of its own; runs on the event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Iterable
@@ -25,6 +24,7 @@ from metasrv.model.limits import (
     PROPOSALS_WAITING_BYTES_MAX,
     PROPOSALS_WAITING_MAX,
 )
+from metasrv.raft.core.answers import Outcomes, Waiter
 from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
 from metasrv.raft.log.format import CONTENT
@@ -43,7 +43,7 @@ _NEVER = math.inf
 class _Proposal(NamedTuple):
     command: Command
     encoded: bytes
-    future: asyncio.Future[Reply]
+    waiter: Waiter
     deadline: float
     times: RequestTimes | None
 
@@ -58,8 +58,9 @@ class _Batch(NamedTuple):
 class Proposals:
     """One node's proposals: those that wait, and its batches that are in the log but not yet applied."""
 
-    def __init__(self, node_id: int, log_time: LogTime) -> None:
+    def __init__(self, node_id: int, log_time: LogTime, outcomes: Outcomes) -> None:
         self._own_id = node_id
+        self._outcomes = outcomes
         self._log_time = log_time
         self._waiting: deque[_Proposal] = deque()
         self._waiting_bytes = 0
@@ -91,9 +92,10 @@ class Proposals:
         encoded: bytes,
         now: float,
         timeout_seconds: float,
+        waiter: Waiter,
         times: RequestTimes | None = None,
-    ) -> asyncio.Future[Reply]:
-        """Queue one proposal; raises OverloadedError at the limits, before anything was taken.
+    ) -> None:
+        """Queue one proposal of `waiter`'s; raises OverloadedError at the limits, before anything was taken.
 
         `times` are the stamps of the client's request, which get those of its batch.
         """
@@ -101,16 +103,14 @@ class Proposals:
             raise OverloadedError(f"{PROPOSALS_WAITING_MAX} writes already wait for the log; try again later")
         if self._waiting_bytes + len(encoded) > PROPOSALS_WAITING_BYTES_MAX and self._waiting:
             raise OverloadedError(f"writes of {self._waiting_bytes} bytes already wait for the log; try again later")
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         if not self._waiting:
             self._oldest_at = now
         self._newest_at = now
         deadline = now + timeout_seconds
         self._next_deadline = min(self._next_deadline, deadline)
-        self._waiting.append(_Proposal(command, encoded, future, deadline, times))
+        self._waiting.append(_Proposal(command, encoded, waiter, deadline, times))
         self._waiting_bytes += len(encoded)
         self._callers = max(self._callers, len(self._waiting) + self._in_flight_count)
-        return future
 
     def seconds_to_wait(self, now: float) -> float:
         """Seconds until a batch should leave; 0.0 when it should leave now."""
@@ -140,7 +140,8 @@ class Proposals:
         for batch in self._in_flight.values():
             self._expire(batch.proposals, now, error)
         # Nobody waits for these any more, and their entry may have left this log: then nothing would be applied there.
-        self._drop([i for i, batch in self._in_flight.items() if all(p.future.done() for p in batch.proposals)], error)
+        for index in [i for i, batch in self._in_flight.items() if all(_over(p, now) for p in batch.proposals)]:
+            self._in_flight_count -= len(self._in_flight.pop(index).proposals)
         # They stay in the queue, where `take_batch` skips them.
         self._expire(
             self._waiting, now, NotDoneError("the write was not taken into the log in time; it was not executed")
@@ -168,7 +169,7 @@ class Proposals:
                 break
             self._waiting.popleft()
             self._waiting_bytes -= len(proposal.encoded)
-            if proposal.future.done():  # its deadline passed while it waited: certainly not executed
+            if proposal.waiter.done():  # its deadline passed while it waited: certainly not executed
                 continue
             taken.append(proposal)
             size_bytes += len(proposal.encoded)
@@ -234,9 +235,8 @@ class Proposals:
             error = NotLeaderError(None, "another leader's entry took the place of this write; it was not executed")
             self._fail(batch.proposals, error)
             return
-        for proposal, reply in zip(batch.proposals, replies, strict=True):
-            if not proposal.future.done():
-                proposal.future.set_result(reply)
+        if batch.proposals:
+            self._outcomes.applied([proposal.waiter for proposal in batch.proposals], replies)
 
     def not_leader(self, leader_id: int | None) -> None:
         """This node does not lead: what still waits was certainly not executed."""
@@ -266,7 +266,12 @@ class Proposals:
                 self._fail(batch.proposals, error)
 
     def _fail(self, proposals: list[_Proposal], error: Exception) -> None:
-        for proposal in proposals:
-            if not proposal.future.done():
-                self.failed += 1
-                proposal.future.set_exception(error)
+        waiters = [proposal.waiter for proposal in proposals if not proposal.waiter.done()]
+        if waiters:
+            self.failed += len(waiters)
+            self._outcomes.rejected(waiters, error)
+
+
+def _over(proposal: _Proposal, now: float) -> bool:
+    """Nobody waits for the proposal any more."""
+    return proposal.deadline <= now or proposal.waiter.done()

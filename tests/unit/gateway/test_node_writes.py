@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from metasrv.model.entries import decode_entry, encode_regular_entry
 from metasrv.model.errors import CodecError, NotLeaderError, StoppingError, UnknownOutcomeError
 from metasrv.model.wire import pack
 from metasrv.raft.core.log_time import LogTime
-from metasrv.raft.core.proposals import Proposals
 from metasrv.testing.hand_clock import HandClock
 from tests.support.grpc_bench import make_context
+from tests.support.settled import settled_proposals, submit
 
 SECOND_MS = 1_000
 TERM = 3
@@ -41,12 +42,12 @@ class Bench:
         self.clock = HandClock()
         self.leads = True
         self.refusal: Exception | None = None
-        self.proposals = Proposals(1, LogTime(self.clock, 0))
+        self.proposals = settled_proposals(1, LogTime(self.clock, 0))
         self.woken = 0
         self.told = 0
         self.sent: list[tuple[Any, ...]] = []
         self.failures: dict[int, Exception] = {}
-        own_log = OwnLog(lambda: self.leads, self._refuse, self.proposals.submit, self._wake)
+        own_log = OwnLog(lambda: self.leads, self._refuse, partial(submit, self.proposals), self._wake)
         self.writes = NodeWrites(
             self.consensus,
             own_log,

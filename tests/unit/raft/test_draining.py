@@ -12,6 +12,7 @@ from metasrv.model.errors import NotDoneError
 from metasrv.model.types import Membership
 from metasrv.raft.core.engine import FOLLOWER, LEADER
 from metasrv.raft.draining import AGAIN_SECONDS, Draining
+from metasrv.raft.replica import Replica
 from metasrv.testing.hand_clock import HandClock
 from tests.support.raft_bench import membership
 
@@ -21,12 +22,10 @@ class Node:
 
     def __init__(self, members: Membership, role: int) -> None:
         self.role_now, self.hands_over = role, True
-        self.disk_answers = True
         self.asked = 0
         self.clock = HandClock()
-        self.guards = SimpleNamespace(may_stand=lambda: self.disk_answers)
         engine = SimpleNamespace(membership=lambda: members, role=lambda: self.role_now)
-        replica: Any = SimpleNamespace(node_id=1, engine=engine, guards=self.guards, clock=self.clock)
+        replica: Any = SimpleNamespace(node_id=1, engine=engine, clock=self.clock)
         transfer: Any = self
         self.draining = Draining(replica, transfer, 500)
 
@@ -41,13 +40,17 @@ class Node:
 async def test_a_drained_leader_hands_over_and_stands_no_more() -> None:
     node = Node(membership(1, 2, 3), LEADER)
     await node.draining.drain(1000)
-    assert (node.role_now, node.draining.on, node.guards.may_stand()) == (FOLLOWER, True, False)
+    assert (node.role_now, node.draining.on) == (FOLLOWER, True)
     await node.draining.drain(1000)
     assert node.asked == 1
     node.draining.end()
-    assert (node.draining.on, node.guards.may_stand()) == (False, True)
-    node.disk_answers = False
-    assert not node.guards.may_stand(), "what kept it from standing before still does"
+    assert not node.draining.on
+
+
+@pytest.mark.parametrize(("operator", "disk"), [(True, False), (False, True), (True, True)])
+def test_a_node_stands_only_if_both_the_operator_and_its_disk_let_it(operator: bool, disk: bool) -> None:
+    parts: Any = SimpleNamespace(_handlers=SimpleNamespace(may_stand=lambda: operator), _serves=lambda: disk)
+    assert Replica._may_stand(parts) == (operator and disk)
 
 
 async def test_a_leader_that_nobody_follows_is_as_before() -> None:
@@ -55,7 +58,7 @@ async def test_a_leader_that_nobody_follows_is_as_before() -> None:
     node.hands_over = False
     with pytest.raises(NotDoneError, match="node 1 goes on leading and is not drained"):
         await node.draining.drain(1000)
-    assert (node.draining.on, node.guards.may_stand()) == (False, True)
+    assert not node.draining.on
 
 
 async def test_the_only_voter_goes_on() -> None:

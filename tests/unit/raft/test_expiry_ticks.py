@@ -14,6 +14,7 @@ from metasrv.raft.core.log_time import LogTime
 from metasrv.raft.core.proposals import Proposals
 from metasrv.raft.expiry_ticks import TICK_PAUSE_SECONDS, ExpiryTicks
 from metasrv.testing.hand_clock import HandClock
+from tests.support.settled import settled_proposals, submit
 from tests.support.state_bench import NOW_MS, Bench
 
 
@@ -29,6 +30,9 @@ class _Driver:
         if self.commits:
             asyncio.get_running_loop().call_soon(self._commit)
 
+    def submit(self, command: c.Command, encoded: bytes, now: float, timeout_seconds: float) -> asyncio.Future[c.Reply]:
+        return submit(self._proposals, command, encoded, now, timeout_seconds)
+
     def _commit(self) -> None:
         batch = self._proposals.take_batch()
         assert batch is not None
@@ -43,7 +47,7 @@ class _Leader:
         self.bench = Bench(directory)
         self.clock = HandClock(0.0, epoch_ms=NOW_MS)
         self.log_time = LogTime(self.clock, 0)
-        self.proposals = Proposals(1, self.log_time)
+        self.proposals = settled_proposals(1, self.log_time)
         self.driver = _Driver(self.bench, self.proposals)
         self.leads = True
         driver: Any = self.driver
@@ -51,7 +55,7 @@ class _Leader:
             clock=self.clock,
             log_time=self.log_time,
             machine=self.bench.machine,
-            proposals=self.proposals,
+            pending=self.proposals.pending,
             driver=driver,
             leads=lambda: self.leads,
         )

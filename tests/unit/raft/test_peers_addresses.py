@@ -52,11 +52,21 @@ class Bench:
         self.engine, self.transport, self.machine = bench.engine, FakeTransport(), SimpleNamespace(nodes={})
         local = LocalIdentity(2, "directory-2", member(2).endpoint, "cluster")
         make_transport: Any = lambda *_: self.transport  # noqa: E731
-        self.peers = Peers(local, PeerSecurity(), SilentObserver(), HandClock(), answer_nothing, make_transport)
         driver = SimpleNamespace(greet=lambda: None)
         snapshots = SimpleNamespace(peer_gone=lambda _node_id: None)
-        parts: Any = (driver, bench.engine, bench.guards, snapshots, self.machine)
-        self.peers.attach(*parts)
+        parts = {"driver": driver, "snapshots": snapshots, "machine": self.machine}
+        node: Any = SimpleNamespace(engine=bench.engine, guards=bench.guards, **parts)
+        self.peers = Peers(
+            node,
+            local,
+            PeerSecurity(),
+            SilentObserver(),
+            HandClock(),
+            answer_nothing,
+            lambda _remote: None,
+            make_transport,
+        )
+        bench.membership_changed = self.peers.membership_changed
         self.peers.refresh()
 
     def register(self, *places: tuple[int, Endpoint]) -> None:

@@ -6,7 +6,7 @@ very node it was about to remove; and a node that lags must hear a leader that w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,12 +87,23 @@ class Bench:
         bench = make_bench(directory, entries=[(change(before, after), 2, 1)])
         bench.engine.adopt(after)
         self.transport, self.driver = FakeTransport(), FakeDriver()
+        self.refuse: Callable[[RemoteIdentity], str | None] = lambda _remote: None
         local = LocalIdentity(2, "directory-2", Endpoint("127.0.0.1", 28102), "cluster")
         make_transport: Any = lambda *_: self.transport  # noqa: E731
-        self.peers = Peers(local, PeerSecurity(), SilentObserver(), HandClock(), answer_nothing, make_transport)
         nodes = {1: Node(1, member(1).endpoint, "", None)}
-        parts: Any = (self.driver, bench.engine, bench.guards, SimpleNamespace(), SimpleNamespace(nodes=nodes))
-        self.peers.attach(*parts)
+        parts = {"driver": self.driver, "snapshots": SimpleNamespace(), "machine": SimpleNamespace(nodes=nodes)}
+        node: Any = SimpleNamespace(engine=bench.engine, guards=bench.guards, **parts)
+        self.peers = Peers(
+            node,
+            local,
+            PeerSecurity(),
+            SilentObserver(),
+            HandClock(),
+            answer_nothing,
+            lambda remote: self.refuse(remote),
+            make_transport,
+        )
+        bench.membership_changed = self.peers.membership_changed
         self.peers.refresh()
 
     def hear(self, node_id: int, message: Message, incarnation: str | None = None) -> None:
@@ -133,7 +144,7 @@ def test_a_leader_with_a_new_directory_is_heard(tmp_path: Path) -> None:
 def test_a_node_that_is_refused_does_not_take_the_place_of_the_member(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.hear(3, ANSWERS[0])
-    bench.peers.refuse_foreign = lambda remote: "in use" if remote.incarnation == "another directory" else None
+    bench.refuse = lambda remote: "in use" if remote.incarnation == "another directory" else None
     foreign = RemoteIdentity(3, "another directory", Endpoint("10.0.0.9", 28103), "cluster")
     assert bench.peers.admit(foreign) == "in use"
     bench.peers.message_received(3, 1, encode_message(ANSWERS[0]))

@@ -56,7 +56,7 @@ class World:
             hands_over_to=lambda: self.target,
             **parts,
         )
-        bench.guards.on_election = lambda step, node_id, term: self.watch.election(step, node_id, term, bench.clock.now)
+        bench.elections = lambda step, node_id, term: self.watch.election(step, node_id, term, bench.clock.now)
         self.target: int | None = None
         self._told = 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +11,17 @@ import pytest
 from metasrv.model.codec import encode_command
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
 from metasrv.model.errors import NotDoneError, NotLeaderError, UnknownOutcomeError
-from metasrv.raft.core.driver import Driver
+from metasrv.raft.applied_waiters import AppliedWaiters
 from metasrv.raft.core.engine import FOLLOWER, LEADER
-from metasrv.raft.core.log_time import LogTime
-from metasrv.raft.core.messages import AppendReply, Message, TimeoutNow, decode_message
+from metasrv.raft.core.messages import AppendReply, Message, TimeoutNow
 from metasrv.raft.core.patience import WRITE_GRACE_SECONDS
-from metasrv.raft.core.proposals import Proposals
-from metasrv.raft.core.reads import AppliedWaiters
 from metasrv.raft.disk_stall import DiskStall, StalledPart
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.stalled_leader import StalledLeader
-from tests.support.raft_bench import elect, make_bench
+from tests.support.raft_bench import NoThread, driver_of, elect, make_bench
+from tests.support.settled import register
 
 PUT = Upsert("k", MatchSeq(MatchKind.ANY), Operation.UPDATE, b"v")
-
-
-class HungThread:
-    """Takes a write and never finishes it by itself."""
-
-    def __init__(self) -> None:
-        self.finish: Callable[[object, BaseException | None], None] | None = None
-
-    def submit(self, _function: object, *_args: object, on_done: Callable[[Any, BaseException | None], None]) -> None:
-        self.finish = on_done
-
-    async def run(self, *_args: object) -> Any:
-        raise AssertionError("nothing waits for this thread")
-
-    async def stop(self) -> None:
-        """Nothing runs."""
 
 
 class Transfer:
@@ -62,21 +43,9 @@ class Leader:
         bench = self.bench = make_bench(directory, voters=voters)
         elect(bench, bench.clock.now)
         bench.store.take_pending()
-        self.thread, self.transfer, self.sent = HungThread(), Transfer(), list[tuple[int, Message]]()
-        self.proposals = Proposals(2, LogTime(bench.clock, 0))
-        writer: Any = type("Writer", (), {"write": None})
-        self.driver = Driver(
-            clock=bench.clock,
-            store=bench.store,
-            writer=writer,
-            thread=self.thread,
-            reads=bench.reads,
-            proposals=self.proposals,
-            observer=SilentObserver(),
-            send=lambda node_id, payload: self.sent.append((node_id, decode_message(payload))),
-        )
-        bench.engine._emit = bench.guards._send = self.driver.outgoing
-        self.driver.attach(bench.engine, bench.guards)
+        self.thread, self.transfer, self.sent = NoThread(), Transfer(), list[tuple[int, Message]]()
+        self.proposals = bench.core.proposals
+        self.driver = driver_of(bench, self.thread, self.sent, serves=lambda: self.disk.part is None)
         self.state: object = None
         self.applied = AppliedWaiters(bench.engine.applied_index)
         self.disk = DiskStall(log=self.driver.sync_started_at, state=lambda: self.state, observer=SilentObserver())
@@ -94,13 +63,12 @@ class Leader:
             hand_over_ms=600,
             **parts,
         )
-        self.driver.serves = lambda: self.disk.part is None
 
     async def _free(self) -> None:
         """No log write is in flight in the tests that wait for this."""
 
     def propose(self) -> asyncio.Future[Any]:
-        return self.proposals.submit(PUT, encode_command(PUT), self.bench.clock.now, 60.0)
+        return self.driver.submit(PUT, encode_command(PUT), self.bench.clock.now, 60.0)
 
     def wait(self, seconds: float) -> None:
         """Let time pass as the driver's timer does."""
@@ -109,6 +77,7 @@ class Leader:
             now = self.bench.clock.now
             self.stalled.look(now)
             self.proposals.expire(now, self.bench.engine.role() == LEADER and self.driver.serves())
+            self.driver.answer()
 
     def acknowledge(self, node_id: int) -> None:
         reply = AppendReply(self.bench.engine.term(), self.bench.store.last_index + 1, True, False, 0)
@@ -132,7 +101,7 @@ async def test_a_stalled_log_write_ends_what_waits_and_asks_another_voter_to_lea
     assert leader.driver.busy()
     leader.acknowledge(3)
     leader.sent.clear()
-    waiting, read = leader.propose(), leader.bench.reads.register(1, asyncio.get_running_loop())
+    waiting, read = leader.propose(), register(leader.bench.reads, 1)
     leader.wait(0.9)
     assert not waiting.done()
     leader.wait(0.2)

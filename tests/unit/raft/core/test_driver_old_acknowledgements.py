@@ -3,54 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from metasrv.raft.core.driver import Driver
-from metasrv.raft.core.log_time import LogTime
-from metasrv.raft.core.messages import AppendReply, Message, decode_message, encode_message
-from metasrv.raft.core.proposals import Proposals
-from metasrv.raft.observer import SilentObserver
-from metasrv.testing.hand_clock import HandClock
-from tests.support.raft_bench import Bench, make_bench, noop, regular
-
-
-class NoThread:
-    """Takes one write and is asked to finish it."""
-
-    def __init__(self) -> None:
-        self.finish: Callable[[object, BaseException | None], None] | None = None
-
-    def submit(self, _function: object, *_args: object, on_done: Callable[[Any, BaseException | None], None]) -> None:
-        self.finish = on_done
-
-    async def run(self, *_args: object) -> Any:
-        raise AssertionError("nothing waits for this thread")
-
-    async def stop(self) -> None:
-        """Nothing runs."""
-
-
-def driver_of(bench: Bench, thread: NoThread, sent: list[tuple[int, Message]]) -> Driver:
-    def send(node_id: int, payload: bytes) -> bool:
-        sent.append((node_id, decode_message(payload)))
-        return True
-
-    writer: Any = type("Writer", (), {"write": None})
-    driver = Driver(
-        clock=HandClock(),
-        store=bench.store,
-        writer=writer,
-        thread=thread,
-        reads=bench.reads,
-        proposals=Proposals(2, LogTime(bench.clock, 0)),
-        observer=SilentObserver(),
-        send=send,
-    )
-    bench.engine._emit = bench.guards._send = driver.outgoing
-    driver.attach(bench.engine, bench.guards)
-    return driver
+from metasrv.raft.core.messages import AppendReply, Message, encode_message
+from tests.support.raft_bench import NoThread, driver_of, make_bench, noop, regular
 
 
 def test_what_a_newer_leader_took_back_in_the_same_step_is_not_acknowledged(tmp_path: Path) -> None:

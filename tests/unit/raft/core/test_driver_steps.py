@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from metasrv.model.loop_work import LoopWork
+from metasrv.process.loop_steps import StepLaps
 from metasrv.raft.core import driver as driver_module
 from metasrv.raft.core.messages import AppendEntries, LeaderPing, LeaderSeen, Message, encode_message
-from tests.support.raft_bench import make_bench, noop, regular
-from tests.unit.raft.core.test_driver_old_acknowledgements import NoThread, driver_of
+from tests.support.raft_bench import NoThread, driver_of, make_bench, noop, regular
 
 
 def test_entries_for_several_peers_are_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,19 +48,16 @@ def test_applying_what_a_message_committed_is_called_applying(tmp_path: Path) ->
     """It was counted as sending, which sent the reader of the metric to the wrong place."""
 
     async def body() -> None:
-        bench, thread, sent = make_bench(tmp_path), NoThread(), list[tuple[int, Message]]()
-        driver = driver_of(bench, thread, sent)
         laps: list[tuple[LoopWork, int]] = []
-        real: Any = driver._laps
-        applied = bench.engine.applied_index
 
-        class Laps:
-            begin, end = real.begin, real.end
-
+        class Laps(StepLaps):
             def lap(self, work: LoopWork) -> None:
                 laps.append((work, applied()))
 
-        driver._laps = Laps()  # type: ignore[assignment]
+        given, thread = Laps(lambda _work, _seconds: None), NoThread()
+        bench = make_bench(tmp_path, laps=given)
+        applied = bench.engine.applied_index
+        driver = driver_of(bench, thread, laps=given)
         driver.incoming(1, encode_message(bench.append(1, (1, 0), [(noop(1), 2, 1), (regular(1), 3, 1)])))
         driver._step()
         assert thread.finish is not None

@@ -29,10 +29,11 @@ from metasrv.raft.core.proposals import (
 from metasrv.raft.log.store import LogStore
 from metasrv.testing.hand_clock import HandClock
 from metasrv.tracing.times import RequestTimes
+from tests.support.settled import settled_proposals, submit
 
 
 def _proposals(clock: HandClock | None = None) -> Proposals:
-    return Proposals(1, LogTime(clock or HandClock(), 0))
+    return settled_proposals(1, LogTime(clock or HandClock(), 0))
 
 
 def _put(key: str, size_bytes: int = 10) -> Upsert:
@@ -42,7 +43,7 @@ def _put(key: str, size_bytes: int = 10) -> Upsert:
 def _submit(
     proposals: Proposals, command: Upsert, now: float = 1.0, timeout_seconds: float = 10.0
 ) -> asyncio.Future[Reply]:
-    return proposals.submit(command, encode_command(command), now, timeout_seconds)
+    return submit(proposals, command, encode_command(command), now, timeout_seconds)
 
 
 def _enter(proposals: Proposals, index: int, term: int) -> RegularEntry:
@@ -234,11 +235,11 @@ async def test_the_size_of_what_waits_is_bounded() -> None:
     proposals = _proposals()
     encoded = bytes(PROPOSALS_WAITING_BYTES_MAX // 8)
     for _ in range(8):
-        proposals.submit(_put("large"), encoded, 1.0, 10.0)
+        submit(proposals, _put("large"), encoded, 1.0, 10.0)
     with pytest.raises(OverloadedError, match=str(PROPOSALS_WAITING_BYTES_MAX)):
-        proposals.submit(_put("small"), b"x", 1.0, 10.0)
+        submit(proposals, _put("small"), b"x", 1.0, 10.0)
     proposals.take_batch()
-    proposals.submit(_put("small"), b"x", 1.0, 10.0)
+    submit(proposals, _put("small"), b"x", 1.0, 10.0)
 
 
 async def test_a_write_in_the_log_outlives_its_leader_for_a_moment_only() -> None:
@@ -329,7 +330,7 @@ async def test_the_writes_of_a_batch_share_its_stamps() -> None:
     proposals = _proposals()
     times = [RequestTimes(1.0), RequestTimes(1.0)]
     futures = [
-        proposals.submit(command, encode_command(command), 1.0, 10.0, stamps)
+        submit(proposals, command, encode_command(command), 1.0, 10.0, stamps)
         for command, stamps in zip((_put("a"), _put("b"), _put("c")), (*times, None), strict=True)
     ]
     batch = proposals.take_batch()

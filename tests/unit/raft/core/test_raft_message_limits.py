@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metasrv.model.limits import APPEND_MESSAGE_SIZE_BYTES_TARGET, INBOX_MESSAGES_MAX, INBOX_SIZE_BYTES_MAX
-from tests.support.raft_bench import make_bench, noop
-from tests.unit.raft.core.test_driver_old_acknowledgements import NoThread, driver_of
+from tests.support.raft_bench import NoThread, driver_of, make_bench, noop
 
 
 async def test_the_inbox_holds_so_many_messages(tmp_path: Path) -> None:

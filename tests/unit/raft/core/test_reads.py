@@ -8,16 +8,17 @@ import pytest
 
 from metasrv.model.errors import NotLeaderError, OverloadedError
 from metasrv.model.limits import READ_WAITERS_MAX
-from metasrv.raft.core.reads import AppliedWaiters, ReadIndex
+from metasrv.raft.applied_waiters import AppliedWaiters
 from tests.support.raft_bench import membership
+from tests.support.settled import register, settled_reads
 
 
 async def test_a_read_waits_for_a_round_that_starts_after_it() -> None:
-    reads, three = ReadIndex(1), membership(1, 2, 3)
+    reads, three = settled_reads(1), membership(1, 2, 3)
     reads.lead()
     reads.start_round()
     running = reads.round
-    future = reads.register(42, asyncio.get_running_loop())
+    future = register(reads, 42)
     reads.acknowledged(2, running)
     reads.resolve(three)
     assert not future.done()  # confirmed, but it began before the read
@@ -31,9 +32,9 @@ async def test_a_read_waits_for_a_round_that_starts_after_it() -> None:
 
 
 async def test_a_minority_confirms_nothing() -> None:
-    reads, five = ReadIndex(1), membership(1, 2, 3, 4, 5)
+    reads, five = settled_reads(1), membership(1, 2, 3, 4, 5)
     reads.lead()
-    future = reads.register(1, asyncio.get_running_loop())
+    future = register(reads, 1)
     reads.start_round()
     reads.acknowledged(2, reads.round)
     reads.acknowledged(9, reads.round)  # no member
@@ -45,21 +46,21 @@ async def test_a_minority_confirms_nothing() -> None:
 
 
 async def test_acknowledgements_of_an_earlier_leadership_do_not_count() -> None:
-    reads, three = ReadIndex(1), membership(1, 2, 3)
+    reads, three = settled_reads(1), membership(1, 2, 3)
     reads.lead()
     reads.acknowledged(2, 10**6)
     reads.resolve(three)
     reads.lead()
-    future = reads.register(7, asyncio.get_running_loop())
+    future = register(reads, 7)
     reads.start_round()
     reads.resolve(three)
     assert not future.done()
 
 
 async def test_a_learner_does_not_confirm() -> None:
-    reads, members = ReadIndex(1), membership(1, 2, learners=(3,))
+    reads, members = settled_reads(1), membership(1, 2, learners=(3,))
     reads.lead()
-    future = reads.register(1, asyncio.get_running_loop())
+    future = register(reads, 1)
     reads.start_round()
     reads.acknowledged(3, reads.round)
     reads.resolve(members)
@@ -67,17 +68,17 @@ async def test_a_learner_does_not_confirm() -> None:
 
 
 async def test_a_single_voter_confirms_itself() -> None:
-    reads = ReadIndex(1)
+    reads = settled_reads(1)
     reads.lead()
-    future = reads.register(3, asyncio.get_running_loop())
+    future = register(reads, 3)
     reads.start_round()
     reads.resolve(membership(1))
     assert future.result() == 3
 
 
 async def test_loss_of_leadership_sends_readers_elsewhere() -> None:
-    reads = ReadIndex(1)
-    future = reads.register(1, asyncio.get_running_loop())
+    reads = settled_reads(1)
+    future = register(reads, 1)
     reads.fail(2)
     with pytest.raises(NotLeaderError) as failure:
         future.result()
@@ -86,11 +87,11 @@ async def test_loss_of_leadership_sends_readers_elsewhere() -> None:
 
 
 async def test_waiting_reads_are_bounded() -> None:
-    reads = ReadIndex(1)
+    reads = settled_reads(1)
     for _ in range(READ_WAITERS_MAX):
-        reads.register(1, asyncio.get_running_loop())
+        register(reads, 1)
     with pytest.raises(OverloadedError, match=str(READ_WAITERS_MAX)):
-        reads.register(1, asyncio.get_running_loop())
+        register(reads, 1)
     reads.fail(None)
 
 
