@@ -57,19 +57,7 @@ class RaftConsensus:
         self.summary: Callable[[SummaryQuestion], Awaitable[SummaryAnswer]] = no_summary
         """What this node says of itself to other members (`node/own_summary.py`)."""
         self._serving = True
-        handlers = ReplicaHandlers(
-            answer=self._answer,
-            refuse_foreign=lambda remote: holders.refuse_foreign(remote),
-            may_stand=lambda: not self._draining.on,
-            election=lambda step, node_id, term: self._role_events.election(
-                step, node_id, term, resources.clock.monotonic()
-            ),
-            timer=self._on_timer,
-            role_changed=lambda now: self._role_events.look(now),
-            fatal=fatal,
-            keep_up=self._keep_up,
-        )
-        replica = self.replica = Replica(resources, handlers)
+        replica = self.replica = Replica(resources, self._handlers(fatal))
         self.node_id = replica.node_id
         self._clock = resources.clock
         self.forwarding = Forwarding(replica.peers.transport, resources.observer.forwarded)
@@ -81,7 +69,7 @@ class RaftConsensus:
         """Watches requests of clients, and those that other nodes forward; off until it is set."""
         watched = ForwardedWrites(self, self.watch, resources.clock)
         self._answering = Answering(self, self, self.forwarding, watched)
-        holders = IdHolders(
+        self._holders = IdHolders(
             clock=resources.clock,
             engine=replica.engine,
             registered=lambda node_id: replica.machine.nodes.get(node_id),
@@ -101,7 +89,7 @@ class RaftConsensus:
             propose=self.propose_local,
             leader_id=replica.leader_id,
             applied_index=replica.applied_index,
-            holders=holders,
+            holders=self._holders,
             registered=lambda node_id: replica.machine.nodes.get(node_id),
         )
         self._addresses = AddressChanges(
@@ -306,6 +294,19 @@ class RaftConsensus:
         self.replica.guards.reluctant = not serving
 
     # ------------------------------------------------------------------ called by the replica
+
+    def _handlers(self, fatal: Callable[[FatalError], None]) -> ReplicaHandlers:
+        """What the replica calls: parts that are made after it and on top of it."""
+        return ReplicaHandlers(
+            answer=self._answer,
+            refuse_foreign=lambda remote: self._holders.refuse_foreign(remote),
+            may_stand=lambda: not self._draining.on,
+            election=lambda step, node_id, term: self._role_events.election(step, node_id, term, self._clock.monotonic()),
+            timer=self._on_timer,
+            role_changed=lambda now: self._role_events.look(now),
+            fatal=fatal,
+            keep_up=self._keep_up,
+        )
 
     async def _answer(self, method: str, payload: bytes) -> bytes:
         return await self._answering.answer(method, payload)

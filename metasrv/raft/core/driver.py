@@ -72,7 +72,7 @@ class Driver:
         self._core = core
         self._clock = clock
         self._writer = writer
-        self._thread = thread
+        self._log_thread = thread
         self._observer = observer
         self._laps = laps
         self._handlers = handlers
@@ -204,7 +204,7 @@ class Driver:
             self._sync_started_at = self._clock.monotonic()
             self._synced.clear()
             done = partial(self._sync_done, ready.persist, ready.send_after_sync)
-            self._thread.submit(self._writer.write, ready.persist, on_done=done)
+            self._log_thread.submit(self._writer.write, ready.persist, on_done=done)
         elif ready.again:
             self.wake()
 

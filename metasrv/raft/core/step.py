@@ -104,7 +104,7 @@ class CoreSettings:
 
     node_id: int
     incarnation: str
-    """Of its data directory."""
+    """The mark of its data directory."""
     heartbeat_seconds: float
     election_timeout_seconds: tuple[float, float]
     """The shortest and the longest."""

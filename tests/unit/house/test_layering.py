@@ -168,6 +168,24 @@ def test_no_import_points_back() -> None:
     assert [problem for problem in problems if problem] == []
 
 
+OUTSIDE_THE_CORE = {"asyncio", "threading", "socket", "selectors", "subprocess", "sqlite3", "os", "time", "concurrent"}
+
+
+def test_the_consensus_core_has_no_loop_thread_timer_socket_or_file() -> None:
+    """Only the driver, which takes its steps, has them; `log/storage_thread.py` is the driver's as well."""
+    known = modules()
+    prefix = "metasrv.raft.core."
+    core = {name for name in known if name.startswith(prefix)} - {f"{prefix}driver", f"{prefix}patience"}
+    problems = []
+    for name in sorted(core):
+        for imported in imported_names(known[name]):
+            outside = imported.split(".")[0] in OUTSIDE_THE_CORE or is_within(imported, "metasrv.raft.log.storage_thread")
+            if outside or is_within(imported, f"{prefix}driver"):
+                problems.append(f"{name} imports {imported}")
+    assert f"{prefix}step" in core
+    assert problems == []
+
+
 def test_no_modules_import_each_other() -> None:
     assert circles(imported_modules(modules())) == []
 
