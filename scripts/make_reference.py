@@ -270,7 +270,7 @@ def _stable(text: str) -> str:
         (r"beat \d+\.\d s ago", "beat 0.1 s ago"),
         (r"\b1[0-9]{12}\b", "1795000000000"),
         (r"\S+/metasrv-reference-\w+", "data"),
-        (r"\d+ MiB left", "8000 MiB left"),
+        (r"[\d.]+ [KMG]iB left", "7.8 GiB left"),
         (r'"uptime_ms":\d+', '"uptime_ms":60000'),
         (r'("id": ?"\d+-)[0-9a-f]{8}-', r"\g<1>5f2c9a01-"),
     ):

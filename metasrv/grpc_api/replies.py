@@ -74,9 +74,14 @@ def _fill_record(
     target: pb.SeqV = getattr(message, field)
     target.seq, target.data = record.seq, record.data
     target.SetInParent()
-    if record.meta is not None:
-        target.meta.MergeFrom(pb.KVMeta(expire_at=record.meta.expire_at, proposed_at_ms=record.meta.proposed_at_ms))
-        target.meta.SetInParent()
+    if record.meta is None:
+        return
+    meta = target.meta
+    meta.SetInParent()
+    if record.meta.expire_at is not None:
+        meta.expire_at = record.meta.expire_at
+    if record.meta.proposed_at_ms is not None:
+        meta.proposed_at_ms = record.meta.proposed_at_ms
 
 
 def _small_response(response: c.DeleteByPrefixResponse | c.FetchIncreaseResponse) -> pb.TxnOpResponse:

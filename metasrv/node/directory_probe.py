@@ -12,6 +12,8 @@ import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
 
+from metasrv.model.sizes import size_text
+
 DISK_FREE_BYTES_MIN = 64 * 1024 * 1024
 PROBE_SIZE_BYTES = 4096
 PROBE_AGE_SECONDS_MAX = 5.0
@@ -78,6 +80,6 @@ def probe_directory(directory: str) -> tuple[bool, str, int | None]:
     except OSError as error:
         return False, f"the data directory {directory} cannot be written: {error.strerror or error}", free_bytes
     if free_bytes < DISK_FREE_BYTES_MIN:
-        text = f"the data directory {directory} has {free_bytes} bytes left, the limit is {DISK_FREE_BYTES_MIN}"
-        return False, text, free_bytes
-    return True, f"the data directory can be written and has {free_bytes // 2**20} MiB left", free_bytes
+        least = size_text(DISK_FREE_BYTES_MIN)
+        return False, f"the data directory {directory} has {size_text(free_bytes)} left, the limit is {least}", free_bytes
+    return True, f"the data directory can be written and has {size_text(free_bytes)} left", free_bytes

@@ -1,8 +1,9 @@
 """Whether the files that a running node works with still stand under their names.
 
 A file that is removed or replaced stays open, and the node would go on acknowledging into something that the next start
-does not find. So it stops (invariant 9). Looks at names and inodes only, about each second, in a helper thread: a disk
-that hangs must not hold up the event loop.
+does not find. Without the directory of snapshots it could neither write one nor take a leader's. So it
+stops (invariant 9). A snapshot file itself may go: it is a copy, and another one is written when it is needed. Looks at
+names and inodes only, about each second, in a helper thread: a disk that hangs must not hold up the event loop.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class FilesInPlace:
         log, state = self._directory.log_path, self._directory.state_path
         self._log_paths = (log, mark_path(log), wal_path(log))
         self._state_paths = (state, f"{state}-wal", f"{state}-shm")
+        self._other_paths = (self._directory.snapshot_directory,)
         self._seen: dict[str, FileId] = {}
         self._installs = self._machine.installs
         self.problem()
@@ -49,7 +51,9 @@ class FilesInPlace:
     def problem(self) -> DataDamagedError | None:
         """What is wrong at this moment; to be asked on the event loop."""
         path = _first_moved(self._expected())
-        return None if path is None else DataDamagedError(path, "file", WHAT, ADVICE)
+        if path is None:
+            return None
+        return DataDamagedError(path, "directory" if path in self._other_paths else "file", WHAT, ADVICE)
 
     def _expected(self) -> Mapping[str, FileId]:
         """The files by path; those that have appeared since the last look are included from now on."""
@@ -57,7 +61,7 @@ class FilesInPlace:
             self._installs = self._machine.installs
             for path in self._state_paths:  # a snapshot has taken their place
                 self._seen.pop(path, None)
-        for path in (*self._log_paths, *self._state_paths):
+        for path in (*self._log_paths, *self._state_paths, *self._other_paths):
             if path not in self._seen:
                 try:
                     self._seen[path] = file_id(os.stat(path))

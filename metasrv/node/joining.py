@@ -84,9 +84,11 @@ async def join_cluster(
             except IdentityError:
                 raise
             except JoinEndedError as error:  # by somebody's wish, which asking again would undo
-                raise JoinError(f"node {node.node_id} gives up joining the cluster through {target}: {error}") from error
+                raise JoinError(
+                    f"node {node.node_id} gives up joining the cluster through {_named(target)}: {error}"
+                ) from error
             except MetasrvError as error:
-                errors.append(f"{_named(target)}: {error}")
+                errors.append(told(_named(target), error))
                 continue
             consensus.belonging.asks_to_join = False
             logger.info("joined the cluster through %s", _named(target))
@@ -116,6 +118,12 @@ def _known_leader(consensus: RaftConsensus) -> list[int | Endpoint]:
 
 def _named(target: int | Endpoint) -> str:
     return f"node {target}" if isinstance(target, int) else str(target)
+
+
+def told(whose: str, error: Exception) -> str:
+    """The text of an error behind the address or node that it is of, which some errors name themselves."""
+    text = str(error)
+    return text if text.startswith(f"{whose} ") else f"{whose}: {text}"
 
 
 async def _join_through(
@@ -164,10 +172,10 @@ async def leave_cluster(forwarding: Forwarding, node_id: int, addresses: Sequenc
             try:
                 await forwarding.leave(Endpoint.parse(address), node_id, CONNECT_TIMEOUT_MS, hops=1)
             except LeaveSelfError as error:
-                errors.append(f"{address}: {error}")
+                errors.append(told(address, error))
                 break  # asking the leader again does not help
             except (MetasrvError, ValueError) as error:
-                errors.append(f"{address}: {error}")
+                errors.append(told(address, error))
                 continue
             return
     listed = ", ".join(f'"{address}"' for address in addresses)

@@ -15,6 +15,7 @@ from metasrv.config.model import RaftConfig
 from metasrv.consensus import Standing
 from metasrv.model.errors import ConfigError, JoinError, MetasrvError
 from metasrv.model.types import Endpoint
+from metasrv.node.joining import told
 from metasrv.process.clock import Clock
 from metasrv.process.data_directory import set_data_aside
 from metasrv.raft.forwarding import Forwarding
@@ -43,13 +44,17 @@ async def set_aside(raft: RaftConfig, clock: Clock) -> str | None:
         await transport.close()
     clusters = {answer.cluster_id for answer in answers if isinstance(answer, Standing) and answer.cluster_id}
     if len(clusters) != 1:
-        said = "; ".join(f"{target}: {answer}" for target, answer in zip(targets, answers, strict=True))
+        said = "; ".join(_said(str(target), answer) for target, answer in zip(targets, answers, strict=True))
         raise JoinError(f"--rebuild moved nothing: the nodes in `join` do not name one cluster to get data from: {said}")
     (cluster_id,) = clusters
     place = await asyncio.to_thread(set_data_aside, raft.raft_dir, raft.id, cluster_id, clock.wall_ms())
     if place is not None:
         logger.warning("--rebuild: the data of this node was moved to %s; it joins cluster %s again", place, cluster_id)
     return place
+
+
+def _said(whose: str, answer: Standing | MetasrvError) -> str:
+    return told(whose, answer) if isinstance(answer, MetasrvError) else f"{whose}: cluster {answer.cluster_id or 'none'}"
 
 
 async def _ask(forwarding: Forwarding, target: Endpoint) -> Standing | MetasrvError:

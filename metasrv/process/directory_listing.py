@@ -43,6 +43,9 @@ def _lines(directory: str, below: str) -> Iterator[str]:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue  # it went away meanwhile
+        except OSError as error:
+            yield f"{_printable(name)} cannot be looked at: {error.strerror}"
+            continue
         changed = datetime.fromtimestamp(status.st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         yield f"{stat.filemode(status.st_mode)} {status.st_size:>15,} {changed} {_printable(name)}"
         if stat.S_ISDIR(status.st_mode):

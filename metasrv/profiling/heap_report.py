@@ -17,6 +17,7 @@ from pathlib import Path
 
 from memray import AllocationRecord, FileReader
 
+from metasrv.model.sizes import size_text
 from metasrv.profiling.captures import pack, paired, unpack
 from metasrv.profiling.flamegraph import encode_difference, encode_flamegraph
 from metasrv.profiling.pprof import ProfileHeader, ValueType, encode_profile
@@ -98,16 +99,6 @@ def encode_change(
     if form is ProfileFormat.SPEEDSCOPE:
         return encode_speedscope(title, [one for one in change if one.values[shown] > 0], "bytes", shown)
     return encode_profile(_header(subject, title, VALUE_TYPES[shown].type), change)
-
-
-def size_text(size_bytes: int) -> str:
-    """`1.5 MiB`."""
-    size = float(size_bytes)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
 
 
 def _change(values: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,15 +15,21 @@ def finished_files(directory: str) -> list[str]:
 
 
 def size_of_files(directory: str) -> int:
-    """Bytes of all snapshot files, and of those that are being written or received."""
-    with os.scandir(directory) as entries:
-        return sum(_size_of(entry) for entry in entries)
+    """Bytes of all snapshot files, and of those that are being written or received; 0 for what cannot be looked at.
+
+    Whoever asks shows a figure. That the directory is gone is noticed elsewhere (`node/files_in_place.py`).
+    """
+    try:
+        with os.scandir(directory) as entries:
+            return sum(_size_of(entry) for entry in entries)
+    except OSError:
+        return 0
 
 
 def _size_of(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0  # removed since it was listed
 
 

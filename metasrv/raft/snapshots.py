@@ -226,13 +226,17 @@ class Snapshots:
             return None, False
         if transfer is None:
             info = self.newest
-            if info is None or not self.usable(info.log_id.index) or not os.path.exists(info.path):
-                self.needed = self._clock.monotonic() >= self._build_again_at
+            if info is None or not self.usable(info.log_id.index):
+                self._need_another()
                 return None, False
             sent, sent_at = self._sent.get(node_id, (None, 0.0))
             if sent == info.log_id and self._clock.monotonic() - sent_at < RESEND_SECONDS:
                 return None, False
-            transfer = self._outgoing[node_id] = _Outgoing(info, self._clock.monotonic())
+            try:
+                transfer = self._outgoing[node_id] = _Outgoing(info, self._clock.monotonic())
+            except OSError:  # somebody removed the file: it is no more than a copy of the state
+                self._need_another()
+                return None, False
             self._observer.snapshot_sending(node_id, +1)
             logger.info("sending snapshot up to %s to node %d", info.log_id, node_id)
         if self._burst_is_over(transfer):
@@ -248,6 +252,9 @@ class Snapshots:
             self._sent[node_id] = (transfer.info.log_id, self._clock.monotonic())
             self._unanswered.setdefault(node_id, self._end(node_id).started_at)
         return chunk, is_last
+
+    def _need_another(self) -> None:
+        self.needed = self._clock.monotonic() >= self._build_again_at
 
     def _burst_is_over(self, transfer: _Outgoing) -> bool:
         """Whether this step has sent enough: a piece that the peer's buffer does not take breaks the transfer."""
@@ -342,7 +349,7 @@ class Snapshots:
         try:
             incoming = _Incoming(node_id, chunk, path, now)
         except OSError as error:
-            self._refused_by_disk(f"the leader's snapshot cannot be stored in {path}: {error}")
+            self._refused_by_disk(f"the leader's snapshot cannot be stored in {path}: {error.strerror}")
             return None
         self._incoming = incoming
         self._observer.snapshot_receiving(node_id, +1)

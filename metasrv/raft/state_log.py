@@ -23,6 +23,7 @@ from metasrv.model.limits import (
     STATE_LOG_SIZE_BYTES_TARGET,
     STATE_LOG_UNSYNCED_SIZE_BYTES_MAX,
 )
+from metasrv.model.sizes import size_text
 from metasrv.process.clock import Clock
 from metasrv.raft.log.storage_thread import Storage
 from metasrv.raft.observer import RaftObserver
@@ -171,14 +172,14 @@ class StateLog:
         views.hurry = log_bytes > limit // 2
         if log_bytes > limit and len(views):
             count = views.revoke(
-                f"this read took so long that the write-ahead log of the state grew to {log_bytes} bytes meanwhile;"
-                f" the limit is {limit}. Read again, less at a time or while less is written"
+                f"this read took so long that the write-ahead log of the state grew to {size_text(log_bytes)} meanwhile;"
+                f" the limit is {size_text(limit)}. Read again, less at a time or while less is written"
             )
             self._plan(_SHORTEN_AGAIN_SECONDS)
             logger.warning(
-                "%d large reads are ended: they kept the state's write-ahead log, now %d bytes, from starting over",
+                "%d large reads are ended: they kept the state's write-ahead log, now %s, from starting over",
                 count,
-                log_bytes,
+                size_text(log_bytes),
             )
 
     def _plan(self, seconds: float | None) -> None:

@@ -12,6 +12,7 @@ it has written; whoever is to see it through another one flushes first. Runs on 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 
 from metasrv.model.errors import StorageError
 from metasrv.model.types import SeqV
@@ -84,6 +85,12 @@ class CachedStore(Store):
     def put(self, key: str, record: SeqV, replaced: SeqV | None) -> int:
         gain = super().put(key, record, replaced)
         self._remember(key, record)
+        return gain
+
+    def put_many(self, written: Mapping[str, tuple[SeqV, SeqV | None]]) -> int:
+        gain = super().put_many(written)
+        for key, (record, _replaced) in written.items():
+            self._remember(key, record)
         return gain
 
     def delete(self, key: str, record: SeqV) -> int:

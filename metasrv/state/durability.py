@@ -66,7 +66,7 @@ def sync_log(path: str) -> bool:
     except FileNotFoundError:
         return False  # no connection is open: the last one to close moved all of it into the synced file
     except OSError as error:
-        raise StorageError(f"{path}-wal: the state could not be synced: {error}") from error
+        raise StorageError(f"{path}-wal: the state could not be synced: {error.strerror}") from error
     try:
         sync_data(descriptor)
     except OSError as error:
@@ -135,7 +135,7 @@ def _helper_connection(path: str) -> Iterator[sqlite3.Connection]:
     except sqlite3.Error as error:
         raise fault(path, error) from error
     except OSError as error:
-        raise StorageError(f"{path}-wal: {error}") from error
+        raise StorageError(f"{path}-wal: {error.strerror}") from error
     finally:
         if connection is not None:
             connection.close()

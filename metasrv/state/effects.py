@@ -7,7 +7,7 @@ the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from metasrv.model.limits import ENTRY_REPLIES_SIZE_BYTES_MAX
@@ -143,6 +143,21 @@ class EntryEffects:
         if self.watched:
             self.changes.append((key, prev, current))
         return current
+
+    def write_many(self, written: Mapping[str, tuple[SeqV, SeqV | None]]) -> None:
+        """Store small records without an expiry, numbered already, as (record, the present one) by key."""
+        if not written:
+            return
+        self.digest += self.store.put_many(written)
+        for key, (record, prev) in written.items():
+            if prev is None:
+                self.key_count += 1
+                self.data_size_bytes += len(record.data) + key_size_bytes(key)
+            else:
+                self.data_size_bytes += len(record.data) - len(prev.data)
+                self.expire_count -= prev.meta is not None and prev.meta.expire_at is not None
+        if self.watched:
+            self.changes += [(key, prev, record) for key, (record, prev) in written.items()]
 
     def place(self, key: str, record: SeqV, prev: SeqV | None) -> None:
         """Store a record over `prev`, the present one, as it is: with its number, and an expiry that may be over."""

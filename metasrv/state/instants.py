@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 
 from metasrv.model.errors import ViewLostError
 from metasrv.model.limits import INSTANTS_SIZE_BYTES_MAX
+from metasrv.model.sizes import size_text
 from metasrv.model.types import SeqV
 from metasrv.state.effects import Change
 from metasrv.state.expiry import has_expired
@@ -131,8 +132,8 @@ class Instants:
                 return
             self._lose(
                 oldest,
-                f"since this read began records of {size_bytes} bytes were replaced; the limit is"
-                f" {INSTANTS_SIZE_BYTES_MAX}. Read again, with fewer keys or more quickly",
+                f"since this read began records of {size_text(size_bytes)} were replaced; the limit is"
+                f" {size_text(INSTANTS_SIZE_BYTES_MAX)}. Read again, with fewer keys or more quickly",
             )
 
     def _lose(self, instant: Instant, reason: str) -> None:

@@ -7,13 +7,14 @@ operation that can be decoded, and the same on every node: no clock, no randomne
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from metasrv.model import command_table as table
 from metasrv.model import commands as c
 from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import I64_MAX, U64_MAX, SeqV
 from metasrv.state.effects import EntryEffects
+from metasrv.state.many_puts import TOGETHER_MIN, put_all
 from metasrv.state.rules import Rule, check_rules
 from metasrv.state.validate import validate_key, validate_numbers, validate_value
 
@@ -27,6 +28,8 @@ def apply_operations(
     effects: EntryEffects, operations: tuple[c.TransactionOperation, ...]
 ) -> tuple[c.OperationResponse, ...]:
     """Run the operations in order, each on what those before it left; returns a response for each."""
+    if len(operations) >= TOGETHER_MIN and set(map(type, operations)) == {c.Put}:
+        return tuple(put_all(effects, cast(tuple[c.Put, ...], operations)))
     return tuple([_APPLY[type(operation)](effects, operation) for operation in operations])
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from metasrv.model.errors import DataDamagedError, StorageError
 from metasrv.model.limits import STATE_LOG_COPY_FACTOR, STATE_LOG_PINNED_SIZE_BYTES_MAX
+from metasrv.model.sizes import size_text
 from metasrv.model.types import LogId
 from metasrv.process.operating_system import sync_file
 from metasrv.state.copying import copy_live
@@ -110,8 +111,8 @@ class SnapshotWriter:
         limit = STATE_LOG_PINNED_SIZE_BYTES_MAX + STATE_LOG_COPY_FACTOR * os.stat(self._state_path).st_size
         if log_size_bytes > limit:
             raise StorageError(
-                f"{self._state_path}: the snapshot was given up, because the write-ahead log grew to {log_size_bytes}"
-                f" bytes while the state was copied, and the limit is {limit}"
+                f"{self._state_path}: the snapshot was given up, because the write-ahead log grew to"
+                f" {size_text(log_size_bytes)} while the state was copied, and the limit is {size_text(limit)}"
             )
 
 

@@ -87,12 +87,12 @@ def check_schema(
 
 
 def file_sizes(path: str) -> StateFileSizes:
-    """What is on disk at this moment."""
+    """What is on disk at this moment; 0 for what cannot be looked at, which `node/files_in_place.py` notices."""
     return StateFileSizes(_size_of(path), _size_of(f"{path}-wal"))
 
 
 def _size_of(path: str) -> int:
     try:
         return os.stat(path).st_size
-    except FileNotFoundError:
+    except OSError:
         return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -154,6 +154,21 @@ class Store:
             self.execute(_PUT, (key, seq, expire_ms, stored, proposed_at_ms, checksum, None))
         else:
             self.execute(_PUT, (key, seq, expire_ms, stored, proposed_at_ms, checksum, data))
+        return gain
+
+    def put_many(self, written: Mapping[str, tuple[SeqV, SeqV | None]]) -> int:
+        """As `put` for (record, replaced) by key; all values stand in their records, and none has an expiry."""
+        gain = 0
+        rows: list[tuple[Any, ...]] = []
+        for key, (record, replaced) in written.items():
+            seq, data, meta = record
+            proposed_at_ms = 0 if meta is None else meta.proposed_at_ms or 0
+            checksum = record_checksum(key, seq, None, proposed_at_ms, data)
+            gain += record_share(seq, checksum)
+            if replaced is not None:
+                gain -= self._share(key, replaced)
+            rows.append((key, seq, None, None, proposed_at_ms, checksum, data))
+        self.connection.executemany(_PUT, rows)
         return gain
 
     def delete(self, key: str, record: SeqV) -> int:

@@ -68,7 +68,7 @@ SAID = {
     ],
     "quota": ["The quota is nearly used up", "111,149,056 of 125,829,120 bytes", "All 14 checks pass, 1 warns"],
     "disk-stalls": ["The disk of node 1 does not answer", "a write of the raft log has not finished for 14.2 s"],
-    "disk-full": ["The disk of node 1 is full or cannot be written", "has 31457280 bytes left", "2 of 3"],
+    "disk-full": ["The disk of node 1 is full or cannot be written", "has 30.0 MiB left", "2 of 3"],
     "clock-off": ["The clock of node 3 is off", "Node 3's clock is 4210 ms ahead of the majority's", "+4.21 s"],
     "drained": ["An operator drained node 2; metactl node drain 2 --off or a restart ends that."],
     "first-start": ["Nothing is stored yet", "metactl upsert --grpc-api-address 127.0.0.1:9191", "--to 2"],

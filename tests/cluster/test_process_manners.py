@@ -103,7 +103,11 @@ async def test_a_pipe_that_nobody_reads_holds_up_neither_the_node_nor_its_log_no
 
 
 @pytest.mark.parametrize(
-    "name", ["", "node.json", "df_meta/V004/state/state.db", "df_meta/V004/log/raft.db", "df_meta/V004/log/raft.db-wal"]
+    "name",
+    [
+        *("", "node.json", "df_meta/V004/state/state.db", "df_meta/V004/log/raft.db", "df_meta/V004/log/raft.db-wal"),
+        "df_meta/V004/snapshot",
+    ],
 )
 async def test_a_file_that_is_removed_under_a_running_node_stops_it_with_a_sentence(
     start_cluster: StartCluster, name: str

@@ -44,7 +44,7 @@ MONOTONIC_SECONDS = 400_000.0
 VERSION = "0.3.0+1ed2298a0c11"
 CLOCKS_MS = {1: -1, 2: 2, 3: 0, 4: 1, 5: 0, 6: -2, 7: 1}
 """Each node's clock less the majority's."""
-DIRECTORY = DirectoryReport(True, "the data directory can be written and has 80217 MiB left", 80_217 * MEBIBYTE, 0.0)
+DIRECTORY = DirectoryReport(True, "the data directory can be written and has 78.3 GiB left", 80_217 * MEBIBYTE, 0.0)
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def state(scene: Scene, now_ms: int) -> View:
 NOBODY = {1: 21_400, 2: 21_400, 3: 21_400}
 STALLED = "the disk stalls: a write of the raft log has not finished for 14.2 s"
 FULL = DirectoryReport(
-    False, "the data directory /var/lib/metasrv has 31457280 bytes left, the limit is 67108864", 31_457_280, 0.0
+    False, "the data directory /var/lib/metasrv has 30.0 MiB left, the limit is 64.0 MiB", 31_457_280, 0.0
 )
 READ_ONLY = WriteLimits(read_only="moving to meta-b", read_only_since_ms=1_795_820_000_000)
 QUOTA = WriteLimits(quota_bytes=120 * MEBIBYTE)

@@ -84,7 +84,7 @@ async def test_a_get_many_call_ends_at_once_when_too_much_is_replaced(bench: Met
             await bench.put("x", bytes(VALUE_SIZE_BYTES_MAX - 1024))
         await asyncio.get_running_loop().create_future()  # not the client's next key ends it
 
-    with pytest.raises(AbortedCall, match=r"records of [0-9]+ bytes were replaced") as caught:
+    with pytest.raises(AbortedCall, match=r"records of [0-9.]+ MiB were replaced") as caught:
         await bench.call(m.KV_GET_MANY, keys())
     assert caught.value.code is Code.ABORTED
     assert len(bench.machine.instants) == 0

@@ -52,6 +52,15 @@ def test_every_file_of_a_directory_is_looked_at(data: OpenedData) -> None:
     assert sorted(str(path.relative_to(data.directory.root)) for path in files) == sorted(FILES)
 
 
+def test_a_directory_of_snapshots_that_is_gone_is_named(data: OpenedData) -> None:
+    files = FilesInPlace(data)
+    os.rmdir(data.directory.snapshot_directory)
+    problem = files.problem()
+    assert problem is not None
+    assert problem.path == data.directory.snapshot_directory
+    assert f"{problem.path}: directory: removed or replaced" in str(problem)
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("is_replaced", [False, True])
 def test_a_file_that_is_gone_is_named(data: OpenedData, name: str, is_replaced: bool) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from metasrv.admin.app import create_app
 from metasrv.config.model import Config, RaftConfig
+from metasrv.model.sizes import size_text
 from metasrv.model.types import LogId, PeerProgress, RaftState, RaftStatus, WriteLimits
 from metasrv.node import directory_probe, health
 from metasrv.node.context import NodeContext
@@ -164,7 +165,7 @@ def test_a_nearly_full_disk_fails_the_probe(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(directory_probe, "DISK_FREE_BYTES_MIN", free_bytes * 2)
     passed, reason, _ = probe_directory(str(tmp_path))
     assert not passed
-    assert "bytes left, the limit is" in reason
+    assert reason.endswith(f"has {size_text(free_bytes)} left, the limit is {size_text(free_bytes * 2)}")
 
 
 def test_a_full_disk_has_a_number_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,8 +76,9 @@ async def test_a_learner_asks_the_leader_that_it_hears_when_its_addresses_are_ol
 @pytest.mark.parametrize("leader_id", [None, 3])
 async def test_without_a_leader_it_gives_up_at_the_deadline(leader_id: int | None) -> None:
     cluster = Cluster(leader_id)
-    with pytest.raises(JoinError, match="fail to join node-3 to cluster via"):
+    with pytest.raises(JoinError, match="fail to join node-3 to cluster via") as raised:
         await ask(cluster, HandClock())
+    assert str(raised.value).endswith("errors: old:1 cannot be reached"), "the address stands there once"
     assert cluster.asked == [Endpoint("old", 1)]
 
 

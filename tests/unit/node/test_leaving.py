@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from metasrv.model.errors import LeaveError, LeaveSelfError, RequestError
+from metasrv.model.errors import LeaveError, LeaveSelfError, PeerUnreachableError, RequestError
 from metasrv.model.types import Endpoint
 from metasrv.node.joining import leave_cluster
 
@@ -33,6 +33,15 @@ async def test_a_leader_that_shall_remove_itself_is_not_asked_again_whatever_its
     with pytest.raises(LeaveError, match=r'^fail to leave 3 cluster via \["a:1", "b:2"\].*a:1: reworded; b:2: reworded$'):
         await leave_cluster(cluster, 3, ["a:1", "b:2"])
     assert cluster.asked == ["a:1", "b:2"]
+
+
+@pytest.mark.virtual_time
+async def test_an_address_that_the_error_names_itself_stands_there_once() -> None:
+    unreachable = PeerUnreachableError("a:1 cannot be reached: Connection refused")
+    cluster: Any = Cluster({"a:1": unreachable})
+    with pytest.raises(LeaveError) as raised:
+        await leave_cluster(cluster, 3, ["a:1"])
+    assert str(raised.value).endswith(f"errors: {'; '.join([str(unreachable)] * 3)}")
 
 
 async def test_the_first_address_that_agrees_is_enough() -> None:

@@ -69,19 +69,21 @@ async def test_one_node_that_knows_the_cluster_is_enough(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("answers", "error"),
+    ("answers", "error", "said"),
     [
-        ({}, ConfigError),
-        ({"a:1": SILENT}, JoinError),
-        ({"a:1": EMPTY, "b:2": SILENT}, JoinError),
-        ({"a:1": KNOWS, "b:2": Standing(2, "cluster-b", False)}, JoinError),
-        ({"a:1": Standing(1, "cluster-b", False)}, IdentityError),
+        ({}, ConfigError, ""),
+        ({"a:1": SILENT}, JoinError, ": a:1: connection refused"),
+        ({"a:1": NotDoneError("a:1 cannot be reached")}, JoinError, ": a:1 cannot be reached"),
+        ({"a:1": EMPTY, "b:2": SILENT}, JoinError, ": a:1: cluster none; b:2: connection refused"),
+        ({"a:1": KNOWS, "b:2": Standing(2, "cluster-b", False)}, JoinError, "; b:2: cluster cluster-b"),
+        ({"a:1": Standing(1, "cluster-b", False)}, IdentityError, ""),
     ],
 )
 async def test_otherwise_nothing_is_moved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: Answers, error: type[Exception]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: Answers, error: type[Exception], said: str
 ) -> None:
     used(tmp_path)
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         await rebuild(tmp_path, answers, monkeypatch)
+    assert str(raised.value).endswith(said)
     assert (tmp_path / "node.json").exists()

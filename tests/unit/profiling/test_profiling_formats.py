@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metasrv.model.sizes import size_text
 from metasrv.profiling import flamegraph
 from metasrv.profiling.flamegraph import encode_difference, encode_flamegraph
 from metasrv.profiling.forms import CPU, WALL, encode_times
 from metasrv.profiling.heap_report import encode as encode_heap
-from metasrv.profiling.heap_report import encode_change, size_text
+from metasrv.profiling.heap_report import encode_change
 from metasrv.profiling.pprof import ProfileHeader, ValueType, encode_profile
 from metasrv.profiling.profile import ProfileFormat, ProfilerBusyError, ProfileSlot, Subject
 from metasrv.profiling.speedscope import encode_speedscope

@@ -251,3 +251,12 @@ def test_a_snapshot_that_can_not_be_written_is_not_begun_again_at_once(tmp_path:
     node.clock.now += RESEND_SECONDS
     assert node.snapshots.next_chunk(2) == (None, False)
     assert node.snapshots.needed
+
+
+def test_a_snapshot_file_that_somebody_removed_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node(tmp_path)
+    node.have_snapshot(10)
+    (tmp_path / "1-1-10-1.snap").unlink()
+    monkeypatch.setattr(os.path, "exists", lambda _path: True)  # it goes between a look and the opening
+    assert node.snapshots.next_chunk(2) == (None, False)
+    assert node.snapshots.needed

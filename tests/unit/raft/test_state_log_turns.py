@@ -15,6 +15,7 @@ from metasrv.model.limits import (
     STATE_LOG_SIZE_BYTES_TARGET,
     STATE_LOG_UNSYNCED_SIZE_BYTES_MAX,
 )
+from metasrv.model.sizes import size_text
 from metasrv.raft import state_log
 from metasrv.raft.observer import SilentObserver
 from metasrv.raft.state_log import SHORTENED_SIZE_BYTES_MAX, StateLog, StateLogLimits
@@ -308,7 +309,7 @@ def test_views_are_lost_when_the_log_is_larger_than_its_limit(
     assert bench.machine.views.hurry
     assert len(view.reasons) == over
     if over:
-        assert f"grew to {limit + 1} bytes meanwhile; the limit is {limit}. Read again" in view.reasons[0]
+        assert f"grew to {size_text(limit + 1)} meanwhile; the limit is {size_text(limit)}. Read again" in view.reasons[0]
         assert "1 large reads are ended" in caplog.text
         bench.thread.end(ALL_MOVED._replace(moved=1))
         bench.later(1.1)

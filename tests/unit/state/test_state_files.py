@@ -21,6 +21,7 @@ from metasrv.state import snapshot
 from metasrv.state.durability import checkpoint, restart_log, sync_state
 from metasrv.state.machine import StateMachine
 from metasrv.state.snapshot import SnapshotTail, SnapshotWriter, read_snapshot_tail, verify_snapshot
+from metasrv.state.state_file import file_sizes
 from metasrv.state.watch import WatchReset
 from tests.support.state_bench import NOW_MS, Bench, dump
 
@@ -470,3 +471,9 @@ def test_install_after_noops(tmp_path: Path) -> None:
     assert second.machine.last_applied == LogId(0, 2, 0)
     first.machine.close()
     second.machine.close()
+
+
+def test_the_sizes_of_files_that_are_gone_are_figures(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert file_sizes(str(tmp_path / "gone" / "state.db")) == (0, 0)
+    assert file_sizes(str(tmp_path / "file" / "state.db")) == (0, 0), "a file stands where its directory was"

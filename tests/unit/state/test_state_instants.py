@@ -11,6 +11,7 @@ import pytest
 from metasrv.model import commands as c
 from metasrv.model.errors import ViewLostError
 from metasrv.model.limits import INSTANTS_SIZE_BYTES_MAX, VALUE_SIZE_BYTES_MAX
+from metasrv.model.sizes import size_text
 from metasrv.state import instants
 from metasrv.state.machine import StateMachine
 from tests.support.state_bench import NOW_MS, Bench
@@ -131,7 +132,7 @@ def test_the_oldest_instants_are_lost_where_more_would_have_to_be_kept(bench: Be
     assert told == []
     bench.put("key", value)
     assert len(told) == 1
-    with pytest.raises(ViewLostError, match=str(INSTANTS_SIZE_BYTES_MAX)):
+    with pytest.raises(ViewLostError, match=size_text(INSTANTS_SIZE_BYTES_MAX)):
         first.get("key", NOW_MS)
     assert second.get("key", NOW_MS) is not None
     assert kept(bench) == 1, "what the first needed is given back"
