@@ -22,6 +22,7 @@ from metasrv.grpc_api.leader import LeaderHint
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
+from metasrv.grpc_api.row_items import row_batches
 from metasrv.model.commands import (
     BranchTransactionReply,
     Command,
@@ -258,10 +259,10 @@ def _key_pages(view: StateReader, keys: list[str], now_ms: int) -> Iterator[list
 def _list_pages(view: StateReader, prefix: str, limit: int | None, now_ms: int) -> Iterator[list[Batch]]:
     """Encoded items of the records under `prefix`, at most `limit`, in the view's pages."""
     left = U64_MAX if limit is None else limit
-    for records in view.pages(prefix, prefix_end(prefix), now_ms):
-        page = records[:left]
+    for rows in view.raw_pages(prefix, prefix_end(prefix), now_ms):
+        page = rows[:left]
         if page:
-            yield item_batches(page)
+            yield row_batches(page)
         left -= len(page)
         if left <= 0:
             return
