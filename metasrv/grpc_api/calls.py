@@ -29,6 +29,9 @@ class Call(Protocol):
     def write_prefixed(self, messages: bytes, /) -> Awaitable[None]:
         """Send messages of a stream, each behind its length."""
 
+    def write_now(self, messages: bytes, /) -> bool:
+        """The same in one step, if headers were sent, nothing waits and the client takes it now; otherwise do nothing."""
+
     async def send_initial_metadata(self, metadata: Metadata, /) -> None: ...
 
     async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn: ...
@@ -84,6 +87,13 @@ class Stream:
         self.started = True
         self._sink.client_sent_bytes(batch.messages_bytes)
         return self.call.write_prefixed(batch.data)
+
+    def send_now(self, batch: Batch) -> bool:
+        """Send messages in this very step; false, and nothing is sent, when `send_batch` would have to wait."""
+        if not self.call.write_now(batch.data):
+            return False
+        self._sink.client_sent_bytes(batch.messages_bytes)
+        return True
 
 
 def timeout_ms_of(call: Call) -> int:

@@ -38,6 +38,10 @@ class CountedCall(FakeCall):
         self.writes += 1
         await super().write_prefixed(messages)
 
+    def write_now(self, messages: bytes) -> bool:
+        self.writes += 1
+        return super().write_now(messages)
+
 
 @pytest.fixture
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MethodBench]:
