@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 from metasrv.grpc_api.batches import Batch
 from metasrv.grpc_api.http2.headers import Metadata
+from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.protocol.methods import CLUSTER_METADATA_KEY, READ_METADATA_KEY, STALE_READ
@@ -88,11 +89,11 @@ class Stream:
         self._sink.client_sent_bytes(batch.messages_bytes)
         return self.call.write_prefixed(batch.data)
 
-    def send_now(self, batch: Batch) -> bool:
-        """Send messages in this very step; false, and nothing is sent, when `send_batch` would have to wait."""
-        if not self.call.write_now(batch.data):
+    def send_now(self, prefixed: bytes) -> bool:
+        """Send one message in this very step; false, and nothing is sent, when `send_batch` would have to wait."""
+        if not self.call.write_now(prefixed):
             return False
-        self._sink.client_sent_bytes(batch.messages_bytes)
+        self._sink.client_sent_bytes(len(prefixed) - PREFIX_SIZE_BYTES)
         return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from metasrv.grpc_api.batches import Batch, joined
+from metasrv.grpc_api.batches import joined
 from metasrv.grpc_api.calls import Stream, cluster_metadata
 from metasrv.grpc_api.changes import EncodedChanges
 from metasrv.grpc_api.context import GrpcContext
@@ -71,7 +71,7 @@ class WatchMethod:
         """Send one change, if the client takes it now: the usual case, and what each of a thousand watchers gets."""
         if is_large(item.current) or is_large(item.prev):
             return False  # it does not fit into a frame, and is not to be encoded in vain
-        if not stream.send_now(Batch(self._encoded.message(item), 1)):
+        if not stream.send_now(self._encoded.message(item)):
             return False
         self._metrics.watch_items(0, 1)
         return True
