@@ -124,7 +124,7 @@ class Watcher:
         self._closed = False
         self._wakeup: asyncio.Future[None] | None = None
         self._take_now: Take | None = None
-        """Of the reader that waits."""
+        """How the reader that waits takes a change."""
         self._iterated: deque[WatchItem] = deque()
 
     async def next_batch(self, take: Take | None = None) -> list[WatchItem]:

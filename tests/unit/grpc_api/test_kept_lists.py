@@ -13,6 +13,7 @@ from metasrv.grpc_api import kept_lists, long_lists
 from metasrv.grpc_api.batches import Batch
 from metasrv.grpc_api.kept_lists import KeptList, KeptLists
 from metasrv.grpc_api.row_items import row_batches
+from metasrv.model.limits import KEPT_LISTS_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
@@ -72,6 +73,15 @@ async def test_the_oldest_makes_room_and_what_does_not_fit_is_not_kept() -> None
     whole(lists, AT_5, "large", 5)
     assert lists.size_bytes == 0
     assert not lists.take(AT_5, "large").is_whole
+
+
+async def test_the_limit_itself_is_kept_and_one_byte_more_is_not() -> None:
+    for size_bytes, is_kept in ((KEPT_LISTS_SIZE_BYTES_MAX, True), (KEPT_LISTS_SIZE_BYTES_MAX + 1, False)):
+        lists = KeptLists()
+        growing = lists.take(AT_5, "a")
+        lists.add(growing, [Batch(bytes(size_bytes), 1)])
+        lists.finish(growing)
+        assert (growing.is_kept, lists.size_bytes) == (is_kept, size_bytes if is_kept else 0)
 
 
 async def test_a_list_that_is_being_sent_counts_until_it_is_sent() -> None:
