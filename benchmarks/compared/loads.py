@@ -6,6 +6,7 @@ Each turn checks by the store's own counter that its requests were writes. Knows
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,15 @@ async def _lists(contender: Contender) -> tuple[Drive, int]:
     return lambda clients, requests: drive_raw(contender.endpoint(leader), clients, requests, lambda: only), 0
 
 
+async def _lists_after_writes(contender: Contender) -> tuple[Drive, int]:
+    """No list shows what an earlier one has shown, so whatever a store keeps of lists does not count."""
+    leader = await contender.leader()
+    await fill(contender, [f"{LIST_PREFIX}{number:06}" for number in range(LIST_KEYS)])
+    put = request(contender, leader, contender.put(KEY, VALUE))
+    turns = itertools.cycle((put, request(contender, leader, contender.list(LIST_PREFIX))))
+    return lambda clients, requests: drive_raw(contender.endpoint(leader), clients, requests, lambda: next(turns)), -1
+
+
 def _h2load(contender: Contender, node: int, call: Call) -> Drive:
     where = target(contender, node, call)
     return lambda clients, requests: drive(where, clients, requests)
@@ -128,6 +138,7 @@ LOADS = (
     Load("mix", "nine reads for each write", (16, 64), _mix),
     Load("transaction", "transactions of 10 puts", (1, 16, 64), _transactions),
     Load("list", "lists of 10,000 records", (1, 4), _lists),
+    Load("list-after-write", "a write and a list of 10,000 records in turn, both counted", (1, 4), _lists_after_writes),
 )
 
 
@@ -149,7 +160,7 @@ async def measure(contender: Contender, load: Load, clients: int, seconds: float
 
 
 def _calibration(load: Load) -> int:
-    return 4 if load.name == "list" else CALIBRATION_REQUESTS
+    return 4 if load.name.startswith("list") else CALIBRATION_REQUESTS
 
 
 def _used(contender: Contender, leader: int) -> tuple[float, float]:

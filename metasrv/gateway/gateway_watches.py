@@ -16,7 +16,7 @@ from metasrv.gateway.messages import FromGateway, checked, record_in
 from metasrv.model.errors import InvalidRequestError, InvariantError, RequestError, UnknownOutcomeError
 from metasrv.model.types import SeqV
 from metasrv.model.wire import string, unsigned
-from metasrv.state.watch import Watcher, WatchFilter, WatchHub, WatchItem
+from metasrv.state.watch import Take, Watcher, WatchFilter, WatchHub, WatchItem
 
 BEGIN_SECONDS_MAX = 10.0
 """The node answers at once, or the link is cut."""
@@ -149,7 +149,7 @@ class GatewayWatch:
         """Whether there are existing records that were not fetched."""
         self._closed = False
 
-    async def next_batch(self) -> list[WatchItem]:
+    async def next_batch(self, take: Take | None = None) -> list[WatchItem]:
         """As `state.watch.Watcher.next_batch`."""
         if self.watcher is None:
             raise InvariantError("a watch is read before it has begun")
@@ -161,7 +161,7 @@ class GatewayWatch:
                 items.append(MARKER)
             if items:
                 return items
-        return await self.watcher.next_batch()
+        return await self.watcher.next_batch(take)
 
     def close(self) -> None:
         """End it; safe to call again."""

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 
 from metasrv.grpc_api.batches import Batch
 from metasrv.grpc_api.http2.headers import Metadata
+from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.protocol.methods import CLUSTER_METADATA_KEY, READ_METADATA_KEY, STALE_READ
@@ -28,6 +29,9 @@ class Call(Protocol):
 
     def write_prefixed(self, messages: bytes, /) -> Awaitable[None]:
         """Send messages of a stream, each behind its length."""
+
+    def write_now(self, messages: bytes, /) -> bool:
+        """The same in one step, if headers were sent, nothing waits and the client takes it now; otherwise do nothing."""
 
     async def send_initial_metadata(self, metadata: Metadata, /) -> None: ...
 
@@ -84,6 +88,13 @@ class Stream:
         self.started = True
         self._sink.client_sent_bytes(batch.messages_bytes)
         return self.call.write_prefixed(batch.data)
+
+    def send_now(self, prefixed: bytes) -> bool:
+        """Send one message in this very step; false, and nothing is sent, when `send_batch` would have to wait."""
+        if not self.call.write_now(prefixed):
+            return False
+        self._sink.client_sent_bytes(len(prefixed) - PREFIX_SIZE_BYTES)
+        return True
 
 
 def timeout_ms_of(call: Call) -> int:

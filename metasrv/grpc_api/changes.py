@@ -34,9 +34,14 @@ class EncodedChanges:
     def __init__(self) -> None:
         self._kept: dict[tuple[str, int, int], _Kept] = {}
         self._kept_size_bytes = 0
+        self._last_item: WatchItem | None = None
+        self._last_message = b""
+        """All watchers of a key are given the same item."""
 
     def message(self, item: WatchItem) -> bytes:
         """The item as a message with its prefix."""
+        if item is self._last_item:
+            return self._last_message
         if item.marker:
             return MARKER
         if item.is_initialization:
@@ -51,11 +56,13 @@ class EncodedChanges:
             if not self._kept:
                 asyncio.get_running_loop().call_soon(self._forget)
             self._kept[identity] = _Kept(item, message)
+            self._last_item, self._last_message = item, message
             self._kept_size_bytes += len(message)
         return message
 
     def _forget(self) -> None:
         self._kept.clear()
+        self._last_item, self._last_message = None, b""
         self._kept_size_bytes = 0
 
 

@@ -18,7 +18,7 @@ from metasrv.node.slow_writes import Written
 from metasrv.process.clock import Clock
 from metasrv.process.reloading import Reloader
 from metasrv.state.reader import StateReader
-from metasrv.state.watch import WatchFilter, WatchItem
+from metasrv.state.watch import Take, WatchFilter, WatchItem
 from metasrv.tracing.watch import RequestWatch
 
 
@@ -88,7 +88,7 @@ class LocalState(Protocol):
 class OpenWatch(Protocol):
     """One stream of changes."""
 
-    async def next_batch(self) -> list[WatchItem]:
+    async def next_batch(self, take: Take | None = None) -> list[WatchItem]:
         """Wait for at least one item; empty after `close`. Raises WatcherOverflow or WatchReset once it has ended."""
 
     def close(self) -> None:

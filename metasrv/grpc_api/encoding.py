@@ -21,6 +21,11 @@ def tag(message: Any, field_name: str) -> bytes:
     return bytes((message.DESCRIPTOR.fields_by_name[field_name].number << 3 | 2,))
 
 
+def number_tag(message: Any, field_name: str) -> bytes:
+    """What begins a field with a number; the same holds for its own number."""
+    return bytes((message.DESCRIPTOR.fields_by_name[field_name].number << 3,))
+
+
 def field(field_tag: bytes, parts: list[bytes]) -> list[bytes]:
     """A field whose content consists of these parts."""
     return [field_tag + varint(sum(map(len, parts))), *parts]

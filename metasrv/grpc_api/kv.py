@@ -8,6 +8,7 @@ machine. Runs on the event loop; Transaction and KvReadV1 are the hot path.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 
 from metasrv.grpc_api import kv_json, kv_json_slices
 from metasrv.grpc_api.batches import Batch
@@ -17,8 +18,10 @@ from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.items import item_batches, stream_item
+from metasrv.grpc_api.kept_lists import KeptLists
 from metasrv.grpc_api.large_replies import has_large_value, reply_in_pieces
 from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.long_lists import list_pages
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
@@ -35,7 +38,6 @@ from metasrv.model.errors import InvalidRequestError, InvariantError, WriteRefus
 from metasrv.model.types import U64_MAX, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.command_rules import validate_command
-from metasrv.state.format import prefix_end
 from metasrv.state.reader import StateReader
 from metasrv.state.validate import validate_key
 from metasrv.state.write_limits import refusal_while_read_only
@@ -60,6 +62,7 @@ class KvMethods:
         self._clock = context.clock
         self._hint = hint
         self._readers = readers
+        self._kept_lists = KeptLists()
 
     # ------------------------------------------------------------------------- writes
 
@@ -220,8 +223,11 @@ class KvMethods:
                     await stream.send_batch(batch)
                     sent += batch.messages
                 return
-            async with self._readers.open(stream.call) as reader:
-                async for page in reader.iterate(_list_pages(reader.view, prefix, limit, now_ms)):
+            async with (
+                self._readers.open(stream.call) as reader,
+                aclosing(list_pages(reader, self._kept_lists, prefix, limit, now_ms)) as pages,
+            ):
+                async for page in pages:
                     await reader.deliver(stream, page)
                     sent += sum(batch.messages for batch in page)
         finally:
@@ -253,18 +259,6 @@ def _key_pages(view: StateReader, keys: list[str], now_ms: int) -> Iterator[list
             page, size_bytes = [], 0
     if page:
         yield item_batches(page)
-
-
-def _list_pages(view: StateReader, prefix: str, limit: int | None, now_ms: int) -> Iterator[list[Batch]]:
-    """Encoded items of the records under `prefix`, at most `limit`, in the view's pages."""
-    left = U64_MAX if limit is None else limit
-    for records in view.pages(prefix, prefix_end(prefix), now_ms):
-        page = records[:left]
-        if page:
-            yield item_batches(page)
-        left -= len(page)
-        if left <= 0:
-            return
 
 
 def _unexpected(reply: Reply) -> Exception:

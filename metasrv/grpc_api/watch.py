@@ -6,10 +6,13 @@ away cancels the handler, which closes its watcher. Runs on the event loop.
 
 from __future__ import annotations
 
-from metasrv.grpc_api.batches import Batch, joined
+from functools import partial
+
+from metasrv.grpc_api.batches import joined
 from metasrv.grpc_api.calls import Stream, cluster_metadata
 from metasrv.grpc_api.changes import EncodedChanges
 from metasrv.grpc_api.context import GrpcContext
+from metasrv.grpc_api.encoding import is_large
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.shares import Shares, holder_of
@@ -49,12 +52,8 @@ class WatchMethod:
         try:
             # Now, not with the first change: a client's call returns when it sees the initial metadata.
             await stream.start(cluster_metadata(self._machine.cluster_id))
-            while items := await watcher.next_batch():
-                if len(items) == 1:  # the usual case, and what each of a thousand watchers of one key gets
-                    self._metrics.watch_items(*((1, 0) if items[0].is_initialization else (0, 1)))
-                    await stream.send_batch(Batch(self._encoded.message(items[0]), 1))
-                else:
-                    await self._send(items, stream)
+            while items := await watcher.next_batch(partial(self._send_now, stream)):
+                await self._send(items, stream)
         except WatcherOverflow as error:
             raise StatusError(
                 StatusCode.RESOURCE_EXHAUSTED,
@@ -67,6 +66,15 @@ class WatchMethod:
         finally:
             watcher.close()
             self._shares.give_back(holder)
+
+    def _send_now(self, stream: Stream, item: WatchItem) -> bool:
+        """Send one change, if the client takes it now: the usual case, and what each of a thousand watchers gets."""
+        if is_large(item.current) or is_large(item.prev):
+            return False  # it does not fit into a frame, and is not to be encoded in vain
+        if not stream.send_now(self._encoded.message(item)):
+            return False
+        self._metrics.watch_items(0, 1)
+        return True
 
     async def _send(self, items: list[WatchItem], stream: Stream) -> None:
         initialization = sum(item.is_initialization for item in items)

@@ -126,6 +126,8 @@ GRPC_HELD_SIZE_BYTES_MAX = 512 * MIB
 """Requests of all clients that have not arrived whole, and answers that wait until a client takes them."""
 GRPC_READERS_MAX = 16
 """Large reads (long lists, exports) that one node serves at the same time; each pins the state of its instant."""
+KEPT_LISTS_SIZE_BYTES_MAX = 8 * MIB
+"""Encoded long lists that one process keeps for who asks for the same one, those that are being sent included."""
 GRPC_READ_STALLED_SECONDS_MAX = 10
 """A large read whose client takes nothing for this time gives its place back when another one needs it."""
 GRPC_PAGE_SECONDS_MAX = 60

@@ -17,6 +17,7 @@ from metasrv.model.errors import ViewLostError
 from metasrv.model.types import LogId, Membership, SeqV
 from metasrv.state.expiry import has_expired
 from metasrv.state.format import META_CLUSTER_ID, META_MEMBERSHIP, membership_in, unseal
+from metasrv.state.raw_rows import RawRow, raw_page, without_expired
 from metasrv.state.registry import load_registry
 from metasrv.state.storage_faults import fault
 from metasrv.state.store import Store, connect
@@ -135,6 +136,17 @@ class StateReader:
             if page:
                 after = page[-1][0]
                 yield page if now_ms is None else [item for item in page if not has_expired(item[1], now_ms)]
+
+    def raw_pages(self, start: str, end: str | None, now_ms: int) -> Iterator[list[RawRow]]:
+        """As `pages`, as rows without an object for each record; a page may be empty."""
+        after: str | None = None
+        last = False
+        while not last:
+            with self._reading():
+                page, last = raw_page(self._store, start, end, after, READER_PAGE_RECORDS)
+            if page:
+                after = page[-1][0].decode()
+                yield without_expired(page, now_ms) if now_ms else page
 
     def records(self, page_records: int = READER_PAGE_RECORDS) -> Iterator[tuple[str, SeqV]]:
         """Every record in key order, expired or not; read `page_records` at a time."""

@@ -127,7 +127,7 @@ class Store:
     def read(self, key: str) -> SeqV | None:
         """The stored record, expired or not."""
         row = self.execute(_READ, (key,)).fetchone()
-        return None if row is None else self._record(key, *row)
+        return None if row is None else self.record(key, *row)
 
     def read_seq(self, key: str) -> int:
         """The record's sequence number, 0 when there is none."""
@@ -223,7 +223,7 @@ class Store:
             for row in rows:
                 if len(page) == limit or size_bytes > PAGE_SIZE_BYTES_TARGET:
                     return page, False
-                page.append((row[0], self._record(*row)))
+                page.append((row[0], self.record(*row)))
                 size_bytes += len(row[5])
         return page, True
 
@@ -306,10 +306,10 @@ class Store:
             if expire_at is None and record_checksum(key, seq, None, proposed_at_ms, data) == checksum:
                 records.append((key, SeqV(seq, data, KVMeta(None, proposed_at_ms))))
             else:
-                records.append((key, self._record(*row)))
+                records.append((key, self.record(*row)))
         return records
 
-    def _record(
+    def record(
         self, key: str, seq: int, expire_at: int | str | None, proposed_at_ms: int, checksum: int, data: bytes
     ) -> SeqV:
         try:

@@ -78,6 +78,15 @@ class FakeCall:
             await self.write(message)
         assert not reader.incomplete, "messages are sent whole"
 
+    def write_now(self, messages: bytes) -> bool:
+        reader = MessageReader("identity", len(messages))
+        reader.feed(messages)
+        while reader.messages:
+            message = reader.take()
+            assert isinstance(message, bytes)
+            self.sent.append(message)
+        return True
+
     async def send_initial_metadata(self, metadata: tuple[tuple[str, str | bytes], ...]) -> None:
         assert self.initial is None, "initial metadata is sent once"
         assert not self.sent, "initial metadata comes first"

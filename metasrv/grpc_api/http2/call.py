@@ -152,6 +152,10 @@ class ServerCall:
             self._writes = 0
             await asyncio.sleep(0)
 
+    def write_now(self, messages: bytes) -> bool:
+        """The same in one step, if headers were sent, nothing waits and the client takes it now; otherwise do nothing."""
+        return not self.closed and self.sender.send_now(messages)
+
     async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         """End the call with a status; raises CallAbortedError, which the handler must let through."""
         self.end(code, details, trailing_metadata)
@@ -193,12 +197,8 @@ class ServerCall:
             if self._unsent_bytes < 0 or (ended and self._unsent_bytes):
                 raise Http2StreamError(ErrorCode.PROTOCOL_ERROR)  # RFC 9113 section 8.1.1
         receiver = self._receiver
-        if (
-            ended
-            and receiver is None
-            and self._route.single_request
-            and is_message(data, self._connection.message_size_bytes_max)
-        ):
+        is_whole = ended and receiver is None and self._route.single_request
+        if is_whole and is_message(data, self._connection.message_size_bytes_max):
             if len(data) > SMALL_SIZE_BYTES_MAX:
                 self._work_on(data)
             self._run(data[PREFIX_SIZE_BYTES:])

@@ -83,6 +83,10 @@ class Sender:
         if len(self._queue) == 1:
             self.pump()
 
+    def send_now(self, data: bytes) -> bool:
+        """Send it after the headers in one frame, if nothing is held back and all of it may leave now."""
+        return self.started and not self._queue and self._send_whole(data)
+
     def _send_whole(self, data: bytes) -> bool:
         """Send it in one frame if the windows and the socket take it now: nothing is held, nothing counted."""
         connection, windows = self._connection, self._windows

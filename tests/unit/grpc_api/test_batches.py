@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from metasrv.grpc_api.changes import MARKER, EncodedChanges, watch_response
 from metasrv.grpc_api.http2.messages import length_prefixed
 from metasrv.grpc_api.items import item_batches
 from metasrv.grpc_api.replies import record_out
+from metasrv.grpc_api.row_items import row_batches
 from metasrv.model.types import U64_MAX, KVMeta, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.watch import WatchItem
@@ -21,6 +23,8 @@ from metasrv.state.watch import WatchItem
 U64 = st.one_of(st.integers(0, 300), st.integers(0, U64_MAX))
 METAS = st.none() | st.builds(KVMeta, st.none() | U64, st.none() | U64)
 RECORDS = st.builds(SeqV, U64, st.binary(max_size=300), METAS)
+SEQS = st.integers(0, 300) | st.integers(16_300, 16_500) | st.integers(0, U64_MAX)
+ROWS = st.tuples(st.text(max_size=200), SEQS, st.none() | U64, U64, st.binary(max_size=300))
 
 
 def plain_item(key: str, record: SeqV | None) -> bytes:
@@ -62,6 +66,30 @@ def test_nothing_of_a_record_stays_for_the_next_one() -> None:
     records += [("absent", None), ("", SeqV(0, b"", KVMeta(None, 6)))]
     expected = b"".join(length_prefixed(plain_item(key, record)) for key, record in records)
     assert b"".join(batch.data for batch in item_batches(records)) == expected
+
+
+def bytes_of_rows(rows: Sequence[tuple[str, int, int | None, int, bytes]]) -> list[Batch]:
+    # A number past 2**63 is a text in the file.
+    stored = ((seq, expire if expire is None or expire < 2**63 else str(expire)) for _, seq, expire, _, _ in rows)
+    return row_batches(
+        [
+            (key.encode(), seq, expire, proposed, 0, data)
+            for (seq, expire), (key, _, _, proposed, data) in zip(stored, rows, strict=True)
+        ]
+    )
+
+
+@given(st.lists(ROWS, max_size=12))
+def test_rows_have_the_bytes_of_protobuf(rows: list[tuple[str, int, int | None, int, bytes]]) -> None:
+    items = (plain_item(key, SeqV(seq, data, KVMeta(expire, at_ms))) for key, seq, expire, at_ms, data in rows)
+    assert b"".join(batch.data for batch in bytes_of_rows(rows)) == b"".join(map(length_prefixed, items))
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 90, 127, 128, 129, 16_200, 16_383, 16_384, 20_000, 70_000, 2**21])
+def test_batches_of_rows_are_those_of_their_items(size_bytes: int) -> None:
+    rows = [(f"key/{number}", 2**14 * number, None, number // 20, bytes(size_bytes)) for number in range(50)]
+    items = [plain_item(key, SeqV(seq, data, KVMeta(None, at_ms))) for key, seq, _, at_ms, data in rows]
+    assert bytes_of_rows(rows) == batches_of(items)
 
 
 async def test_a_change_is_encoded_once_for_all_its_watchers(monkeypatch: pytest.MonkeyPatch) -> None:

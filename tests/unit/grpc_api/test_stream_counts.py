@@ -38,6 +38,10 @@ class CountedCall(FakeCall):
         self.writes += 1
         await super().write_prefixed(messages)
 
+    def write_now(self, messages: bytes) -> bool:
+        self.writes += 1
+        return super().write_now(messages)
+
 
 @pytest.fixture
 async def bench(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[MethodBench]:
@@ -143,6 +147,29 @@ async def test_system_calls_of_messages_to_many_streams_of_a_connection() -> Non
     await settle()
     assert [kind for kind, *_ in peer.frames()] == [f.DATA] * 8
     assert peer.transport.writes - before == 1
+
+
+async def test_system_calls_and_tasks_of_a_change_with_many_watchers_on_a_connection(bench: MethodBench) -> None:
+    """One call to the system for the connection, and no task of a watcher runs."""
+    route = bench.service._dispatcher.route(m.WATCH, bench.service._bodies()[m.WATCH])
+    server = Bench().server
+    server.routes = {"/t.T/Watch": route}
+    peer = Peer(server)
+    for number in range(8):
+        peer.request(2 * number + 1, length_prefixed(pb.WatchRequest(key="w").SerializeToString()), path="/t.T/Watch")
+    await settled(lambda: bench.machine.watches.count == 8)
+    await settle()
+    peer.frames()
+    wake_ups = {watcher._wakeup for watcher in bench.machine.watches._watchers}
+    for _ in range(3):
+        before = peer.transport.writes
+        await bench.put("w", VALUE)
+        await settle()
+        assert [kind for kind, *_ in peer.frames()] == [f.DATA] * 8
+        assert peer.transport.writes - before == 1
+    assert {watcher._wakeup for watcher in bench.machine.watches._watchers} == wake_ups
+    peer.connection.connection_lost(None)
+    await settle()
 
 
 async def test_system_calls_of_a_read_of_one_key() -> None:

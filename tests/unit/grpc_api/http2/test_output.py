@@ -135,3 +135,40 @@ async def test_joined_messages_arrive_as_one_frame_and_as_they_are() -> None:
     peer.request(1, length_prefixed(b""), path="/t.T/Stream")
     await settle()
     assert [payload for kind, _, _, payload in peer.frames() if kind == f.DATA] == [messages]
+
+
+async def test_messages_that_leave_at_once_or_not_at_all() -> None:
+    """Nothing before the headers, past a window, behind what waits, or after the end; and never a part of a message."""
+    calls: list[Any] = []
+    message = length_prefixed(bytes(30_000 - 5))
+
+    async def open_stream(_request: bytes, call: Any) -> None:
+        calls.append(call)
+        assert not call.write_now(message), "there are no headers yet"
+        await call.send_initial_metadata(())
+        await asyncio.get_running_loop().create_future()
+
+    bench = Bench()
+    bench.server.routes = {"/t.T/Watch": Route(open_stream, single_request=True, single_reply=False)}
+    peer = Peer(bench.server)
+    peer.send(f.settings({f.SETTING_MAX_FRAME_SIZE: 2**20}))
+    for stream_id in (1, 3):
+        peer.request(stream_id, length_prefixed(b""), path="/t.T/Watch")
+    await settle()
+    peer.frames()
+    first, second = calls
+    assert first.write_now(message)
+    assert second.write_now(message)
+    assert not first.write_now(message), "the connection's window has 5,535 bytes left"
+    assert first.write_now(length_prefixed(b"small"))
+    await settle()
+    data = [(stream, payload) for kind, _, stream, payload in peer.frames() if kind == f.DATA]
+    assert data == [(1, message), (3, message), (1, length_prefixed(b"small"))]
+    waiting = asyncio.create_task(second.write_prefixed(message))
+    await settle()
+    assert not second.write_now(length_prefixed(b"small")), "it would overtake what waits"
+    peer.send(f.rst_stream(1, f.ErrorCode.CANCEL))
+    assert not first.write_now(length_prefixed(b"small")), "the client has left"
+    peer.connection.connection_lost(None)
+    await asyncio.gather(waiting, return_exceptions=True)
+    await settle()
