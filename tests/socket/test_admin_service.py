@@ -229,6 +229,19 @@ async def test_tls(make_context: MakeContext, certificate_and_key: tuple[str, st
     await service.stop(200)
 
 
+async def test_metactl_takes_authorities_that_do_not_say_what_they_are_for(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "authority", says_what_for=False)
+    authority.certify("node")
+    files = authority.files("node")
+    service = AdminService(make_context(certificate=files["raft_tls_cert"], key=files["raft_tls_key"]))
+    endpoint = await service.start()
+    metactl = AdminClient(str(endpoint), tls_ca_file=files["raft_tls_ca"])
+    assert await asyncio.to_thread(metactl.text, "/livez") == "ok\n"
+    await service.stop(200)
+
+
 async def test_client_certificates_have_the_scope_of_their_common_name(make_context: MakeContext, tmp_path: Path) -> None:
     authority, stranger = Authority(tmp_path / "authority"), Authority(tmp_path / "stranger")
     for name in ("node", "reader", "operator", "unknown"):
