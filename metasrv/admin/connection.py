@@ -2,9 +2,10 @@
 
 The server's own keep-alive timer runs only between requests, and its parser keeps whatever arrives. Here the head of a
 request must arrive in time and within a size, a body within another, requests that wait for earlier answers are few, and
-an answer must be taken. When there are too many connections, in all or from one address, a new one takes the place of an
-idle one, so that probes always find room; probes are answered while everything else is refused. A client may leave at
-any time. Runs on the event loop.
+an answer must be taken. When there are too many connections, in all or from one address, a new one takes the place of one
+that only waits for its client, so that probes always find room; probes are answered while everything else is refused. A
+connection that is being closed counts until it is gone: with TLS that takes the client's word, which may never come. A
+client may leave at any time. Runs on the event loop.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from enum import IntEnum
 from functools import partial
 from typing import Any
 
@@ -55,6 +57,17 @@ class TooManyRequestsError(Exception):
     """A client sends requests faster than it takes answers."""
 
 
+class Waits(IntEnum):
+    """What the client has to do next; the smallest is the first to lose its place."""
+
+    CLOSING = 0
+    """Take notice that the connection ends. Nothing is left to be sent."""
+    IDLE = 1
+    """Send a request."""
+    UNREAD = 2
+    """Take an answer."""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Closes connections that keep the server waiting, or make it keep too much."""
 
@@ -64,6 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.logger = CountedWarnings(self.logger, self._count_warning)  # type: ignore[assignment]
         self._deadline: asyncio.TimerHandle | None = None
         self._unread_deadline: asyncio.TimerHandle | None = None
+        self._closing_deadline: asyncio.TimerHandle | None = None
         self._head_size_bytes = 0
         """Received since the head of the next request began."""
         self._head_in_piece = False
@@ -97,6 +111,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end()
         self._end_unread()
+        if self._closing_deadline is not None:
+            self._closing_deadline.cancel()
         running = self._running
         if running is not None and not running.response_complete:
             running.disconnected = True
@@ -111,9 +127,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(mine) < share:
             return
         # Newcomers do not take each other's place while there is another: a probe that has just come has yet to be read.
-        if not _take_place(mine, "of an address that has its share", self.loop.time() - SETTLED_SECONDS):
+        reason, settled_at = "of an address that has its share", self.loop.time() - SETTLED_SECONDS
+        if not _take_place(mine, reason, settled_at, from_newcomers=False):
             full = len(mine) >= share + max(share // 2, 1)
-            if full and not _take_place(mine, "of an address that has its share"):
+            if full and not _take_place(mine, reason, settled_at):
                 self._cut_off("all connections that an address may have are busy")
                 return
         # The place may have been one that is for probes alone, and stays that.
@@ -124,30 +141,34 @@ class BoundedProtocol(HttpToolsProtocol):
         waiting = Counter(one.network for one in self._others() if one.waits_for_client() is not None)
         if waiting:
             network, _ = waiting.most_common(1)[0]
-            _take_place((one for one in self._others() if one.network == network), "to make room")
+            of_network = (one for one in self._others() if one.network == network)
+            _take_place(of_network, "to make room", self.loop.time() - SETTLED_SECONDS)
         if len(self.connections) > limit + ADMIN_CONNECTIONS_BUSY_MAX:
             self._cut_off("all connections are busy")
 
     def _others(self) -> list[BoundedProtocol]:
         return [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
 
-    def waits_for_client(self) -> tuple[bool, float] | None:
-        """Whether an answer waits to be taken, and since when by the loop's clock; None while the node has work to do.
-
-        The smallest is the first to lose its place: idle connections, then those whose client takes no answer.
-        """
+    def waits_for_client(self) -> tuple[Waits, float] | None:
+        """What the client has to do, and since when by the loop's clock; None while the node has work to do."""
         if self.transport.is_closing():
-            return None
+            closing = self._note_closing()
+            since = closing.when() - ADMIN_UNREAD_SECONDS_MAX
+            return (Waits.UNREAD if self.transport.get_write_buffer_size() else Waits.CLOSING, since)
         if self._waits_for_request():
             if self._deadline is not None:
-                return (False, self._deadline.when() - ADMIN_REQUEST_SECONDS_MAX)
+                return (Waits.IDLE, self._deadline.when() - ADMIN_REQUEST_SECONDS_MAX)
             keep_alive = self.timeout_keep_alive_task
-            return (False, float("inf") if keep_alive is None else keep_alive.when() - self.timeout_keep_alive)
-        return None if self._unread_deadline is None else (True, self._unread_deadline.when() - ADMIN_UNREAD_SECONDS_MAX)
+            return (Waits.IDLE, float("inf") if keep_alive is None else keep_alive.when() - self.timeout_keep_alive)
+        unread = self._unread_deadline
+        return None if unread is None else (Waits.UNREAD, unread.when() - ADMIN_UNREAD_SECONDS_MAX)
 
-    def give_place(self, unread: bool, reason: str) -> None:
+    def give_place(self, waits: Waits, reason: str) -> None:
         """Close at once, for another connection."""
-        self._cut_off(f"{'unread' if unread else 'idle'} for longest, {reason}")
+        if waits is Waits.CLOSING:
+            self._abort()
+        else:
+            self._cut_off(f"{waits.name.lower()} for longest, {reason}")
 
     # ------------------------------------------------------------------------- requests
 
@@ -202,6 +223,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():
             super().send_400_response(msg)
+            self._note_closing()
 
     def _waits_for_request(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
@@ -210,7 +232,13 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, partial(_answer, app, cycle, self._client_left))
+        super()._start_asgi_task(cycle, partial(self._answer, app, cycle))
+
+    async def _answer(self, app: Any, cycle: RequestResponseCycle, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await _answer(app, cycle, self._client_left, scope, receive, send)
+        finally:
+            self.loop.call_soon(self._answered)  # the server closes after an application that failed
 
     def _client_left(self) -> None:
         if not self._was_cut_off:
@@ -225,7 +253,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._end_unread()
         super().resume_writing()
 
+    def _answered(self) -> None:
+        if self.transport.is_closing() and self in self.connections:
+            self._note_closing()
+
     # ------------------------------------------------------------------------- ends
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._note_closing()
+
+    def _note_closing(self) -> asyncio.TimerHandle:
+        """Give the end of a connection its time: its client may take neither the last bytes nor the end."""
+        if self._closing_deadline is None:
+            self._closing_deadline = self.loop.call_later(ADMIN_UNREAD_SECONDS_MAX, self._abort)
+        return self._closing_deadline
 
     def _refuse(self, answer: bytes, reason: str) -> None:
         """Close with this answer; empty where another answer is on its way."""
@@ -236,12 +278,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def _cut_off(self, reason: str, *, at_once: bool = True) -> None:
         self._was_cut_off = True
         self._cut_offs.add(self.loop, f"a connection was cut off, {reason}")
-        # Not in the set while the transport closes: the place is free now.
-        self.connections.discard(self)
         if at_once:
-            self.transport.abort()
+            self._abort()
         else:
-            self.transport.close()
+            self._close()
+
+    def _abort(self) -> None:
+        self._was_cut_off = True
+        self.connections.discard(self)  # the place is free now, and not in the loop's next step
+        self.transport.abort()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._note_closing()
 
     def _count_warning(self, kind: str) -> None:
         # What was cut off has been counted, and its parser complains as well.
@@ -258,7 +307,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._deadline = None
-        self.transport.close()
+        if not self.transport.is_closing():
+            self._close()
 
     def _end_unread(self) -> None:
         if self._unread_deadline is not None:
@@ -297,14 +347,23 @@ async def _answer(
     await app(scope, receive, sending)
 
 
-def _take_place(connections: Iterable[BoundedProtocol], reason: str, before: float = float("inf")) -> bool:
-    """Close the one that has waited for its client for longest; False when none has waited since `before`."""
-    waiting = [
-        (where, number, one)
-        for number, one in enumerate(connections)
-        if (where := one.waits_for_client()) is not None and where[1] <= before
-    ]
+def _take_place(
+    connections: Iterable[BoundedProtocol], reason: str, settled_at: float, *, from_newcomers: bool = True
+) -> bool:
+    """Close the one that can best be spared of those that wait for their client; False when there is none.
+
+    First those that are closing, then what has waited since `settled_at`, then newcomers by their age alone.
+    """
+    waiting = []
+    for number, one in enumerate(connections):
+        where = one.waits_for_client()
+        if where is None:
+            continue
+        waits, since = where
+        is_newcomer = waits is not Waits.CLOSING and since > settled_at
+        if from_newcomers or not is_newcomer:
+            waiting.append((is_newcomer, Waits.IDLE if is_newcomer else waits, since, number, waits, one))
     if waiting:
-        (unread, _), _, one = min(waiting)
-        one.give_place(unread, reason)
+        *_, waits, one = min(waiting)
+        one.give_place(waits, reason)
     return bool(waiting)

@@ -12,7 +12,8 @@ it has written; whoever is to see it through another one flushes first. Runs on 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from metasrv.model.errors import StorageError
 from metasrv.model.types import SeqV
@@ -160,4 +161,14 @@ def open_cached_store(path: str) -> CachedStore:
         return CachedStore(path, connection)
     except BaseException:
         connection.close()
+        raise
+
+
+@contextmanager
+def closed_on_error(store: CachedStore) -> Iterator[CachedStore]:
+    """Close the store when what is done with it first raises."""
+    try:
+        yield store
+    except BaseException:
+        store.close()
         raise

@@ -16,7 +16,7 @@ from metasrv.model import commands as c
 from metasrv.model.entries import Entry, MembershipEntry, RegularEntry
 from metasrv.model.errors import InvariantError, StorageError
 from metasrv.model.types import LogId, Membership, Node, SeqV, WriteLimits
-from metasrv.state.cached_store import CachedStore, open_cached_store
+from metasrv.state.cached_store import CachedStore, closed_on_error, open_cached_store
 from metasrv.state.command_faults import CommandFaultError, apply_guarded
 from metasrv.state.conversion import convert_state
 from metasrv.state.damage import check_file, damaged
@@ -91,9 +91,10 @@ class StateMachine:
                 create_file(path)
             check_file(path)
             convert_state(path)
-            machine = cls(path, open_cached_store(path))
-            if sum(machine.file_sizes()) <= FULL_CHECK_SIZE_BYTES_MAX:
-                check_small_file(path, machine._store, machine._applied)
+            with closed_on_error(open_cached_store(path)) as store:
+                machine = cls(path, store)
+                if sum(machine.file_sizes()) <= FULL_CHECK_SIZE_BYTES_MAX:
+                    check_small_file(path, store, machine._applied)
             return machine
         except OSError as error:
             raise StorageError(f"{path}: the state file could not be opened: {error}") from error

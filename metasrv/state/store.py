@@ -369,21 +369,24 @@ def connect(path: str, *, cache_size_kib: int = READER_CACHE_SIZE_KIB, shared: b
         check_same_thread=not shared,
         cached_statements=64,
     )
-    set_cache_size(path, connection, cache_size_kib)
-    connection.execute("PRAGMA secure_delete = OFF")
-    # Nobody else may checkpoint: it would sync on the event loop.
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    make_syncs_full(connection)
+    try:
+        set_cache_size(path, connection, cache_size_kib)
+        connection.execute("PRAGMA secure_delete = OFF")
+        # Nobody else may checkpoint: it would sync on the event loop.
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        make_syncs_full(connection)
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
 def set_cache_size(path: str, connection: sqlite3.Connection, size_kib: int) -> None:
-    """Be the first statement, which reads the schema. Closes the connection when it raises, as `connect` does."""
+    """Be the first statement, which reads the schema. Raises as `connect` does."""
     try:
         connection.execute(f"PRAGMA cache_size = -{size_kib}")
     except UnicodeDecodeError as error:
-        connection.close()
         raise damaged(path, "schema", "SQLite cannot read it and quotes bytes that are not text") from error
 
 

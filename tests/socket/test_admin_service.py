@@ -48,6 +48,7 @@ from metasrv.state.machine import StateMachine
 from metasrv.testing.fake_node import fake_context, leader_status
 from metasrv.testing.network import why_unavailable
 from tests.support.authority import Authority
+from tests.support.deaf_tls import ends, speak_without_listening, trusting_anybody
 
 MakeContext = Callable[..., NodeContext]
 
@@ -225,6 +226,19 @@ async def test_tls(make_context: MakeContext, certificate_and_key: tuple[str, st
         assert (await client.get(f"https://{endpoint}/v1/health")).json() == {"status": "pass"}
         with pytest.raises(httpx.HTTPError):
             await client.get(f"http://{endpoint}/v1/health")
+    await service.stop(200)
+
+
+async def test_metactl_takes_authorities_that_do_not_say_what_they_are_for(
+    make_context: MakeContext, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "authority", says_what_for=False)
+    authority.certify("node")
+    files = authority.files("node")
+    service = AdminService(make_context(certificate=files["raft_tls_cert"], key=files["raft_tls_key"]))
+    endpoint = await service.start()
+    metactl = AdminClient(str(endpoint), tls_ca_file=files["raft_tls_ca"])
+    assert await asyncio.to_thread(metactl.text, "/livez") == "ok\n"
     await service.stop(200)
 
 
@@ -726,6 +740,72 @@ async def test_places_for_probes_stay_for_probes_when_they_change_hands(
     assert (await status_line("/v1/cluster/nodes", others[-1])).startswith(b"HTTP/1.1 503")
     for _, writer in [*held, *others, probe]:
         writer.close()
+    await service.stop(200)
+
+
+@pytest.fixture
+def make_tls_context(make_context: MakeContext, certificate_and_key: tuple[str, str]) -> MakeContext:
+    certificate, key = certificate_and_key
+    return lambda: make_context(certificate=certificate, key=key)
+
+
+@pytest.mark.skipif(why_unavailable() is not None, reason=str(why_unavailable()))
+async def test_refused_connections_that_tls_does_not_end_leave_places_for_probes(
+    make_tls_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 8 * ADMIN_ADDRESSES_MIN)
+    really_waits = connection.BoundedProtocol.waits_for_client
+    monkeypatch.setattr(  # the first eight are at work for ever
+        connection.BoundedProtocol,
+        "waits_for_client",
+        lambda self: really_waits(self) if self._only_probes else None,
+    )
+    service = AdminService(make_tls_context())
+    endpoint, tls = await service.start(), trusting_anybody()
+    held = [await asyncio.open_connection(*endpoint, ssl=tls) for _ in range(8)]
+    request = b"GET /v1/cluster/nodes HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    refused = [await speak_without_listening(endpoint, request) for _ in range(6)]
+    for target in ("/livez", "/readyz"):
+        probe = await asyncio.open_connection(*endpoint, ssl=tls)
+        assert (await status_line(target, probe)).startswith(b"HTTP/1.1 200")
+        probe[1].close()
+    for _, writer in held:
+        writer.close()
+    for stream in refused:
+        stream.close()
+    await service.stop(200)
+
+
+async def test_connections_that_are_being_closed_count_and_lose_their_place_first(
+    make_tls_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "admin_connections_max", lambda _open_files: 4 * ADMIN_ADDRESSES_MIN)
+    service = AdminService(make_tls_context())
+    endpoint, tls = await service.start(), trusting_anybody()
+    idle = await asyncio.open_connection(*endpoint, ssl=tls)
+    assert (await status_line("/livez", idle)).startswith(b"HTTP/1.1 200")
+    await idle[0].readuntil(b"\r\n\r\nok\n")
+    endless = b"GET /livez HTTP/1.1\r\nx: " + b"v" * (ADMIN_HEAD_SIZE_BYTES_MAX + 1)
+    refused = [await speak_without_listening(endpoint, endless) for _ in range(8)]
+    assert await ends(refused[0])
+    assert (await status_line("/livez", idle)).startswith(b"HTTP/1.1 200")
+    idle[1].close()
+    for stream in refused:
+        stream.close()
+    await service.stop(200)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/no-such-path"])
+async def test_a_client_that_does_not_take_the_end_is_cut_off(
+    make_tls_context: MakeContext, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(connection, "ADMIN_UNREAD_SECONDS_MAX", 0.3)
+    service = AdminService(make_tls_context())
+    endpoint = await service.start()
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    stream = await speak_without_listening(endpoint, request)
+    assert await ends(stream)
+    stream.close()
     await service.stop(200)
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from metasrv.client import AsyncClient
+from metasrv.grpc_api.http2.frames import PREFACE, settings
 from metasrv.model.limits import GRPC_TLS_HANDSHAKES_MAX
+from metasrv.model.types import Endpoint
 from tests.support.authority import Authority
+from tests.support.deaf_tls import ends, speak_without_listening, trusting_anybody
 from tests.support.grpc_node import RunningNode, StartNode
 from tests.support.waiting import until
 
@@ -41,6 +44,43 @@ def endpoint_of(node: RunningNode) -> tuple[str, int]:
 async def answers(node: RunningNode, authority: Authority) -> bool:
     async with AsyncClient([node.address], tls_ca_file=str(authority.directory / "ca.pem")) as client:
         return await client.get("k") is None
+
+
+# ----------------------------------------------------------------------------- the end of a connection
+
+
+@pytest.mark.parametrize(
+    "words", [b"GET / HTTP/1.1\r\n\r\n", PREFACE + bytes(4) + b"\xff" * 9], ids=["HTTP/1", "bad frame"]
+)
+async def test_a_client_that_does_not_take_the_end_is_cut_off(
+    node: RunningNode, authority: Authority, monkeypatch: pytest.MonkeyPatch, words: bytes
+) -> None:
+    monkeypatch.setattr("metasrv.grpc_api.http2.output.CLOSING_SECONDS_MAX", 0.3)
+    stream = await speak_without_listening(Endpoint(*endpoint_of(node)), words, over_http2())
+    assert await ends(stream)
+    stream.close()
+    assert await answers(node, authority)
+
+
+async def test_a_client_that_gave_its_place_and_does_not_take_the_end_is_cut_off(
+    start_node: StartNode, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metasrv.grpc_api.http2.output.CLOSING_SECONDS_MAX", 0.3)
+    monkeypatch.setattr("metasrv.grpc_api.service.client_connections_max", lambda _open_files: 8)
+    certificate, key = (str(authority.directory / f"node.{end}") for end in ("pem", "key"))
+    node = await start_node(grpc_tls_server_cert=certificate, grpc_tls_server_key=key)
+    endpoint = Endpoint(*endpoint_of(node))
+    streams = [await speak_without_listening(endpoint, PREFACE + settings({}), over_http2()) for _ in range(12)]
+    assert await ends(streams[0])
+    for stream in streams:
+        stream.close()
+    assert await answers(node, authority)
+
+
+def over_http2() -> ssl.SSLContext:
+    tls = trusting_anybody()
+    tls.set_alpn_protocols(["h2"])
+    return tls
 
 
 # ----------------------------------------------------------------------------- silent callers

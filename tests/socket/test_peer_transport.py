@@ -41,6 +41,7 @@ from metasrv.raft.peers.transport import (
 )
 from metasrv.testing.ports import PortReservation
 from tests.support.authority import Authority as Certificates
+from tests.support.deaf_tls import speak_without_listening
 from tests.support.waiting import until
 
 LOOPS = ["asyncio", "uvloop"]
@@ -626,6 +627,23 @@ async def test_connections_past_the_limit_are_closed_and_the_others_stay(
         idle_writer.close()
     await asyncio.sleep(0.02)
     assert await a.transport.request(b.endpoint, "echo", b"room again", 5000) == b"room again"
+
+
+async def test_refused_callers_who_do_not_take_the_end_of_tls_make_room_for_members(
+    cluster: Any, authority: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("metasrv.raft.peers.listener.PEER_CONNECTIONS_MAX", 3)
+    monkeypatch.setattr("metasrv.raft.peers.listener.PEER_CONNECTIONS_RESERVED", 1)
+    security = authority.contexts("node")
+    b = await cluster.add(2, security)
+    no_frame = b"GET / HTTP/1.1\r\n\r\n"
+    refused = [await speak_without_listening(b.endpoint, no_frame, security.client_context) for _ in range(3)]
+    await until(lambda: all(one.closed for one in b.transport._listener.connections))
+    assert len(b.transport._listener.connections) == 3
+    a = await cluster.add(1, security)
+    assert await a.transport.request(b.endpoint, "echo", b"there is room", 5000) == b"there is room"
+    for stream in refused:
+        stream.close()
 
 
 # ----------------------------------------------------------------------------- listening and closing

@@ -12,16 +12,24 @@ import pytest
 class Authority:
     """An authority in a directory of its own; skips the test where there is no openssl program."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, says_what_for: bool = True) -> None:
+        """Older guides make authorities whose certificate does not say what for: `says_what_for` is False."""
         if shutil.which("openssl") is None:
             pytest.skip("certificates are made with the openssl program, which is not installed")
         self.directory = directory
         directory.mkdir()
-        self._run("req", "-x509", *self._new_key("ca"), "-out", "ca.pem", "-days", "2", "-subj", f"/CN={directory.name}")
+        signs = [
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
+        ]  # without it, Python 3.13 takes none of its certificates
+        subject = ["-days", "2", "-subj", f"/CN={directory.name}"]
+        self._run("req", "-x509", *self._new_key("ca"), "-out", "ca.pem", *subject, *(signs if says_what_for else []))
 
     def certify(self, name: str, subject_alternative: str = "IP:127.0.0.1", usage: str = "") -> None:
         """Make a key and a certificate with that common name; `usage` is the extended key usage, for all if empty."""
-        extensions = f"subjectAltName={subject_alternative}\n" + (f"extendedKeyUsage={usage}\n" if usage else "")
+        extensions = f"subjectAltName={subject_alternative}\nauthorityKeyIdentifier=keyid\n" + (
+            f"extendedKeyUsage={usage}\n" if usage else ""
+        )
         (self.directory / f"{name}.ext").write_text(extensions)
         self._run("req", "-new", *self._new_key(name), "-out", f"{name}.csr", "-subj", f"/CN={name}")
         signing = ["-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]

@@ -14,6 +14,7 @@ from metasrv.grpc_api.http2.messages import MessageReader
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.service import GrpcService
+from metasrv.model.errors import ConfigError
 from metasrv.model.types import LogId, RaftLogStatus, SnapshotStatus
 from metasrv.node.context import NodeContext
 from metasrv.process.clock import SystemClock
@@ -127,7 +128,11 @@ class MethodBench:
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.context, self.consensus = make_context(directory, **settings)
-        self.service = GrpcService(self.context)
+        try:
+            self.service = GrpcService(self.context)
+        except ConfigError:
+            self.machine.close()
+            raise
         self._bodies = self.service._bodies()
         self.token: bytes = b""
 

@@ -28,10 +28,9 @@ async def drained(watcher: Watcher) -> list[tuple[str, object, object]]:
 
 
 def compare(machine: StateMachine, model: Model) -> None:
-    stored = machine.open_reader()
-    assert dict(stored.records()) == model.records
-    assert [key for key, _ in stored.records()] == sorted(model.records)
-    stored.close()
+    with machine.open_reader() as stored:
+        assert dict(stored.records()) == model.records
+        assert [key for key, _ in stored.records()] == sorted(model.records)
     assert machine.last_seq == model.seq
     assert machine.last_time_ms == model.time_ms
     assert machine.limits == (model.read_only, model.read_only_since_ms, model.quota_bytes)
@@ -61,29 +60,31 @@ def run_history(directory: Path, history: list[Any], watched: bool) -> int:
     everything = ("", "\U0010ffff\U0010ffff")
     watcher = machine.watches.subscribe(*everything) if watched else None
     index = 0
-    for action in history:
-        if action == "reopen":
-            machine.close()
-            machine = StateMachine.open(path)
-        elif action == "snapshot" and index > 0:
-            writer = SnapshotWriter(path)
-            log_id = writer.pin()
-            tail = SnapshotTail((b"before", index - 1, 1), (b"last", index, 1))
-            info = writer.write(str(directory / "copy.snap"), tail)
-            assert info.log_id == log_id == machine.last_applied
-            assert verify_snapshot(info.path, info.sha256) == verify_snapshot(info.path) == info
-            assert machine.install(info.path) == tail == machine.installed_tail()
-        elif action not in ("reopen", "snapshot"):
-            time_ms, batch = action
-            batch = tuple(decode_command(encode_command(resolved(command, model))) for command in batch)
-            index += 1
-            model.events.clear()
-            replies = machine.apply_entry(LogId(1, index, 1), RegularEntry(time_ms, 1, batch))
-            assert list(replies) == model.apply(time_ms, batch)
-            if watcher is not None:
-                assert asyncio.run(drained(watcher)) == [event for event in model.events if event[1] != event[2]]
-        if action in ("reopen", "snapshot") and watched:
-            watcher = machine.watches.subscribe(*everything)
-        compare(machine, model)
-    machine.close()
+    try:
+        for action in history:
+            if action == "reopen":
+                machine.close()
+                machine = StateMachine.open(path)
+            elif action == "snapshot" and index > 0:
+                writer = SnapshotWriter(path)
+                log_id = writer.pin()
+                tail = SnapshotTail((b"before", index - 1, 1), (b"last", index, 1))
+                info = writer.write(str(directory / "copy.snap"), tail)
+                assert info.log_id == log_id == machine.last_applied
+                assert verify_snapshot(info.path, info.sha256) == verify_snapshot(info.path) == info
+                assert machine.install(info.path) == tail == machine.installed_tail()
+            elif action not in ("reopen", "snapshot"):
+                time_ms, batch = action
+                batch = tuple(decode_command(encode_command(resolved(command, model))) for command in batch)
+                index += 1
+                model.events.clear()
+                replies = machine.apply_entry(LogId(1, index, 1), RegularEntry(time_ms, 1, batch))
+                assert list(replies) == model.apply(time_ms, batch)
+                if watcher is not None:
+                    assert asyncio.run(drained(watcher)) == [event for event in model.events if event[1] != event[2]]
+            if action in ("reopen", "snapshot") and watched:
+                watcher = machine.watches.subscribe(*everything)
+            compare(machine, model)
+    finally:
+        machine.close()
     return index

@@ -243,18 +243,16 @@ class Connection(asyncio.Protocol):
         if transport is None:
             return
         self._output.flush()
-        if transport.get_write_buffer_size() or not self._reader.preface_received:
+        if transport.is_closing() or transport.get_write_buffer_size() or not self._reader.preface_received:
             self.abort()
             return
         self._going_away = True
         text = "another client needs the place of this connection, on which no token was shown"
         self.write(f.goaway(self._history.last_id, ErrorCode.NO_ERROR, text))
-        transport.close()
+        self.close()
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._output.flush()
-            self._transport.close()
+        self._output.close()
 
     def abort(self) -> None:
         self._output.transport = None

@@ -10,6 +10,8 @@ import asyncio
 
 GATHERED_SIZE_BYTES_MAX = 16 * 1024
 """So many bytes do not wait for those that follow in the step."""
+CLOSING_SECONDS_MAX = 2.0
+"""Until a peer must have taken what was sent before the end, and with TLS have answered the end."""
 
 
 class Output:
@@ -41,6 +43,18 @@ class Output:
         self._gathered_bytes += len(data)
         if self._gathered_bytes >= GATHERED_SIZE_BYTES_MAX:
             self.flush()
+
+    def close(self) -> None:
+        """Send what waits and close; a peer that takes neither that nor the end of TLS in time is cut off."""
+        self.flush()
+        # Closed a second time, a TLS stream of asyncio could not be cut off any more.
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.close()
+            self._loop.call_later(CLOSING_SECONDS_MAX, self._cut_off)
+
+    def _cut_off(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
     def flush(self) -> None:
         """Hand what waits to the socket."""

@@ -111,7 +111,8 @@ class Connection(asyncio.Protocol, ABC):
         if not self.closed:
             self._flush()
         self._end(reason)
-        if self._transport is not None:
+        # Closed a second time, a TLS stream of asyncio could not be cut off any more.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
 
     # ------------------------------------------------------------------------- called by the loop

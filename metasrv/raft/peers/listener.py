@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Coroutine
+from itertools import chain
 from typing import Any
 
 from metasrv.model.errors import BindError
@@ -116,11 +117,13 @@ class PeerListener:
     # ------------------------------------------------------------------------- events of the connections
 
     def begun(self, connection: AcceptedConnection) -> str | None:
-        """Strangers who say nothing must not keep members out: the oldest of them makes room."""
+        """Strangers must not keep members out: one who was refused and does not go makes room, then the oldest."""
         self._accepted[connection] = None
         if len(self._accepted) <= PEER_CONNECTIONS_MAX:
             return None
-        oldest = next((one for one in self._accepted if one.remote is None and not one.closed), connection)
+        refused = (one for one in self._accepted if one.closed)
+        strangers = (one for one in self._accepted if one.remote is None)
+        oldest = next(chain(refused, strangers))
         if oldest is connection:
             return f"there are {PEER_CONNECTIONS_MAX} peer connections already"
         oldest.abort("it had not finished its handshake, and made room for a newer connection")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -69,10 +69,11 @@ def reading(data: bytes) -> ArchiveReader:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> Bench:
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     made = Bench(tmp_path)
     await made.write("a", "b/c")
-    return made
+    yield made
+    made.machine.close()
 
 
 async def test_the_leader_makes_one_when_it_is_due_and_keeps_the_newest(bench: Bench) -> None:
@@ -183,6 +184,7 @@ async def test_what_was_not_kept_as_it_was_written_gets_no_name(tmp_path: Path) 
     await bench.schedule.look()
     assert "SHA-256" in bench.schedule.standing.failure
     assert bench.names() == []
+    bench.machine.close()
 
 
 async def test_a_leader_that_cannot_show_that_it_leads_gives_its_archive_up(bench: Bench) -> None:
@@ -222,6 +224,7 @@ async def test_secrets_are_left_out_or_all_is_encrypted_as_configured(tmp_path: 
         await bench.write("a")
         await bench.consensus.propose(c.SetClusterSecret("token", b"secret"), 1000)
         await bench.schedule.look()
+        bench.machine.close()
         (archive,) = await bench.schedule.archives()
         file = io.BytesIO((bench.directory / archive.name).read_bytes())
         opened, encrypted = opened_archive_in(file, load_key(str(key)) if name == "sealed" else None, name)
@@ -253,6 +256,7 @@ async def test_nothing_runs_where_nothing_is_configured(tmp_path: Path) -> None:
     bench = Bench(tmp_path, every_seconds=0)
     assert keep_backups(bench.context) is None
     assert bench.context.backups is None
+    bench.machine.close()
 
 
 async def test_the_state_is_pinned_only_while_it_is_written(bench: Bench) -> None:

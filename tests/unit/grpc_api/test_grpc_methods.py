@@ -64,6 +64,7 @@ async def test_the_handshake_says_what_the_node_is_called(tmp_path: Path, host: 
     bench = MethodBench(tmp_path, grpc_api_advertise_host=host)
     call = await bench.call(m.HANDSHAKE, pb.HandshakeRequest(payload=pb.BasicAuth(username="root").SerializeToString()))
     assert call.initial == (None if host is None else {m.NODE_METADATA_KEY: "meta1:0"})
+    await bench.close()
 
 
 async def test_handshake_watch_and_export_name_the_cluster_once_there_is_one(bench: MethodBench) -> None:

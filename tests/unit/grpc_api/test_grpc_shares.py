@@ -103,15 +103,16 @@ async def test_a_read_that_takes_nothing_gives_its_place_to_another(bench: Metho
 async def test_a_read_of_another_share_is_ended_only_when_none_of_the_own_stalls(bench: MethodBench) -> None:
     readers = bench.service._readers
     strangers = [FakeCall() for _ in range(4)]
+    opened = []
     for call in strangers:
-        readers.open(call)
+        opened.append(readers.open(call))
         call.stalled = 100.0
     client = FakeCall()
     client.prove()
-    opened = readers.open(client)
+    opened.append(readers.open(client))
     assert readers.open_count == 5, "there is room: nobody is ended"
-    assert opened.stalled_seconds == 0
-    readers.open(FakeCall())
+    assert opened[-1].stalled_seconds == 0
+    opened.append(readers.open(FakeCall()))
     assert readers.open_count == 5
-    for reader in tuple(readers._open):
+    for reader in opened:
         await reader.__aexit__(None, None, None)

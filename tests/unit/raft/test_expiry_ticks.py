@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,10 @@ class _Leader:
 
 
 @pytest.fixture
-async def leader(tmp_path: Path) -> _Leader:
-    return _Leader(tmp_path)
+async def leader(tmp_path: Path) -> AsyncIterator[_Leader]:
+    made = _Leader(tmp_path)
+    yield made
+    made.bench.machine.close()
 
 
 async def test_an_expiry_is_an_event_without_anybody_asking(leader: _Leader) -> None:

@@ -5,7 +5,7 @@ A bound is what was counted when it was written; a change that costs more has to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -33,8 +33,10 @@ class Counted:
 
 
 @pytest.fixture
-def counted(tmp_path: Path) -> Counted:
-    return Counted(tmp_path)
+def counted(tmp_path: Path) -> Iterator[Counted]:
+    made = Counted(tmp_path)
+    yield made
+    made.bench.machine.close()
 
 
 def test_statements_of_a_put(counted: Counted) -> None:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,37 @@ def test_a_schema_that_is_no_text_is_damage(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DataDamagedError):
             StateMachine.open(str(path))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only Linux says which files a process has open")
+def test_a_file_that_is_refused_is_closed(tmp_path: Path) -> None:
+    """Not only once the collector comes by: whoever looks at the error keeps the frames that had it open."""
+    bench = Bench(tmp_path)
+    fill(bench, 60)
+    bench.machine.close()
+    whole = Path(bench.path).read_bytes()
+    refused = []
+    for place in [*range(16, 100), *range(100, len(whole), len(whole) // 100)]:
+        content = bytearray(whole)
+        content[place] ^= 0x55
+        target = tmp_path / f"flipped-{place}.db"
+        target.write_bytes(content)
+        try:
+            StateMachine.open(str(target)).close()
+        except MetasrvError as error:
+            refused.append((target, error))
+    assert len(refused) > 30
+    assert [(target.name, str(error)) for target, error in refused if open_files(target)] == []
+
+
+def open_files(path: Path) -> list[str]:
+    """Which descriptors of this process are of a file."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing itself had one
+            if os.readlink(f"/proc/self/fd/{descriptor}") == str(path):
+                found.append(descriptor)
+    return found
 
 
 def test_flipped_bytes_are_noticed_or_harmless(bench: Bench, tmp_path: Path) -> None:

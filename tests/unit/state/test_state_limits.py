@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from zlib import crc32
 
@@ -22,8 +23,10 @@ REFUSED = "the cluster is read-only, an operator has turned writes off"
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    made.machine.close()
 
 
 def put(key: str, size_bytes: int) -> c.Upsert:
@@ -48,6 +51,7 @@ def test_limits_are_in_the_file_and_in_snapshots(bench: Bench) -> None:
     assert (other.machine.limits, other.machine.data_size_bytes) == (limits, 11)
     assert other.machine.state_hash() == bench.machine.state_hash()
     assert other.apply(put("b", 1)) == (c.RefusedReply(REFUSED),)
+    other.machine.close()
 
 
 def test_without_limits_nothing_differs_from_a_build_that_does_not_know_them(bench: Bench) -> None:

@@ -120,7 +120,8 @@ def test_replay_goes_on_exactly_behind_what_is_there(tmp_path: Path) -> None:
         start = crashed.machine.last_applied.index
         for index in range(start + 1, start + 6):
             crashed.machine.apply_entry(LogId(1, index, 1), entries[index - 1])
-        crashed.machine = StateMachine.open(crashed.path)  # the old connection is abandoned, as a kill leaves it
+        crashed.machine._store.close()  # what is not committed is lost, as a kill leaves it
+        crashed.machine = StateMachine.open(crashed.path)
     assert crashed.value("n") == b"30"
     assert dump(crashed.path) == dump(reference.path)
     reference.machine.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,10 @@ SLICE_SIZE_BYTES = FREE_PAGES_PER_SLICE * 4096
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> OpenLog:
-    return OpenLog(tmp_path, [FIRST])
+def log(tmp_path: Path) -> Iterator[OpenLog]:
+    opened = OpenLog(tmp_path, [FIRST])
+    yield opened
+    opened.writer.close()
 
 
 def write(log: OpenLog, count: int, size_bytes: int) -> None:
