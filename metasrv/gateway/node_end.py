@@ -36,7 +36,7 @@ class NodeEnd:
         self, number: int, context: NodeContext, served: Callable[[], None], lost: Callable[[str], None]
     ) -> None:
         self.number = number
-        self.link = Link(self._received, self._ended)
+        self.link = self._make_link()
         self.heard_at = asyncio.get_running_loop().time()
         self.watchers = 0
         """Watch streams of its clients."""
@@ -154,6 +154,9 @@ class NodeEnd:
         self.link.send((FromNode.REVOKE, reason))
 
     # ------------------------------------------------------------------------- the link
+
+    def _make_link(self) -> Link:
+        return Link(self._received, self._ended)
 
     def _received(self, messages: tuple[Any, ...]) -> None:
         self.heard_at = self._loop.time()

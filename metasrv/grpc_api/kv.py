@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from metasrv.grpc_api import kv_json, kv_json_slices
 from metasrv.grpc_api.batches import Batch
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
-from metasrv.grpc_api.context import GrpcContext
+from metasrv.grpc_api.context import GrpcContext, WholeView
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.grpc_api.http2.status import StatusCode
@@ -36,7 +36,6 @@ from metasrv.model.types import U64_MAX, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.command_rules import validate_command
 from metasrv.state.format import prefix_end
-from metasrv.state.reader import StateReader
 from metasrv.state.validate import validate_key
 from metasrv.state.write_limits import refusal_while_read_only
 
@@ -221,7 +220,7 @@ class KvMethods:
                     sent += batch.messages
                 return
             async with self._readers.open(stream.call) as reader:
-                async for page in reader.iterate(_list_pages(reader.view, prefix, limit, now_ms)):
+                async for page in reader.iterate(list_pages(reader.view, prefix, limit, now_ms)):
                     await reader.deliver(stream, page)
                     sent += sum(batch.messages for batch in page)
         finally:
@@ -240,7 +239,7 @@ class KvMethods:
         return records if len(records) <= INLINE_RECORDS_MAX else None
 
 
-def _key_pages(view: StateReader, keys: list[str], now_ms: int) -> Iterator[list[Batch]]:
+def _key_pages(view: WholeView, keys: list[str], now_ms: int) -> Iterator[list[Batch]]:
     """Encoded items of the keys, in order, in pages bounded in count and in bytes."""
     page: list[tuple[str, SeqV | None]] = []
     size_bytes = 0
@@ -255,7 +254,7 @@ def _key_pages(view: StateReader, keys: list[str], now_ms: int) -> Iterator[list
         yield item_batches(page)
 
 
-def _list_pages(view: StateReader, prefix: str, limit: int | None, now_ms: int) -> Iterator[list[Batch]]:
+def list_pages(view: WholeView, prefix: str, limit: int | None, now_ms: int) -> Iterator[list[Batch]]:
     """Encoded items of the records under `prefix`, at most `limit`, in the view's pages."""
     left = U64_MAX if limit is None else limit
     for records in view.pages(prefix, prefix_end(prefix), now_ms):
