@@ -98,7 +98,7 @@ FROM_REMOTE = frozenset(
 """What a gateway on another machine may say, and nothing else."""
 
 REMOTE_VERSION = 1
-"""Of this list of kinds, as it goes between machines; raised with every change of a kind or a shape."""
+"""The version of this list of kinds, as it goes between machines; raised with every change of a kind or a shape."""
 
 
 class Confirm(IntEnum):

@@ -39,7 +39,7 @@ REDIAL_SECONDS_MAX = 5.0
 GOOD_SECONDS = 10.0
 LOOK_SECONDS = 0.25
 SILENCE_SECONDS_MAX = 5.0
-"""The node asks for a sign of life twice a second; one that has said nothing for so long is given up."""
+"""The node asks for a sign of life twice a second; one that says nothing for this time is given up."""
 LEADERLESS_SECONDS_MAX = 5.0
 OLDER_NODE_TEXT = "; that node is of a release that knows no gateways on other machines"
 _ROLE_NOT_KNOWN = "is not a valid Role"

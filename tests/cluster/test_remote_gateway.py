@@ -107,3 +107,6 @@ async def test_a_gateway_without_the_secret_is_refused_and_says_so(tmp_path: Pat
         nodes = [cluster.nodes[1].raft]
         with RemoteGatewayProcess(tmp_path, nodes, raft={"raft_secret": "another"}) as gateway:
             await gateway.wait_for("the shared secret (raft_secret) of this node and of the caller differ")
+            assert (await gateway.get("/livez"))[0] == 200
+            _, page = await cluster.admin(1, "/v1/metrics")
+            assert "metasrv_remote_gateways 0" in page

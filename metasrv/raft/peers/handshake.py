@@ -182,6 +182,8 @@ class AcceptorHandshake:
                 raise AuthenticationError(f"node id {own.node_id} is in use by this node; give each node its own id")
             if self._role is Role.PEER:
                 raise AuthenticationError(f"node {own.node_id} dialled itself; check its raft address")
+        if self._role is Role.GATEWAY and caller.node_id is not None:
+            raise AuthenticationError(f"a gateway is no node, but this one says that it is node {caller.node_id}")
         self._remote = replace(caller, proven=not self.unproven)
         return self._remote, self._role
 
@@ -250,8 +252,6 @@ def _hello_in(tree: Any) -> tuple[Role, RemoteIdentity]:
     remote = _identity_in(identity)
     if Role(unsigned(role)) is Role.PEER and remote.node_id is None:
         raise ValueError("a peer without a node id")
-    if Role(role) is Role.GATEWAY and remote.node_id is not None:
-        raise ValueError("a gateway with a node id")
     return Role(role), remote
 
 
