@@ -178,10 +178,11 @@ class NodeEnd:
         self._context.machine.views.closed(self)
         self._lost(reason)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _failed(self, number: int, error: Exception) -> None:
         if isinstance(error, NotLeaderError | NoLeaderError):

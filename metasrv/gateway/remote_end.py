@@ -142,7 +142,8 @@ class RemoteEnd(NodeEnd):
                 number, OverloadedError(f"{REMOTE_REQUESTS_MAX} requests of this gateway are under way, the limit")
             )
             return
-        self._start(self._guarded(number, work))
+        task = self._start(self._guarded(number, work))
+        task.add_done_callback(lambda _done: work.close())  # it may have been cancelled before it began
 
     async def _guarded(self, number: int, work: Coroutine[Any, Any, None]) -> None:
         try:
