@@ -19,7 +19,7 @@ from metasrv.gateway.messages import Confirm, FromNode, Message
 from metasrv.gateway.view_heads import head_out
 from metasrv.grpc_api.context import OpenInstant
 from metasrv.grpc_api.kv import INLINE_RECORDS_MAX, INLINE_SIZE_BYTES_MAX
-from metasrv.model.errors import InvalidRequestError, OverloadedError, ViewLostError
+from metasrv.model.errors import DamagedCopyError, InvalidRequestError, OverloadedError, ViewLostError
 from metasrv.model.limits import (
     GATEWAY_INSTANTS_MAX,
     GRPC_READERS_MAX,
@@ -245,7 +245,7 @@ class NodeReads:
         """Wait for the barrier; returns the time by which the read hides what has expired."""
         context = self._context
         if not context.copies.serves:
-            raise OverloadedError("the node of this gateway does not serve its copy of the state now")
+            raise DamagedCopyError
         if confirm is Confirm.NOTHING:
             return context.clock.wall_ms()
         consensus = context.consensus

@@ -17,8 +17,13 @@ from metasrv.gateway.messages import FROM_REMOTE, REMOTE_VERSION, Confirm, FromG
 from metasrv.gateway.node_end import Handle, NodeEnd
 from metasrv.gateway.node_reads import NodeReads
 from metasrv.gateway.statuses import status_out
-from metasrv.model.errors import OverloadedError
-from metasrv.model.limits import REMOTE_FORWARDED_SIZE_BYTES_MAX, REMOTE_REQUESTS_MAX, REMOTE_TIMEOUT_MS_MAX
+from metasrv.model.errors import DataDamagedError, OverloadedError
+from metasrv.model.limits import (
+    PEER_FRAME_SIZE_BYTES_MAX,
+    REMOTE_FORWARDED_SIZE_BYTES_MAX,
+    REMOTE_REQUESTS_MAX,
+    REMOTE_TIMEOUT_MS_MAX,
+)
 from metasrv.model.wire import byte_string, integer, string, unsigned
 from metasrv.node.context import NodeContext
 from metasrv.raft.peers.gateway_streams import GatewayConnection
@@ -45,6 +50,9 @@ class RemoteEnd(NodeEnd):
         self._greeted = greeted
         self.name = ""
         """What the gateway calls itself; empty before it has said a word."""
+        self.took_at = 0.0
+        """When it last took something of much that waits: nothing is read from it meanwhile."""
+        self._unsent_size_bytes = 0
         super().__init__(number, context, lambda: None, lost)
         self.reads = NodeReads(context, self.link, pool, views_left, self.tell_changes, self._failed, self._start_request)
         reads = self.reads
@@ -68,6 +76,13 @@ class RemoteEnd(NodeEnd):
             FromGateway.VIEW_END: lambda number: reads.end(unsigned(number)),
         }
 
+    def note_taken(self, now: float) -> None:
+        """Look whether it takes what waits for it."""
+        unsent_size_bytes = self.link.unsent_size_bytes
+        if unsent_size_bytes < self._unsent_size_bytes:
+            self.took_at = now
+        self._unsent_size_bytes = unsent_size_bytes
+
     def refuse(self, sentence: str) -> None:
         """Say why this gateway is not served, and end the link."""
         self.link.send((FromNode.REFUSED, sentence))
@@ -76,7 +91,7 @@ class RemoteEnd(NodeEnd):
     # ------------------------------------------------------------------------- what differs from a gateway of the node
 
     def _make_link(self) -> Link:
-        return FrameLink(self._connection, self._received, self._ended)
+        return FrameLink(self._connection, self._received, self._ended, PEER_FRAME_SIZE_BYTES_MAX)
 
     def _ended(self, reason: str) -> None:
         self.reads.close()
@@ -149,6 +164,8 @@ class RemoteEnd(NodeEnd):
         try:
             await work
         except Exception as error:
+            if isinstance(error, DataDamagedError):
+                self._context.damage_found(str(error))
             self._failed(number, error)
 
 

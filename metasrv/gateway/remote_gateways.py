@@ -111,7 +111,8 @@ class RemoteGateways:
             self._pool.shutdown(wait=False)
 
     def _look_after(self, end: RemoteEnd, now: float, pings: bool) -> None:
-        silence = now - end.heard_at
+        end.note_taken(now)
+        silence = now - max(end.link.heard_at, end.took_at)
         if not end.name:
             if silence > HANDSHAKE_TIMEOUT_MS / 1000:
                 end.link.cut("it has not said which messages it speaks")

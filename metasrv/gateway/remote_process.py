@@ -63,7 +63,6 @@ class RemoteGateway:
         self.dialler = Dialler(self._identity, security)
         self._greeted: asyncio.Future[None] | None = None
         self._down = asyncio.Event()
-        self._heard_at = 0.0
         self._stop = asyncio.Event()
         self._said = ""
         """Why there is no link, as the log has it; empty while there is one."""
@@ -168,7 +167,6 @@ class RemoteGateway:
         remote = connection.remote
         if remote is not None and self._identity.cluster_id is None:
             self._identity.cluster_id = remote.cluster_id  # from now on a node of another cluster is refused
-        self._heard_at = self._loop.time()
         self.link.send((FromGateway.GREET, REMOTE_VERSION, self._name, self.metrics.binary_version))
         down = asyncio.create_task(self._down.wait())
         waiting: set[asyncio.Future[Any]] = {self._greeted, down}
@@ -192,8 +190,8 @@ class RemoteGateway:
                 continue
             if self.context.consensus.status().leader_id is not None and self.context.copies.serves:
                 led_at = now
-            if now - self._heard_at > SILENCE_SECONDS_MAX:
-                self.link.cut(f"the node has said nothing for {now - self._heard_at:.1f} s")
+            if now - self.link.heard_at > SILENCE_SECONDS_MAX:
+                self.link.cut(f"the node has said nothing for {now - self.link.heard_at:.1f} s")
             elif len(self._nodes) > 1 and now - led_at > LEADERLESS_SECONDS_MAX:
                 self.link.cut(f"the node has known no leader, or not served, for {LEADERLESS_SECONDS_MAX:.0f} s")
             elif len(self._nodes) > 1 and self.context.machine.pulse.draining:
@@ -213,7 +211,6 @@ class RemoteGateway:
     # ------------------------------------------------------------------------- what the node says
 
     def _received(self, messages: tuple[Any, ...]) -> None:
-        self._heard_at = self._loop.time()
         for kind, *fields in messages:
             self._handles[integer(kind)](*fields)
 

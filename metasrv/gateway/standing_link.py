@@ -10,6 +10,7 @@ from typing import Any
 
 from metasrv.gateway.frame_link import FrameLink
 from metasrv.model.errors import PeerUnreachableError
+from metasrv.model.limits import GATEWAY_FRAME_SIZE_BYTES_MAX
 from metasrv.raft.peers.gateway_streams import GatewayConnection
 
 
@@ -17,7 +18,7 @@ class StandingLink(FrameLink):
     """`lost` is called each time the link ends."""
 
     def __init__(self, received: Callable[[tuple[Any, ...]], None], lost: Callable[[str], None]) -> None:
-        super().__init__(_NOTHING, received, lost)
+        super().__init__(_NOTHING, received, lost, GATEWAY_FRAME_SIZE_BYTES_MAX)
         self._ended = "it was not linked to a node yet"
         self.is_up = False
         """A node has greeted this gateway, and the link holds."""
@@ -40,7 +41,9 @@ class StandingLink(FrameLink):
         """Go on over a new connection; returns what takes its frames."""
         self._connection = connection
         self._waiting, self._waiting_size_bytes, self._ended = [], 0, ""
+        self._drop_parts()
         self._resumed.set()
+        self.heard_at = self._loop.time()
         self.count += 1
         return Attached(self, connection)
 

@@ -83,7 +83,7 @@ class RemotePair:
 
     async def say(self, *message: Any) -> None:
         """What a gateway that is not ours may send."""
-        self.to_node.send_gateway(pack((message,)))
+        self.to_node.send_gateway(b"\0" + pack((message,)))
         await turns()
 
     @property

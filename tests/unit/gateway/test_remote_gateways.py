@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from metasrv.gateway import remote_gateways
+from metasrv.gateway import frame_link, remote_gateways
 from metasrv.gateway.messages import FROM_REMOTE, REMOTE_VERSION, Confirm, FromGateway
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
 from metasrv.model.errors import (
@@ -210,3 +210,36 @@ async def test_changed_users_are_confirmed_or_the_link_is_cut(pair: RemotePair, 
     pair.to_node.held = True
     await pair.gateways.until_told()
     assert pair.to_gateway.ended
+
+
+async def test_what_is_larger_than_a_frame_goes_in_parts_and_has_a_bound(
+    pair: RemotePair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_link, "PART_SIZE_BYTES", 100)
+    await write(pair, "k", bytes(range(256)) * 4)
+    assert await read(pair, "k") == [bytes(range(256)) * 4]
+    assert max(map(len, pair.to_node.sent[-10:])) == 101
+    [end] = pair.gateways._ends
+    end.link._message_size_bytes_max = 1_000
+    with pytest.raises(UnknownOutcomeError, match="of more than 1000 bytes came together"):
+        await write(pair, "k", bytes(2_000))
+    assert pair.to_gateway.ended
+
+
+async def test_a_part_of_another_kind_ends_the_link(pair: RemotePair) -> None:
+    pair.to_node.send_gateway(b"\7" + b"x")
+    await turns()
+    assert pair.to_gateway.ended
+
+
+async def test_a_gateway_that_says_nothing_is_given_up_unless_it_takes_what_waits_for_it(pair: RemotePair) -> None:
+    [end] = pair.gateways._ends
+    late = asyncio.get_running_loop().time() + remote_gateways.SILENCE_SECONDS_MAX + 1
+    pair.to_gateway.held = True
+    pair.to_gateway.send_gateway(b"x" * 100)
+    pair.gateways._look_after(end, late - 1.5, False)
+    pair.to_gateway.waiting[-1] = b"x"  # it has taken some
+    pair.gateways._look_after(end, late, False)
+    assert not pair.to_gateway.ended
+    pair.gateways._look_after(end, late + remote_gateways.SILENCE_SECONDS_MAX, False)
+    assert pair.to_gateway.ended.startswith("it has shown no sign of life for 5.")

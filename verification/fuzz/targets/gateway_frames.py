@@ -31,7 +31,7 @@ class _Connection:
         self.ended = False
 
     def send_gateway(self, payload: bytes) -> None:
-        unpack(payload)
+        unpack(payload[1:])
 
     def abort(self, reason: str) -> None:
         del reason
@@ -54,12 +54,12 @@ async def _linked(data: bytes, directory: Path) -> None:
     stream = gateways.begin(connection)
     try:
         if data[:1] != b"\0":
-            stream.frame_received(pack(((FromGateway.GREET, REMOTE_VERSION, "g", "0.0.0"),)))
+            stream.frame_received(b"\0" + pack(((FromGateway.GREET, REMOTE_VERSION, "g", "0.0.0"),)))
         for message in _messages(data[1:]):
             if not connection.ended:
                 stream.frame_received(message)
-    except (PeerError, CodecError):
-        pass
+    except (PeerError, CodecError) as error:
+        connection.abort(str(error))  # as a connection does
     finally:
         connection.abort("the input ends")
         stream.connection_lost("the input ends")
@@ -75,9 +75,9 @@ def _messages(content: bytes) -> Iterator[bytes]:
         try:
             tree = unpack(fields)
         except CodecError:
-            yield fields
+            yield b"\0" + fields
         else:
-            yield pack(((kind, *tree),) if type(tree) is tuple else ((kind, tree),))
+            yield b"\0" + pack(((kind, *tree),) if type(tree) is tuple else ((kind, tree),))
 
 
 def _message(kind: FromGateway, *fields: object) -> bytes:
