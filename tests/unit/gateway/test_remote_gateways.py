@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from metasrv.config.model import Config
 from metasrv.gateway import frame_link, remote_gateways
 from metasrv.gateway.messages import FROM_REMOTE, REMOTE_VERSION, Confirm, FromGateway
+from metasrv.gateway.remote_process import RemoteGateway
 from metasrv.model.commands import MatchKind, MatchSeq, Operation, Upsert
 from metasrv.model.errors import (
     NotLeaderError,
@@ -28,6 +30,9 @@ from metasrv.model.limits import (
     REMOTE_VIEW_IDLE_SECONDS_MAX,
     REMOTE_VIEWS_MAX,
 )
+from metasrv.model.types import Endpoint
+from metasrv.raft.peers.handshake import Role
+from metasrv.raft.peers.security import PeerSecurity
 from metasrv.state.watch import WatchFilter
 from tests.support.remote_pair import RemotePair, turns
 
@@ -241,5 +246,15 @@ async def test_a_gateway_that_says_nothing_is_given_up_unless_it_takes_what_wait
     pair.to_gateway.waiting[-1] = b"x"  # it has taken some
     pair.gateways._look_after(end, late, False)
     assert not pair.to_gateway.ended
-    pair.gateways._look_after(end, late + remote_gateways.SILENCE_SECONDS_MAX, False)
+    pair.gateways._look_after(end, late + remote_gateways.SILENCE_SECONDS_MAX + 0.5, False)
     assert pair.to_gateway.ended.startswith("it has shown no sign of life for 5.")
+
+
+async def test_a_node_of_an_older_release_is_named_as_one() -> None:
+    with pytest.raises(ValueError, match="is not a valid Role") as refused:
+        Role(3)  # as an older node says of the role of a gateway
+    gateway = RemoteGateway(Config(gateway_nodes=("host:1",)), "", PeerSecurity())
+    gateway._say(Endpoint("host", 1), f"it refused: the handshake is not understood: {refused.value}")
+    serves, sentence = gateway.standing
+    assert not serves
+    assert sentence.endswith("3 is not a valid Role; that node is of a release that knows no gateways on other machines")
