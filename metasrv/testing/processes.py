@@ -120,10 +120,10 @@ class ProcessCluster:
         node.write_config()
         return node_id
 
-    def add_remote_gateway(self) -> RemoteGatewayProcess:
-        """Start a gateway without a node for all present nodes."""
+    def add_remote_gateway(self, *node_ids: int) -> RemoteGatewayProcess:
+        """Start a gateway without a node for these nodes, by default all present ones."""
         directory = self.directory / f"gateway{len(self.remote_gateways) + 1}"
-        gateway = RemoteGatewayProcess(directory, [node.raft for node in self.nodes.values()])
+        gateway = RemoteGatewayProcess(directory, [self.nodes[node_id].raft for node_id in node_ids or self.nodes])
         self.remote_gateways.append(gateway)
         gateway.start()
         return gateway

@@ -14,9 +14,15 @@ from metasrv.model.errors import MetasrvError
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.testing.processes import ProcessCluster
 from metasrv.testing.remote_gateway import RemoteGatewayProcess
+from tests.support.secured_cluster import PASSWORD, Secured
 
 MANY = 400
 LARGE = b"v" * 40_000
+
+
+def figure(page: str, name: str) -> float | None:
+    """A figure of a metrics page."""
+    return next((float(line.split(" ")[1]) for line in page.splitlines() if line.startswith(f"{name} ")), None)
 
 
 async def until_written(client: AsyncClient, key: str, value: bytes) -> None:
@@ -45,8 +51,10 @@ async def test_a_gateway_without_a_node_serves_everything_and_moves_to_the_next_
                 assert "is linked to this node" in events
                 _, page = await gateway.get("/metrics")
                 assert "metasrv_gateway_linked 1" in page
+                assert (figure(page, 'metasrv_grpc_requests_total{kind="write"}') or 0) > MANY  # no client went elsewhere
                 await cluster.kill(1)
-                await gateway.wait_for("linked to node 2")
+                await gateway.wait_for("ok: this gateway is linked to node")
+            async with gateway.client() as client:
                 await until_written(client, "after", b"1")
                 record = await client.get("after")
                 assert record is not None
@@ -55,8 +63,9 @@ async def test_a_gateway_without_a_node_serves_everything_and_moves_to_the_next_
             gateway.signal(signal.SIGTERM)
             assert gateway.process is not None
             assert await asyncio.to_thread(gateway.process.wait, 10) == 0
-        _, events = await cluster.admin(2, "/v1/events")
-        assert "is no longer linked to this node" in events
+        _, two = await cluster.admin(2, "/v1/events")
+        _, three = await cluster.admin(3, "/v1/events")
+        assert "is no longer linked to this node" in two + three
 
 
 async def _everything(client: AsyncClient) -> None:
@@ -110,3 +119,36 @@ async def test_a_gateway_without_the_secret_is_refused_and_says_so(tmp_path: Pat
             assert (await gateway.get("/livez"))[0] == 200
             _, page = await cluster.admin(1, "/v1/metrics")
             assert "metasrv_remote_gateways 0" in page
+
+
+async def test_a_gateway_proves_its_certificate_as_a_node_does(tmp_path: Path) -> None:
+    async with ProcessCluster(1) as cluster:
+        secured = Secured(cluster, tmp_path / "tls")
+        secured.configure(raft_secret="s3cret")
+        cluster.start(1)
+        await secured.ready()
+        files, name = secured.files_of(1)
+        certificate = {"raft_tls_cert": str(files / f"{name}.pem"), "raft_tls_key": str(files / f"{name}-key.pem")}
+        raft = {"raft_secret": "s3cret", "raft_tls_ca": str(files / "ca.pem"), **certificate}
+        settings = {
+            "grpc_password": PASSWORD,
+            "grpc_tls_server_cert": certificate["raft_tls_cert"],
+            "grpc_tls_server_key": certificate["raft_tls_key"],
+        }
+        nodes = [cluster.nodes[1].raft]
+        with RemoteGatewayProcess(tmp_path / "good", nodes, settings=settings, raft=raft) as gateway:
+            await gateway.wait_for("ok: ")
+            options = {"tls_ca_file": secured.authority}
+            async with gateway.client(password=PASSWORD, **options) as client:
+                await client.upsert("k", b"1")
+                record = await client.get("k")
+                assert record is not None
+                assert record.data == b"1"
+            async with gateway.client(password="wrong", **options) as client:
+                with pytest.raises(MetasrvError, match="password"):
+                    await client.get("k")
+        wrong = {**raft, "raft_advertise_host": "elsewhere"}
+        named = {**settings, "grpc_api_advertise_host": "elsewhere"}
+        with RemoteGatewayProcess(tmp_path / "bad", nodes, settings=named, raft=wrong) as gateway:
+            await gateway.wait_for("elsewhere")
+            assert (await gateway.get("/readyz"))[0] == 503
