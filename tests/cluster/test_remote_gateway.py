@@ -47,6 +47,8 @@ async def test_a_gateway_without_a_node_serves_everything_and_moves_to_the_next_
                 await _everything(client)
                 _, page = await cluster.admin(1, "/v1/metrics")
                 assert "metasrv_remote_gateways 1" in page
+                _, checks = await cluster.admin(1, "/readyz?verbose")
+                assert "linked gateways on other machines: 1" in checks
                 _, events = await cluster.admin(1, "/v1/events")
                 assert "is linked to this node" in events
                 _, page = await gateway.get("/metrics")
