@@ -142,8 +142,10 @@ async def test_what_a_gateway_can_make_the_node_hold_is_bounded(
         await reads.open(Confirm.NOTHING, SECOND_MS, few=True)
     [end] = pair.gateways._ends
     assert end.reads._views_left() == REMOTE_VIEWS_MAX - GRPC_READERS_MAX
-    for pinned in (*end.reads._views.values(), *end.reads._instants.values()):
-        pinned.used_at -= REMOTE_VIEW_IDLE_SECONDS_MAX + 1
+    for view in end.reads._views.values():
+        view.used_at -= REMOTE_VIEW_IDLE_SECONDS_MAX + 1
+    for instant in end.reads._instants.values():
+        instant.used_at -= REMOTE_VIEW_IDLE_SECONDS_MAX + 1
     end.reads.end_idle()
     assert end.reads.views == 0
     with pytest.raises(ViewLostError):
