@@ -61,8 +61,8 @@ def descendants(process_id: int) -> list[int]:
     return found
 
 
-async def target_of(cluster: ProcessCluster, leader: int, work: str) -> Target:
-    endpoint = cluster.nodes[leader].grpc
+async def target_of(cluster: ProcessCluster, leader: int, work: str, remote: bool) -> Target:
+    endpoint = cluster.remote_gateways[0].grpc if remote else cluster.nodes[leader].grpc
     async with cluster.node_client(leader) as client:
         token = await client.handshake()
     headers = {"auth-token-bin": base64.b64encode(token).decode().rstrip("=")}
@@ -74,8 +74,8 @@ async def target_of(cluster: ProcessCluster, leader: int, work: str) -> Target:
     return Target(endpoint, "/meta.MetaService/KvReadV1", message_read.SerializeToString(), headers)
 
 
-async def measure(gateways: int, clients: int, requests: int) -> dict[str, Cost]:
-    """The costs with this number of gateways."""
+async def measure(gateways: int, clients: int, requests: int, *, remote: bool = False) -> dict[str, Cost]:
+    """The costs with this number of gateways; `remote`: with one that is no process of the node."""
     os.environ["METASRV_GRPC_GATEWAYS"] = str(gateways)
     costs: dict[str, Cost] = {}
     async with ProcessCluster(3) as cluster:
@@ -84,10 +84,11 @@ async def measure(gateways: int, clients: int, requests: int) -> dict[str, Cost]
         process = cluster.nodes[leader].process
         if process is None:
             raise AssertionError("the leader has no process")
+        others = await linked_to(cluster, leader) if remote else ()
         for work in (WRITE, READ):
-            target = await target_of(cluster, leader, work)
+            target = await target_of(cluster, leader, work, remote)
             await asyncio.to_thread(drive, target, clients, requests // 10)
-            meter = Meter(process.pid)
+            meter = Meter(process.pid, *others)
             await asyncio.sleep(IDLE_SECONDS)
             idle = meter.seconds()
             before, started = await place_of(cluster, leader), time.monotonic()
@@ -106,11 +107,18 @@ async def measure(gateways: int, clients: int, requests: int) -> dict[str, Cost]
     return costs
 
 
+async def linked_to(cluster: ProcessCluster, leader: int) -> tuple[int, ...]:
+    """Start a gateway that is linked to the leader alone; its process."""
+    gateway = cluster.add_remote_gateway(leader)
+    await gateway.wait_for("ok: ")
+    return () if gateway.process is None else (gateway.process.pid,)
+
+
 class Meter:
     """Processor time of a node and of the processes that it has started, since the last look."""
 
-    def __init__(self, process_id: int) -> None:
-        self._process_ids = (process_id, *descendants(process_id))
+    def __init__(self, process_id: int, *others: int) -> None:
+        self._process_ids = (process_id, *descendants(process_id), *others)
         self._seen = [processor_seconds(each) for each in self._process_ids]
 
     def seconds(self) -> tuple[float, float]:
@@ -142,6 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--gateways", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--remote", action="store_true", help="also with `metasrv gateway`, on this machine")
     options = parser.parse_args(arguments)
     print("| gateways | work | requests/s | writes an entry | node, µs a request | gateways, µs a request |")
     print("|---|---|---|---|---|---|")
@@ -150,6 +159,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             together = f"{cost.together:.0f}" if work == WRITE else ""
             figures = f"{together} | {cost.node_us:.0f} | {cost.gateways_us:.0f}"
             print(f"| {count} | {work} | {cost.per_second:.0f} | {figures} |", flush=True)
+    if options.remote:
+        for work, cost in asyncio.run(measure(0, options.clients, options.requests, remote=True)).items():
+            together = f"{cost.together:.0f}" if work == WRITE else ""
+            figures = f"{together} | {cost.node_us:.0f} | {cost.gateways_us:.0f}"
+            print(f"| 1 without a node | {work} | {cost.per_second:.0f} | {figures} |", flush=True)
     return 0
 
 

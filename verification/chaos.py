@@ -28,6 +28,8 @@ from verification.watching import FIRST_KEY, LAST_KEY, WatchRecorder
 CLIENTS_DEFAULT = 12
 PINNED_EVERY = 2
 """Every second client asks one node only, whether it leads or not; the others follow the leader."""
+REMOTE_EVERY = 4
+"""Every fourth asks a gateway without a node, where there are some (`--remote-gateways`)."""
 CLIENT_TIMEOUT_SECONDS = 2.5
 """Short, so that a round does not wait long for a node that cannot answer."""
 WARM_UP_WRITES = 50
@@ -74,7 +76,11 @@ async def open_stores(cluster: ProcessCluster, count: int = CLIENTS_DEFAULT) -> 
     async with AsyncExitStack() as stack:
         stores: list[Store] = []
         for number in range(count):
-            if number % PINNED_EVERY == PINNED_EVERY - 1:
+            if cluster.remote_gateways and number % REMOTE_EVERY == 0:
+                gateway = cluster.remote_gateways[number // REMOTE_EVERY % len(cluster.remote_gateways)]
+                remote = PinnedStore(gateway.grpc, CLIENT_TIMEOUT_SECONDS)
+                stores.append(await stack.enter_async_context(remote))
+            elif number % PINNED_EVERY == PINNED_EVERY - 1:
                 node = cluster.nodes[nodes[number // PINNED_EVERY % len(nodes)]]
                 pinned = PinnedStore(node.grpc, CLIENT_TIMEOUT_SECONDS)
                 stores.append(await stack.enter_async_context(pinned))

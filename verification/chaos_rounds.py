@@ -25,7 +25,7 @@ from metasrv.testing.processes import ProcessCluster
 from verification.chaos import CLIENTS_DEFAULT, SETTINGS, Round, run_round
 from verification.evidence import replay_command, write_evidence
 from verification.nemesis import FAULTS, Fault, faults_named
-from verification.nemesis.gateway_faults import GATEWAYS_VARIABLE
+from verification.nemesis.gateway_faults import GATEWAYS_VARIABLE, REMOTE_VARIABLE
 
 ROUNDS_PER_CLUSTER = 24
 """Rounds after which a new cluster is made, so that files and histories stay small."""
@@ -54,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--fault", action="append", default=[], metavar="NAME", help="only faults whose name contains this"
     )
     parser.add_argument("--gateways", type=int, default=0, metavar="NUMBER", help="gateways of each node")
+    parser.add_argument(
+        "--remote-gateways", type=int, default=0, metavar="NUMBER", help="gateways without a node beside each cluster"
+    )
     parser.add_argument("--evidence", type=Path, default=Path("chaos-evidence"), metavar="DIRECTORY")
     parser.add_argument("--record", type=Path, metavar="FILE", help="append one JSON line a round")
     parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the table of recorded rounds")
@@ -64,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.gateways:
         os.environ[GATEWAYS_VARIABLE] = str(options.gateways)
+    if options.remote_gateways:
+        os.environ[REMOTE_VARIABLE] = str(options.remote_gateways)
     faults = usable(faults_named(options.fault))
     if not faults:
         parser.error(f"no such fault; there are: {', '.join(one.name for one in FAULTS)}")
@@ -101,6 +106,8 @@ async def run(options: argparse.Namespace, faults: Sequence[Fault]) -> int:
         keep = False
         try:
             await cluster.boot()
+            for _ in range(options.remote_gateways):
+                await cluster.add_remote_gateway().wait_for("ok: ")
             for _ in range(ROUNDS_PER_CLUSTER):
                 if number is None:
                     break

@@ -13,7 +13,7 @@ from pathlib import Path
 from metasrv.testing.history import to_lines
 from metasrv.testing.processes import ProcessCluster
 from verification.chaos import Round
-from verification.nemesis.gateway_faults import GATEWAYS_VARIABLE
+from verification.nemesis.gateway_faults import GATEWAYS_VARIABLE, REMOTE_VARIABLE
 from verification.timeline import timeline_html
 
 
@@ -22,6 +22,8 @@ def replay_command(one: Round) -> str:
     arguments = f'--first-round {one.seed} --fault "{one.fault}" --nodes {one.nodes} --clients {one.clients}'
     gateways = os.environ.get(GATEWAYS_VARIABLE, "0")
     arguments += f" --gateways {gateways}" if gateways != "0" else ""
+    remote = os.environ.get(REMOTE_VARIABLE, "0")
+    arguments += f" --remote-gateways {remote}" if remote != "0" else ""
     return f"make chaos ROUNDS=1 ARGS='{arguments}'"
 
 

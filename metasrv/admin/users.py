@@ -205,6 +205,8 @@ async def _until_in_force(context: NodeContext) -> None:
     gateways: object = context.gateways
     if isinstance(gateways, ToldOfUsers):
         await gateways.until_told()
+    if context.remote_gateways is not None:
+        await context.remote_gateways.until_told()
 
 
 def _add(before: User | None, body: Mapping[str, str]) -> User:

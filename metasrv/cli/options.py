@@ -26,6 +26,8 @@ FORCE_NEW_CLUSTER = "--force-new-cluster"
 LOST_MAJORITY = "--yes-i-lost-the-majority"
 TO = "--to"
 RECOVER = "recover"
+GATEWAY = "gateway"
+NODE = "--node"
 CHECK = "check"
 DOWNGRADE_CHECK = "downgrade-check"
 
@@ -130,6 +132,22 @@ def build_parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     show.set_defaults(command=CONFIG_SHOW)
+    gateway = commands.add_parser(
+        GATEWAY,
+        help="serve clients on a machine without a node, for the nodes at these raft addresses",
+        parents=[shared],
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    gateway.add_argument(
+        NODE,
+        dest=f"{_FLAG_PREFIX}gateway_nodes",
+        nargs="+",
+        action="extend",
+        metavar="HOST:PORT",
+        help="short for --gateway-nodes",
+    )
+    gateway.set_defaults(command=GATEWAY)
     _add_offline_commands(commands, shared)
     return parser
 
@@ -217,6 +235,7 @@ _OWN_FLAGS = (
     FORCE_NEW_CLUSTER,
     LOST_MAJORITY,
     TO,
+    NODE,
 )
 KNOWN_FLAGS = frozenset({"", "--", *_OWN_FLAGS, *keys_by_flag()})
 """Everything that may begin with two dashes."""

@@ -17,12 +17,14 @@ import uvloop
 
 from metasrv.admin.service import AdminService, HealthService
 from metasrv.backup.schedule import keep_backups
+from metasrv.cli.gateway_process import run_gateway
 from metasrv.cli.offline import check, downgrade_check, print_text, recover
 from metasrv.cli.options import (
     CHECK,
     CONFIG_CHECK,
     CONFIG_SHOW,
     DOWNGRADE_CHECK,
+    GATEWAY,
     RECOVER,
     Options,
     parse_options,
@@ -32,6 +34,7 @@ from metasrv.config.groups import group_number
 from metasrv.config.load import LoadedConfig, check_config_file, load_config
 from metasrv.config.model import Config
 from metasrv.config.text import banner_text, show_config_text, start_warnings, version_text
+from metasrv.gateway.remote_gateways import serve_remote_gateways
 from metasrv.grpc_api.service import GrpcService
 from metasrv.model.errors import ConfigError, FatalError
 from metasrv.node.context import NodeContext
@@ -84,6 +87,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == RECOVER:
             _warn(loaded)
             return recover(loaded.config, options.lost_majority)
+        if options.command == GATEWAY:
+            _warn(loaded)
+            return run_gateway(loaded, options)
+        if loaded.config.gateway_nodes:
+            raise ConfigError(["`gateway_nodes` is set, so this is no node's configuration: run `metasrv gateway`"])
         if loaded.config.raft_config.is_leave_request:
             _warn(loaded)
             uvloop.run(_leave(loaded.config))
@@ -204,7 +212,7 @@ async def _serve(loaded: LoadedConfig, options: Options, client_service: Service
             factories,
             begin_cluster=options.begin_cluster,
             source=source,
-            works=[keep_backups],
+            works=[keep_backups, serve_remote_gateways],
             log=logs,
         )
         loop.add_signal_handler(signal.SIGHUP, _on_hangup, logs, node)

@@ -246,6 +246,9 @@ class Config(ConfigModel):
     grpc_gateways: GatewayCount = Field(
         default="0", description="Processes that serve clients for this node, at most 16; 0: the node does; or `auto`."
     )
+    gateway_nodes: tuple[str, ...] = Field(
+        default=(), description="Raft addresses `host:port` of nodes that `metasrv gateway` serves for, tried in turn."
+    )
     grpc_min_client_version: str = Field(
         default="1.2.676",
         pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$",
@@ -287,6 +290,13 @@ class Config(ConfigModel):
             except InvalidRequestError as error:
                 raise ValueError(str(error)) from error
         return secret
+
+    @field_validator("gateway_nodes")
+    @classmethod
+    def _addresses(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            Endpoint.parse(address)
+        return addresses
 
     @field_validator("admin_tls_client_names")
     @classmethod

@@ -122,6 +122,10 @@ def _check_advertised_hosts(config: Config) -> Iterator[str]:
 
 def _check_start_mode(config: Config) -> Iterator[str]:
     raft = config.raft_config
+    if config.gateway_nodes:
+        if raft.single or raft.join:
+            yield "`gateway_nodes` is for `metasrv gateway`, which is no member: leave out `single` and `join`"
+        return
     if not raft.leave_via and not raft.single and not raft.join:
         yield NO_START_MODE
     if not raft.leave_via and raft.single and raft.learner:
@@ -297,7 +301,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("grpc_api_address", _check_grpc_address),
     ("health_api_address", _check_health_address),
     ("admin_api_address grpc_api_address health_api_address .raft_listen_host .raft_api_port", _check_listeners_differ),
-    (".single .join .leave_via", _check_start_mode),
+    ("gateway_nodes .single .join .leave_via", _check_start_mode),
     (".join .raft_listen_host .raft_api_port .leave_via", _check_join),
     (".leave_id .leave_via", _check_leave),
     (

@@ -41,6 +41,11 @@ class GatewayWatches:
         self._fetching: dict[int, asyncio.Future[_Page]] = {}
         self._told = 0
 
+    @property
+    def count(self) -> int:
+        """Open watch streams."""
+        return self._hub.count
+
     async def open(self, key: str, key_end: str | None, kind: WatchFilter, initial_flush: bool) -> GatewayWatch:
         """Watch from an instant after the call on. Raises InvalidRequestError, OverloadedError, WatchReset."""
         if key_end is not None and key >= key_end:
@@ -100,6 +105,17 @@ class GatewayWatches:
         """Every watch ends."""
         self._hub.reset(string(reason))
         self.tell_count()
+
+    def lost(self, error: RequestError) -> None:
+        """The link has ended; every watch ends, and the next node knows of none."""
+        for watch in tuple(self._beginning.values()):
+            if not watch.begun.done():
+                watch.begun.set_exception(error)
+        for future in self._fetching.values():
+            if not future.done():
+                future.set_exception(error)
+        self._hub.reset(str(error))
+        self._told = 0
 
     # ------------------------------------------------------------------------- for each watch
 

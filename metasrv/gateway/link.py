@@ -71,9 +71,16 @@ class Link(asyncio.Protocol):
     def _write(self) -> None:
         self.before_write()
         messages, self._waiting, self._waiting_size_bytes = self._waiting, [], 0
-        if not messages or self._transport is None or self._ended:
+        if messages and self._is_open:
+            self._put(pack(messages))
+
+    @property
+    def _is_open(self) -> bool:
+        return self._transport is not None and not self._ended
+
+    def _put(self, data: bytes) -> None:
+        if self._transport is None:
             return
-        data = pack(messages)
         self._transport.write(len(data).to_bytes(LENGTH_SIZE_BYTES, "big") + data)
         if self._transport.get_write_buffer_size() > GATEWAY_UNSENT_SIZE_BYTES_MAX:
             self.cut(f"more than {GATEWAY_UNSENT_SIZE_BYTES_MAX} bytes wait to be taken")

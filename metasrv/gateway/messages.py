@@ -1,6 +1,7 @@
 """The messages between a node and its gateways: their kinds, and the shapes of what they carry.
 
-Both ends are the same release: the node starts its gateways from its own files. Shapes are checked all the same
+A gateway that the node starts is of its own release; one on another machine says which `REMOTE_VERSION` it speaks, and a
+node refuses one that it does not know. Shapes are checked all the same
 (invariant 7): a gateway talks to everybody, and must not be able to do more to the node than what is listed here. Pure.
 
     message   [kind, field, ...]       a frame holds several (`link.py`)
@@ -53,6 +54,62 @@ class FromGateway(IntEnum):
     PONG = 13
     SLOW_WRITES = 14
     """The slowest and the largest writes since the last time (`slow_writes.py`)."""
+    GREET = 15
+    """The first message from another machine: `REMOTE_VERSION`, its name, its release."""
+    READ = 16
+    """number, a `Confirm`, timeout in ms, [keys of one read, ...], ..."""
+    LIST = 17
+    """number, a `Confirm`, timeout in ms, prefix, limit or None."""
+    VIEW = 18
+    """number, a `Confirm`, timeout in ms, whether it is for a few keys (KvGetMany)."""
+    VIEW_HEAD = 19
+    """number, number of a view: what it says beside its records."""
+    VIEW_PAGE = 20
+    """number, number of a view, first key, end of the range or None."""
+    VIEW_EXPIRY = 21
+    """number, number of a view: the next part of its expiry index."""
+    VIEW_KEYS = 22
+    """number, number of a view, keys."""
+    VIEW_END = 23
+    """number of a view that is no longer wanted."""
+
+
+FROM_REMOTE = frozenset(
+    (
+        FromGateway.GREET,
+        FromGateway.PROPOSE,
+        FromGateway.BARRIER,
+        FromGateway.STATUS,
+        FromGateway.WATCH,
+        FromGateway.WATCH_PAGE,
+        FromGateway.WATCH_END,
+        FromGateway.WATCHERS,
+        FromGateway.PONG,
+        FromGateway.READ,
+        FromGateway.LIST,
+        FromGateway.VIEW,
+        FromGateway.VIEW_HEAD,
+        FromGateway.VIEW_PAGE,
+        FromGateway.VIEW_EXPIRY,
+        FromGateway.VIEW_KEYS,
+        FromGateway.VIEW_END,
+    )
+)
+"""What a gateway on another machine may say, and nothing else."""
+
+REMOTE_VERSION = 1
+"""The version of this list of kinds, as it goes between machines; raised with every change of a kind or a shape."""
+
+
+class Confirm(IntEnum):
+    """What a read waits for before it is answered."""
+
+    NOTHING = 0
+    """Stale: the node answers what it has, and hides what has expired by its own clock."""
+    HERE = 1
+    """The node has to lead."""
+    ANYWHERE = 2
+    """A node that does not lead asks the leader."""
 
 
 class FromNode(IntEnum):
@@ -87,6 +144,16 @@ class FromNode(IntEnum):
     STOP = 13
     """Time in ms for calls under way."""
     PING = 14
+    GREETED = 15
+    """The first message to another machine: node's release, status, `Registry`, `Pulse`."""
+    REFUSED = 16
+    """A sentence: the node does not serve this gateway, and ends the link."""
+    READ = 17
+    """number, place of the first, the records of each read or None where they are too large, ..."""
+    LISTED = 18
+    """number, [key, record], ...; or None: a view of this number is pinned instead."""
+    ANSWER = 19
+    """number, what was asked for of a view."""
 
 
 class Registry(NamedTuple):

@@ -36,7 +36,7 @@ class NodeEnd:
         self, number: int, context: NodeContext, served: Callable[[], None], lost: Callable[[str], None]
     ) -> None:
         self.number = number
-        self.link = Link(self._received, self._ended)
+        self.link = self._make_link()
         self.heard_at = asyncio.get_running_loop().time()
         self.watchers = 0
         """Watch streams of its clients."""
@@ -155,6 +155,9 @@ class NodeEnd:
 
     # ------------------------------------------------------------------------- the link
 
+    def _make_link(self) -> Link:
+        return Link(self._received, self._ended)
+
     def _received(self, messages: tuple[Any, ...]) -> None:
         self.heard_at = self._loop.time()
         for kind, *fields in messages:
@@ -175,10 +178,11 @@ class NodeEnd:
         self._context.machine.views.closed(self)
         self._lost(reason)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _failed(self, number: int, error: Exception) -> None:
         if isinstance(error, NotLeaderError | NoLeaderError):

@@ -39,7 +39,7 @@ class NodeWatches:
         """The gateway's numbers of watches that have not begun, by their marks."""
         self._existing: dict[int, Watcher] = {}
         """What keeps the existing records that a gateway has not fetched, by its number."""
-        self._fetching: set[asyncio.Task[None]] = set()
+        self._fetching: dict[int, asyncio.Task[None]] = {}
 
     def begin(self, number: int, key: str, key_end: str | None, existing: bool) -> None:
         """Tell the gateway where its watch begins in the stream of changes."""
@@ -60,9 +60,10 @@ class NodeWatches:
 
     def fetch(self, number: int) -> None:
         """Send the next page of existing records."""
-        task = asyncio.create_task(self._fetch(number))
-        self._fetching.add(task)
-        task.add_done_callback(self._fetching.discard)
+        if number in self._fetching:
+            return  # it is on its way; a gateway asks once
+        self._fetching[number] = task = asyncio.create_task(self._fetch(number))
+        task.add_done_callback(lambda _done: self._fetching.pop(number, None))
 
     def forget(self, number: int) -> None:
         """The gateway wants no more existing records of this watch."""
@@ -80,7 +81,7 @@ class NodeWatches:
         self._end_stream()
         for number in tuple(self._existing):
             self.forget(number)
-        for task in tuple(self._fetching):
+        for task in tuple(self._fetching.values()):
             task.cancel()
 
     def _end_stream(self) -> None:

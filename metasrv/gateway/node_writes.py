@@ -101,6 +101,8 @@ class NodeWrites:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.asked = (0, 0)
+        """Writes that have a task, and the bytes of their commands."""
 
     def propose(self, proposals: list[Proposal]) -> None:
         """Propose what came together, in its order; each gets its answer."""
@@ -194,7 +196,15 @@ class NodeWrites:
     def _ask(self, proposal: Proposal, command: Command, timeout_ms: int) -> None:
         task = self._loop.create_task(self._asked(proposal, command, timeout_ms))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._count_asked(1, len(proposal.encoded))
+        task.add_done_callback(lambda done: self._asked_ended(done, proposal))
+
+    def _asked_ended(self, task: asyncio.Task[None], proposal: Proposal) -> None:
+        self._tasks.discard(task)
+        self._count_asked(-1, -len(proposal.encoded))
+
+    def _count_asked(self, writes: int, size_bytes: int) -> None:
+        self.asked = (self.asked[0] + writes, self.asked[1] + size_bytes)
 
     async def _asked(self, proposal: Proposal, command: Command, timeout_ms: int) -> None:
         propose = self._consensus.propose if proposal.forwards else self._consensus.propose_local

@@ -62,7 +62,15 @@ class RemoteConsensus:
         """Barriers that have not left, by whether a follower asks the leader."""
         self._asked_status: dict[int, asyncio.Future[RaftStatus]] = {}
         self.until_read: UntilRead = _at_once
-        link.before_write = self._joinable.clear
+        self.check_link: Callable[[], None] = _nothing
+        """Raises NotDoneError while there is no link, where one may end and another begin."""
+        self.forwards_all = False
+        """Whether what only a leader does is forwarded as well: for clients that are to know no node."""
+        link.before_write = self.leaves
+
+    def leaves(self) -> None:
+        """This turn's messages leave now: nothing may join one of them afterwards."""
+        self._joinable.clear()
 
     # ------------------------------------------------------------------------- ClientConsensus
 
@@ -74,18 +82,19 @@ class RemoteConsensus:
         return await self._propose(command, timeout_ms, forwards=True)
 
     async def propose_local(self, command: Command, timeout_ms: int) -> Reply:
-        return await self._propose(command, timeout_ms, forwards=False)
+        return await self._propose(command, timeout_ms, forwards=self.forwards_all)
 
     async def read_barrier(self, timeout_ms: int) -> None:
         await self._barrier(timeout_ms, forwards=True)
 
     async def read_barrier_local(self, timeout_ms: int) -> None:
-        await self._barrier(timeout_ms, forwards=False)
+        await self._barrier(timeout_ms, forwards=self.forwards_all)
 
     # ------------------------------------------------------------------------- more that a gateway asks
 
     async def fresh_status(self) -> RaftStatus:
         """The node's status now. Raises NotDoneError."""
+        self.check_link()
         number, future = next(self._numbers), self._loop.create_future()
         self._asked_status[number] = future
         self._link.send((FromGateway.STATUS, number))
@@ -131,9 +140,26 @@ class RemoteConsensus:
         if future is not None and not future.done():
             future.set_result(self._status)
 
+    def take_status(self, status: RaftStatus) -> None:
+        """A node has told its status without a number."""
+        self._status = status
+
+    def lost(self, not_done: RequestError, unknown: RequestError) -> None:
+        """The link has ended: reads end with `not_done`, writes that were sent with `unknown`."""
+        self._joinable.clear()
+        for number in tuple(self._reads):
+            self.failed(number, not_done)
+        for proposal in self._proposals.values():
+            if not proposal.done():
+                proposal.set_exception(unknown)
+        for asked in self._asked_status.values():
+            if not asked.done():
+                asked.set_exception(not_done)
+
     # ------------------------------------------------------------------------- inside
 
     async def _propose(self, command: Command, timeout_ms: int, *, forwards: bool) -> Reply:
+        self.check_link()
         data = encode_command(command)
         size_bytes = len(data)
         if len(self._proposals) >= self._proposals_max:
@@ -158,6 +184,7 @@ class RemoteConsensus:
             raise UnknownOutcomeError(f"the node's answer is not understood: {error}") from error
 
     async def _barrier(self, timeout_ms: int, *, forwards: bool) -> None:
+        self.check_link()
         barrier = self._joinable.get(forwards)
         if barrier is None or timeout_ms > barrier.timeout_ms:
             barrier = self._joinable[forwards] = _Barrier(next(self._numbers), timeout_ms)
@@ -202,3 +229,7 @@ def _give_up(future: asyncio.Future[Any], late: RequestError) -> None:
 
 async def _at_once(_installs: int) -> None:
     """There is one file only."""
+
+
+def _nothing() -> None:
+    """The link lasts as long as this process."""

@@ -62,6 +62,8 @@ def _membership_in(tree: Any) -> Membership:
 LOG_ID = record(LogId, term=UNSIGNED, index=UNSIGNED, node_id=UNSIGNED)
 ENDPOINT = record(Endpoint, addr=STRING, port=UNSIGNED)
 _MEMBERS = _keyed(UNSIGNED, record(Member, endpoint=ENDPOINT, incarnation=STRING))
+MEMBERSHIP: Shape[Membership] = Shape(_membership_in, lambda it: (dict(it.voters), dict(it.learners)))
+NODES = _keyed(UNSIGNED, NODE)
 _SIZES = _keyed(STRING, UNSIGNED)
 _TEXT = optional(STRING)
 
@@ -75,9 +77,9 @@ _FIELDS: Mapping[str, Shape[Any]] = {
     "commit_index": UNSIGNED,
     "last_applied": LOG_ID,
     "purged": optional(LOG_ID),
-    "membership": Shape(_membership_in, lambda it: (dict(it.voters), dict(it.learners))),
+    "membership": MEMBERSHIP,
     "membership_committed": BOOLEAN,
-    "nodes": _keyed(UNSIGNED, NODE),
+    "nodes": NODES,
     "replication": optional(_keyed(UNSIGNED, optional(LOG_ID))),
     "peers": sequence(
         record(

@@ -6,18 +6,17 @@ node tells over a link. Protocols only; every method runs on the event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from metasrv.config.model import Config
 from metasrv.consensus import ClientConsensus
 from metasrv.metrics.registry import MetricsRegistry
-from metasrv.model.types import LogId, RaftStatus, SeqV, WriteLimits
+from metasrv.model.types import LogId, Membership, Node, RaftStatus, SeqV, WriteLimits
 from metasrv.node.slow_writes import Written
 from metasrv.process.clock import Clock
 from metasrv.process.reloading import Reloader
-from metasrv.state.reader import StateReader
 from metasrv.state.watch import Take, WatchFilter, WatchItem
 from metasrv.tracing.watch import RequestWatch
 
@@ -34,6 +33,54 @@ class OpenInstant(Protocol):
 
     def get(self, key: str, now_ms: int) -> SeqV | None:
         """The record at this instant, unless it has expired by `now_ms`; raises ViewLostError once it was given up."""
+
+
+class WholeView(Protocol):
+    """The whole state at one instant, for one helper thread at a time; `StateReader` is one.
+
+    Reads raise ViewLostError once it was given up.
+    """
+
+    @property
+    def last_applied(self) -> LogId: ...
+
+    @property
+    def last_seq(self) -> int: ...
+
+    @property
+    def nodes(self) -> Mapping[int, Node]: ...
+
+    @property
+    def features(self) -> tuple[str, ...]: ...
+
+    @property
+    def secrets(self) -> Mapping[str, bytes]: ...
+
+    @property
+    def membership_log_id(self) -> LogId: ...
+
+    @property
+    def membership(self) -> Membership: ...
+
+    @property
+    def cluster_id(self) -> str | None: ...
+
+    def get(self, key: str, now_ms: int | None = None) -> SeqV | None:
+        """One record, unless it has expired by `now_ms`."""
+
+    def pages(
+        self, start: str = "", end: str | None = None, now_ms: int | None = None, page_records: int = ...
+    ) -> Iterator[list[tuple[str, SeqV]]]:
+        """All records of [start, end) in key order, in pages bounded in count and in bytes."""
+
+    def records(self, page_records: int = ...) -> Iterator[tuple[str, SeqV]]:
+        """Every record in key order, expired or not."""
+
+    def expire_index(self) -> Iterator[tuple[int, int, str]]:
+        """(expire_ms, seq, key) of every record that carries an expiry."""
+
+    def close(self) -> None:
+        """Release the instant; safe to call again."""
 
 
 class OpenViews(Protocol):
@@ -78,7 +125,7 @@ class LocalState(Protocol):
     def list_prefix(self, prefix: str, limit: int | None, now_ms: int) -> list[tuple[str, SeqV]]:
         """Records whose key starts with `prefix`, in key order, at most `limit`."""
 
-    def open_reader(self) -> StateReader:
+    def open_reader(self) -> WholeView:
         """A view pinned to this instant, for a helper thread; the caller closes it."""
 
     def open_instant(self) -> AbstractContextManager[OpenInstant]:

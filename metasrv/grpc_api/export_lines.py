@@ -12,9 +12,9 @@ from binascii import b2a_base64
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from metasrv.grpc_api.context import WholeView
 from metasrv.model.types import DATA_VERSION, ZERO_LOG_ID, LogId, Membership, Node, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
-from metasrv.state.reader import StateReader
 
 HEADER_TREE = "header"
 LOG_TREE = "raft_log"
@@ -77,7 +77,7 @@ def archive_line(kind: str, body: dict[str, Any]) -> str:
     return _line(ARCHIVE_TREE, kind, body)
 
 
-def export_lines(view: StateReader, node_id: int, purged: LogId | None, head: ArchiveHead | None = None) -> Iterator[str]:
+def export_lines(view: WholeView, node_id: int, purged: LogId | None, head: ArchiveHead | None = None) -> Iterator[str]:
     """Every line in order: header, log positions, scalars, nodes, expiry index, records.
 
     `purged` is the last entry that the node's log has no more. With `head` they are those of an archive: values are in
@@ -111,7 +111,7 @@ def export_lines(view: StateReader, node_id: int, purged: LogId | None, head: Ar
 
 
 def export_messages(
-    view: StateReader, node_id: int, purged: LogId | None, chunk_lines: int, head: ArchiveHead | None = None
+    view: WholeView, node_id: int, purged: LogId | None, chunk_lines: int, head: ArchiveHead | None = None
 ) -> Iterator[list[bytes]]:
     """The lines as encoded ExportedChunk messages of at most `chunk_lines` lines, some messages at a time."""
     page: list[bytes] = []

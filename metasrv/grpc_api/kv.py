@@ -13,7 +13,7 @@ from contextlib import aclosing
 from metasrv.grpc_api import kv_json, kv_json_slices
 from metasrv.grpc_api.batches import Batch
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
-from metasrv.grpc_api.context import GrpcContext
+from metasrv.grpc_api.context import GrpcContext, WholeView
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.grpc_api.http2.status import StatusCode
@@ -38,7 +38,6 @@ from metasrv.model.errors import InvalidRequestError, InvariantError, WriteRefus
 from metasrv.model.types import U64_MAX, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.command_rules import validate_command
-from metasrv.state.reader import StateReader
 from metasrv.state.validate import validate_key
 from metasrv.state.write_limits import refusal_while_read_only
 
@@ -246,7 +245,7 @@ class KvMethods:
         return records if len(records) <= INLINE_RECORDS_MAX else None
 
 
-def _key_pages(view: StateReader, keys: list[str], now_ms: int) -> Iterator[list[Batch]]:
+def _key_pages(view: WholeView, keys: list[str], now_ms: int) -> Iterator[list[Batch]]:
     """Encoded items of the keys, in order, in pages bounded in count and in bytes."""
     page: list[tuple[str, SeqV | None]] = []
     size_bytes = 0

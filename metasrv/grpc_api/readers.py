@@ -16,18 +16,17 @@ from typing import Any, Generic, Self, TypeVar
 
 from metasrv.grpc_api.batches import Batch
 from metasrv.grpc_api.calls import Call, Stream
-from metasrv.grpc_api.context import LocalState
+from metasrv.grpc_api.context import LocalState, WholeView
 from metasrv.grpc_api.failures import StatusError
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.shares import Holder, Shares, holder_of
 from metasrv.model.limits import GRPC_PAGE_SECONDS_MAX, GRPC_READ_STALLED_SECONDS_MAX, GRPC_READERS_MAX
 from metasrv.process.operating_system import show_thread_name
-from metasrv.state.reader import StateReader
 from metasrv.state.snapshot_keys import SnapshotKeys
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
-View = TypeVar("View", StateReader, SnapshotKeys)
+View = TypeVar("View", WholeView, SnapshotKeys)
 
 THREADS = 1
 """SQLite gives the interpreter's lock away for each row, so that two threads take it from each other all the time: four
@@ -56,10 +55,14 @@ class Readers:
     def open_count(self) -> int:
         return len(self._open)
 
-    def open(self, call: Call) -> PinnedReader[StateReader]:
+    def open(self, call: Call) -> PinnedReader[WholeView]:
         """Pin the state of this instant; raises OverloadedError at the limit."""
         holder = self._take_place(call)
         return self._opened(holder, call, self._machine.open_reader)
+
+    def open_view(self, view: WholeView, call: Call) -> PinnedReader[WholeView]:
+        """Read a view that is pinned already; raises OverloadedError at the limit."""
+        return self._opened(self._take_place(call), call, lambda: view)
 
     def open_snapshot(self, path: str, call: Call) -> PinnedReader[SnapshotKeys]:
         """The keys of a snapshot file; raises OverloadedError at the limit."""
@@ -183,7 +186,7 @@ class PinnedReader(Generic[View]):
             self._delivery = None
 
 
-def _close_after(view: StateReader | SnapshotKeys, under_way: Future[object] | None) -> None:
+def _close_after(view: WholeView | SnapshotKeys, under_way: Future[object] | None) -> None:
     if under_way is not None:
         wait((under_way,))
     view.close()

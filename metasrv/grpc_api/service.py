@@ -68,7 +68,7 @@ class GrpcService:
         self._open_sockets = open_sockets
         self._tls: ssl.SSLContext | None = None
         """What the next connection is accepted with."""
-        self._hint = LeaderHint(context)
+        self._hint = self._make_hint(context)
         self._authenticator = Authenticator(context, _password_in(config), min_client_version, server_version)
         self._dispatcher = Dispatcher(context, self._authenticator, self._hint)
         self._readers = Readers(context.machine, context.processes)
@@ -127,6 +127,9 @@ class GrpcService:
         """Let changed certificates and a changed password take effect."""
         self._tls = tls
         self._authenticator.set_password(_password_in(self._context.config))
+
+    def _make_hint(self, context: GrpcContext) -> LeaderHint:
+        return LeaderHint(context)
 
     def _bodies(self) -> dict[m.Method, Any]:
         kv = KvMethods(self._context, self._hint, self._readers)

@@ -142,6 +142,8 @@ class GatewayCounters:
         """0 where this process serves them: there are no families then."""
         self.up = 0
         self.restarts = 0
+        self.remote = 0
+        """Gateways on other machines that are linked to this node."""
 
 
 class SecurityCounters:

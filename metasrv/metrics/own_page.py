@@ -38,7 +38,7 @@ def own_families(
     yield from _peer_families(status)
     yield from _copy_families(work, status)
     yield from _work_families(work)
-    yield from _client_families(client)
+    yield from call_families(client)
     yield from _health_families(work)
     build: Labels = (("version", binary_version), ("commit", commit))
     yield labelled("metasrv_build_info", "gauge", "Version of this build.", {build: 1})
@@ -170,7 +170,7 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
         yield gauge(f"{NODE}disk_free_bytes", "Free bytes where the data directory is.", work.disk_free_bytes)
 
 
-def _client_families(client: ClientCounters) -> Iterator[Family]:
+def call_families(client: ClientCounters) -> Iterator[Family]:
     ended: dict[Labels, float] = {(("kind", kind),): client.delay_ms(kind).count for kind in CALL_KINDS}
     yield labelled(f"{GRPC}requests_total", "counter", "Requests of clients that ended, well or not.", ended)
     failures: dict[Labels, float] = {

@@ -37,8 +37,8 @@ from metasrv.metrics.exposition import (
     lines_of,
     page_of,
 )
-from metasrv.metrics.gateway_page import gateway_families
-from metasrv.metrics.own_page import own_families
+from metasrv.metrics.gateway_page import gateway_families, gateway_link_families
+from metasrv.metrics.own_page import call_families, own_families
 from metasrv.metrics.page import client_families, legacy_families, network_families, server_families
 from metasrv.metrics.security_page import security_families
 from metasrv.model.failure_reasons import FailureReason
@@ -241,6 +241,10 @@ class MetricsRegistry:
         """How the processes are that serve clients."""
         self.gateway.configured, self.gateway.up, self.gateway.restarts = configured, up, restarts
 
+    def remote_gateways(self, linked: int) -> None:
+        """How many gateways on other machines are linked to this node."""
+        self.gateway.remote = linked
+
     # ------------------------------------------------------------------------- admin API and health
 
     def admin_request(self, route: str, method: str, status_code: int) -> None:
@@ -296,6 +300,18 @@ class MetricsRegistry:
         """The metrics page and its content type, fresh from `status`; `accept` is the request's header."""
         content_type = choose_content_type(accept)
         return encode(self.families(status, watchers, self.process_families()), content_type), content_type
+
+    def render_gateway(self, linked: bool, watchers: int, accept: str | None) -> tuple[bytes, str]:
+        """The page of a gateway on another machine: what it counts itself, and nothing of its node."""
+        content_type = choose_content_type(accept)
+        families = chain(
+            gateway_link_families(linked, watchers),
+            client_families(self.client),
+            call_families(self.client),
+            security_families(self.security),
+            self.process_families(),
+        )
+        return encode(families, content_type), content_type
 
     async def render_in_slices(self, status: RaftStatus, watchers: int, accept: str | None) -> tuple[bytes, str]:
         """As `render`, with a turn of the loop for others after every few milliseconds of work."""

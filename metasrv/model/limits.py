@@ -174,6 +174,20 @@ GATEWAY_LOG_FIELDS_MAX = 32
 """Fields of one of these lines beside its text."""
 GATEWAY_INSTANTS_MAX = 256
 """KvGetMany calls that a gateway serves at once: each pins the state of its instant."""
+REMOTE_GATEWAYS_MAX = 32
+"""Gateways on other machines that one node serves; they count among the callers of the raft port that are no peers."""
+REMOTE_REQUESTS_MAX = 16_384
+"""What one of them may have under way at its node: barriers, batches of reads, writes that are forwarded."""
+REMOTE_FORWARDED_SIZE_BYTES_MAX = 64 * MIB
+"""Commands of one of them that its node, which does not lead, has forwarded and not answered."""
+REMOTE_TIMEOUT_MS_MAX = 60_000
+"""How long one of them may let its node wait."""
+REMOTE_READS_PER_BATCH_MAX = 1_024
+"""Keys that one of them asks for in one message."""
+REMOTE_VIEWS_MAX = 32
+"""Views of the state that all of them together have pinned at one node."""
+REMOTE_VIEW_IDLE_SECONDS_MAX = 90
+"""A view of which nothing was read for this time is given up; longer than a client may take for a page."""
 
 # Watch ------------------------------------------------------------------------------------------
 WATCHERS_MAX = 20_000

@@ -48,6 +48,20 @@ class GatewaysStanding(Protocol):
         """Watch streams of clients on all of them."""
 
 
+class RemoteStanding(Protocol):
+    """Gateways on other machines that are linked to this node."""
+
+    @property
+    def linked(self) -> int: ...
+
+    @property
+    def watchers(self) -> int:
+        """Watch streams of clients on all of them."""
+
+    async def until_told(self) -> None:
+        """Return once each goes by the users and rights that this node has applied, or its link has been cut."""
+
+
 def _nothing(_sentence: str) -> None:
     """Nobody wants to hear of it."""
 
@@ -113,6 +127,9 @@ class NodeContext:
     gateways: GatewaysStanding | None = None
     """How the processes are that serve clients; None where this one does."""
 
+    remote_gateways: RemoteStanding | None = None
+    """Gateways on other machines; None where nobody lets them in."""
+
     def __post_init__(self) -> None:
         self.reloader = Reloader(self.metrics)
         self.events = self.events or EventRing(self.clock)
@@ -126,7 +143,8 @@ class NodeContext:
     @property
     def watchers(self) -> int:
         """Watch streams of clients that are open."""
-        return self.machine.watches.count if self.gateways is None else self.gateways.watchers
+        own = self.machine.watches.count if self.gateways is None else self.gateways.watchers
+        return own + (0 if self.remote_gateways is None else self.remote_gateways.watchers)
 
     # ------------------------------------------------------------------------- for `grpc_api/context.py`
 

@@ -102,10 +102,12 @@ def _check_engine(status: RaftStatus) -> Check:
 
 def _check_gateways(context: NodeContext) -> Check:
     """Fails while none serves: clients cannot connect. Warns while some are missing; they are started again."""
-    gateways = context.gateways
+    gateways, remote = context.gateways, context.remote_gateways
+    linked = 0 if remote is None else remote.linked
+    more = f"; linked gateways on other machines: {linked}" if linked else ""
     if gateways is None:
-        return Check("gateways", True, "this process serves the gRPC API itself")
-    text = f"{gateways.up} of {gateways.configured} gateways serve the gRPC API"
+        return Check("gateways", True, f"this process serves the gRPC API itself{more}")
+    text = f"{gateways.up} of {gateways.configured} gateways serve the gRPC API{more}"
     return Check("gateways", gateways.up > 0, text, warns=gateways.up < gateways.configured)
 
 

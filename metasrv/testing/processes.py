@@ -37,6 +37,7 @@ from metasrv.testing.network import Network, advertised_host
 from metasrv.testing.node_client import NodeClient
 from metasrv.testing.ports import PortReservation
 from metasrv.testing.process_node import HOST, ProcessNode
+from metasrv.testing.remote_gateway import RemoteGatewayProcess
 
 DEADLINE_SECONDS = 30.0
 POLL_SECONDS = 0.05
@@ -74,6 +75,8 @@ class ProcessCluster:
         self.network = network
         self.directory = Path(tempfile.mkdtemp(prefix="metasrv-cluster-"))
         self.nodes: dict[int, ProcessNode] = {}
+        self.remote_gateways: list[RemoteGatewayProcess] = []
+        """Gateways without a node, which dial the nodes directly."""
         self._ports = PortReservation()
         self._settings = dict(settings or {})
         self._program = program
@@ -91,6 +94,8 @@ class ProcessCluster:
 
     def close(self, *, keep_files: bool = False) -> None:
         """Kill what runs and delete the files."""
+        for gateway in self.remote_gateways:
+            gateway.close()
         for node in self.nodes.values():
             if node.process is not None and node.is_running:
                 node.process.kill()
@@ -114,6 +119,14 @@ class ProcessCluster:
         self.nodes[node_id] = node
         node.write_config()
         return node_id
+
+    def add_remote_gateway(self, *node_ids: int) -> RemoteGatewayProcess:
+        """Start a gateway without a node for these nodes, by default all present ones."""
+        directory = self.directory / f"gateway{len(self.remote_gateways) + 1}"
+        gateway = RemoteGatewayProcess(directory, [self.nodes[node_id].raft for node_id in node_ids or self.nodes])
+        self.remote_gateways.append(gateway)
+        gateway.start()
+        return gateway
 
     def rejoin_from_scratch(self, node_id: int) -> None:
         """Delete a stopped node's data and let it join through all the others at its next start.

@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 CORE_NAMES = ("event_engine", "grpc_", "default-exec", "timer_manager", "poller")
 """How the names of that library's threads begin."""
 OWN_NAMES = re.compile(
-    r"log-writer|raft-log|state|snapshot|grpc-reader_0|backup|inflate_0|helper_\d+|dispose|libuv-worker|profiler"
+    r"log-writer|raft-log|state|snapshot|grpc-reader_0|gateway-views_0|backup|inflate_0|helper_\d+|dispose|libuv-worker|profiler"
 )
 """The threads of a node besides the main one."""
 

@@ -326,14 +326,14 @@ async def test_a_long_list_that_goes_on_is_not_cut_off_before_the_deadline(
 ) -> None:
     """A third of the time is for the beginning; it used to be for the whole of the list."""
     node = await start_node()
-    pages = long_lists._encoded
+    pages = long_lists.encoded_pages
 
     def slowly(*arguments: Any) -> Any:
         for page in pages(*arguments):
             yield page
             time.sleep(0.3)  # in the helper thread
 
-    monkeypatch.setattr(long_lists, "_encoded", slowly)
+    monkeypatch.setattr(long_lists, "encoded_pages", slowly)
     async with AsyncClient([node.address]) as client:
         puts = [pb.TxnOp(put=pb.TxnPutRequest(key=f"l/{number:04}", value=b"")) for number in range(4_000)]
         await client.transaction(pb.TxnRequest(if_then=puts))

@@ -9,6 +9,7 @@ from verification.fuzz.target import Target
 
 TARGETS = (
     "raft_frames",
+    "gateway_frames",
     "raft_messages",
     "http2_bytes",
     "grpc_messages",

@@ -119,6 +119,10 @@ class AcceptedConnection(Connection):
             self._handshake_frame_received(frame)
         elif frame.kind == FrameKind.RAFT and self.role is Role.PEER:
             self._acceptor_events.raft_message(self, frame.payload)
+        elif self.role is Role.GATEWAY:
+            if frame.kind != FrameKind.GATEWAY or self.gateway is None:
+                raise FrameError(f"a gateway sent a frame of kind {frame.kind}, which only nodes may")
+            self.gateway.frame_received(frame.payload)
         elif frame.kind == FrameKind.REQUEST:
             self._request_received(remote, frame.payload)
         else:
@@ -133,7 +137,8 @@ class AcceptedConnection(Connection):
             return
         remote, self.role = self._handshake.proved(frame.payload)
         self.unproven = self._handshake.unproven
-        host = None if remote.node_id is None else remote.endpoint.addr
+        is_node = remote.node_id is not None or self.role is Role.GATEWAY
+        host = remote.endpoint.addr if is_node else None  # a gateway shows a certificate as a node does
         self._security.check_caller(self.certificate, host, self._handshake.secret_proved)
         refusal = self._acceptor_events.admit(self, remote)
         if refusal is not None:

@@ -32,6 +32,7 @@ from metasrv.raft.peers.frames import (
     KeyedIntegrity,
     frame_parts,
 )
+from metasrv.raft.peers.gateway_streams import GatewayStream
 from metasrv.raft.peers.handshake import Agreement, RemoteIdentity, Role
 
 FLUSH_SIZE_BYTES = 64 * 1024
@@ -75,6 +76,8 @@ class Connection(asyncio.Protocol, ABC):
         """The other side's certificate, which TLS has verified; None without TLS."""
         self._events = events
         self._loop = asyncio.get_running_loop()
+        self.gateway: GatewayStream | None = None
+        """What takes the frames of a connection of the role GATEWAY."""
         self.gone: asyncio.Future[None] = self._loop.create_future()
         """Done when the byte stream, once begun, is closed and `lost` was called."""
         self._transport: asyncio.Transport | None = None
@@ -99,6 +102,10 @@ class Connection(asyncio.Protocol, ABC):
         """The other side's socket address, for logs."""
         name = None if self._transport is None else self._transport.get_extra_info("peername")
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "an unknown address"
+
+    def send_gateway(self, payload: bytes) -> None:
+        """Send messages of a gateway, or to one, on an open connection. Raises TooLargeError."""
+        self._send(FrameKind.GATEWAY, payload)
 
     def abort(self, reason: str) -> None:
         """Close at once and drop what waits; nothing is delivered after the call. The first reason stays."""
@@ -145,14 +152,20 @@ class Connection(asyncio.Protocol, ABC):
     def pause_writing(self) -> None:
         self.paused = True
         self._events.flow_changed(self)
+        if self.gateway is not None:
+            self.gateway.flow_changed(True)
 
     def resume_writing(self) -> None:
         self.paused = False
         self._events.flow_changed(self)
+        if self.gateway is not None:
+            self.gateway.flow_changed(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(f"the connection was lost: {exc}" if exc is not None else "the other side closed the connection")
         self._events.lost(self)
+        if self.gateway is not None:
+            self.gateway.connection_lost(self.failure or "the connection ended")
         self.gone.set_result(None)
 
     def handshake_expired(self) -> None:

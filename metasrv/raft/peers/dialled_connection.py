@@ -99,6 +99,9 @@ class DialledConnection(Connection):
 
     def _frame_received(self, frame: Frame) -> None:
         if self.remote is not None:
+            if self.gateway is not None and frame.kind == FrameKind.GATEWAY:
+                self.gateway.frame_received(frame.payload)
+                return
             if frame.kind != FrameKind.RESPONSE:
                 raise FrameError(f"a frame of kind {frame.kind} came where only answers may")
             self._answer_received(frame.payload)

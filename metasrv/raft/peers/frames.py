@@ -52,6 +52,8 @@ class FrameKind(IntEnum):
     RAFT = 6
     REQUEST = 7
     RESPONSE = 8
+    GATEWAY = 9
+    """Messages between a node and a gateway on another machine (`gateway_streams.py`)."""
 
 
 class Frame(NamedTuple):

@@ -50,6 +50,8 @@ class Role(IntEnum):
     """Raft messages and requests; replaces the older connection of the same node."""
     CLIENT = 1
     """Requests only: for nodes that are joining and for one-shot requests."""
+    GATEWAY = 2
+    """Messages of a gateway on another machine, and nothing else. Releases before 0.3 refuse the number."""
 
 
 @dataclass
@@ -167,6 +169,10 @@ class AcceptorHandshake:
                 raise AuthenticationError("the shared secret (raft_secret) of this node and of the caller differ")
         elif self._security.demands_proof:
             raise AuthenticationError("this node demands the shared secret (raft_secret) and the caller proved none")
+        if self._role is Role.GATEWAY and self.unproven:
+            raise AuthenticationError(
+                "a gateway has to prove the shared secret (raft_secret), also where raft_secret_strict is off"
+            )
         refusal = _different_clusters("the caller", self._identity.cluster_id, self._remote.cluster_id)
         if refusal is not None:
             raise AuthenticationError(refusal)
@@ -176,6 +182,8 @@ class AcceptorHandshake:
                 raise AuthenticationError(f"node id {own.node_id} is in use by this node; give each node its own id")
             if self._role is Role.PEER:
                 raise AuthenticationError(f"node {own.node_id} dialled itself; check its raft address")
+        if self._role is Role.GATEWAY and caller.node_id is not None:
+            raise AuthenticationError(f"a gateway is no node, but this one says that it is node {caller.node_id}")
         self._remote = replace(caller, proven=not self.unproven)
         return self._remote, self._role
 

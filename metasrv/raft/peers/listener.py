@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from metasrv.model.errors import BindError
-from metasrv.model.limits import PEER_CONNECTIONS_MAX, PEER_CONNECTIONS_RESERVED
+from metasrv.model.limits import PEER_CONNECTIONS_MAX, PEER_CONNECTIONS_RESERVED, REMOTE_GATEWAYS_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.types import Endpoint
 from metasrv.process.accepting import AcceptingSocket, Server, StartAccepting
@@ -25,6 +25,7 @@ from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.accepted_connection import AcceptedConnection
 from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.contacts import PeerContacts
+from metasrv.raft.peers.gateway_streams import GatewayDoor
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role
 from metasrv.raft.peers.peer_handler import PeerHandler
 from metasrv.raft.peers.quiet_log import QuietLog
@@ -55,6 +56,8 @@ class PeerListener:
         self._identity = identity
         self.security = security
         """What is proved and demanded from the next connection on."""
+        self.gateways: GatewayDoor | None = None
+        """Who serves gateways on other machines; they are refused while nobody does."""
         self._handler = handler
         self._observer = observer
         self._contacts = contacts
@@ -131,14 +134,28 @@ class PeerListener:
         return None
 
     def admit(self, connection: AcceptedConnection, remote: RemoteIdentity) -> str | None:
-        if connection.role is Role.CLIENT or remote.node_id is None:
-            others = sum(one.remote is not None and one.role is Role.CLIENT for one in self._accepted)
+        if connection.role is Role.GATEWAY:
+            refusal = self._refuse_gateway()
+            if refusal is not None:
+                return refusal
+        if connection.role is not Role.PEER or remote.node_id is None:
+            others = sum(one.remote is not None and one.role is not Role.PEER for one in self._accepted)
             limit = PEER_CONNECTIONS_MAX - PEER_CONNECTIONS_RESERVED
             return f"there are {limit} connections of callers that are no peers already" if others >= limit else None
         current = self._current.get(remote.node_id)
         if current is not None and current.generation > connection.generation:
             return f"a newer connection of node {remote.node_id} is open"
         return self._handler.admit(remote)
+
+    def _refuse_gateway(self) -> str | None:
+        if self.gateways is None:
+            return "this node serves no gateways on other machines now"
+        if self._identity.cluster_id is None:
+            return "this node belongs to no cluster yet, so no gateway can be linked to it"
+        linked = sum(one.remote is not None and one.role is Role.GATEWAY for one in self._accepted)
+        return (
+            f"there are {linked} gateways on other machines already, the limit" if linked >= REMOTE_GATEWAYS_MAX else None
+        )
 
     def established(self, connection: Connection) -> None:
         remote = connection.remote
@@ -150,6 +167,8 @@ class PeerListener:
                 f"node {remote.node_id} at {_host(connection)} was let in without the shared secret, "
                 "because raft_secret_strict is off",
             )
+        if connection.role is Role.GATEWAY and self.gateways is not None:
+            connection.gateway = self.gateways(connection)
         if remote.node_id is None or connection.role is not Role.PEER:
             return
         older = self._current.get(remote.node_id)

@@ -13,6 +13,7 @@ from metasrv.model.errors import InvalidRequestError
 from metasrv.model.types import Endpoint
 from metasrv.process.clock import Clock
 from metasrv.raft.observer import RaftObserver
+from metasrv.raft.peers.gateway_streams import GatewayDoor
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity
 from metasrv.raft.peers.security import PeerSecurity
 
@@ -61,6 +62,8 @@ class Transport(Protocol):
     async def listen(self, host: str, port: int) -> Endpoint: ...
 
     def secure(self, security: PeerSecurity) -> None: ...
+
+    def serve_gateways(self, door: GatewayDoor | None) -> None: ...
 
     def set_peers(self, endpoints: Mapping[int, Endpoint]) -> None: ...
 

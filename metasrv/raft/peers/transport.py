@@ -21,6 +21,7 @@ from metasrv.raft.observer import RaftObserver
 from metasrv.raft.peers.connection import Connection
 from metasrv.raft.peers.contacts import PeerContacts
 from metasrv.raft.peers.dialling import Dialler, PeerLink
+from metasrv.raft.peers.gateway_streams import GatewayDoor
 from metasrv.raft.peers.handshake import LocalIdentity, RemoteIdentity, Role, other_cluster_in
 from metasrv.raft.peers.listener import PeerListener
 from metasrv.raft.peers.peer_handler import PeerHandler
@@ -78,6 +79,10 @@ class PeerTransport:
     def secure(self, security: PeerSecurity) -> None:
         """Prove and demand this from the next connection on; those that are open have shown enough, and stay."""
         self._dialler.security = self._listener.security = security
+
+    def serve_gateways(self, door: GatewayDoor | None) -> None:
+        """Let `door` serve gateways on other machines from now on; None: refuse further ones."""
+        self._listener.gateways = door
 
     def set_peers(self, endpoints: Mapping[int, Endpoint]) -> None:
         """Keep a connection to each of these; dial those anew whose endpoint changed, drop those that are not named.

@@ -8,13 +8,14 @@ import pytest
 
 from metasrv.config.keys import KEYS
 from metasrv.config.load import check_config_file, load_config
+from metasrv.model.errors import ConfigError
 from metasrv.model.types import Endpoint
 from tests.support.paths import CONF
 
 
 def test_every_file_is_covered_here() -> None:
     assert {path.name for path in CONF.glob("*.toml")} == {
-        "node1.toml", "node2.toml", "node3.toml", "single.toml", "tls.toml",
+        "gateway.toml", "node1.toml", "node2.toml", "node3.toml", "single.toml", "tls.toml",
     }  # fmt: skip
 
 
@@ -82,3 +83,15 @@ def test_tls_is_good_with_every_shown_key_in_use(tmp_path: Path, monkeypatch: py
     config = load_config(str(file), {}, {}).config
     assert len(config.secret_values()) == 4
     assert config.raft_config.raft_secret_strict
+
+
+def test_the_configuration_of_a_gateway_names_the_cluster_of_three_and_no_data() -> None:
+    file = str(CONF / "gateway.toml")
+    assert check_config_file(file) == []
+    config = load_config(file, {}, {}).config
+    assert config.gateway_nodes == ("localhost:28103", "localhost:28104", "localhost:28105")
+    assert not config.raft_config.single
+    assert config.raft_config.join == ()
+    problem = "`gateway_nodes` is for `metasrv gateway`, which is no member: leave out `single` and `join`"
+    with pytest.raises(ConfigError, match=problem):
+        load_config(file, {}, {"raft_config.single": "true"})

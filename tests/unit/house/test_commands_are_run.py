@@ -23,7 +23,7 @@ STARTERS = frozenset({"tests.support.metactl", "tests.support.secured_cluster"})
 MODULES = {"metasrv.cli.ctl": "metactl", "metasrv.cli.server": "metasrv"}
 METHODS = {"ctl": "metactl"}
 """Methods that run the programs under Databend's names."""
-CLASSES = {"Migrating": ("metactl", "migrate")}
+CLASSES = {"Migrating": ("metactl", "migrate"), "RemoteGatewayProcess": ("metasrv", "gateway")}
 Words = tuple[str, ...]
 
 

@@ -240,7 +240,7 @@ def greet(payload: bytes) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"role": 2},
+        {"role": 3},
         {"role": "0"},
         {"role": True},
         {"node_id": -1},
