@@ -42,6 +42,17 @@ class Output:
         if self._gathered_bytes >= GATHERED_SIZE_BYTES_MAX:
             self.flush()
 
+    def write_joined(self, data: bytes, joined: list[Output]) -> None:
+        """Let whole frames leave with others of this step, at whose end the caller flushes each of `joined`."""
+        if self.transport is None:
+            return
+        if not self._gathered:
+            joined.append(self)
+        self._gathered.append(data)
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes >= GATHERED_SIZE_BYTES_MAX:
+            self.flush()
+
     def flush(self) -> None:
         """Hand what waits to the socket."""
         gathered = self._gathered
