@@ -22,7 +22,9 @@ from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.quick_admission import QuickAdmission
 from metasrv.grpc_api.quick_reads import QuickReads
+from metasrv.grpc_api.quick_writes import QuickWrites
 from metasrv.grpc_api.rights import readable_keys, require_stream, require_unary
 from metasrv.grpc_api.written_keys import written_by
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
@@ -79,7 +81,11 @@ class Dispatcher:
         self._stopping = False
         self._streams: dict[str, int] = {}
         """Streaming calls under way, by the client's address."""
-        self._quick_reads = QuickReads(context, authenticator, hint, self._streams, partial(self._failure_of, KV_READ_V1))
+        self._admission = QuickAdmission(context, authenticator)
+        self._quick_reads = QuickReads(
+            context, self._admission, authenticator, hint, self._streams, partial(self._failure_of, KV_READ_V1)
+        )
+        self._quick_writes = QuickWrites(context, self._admission, hint, self._failure_of)
         self._open: dict[asyncio.Task[Any], _OpenStream] = {}
         self._refused: dict[asyncio.Task[Any], StatusError] = {}
         """Streams that end because of their user, and why."""
@@ -92,7 +98,8 @@ class Dispatcher:
     def route(self, method: Method, body: Body) -> Route:
         """How one method is served."""
         if method.kind is Kind.UNARY:
-            return Route(self._timed(self._unary(method, body)), single_request=True, single_reply=True)
+            handle = self._timed(self._unary(method, body))
+            return Route(handle, single_request=True, single_reply=True, begin=self._quick_writes.begin_of(method))
         if method.kind is Kind.SERVER_STREAM:
             begin = self._quick_reads.begin if method is KV_READ_V1 else None
             return Route(
@@ -108,7 +115,8 @@ class Dispatcher:
     def end_streams(self) -> None:
         """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
         self._stopping = True
-        self._quick_reads.stop(StoppingError())
+        self._admission.stopping = True
+        self._quick_reads.end(StoppingError())
         for task in tuple(self._tasks):
             task.cancel()
 

@@ -25,13 +25,14 @@ from metasrv.grpc_api.http2.output import Output
 from metasrv.grpc_api.items import stream_item
 from metasrv.grpc_api.kv_json import key_of_usual_get
 from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.quick_admission import QuickAdmission
 from metasrv.grpc_api.rights import require
 from metasrv.model.errors import MetasrvError, RequestError
 from metasrv.model.failure_reasons import FailureReason
 from metasrv.model.limits import GRPC_STREAMS_PER_CONNECTION_MAX
 from metasrv.model.loop_work import LoopWork
 from metasrv.model.users import Right, User
-from metasrv.protocol.methods import KV_READ_V1, READ_METADATA_KEY, TOKEN_METADATA_KEY
+from metasrv.protocol.methods import KV_READ_V1
 from metasrv.state.validate import validate_key
 from metasrv.tracing.request_ids import begin_request
 from metasrv.tracing.times import CURRENT, RequestTimes
@@ -91,6 +92,7 @@ class QuickReads:
     def __init__(
         self,
         context: GrpcContext,
+        admission: QuickAdmission,
         authenticator: Authenticator,
         hint: LeaderHint,
         streams: dict[str, int],
@@ -100,6 +102,7 @@ class QuickReads:
         self._metrics = context.metrics
         self._clock = context.clock.monotonic
         self._watch = context.watch
+        self._admission = admission
         self._authenticator = authenticator
         self._hint = hint
         self._streams = streams
@@ -107,23 +110,13 @@ class QuickReads:
         self._open: dict[int, Round] = {}
         """Rounds whose barrier has not begun, by timeout."""
         self._rounds: set[Round] = set()
-        self._stopping = False
 
     def begin(self, data: bytes, call: ServerCall) -> QuickRead | None:
         """Take a read; None for what is not usual, which has had no effect then."""
-        context = self._context
-        if self._stopping or context.draining or not context.copies.serves or self._watch.tracer is not None:
-            return None
         key = key_of_usual_get(data)
         if key is None:
             return None
-        token: str | bytes | None = None
-        for name, value in call.invocation_metadata():
-            if name == TOKEN_METADATA_KEY:
-                token = token or value
-            elif name == READ_METADATA_KEY:
-                return None
-        recognized = self._authenticator.recognize(token)
+        recognized = self._admission.recognize(call)
         if recognized is None:
             return None
         user, peer = recognized.user, call.peer()
@@ -138,7 +131,7 @@ class QuickReads:
             return None
         call.prove()
         self._streams[peer] = under_way + 1
-        self._metrics.read_received(len(data))
+        self._metrics.call_received(len(data))
         read = QuickRead(self, call, data, key, user, peer, self._clock())
         self._join(read, timeout_ms_of(call))
         return read
@@ -167,11 +160,6 @@ class QuickReads:
         for round_ in tuple(self._rounds):
             self._fail(round_, error)
             self._leave(round_)
-
-    def stop(self, error: RequestError) -> None:
-        """The same; no read is taken from now on."""
-        self._stopping = True
-        self.end(error)
 
     def _leave(self, round_: Round) -> None:
         """Ask for nobody no longer."""

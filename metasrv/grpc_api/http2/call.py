@@ -335,8 +335,6 @@ class ServerCall:
             if reply is None:
                 self._start()
                 self.sender.finish(OK_TRAILERS)
-            elif isinstance(reply, list):
-                self._reply_in_pieces(*reply)
             else:
                 self._reply(reply)
         except (CallAbortedError, CallEndedError):
@@ -362,15 +360,19 @@ class ServerCall:
         if sender.waits and self._is_too_much():
             self.give_up(self._too_much())
 
-    def answer(self, message: bytes, metadata: Metadata, joined: list[Output]) -> None:
-        """Send the only message of a call that waited without a task, and its status; see `Sender.send_reply`."""
+    def answer(self, message: bytes | list[bytes], metadata: Metadata, joined: list[Output] | None) -> None:
+        """Send the only message of a call that `Route.begin` took, and its status; see `Sender.send_reply`."""
         if not self.closed:
             self._initial_metadata = metadata
+            if self.held_bytes:
+                self._hold(0)
             self._reply(message, joined)
 
-    def _reply(self, reply: bytes, joined: list[Output] | None = None) -> None:
+    def _reply(self, reply: bytes | list[bytes], joined: list[Output] | None = None) -> None:
         """Send the whole response in one piece if the windows allow it."""
-        if not self.sender.send_reply(self._initial_metadata, reply, joined):
+        if isinstance(reply, list):
+            self._reply_in_pieces(*reply)
+        elif not self.sender.send_reply(self._initial_metadata, reply, joined):
             self._reply_in_pieces(reply)
 
     def _start(self) -> None:

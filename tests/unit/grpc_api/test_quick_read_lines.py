@@ -24,12 +24,12 @@ from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.tracing.request_ids import current_request_id
 from tests.support.http2_bench import settle
-from tests.support.quick_read_bench import QuickReadBench, get
+from tests.support.quick_bench import QuickBench, get
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[QuickReadBench]:
-    made = QuickReadBench(tmp_path)
+async def bench(tmp_path: Path) -> AsyncIterator[QuickBench]:
+    made = QuickBench(tmp_path)
     await made.handshake()
     await made.put("a", b"1")
     await made.put("b", b"2")
@@ -60,7 +60,7 @@ def lines() -> Any:
 
 
 @pytest.mark.parametrize("ends", ["ok", "client_gone", "unavailable"])
-async def test_a_slow_read_has_a_line_of_its_own(bench: QuickReadBench, lines: list[Any], ends: str) -> None:
+async def test_a_slow_read_has_a_line_of_its_own(bench: QuickBench, lines: list[Any], ends: str) -> None:
     bench.context.watch.set_slow_ms(100)
     peer = bench.peer()
     peer.read(1, get("a"), ("x-request-id", "quick"))
@@ -84,7 +84,7 @@ async def test_a_slow_read_has_a_line_of_its_own(bench: QuickReadBench, lines: l
 
 
 async def test_a_read_that_fails_unexpectedly_says_which_one_it_was(
-    bench: QuickReadBench, lines: list[Any], monkeypatch: pytest.MonkeyPatch
+    bench: QuickBench, lines: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(key: str, now_ms: int) -> Any:
         raise RuntimeError("a mistake")
@@ -102,7 +102,7 @@ async def test_a_read_that_fails_unexpectedly_says_which_one_it_was(
 # ----------------------------------------------------------------------------- what is left to the other way
 
 
-async def taken(bench: QuickReadBench, message: bytes, *extra: tuple[str, str]) -> bool:
+async def taken(bench: QuickBench, message: bytes, *extra: tuple[str, str]) -> bool:
     """Whether the call waits without a task; its end is awaited."""
     peer = bench.peer()
     peer.read(1, message, *extra)
@@ -114,7 +114,7 @@ async def taken(bench: QuickReadBench, message: bytes, *extra: tuple[str, str]) 
     return was
 
 
-async def test_only_what_is_usual_is_taken(bench: QuickReadBench) -> None:
+async def test_only_what_is_usual_is_taken(bench: QuickBench) -> None:
     assert await taken(bench, get("a"))
     assert not await taken(bench, get("a"), (m.READ_METADATA_KEY, m.STALE_READ))
     assert not await taken(bench, get('quoted"'))
@@ -127,7 +127,7 @@ async def test_only_what_is_usual_is_taken(bench: QuickReadBench) -> None:
 
 
 async def test_rights_are_looked_at_before_and_after_the_wait(tmp_path: Path) -> None:
-    bench = QuickReadBench(tmp_path, grpc_password=SecretText("sesame"))
+    bench = QuickBench(tmp_path, grpc_password=SecretText("sesame"))
     bench.gate.set()
     await bench.handshake(password="sesame")
     name = secret_name("app")
@@ -151,7 +151,7 @@ async def test_rights_are_looked_at_before_and_after_the_wait(tmp_path: Path) ->
     await bench.close()
 
 
-async def test_a_token_that_has_expired_or_whose_password_was_changed_is_not_taken(bench: QuickReadBench) -> None:
+async def test_a_token_that_has_expired_or_whose_password_was_changed_is_not_taken(bench: QuickBench) -> None:
     authenticator = bench.service._authenticator
     assert authenticator.recognize(bench.token) is not None
     authenticator.set_password("another")

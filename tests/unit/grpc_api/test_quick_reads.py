@@ -19,12 +19,12 @@ from metasrv.model.types import Endpoint, Node
 from metasrv.protocol import methods as m
 from metasrv.protocol.proto import meta_pb2 as pb
 from tests.support.http2_bench import settle
-from tests.support.quick_read_bench import QuickReadBench, get
+from tests.support.quick_bench import QuickBench, get
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[QuickReadBench]:
-    made = QuickReadBench(tmp_path)
+async def bench(tmp_path: Path) -> AsyncIterator[QuickBench]:
+    made = QuickBench(tmp_path)
     await made.handshake()
     await made.put("a", b"1")
     await made.put("b", b"2")
@@ -35,7 +35,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[QuickReadBench]:
 # ----------------------------------------------------------------------------- answers
 
 
-async def test_reads_of_one_turn_share_a_barrier_and_leave_in_one_write_each_connection(bench: QuickReadBench) -> None:
+async def test_reads_of_one_turn_share_a_barrier_and_leave_in_one_write_each_connection(bench: QuickBench) -> None:
     one, other = bench.peer(), bench.peer()
     one.read(1, get("a"))
     one.read(3, get("absent"))
@@ -57,7 +57,7 @@ async def test_reads_of_one_turn_share_a_barrier_and_leave_in_one_write_each_con
     assert bench.counters.delays_ms["KvReadV1"].count == 3
 
 
-async def test_a_read_that_arrives_after_a_barrier_began_waits_for_one_of_its_own(bench: QuickReadBench) -> None:
+async def test_a_read_that_arrives_after_a_barrier_began_waits_for_one_of_its_own(bench: QuickBench) -> None:
     peer = bench.peer()
     peer.read(1, get("a"))
     await settle()
@@ -69,7 +69,7 @@ async def test_a_read_that_arrives_after_a_barrier_began_waits_for_one_of_its_ow
     assert set(peer.answers()) == {1, 3}
 
 
-async def test_the_answer_is_from_after_the_barrier(bench: QuickReadBench) -> None:
+async def test_the_answer_is_from_after_the_barrier(bench: QuickBench) -> None:
     peer = bench.peer()
     peer.read(1, get("a"))
     await settle()
@@ -79,7 +79,7 @@ async def test_the_answer_is_from_after_the_barrier(bench: QuickReadBench) -> No
     assert peer.answers()[1][1][0].value.data == b"newer"
 
 
-async def test_many_answers_give_the_loop_its_turns(bench: QuickReadBench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_answers_give_the_loop_its_turns(bench: QuickBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quick_reads, "ANSWERING_SECONDS", 0.0)
     peer = bench.peer()
     for stream_id in range(1, 9, 2):
@@ -94,7 +94,7 @@ async def test_many_answers_give_the_loop_its_turns(bench: QuickReadBench, monke
     assert len(peer.answers()) == 4 - some
 
 
-async def test_a_follower_names_the_leader(bench: QuickReadBench) -> None:
+async def test_a_follower_names_the_leader(bench: QuickBench) -> None:
     bench.consensus.change(nodes={2: Node(2, Endpoint("localhost", 1), "", "leader:1")})
     bench.consensus.follow(2)
     bench.clock.advance(1)
@@ -110,7 +110,7 @@ async def test_a_follower_names_the_leader(bench: QuickReadBench) -> None:
     [(("9S", "8999m"), [8900]), (("5S", "9S"), [4900, 8900]), (("400m", "380m"), [320, 340]), ((None, None), [10_000])],
 )
 async def test_reads_whose_timeouts_are_alike_wait_together(
-    bench: QuickReadBench, timeouts: tuple[str | None, ...], rounds: list[int]
+    bench: QuickBench, timeouts: tuple[str | None, ...], rounds: list[int]
 ) -> None:
     peer = bench.peer()
     for number, timeout in enumerate(timeouts):
@@ -127,7 +127,7 @@ async def test_reads_whose_timeouts_are_alike_wait_together(
 # ----------------------------------------------------------------------------- ends while it waits
 
 
-async def test_a_reset_ends_one_read_and_leaves_the_others(bench: QuickReadBench) -> None:
+async def test_a_reset_ends_one_read_and_leaves_the_others(bench: QuickBench) -> None:
     peer = bench.peer()
     peer.read(1, get("a"))
     peer.read(3, get("b"))
@@ -142,7 +142,7 @@ async def test_a_reset_ends_one_read_and_leaves_the_others(bench: QuickReadBench
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_nobody_is_asked_for_reads_that_are_gone(bench: QuickReadBench, begun: bool) -> None:
+async def test_nobody_is_asked_for_reads_that_are_gone(bench: QuickBench, begun: bool) -> None:
     peer = bench.peer()
     peer.read(1, get("a"))
     if begun:
@@ -157,7 +157,7 @@ async def test_nobody_is_asked_for_reads_that_are_gone(bench: QuickReadBench, be
     assert other.answers()[1][0] == "0"
 
 
-async def test_the_deadline_of_a_read_that_waits(bench: QuickReadBench) -> None:
+async def test_the_deadline_of_a_read_that_waits(bench: QuickBench) -> None:
     peer = bench.peer()
     peer.read(1, get("a"), ("grpc-timeout", "9S"))
     await settle()
@@ -174,7 +174,7 @@ async def test_the_deadline_of_a_read_that_waits(bench: QuickReadBench) -> None:
     [(NotLeaderError(2), FailureReason.NOT_LEADER), (NotDoneError("no majority"), None)],
 )
 async def test_the_leader_is_lost_while_reads_wait(
-    bench: QuickReadBench, failure: Exception, reason: FailureReason | None
+    bench: QuickBench, failure: Exception, reason: FailureReason | None
 ) -> None:
     peer = bench.peer()
     peer.read(1, get("a"))
@@ -191,7 +191,7 @@ async def test_the_leader_is_lost_while_reads_wait(
 
 
 @pytest.mark.virtual_time
-async def test_a_drain_answers_what_waits_and_takes_no_more(bench: QuickReadBench) -> None:
+async def test_a_drain_answers_what_waits_and_takes_no_more(bench: QuickBench) -> None:
     peer = bench.peer()
     peer.read(1, get("a"))
     await settle()
@@ -209,7 +209,7 @@ async def test_a_drain_answers_what_waits_and_takes_no_more(bench: QuickReadBenc
 
 
 @pytest.mark.parametrize("end", ["end_streams", "drop_streams"])
-async def test_a_stop_and_a_damaged_copy_end_what_waits(bench: QuickReadBench, end: str) -> None:
+async def test_a_stop_and_a_damaged_copy_end_what_waits(bench: QuickBench, end: str) -> None:
     peer = bench.peer()
     peer.read(1, get("a"))
     peer.read(3, get("a"))
@@ -221,7 +221,7 @@ async def test_a_stop_and_a_damaged_copy_end_what_waits(bench: QuickReadBench, e
     assert bench.counters.in_flight == 0
 
 
-async def test_what_cannot_be_answered_ends_alone(bench: QuickReadBench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_cannot_be_answered_ends_alone(bench: QuickBench, monkeypatch: pytest.MonkeyPatch) -> None:
     found = bench.machine.get
 
     def fails(key: str, now_ms: int) -> Any:

@@ -1,4 +1,4 @@
-"""A node whose read barriers wait until a test lets them pass, and clients that read frame by frame."""
+"""A node whose read barriers wait until a test lets them pass, and clients that read and write frame by frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def get(key: str) -> bytes:
     return pb.RaftRequest(data=json.dumps({"GetKV": {"key": key}})).SerializeToString()
 
 
-class QuickReadBench(MethodBench):
+class QuickBench(MethodBench):
     """A node whose barriers wait until a test lets them pass, and its server."""
 
     def __init__(self, directory: Path, **settings: Any) -> None:
@@ -44,6 +44,7 @@ class QuickReadBench(MethodBench):
             refusal_metadata=(),
             divide=undivided,
         )
+        self.server.turns.clock = lambda: 0.0  # a turn lasts as long as it takes
 
     async def barrier(self, timeout_ms: int) -> None:
         self.timeouts.append(timeout_ms)
@@ -76,13 +77,29 @@ class QuickReadBench(MethodBench):
 class Reader(Peer):
     """A client with the token of the bench."""
 
-    def __init__(self, bench: QuickReadBench) -> None:
+    def __init__(self, bench: QuickBench) -> None:
         super().__init__(bench.server)
         self.bench = bench
 
     def read(self, stream_id: int, message: bytes, *extra: tuple[str, str]) -> None:
+        self.ask(m.KV_READ_V1, stream_id, message, *extra)
+
+    def ask(self, method: m.Method, stream_id: int, message: bytes, *extra: tuple[str, str]) -> None:
         token = base64.b64encode(self.bench.token).decode()
-        self.request(stream_id, length_prefixed(message), ("auth-token-bin", token), *extra, path=m.KV_READ_V1.path)
+        self.request(stream_id, length_prefixed(message), ("auth-token-bin", token), *extra, path=method.path)
+
+    def messages(self) -> dict[int, tuple[str, bytes]]:
+        """By stream: its status and the bytes of its messages together, for those that have ended."""
+        data: dict[int, bytes] = {}
+        found: dict[int, tuple[str, bytes]] = {}
+        for kind, flags, stream_id, payload in self.frames():
+            if kind == f.DATA:
+                data[stream_id] = data.get(stream_id, b"") + payload
+            elif kind == f.HEADERS:
+                fields = self.decoded(payload)
+                if flags & f.END_STREAM:
+                    found[stream_id] = (fields["grpc-status"], data.pop(stream_id, b"")[5:])
+        return found
 
     def answers(self) -> dict[int, tuple[str, list[pb.StreamItem]]]:
         """By stream: its status and its items, for those that have ended."""
