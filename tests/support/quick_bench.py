@@ -59,6 +59,7 @@ class QuickBench(MethodBench):
     async def close(self) -> None:
         """Let everything pass and end; nothing may be left under way."""
         self.gate.set()
+        self.server.deadlines.stop()
         await super().close()
         await settle()
         assert self.counters.in_flight == 0

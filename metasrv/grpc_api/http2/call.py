@@ -313,7 +313,7 @@ class ServerCall:
     def _run(self, request: Any) -> None:
         begin = self._route.begin
         waiting = begin(request, self) if begin is not None and isinstance(request, bytes) else None
-        self._task = waiting or self._connection.loop.create_task(self._answer(request))
+        self._task = waiting or self._connection.loop.create_task(self.run_handler(request))
 
     async def _inflated(self, message: Compressed) -> bytes:
         plain = await self._connection.inflate(message)
@@ -323,7 +323,7 @@ class ServerCall:
             raise CallAbortedError
         return plain
 
-    async def _answer(self, request: Any) -> None:
+    async def run_handler(self, request: Any) -> None:
         try:
             if isinstance(request, Compressed):
                 request = await self._inflated(request)
