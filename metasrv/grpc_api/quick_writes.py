@@ -1,4 +1,4 @@
-"""Small writes as they usually are, in two coroutines from the message to the answer.
+"""Small writes as they usually are, in one coroutine from the message to the answer.
 
 The dispatcher's way puts five around each other, of which each costs as much as its work. A write that is not usual, or
 that is refused before it is proposed, goes the dispatcher's way after all, and nothing of it was counted before. Runs on
@@ -164,24 +164,20 @@ class QuickWrites:
         call.prove()
         write = _Write(method, kind, data, call, recognized.user, self._clock())
         # Parsing is left to the task: frames of all connections share two milliseconds of a turn.
-        task = write.task = asyncio.get_running_loop().create_task(self._run(write))
+        task = write.task = asyncio.get_running_loop().create_task(self._carry_out(write))
         return task
 
-    async def _run(self, write: _Write) -> None:
-        kind = write.kind
+    async def _carry_out(self, write: _Write) -> None:
+        kind, call, metrics, watch = write.kind, write.call, self._metrics, self._watch
         try:
             request = kind.parse(write.data)
-            command = kind.command_of(request)
+            command: Command = kind.command_of(request)
             validate_command(command)
             if write.user is not None:
                 kind.require(write.user, command)
         except (DecodeError, MetasrvError):
-            await write.call.run_handler(write.data)  # says what is wrong
-        else:
-            await self._carry_out(write, request, command)
-
-    async def _carry_out(self, write: _Write, request: Any, command: Command) -> None:
-        kind, call, metrics, watch = write.kind, write.call, self._metrics, self._watch
+            await call.run_handler(write.data)  # says what is wrong
+            return
         metrics.call_received(len(write.data))
         begin_request(watch.node_id, partial(metadata_value, call), write.task)
         times = None
