@@ -17,11 +17,14 @@ from google.protobuf.message import DecodeError, Message
 from metasrv.grpc_api.calls import Call, Stream, metadata_value
 from metasrv.grpc_api.context import GrpcContext
 from metasrv.grpc_api.ended_requests import WATCHED_STREAMS, ended_request
-from metasrv.grpc_api.failures import StatusError, failure_of, failure_reason
+from metasrv.grpc_api.failures import Failure, StatusError, failure_of, failure_reason
 from metasrv.grpc_api.handshake import Authenticator
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.leader import LeaderHint
+from metasrv.grpc_api.quick_admission import QuickAdmission
+from metasrv.grpc_api.quick_reads import QuickReads
+from metasrv.grpc_api.quick_writes import QuickWrites
 from metasrv.grpc_api.rights import readable_keys, require_stream, require_unary
 from metasrv.grpc_api.written_keys import written_by
 from metasrv.model.errors import DamagedCopyError, DataDamagedError, InvalidRequestError, OverloadedError, StoppingError
@@ -36,6 +39,7 @@ from metasrv.protocol.methods import (
     HANDSHAKE,
     KV_GET_MANY,
     KV_LIST,
+    KV_READ_V1,
     KV_TRANSACTION,
     MEMBER_LIST,
     Kind,
@@ -77,6 +81,11 @@ class Dispatcher:
         self._stopping = False
         self._streams: dict[str, int] = {}
         """Streaming calls under way, by the client's address."""
+        self._admission = QuickAdmission(context, authenticator)
+        self._quick_reads = QuickReads(
+            context, self._admission, authenticator, hint, self._streams, partial(self._failure_of, KV_READ_V1)
+        )
+        self._quick_writes = QuickWrites(context, self._admission, hint, self._failure_of)
         self._open: dict[asyncio.Task[Any], _OpenStream] = {}
         self._refused: dict[asyncio.Task[Any], StatusError] = {}
         """Streams that end because of their user, and why."""
@@ -89,9 +98,13 @@ class Dispatcher:
     def route(self, method: Method, body: Body) -> Route:
         """How one method is served."""
         if method.kind is Kind.UNARY:
-            return Route(self._timed(self._unary(method, body)), single_request=True, single_reply=True)
+            handle = self._timed(self._unary(method, body))
+            return Route(handle, single_request=True, single_reply=True, begin=self._quick_writes.begin_of(method))
         if method.kind is Kind.SERVER_STREAM:
-            return Route(self._timed(self._server_stream(method, body)), single_request=True, single_reply=False)
+            begin = self._quick_reads.begin if method is KV_READ_V1 else None
+            return Route(
+                self._timed(self._server_stream(method, body)), single_request=True, single_reply=False, begin=begin
+            )
         return Route(self._timed(self._bidirectional(method, body)), single_request=False, single_reply=False)
 
     def _timed(self, handle: Handler) -> Callable[[Any, Call], Awaitable[Answer]]:
@@ -102,11 +115,14 @@ class Dispatcher:
     def end_streams(self) -> None:
         """End every streaming call with UNAVAILABLE, so that a stop does not wait for watchers."""
         self._stopping = True
+        self._admission.stopping = True
+        self._quick_reads.end(StoppingError())
         for task in tuple(self._tasks):
             task.cancel()
 
     def drop_streams(self) -> None:
         """End every streaming call with UNAVAILABLE: this node's copy of the state is damaged."""
+        self._quick_reads.end(DamagedCopyError())
         for task in tuple(self._tasks):
             task.cancel()
 
@@ -303,12 +319,17 @@ class Dispatcher:
 
     async def _fail(self, method: Method, call: Call, error: Exception) -> None:
         """End the call with the status of `error`, unless the client is gone."""
+        if call.done():
+            if isinstance(error, DataDamagedError):
+                self._context.damage_found(str(error))
+            return
+        failure = self._failure_of(method, error)
+        await call.abort(failure.code, failure.text, failure.metadata)
+
+    def _failure_of(self, method: Method, error: Exception) -> Failure:
         if isinstance(error, DataDamagedError):
             self._context.damage_found(str(error))
-        if call.done():
-            return
-        failure = failure_of(error, self._hint.address, leader_only=method in LEADER_ONLY)
-        await call.abort(failure.code, failure.text, failure.metadata)
+        return failure_of(error, self._hint.address, leader_only=method in LEADER_ONLY)
 
 
 def _parsed(parse: Callable[[bytes], Any], data: bytes) -> Any:

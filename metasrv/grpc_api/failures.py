@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.status import StatusCode
+from metasrv.model.commands import ErrorReply, RefusedReply, Reply
 from metasrv.model.errors import (
     NOT_LEADER_TEXT,
     InvalidRequestError,
+    InvariantError,
     MetasrvError,
     NoLeaderError,
     NotDoneError,
@@ -53,6 +55,15 @@ def failure_reason(error: Exception) -> FailureReason:
     if isinstance(error, StatusError):
         return _REASONS_OF_CODES.get(error.code, FailureReason.INVALID)
     return reason_of(error)
+
+
+def unexpected_reply(reply: Reply) -> Exception:
+    """The error that consensus has answered a write with."""
+    if isinstance(reply, RefusedReply):
+        return WriteRefusedError(reply.text)
+    if isinstance(reply, ErrorReply):
+        return InvalidRequestError(reply.text)
+    return InvariantError(f"consensus answered with a {type(reply).__name__}")
 
 
 class Failure(NamedTuple):

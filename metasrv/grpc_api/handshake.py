@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Mapping
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -34,6 +35,15 @@ NOBODYS_PASSWORD = "$scrypt$ln=14,r=8,p=1$AAAAAAAAAAAAAAAAAAAAAA$" + "A" * 43
 """Compared for a user that does not exist, so that the answer takes as long as for one that does."""
 
 
+class Recognized(NamedTuple):
+    """Who shows a token that is good."""
+
+    user: User | None
+    """None for root."""
+    expires_at: int
+    """Seconds since the epoch."""
+
+
 class Authenticator:
     """Gives out and checks tokens for one node."""
 
@@ -54,6 +64,10 @@ class Authenticator:
         self._signer: TokenSigner | None = None
         self._seen_secrets: Mapping[str, bytes] | None = None
         """The replicated secrets that the signer was made of."""
+        self._recognized: dict[bytes, Recognized] = {}
+        """Good tokens that calls have shown, as long as no secret changes."""
+        self._recognized_in: Mapping[str, bytes] | None = None
+        """The replicated secrets for which that holds."""
         self._ended: set[Claims] = set()
         """Tokens that are signed and no longer good, so that who shows them again costs no question to the leader."""
         self._ended_in: Mapping[str, bytes] | None = None
@@ -64,6 +78,7 @@ class Authenticator:
     def set_password(self, password: str | None) -> None:
         """Ask for this one from now on. Another one than before ends all earlier tokens: their key depends on it."""
         if password != self._password:
+            self._recognized.clear()
             self._password, self._signer, self._seen_secrets = password, None, None
 
     # ------------------------------------------------------------------------- tokens
@@ -97,6 +112,38 @@ class Authenticator:
         except TokenError as error:
             raise _unauthenticated(f"token verify failed: {error}") from error
         return None
+
+    def recognize(self, token: str | bytes | None) -> Recognized | None:
+        """The caller, if `check` would let this token pass without a question to another node; None otherwise."""
+        secrets = self._machine.secrets
+        if secrets is not self._recognized_in:
+            self._recognized_in = secrets
+            self._recognized.clear()
+        if type(token) is not bytes:
+            return None
+        found = self._recognized.get(token)
+        if found is None:
+            found = self._look_up(token)
+        if found is None or found.expires_at < self._context.clock.wall_ms() // 1000:
+            return None
+        return found
+
+    def _look_up(self, token: bytes) -> Recognized | None:
+        if self._machine.secrets is not self._seen_secrets:
+            self._take_key()
+        if self._signer is None:
+            return None
+        try:
+            claims = self._signer.verify(token, self._context.clock.wall_ms() // 1000)
+            user = None if claims.generation is None else self._current(claims.username, claims.generation)
+        except TokenError:
+            return None
+        if user is None and self._password is None and self.has_users:
+            return None
+        if len(self._recognized) >= VERIFIED_TOKENS_MAX:
+            self._recognized.clear()
+        found = self._recognized[token] = Recognized(user, claims.expires_at)
+        return found
 
     def knows(self, call: Call) -> bool:
         """Whether the call carries a valid token, where none is needed."""

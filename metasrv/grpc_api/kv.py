@@ -14,7 +14,7 @@ from metasrv.grpc_api import kv_json, kv_json_slices
 from metasrv.grpc_api.batches import Batch
 from metasrv.grpc_api.calls import Call, Stream, timeout_ms_of, wants_stale_read
 from metasrv.grpc_api.context import GrpcContext, WholeView
-from metasrv.grpc_api.failures import StatusError
+from metasrv.grpc_api.failures import StatusError, unexpected_reply
 from metasrv.grpc_api.get_many import answer_at_one_instant
 from metasrv.grpc_api.http2.status import StatusCode
 from metasrv.grpc_api.items import item_batches, stream_item
@@ -28,13 +28,10 @@ from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
 from metasrv.model.commands import (
     BranchTransactionReply,
     Command,
-    ErrorReply,
-    RefusedReply,
-    Reply,
     TransactionReply,
     UpsertReply,
 )
-from metasrv.model.errors import InvalidRequestError, InvariantError, WriteRefusedError
+from metasrv.model.errors import InvalidRequestError, WriteRefusedError
 from metasrv.model.types import U64_MAX, SeqV
 from metasrv.protocol.proto import meta_pb2 as pb
 from metasrv.state.command_rules import validate_command
@@ -78,7 +75,7 @@ class KvMethods:
                 head = pb.TxnReply(success=reply.success, execution_path=reply.execution_path)
                 return await reply_in_pieces(head, reply.responses)
             return await transaction_reply(reply)
-        raise _unexpected(reply)
+        raise unexpected_reply(reply)
 
     async def kv_transaction(self, request: pb.KvTransactionRequest, call: Call) -> pb.KvTransactionReply | list[bytes]:
         """KvTransaction: on the leader only."""
@@ -91,7 +88,7 @@ class KvMethods:
                     pb.KvTransactionReply(executed_branch=reply.executed_branch), reply.responses
                 )
             return await branch_transaction_reply(reply)
-        raise _unexpected(reply)
+        raise unexpected_reply(reply)
 
     async def kv_api(self, request: pb.RaftRequest, call: Call) -> pb.RaftReply | list[bytes]:
         """KvApi: UpsertKV in JSON; a follower forwards without naming the leader. A large reply comes in pieces."""
@@ -103,7 +100,7 @@ class KvMethods:
         reply = await self._consensus.propose(command, timeout_ms_of(call))
         if type(reply) is UpsertReply:
             return await kv_json_slices.upsert_reply(reply)
-        raise _unexpected(reply)
+        raise unexpected_reply(reply)
 
     async def _check(self, command: Command, call: Call) -> None:
         """Refuse what must not be proposed, and, to save the way through the log, what would be refused at its end.
@@ -258,11 +255,3 @@ def _key_pages(view: WholeView, keys: list[str], now_ms: int) -> Iterator[list[B
             page, size_bytes = [], 0
     if page:
         yield item_batches(page)
-
-
-def _unexpected(reply: Reply) -> Exception:
-    if isinstance(reply, RefusedReply):
-        return WriteRefusedError(reply.text)
-    if isinstance(reply, ErrorReply):
-        return InvalidRequestError(reply.text)
-    return InvariantError(f"consensus answered with a {type(reply).__name__}")

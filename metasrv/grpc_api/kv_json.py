@@ -76,6 +76,20 @@ _PLAIN_GET = re.compile(r'\{"GetKV": ?\{"key": ?"([^"\\\x00-\x1f]*)"\}\}')
 """The most frequent request as clients write it, when nothing in the key is escaped; costs a tenth of parsing JSON."""
 
 
+_USUAL_GET = re.compile(rb'\x0a([\x00-\x7f])\{"GetKV": ?\{"key": ?"([^"\\\x00-\x1f]*)"\}\}')
+
+
+def key_of_usual_get(data: bytes) -> str | None:
+    """The key of an encoded RaftRequest with the same text of fewer than 128 bytes; None for every other one."""
+    plain = _USUAL_GET.fullmatch(data)
+    if plain is None or plain[1][0] != len(data) - 2:
+        return None
+    try:
+        return plain[2].decode()
+    except UnicodeDecodeError:
+        return None
+
+
 class _Members(dict[str, Any]):
     """An object as it was written; a name given twice is a mistake only where a struct has a member of that name."""
 

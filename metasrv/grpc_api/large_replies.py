@@ -23,7 +23,10 @@ def has_large_value(responses: Sequence[c.OperationResponse]) -> bool:
     """Whether the reply is worth being encoded in pieces. Asked of every transaction."""
     for response in responses:
         if isinstance(response, c.PutResponse):
-            if is_large(response.current) or is_large(response.prev):
+            current, prev = response.current, response.prev
+            if current is not None and len(current.data) >= LARGE_SIZE_BYTES_MIN:
+                return True
+            if prev is not None and len(prev.data) >= LARGE_SIZE_BYTES_MIN:
                 return True
         elif isinstance(response, c.GetResponse):
             if is_large(response.value):

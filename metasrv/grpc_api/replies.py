@@ -23,6 +23,14 @@ async def transaction_reply(reply: c.TransactionReply) -> pb.TxnReply:
     return message
 
 
+def transaction_reply_at_once(reply: c.TransactionReply) -> pb.TxnReply:
+    """As `transaction_reply`, for at most `RESPONSES_AT_ONCE` responses."""
+    message = pb.TxnReply(success=reply.success, execution_path=reply.execution_path)
+    for response in reply.responses:
+        fill_response(message.responses.add(), response)
+    return message
+
+
 async def branch_transaction_reply(reply: c.BranchTransactionReply) -> pb.KvTransactionReply:
     # None leaves the optional field unset.
     message = pb.KvTransactionReply(executed_branch=reply.executed_branch)
@@ -74,14 +82,13 @@ def _fill_record(
     target: pb.SeqV = getattr(message, field)
     target.seq, target.data = record.seq, record.data
     target.SetInParent()
-    if record.meta is None:
-        return
-    meta = target.meta
-    meta.SetInParent()
-    if record.meta.expire_at is not None:
-        meta.expire_at = record.meta.expire_at
-    if record.meta.proposed_at_ms is not None:
-        meta.proposed_at_ms = record.meta.proposed_at_ms
+    if record.meta is not None:
+        meta = target.meta
+        meta.SetInParent()
+        if record.meta.expire_at is not None:
+            meta.expire_at = record.meta.expire_at
+        if record.meta.proposed_at_ms is not None:
+            meta.proposed_at_ms = record.meta.proposed_at_ms
 
 
 def _small_response(response: c.DeleteByPrefixResponse | c.FetchIncreaseResponse) -> pb.TxnOpResponse:

@@ -6,13 +6,14 @@ checked later by `metasrv.state.validate`. Hot path: runs on the event loop once
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from metasrv.model import commands as c
 from metasrv.protocol.proto import meta_pb2 as pb
 
 _COMPARISONS = tuple(c.Comparison)
 _NOTHING: tuple[c.TransactionOperation, ...] = ()
+_NO_CONDITIONS: tuple[c.Condition, ...] = ()
 
 
 def transaction_from(request: pb.TxnRequest) -> c.Transaction:
@@ -44,7 +45,9 @@ def _expression(expression: pb.BooleanExpression) -> c.Expression:
     )
 
 
-def _conditions(conditions: Iterable[pb.TxnCondition]) -> tuple[c.Condition, ...]:
+def _conditions(conditions: Sequence[pb.TxnCondition]) -> tuple[c.Condition, ...]:
+    if not conditions:
+        return _NO_CONDITIONS
     return tuple([_condition(condition) for condition in conditions])
 
 
@@ -61,9 +64,11 @@ def _condition(condition: pb.TxnCondition) -> c.Condition:
     return c.Condition(condition.key, c.Target.NONE, 0, comparison)
 
 
-def _operations(operations: Iterable[pb.TxnOp]) -> tuple[c.TransactionOperation, ...]:
+def _operations(operations: Sequence[pb.TxnOp]) -> tuple[c.TransactionOperation, ...]:
     if not operations:
         return _NOTHING
+    if len(operations) == 1:
+        return (_operation(operations[0]),)
     return tuple([_operation(operation) for operation in operations])
 
 

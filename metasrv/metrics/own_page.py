@@ -139,7 +139,7 @@ def _work_families(work: WorkCounters) -> Iterator[Family]:
     yield counter(f"{RAFT}log_synced_entries_total", "Log entries synced.", work.log_synced_entries)
     text = "From the entry of a batch into the leader's log to its commit."
     yield histogram(f"{RAFT}commit_seconds", text, {(): work.commit_seconds})
-    text = "How long a read waited for a majority to confirm the leader."
+    text = "How long reads waited for a majority to confirm the leader; reads that arrive together wait and count once."
     yield histogram(f"{RAFT}read_index_seconds", text, {(): work.read_index_seconds})
     forwards: dict[Labels, Histogram] = {(("request", name),): times for name, times in work.forward_seconds.items()}
     yield histogram(f"{RAFT}forward_seconds", "Requests that the leader answered for this node.", forwards)

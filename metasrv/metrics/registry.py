@@ -96,6 +96,42 @@ class MetricsRegistry:
         delay_ms.counts[bisect_left(RPC_DELAY_BOUNDS_MS, milliseconds)] += 1
         delay_ms.sum += milliseconds
 
+    def call_received(self, size_bytes: int) -> None:
+        """A call has begun: `rpc_started` and `client_received_bytes` in one."""
+        client = self.client
+        client.in_flight += 1
+        client.received_bytes += size_bytes
+
+    def call_answered(self, method: Method, seconds: float, sent_bytes: int) -> None:
+        """A call has succeeded: `client_sent_bytes` and `rpc_finished` in one."""
+        client = self.client
+        client.in_flight -= 1
+        client.succeeded += 1
+        client.sent_bytes += sent_bytes
+        client.delay_seconds_sum += seconds
+        client.delay_window.observe(seconds)
+        delay_ms = client.delays_ms[method.name]
+        milliseconds = seconds * 1000.0
+        delay_ms.counts[bisect_left(RPC_DELAY_BOUNDS_MS, milliseconds)] += 1
+        delay_ms.sum += milliseconds
+
+    def gets_answered(self, method: Method, seconds: Sequence[float], sent_bytes: int) -> None:
+        """Reads of one key each have succeeded together; one number of seconds for each read."""
+        client, count = self.client, len(seconds)
+        client.in_flight -= count
+        client.succeeded += count
+        client.sent_bytes += sent_bytes
+        client.stream_items["get"] += count
+        delay_ms, observe = client.delays_ms[method.name], client.delay_window.observe
+        counts = delay_ms.counts
+        total = 0.0
+        for each in seconds:
+            total += each
+            observe(each)
+            counts[bisect_left(RPC_DELAY_BOUNDS_MS, each * 1000.0)] += 1
+        client.delay_seconds_sum += total
+        delay_ms.sum += total * 1000.0
+
     def client_sent_bytes(self, size_bytes: int) -> None:
         self.client.sent_bytes += size_bytes
 

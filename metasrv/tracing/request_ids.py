@@ -66,12 +66,13 @@ class RequestMark:
 _MARK: ContextVar[RequestMark | None] = ContextVar("request_mark", default=None)
 
 
-def begin_request(node_id: int, header: Header) -> RequestMark:
-    """Mark the running task: it works for a request that this node took."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # there is no loop: the context is the request's own
-        task = None
+def begin_request(node_id: int, header: Header, task: asyncio.Task[Any] | None = None) -> RequestMark:
+    """Mark the running task: it works for a request that this node took. Who knows which task that is passes it."""
+    if task is None:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # there is no loop: the context is the request's own
+            task = None
     mark = RequestMark(node_id, header, task)
     _MARK.set(mark)
     return mark

@@ -56,6 +56,11 @@ class RequestWatch:
         self._tracer = tracer
         self._switch()
 
+    @property
+    def slow_seconds(self) -> float:
+        """A request that takes longer gets a line; infinite for none."""
+        return self._slow_seconds
+
     def set_slow_ms(self, slow_ms: int) -> None:
         """Write a line for requests that take longer; 0 for none."""
         self._slow_seconds = slow_ms / 1000 if slow_ms else math.inf

@@ -14,10 +14,9 @@ from metasrv.grpc_api.http2.frames import ErrorCode, Http2StreamError, rst_strea
 from metasrv.grpc_api.http2.headers import (
     ENCODINGS,
     OK_TRAILERS,
-    RESPONSE_HEADERS,
     Metadata,
     Request,
-    literals,
+    response_headers,
     status_trailers,
 )
 from metasrv.grpc_api.http2.interfaces import StreamConnection
@@ -29,10 +28,11 @@ from metasrv.grpc_api.http2.messages import (
     length_prefixed,
     message_prefix,
 )
+from metasrv.grpc_api.http2.output import Output
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.receiving import Receiver, Requests
-from metasrv.grpc_api.http2.route import Route
-from metasrv.grpc_api.http2.sending import TICK_SECONDS, Sender, reply_frames
+from metasrv.grpc_api.http2.route import Route, Waiting
+from metasrv.grpc_api.http2.sending import TICK_SECONDS, Sender
 from metasrv.grpc_api.http2.status import CallAbortedError, CallEndedError, StatusCode
 
 logger = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class ServerCall:
         """What the budget counts of the request: large headers, what arrived, and what the handler works on."""
         self.request_ticks = 0
         """Ticks of the server in which the request, a single message, was not complete."""
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | Waiting | None = None
         self._writes = 0
         self._unsent_bytes = request.content_length
         """What is still to come of the request by its content-length, None without one."""
@@ -262,7 +262,7 @@ class ServerCall:
         if self.closed:
             return
         trailers = status_trailers(code, text, metadata)
-        headers = b"" if self.sender.started else RESPONSE_HEADERS + literals(self._initial_metadata)
+        headers = b"" if self.sender.started else response_headers(self._initial_metadata)
         self.sender.finish(headers + trailers)
 
     # ------------------------------------------------------------------------- the request
@@ -311,7 +311,9 @@ class ServerCall:
     # ------------------------------------------------------------------------- the response
 
     def _run(self, request: Any) -> None:
-        self._task = self._connection.loop.create_task(self._answer(request))
+        begin = self._route.begin
+        waiting = begin(request, self) if begin is not None and isinstance(request, bytes) else None
+        self._task = waiting or self._connection.loop.create_task(self.run_handler(request))
 
     async def _inflated(self, message: Compressed) -> bytes:
         plain = await self._connection.inflate(message)
@@ -321,7 +323,7 @@ class ServerCall:
             raise CallAbortedError
         return plain
 
-    async def _answer(self, request: Any) -> None:
+    async def run_handler(self, request: Any) -> None:
         try:
             if isinstance(request, Compressed):
                 request = await self._inflated(request)
@@ -333,8 +335,6 @@ class ServerCall:
             if reply is None:
                 self._start()
                 self.sender.finish(OK_TRAILERS)
-            elif isinstance(reply, list):
-                self._reply_in_pieces(*reply)
             else:
                 self._reply(reply)
         except (CallAbortedError, CallEndedError):
@@ -360,24 +360,24 @@ class ServerCall:
         if sender.waits and self._is_too_much():
             self.give_up(self._too_much())
 
-    def _reply(self, reply: bytes) -> None:
+    def answer(self, message: bytes | list[bytes], metadata: Metadata, joined: list[Output] | None) -> None:
+        """Send the only message of a call that `Route.begin` took, and its status; see `Sender.send_reply`."""
+        if not self.closed:
+            self._initial_metadata = metadata
+            if self.held_bytes:
+                self._hold(0)
+            self._reply(message, joined)
+
+    def _reply(self, reply: bytes | list[bytes], joined: list[Output] | None = None) -> None:
         """Send the whole response in one piece if the windows allow it."""
-        connection, sender, windows = self._connection, self.sender, self._connection.windows
-        size_bytes = len(reply) + PREFIX_SIZE_BYTES
-        headers = RESPONSE_HEADERS + literals(self._initial_metadata) if self._initial_metadata else RESPONSE_HEADERS
-        window_bytes = min(windows.initial_bytes + sender.granted_bytes, windows.connection_bytes)
-        room_bytes = min(window_bytes, connection.frame_size_bytes_max)
-        if sender.started or connection.writing_paused or size_bytes > room_bytes:
+        if isinstance(reply, list):
+            self._reply_in_pieces(*reply)
+        elif not self.sender.send_reply(self._initial_metadata, reply, joined):
             self._reply_in_pieces(reply)
-            return
-        windows.connection_bytes -= size_bytes
-        connection.data_frames += 1
-        connection.write(reply_frames(self._stream_id, headers, reply))
-        self._sent()
 
     def _start(self) -> None:
         if not self.sender.started:
-            self.sender.start(RESPONSE_HEADERS + literals(self._initial_metadata))
+            self.sender.start(response_headers(self._initial_metadata))
 
     def _sent(self) -> None:
         """Close the call: the response is sent. Tell a client that is still sending to stop (RFC 9113 section 8.1)."""

@@ -52,9 +52,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: ConnectionServer) -> None:
         self._server = server
         self.loop = server.loop
-        self._output = Output(server.loop)
-        self.write = self._output.write
-        self.write_soon = self._output.write_soon
+        output = self._output = Output(server.loop)
+        self.write, self.write_soon, self.write_joined = output.write, output.write_soon, output.write_joined
         self.message_size_bytes_max = server.message_size_bytes_max
         self.refusal_metadata = server.refusal_metadata
         self.budget = server.budget

@@ -13,6 +13,7 @@ from metasrv.grpc_api.http2.turns import Turns
 
 FIELD_BLOCK_SIZE_BYTES_MAX = 160 * 1024
 CONTINUATIONS_MAX = 16
+_HEADERS_FLAGS = f.END_HEADERS | f.PADDED | f.HAS_PRIORITY
 HTTP1_ANSWER = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n"
     b"This port speaks gRPC over HTTP/2; HTTP requests belong to the admin API's port.\n"
@@ -108,7 +109,12 @@ class FrameReader:
                 return True
             payload = data[offset + f.FRAME_HEADER_SIZE_BYTES : end]
             offset = end
-            self._handle_frame(length_and_type & 0xFF, flags, stream_id & f.STREAM_ID_MAX, payload)
+            frame_type = length_and_type & 0xFF
+            is_whole = frame_type == f.DATA or (frame_type == f.HEADERS and flags & _HEADERS_FLAGS == f.END_HEADERS)
+            if is_whole and self._settings_received and self._field_block is None:  # nearly all of them
+                self._sink.on_frame(frame_type, flags, stream_id & f.STREAM_ID_MAX, payload)
+            else:
+                self._handle_frame(frame_type, flags, stream_id & f.STREAM_ID_MAX, payload)
             is_over = clock() >= until
         if not self._ended:
             self._unhandled = data[offset:] if offset else data

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
@@ -237,6 +238,14 @@ RESPONSE_HEADERS = (
     _STATUS_200 + literal("content-type", "application/grpc") + literal("grpc-accept-encoding", ",".join(ENCODINGS))
 )
 """The headers of every response; a call's own metadata follow."""
+
+
+@lru_cache(maxsize=8)
+def response_headers(metadata: Metadata) -> bytes:
+    """The headers of a response with a call's own metadata; those of a follower name the leader, always the same."""
+    return RESPONSE_HEADERS + literals(metadata)
+
+
 OK_TRAILERS = literal("grpc-status", "0")
 """The trailers of a call that succeeded."""
 

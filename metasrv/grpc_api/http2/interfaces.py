@@ -7,7 +7,7 @@ each other only by these protocols.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from typing import Any, Protocol
 
 from metasrv.grpc_api.http2.budget import Account, Budget
@@ -16,6 +16,7 @@ from metasrv.grpc_api.http2.deadlines import Deadlines
 from metasrv.grpc_api.http2.frames import ErrorCode
 from metasrv.grpc_api.http2.headers import Metadata
 from metasrv.grpc_api.http2.messages import Compressed
+from metasrv.grpc_api.http2.output import Output
 from metasrv.grpc_api.http2.portions import Standing
 from metasrv.grpc_api.http2.route import Route
 from metasrv.grpc_api.http2.send_windows import SendWindows, WaitingSender
@@ -52,6 +53,13 @@ class StreamConnection(Protocol):
 
     def write_soon(self, data: bytes, /) -> None:
         """Let whole frames leave with the next that are written, at the latest when the loop turns."""
+
+    def write_joined(self, data: bytes, joined: list[Output], /) -> None:
+        """As `Output.write_joined`."""
+
+    @property
+    def calls(self) -> Sized:
+        """Those under way."""
 
     def hold(self, size_bytes: int, /) -> None:
         """Count bytes that are kept for this client, for the connection and in the budget; negative when freed."""

@@ -44,6 +44,17 @@ class Output:
         if self._gathered_bytes >= GATHERED_SIZE_BYTES_MAX:
             self.flush()
 
+    def write_joined(self, data: bytes, joined: list[Output]) -> None:
+        """Let whole frames leave with others of this step, at whose end the caller flushes each of `joined`."""
+        if self.transport is None:
+            return
+        if not self._gathered:
+            joined.append(self)
+        self._gathered.append(data)
+        self._gathered_bytes += len(data)
+        if self._gathered_bytes >= GATHERED_SIZE_BYTES_MAX:
+            self.flush()
+
     def close(self) -> None:
         """Send what waits and close; a peer that takes neither that nor the end of TLS in time is cut off."""
         self.flush()

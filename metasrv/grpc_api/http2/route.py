@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+
+
+class Waiting(Protocol):
+    """A call that waits for its answer without a task of its own."""
+
+    def done(self) -> bool:
+        """Whether it has its answer, or is given up."""
+
+    def cancel(self) -> object:
+        """Give it up: its client is gone, or its time is over."""
 
 
 class Route(NamedTuple):
@@ -16,3 +26,8 @@ class Route(NamedTuple):
     function: Callable[[Any, Any], Awaitable[bytes | list[bytes] | None]]
     single_request: bool
     single_reply: bool
+    begin: Callable[[bytes, Any], Waiting | None] | None = None
+    """Called before `function`, with the message and the call, where the request is a single message.
+
+    Takes the call and answers it later with `call.answer` or `call.end`; or returns None and has done nothing.
+    """

@@ -19,9 +19,10 @@ from metasrv.grpc_api.http2.frames import (
     frame,
     pack_frame_header,
 )
-from metasrv.grpc_api.http2.headers import OK_TRAILERS
+from metasrv.grpc_api.http2.headers import OK_TRAILERS, RESPONSE_HEADERS, Metadata, response_headers
 from metasrv.grpc_api.http2.interfaces import StreamConnection
 from metasrv.grpc_api.http2.messages import PREFIX_SIZE_BYTES, message_prefix
+from metasrv.grpc_api.http2.output import Output
 
 TICK_SECONDS = 5.0
 """How often the server looks after every connection (`Connection.tick`)."""
@@ -98,6 +99,28 @@ class Sender:
         windows.connection_bytes -= size_bytes
         connection.data_frames += 1
         connection.write_soon(pack_frame_header(size_bytes << 8 | DATA, 0, self._stream_id) + data)
+        return True
+
+    def send_reply(self, metadata: Metadata, reply: bytes, joined: list[Output] | None) -> bool:
+        """Send a whole successful response with one message, if the windows and the socket take it now.
+
+        Where the connection has more calls, its frames may wait for those of others (`Output.write_joined`).
+        """
+        connection, windows = self._connection, self._windows
+        size_bytes = len(reply) + PREFIX_SIZE_BYTES
+        window_bytes = min(windows.initial_bytes + self.granted_bytes, windows.connection_bytes)
+        room_bytes = min(window_bytes, connection.frame_size_bytes_max)
+        if self.started or connection.writing_paused or size_bytes > room_bytes:
+            return False
+        windows.connection_bytes -= size_bytes
+        connection.data_frames += 1
+        headers = response_headers(metadata) if metadata else RESPONSE_HEADERS
+        frames = reply_frames(self._stream_id, headers, reply)
+        if joined is not None and len(connection.calls) > 1:
+            connection.write_joined(frames, joined)
+        else:
+            connection.write(frames)
+        self._finished()
         return True
 
     def finish(self, trailers: bytes) -> None:

@@ -104,6 +104,7 @@ class GrpcServer:
         self._listeners: list[Listener] = []
         self._tick_timer: asyncio.TimerHandle | None = None
         self.places = CallPlaces(divide(calls_max))
+        self.call_began = self.places.take
         self._idle: asyncio.Event | None = None
         """While the server stops: set once no call is under way."""
 
@@ -177,9 +178,6 @@ class GrpcServer:
 
     async def inflate(self, message: Compressed) -> bytes:
         return await self.loop.run_in_executor(self.inflater, inflated, message, self.message_size_bytes_max)
-
-    def call_began(self, connection: CallingConnection) -> str | None:
-        return self.places.take(connection)
 
     def call_ended(self, connection: CallingConnection) -> None:
         self.places.give_back(connection)
