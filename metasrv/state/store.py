@@ -158,8 +158,7 @@ class Store:
 
     def put_many(self, written: Mapping[str, tuple[SeqV, SeqV | None]]) -> int:
         """As `put` for (record, replaced) by key; all values stand in their records, and none has an expiry."""
-        gain = 0
-        rows: list[tuple[Any, ...]] = []
+        gain, rows = 0, list[tuple[Any, ...]]()
         for key, (record, replaced) in written.items():
             seq, data, meta = record
             proposed_at_ms = 0 if meta is None else meta.proposed_at_ms or 0
@@ -189,8 +188,7 @@ class Store:
 
     def count_prefix(self, prefix: str, limit: int) -> int:
         """Keys that start with `prefix`; counting stops at `limit`."""
-        end = prefix_end(prefix)
-        limit = min(limit, I64_MAX)
+        end, limit = prefix_end(prefix), min(limit, I64_MAX)
         if end is None:
             return int(self.execute(_COUNT, (prefix, limit)).fetchone()[0])
         return int(self.execute(_COUNT_TO, (prefix, end, limit)).fetchone()[0])
@@ -217,8 +215,7 @@ class Store:
         if after_key is not None:
             condition, parameters = _range("key > ?", after_key, end)
         query = f"SELECT key, {_RECORD} FROM kv WHERE {condition} ORDER BY key LIMIT ?"  # noqa: S608
-        page: list[tuple[str, SeqV]] = []
-        size_bytes = 0
+        page, size_bytes = list[tuple[str, SeqV]](), 0
         with closing(self.connection.execute(query, (*parameters, limit + 1))) as rows:
             for row in rows:
                 if len(page) == limit or size_bytes > PAGE_SIZE_BYTES_TARGET:

@@ -29,6 +29,7 @@ CONSTANTS = {
     "backup/lines.py": Format.EXPORT,
     "backup/places.py": "names of files",
     "client/connection.py": Format.CLIENT,
+    "gateway/messages.py": "a gateway on another machine and its node have to be of one version, which both say",
     "grpc_api/export_lines.py": Format.ARCHIVE,
     "model/entries.py": Format.ENTRY,
     "model/migration.py": Format.MIGRATION,
