@@ -175,7 +175,7 @@ def _client_service(config: Config) -> ServiceFactory:
     """What serves clients: this process, or gateways, which are forked by a process that must be there before threads."""
     if config.grpc_gateways == "0":
         return GrpcService
-    # A node without gateways loads nothing of them.
+    # A node that starts no gateways loads nothing of what starts them.
     from metasrv.gateway.service import GatewayService, gateway_count
     from metasrv.gateway.spawner import fork_spawner
 
