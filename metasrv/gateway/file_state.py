@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 
 from metasrv.gateway.messages import Pulse, Registry
+from metasrv.gateway.told_state import ToldState
 from metasrv.model.errors import DataDamagedError, NotDoneError, OverloadedError, StorageError, ViewLostError
 from metasrv.model.limits import GATEWAY_INSTANTS_MAX
-from metasrv.model.types import LogId, SeqV, WriteLimits
+from metasrv.model.types import SeqV
 from metasrv.state.expiry import has_expired
 from metasrv.state.format import prefix_end
 from metasrv.state.reader import StateReader
@@ -34,16 +35,15 @@ Files = tuple[tuple[int, int], ...]
 """Device and inode of the state file and of its write-ahead log."""
 
 
-class FileState:
+class FileState(ToldState):
     """Implements `grpc_api.context.LocalState`.
 
     `current_file` has the node write what it has applied, and tells the count of its file.
     """
 
     def __init__(self, path: str, registry: Registry, pulse: Pulse, current_file: Callable[[], Awaitable[int]]) -> None:
+        super().__init__(registry, pulse)
         self.path = path
-        self.registry = registry
-        self.pulse = pulse
         self.views = GatewayViews()
         self._current_file = current_file
         self._store: Store | None = None
@@ -52,29 +52,6 @@ class FileState:
         self._files: Files = ()
         self._opening: asyncio.Future[None] | None = None
         self._instants = 0
-
-    # ------------------------------------------------------------------------- what the node tells
-
-    @property
-    def secrets(self) -> Mapping[str, bytes]:
-        return self.registry.secrets
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        return self.registry.features
-
-    @property
-    def limits(self) -> WriteLimits:
-        return self.registry.limits
-
-    @property
-    def cluster_id(self) -> str | None:
-        return self.registry.cluster_id
-
-    @property
-    def last_applied(self) -> LogId:
-        """The index alone is known."""
-        return LogId(0, self.pulse.applied_index, 0)
 
     # ------------------------------------------------------------------------- the connection
 

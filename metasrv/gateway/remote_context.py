@@ -6,23 +6,24 @@ a node, and goes by what it was told last in everything else. Runs on the gatewa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from itertools import count
 from typing import Any
 
 from metasrv.config.model import Config
 from metasrv.gateway.gateway_watches import GatewayWatch, GatewayWatches
-from metasrv.gateway.messages import Confirm, FromNode, Pulse, Registry, pulse_in, registry_in
+from metasrv.gateway.messages import Confirm, FromNode, Pulse, pulse_in, registry_in
 from metasrv.gateway.remote_consensus import RemoteConsensus
 from metasrv.gateway.remote_reads import RemoteReads, RemoteView
 from metasrv.gateway.standing_link import StandingLink
 from metasrv.gateway.statuses import status_in
+from metasrv.gateway.told_state import ToldState
 from metasrv.grpc_api.calls import TIMEOUT_MS_DEFAULT
 from metasrv.grpc_api.context import OpenInstant
 from metasrv.metrics.registry import MetricsRegistry
 from metasrv.model.errors import InvariantError, PeerUnreachableError, UnknownOutcomeError
-from metasrv.model.types import LogId, RaftStatus, SeqV, WriteLimits
+from metasrv.model.types import RaftStatus, SeqV
 from metasrv.model.wire import byte_string, string, unsigned
 from metasrv.node.slow_writes import SlowWrites
 from metasrv.process.clock import Clock, SystemClock
@@ -44,12 +45,11 @@ class Greeting:
         self.pulse = pulse_in(pulse)
 
 
-class RemoteState:
+class RemoteState(ToldState):
     """Implements `grpc_api.context.LocalState`: tables that the node tells, and views that it pins."""
 
     def __init__(self, greeting: Greeting, link: StandingLink, reads: RemoteReads) -> None:
-        self.registry: Registry = greeting.registry
-        self.pulse: Pulse = greeting.pulse
+        super().__init__(greeting.registry, greeting.pulse)
         self.views = Views()
         self.began_with: Callable[[], int | None] = lambda: None
         """The count of links when the present read began, where that matters."""
@@ -60,27 +60,6 @@ class RemoteState:
         """The node has told a new one."""
         self.pulse = pulse
         self.views.hurry = pulse.hurry
-
-    @property
-    def secrets(self) -> Mapping[str, bytes]:
-        return self.registry.secrets
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        return self.registry.features
-
-    @property
-    def limits(self) -> WriteLimits:
-        return self.registry.limits
-
-    @property
-    def cluster_id(self) -> str | None:
-        return self.registry.cluster_id
-
-    @property
-    def last_applied(self) -> LogId:
-        """The index alone is known."""
-        return LogId(0, self.pulse.applied_index, 0)
 
     def open_reader(self) -> RemoteView:
         """A view that the node pins. Raises PeerUnreachableError."""

@@ -24,8 +24,6 @@ TELL_SECONDS = 0.02
 """How often they are told of changed users, rights and limits, beside what they are told with answers."""
 STATUS_TURNS = 3
 """Each third time the status of the node is told as well, which costs more to look at."""
-IDLE_SECONDS = 0.2
-"""The same while there are none."""
 PING_SECONDS = 0.5
 SILENCE_SECONDS_MAX = 5.0
 TOLD_SECONDS_MAX = SILENCE_SECONDS_MAX + 2 * PING_SECONDS
@@ -38,6 +36,7 @@ class RemoteGateways:
     def __init__(self, context: NodeContext) -> None:
         self._context = context
         self._numbers = count(1)
+        self._came = asyncio.Event()
         self._ends: dict[RemoteEnd, None] = {}
         """All links; those that have said a word have a name."""
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="gateway-views", initializer=show_thread_name)
@@ -73,6 +72,7 @@ class RemoteGateways:
             lambda reason: self._lost(end, reason),
         )
         self._ends[end] = None
+        self._came.set()
         return end.link
 
     def _greeted(self, end: RemoteEnd) -> None:
@@ -96,7 +96,10 @@ class RemoteGateways:
         pinged_at = 0.0
         try:
             for turn in count():
-                await asyncio.sleep(TELL_SECONDS if self._ends else IDLE_SECONDS)
+                if not self._ends:
+                    self._came.clear()
+                    await self._came.wait()
+                await asyncio.sleep(TELL_SECONDS)
                 status = self._context.consensus.status() if self._ends and turn % STATUS_TURNS == 0 else None
                 pings = loop.time() - pinged_at >= PING_SECONDS
                 for end in tuple(self._ends):

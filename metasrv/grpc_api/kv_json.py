@@ -76,7 +76,8 @@ _PLAIN_GET = re.compile(r'\{"GetKV": ?\{"key": ?"([^"\\\x00-\x1f]*)"\}\}')
 """The most frequent request as clients write it, when nothing in the key is escaped; costs a tenth of parsing JSON."""
 
 
-_USUAL_GET = re.compile(rb'\x0a([\x00-\x7f])\{"GetKV": ?\{"key": ?"([^"\\\x00-\x1f]*)"\}\}')
+_USUAL_GET = re.compile(rb"\x0a([\x00-\x7f])" + _PLAIN_GET.pattern.encode())
+"""The same as the only field of an encoded RaftRequest, its size in one byte."""
 
 
 def key_of_usual_get(data: bytes) -> str | None:
