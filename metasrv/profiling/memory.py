@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import os
 import shutil
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 MEMRAY = "memray"
 REPORT_TIMEOUT_SECONDS = 120.0
 REPORT_MODULE = "metasrv.profiling.heap_report"
+COLLECTOR_CRASHES = sys.version_info < (3, 11, 3)
+"""Whether collecting garbage beside memray's hook on calls may end the process (python/cpython#101975).
+
+The collector of these versions follows stale places in the frame of a running coroutine. Debian 12 has 3.11.2.
+"""
 
 
 def load_profiler() -> None:
@@ -84,13 +90,27 @@ async def record_memory(
 
 async def _watch(capture: str, seconds: float, small_objects: bool) -> None:
     """Capture allocations; the hooks are removed afterwards, whatever happens meanwhile."""
+    collects = COLLECTOR_CRASHES and gc.isenabled()
+    if collects:
+        gc.disable()
     starting = asyncio.ensure_future(asyncio.to_thread(_start, capture, small_objects))
     try:
         await asyncio.shield(starting)
         await asyncio.sleep(seconds)
     finally:
         # Also if this was cancelled during the start: hooks left behind would slow the process down forever.
-        await asyncio.shield(asyncio.to_thread((await starting).__exit__, None, None, None))
+        await asyncio.shield(asyncio.ensure_future(_end(starting, collects)))
+
+
+async def _end(starting: asyncio.Future[Tracker], collects: bool) -> None:
+    """Remove the hooks, and let garbage be collected again if it was."""
+    try:
+        tracker = await starting
+        await asyncio.to_thread(tracker.__exit__, None, None, None)
+        sys.setprofile(None)  # now and then memray leaves its hook on the thread of the event loop
+    finally:
+        if collects:
+            asyncio.get_running_loop().call_soon(gc.enable)  # no coroutine that was called with the hook runs by then
 
 
 def _start(capture: str, small_objects: bool) -> Tracker:
