@@ -112,7 +112,8 @@ async def test_a_read_only_cluster_takes_no_write_and_does_everything_else(
 
 
 async def first_change(client: AsyncClient, key: str) -> bytes | None:
-    async for event in client.watch(key):
+    # The node may be a follower that has not applied yet what the leader has acknowledged.
+    async for event in client.watch(key, require_leader=True):
         return None if event.current is None else event.current.data
     raise AssertionError("the watch ended")
 
