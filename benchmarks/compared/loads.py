@@ -29,6 +29,17 @@ KEYS_PER_TRANSACTION = 100
 """etcd takes at most 128 operations in one."""
 
 
+class RequestsPerClient(NamedTuple):
+    """Requests on each connection, so that a turn measures them and not the opening of connections."""
+
+    to_calibrate: int
+    least: int
+
+
+REQUESTS_PER_CLIENT = RequestsPerClient(to_calibrate=8, least=20)
+LIST_REQUESTS_PER_CLIENT = RequestsPerClient(to_calibrate=1, least=4)
+
+
 class Turn(NamedTuple):
     """What one contender did in one turn."""
 
@@ -146,8 +157,9 @@ async def measure(contender: Contender, load: Load, clients: int, seconds: float
     """One turn that lasts about `seconds`. Raises LoadError."""
     leader = await contender.leader()
     send, growth = await load.prepare(contender)
-    first = await asyncio.to_thread(send, clients, max(_calibration(load), clients))
-    requests = max(int(first.per_second * seconds), 4 * clients, REQUESTS_MIN)
+    each = LIST_REQUESTS_PER_CLIENT if load.name.startswith("list") else REQUESTS_PER_CLIENT
+    first = await asyncio.to_thread(send, clients, max(_calibration(load), each.to_calibrate * clients))
+    requests = max(int(first.per_second * seconds), each.least * clients, REQUESTS_MIN)
     before = await contender.changes()
     used_before = _used(contender, leader)
     measured = await asyncio.to_thread(send, clients, requests)

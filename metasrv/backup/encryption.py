@@ -57,8 +57,10 @@ def load_key(path: str) -> ArchiveKey:
     try:
         with open(path, "rb") as file:
             secret = file.read(BACKUP_KEY_FILE_SIZE_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
-        raise BackupError(f"the key of the archive, {path}, cannot be read: {error}") from error
+    except OSError as error:
+        raise BackupError(f"the key of the archive, {path}, cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # the path holds a zero character
+        raise BackupError(f"the key of the archive, {path!r}, cannot be read: {error}") from error
     if len(secret) > BACKUP_KEY_FILE_SIZE_BYTES_MAX:
         raise BackupError(f"{path} is no key: it has more than {BACKUP_KEY_FILE_SIZE_BYTES_MAX} bytes")
     if len(secret) != KEY_SIZE_BYTES:
