@@ -85,5 +85,5 @@ async def _wait_for_snapshot_receivers(cluster: SimulatedCluster, leader: Proces
         process = cluster.machines[node_id].process
         return process is not None and process.joined and process.consensus.replica.engine.applied_index() < index
 
-    while any(map(lags, members)) and cluster.scheduler.now < until:
+    while any(map(lags, members)) and cluster.scheduler.now < until:  # noqa: ASYNC110 - nothing tells what others apply
         await asyncio.sleep(_LOOK_SECONDS)

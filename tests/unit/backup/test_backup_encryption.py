@@ -114,7 +114,7 @@ def test_a_key_file_has_32_bytes_or_a_passphrase(tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(BackupError, match="is no key"):
             load_key(str(file))
-    with pytest.raises(BackupError, match="cannot be read: No such file or directory$"):
+    with pytest.raises(BackupError, match=r"cannot be read: No such file or directory$"):
         load_key(str(tmp_path / "none"))
-    with pytest.raises(BackupError, match="cannot be read: embedded null byte$"):
+    with pytest.raises(BackupError, match=r"cannot be read: embedded null byte$"):
         load_key("a\0b")
