@@ -179,6 +179,8 @@ def _reconcile(directory: DataDirectory, store: LogStore, writer: LogWriter, mac
     if tail is not None:
         logger.warning("a snapshot up to %s was put in place just before the last stop; the log follows it", applied)
         store.reset_to([tail.previous, tail.last])
+        if tail.last[TERM] > store.getCurrentTerm():  # its leader's term may have been on its way to the disk
+            store.setCurrentTerm(tail.last[TERM], None)
         pending = store.take_pending()
         if pending is not None:
             writer.write(pending)

@@ -24,6 +24,8 @@ class OpenLog:
         self.writer: LogWriter = self.store.open_writer()
 
     def flush(self) -> None:
+        if self.store.last_term > self.store.getCurrentTerm():  # as the engine has it before it adds entries of a term
+            self.store.setCurrentTerm(self.store.last_term, None)
         while (pending := self.store.take_pending()) is not None:
             self.writer.write(pending)
 

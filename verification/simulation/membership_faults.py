@@ -41,8 +41,8 @@ async def _leave(nemesis: Nemesis, source: random.Random, node_id: int) -> bool:
 
 
 def _begin_change(nemesis: Nemesis) -> bool:
-    """Claim the right to change members: one change at a time, and none while a disk is lost."""
-    if nemesis.changing_members or nemesis.lost:
+    """Claim the right to change members: one change at a time, none while a disk is lost or too many may be."""
+    if nemesis.changing_members or nemesis.lost or not nemesis.may_miss_one():
         return False
     nemesis.changing_members = True
     return True

@@ -203,6 +203,12 @@ class Nemesis:
             return False
         return not self.lost and not self.changing_members and len(self.cluster.voters()) >= 3
 
+    def may_miss_one(self) -> bool:
+        """Whether the cluster without one member still has a majority when all damaged files prove useless."""
+        rest = len(self.cluster.voters()) - 1
+        damaged = sum(machine.damaged for machine in self.cluster.machines.values())
+        return not damaged or rest - damaged > rest // 2
+
     def wipe(self, machine: Machine) -> None:
         """Kill the node and replace its disk by an empty one."""
         machine.kill()

@@ -286,6 +286,9 @@ def _read_entries(path: str, connection: sqlite3.Connection, meta: MetaRow) -> t
         expected_index, term_before, written_before = index + 1, term, written
     if not entries:
         raise DataDamagedError(path, "table entries", "it is empty", ADVICE)
+    if term_before > meta.term:
+        what = f"it has term {meta.term}, but entry {expected_index - 1} is of term {term_before}"
+        raise DataDamagedError(path, "table meta", what, ADVICE)
     return entries, written_before
 
 
@@ -305,6 +308,9 @@ def _check_mark(path: str, contents: LogContents, mark: MarkValue) -> None:
         where = f"after transaction {contents.written}"
         what = f"{lost} transactions that had been synced are missing here or in {wal_path(path)}"
         raise DataDamagedError(path, where, what, ADVICE)
+    if contents.meta.written < mark.meta_written:
+        what = f"term and vote are those of transaction {contents.meta.written}, but {mark.meta_written} had changed them"
+        raise DataDamagedError(path, "table meta", what, ADVICE)
     last_index = contents.entries[-1][INDEX]
     if contents.written == mark.written and last_index != mark.last_index:
         what = f"the log ends at index {last_index}, but index {mark.last_index} had been synced"

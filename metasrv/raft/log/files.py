@@ -98,7 +98,7 @@ def _create(path: str, entries: list[LogEntry], mark: SyncMark) -> None:
             make_syncs_full(connection)
             _fill(connection, entries, meta)
         _sync(building)
-        mark.initialise(MarkValue(meta.store_id, meta.written, entries[-1][INDEX]))
+        mark.initialise(MarkValue(meta.store_id, meta.written, entries[-1][INDEX], meta.written))
         os.rename(building, path)
         _sync(os.path.dirname(os.path.abspath(path)))
     except (sqlite3.Error, OSError) as error:

@@ -26,7 +26,11 @@ from metasrv.raft.log.format import ADVICE, STORE_ID_SIZE_BYTES, disk_error
 _MAGIC = b"metasrv log mark"
 _BODY = struct.Struct(f"<16s{STORE_ID_SIZE_BYTES}sQQ")
 _CHECKSUM = struct.Struct("<I")
-_SLOT_SIZE_BYTES = _BODY.size + _CHECKSUM.size
+_META = struct.Struct("<Q")
+"""What follows the body and its checksum, with a checksum of both. Earlier releases neither write nor read it."""
+_BODY_END = _BODY.size + _CHECKSUM.size
+_META_END = _BODY_END + _META.size
+_SLOT_SIZE_BYTES = _META_END + _CHECKSUM.size
 _SLOT_DISTANCE_BYTES = 4096
 FILE_SIZE_BYTES = 2 * _SLOT_DISTANCE_BYTES
 
@@ -39,11 +43,14 @@ class MarkValue(NamedTuple):
     """Number of the transaction."""
     last_index: int
     """Highest index in the log after it."""
+    meta_written: int
+    """Number of the transaction that last changed the row of term and vote; 0 where an earlier release wrote the mark."""
 
 
 def encode_mark(value: MarkValue) -> bytes:
-    body = _BODY.pack(_MAGIC, *value)
-    return body + _CHECKSUM.pack(zlib.crc32(body))
+    body = _BODY.pack(_MAGIC, value.store_id, value.written, value.last_index)
+    meta = _META.pack(value.meta_written)
+    return body + _CHECKSUM.pack(zlib.crc32(body)) + meta + _CHECKSUM.pack(zlib.crc32(body + meta))
 
 
 def decode_mark(path: str, data: bytes) -> MarkValue:
@@ -54,12 +61,21 @@ def decode_mark(path: str, data: bytes) -> MarkValue:
     for offset in (0, _SLOT_DISTANCE_BYTES):
         slot = data[offset : offset + _SLOT_SIZE_BYTES]
         magic, store_id, written, last_index = _BODY.unpack_from(slot)
-        if magic != _MAGIC or _CHECKSUM.pack(zlib.crc32(slot[: _BODY.size])) != slot[_BODY.size :]:
+        body = slot[: _BODY.size]
+        if magic != _MAGIC or _CHECKSUM.pack(zlib.crc32(body)) != slot[_BODY.size : _BODY_END]:
             raise DataDamagedError(path, f"byte {offset}", "checksum of the mark does not match", ADVICE)
-        values.append(MarkValue(store_id, written, last_index))
+        values.append(MarkValue(store_id, written, last_index, _meta_written(body, slot)))
     if values[0].store_id != values[1].store_id:
         raise DataDamagedError(path, f"byte {_SLOT_DISTANCE_BYTES}", "its two halves are of different logs", ADVICE)
     return max(values, key=lambda value: value.written)
+
+
+def _meta_written(body: bytes, slot: bytes) -> int:
+    """An earlier release leaves what stood there, which then does not belong to its body."""
+    meta = slot[_BODY_END:_META_END]
+    if _CHECKSUM.pack(zlib.crc32(body + meta)) != slot[_META_END:]:
+        return 0
+    return int(_META.unpack(meta)[0])
 
 
 class SyncMark:

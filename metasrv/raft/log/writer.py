@@ -141,7 +141,7 @@ class LogWriter:
         started = perf_counter()
         try:
             self._execute(pending, written)
-            self._mark.write(MarkValue(self._meta.store_id, written, pending.last_index))
+            self._mark.write(MarkValue(self._meta.store_id, written, pending.last_index, self._meta.written))
         except (sqlite3.Error, OSError) as error:
             raise self._fail("writing", error) from error
         except BaseException as error:

@@ -54,6 +54,7 @@ def commands() -> Iterator[c.Command]:
 def make_node(root: Path, applied: int = 100) -> str:
     """A node that has stopped; its state has applied so many of the entries in its log."""
     data = open_data(str(root), 1, ENDPOINT, bootstrap=True)
+    data.store.setCurrentTerm(2, "1")
     for index, command in enumerate(commands(), FIRST_INDEX):
         data.store.add(encode_regular_entry(1_700_000_000_000 + index, 1, [encode_command(command)]), index, 2)
     pending = data.store.take_pending()

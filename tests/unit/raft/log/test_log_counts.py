@@ -9,6 +9,8 @@ from tests.support.log_bench import FIRST, OpenLog, entry
 
 def test_an_append_is_one_statement_however_many_entries(tmp_path: Path) -> None:
     log = OpenLog(tmp_path, [FIRST])
+    log.store.setCurrentTerm(1, None)
+    log.flush()
     statements: list[str] = []
     log.writer._connection.set_trace_callback(statements.append)
     next_index = 2

@@ -243,7 +243,7 @@ def started(tmp_path: Path) -> tuple[LogStore, LogWriter]:
     store = LogStore.open(str(tmp_path / "raft.db"), create_entries=[(b"\x01", 1, 0)])
     writer = store.open_writer()
     for index in range(2, 30):
-        store.add(b"x" * 300, index, 1)
+        store.add(b"x" * 300, index, 0)
         write(store, writer)
     return store, writer
 
@@ -257,7 +257,7 @@ def test_full_disk_kills_the_writer_and_loses_nothing_acknowledged(tmp_path: Pat
     def write_until_it_fails() -> None:
         for index in range(30, 200):
             acknowledged[:] = store[:]
-            store.add(b"y" * 300, index, 1)
+            store.add(b"y" * 300, index, 0)
             write(store, writer)
 
     with pytest.raises(StorageError, match=r"raft\.db: writing failed: the disk is full") as caught:
@@ -281,12 +281,12 @@ def test_failed_mark_kills_the_writer_although_the_log_itself_was_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, writer = started(tmp_path)
-    store.add(b"z", 30, 1)
+    store.add(b"z", 30, 0)
     monkeypatch.setattr(os, "pwrite", refuse)
     with pytest.raises(StorageError, match=r"raft\.db-mark: writing failed: Input/output error"):
         write(store, writer)
     monkeypatch.undo()
-    store.add(b"z", 31, 1)
+    store.add(b"z", 31, 0)
     with pytest.raises(StorageError, match="an earlier write failed"):
         write(store, writer)
     writer.close()
@@ -300,7 +300,7 @@ def test_failed_checkpoint_is_told_by_the_next_write(tmp_path: Path, monkeypatch
     monkeypatch.setattr(os, "fdatasync", refuse)
     writer._wal_used_bytes, writer._looked_at = 1 << 30, 0
     writer.checkpoint_if_due()
-    store.add(b"z", 30, 1)
+    store.add(b"z", 30, 0)
     with pytest.raises(StorageError, match=r"an earlier write failed: .*syncing failed: Input/output error"):
         write(store, writer)
     with pytest.raises(StorageError, match="syncing failed"):
@@ -309,7 +309,7 @@ def test_failed_checkpoint_is_told_by_the_next_write(tmp_path: Path, monkeypatch
 
 def test_write_that_contradicts_the_file_is_an_invariant_fault(tmp_path: Path) -> None:
     store, writer = started(tmp_path)
-    store.add(b"z", 30, 1)
+    store.add(b"z", 30, 0)
     pending = store.take_pending()
     assert pending is not None
     writer.write(pending)
@@ -344,7 +344,7 @@ def test_nobody_reads_or_writes_the_file_while_the_writer_has_it(tmp_path: Path)
 def test_checkpoints_keep_the_write_ahead_log_small(tmp_path: Path) -> None:
     store, writer = started(tmp_path)
     for index in range(30, 900):
-        store.add(b"v" * 20_000, index, 1)
+        store.add(b"v" * 20_000, index, 0)
         write(store, writer)
         writer.checkpoint_if_due()
     assert writer.file_sizes.database_bytes > 15_000_000
@@ -356,7 +356,7 @@ def test_large_entries_do_not_gather_for_one_long_checkpoint(tmp_path: Path) -> 
     store, writer = started(tmp_path)
     size_bytes = CHECKPOINT_SIZE_BYTES + 1
     for index in range(30, 36):
-        store.add(bytes(size_bytes), index, 1)
+        store.add(bytes(size_bytes), index, 0)
         write(store, writer)
         writer.checkpoint_if_due()
         assert writer._wal_used_bytes == 0

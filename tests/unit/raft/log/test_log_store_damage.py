@@ -231,7 +231,7 @@ def test_missing_file_is_damage_whoever_asks(recording: Recording, suffix: str, 
 def test_log_removed_after_a_clean_stop_is_not_created_again(tmp_path: Path) -> None:
     store = LogStore.open(str(tmp_path / "raft.db"), create_entries=[(b"\x01", 1, 0)])
     writer = store.open_writer()
-    store.add(b"x", 2, 1)
+    store.add(b"x", 2, 0)
     pending = store.take_pending()
     assert pending is not None
     writer.write(pending)
@@ -259,6 +259,36 @@ def test_older_copy_of_the_log_is_refused(tmp_path: Path) -> None:
     Path(path).write_bytes(before[""])
     with pytest.raises(DataDamagedError, match="1 transactions that had been synced are missing"):
         LogStore.open(path, create_entries=None)
+
+
+@pytest.mark.parametrize("vote_alone", [False, True], ids=["another term", "another vote in the same term"])
+def test_older_copy_of_the_database_under_a_newer_write_ahead_log_is_refused(tmp_path: Path, vote_alone: bool) -> None:
+    """All entries are there, but the term or the vote would be those of before: a node could vote again."""
+    store = LogStore.open(str(tmp_path / "raft.db"), create_entries=[(b"\x01", 1, 0)])
+    writer = store.open_writer()
+
+    def write(*, entry: bool = True) -> None:
+        if entry:
+            store.add(b"content", store.last_index + 1, store.getCurrentTerm())
+        pending = store.take_pending()
+        assert pending is not None
+        writer.write(pending)
+
+    store.setCurrentTerm(1, None)
+    write()
+    writer._checkpoint()
+    older = take(store.path)[""]
+    store.setCurrentTerm(1 if vote_alone else 2, "3")
+    write(entry=not vote_alone)
+    writer._checkpoint()
+    write()
+    files = take(store.path)
+    with opened(files) as found:
+        assert found.getVotedForNodeId() == "3"
+    sentence = "transaction 2, but 3 had changed them" if vote_alone else "entry 4 is of term 2"
+    with pytest.raises(DataDamagedError, match="table meta.*" + sentence), opened(files | {"": older}):
+        pass
+    writer.close()
 
 
 def test_log_of_another_node_is_refused(tmp_path: Path) -> None:
