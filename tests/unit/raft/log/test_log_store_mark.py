@@ -10,7 +10,7 @@ from metasrv.model.errors import DataDamagedError
 from metasrv.raft.log.mark import FILE_SIZE_BYTES, MarkValue, decode_mark, encode_mark
 
 EARLIER_SIZE_BYTES = 52
-"""Of a half, written by an earlier release."""
+"""What an earlier release writes of a half."""
 
 
 @settings(max_examples=200, deadline=None)
