@@ -122,7 +122,7 @@ async def _lists_after_writes(contender: Contender) -> tuple[Drive, int]:
     """No list shows what an earlier one has shown, so whatever a store keeps of lists does not count."""
     leader = await contender.leader()
     await fill(contender, [f"{LIST_PREFIX}{number:06}" for number in range(LIST_KEYS)])
-    put = request(contender, leader, contender.put(KEY, VALUE))
+    put = request(contender, leader, contender.put(f"{LIST_PREFIX}{0:06}", VALUE))
     turns = itertools.cycle((put, request(contender, leader, contender.list(LIST_PREFIX))))
     return lambda clients, requests: drive_raw(contender.endpoint(leader), clients, requests, lambda: next(turns)), -1
 
@@ -149,7 +149,12 @@ LOADS = (
     Load("mix", "nine reads for each write", (16, 64), _mix),
     Load("transaction", "transactions of 10 puts", (1, 16, 64), _transactions),
     Load("list", "lists of 10,000 records", (1, 4), _lists),
-    Load("list-after-write", "a write and a list of 10,000 records in turn, both counted", (1, 4), _lists_after_writes),
+    Load(
+        "list-after-write",
+        "a write and a list of 10,000 records in turn, both counted",
+        (1, 4),
+        _lists_after_writes,
+    ),
 )
 
 

@@ -20,7 +20,7 @@ from metasrv.gateway.told_state import ToldState
 from metasrv.model.errors import DataDamagedError, NotDoneError, OverloadedError, StorageError, ViewLostError
 from metasrv.model.limits import GATEWAY_INSTANTS_MAX
 from metasrv.model.types import SeqV
-from metasrv.state.expiry import has_expired
+from metasrv.state.expiry import unless_expired
 from metasrv.state.format import prefix_end
 from metasrv.state.reader import StateReader
 from metasrv.state.store import Store, connect
@@ -95,7 +95,7 @@ class FileState(ToldState):
     def get(self, key: str, now_ms: int) -> SeqV | None:
         store = self._readable()
         with store.faults():
-            return _unless_expired(store.read(key), now_ms)
+            return unless_expired(store.read(key), now_ms)
 
     def get_many(self, keys: Iterable[str], now_ms: int) -> list[SeqV | None]:
         """All from one instant."""
@@ -103,7 +103,7 @@ class FileState(ToldState):
         with store.faults():
             store.execute("BEGIN")
             try:
-                return [_unless_expired(store.read(key), now_ms) for key in keys]
+                return [unless_expired(store.read(key), now_ms) for key in keys]
             finally:
                 store.rollback()
 
@@ -214,7 +214,3 @@ def _files_of(path: str) -> Files:
         return tuple((status.st_dev, status.st_ino) for status in map(os.stat, (path, f"{path}-wal")))
     except OSError:
         return ()
-
-
-def _unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:
-    return None if record is None or has_expired(record, now_ms) else record

@@ -15,6 +15,9 @@ from metasrv.model.types import LogId, WriteLimits
 class ToldState:
     """A part of `grpc_api.context.LocalState`. The owner puts in what the node tells anew."""
 
+    touched = None
+    """Entries are applied in another process."""
+
     def __init__(self, registry: Registry, pulse: Pulse) -> None:
         self.registry = registry
         self.pulse = pulse

@@ -17,6 +17,7 @@ from metasrv.model.types import LogId, Membership, Node, RaftStatus, SeqV, Write
 from metasrv.node.slow_writes import Written
 from metasrv.process.clock import Clock
 from metasrv.process.reloading import Reloader
+from metasrv.state.touched import Touched
 from metasrv.state.watch import Take, WatchFilter, WatchItem
 from metasrv.tracing.watch import RequestWatch
 
@@ -112,6 +113,10 @@ class LocalState(Protocol):
 
     @property
     def last_applied(self) -> LogId: ...
+
+    @property
+    def touched(self) -> Touched | None:
+        """Where entries are noticed as they are applied; None in a process that does not apply them."""
 
     @property
     def views(self) -> OpenViews: ...

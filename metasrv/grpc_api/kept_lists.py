@@ -1,7 +1,11 @@
-"""Long lists as they were just sent, for clients that ask for the same one while nothing was applied in between.
+"""Long lists as they were just sent, for clients that ask for the same one while nothing under its prefix has changed.
 
 Several clients list the same prefix again and again, and most of what a list costs is reading and encoding its records.
-A kept list counts for the entry after which it was read and for no other, so that it shows what a new read would show.
+Where this process applies the entries, the prefix is held (`state/touched.py`) before the view of the list is pinned. An
+entry tells what it touches in the step of the loop that applies it, so while the prefix is untouched the state has the
+very records of that view, and a new read would show them. In a gateway a list counts for the entry after which it was
+read and for no other.
+
 Whether a client may read the prefix is decided before. Memory is bounded: a list that does not fit is not kept. Knows no
 records. Runs on the event loop only.
 """
@@ -10,31 +14,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from metasrv.grpc_api.batches import Batch
 from metasrv.model.limits import KEPT_LISTS_SIZE_BYTES_MAX
 from metasrv.model.types import LogId
+from metasrv.state.format import prefix_end
+from metasrv.state.touched import Held, Touched
 
 KEPT_SECONDS = 5.0
-"""Lists that nobody asks for go after this time; so do the others, and are encoded anew."""
-
-
-class Key(NamedTuple):
-    """What a list shows."""
-
-    applied: LogId
-    """The entry after which it was read."""
-    prefix: str
+"""All lists go after this time and are encoded anew, so that those nobody asks for go."""
+KEPT_COUNT_MAX = 64
+"""Lists at a time: each entry looks at all of their prefixes."""
 
 
 class KeptList:
     """The pages of one list, which may still be growing."""
 
-    __slots__ = ("is_kept", "is_whole", "key", "pages", "size_bytes", "users")
+    __slots__ = ("applied", "held", "is_kept", "is_whole", "pages", "prefix", "size_bytes", "users")
 
-    def __init__(self, key: Key) -> None:
-        self.key = key
+    def __init__(self, prefix: str, applied: LogId | None, held: Held | None) -> None:
+        self.prefix = prefix
+        self.applied = applied
+        """The entry after which it was read, where nothing is held."""
+        self.held = held
         self.pages: list[Sequence[Batch]] = []
         self.size_bytes = 0
         """What it counts in the limit: 0 once it was too large."""
@@ -43,26 +45,48 @@ class KeptList:
         self.users = 1
         """Calls that send it."""
 
+    def is_right(self, applied: LogId | None) -> bool:
+        """Whether it shows what a new read would show, one after the entry `applied` where nothing is held."""
+        return self.applied == applied if self.held is None else self.held.untouched
+
 
 class KeptLists:
-    """The lists of one process."""
+    """The lists of one process; `touched` is None where it does not apply entries."""
 
-    def __init__(self, size_bytes_max: int = KEPT_LISTS_SIZE_BYTES_MAX) -> None:
+    def __init__(self, touched: Touched | None, size_bytes_max: int = KEPT_LISTS_SIZE_BYTES_MAX) -> None:
+        self._touched = touched
         self._size_bytes_max = size_bytes_max
-        self._kept: dict[Key, KeptList] = {}
-        """The oldest first."""
+        self._kept: dict[str, KeptList] = {}
+        """By prefix, the oldest first."""
         self.size_bytes = 0
         """All lists that are kept, that grow or that are being sent."""
         self._timer: asyncio.TimerHandle | None = None
 
-    def take(self, applied: LogId, prefix: str) -> KeptList:
-        """The list of this prefix: whole if it is kept, otherwise to be filled by `add`. The caller gives it back."""
-        key = Key(applied, prefix)
-        found = self._kept.get(key)
-        if found is None:
-            return KeptList(key)
-        found.users += 1
-        return found
+    def take_now(self, prefix: str) -> KeptList | None:
+        """The list of this prefix: whole if it is kept, otherwise to be filled by `add` from a view pinned after this.
+
+        The caller gives it back. None where only `take` can say what is right.
+        """
+        if self._touched is None:
+            return None
+        self._drop_outdated(None)
+        return self._right_one(prefix, None) or KeptList(prefix, None, self._touched.hold(prefix, prefix_end(prefix)))
+
+    def has_now(self, prefix: str) -> bool:
+        """Whether `take_now` would give a whole list."""
+        kept = self._kept.get(prefix)
+        return kept is not None and kept.held is not None and kept.is_right(None)
+
+    def take(self, prefix: str, applied: LogId) -> KeptList:
+        """The same for a process that does not apply entries, once it has a view after the entry `applied`."""
+        return self._right_one(prefix, applied) or KeptList(prefix, applied, None)
+
+    def _right_one(self, prefix: str, applied: LogId | None) -> KeptList | None:
+        kept = self._kept.get(prefix)
+        if kept is None or not kept.is_right(applied):
+            return None
+        kept.users += 1
+        return kept
 
     def add(self, growing: KeptList, page: Sequence[Batch]) -> None:
         """The next page of a list that is being read."""
@@ -77,14 +101,18 @@ class KeptLists:
                 self._forget_pages(growing)
 
     def finish(self, growing: KeptList) -> None:
-        """It is whole: keep it, unless it was too large."""
-        if growing.size_bytes and growing.key not in self._kept:
-            for key in [key for key in self._kept if key.applied != growing.key.applied]:
-                self._drop(key)
-            growing.is_whole = growing.is_kept = True
-            self._kept[growing.key] = growing
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop_all)
+        """It is whole: keep it, unless it was too large or its prefix was touched meanwhile."""
+        if not growing.size_bytes or not growing.is_right(growing.applied):
+            return
+        self._drop_outdated(growing.applied)
+        if growing.prefix in self._kept:
+            return
+        if len(self._kept) >= KEPT_COUNT_MAX:
+            self._drop(next(iter(self._kept)))
+        growing.is_whole = growing.is_kept = True
+        self._kept[growing.prefix] = growing
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop_all)
 
     def give_back(self, taken: KeptList) -> None:
         """A call sends it no more."""
@@ -93,17 +121,27 @@ class KeptLists:
 
     def _drop_all(self) -> None:
         self._timer = None
-        for key in tuple(self._kept):
-            self._drop(key)
+        for prefix in tuple(self._kept):
+            self._drop(prefix)
 
-    def _drop(self, key: Key) -> None:
-        dropped = self._kept.pop(key)
+    def _drop_outdated(self, applied: LogId | None) -> None:
+        for prefix in [prefix for prefix, one in self._kept.items() if not one.is_right(applied)]:
+            self._drop(prefix)
+
+    def _drop(self, prefix: str) -> None:
+        dropped = self._kept.pop(prefix)
         dropped.is_kept = False
+        self._release(dropped)
         self._free(dropped)
 
     def _free(self, one: KeptList) -> None:
         if not one.users and not one.is_kept:
+            self._release(one)
             self._forget_pages(one)
+
+    def _release(self, one: KeptList) -> None:
+        if one.held is not None and self._touched is not None:
+            self._touched.release(one.held)
 
     def _forget_pages(self, one: KeptList) -> None:
         self.size_bytes -= one.size_bytes

@@ -21,7 +21,7 @@ from metasrv.grpc_api.items import item_batches, stream_item
 from metasrv.grpc_api.kept_lists import KeptLists
 from metasrv.grpc_api.large_replies import has_large_value, reply_in_pieces
 from metasrv.grpc_api.leader import LeaderHint
-from metasrv.grpc_api.long_lists import list_pages
+from metasrv.grpc_api.long_lists import send_list
 from metasrv.grpc_api.readers import Readers
 from metasrv.grpc_api.replies import branch_transaction_reply, transaction_reply
 from metasrv.grpc_api.requests import branch_transaction_from, transaction_from
@@ -58,7 +58,7 @@ class KvMethods:
         self._clock = context.clock
         self._hint = hint
         self._readers = readers
-        self._kept_lists = KeptLists()
+        self._kept_lists = KeptLists(context.machine.touched)
 
     # ------------------------------------------------------------------------- writes
 
@@ -219,22 +219,21 @@ class KvMethods:
                     await stream.send_batch(batch)
                     sent += batch.messages
                 return
-            async with (
-                self._readers.open(stream.call) as reader,
-                aclosing(list_pages(reader, self._kept_lists, prefix, limit, now_ms)) as pages,
-            ):
-                async for page in pages:
-                    await reader.deliver(stream, page)
-                    sent += sum(batch.messages for batch in page)
+            sending = send_list(self._readers, self._kept_lists, stream, prefix, limit, now_ms)
+            async with aclosing(sending) as pages:
+                async for messages in pages:
+                    sent += messages
         finally:
             self._metrics.stream_items("list", sent)
 
     def _inline_list(self, prefix: str, limit: int | None, now_ms: int) -> list[tuple[str, SeqV]] | None:
-        """All records of the list, or None when they are too many or too large for the event loop."""
+        """All records of the list, or None when they are too many or too large for the event loop, or kept as a list."""
         most = U64_MAX if limit is None else limit
         records = self._machine.list_prefix(prefix, min(most, INLINE_PROBE_RECORDS), now_ms)
         if len(records) < INLINE_PROBE_RECORDS or len(records) == most:
             return records
+        if limit is None and not now_ms and self._kept_lists.has_now(prefix):
+            return None
         # The first few records tell whether the rest may be large. Nothing is applied between the two reads.
         if sum(len(record.data) for _, record in records) > INLINE_SIZE_BYTES_MAX // INLINE_PROBE_RECORDS:
             return None

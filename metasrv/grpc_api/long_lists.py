@@ -1,4 +1,4 @@
-"""The pages of a long list: kept ones where somebody just read the same list, others from a helper thread.
+"""Sending a long list: kept pages where somebody just read the same list, others from a helper thread.
 
 Runs on the event loop.
 """
@@ -6,13 +6,15 @@ Runs on the event loop.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from typing import TypeVar
 
 from metasrv.grpc_api.batches import Batch
+from metasrv.grpc_api.calls import Stream
 from metasrv.grpc_api.context import WholeView
 from metasrv.grpc_api.items import item_batches
-from metasrv.grpc_api.kept_lists import KeptLists
-from metasrv.grpc_api.readers import PinnedReader
+from metasrv.grpc_api.kept_lists import KeptList, KeptLists
+from metasrv.grpc_api.readers import PinnedReader, Readers, deliver_page
 from metasrv.grpc_api.row_items import row_batches
 from metasrv.model.types import U64_MAX
 from metasrv.state.format import prefix_end
@@ -21,29 +23,53 @@ from metasrv.state.reader import StateReader
 Row = TypeVar("Row")
 
 
-async def list_pages(
-    reader: PinnedReader[WholeView], kept: KeptLists, prefix: str, limit: int | None, now_ms: int
-) -> AsyncGenerator[Sequence[Batch], None]:
-    """Every record under `prefix` in key order, at most `limit`, without what has expired by `now_ms`.
+async def send_list(
+    readers: Readers, kept: KeptLists, stream: Stream, prefix: str, limit: int | None, now_ms: int
+) -> AsyncGenerator[int, None]:
+    """Send every record under `prefix` in key order, at most `limit`, without what has expired by `now_ms`.
 
-    Whole lists that hide nothing are kept.
+    Yields how many were sent, after each page. Whole lists that hide nothing are kept.
     """
     if now_ms or limit is not None:
-        async for page in reader.iterate(encoded_pages(reader.view, prefix, limit, now_ms)):
-            yield page
+        async with readers.open(stream.call) as reader:
+            async for read_page in reader.iterate(encoded_pages(reader.view, prefix, limit, now_ms)):
+                await reader.deliver(stream, read_page)
+                yield _messages_of(read_page)
         return
-    taken = kept.take(reader.view.last_applied, prefix)
+    taken = kept.take_now(prefix)
     try:
-        if taken.is_whole:
+        if taken is not None and taken.is_whole:
             for kept_page in taken.pages:
-                yield kept_page
+                await deliver_page(stream, kept_page)
+                yield _messages_of(kept_page)
             return
-        async for page in reader.iterate(encoded_pages(reader.view, prefix, None, 0)):
-            kept.add(taken, page)
-            yield page
-        kept.finish(taken)
+        async with readers.open(stream.call) as reader:
+            if taken is None:
+                taken = kept.take(prefix, reader.view.last_applied)
+            async with aclosing(_pages(reader, kept, taken)) as pages:
+                async for page in pages:
+                    await reader.deliver(stream, page)
+                    yield _messages_of(page)
     finally:
-        kept.give_back(taken)
+        if taken is not None:
+            kept.give_back(taken)
+
+
+async def _pages(
+    reader: PinnedReader[WholeView], kept: KeptLists, taken: KeptList
+) -> AsyncGenerator[Sequence[Batch], None]:
+    if taken.is_whole:
+        for kept_page in taken.pages:
+            yield kept_page
+        return
+    async for page in reader.iterate(encoded_pages(reader.view, taken.prefix, None, 0)):
+        kept.add(taken, page)
+        yield page
+    kept.finish(taken)
+
+
+def _messages_of(page: Sequence[Batch]) -> int:
+    return sum(batch.messages for batch in page)
 
 
 def encoded_pages(view: WholeView, prefix: str, limit: int | None, now_ms: int) -> Iterator[list[Batch]]:

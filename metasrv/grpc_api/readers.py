@@ -178,12 +178,26 @@ class PinnedReader(Generic[View]):
                     f"the client took nothing for {GRPC_READ_STALLED_SECONDS_MAX} seconds, and another large read needed"
                     " the place; read again",
                 ) from error
-            raise StatusError(
-                StatusCode.ABORTED,
-                f"the client took none of a page of answers for {GRPC_PAGE_SECONDS_MAX} seconds; read again",
-            ) from error
+            raise _too_slow() from error
         finally:
             self._delivery = None
+
+
+async def deliver_page(stream: Stream, page: Sequence[Batch]) -> None:
+    """Send a page that no view stands behind; raises StatusError when the client does not take it in time."""
+    try:
+        async with asyncio.timeout(GRPC_PAGE_SECONDS_MAX):
+            for batch in page:
+                await stream.send_batch(batch)
+    except TimeoutError as error:
+        raise _too_slow() from error
+
+
+def _too_slow() -> StatusError:
+    return StatusError(
+        StatusCode.ABORTED,
+        f"the client took none of a page of answers for {GRPC_PAGE_SECONDS_MAX} seconds; read again",
+    )
 
 
 def _close_after(view: WholeView | SnapshotKeys, under_way: Future[object] | None) -> None:

@@ -21,8 +21,14 @@ from metasrv.state.store import Store
 Change = tuple[str, SeqV | None, SeqV | None]
 """(key, previous, current) of one changed record."""
 
+Range = tuple[str, str | None]
+"""(start, end exclusive, None for no end)."""
+
 Follows = Callable[[str, str | None], bool]
-"""(start, end exclusive, None for no end) -> whether anybody is to be told of a change there."""
+"""The start and end of a range -> whether anybody is to be told of a change there."""
+
+SWEPT_KEYS_MAX = 64
+"""When more records than this expire at once, they are not named one by one for `emptied`."""
 
 
 class RefusedCommandError(Exception):
@@ -45,7 +51,7 @@ class EntryEffects:
     """The open transaction of one entry at log time `time_ms`.
 
     `follows(start, end)` says whether anybody is to be told of changes in that range of keys; None when nobody is to be
-    told of any.
+    told of any. `is_held` says that somebody keeps copies of ranges: what the entry touches is collected for them.
     """
 
     __slots__ = (
@@ -54,6 +60,7 @@ class EntryEffects:
         "data_size_bytes",
         "digest",
         "earliest_expire_ms",
+        "emptied",
         "expire_count",
         "follows",
         "key_count",
@@ -65,7 +72,15 @@ class EntryEffects:
         "watched",
     )
 
-    def __init__(self, store: Store, applied: Applied, registry: Registry, time_ms: int, follows: Follows | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        applied: Applied,
+        registry: Registry,
+        time_ms: int,
+        follows: Follows | None,
+        is_held: bool,
+    ) -> None:
         self.store = store
         self.seq = applied.seq
         self.key_count = applied.key_count
@@ -75,9 +90,11 @@ class EntryEffects:
         self.registry = registry
         self.time_ms = time_ms
         self.follows = follows
-        self.watched = follows is not None
-        """Whether to collect change events."""
+        self.watched = is_held or follows is not None
+        """Whether to collect the changes of single records."""
         self.changes: list[Change] = []
+        self.emptied: list[Range] = []
+        """Ranges in which records were deleted without being read; `restore` leaves them, which does no harm."""
         self.earliest_expire_ms: int | None = None
         """The smallest expiry of the records that this entry writes."""
         self._reply_size_bytes = 0
@@ -193,6 +210,8 @@ class EntryEffects:
             records = self.store.scan(prefix, end, None, None, None)
             self.changes += [(key, record, None) for key, record in records]
         removed = self.store.delete_range(prefix, end, self.expire_count > 0)
+        if removed.keys:
+            self.emptied.append((prefix, end))
         self.key_count -= removed.keys
         self.expire_count -= removed.expiring
         self.digest -= removed.digest
@@ -203,13 +222,24 @@ class EntryEffects:
         """Delete what expired before the log time, in (expire_ms, seq) order."""
         if self.expire_count == 0:
             return
-        if self.watched:
+        if self.follows is not None:
             self.changes += [(key, record, None) for key, record in self.store.expired(self.time_ms)]
+        elif self.watched:
+            self.emptied += self._to_be_swept()
         removed = self.store.delete_expired(self.time_ms)
         self.key_count -= removed.keys
         self.expire_count -= removed.keys
         self.digest -= removed.digest
         self.data_size_bytes -= removed.data_size_bytes
+
+    def _to_be_swept(self) -> list[Range]:
+        """Where records are about to expire; everywhere, when they are many."""
+        if not any(expire_ms < self.time_ms for expire_ms, _, _ in self.store.scan_expire(None, 1)):
+            return []
+        first = self.store.scan_expire(None, SWEPT_KEYS_MAX + 1)
+        keys = [key for expire_ms, _, key in first if expire_ms < self.time_ms]
+        # The first key after `key` is `key` and a zero character.
+        return [("", None)] if len(keys) > SWEPT_KEYS_MAX else [(key, key + "\0") for key in keys]
 
 
 def follow_all(_start: str, _end: str | None) -> bool:

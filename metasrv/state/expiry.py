@@ -30,3 +30,8 @@ def is_expired(expire_at: int | None, now_ms: int) -> bool:
 def has_expired(record: SeqV, now_ms: int) -> bool:
     """Whether a read at `now_ms` hides the record; the sweep of a later entry deletes it."""
     return record.meta is not None and is_expired(record.meta.expire_at, now_ms)
+
+
+def unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:
+    """What a read at `now_ms` shows of the record."""
+    return None if record is None or has_expired(record, now_ms) else record

@@ -21,7 +21,7 @@ from metasrv.state.command_faults import CommandFaultError, apply_guarded
 from metasrv.state.conversion import convert_state
 from metasrv.state.damage import check_file, damaged
 from metasrv.state.effects import EntryEffects, follow_all
-from metasrv.state.expiry import TIME_MS_MAX, has_expired
+from metasrv.state.expiry import TIME_MS_MAX, unless_expired
 from metasrv.state.format import (
     META_APPLIED,
     META_CLUSTER_ID,
@@ -46,6 +46,7 @@ from metasrv.state.state_file import StateFileSizes, check_schema, create_file, 
 from metasrv.state.state_hash import state_hash
 from metasrv.state.storage_faults import fault
 from metasrv.state.store import FILE_SWAP
+from metasrv.state.touched import Touched
 from metasrv.state.views import Views
 from metasrv.state.watch import WatchHub
 
@@ -72,6 +73,7 @@ class StateMachine:
         self.membership = Membership()
         self.cluster_id: str | None = None
         self.watches = WatchHub(self._read_watch_page)
+        self.touched = Touched()
         self.views = Views()
         self.instants = Instants(self.get)
         self._load()
@@ -216,7 +218,7 @@ class StateMachine:
         store = self._store
         time_ms = min(max(entry.time_ms, self._applied.time_ms), TIME_MS_MAX)
         follows = follow_all if self.instants else self.watches.concerns if self.watches.count else None
-        effects = EntryEffects(store, self._applied, self._registry, time_ms, follows)
+        effects = EntryEffects(store, self._applied, self._registry, time_ms, follows, bool(self.touched))
         replies: list[c.Reply] = []
         store.begin()
         try:
@@ -240,11 +242,12 @@ class StateMachine:
             raise
         self._applied = applied
         self._registry = effects.registry
+        self.touched.tell(effects.changes, effects.emptied)
         self.writes_refused += effects.refused
         self.instants.changed(log_id.index, effects.changes)
         if effects.earliest_expire_ms is not None:
             self._expiry_floor_ms = min(self._expiry_floor_ms, effects.earliest_expire_ms)
-        if effects.changes:
+        if follows is not None and effects.changes:
             self.watches.publish(effects.changes)
         return tuple(replies)
 
@@ -292,13 +295,13 @@ class StateMachine:
     def get(self, key: str, now_ms: int) -> SeqV | None:
         """The record, unless it has expired by `now_ms`."""
         with self._store.faults():
-            return _unless_expired(self._store.read(key), now_ms)
+            return unless_expired(self._store.read(key), now_ms)
 
     def get_many(self, keys: Iterable[str], now_ms: int) -> list[SeqV | None]:
         """One item for each key, in the order asked for, duplicates repeated."""
         with self._store.faults():
             read = self._store.read
-            return [_unless_expired(read(key), now_ms) for key in keys]
+            return [unless_expired(read(key), now_ms) for key in keys]
 
     def list_prefix(self, prefix: str, limit: int | None, now_ms: int) -> list[tuple[str, SeqV]]:
         """Records whose key starts with `prefix`, in key order, at most `limit`; None is all of them."""
@@ -349,6 +352,7 @@ class StateMachine:
         """
         old = self._store
         begin_install(path, self.path)
+        self.touched.tell_everything()
         old_files = OldFiles(self.path)
         with FILE_SWAP:
             finish_install(self.path)
@@ -394,7 +398,3 @@ class StateMachine:
         except BaseException:
             store.close()
             raise
-
-
-def _unless_expired(record: SeqV | None, now_ms: int) -> SeqV | None:
-    return None if record is None or has_expired(record, now_ms) else record

@@ -122,7 +122,7 @@ ERRORS: dict[str, tuple[Callable[..., Any], str, str]] = {
     ),
     "deleting a prefix is told to nobody": (EntryEffects.remove_prefix, "self.follows(prefix, end)", "False"),
     "deleting a prefix is told in the wrong order": (EntryEffects.remove_prefix, "in records]", "in reversed(records)]"),
-    "the sweep is silent": (EntryEffects.sweep, "if self.watched:", "if False:"),
+    "the sweep is silent": (EntryEffects.sweep, "if self.follows is not None:", "if False:"),
     "nothing is swept": (EntryEffects.sweep, "self.expire_count == 0", "True"),
     "1e11 itself is milliseconds": (expiry.expire_ms_of, "<= MILLISECONDS_ABOVE", "< MILLISECONDS_ABOVE"),
     "seconds are not turned to milliseconds": (expiry.expire_ms_of, "expire_at * 1000", "expire_at"),
