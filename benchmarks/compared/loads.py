@@ -149,12 +149,7 @@ LOADS = (
     Load("mix", "nine reads for each write", (16, 64), _mix),
     Load("transaction", "transactions of 10 puts", (1, 16, 64), _transactions),
     Load("list", "lists of 10,000 records", (1, 4), _lists),
-    Load(
-        "list-after-write",
-        "a write and a list of 10,000 records in turn, both counted",
-        (1, 4),
-        _lists_after_writes,
-    ),
+    Load("list-after-write", "a write and a list of 10,000 records in turn, both counted", (1, 4), _lists_after_writes),
 )
 
 
