@@ -120,9 +120,17 @@ async def _lists(contender: Contender) -> tuple[Drive, int]:
 
 async def _lists_after_writes(contender: Contender) -> tuple[Drive, int]:
     """No list shows what an earlier one has shown, so whatever a store keeps of lists does not count."""
+    return await _lists_and_writes(contender, f"{LIST_PREFIX}{0:06}")
+
+
+async def _lists_beside_writes(contender: Contender) -> tuple[Drive, int]:
+    return await _lists_and_writes(contender, KEY)
+
+
+async def _lists_and_writes(contender: Contender, written_key: str) -> tuple[Drive, int]:
     leader = await contender.leader()
     await fill(contender, [f"{LIST_PREFIX}{number:06}" for number in range(LIST_KEYS)])
-    put = request(contender, leader, contender.put(f"{LIST_PREFIX}{0:06}", VALUE))
+    put = request(contender, leader, contender.put(written_key, VALUE))
     turns = itertools.cycle((put, request(contender, leader, contender.list(LIST_PREFIX))))
     return lambda clients, requests: drive_raw(contender.endpoint(leader), clients, requests, lambda: next(turns)), -1
 
@@ -149,7 +157,8 @@ LOADS = (
     Load("mix", "nine reads for each write", (16, 64), _mix),
     Load("transaction", "transactions of 10 puts", (1, 16, 64), _transactions),
     Load("list", "lists of 10,000 records", (1, 4), _lists),
-    Load("list-after-write", "a write and a list of 10,000 records in turn, both counted", (1, 4), _lists_after_writes),
+    Load("list-after-write", "a write to a listed key and a list of 10,000 records in turn", (1, 4), _lists_after_writes),
+    Load("list-beside-write", "a write elsewhere and a list of 10,000 records in turn", (1, 4), _lists_beside_writes),
 )
 
 

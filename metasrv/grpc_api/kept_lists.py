@@ -22,7 +22,7 @@ from metasrv.state.format import prefix_end
 from metasrv.state.touched import Held, Touched
 
 KEPT_SECONDS = 5.0
-"""All lists go after this time and are encoded anew, so that those nobody asks for go."""
+"""Lists that nobody has asked for in this time go."""
 KEPT_COUNT_MAX = 64
 """Lists at a time: each entry looks at all of their prefixes."""
 
@@ -30,7 +30,7 @@ KEPT_COUNT_MAX = 64
 class KeptList:
     """The pages of one list, which may still be growing."""
 
-    __slots__ = ("applied", "held", "is_kept", "is_whole", "pages", "prefix", "size_bytes", "users")
+    __slots__ = ("applied", "held", "is_kept", "is_whole", "pages", "prefix", "size_bytes", "users", "was_asked_for")
 
     def __init__(self, prefix: str, applied: LogId | None, held: Held | None) -> None:
         self.prefix = prefix
@@ -44,6 +44,8 @@ class KeptList:
         self.is_kept = False
         self.users = 1
         """Calls that send it."""
+        self.was_asked_for = True
+        """Since the timer fired last."""
 
     def is_right(self, applied: LogId | None) -> bool:
         """Whether it shows what a new read would show, one after the entry `applied` where nothing is held."""
@@ -86,6 +88,7 @@ class KeptLists:
         if kept is None or not kept.is_right(applied):
             return None
         kept.users += 1
+        kept.was_asked_for = True
         return kept
 
     def add(self, growing: KeptList, page: Sequence[Batch]) -> None:
@@ -112,17 +115,22 @@ class KeptLists:
         growing.is_whole = growing.is_kept = True
         self._kept[growing.prefix] = growing
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop_all)
+            self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop_unused)
 
     def give_back(self, taken: KeptList) -> None:
         """A call sends it no more."""
         taken.users -= 1
         self._free(taken)
 
-    def _drop_all(self) -> None:
+    def _drop_unused(self) -> None:
+        """Drop the lists that nobody has asked for since the last time."""
+        for prefix, one in tuple(self._kept.items()):
+            if not one.was_asked_for:
+                self._drop(prefix)
+            one.was_asked_for = False
         self._timer = None
-        for prefix in tuple(self._kept):
-            self._drop(prefix)
+        if self._kept:
+            self._timer = asyncio.get_running_loop().call_later(KEPT_SECONDS, self._drop_unused)
 
     def _drop_outdated(self, applied: LogId | None) -> None:
         for prefix in [prefix for prefix, one in self._kept.items() if not one.is_right(applied)]:

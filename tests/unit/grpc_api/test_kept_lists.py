@@ -166,11 +166,18 @@ async def test_a_list_that_is_being_sent_counts_until_it_is_sent() -> None:
     assert lists.size_bytes == 0
 
 
-async def test_kept_lists_go_after_some_seconds() -> None:
+async def test_lists_that_nobody_asks_for_go_after_some_seconds() -> None:
     lists = Lists()
     whole(lists, "a", 4)
-    assert lists._timer is not None
-    lists._drop_all()
+    whole(lists, "b", 4)
+    for _ in range(3):
+        lists._drop_unused()
+        assert lists._timer is not None
+        assert lists.has("a")
+    assert list(lists._kept) == ["a"]
+    lists._drop_unused()
+    lists._drop_unused()
+    assert lists._timer is None
     assert (lists.size_bytes, len(lists.ranges)) == (0, 0)
     assert not lists.has("a")
     assert kept_lists.KEPT_SECONDS <= 10
@@ -205,7 +212,8 @@ async def test_whatever_happens_the_bytes_and_ranges_are_those_of_the_lists(in_g
         assert len(ranges) == sum(one.held is not None and one.held.untouched for one in alive.values())
     for one in in_use:
         lists.give_back(one)
-    lists._drop_all()
+    lists._drop_unused()
+    lists._drop_unused()
     assert (lists.size_bytes, len(ranges)) == (0, 0)
 
 
