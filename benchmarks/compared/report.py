@@ -112,6 +112,9 @@ def ratios_picture(results: Results) -> str:
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         f'<text x="8" y="{ROW_HEIGHT}">requests a second, as a multiple of etcd\'s; {escape(results.date)}</text>',
     ]
+    one, top = LABEL_WIDTH + unit, ROW_HEIGHT * 1.5
+    bottom = ROW_HEIGHT * (2 + len(results.rows) * len(results.peers))
+    parts.append(f'<line x1="{one}" y1="{top}" x2="{one}" y2="{bottom}" stroke="#111827" stroke-dasharray="4 3"/>')
     y = ROW_HEIGHT * 2
     for row in results.rows:
         parts.append(f'<text x="8" y="{y + 12}">{escape(f"{row.title}, {row.clients}")}</text>')
@@ -121,11 +124,10 @@ def ratios_picture(results: Results) -> str:
             parts += [
                 f'<rect x="{LABEL_WIDTH}" y="{y + 2}" width="{width:.1f}" height="{ROW_HEIGHT - 4}" fill="{colour}">',
                 f"<title>{escape(peer)}: {ratio:.2f}</title></rect>",
-                f'<text x="{LABEL_WIDTH + width + 4:.1f}" y="{y + 12}">{ratio:.2f}</text>',
+                f'<text x="{LABEL_WIDTH + width + 4:.1f}" y="{y + 12}" stroke="#ffffff" stroke-width="4"'
+                f' paint-order="stroke">{ratio:.2f}</text>',
             ]
             y += ROW_HEIGHT
-    one, top = LABEL_WIDTH + unit, ROW_HEIGHT * 1.5
-    parts.append(f'<line x1="{one}" y1="{top}" x2="{one}" y2="{y}" stroke="#111827" stroke-dasharray="4 3"/>')
     for number, peer in enumerate(results.peers):
         x, colour = LABEL_WIDTH + 150 * number, COLOURS[number % len(COLOURS)]
         parts.append(f'<text x="{x}" y="{y + 14}" fill="{colour}">{escape(peer)}</text>')
