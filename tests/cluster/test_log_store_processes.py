@@ -63,7 +63,7 @@ writer = store.open_writer()
 acknowledged = 1
 try:
     for index in range(2, 10_000):
-        store.add(b"x" * 300, index, 1)
+        store.add(b"x" * 300, index, 0)
         writer.write(store.take_pending())
         acknowledged = index
 except StorageError as error:
@@ -80,7 +80,7 @@ store._destroy()
 subprocess.run(["mount", "-o", "remount,size=8m", sys.argv[1]], check=True)
 store = LogStore.open(path, create_entries=None)
 writer = store.open_writer()
-store.add(b"y", store.last_index + 1, 1)
+store.add(b"y", store.last_index + 1, 0)
 writer.write(store.take_pending())
 writer.close()
 print("goes on")
