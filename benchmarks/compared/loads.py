@@ -157,8 +157,8 @@ LOADS = (
     Load("mix", "nine reads for each write", (16, 64), _mix),
     Load("transaction", "transactions of 10 puts", (1, 16, 64), _transactions),
     Load("list", "lists of 10,000 records", (1, 4), _lists),
-    Load("list-after-write", "a write to a listed key and a list of 10,000 records in turn", (1, 4), _lists_after_writes),
-    Load("list-beside-write", "a write elsewhere and a list of 10,000 records in turn", (1, 4), _lists_beside_writes),
+    Load("list-after-write", "lists after writes to a listed key", (1, 4), _lists_after_writes),
+    Load("list-beside-write", "lists after writes elsewhere", (1, 4), _lists_beside_writes),
 )
 
 
